@@ -1,0 +1,185 @@
+"""A trained model on disk: a folder with `model.keras`, `artifact.json` and some real held-out samples.
+
+Anybody's own `.keras` file is taken as an artifact too; what the folder would say of it is then unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kcost.core import schema
+from kcost.core.errors import ArtifactError, StorageError, storage
+from kcost.core.schema import VERSIONS, Record
+
+MODEL_FILE = "model.keras"
+SAMPLES_FILE = "samples.npz"
+INDEX_FILE = "artifact.json"
+
+Task = Literal["image-classification", "token-classification", "sequence-classification", "unknown"]
+
+
+class TensorSpec(Record):
+    """Name, shape (None where free, the batch axis included) and dtype of one input or output."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Score(Record):
+    """One quality figure of a model, with what it was taken on."""
+
+    name: str
+    split: str
+    value: float
+    low: float = Field(description="lower end of the 95% interval")
+    high: float = Field(description="upper end of the 95% interval")
+    count: int = Field(ge=0, description="examples, tokens or entities that the figure rests on")
+    unit: str = Field(description="what `count` counts")
+
+
+class Split(Record):
+    """Size and content hash of one part of a data set."""
+
+    count: int
+    sha256: str
+
+
+class Dataset(Record):
+    """The data that a model was made on."""
+
+    name: str
+    synthetic: bool
+    source: str
+    licence: str
+    splits: dict[str, Split]
+    notes: tuple[str, ...] = ()
+
+
+class Step(Record):
+    """One link of the chain that made a model: what was done, what it changed and skipped, what it took."""
+
+    kind: Literal["train", "prune", "quantize", "import"]
+    backend: str
+    backend_version: str
+    settings: dict[str, Any]
+    changed: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    wall_s: float | None = None
+
+
+class Artifact(Record):
+    """`artifact.json`."""
+
+    schema_: int = Field(default=VERSIONS["artifact"], alias="schema")
+    name: str
+    task: Task
+    family: str = Field(description="cnn, bert, or unknown for anybody's own file")
+    model_sha256: str
+    parameters: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    label_names: tuple[str, ...] = ()
+    dataset: Dataset | None = None
+    scores: tuple[Score, ...] = ()
+    steps: tuple[Step, ...] = ()
+    created_at: str
+
+
+class Model(Record):
+    """A model to work on: its `.keras` file and, for an artifact folder, what the folder says."""
+
+    name: str
+    keras_file: Path
+    sha256: str
+    artifact: Artifact | None = Field(description="None for a bare .keras file")
+
+    @property
+    def samples_file(self) -> Path | None:
+        """Real held-out inputs and labels of an artifact folder, None for a bare file."""
+        path = self.keras_file.parent / SAMPLES_FILE
+        return path if self.artifact is not None and path.exists() else None
+
+    @property
+    def task(self) -> Task:
+        """The task, or unknown for a bare file."""
+        return "unknown" if self.artifact is None else self.artifact.task
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_model(path: Path | str) -> Model:
+    """Opens an artifact folder or a `.keras` file, without any framework.
+
+    Raises:
+        ArtifactError: nothing is there, it is neither, or the model file differs from its index.
+        SchemaError: `artifact.json` is damaged or of a newer schema.
+    """
+    path = Path(path)
+    remedy = "Give a folder that `kcost train` made, or a .keras file."
+    if path.is_file():
+        if path.suffix != ".keras":
+            raise ArtifactError("A model is an artifact folder or a .keras file.", received=path, remedy=remedy)
+        return Model(name=path.stem, keras_file=path, sha256=sha256_of(path), artifact=None)
+    if not path.is_dir():
+        raise ArtifactError("A model is an artifact folder or a .keras file.", f"{path}, which is not there", remedy)
+    keras_file = path / MODEL_FILE
+    for needed in (path / INDEX_FILE, keras_file):
+        if not needed.is_file():
+            raise ArtifactError(f"An artifact folder holds {needed.name}.", received=f"{path} without it", remedy=remedy)
+    artifact = schema.read("artifact", path / INDEX_FILE, Artifact)
+    sha256 = sha256_of(keras_file)
+    if sha256 != artifact.model_sha256:
+        raise ArtifactError(
+            f"{MODEL_FILE} is the file that {INDEX_FILE} was written for.",
+            received=f"{keras_file} with SHA-256 {sha256[:12]}..., expected {artifact.model_sha256[:12]}...",
+            remedy="The file was changed or cut short after training. Train again, or give the .keras file itself.",
+        )
+    return Model(name=artifact.name, keras_file=keras_file, sha256=sha256, artifact=artifact)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises StorageError where `path` is a file or a folder with content: kcost overwrites nothing."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise StorageError(
+            "kcost never overwrites: the output folder is new or empty.",
+            received=f"{path}, which is there already",
+            remedy="Name another folder, or remove that one first.",
+        )
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears at `path` whole when the block ends, or not at all when it fails.
+
+    Raises:
+        StorageError: `path` holds something already, or cannot be written to.
+    """
+    refuse_existing(path)
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            os.chmod(draft, 0o755)
+            yield draft
+            if path.is_dir():
+                path.rmdir()
+            draft.replace(path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise

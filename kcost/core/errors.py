@@ -1,0 +1,136 @@
+"""Every error that kcost raises on purpose.
+
+    KcostError
+    ├── InputError          exit 2   what the user gave cannot be used
+    │   ├── PlanError               a benchmark plan
+    │   ├── ArtifactError           an artifact folder or a .keras file
+    │   ├── DataError               a data set or a file of one
+    │   ├── PriceError              a price book
+    │   ├── SchemaError             a file of kcost's own, broken or of another version
+    │   └── StorageError            a folder that cannot be written, a full disk
+    ├── UnavailableError    exit 3   a backend, device, runtime or extra that is not there
+    ├── GateError           exit 1   a check that the user asked for did not hold
+    └── WorkerError         exit 2   a worker process ended without its answer
+
+A message has three parts: the rule, what was received, what to do. The library raises; only the
+command line prints and exits.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class KcostError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        rule: what kcost needs, in one sentence.
+        received: what it got instead; left out of the message when None.
+        remedy: what the user can do; left out of the message when None.
+    """
+
+    exit_code = 2
+
+    def __init__(self, rule: str, received: object = None, remedy: str | None = None) -> None:
+        self.rule = rule
+        self.received = received
+        self.remedy = remedy
+        parts = [rule]
+        if received is not None:
+            parts.append(f"Received: {received}")
+        if remedy is not None:
+            parts.append(remedy)
+        super().__init__("\n".join(parts))
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as plain data, to cross a process boundary."""
+        received = None if self.received is None else str(self.received)
+        return {"type": type(self).__name__, "rule": self.rule, "received": received, "remedy": self.remedy}
+
+    @staticmethod
+    def from_dict(data: dict[str, object]) -> KcostError:
+        """The error that `as_dict` described, of the same class."""
+        classes = {cls.__name__: cls for cls in _all_subclasses(KcostError)}
+        cls = classes.get(str(data["type"]), KcostError)
+        remedy = data.get("remedy")
+        return cls(str(data["rule"]), data.get("received"), None if remedy is None else str(remedy))
+
+
+class InputError(KcostError):
+    """What the user gave cannot be used."""
+
+
+class PlanError(InputError):
+    """A benchmark plan that cannot be run."""
+
+
+class ArtifactError(InputError):
+    """An artifact folder or a .keras file that cannot be read."""
+
+
+class DataError(InputError):
+    """A data set, or a file of one, that cannot be read."""
+
+
+class PriceError(InputError):
+    """A price book, or a row of one, that cannot be trusted."""
+
+
+class SchemaError(InputError):
+    """A file of kcost's own that is broken or was written by another version."""
+
+
+class StorageError(InputError):
+    """A folder that cannot be written to, or a full disk."""
+
+
+class UnavailableError(KcostError):
+    """A backend, device, runtime or extra that was asked for is not there."""
+
+    exit_code = 3
+
+
+class GateError(KcostError):
+    """A check that the user asked for did not hold."""
+
+    exit_code = 1
+
+
+class WorkerError(KcostError):
+    """A worker process ended without giving its answer."""
+
+
+def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:
+    yield cls
+    for sub in cls.__subclasses__():
+        yield from _all_subclasses(sub)
+
+
+_STORAGE_REMEDIES = {
+    errno.ENOSPC: "The disk is full. Free some space and start again; what was written before stays.",
+    errno.EDQUOT: "The disk quota is used up. Free some space and start again; what was written before stays.",
+    errno.EROFS: "The file system is read-only. Name another folder.",
+    errno.EACCES: "You may not write there. Name another folder or change its permissions.",
+    errno.EPERM: "You may not write there. Name another folder or change its permissions.",
+    errno.ENOTDIR: "A part of the path is a file. Name another folder.",
+    errno.EEXIST: "A file stands where a folder is needed. Name another folder.",
+}
+
+
+@contextmanager
+def storage(path: Path | str) -> Iterator[None]:
+    """Turns the operating system's refusals to write below `path` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_REMEDIES:
+            raise
+        raise StorageError(
+            f"kcost needs to write to {path}.",
+            received=f"{error.strerror} ({error.filename or path})",
+            remedy=_STORAGE_REMEDIES[error.errno],
+        ) from error

@@ -1,0 +1,186 @@
+"""What to measure: a plan, and the cells that it expands to.
+
+A plan is data that a person writes (TOML) or a command builds. Expanding it is pure: the same plan over
+the same models always gives the same cells, and the id of a cell is a hash of its content, so that a run
+that was cut short knows what it already holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from kcost.core.errors import PlanError
+from kcost.core.schema import Record, describe_validation
+
+Backend = Literal["tensorflow", "jax", "torch", "fake"]
+Device = Literal["cpu", "gpu", "tpu"]
+Precision = Literal["float32", "bfloat16"]
+Phase = Literal["inference", "training"]
+Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch"]
+
+BACKENDS: tuple[Backend, ...] = ("tensorflow", "jax", "torch")
+"""The real backends, in the order in which Keras names them; `fake` exists to test the harness."""
+
+INFERENCE_METHODS: dict[Backend, tuple[Method, ...]] = {
+    "tensorflow": ("graph", "xla", "predict"),
+    "jax": ("jit", "predict"),
+    "torch": ("eager", "compile", "predict"),
+    "fake": ("eager", "predict"),
+}
+"""The ways of running a forward pass that each backend has.
+
+predict: `keras.Model.predict`, the plain default. graph: tf.function without XLA, as TensorFlow Serving
+runs it. xla: tf.function(jit_compile=True). jit: jax.jit over stateless_call. eager: torch under
+inference_mode. compile: torch.compile.
+"""
+
+SLOW_TO_COMPILE: frozenset[Method] = frozenset({"compile"})
+"""Methods that a plan runs only when it names them: torch.compile takes up to a minute a shape."""
+
+JIT_METHODS: frozenset[Method] = frozenset({"xla", "jit", "compile"})
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Settings(Record):
+    """How cells are measured. None of this is part of a cell's identity."""
+
+    rounds: int = Field(default=10, ge=1, le=10_000)
+    round_s: float = Field(default=0.15, gt=0, description="time a cell is given in each round")
+    warmup_s: float = Field(default=0.5, ge=0, description="least time a cell warms up")
+    timeout_s: float = Field(default=300.0, gt=0, description="longest wait for one answer of a worker")
+    seed: int = 0
+
+
+class Plan(Record):
+    """Axes whose product is measured. Every axis has at least one value and none twice."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    backends: tuple[Backend, ...] = Field(default=BACKENDS, min_length=1)
+    devices: tuple[Device, ...] = Field(default=("cpu",), min_length=1)
+    precisions: tuple[Precision, ...] = Field(default=("float32", "bfloat16"), min_length=1)
+    batches: tuple[Positive, ...] = Field(default=(1, 32), min_length=1)
+    phases: tuple[Phase, ...] = Field(default=("inference", "training"), min_length=1)
+    methods: tuple[Method, ...] | None = Field(
+        default=None, min_length=1, description="None: all that do not take long to compile"
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads of a worker; 0 means every core")
+    settings: Settings = Settings()
+
+    @field_validator("models", "backends", "devices", "precisions", "batches", "phases", "methods")
+    @classmethod
+    def _no_value_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+        if values is not None and len(set(values)) != len(values):
+            raise ValueError(f"an axis holds each value once, not {list(values)}")
+        return values
+
+    @staticmethod
+    def parse(document: dict[str, object], where: object = "the plan") -> Plan:
+        """A checked plan.
+
+        Raises:
+            PlanError: an unknown key, an empty axis, an unknown or doubled value.
+        """
+        try:
+            return Plan.model_validate(document)
+        except ValidationError as error:
+            raise PlanError(
+                "A plan has the keys " + ", ".join(Plan.model_fields) + "; each axis holds at least one known value.",
+                received=f"{where}: {describe_validation(error)}",
+                remedy="docs/file-formats.md shows a whole plan. Mend the named key.",
+            ) from error
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """The plan in a TOML file; model paths in it are relative to the file.
+
+        Raises:
+            PlanError: no such file, not TOML, or not a plan.
+        """
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PlanError("A plan is a TOML file.", received=f"{path}: {error}", remedy="Mend the file.") from error
+        plan = Plan.parse(document, path)
+        return plan.model_copy(update={"models": tuple(str(path.parent / m) for m in plan.models)})
+
+
+class CellSpec(Record):
+    """One point of a plan. Two specs with the same id are the same measurement."""
+
+    model: str = Field(description="name of the model in the run")
+    model_sha256: str
+    backend: Backend
+    device: Device
+    precision: Precision
+    batch: Positive
+    phase: Phase
+    method: Method
+    threads: int = Field(ge=0)
+
+    @property
+    def cell_id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the spec's canonical JSON."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def block(self) -> tuple[str, str, str]:
+        """Cells of one block take turns with each other, so their ratios are paired."""
+        return (self.model, self.phase, self.device)
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, unique within its model."""
+        return f"{self.phase} {self.backend}/{self.method} {self.precision} {self.device} batch {self.batch}"
+
+
+def _methods(plan: Plan, backend: Backend, phase: Phase, precision: Precision) -> Iterable[Method]:
+    if phase == "training":
+        return ("train_on_batch",) if plan.methods is None or "train_on_batch" in plan.methods else ()
+    known = INFERENCE_METHODS[backend]
+    if plan.methods is None:
+        # Keras's `predict` is the plain default that everything is compared with: float32 only.
+        return tuple(m for m in known if m not in SLOW_TO_COMPILE and (m != "predict" or precision == "float32"))
+    return tuple(m for m in known if m in plan.methods)
+
+
+def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
+    """The cells of a plan over models given as name -> SHA-256 of the model file.
+
+    Raises:
+        PlanError: no cell is left, because no backend of the plan has a method that it names.
+    """
+    cells = tuple(
+        CellSpec(
+            model=name,
+            model_sha256=sha256,
+            backend=backend,
+            device=device,
+            precision=precision,
+            batch=batch,
+            phase=phase,
+            method=method,
+            threads=plan.threads,
+        )
+        for (name, sha256), phase, device, batch, precision, backend in itertools.product(
+            models.items(), plan.phases, plan.devices, plan.batches, plan.precisions, plan.backends
+        )
+        for method in _methods(plan, backend, phase, precision)
+    )
+    if not cells:
+        raise PlanError(
+            "A plan expands to at least one cell.",
+            received=f"methods {plan.methods} with backends {plan.backends} and phases {plan.phases}",
+            remedy="Methods by backend: " + "; ".join(f"{b}: {', '.join(INFERENCE_METHODS[b])}" for b in BACKENDS)
+            + "; training: train_on_batch.",
+        )
+    return cells

@@ -1,0 +1,262 @@
+"""Starting worker processes: the one door from the framework-free side to the frameworks.
+
+A worker is `python -m kcost.worker JOB` with a clean environment for one backend. It speaks JSON lines: a
+request on its standard input, an answer on a pipe of its own; what frameworks print goes to standard
+error. While a worker works, the parent sleeps on the pipe.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from kcost.core.errors import KcostError, UnavailableError, WorkerError
+from kcost.core.plan import BACKENDS, Backend
+
+FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+"""Backend -> the module that must be importable for it."""
+
+ANSWER_FD_VARIABLE = "KCOST_ANSWER_FD"
+
+
+def installed(backend: Backend) -> bool:
+    """Whether Keras and the backend's framework can be imported here. Imports neither."""
+    if backend == "fake":
+        return True
+    return all(importlib.util.find_spec(module) is not None for module in (FRAMEWORKS[backend], "keras"))
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed distribution, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def require(backend: str) -> Backend:
+    """The backend by name.
+
+    Raises:
+        UnavailableError: no such backend, or its framework is not installed.
+    """
+    if backend not in (*BACKENDS, "fake"):
+        raise UnavailableError(
+            f"A backend is one of {', '.join(BACKENDS)}.",
+            received=repr(backend),
+            remedy="Set KERAS_BACKEND, or --backend, to one of them.",
+        )
+    if not installed(backend):  # type: ignore[arg-type]  # narrowed by the test above
+        raise UnavailableError(
+            f"The {backend} backend needs {FRAMEWORKS[backend]} and keras.",
+            received="an environment without them",
+            remedy=f"Install them: pip install 'kcost[{backend}]'",
+        )
+    return backend  # type: ignore[return-value]  # narrowed by the test above
+
+
+def chosen_backend() -> Backend:
+    """The backend in KERAS_BACKEND, else the first that is installed, in Keras's own order.
+
+    Raises:
+        UnavailableError: KERAS_BACKEND names none that is installed, or none is.
+    """
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return require(named)
+    for backend in BACKENDS:
+        if installed(backend):
+            return backend
+    return require(BACKENDS[0])
+
+
+def worker_environment(backend: Backend, threads: int, keras_home: str, device: str = "cpu") -> dict[str, str]:
+    """The environment variables of a worker: this process's own, with what decides speed set.
+
+    `threads` is the number of CPU threads, 0 for every core. Pools are told in every framework's own
+    variable; the worker also pins itself to as many cores, which is what XLA on CPU listens to.
+    """
+    count = str(threads or len(os.sched_getaffinity(0)))
+    environment = dict(os.environ)
+    environment.update(
+        KERAS_BACKEND="numpy" if backend == "fake" else backend,
+        KERAS_HOME=keras_home,
+        TF_CPP_MIN_LOG_LEVEL="3",
+        TF_NUM_INTRAOP_THREADS=count,
+        TF_NUM_INTEROP_THREADS="1",
+        OMP_NUM_THREADS=count,
+        OPENBLAS_NUM_THREADS=count,
+        MKL_NUM_THREADS=count,
+        # Threads that wait must sleep: spinning ones would slow the worker whose turn is next.
+        OMP_WAIT_POLICY="PASSIVE",
+        PYTHONHASHSEED="0",
+        # A worker takes what it needs of an accelerator's memory, so that peaks mean something.
+        XLA_PYTHON_CLIENT_PREALLOCATE="false",
+        TF_FORCE_GPU_ALLOW_GROWTH="true",
+        # Frameworks look for hubs and telemetry; a measurement needs neither.
+        HF_HUB_OFFLINE="1",
+        GRPC_VERBOSITY="ERROR",
+    )
+    if device == "cpu":
+        environment.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
+    return environment
+
+
+class Worker:
+    """A running worker process. Use it as a context manager: leaving the block ends the process."""
+
+    def __init__(
+        self,
+        job: str,
+        backend: Backend,
+        *,
+        threads: int = 0,
+        device: str = "cpu",
+        log: IO[bytes] | None = None,
+    ) -> None:
+        """Starts `python -m kcost.worker JOB`. `log` takes its standard error; None passes it on."""
+        self.backend = backend
+        self.job = job
+        self._home = tempfile.TemporaryDirectory(prefix="kcost-keras-")
+        read_fd, write_fd = os.pipe()
+        environment = worker_environment(backend, threads, self._home.name, device)
+        environment[ANSWER_FD_VARIABLE] = str(write_fd)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kcost.worker", job],
+                stdin=subprocess.PIPE,
+                stdout=log if log is not None else sys.stderr.fileno(),
+                stderr=log,
+                pass_fds=(write_fd,),
+                env=environment,
+                start_new_session=log is not None,
+            )
+        finally:
+            os.close(write_fd)
+        self._answers = os.fdopen(read_fd, "rb", buffering=0)
+        self._pending = b""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self._process.pid
+
+    def ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+        """Sends one request and sleeps until its answer is there.
+
+        Raises:
+            KcostError: the worker reported one; it is raised here as the same class.
+            WorkerError: the worker ended, wrote garbage, or gave no answer in time. `received`
+                starts with "timeout", "garbage" or how the process ended.
+        """
+        self.send(request)
+        return self.receive(timeout_s)
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Sends a request without waiting for the answer; a dead worker shows at `receive`."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the process has ended: `receive` says how, with the exit status at hand
+
+    def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Sleeps until the next answer. Raises as `ask` does."""
+        line = self._read_line(timeout_s)
+        try:
+            answer = json.loads(line)
+            if not isinstance(answer, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise WorkerError(
+                f"A {self.backend} worker answers in JSON.", received=f"garbage: {line[:120]!r}"
+            ) from error
+        if "error" in answer:
+            raise KcostError.from_dict(answer["error"])
+        return answer
+
+    def _read_line(self, timeout_s: float | None) -> bytes:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while b"\n" not in self._pending:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._answers], [], [], left)
+            if not ready:
+                self.kill()
+                raise WorkerError(
+                    f"A {self.backend} worker answers within {timeout_s:g} s.",
+                    received="timeout: no answer; the worker was ended",
+                    remedy="Raise settings.timeout_s in the plan if the model needs longer.",
+                )
+            chunk = self._answers.read(1 << 16)
+            if not chunk:
+                raise WorkerError(f"A {self.backend} worker stays alive until it is done.", received=self._how_it_ended())
+            self._pending += chunk
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return f"the process was killed by {signal.Signals(-code).name}"
+        return f"the process ended with exit code {code}"
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Asks the process to end by closing its input; kills it after 5 seconds."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already, which is what closing is for
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._answers.close()
+        self._home.cleanup()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
+            self.kill()
+        self.close()
+
+
+def run_job(job: str, backend: Backend, request: dict[str, Any], *, log: Path | None = None) -> dict[str, Any]:
+    """Runs one job to its end in a fresh worker of `backend` and returns its answer.
+
+    Args:
+        job: one of the names in `kcost.worker.JOBS`.
+        request: plain data, what the job's function takes.
+        log: takes what the worker prints; None passes it on to standard error, for progress bars.
+
+    Raises:
+        KcostError: whatever the job raised, as the same class.
+        WorkerError: the worker ended without an answer.
+    """
+    if log is None:
+        with Worker(job, backend) as worker:
+            return worker.ask(request)
+    with log.open("ab") as file, Worker(job, backend, log=file) as worker:
+        try:
+            return worker.ask(request)
+        except WorkerError as error:
+            tail = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise WorkerError(error.rule, f"{error.received}. It last printed: {tail}", f"See {log}.") from error

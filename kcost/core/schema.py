@@ -1,0 +1,135 @@
+"""Versions of every file that kcost writes, and the way each is read and written.
+
+A file is JSON with an integer `schema`. An older file is upgraded step by step when it is read, a
+newer one is refused. Writing is atomic: a reader sees the old file or the new one, never a half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kcost import __version__
+from kcost.core.errors import SchemaError, storage
+
+VERSIONS = {"artifact": 1, "run": 1, "cell": 1, "environment": 1, "verdict": 1}
+"""The schema number that this version of kcost writes, by kind of file."""
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPGRADES: dict[tuple[str, int], Upgrade] = {}
+"""(kind, n) -> the function that turns a document of schema n into one of schema n + 1."""
+
+
+class Record(BaseModel):
+    """Base of all data that kcost stores: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def upgrade(kind: str, document: dict[str, Any], where: object) -> dict[str, Any]:
+    """Brings a document to the schema that this version writes.
+
+    Raises:
+        SchemaError: the document has no schema number, or one from a newer kcost, or one so old
+            that no upgrade is known.
+    """
+    current = VERSIONS[kind]
+    found = document.get("schema")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise SchemaError(
+            f"A {kind} file carries a positive integer `schema`.",
+            received=f"schema = {found!r} in {where}",
+            remedy="The file was not written by kcost, or it is damaged. Make it again.",
+        )
+    if found > current:
+        raise SchemaError(
+            f"kcost {__version__} reads {kind} files up to schema {current}.",
+            received=f"schema {found} in {where}",
+            remedy="A newer kcost wrote this file. Install that version: pip install --upgrade kcost",
+        )
+    while found < current:
+        step = UPGRADES.get((kind, found))
+        if step is None:
+            raise SchemaError(
+                f"kcost {__version__} has no upgrade for {kind} files of schema {found}.",
+                received=str(where),
+                remedy="Open it once with an older kcost that knows that schema, or make it again.",
+            )
+        document = {**step(document), "schema": found + 1}
+        found += 1
+    return document
+
+
+def describe_validation(error: ValidationError, limit: int = 5) -> str:
+    """The problems of a validation error in one line, each with its place in the document."""
+    found = [f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {e['msg']}" for e in error.errors()]
+    more = len(found) - limit
+    return "; ".join(found[:limit]) + (f"; and {more} more" if more > 0 else "")
+
+
+def read(kind: str, path: Path, model: type[R]) -> R:
+    """Reads, upgrades and checks one file.
+
+    Raises:
+        SchemaError: the file is not JSON, not of this kind, or of a newer schema.
+        FileNotFoundError: there is no such file.
+    """
+    text = path.read_bytes()
+    try:
+        document = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError(f"a JSON {type(document).__name__}, not an object")
+    except ValueError as error:
+        raise SchemaError(
+            f"A {kind} file is a JSON object.",
+            received=f"{path}: {error}",
+            remedy="The file is damaged. Make it again, or delete it to let kcost make it again.",
+        ) from error
+    try:
+        return model.model_validate(upgrade(kind, document, path))
+    except ValidationError as error:
+        raise SchemaError(
+            f"A {kind} file of schema {VERSIONS[kind]} has the fields in docs/file-formats.md.",
+            received=f"{path}: {describe_validation(error)}",
+            remedy="The file is damaged or was edited. Make it again.",
+        ) from error
+
+
+def write(path: Path, record: BaseModel) -> None:
+    """Writes one file atomically.
+
+    Raises:
+        StorageError: the folder cannot be written to, or the disk is full. No half file stays.
+    """
+    write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` atomically. Raises StorageError as `write` does."""
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

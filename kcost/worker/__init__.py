@@ -1,0 +1,15 @@
+"""The child's side: one process for one backend, started as `python -m kcost.worker JOB`.
+
+Each job is a function from a request to an answer, both plain data, in a module that is imported only
+when the job is asked for.
+"""
+
+JOBS = {
+    "measure": "kcost.worker.measure",
+    "train": "kcost.worker.train",
+    "evaluate": "kcost.worker.evaluate",
+    "export": "kcost.worker.export",
+    "check-saved-model": "kcost.worker.check_saved_model",
+    "devices": "kcost.worker.devices",
+}
+"""Job name -> module whose `run(request: dict) -> dict` does it."""
