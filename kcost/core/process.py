@@ -80,7 +80,7 @@ def chosen_backend() -> Backend:
     return require(BACKENDS[0])
 
 
-def worker_environment(backend: Backend, threads: int, keras_home: str, device: str = "cpu") -> dict[str, str]:
+def worker_environment(backend: Backend, threads: int, keras_home: str, device: str = "any") -> dict[str, str]:
     """The environment variables of a worker: this process's own, with what decides speed set.
 
     `threads` is the number of CPU threads, 0 for every core. Pools are told in every framework's own
@@ -121,7 +121,7 @@ class Worker:
         backend: Backend,
         *,
         threads: int = 0,
-        device: str = "cpu",
+        device: str = "any",
         log: IO[bytes] | None = None,
     ) -> None:
         """Starts `python -m kcost.worker JOB`. `log` takes its standard error; None passes it on."""
@@ -150,6 +150,10 @@ class Worker:
     def pid(self) -> int:
         """Process id of the worker."""
         return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
         """Sends one request and sleeps until its answer is there.

@@ -1,0 +1,14 @@
+"""Data sets: by name or by path, in three splits, with a record of where they came from.
+
+Framework-free: only numpy is loaded on import, everything heavier when it is used.
+"""
+
+from kcost.data.loading import load as load
+from kcost.data.sets import Images as Images, ImageSet as ImageSet, Sentence as Sentence, TagSet as TagSet
+from kcost.data.sources import (
+    CatalogueEntry as CatalogueEntry,
+    Source as Source,
+    SourceFile as SourceFile,
+    catalogue as catalogue,
+    fetch as fetch,
+)

@@ -1,0 +1,1 @@
+"""Training on any backend: a task says what is learnt, `fit` how."""

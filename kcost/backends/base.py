@@ -1,0 +1,108 @@
+"""The interface of a backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Inputs = dict[str, np.ndarray]
+Step = Callable[[Inputs], Any]
+"""One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
+
+
+class Driver(ABC):
+    """What kcost needs of a framework beyond what Keras offers on every backend alike."""
+
+    name: str
+    simulated = False
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the framework."""
+
+    @abstractmethod
+    def devices(self) -> dict[str, list[str]]:
+        """Names of the devices that the framework sees, by kind: cpu, gpu, tpu."""
+
+    @abstractmethod
+    def set_threads(self, threads: int) -> None:
+        """Limits the framework's own thread pools. Called before anything is computed."""
+
+    @abstractmethod
+    def compile_forward(self, model: Any, method: str) -> Step:
+        """The forward pass of a Keras model, compiled as a careful user of the backend would.
+
+        Args:
+            model: a built keras.Model.
+            method: one of the backend's INFERENCE_METHODS other than `predict`.
+        """
+
+    @abstractmethod
+    def to_host(self, outputs: Any) -> list[np.ndarray]:
+        """Waits for the outputs of a step and returns them as float32 (or integer) numpy arrays."""
+
+    @abstractmethod
+    def device_kind(self, outputs: Any) -> str:
+        """The kind of device that the outputs of a step lie on: cpu, gpu or tpu."""
+
+    def tf32(self) -> bool | None:
+        """Whether float32 products may be rounded to TF32; None where no device has it."""
+        return None
+
+    def peak_device_bytes(self) -> int | None:
+        """Peak memory taken on the accelerator since the process began; None on CPU or where unknown."""
+        return None
+
+    def load(self, keras_file: Path, precision: str) -> Any:
+        """The model in a .keras file, at a precision that `with_precision` knows.
+
+        Raises:
+            ArtifactError: the file cannot be loaded safely.
+            UnavailableError: the model cannot be rebuilt at that precision.
+        """
+        from kcost.models.loading import load_keras_file, with_precision
+
+        return with_precision(load_keras_file(keras_file), precision)
+
+    def predict_step(self, model: Any, batch: int) -> Step:
+        """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
+        return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)
+
+    def train_step(self, model: Any, task: str) -> Callable[[Inputs, np.ndarray], Any]:
+        """One optimizer step of a model: inputs by name and integer labels in, loss out.
+
+        Raises:
+            UnavailableError: the task has no loss.
+        """
+        from kcost.training.losses import loss_of
+
+        model.compile(optimizer="adam", loss=loss_of(task))
+        return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
+
+    def is_jit(self, model: Any, method: str) -> bool:
+        """Whether a step of this method runs as one compiled program."""
+        if method in ("predict", "train_on_batch"):
+            return bool(getattr(model, "jit_compile", False))
+        return method in ("xla", "jit", "compile")
+
+
+def arrange(model: Any, inputs: Inputs) -> Any:
+    """Arrays by name in the structure that the model takes: a dict, a list or a single array."""
+    structure = model.input if hasattr(model, "input") else None
+    if isinstance(structure, dict):
+        return {name: inputs[name] for name in structure}
+    if isinstance(structure, list | tuple):
+        return [inputs[tensor.name] for tensor in structure]
+    if len(inputs) == 1:
+        return next(iter(inputs.values()))
+    return inputs
+
+
+def as_host_array(array: np.ndarray) -> np.ndarray:
+    """Small float types, bfloat16 among them, as float32; everything else as it is."""
+    kept = array.dtype.kind in "iub" or array.dtype in (np.float32, np.float64)
+    return array if kept else array.astype(np.float32)

@@ -1,0 +1,93 @@
+"""A simulated backend, to test the harness in seconds: it sleeps where a real one computes.
+
+Its model file is JSON: `step_s` (default 0.0005), `outputs` (default [[0.9, 0.1]]), and, each a list of
+`precision/batch` or "any": `crash` (the process kills itself in the first round), `hang`, `garbage`, `oom`,
+`unsupported`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcost.backends.base import Driver, Inputs, Step
+from kcost.core.errors import UnavailableError
+
+
+class FakeModel:
+    """What the fake backend knows of a model."""
+
+    jit_compile = False
+
+    def __init__(self, text: str, precision: str) -> None:
+        self.script: dict[str, Any] = json.loads(text)
+        self.precision = precision
+        self.calls: dict[int, int] = {}
+
+    def count_params(self) -> int:
+        return 0
+
+    def asked(self, what: str, batch: int) -> bool:
+        """Whether the script asks for this fault at this precision and batch size."""
+        return bool({f"{self.precision}/{batch}", "any"} & set(self.script.get(what, [])))
+
+    def run(self, inputs: Inputs) -> np.ndarray:
+        batch = len(next(iter(inputs.values())))
+        calls = self.calls[batch] = self.calls.get(batch, 0) + 1
+        if self.asked("unsupported", batch):
+            raise UnavailableError("The fake backend was told to lack this.", received=f"batch {batch}")
+        if self.asked("oom", batch):
+            raise MemoryError("the fake backend was told to run out of memory")
+        if calls > self.script.get("healthy_calls", 4):
+            if self.asked("crash", batch):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.asked("hang", batch):
+                time.sleep(3600)
+            if self.asked("garbage", batch):
+                os.write(int(os.environ["KCOST_ANSWER_FD"]), b"\x00 not json\n")
+        time.sleep(self.script.get("step_s", 0.0005))
+        return np.repeat(np.array(self.script.get("outputs", [[0.9, 0.1]]), np.float32), batch, axis=0)
+
+
+class FakeDriver(Driver):
+    """Sleeps for the time that the model file names."""
+
+    name = "fake"
+    simulated = True
+
+    def version(self) -> str:
+        return "0"
+
+    def devices(self) -> dict[str, list[str]]:
+        return {"cpu": ["simulated"], "gpu": [], "tpu": []}
+
+    def set_threads(self, threads: int) -> None:
+        """Sleeping takes no threads."""
+
+    def load(self, keras_file: Path, precision: str) -> FakeModel:
+        return FakeModel(keras_file.read_text(), precision)
+
+    def compile_forward(self, model: FakeModel, method: str) -> Step:
+        return model.run
+
+    def predict_step(self, model: FakeModel, batch: int) -> Step:
+        return model.run
+
+    def train_step(self, model: FakeModel, task: str) -> Callable[[Inputs, np.ndarray], Any]:
+        return lambda inputs, labels: model.run(inputs)
+
+    def to_host(self, outputs: Any) -> list[np.ndarray]:
+        return [outputs]
+
+    def device_kind(self, outputs: Any) -> str:
+        return "cpu"
+
+
+DRIVER = FakeDriver

@@ -1,0 +1,61 @@
+"""JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+
+
+class JaxDriver(Driver):
+    """Forward passes as jax.jit over stateless_call."""
+
+    name = "jax"
+
+    def version(self) -> str:
+        return str(jax.__version__)
+
+    def devices(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {"cpu": [], "gpu": [], "tpu": []}
+        for device in jax.devices():
+            found.setdefault(device.platform, []).append(device.device_kind)
+        return found
+
+    def set_threads(self, threads: int) -> None:
+        """XLA on CPU makes one thread a core that the process may run on; a worker is pinned to `threads`."""
+
+    def compile_forward(self, model: Any, method: str) -> Step:
+        # Copies: Keras's own `predict` donates the buffers of the variables, which ends them.
+        trainable = [jax.numpy.array(v.value, copy=True) for v in model.trainable_variables]
+        fixed = [jax.numpy.array(v.value, copy=True) for v in model.non_trainable_variables]
+
+        @jax.jit
+        def forward(trainable: Any, fixed: Any, x: Any) -> Any:
+            return model.stateless_call(trainable, fixed, x, training=False)[0]
+
+        return lambda inputs: forward(trainable, fixed, arrange(model, inputs))
+
+    def to_host(self, outputs: Any) -> list[np.ndarray]:
+        return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]
+
+    def device_kind(self, outputs: Any) -> str:
+        first = keras.tree.flatten(outputs)[0]
+        if isinstance(first, np.ndarray):
+            return str(jax.default_backend())
+        return str(next(iter(first.devices())).platform)
+
+    def tf32(self) -> bool | None:
+        if jax.default_backend() != "gpu":
+            return None
+        return str(jax.config.jax_default_matmul_precision) in ("None", "default", "tensorfloat32")
+
+    def peak_device_bytes(self) -> int | None:
+        stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+        return None if stats is None else int(stats["peak_bytes_in_use"])
+
+
+DRIVER = JaxDriver

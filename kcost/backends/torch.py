@@ -1,0 +1,67 @@
+"""PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+
+
+class TorchDriver(Driver):
+    """Forward passes under inference_mode, eager or through torch.compile."""
+
+    name = "torch"
+
+    def version(self) -> str:
+        return str(torch.__version__)
+
+    def devices(self) -> dict[str, list[str]]:
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return {"cpu": ["cpu"], "gpu": gpus, "tpu": []}
+
+    def set_threads(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def compile_forward(self, model: Any, method: str) -> Step:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+        def forward(x: Any) -> Any:
+            return model(x, training=False)
+
+        function = torch.compile(forward) if method == "compile" else forward
+
+        def step(inputs: Inputs) -> Any:
+            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            with torch.inference_mode():
+                return function(arrange(model, tensors))
+
+        return step
+
+    def to_host(self, outputs: Any) -> list[np.ndarray]:
+        return [self._to_numpy(o) for o in keras.tree.flatten(outputs)]
+
+    @staticmethod
+    def _to_numpy(output: Any) -> np.ndarray:
+        if not isinstance(output, torch.Tensor):
+            return as_host_array(np.asarray(output))
+        output = output.detach().cpu()
+        # numpy has no bfloat16 of its own
+        return np.asarray((output.float() if output.dtype in (torch.bfloat16, torch.float16) else output).numpy())
+
+    def device_kind(self, outputs: Any) -> str:
+        first = keras.tree.flatten(outputs)[0]
+        on_gpu = first.is_cuda if isinstance(first, torch.Tensor) else torch.cuda.is_available()
+        return "gpu" if on_gpu else "cpu"
+
+    def tf32(self) -> bool | None:
+        return bool(torch.backends.cuda.matmul.allow_tf32) if torch.cuda.is_available() else None
+
+    def peak_device_bytes(self) -> int | None:
+        return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
+
+
+DRIVER = TorchDriver

@@ -1,0 +1,158 @@
+"""A run on disk: one folder, one file a cell, so that a sweep that was cut short loses one cell at most.
+
+    RUN/run.json                the index: plan and models
+    RUN/environments/<id>.json  the machines that cells were measured on
+    RUN/cells/<cell_id>.json    one cell: spec, status, raw samples
+    RUN/cells/<cell_id>.npz     what that cell's model answered
+    RUN/logs/                   what the workers printed
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from kcost.core import schema
+from kcost.core.artifact import refuse_existing
+from kcost.core.errors import InputError, SchemaError, storage
+from kcost.core.result import CellResult, Environment, Run, RunIndex
+
+INDEX_FILE = "run.json"
+CELLS_FOLDER = "cells"
+ENVIRONMENTS_FOLDER = "environments"
+LOGS_FOLDER = "logs"
+
+
+class RunStore:
+    """Reads and writes one run folder. Every file is written whole or not at all."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def logs(self) -> Path:
+        """The folder for what workers print; `create` makes it."""
+        return self.path / LOGS_FOLDER
+
+    def exists(self) -> bool:
+        """Whether the folder holds a run's index. Says nothing of whether it can be read."""
+        return (self.path / INDEX_FILE).is_file()
+
+    def create(self, index: RunIndex) -> None:
+        """Makes the folder of a new run.
+
+        Raises:
+            StorageError: the folder holds something already, or cannot be written to.
+        """
+        refuse_existing(self.path)
+        with storage(self.path):
+            for folder in (CELLS_FOLDER, ENVIRONMENTS_FOLDER, LOGS_FOLDER):
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+        schema.write(self.path / INDEX_FILE, index)
+
+    def update(self, index: RunIndex) -> None:
+        """Replaces the index of an existing run. Raises StorageError where it cannot be written."""
+        schema.write(self.path / INDEX_FILE, index)
+
+    def outputs_file(self, cell_id: str) -> Path:
+        """Where a cell's outputs lie."""
+        return self.path / CELLS_FOLDER / f"{cell_id}.npz"
+
+    def open(self) -> RunIndex:
+        """The index of an existing run.
+
+        Raises:
+            InputError: the folder is not there, or holds no run.
+            SchemaError: the index is damaged or of a newer schema.
+        """
+        if not self.exists():
+            what = "a folder without it" if self.path.is_dir() else "which is no folder"
+            raise InputError(
+                f"A run is a folder that holds {INDEX_FILE}.",
+                received=f"{self.path}, {what}",
+                remedy="Name a folder that `kcost bench --out` made.",
+            )
+        return schema.read("run", self.path / INDEX_FILE, RunIndex)
+
+    def write_environment(self, environment: Environment) -> str:
+        """Stores an environment, once, and returns its id. Raises StorageError where it cannot be written."""
+        environment_id = environment.environment_id
+        path = self.path / ENVIRONMENTS_FOLDER / f"{environment_id}.json"
+        if not path.exists():  # its name is a hash of its content
+            schema.write(path, environment)
+        return environment_id
+
+    def write_cell(self, result: CellResult) -> None:
+        """Stores a cell in the place of what the run held of it. Raises StorageError where it cannot be written."""
+        schema.write(self.path / CELLS_FOLDER / f"{result.spec.cell_id}.json", result)
+
+    def write_outputs(self, cell_id: str, **arrays: np.ndarray) -> str:
+        """Stores what a cell's model answered and returns the value for `CellResult.outputs_file`.
+
+        Args:
+            arrays: by name; `outputs` of the parity probe, `predictions` and `labels`, any shape, no objects.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy types its own flag into **kwds
+        name = f"{cell_id}.npz"
+        schema.write_bytes(self.path / CELLS_FOLDER / name, buffer.getvalue())
+        return name
+
+    def read_outputs(self, cell: CellResult) -> dict[str, np.ndarray] | None:
+        """The arrays that `write_outputs` stored for a cell, None for a cell without any.
+
+        Raises:
+            SchemaError: the file that the cell names is missing or damaged.
+        """
+        if cell.outputs_file is None:
+            return None
+        path = self.path / CELLS_FOLDER / Path(cell.outputs_file).name
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except Exception as error:  # zipfile, zlib and numpy meet damage with a dozen kinds of exception
+            raise SchemaError(
+                "The outputs of a cell are an npz file beside it.",
+                received=f"{path}: {error}",
+                remedy="Delete the cell's .json and .npz files and run `kcost bench` again: it measures what is gone.",
+            ) from error
+
+    def read_cell(self, cell_id: str) -> CellResult | None:
+        """One cell, None where the run does not hold it. Raises SchemaError, naming the file, as `load` does."""
+        path = self.path / CELLS_FOLDER / f"{cell_id}.json"
+        return schema.read("cell", path, CellResult) if path.exists() else None
+
+    def load(self) -> Run:
+        """The whole run, cells in the order of their file names.
+
+        Raises:
+            InputError: the folder holds no run.
+            SchemaError: one of its files is damaged or of a newer schema, or a cell names an environment
+                that the run does not hold; the message names the file.
+        """
+        index = self.open()
+        environments = {
+            path.stem: schema.read("environment", path, Environment)
+            for path in sorted((self.path / ENVIRONMENTS_FOLDER).glob("*.json"))
+        }
+        cells = []
+        for path in sorted((self.path / CELLS_FOLDER).glob("*.json")):
+            cell = schema.read("cell", path, CellResult)
+            if cell.environment_id not in environments:
+                raise SchemaError(
+                    f"A run holds the environment of each of its cells in {ENVIRONMENTS_FOLDER}/.",
+                    received=f"{path}: environment {cell.environment_id}, which is not there",
+                    remedy="Copy run folders whole. Delete the cell to have it measured again.",
+                )
+            cells.append(cell)
+        return Run(index=index, environments=environments, cells=tuple(cells))
+
+
+def open_run(path: Path | str) -> Run:
+    """A run folder in memory. Raises as `RunStore.load` does."""
+    return RunStore(path).load()

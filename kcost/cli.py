@@ -1,0 +1,318 @@
+"""The command line: parse, one call, print. The answer goes to standard output, all else to standard error.
+
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage or bad input; 3 something asked for is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which way of running a Keras 3 model is the cheapest, in dollars, that still meets its limits.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: where from, licence, size, checksum.")
+prices_app = typer.Typer(no_args_is_help=True, help="The price book.")
+app.add_typer(data_app, name="data")
+app.add_typer(prices_app, name="prices")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed.")
+]
+ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
+Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
+
+
+@app.command()
+def doctor(
+    json_: Json = False,
+    devices: Annotated[bool, typer.Option(help="Start each backend to list its devices.")] = True,
+) -> None:
+    """Say what is installed, what this machine is, and what works on it."""
+    from kcost import api
+    from kcost.report import terminal
+
+    found = api.doctor(devices=devices)
+    _answer(json_, found, lambda console: terminal.show_doctor(console, found))
+
+
+@data_app.command("list")
+def data_list(json_: Json = False) -> None:
+    """List the data sets that are known by name."""
+    from kcost import api
+    from kcost.report import terminal
+
+    entries = api.data_sets()
+    _answer(json_, entries, lambda console: terminal.show_data_sets(console, entries))
+
+
+@data_app.command("fetch")
+def data_fetch(name: str) -> None:
+    """Find a data set, or download and check it; print the folder."""
+    from kcost import api
+
+    print(api.fetch_data(name))  # noqa: T201 -- the answer
+
+
+@app.command()
+def train(
+    family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences.")],
+    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    out: Annotated[Path, typer.Option(help="Artifact folder to make.")],
+    size: Annotated[str | None, typer.Option(help="cnn: seed, small. bert: tiny, mini, minilm, base.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    epochs: int = 5,
+    batch_size: int = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert.")] = None,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before it stops.")] = 2,
+    max_length: Annotated[int, typer.Option(help="bert: word pieces of a sentence.")] = 128,
+    vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
+    limit: Limit = None,
+    seed: int = 0,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Train a model into an artifact folder."""
+    from kcost import api
+    from kcost.report import terminal
+
+    artifact = api.train(
+        family,  # type: ignore[arg-type]  # checked by api.train
+        data,
+        out,
+        name=name,
+        backend=backend,  # type: ignore[arg-type]  # checked by api.train
+        size=size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        max_length=max_length,
+        vocabulary_size=vocabulary_size,
+        limit=limit,
+        seed=seed,
+    )
+    _answer(json_, artifact, lambda console: terminal.show_artifact(console, artifact, out))
+
+
+@app.command()
+def evaluate(
+    artifact: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    limit: Limit = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Score a model on the test split of a data set."""
+    from kcost import api
+    from kcost.report import terminal
+
+    scores = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
+    _answer(json_, list(scores), lambda console: terminal.show_scores(console, scores))
+
+
+@app.command()
+def bench(
+    what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT...", help="A .toml plan, or models to measure.")],
+    out: Annotated[Path, typer.Option(help="Run folder; one that is there goes on where it stopped.")],
+    backends: Annotated[str | None, typer.Option(help="Comma-separated; default: all that are installed.")] = None,
+    devices: Annotated[str | None, typer.Option(help="Comma-separated: cpu, gpu, tpu. Default: cpu.")] = None,
+    precisions: Annotated[str | None, typer.Option(help="Comma-separated: float32, bfloat16.")] = None,
+    batches: Annotated[str | None, typer.Option(help="Comma-separated batch sizes. Default: 1,32.")] = None,
+    phases: Annotated[str | None, typer.Option(help="Comma-separated: inference, training.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; 0 is every core.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds in which each cell has one turn.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure models over backends, devices, precisions and batch sizes."""
+    from kcost import api
+    from kcost.report import terminal
+
+    axes = {
+        "backends": _list(backends),
+        "devices": _list(devices),
+        "precisions": _list(precisions),
+        "batches": _list(batches),
+        "phases": _list(phases),
+        "methods": _list(methods),
+        "threads": threads,
+    }
+    plan = api.make_plan(what, rounds=rounds, **axes)
+    with _progress() as on_progress:
+        run = api.bench(plan, out, on_progress=on_progress)
+    if json_:
+        _answer(True, run, None)
+    else:
+        costed = api.estimate_cost(out)
+        _answer(False, costed, lambda console: terminal.show_cost(console, costed))
+
+
+@app.command()
+def cost(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
+    region: str | None = None,
+    instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
+    spot: Annotated[bool, typer.Option(help="Spot prices in place of on-demand ones.")] = False,
+    p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    json_: Json = False,
+) -> None:
+    """Turn measured times into dollars, and say which cell is the cheapest."""
+    from kcost import api
+    from kcost.report import terminal
+
+    costed = api.estimate_cost(
+        run, provider=provider, region=region, instance=instance, spot=spot, p99_ms=p99_ms, prices_file=prices
+    )
+    _answer(json_, costed, lambda console: terminal.show_cost(console, costed))
+
+
+@prices_app.command("list")
+def prices_list(
+    file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
+    provider: str | None = None,
+    region: str | None = None,
+    json_: Json = False,
+) -> None:
+    """List prices, each with its source and date."""
+    from kcost import api
+    from kcost.report import terminal
+
+    rows = api.prices(file).find(provider=provider, region=region)
+    _answer(json_, list(rows), lambda console: terminal.show_prices(console, rows))
+
+
+@prices_app.command("check")
+def prices_check(
+    file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
+    json_: Json = False,
+) -> None:
+    """Refuse a price book with rows that cannot be trusted."""
+    from kcost import api
+    from kcost.report import terminal
+
+    checked = api.check_prices(file)
+    _answer(json_, checked, lambda console: terminal.show_price_check(console, checked))
+    if checked.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    artifact: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],
+    name: Annotated[str, typer.Option(help="Name of the model in TensorFlow Serving.")],
+    version: Annotated[int, typer.Option(help="Version number; never overwritten.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Export a model for TensorFlow Serving, checked with TensorFlow's own loader."""
+    from kcost import api
+    from kcost.report import terminal
+
+    exported = api.export(artifact, out, name=name, version=version)
+    _answer(json_, exported, lambda console: terminal.show_export(console, exported))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    json_: Json = False,
+) -> None:
+    """Show a run: ranking, verdicts, parity, warnings; as tables, and as a page."""
+    from kcost import api
+    from kcost.report import terminal
+
+    costed = api.report(run, html=html)
+    _answer(json_, costed, lambda console: terminal.show_cost(console, costed))
+    if html is not None:
+        print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path("demo"),
+    json_: Json = False,
+) -> None:
+    """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
+    from kcost import api
+    from kcost.report import terminal
+
+    with _progress() as on_progress:
+        made = api.demo(out, on_progress=on_progress)
+    _answer(json_, made, lambda console: terminal.show_demo(console, made))
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _answer(as_json: bool, answer: Any, show: Any) -> None:
+    if as_json:
+        plain = [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
+        print(json.dumps(plain, indent=1))  # noqa: T201 -- the answer
+        return
+    from rich.console import Console
+
+    # A pipe has no width: tables keep their columns there.
+    show(Console() if sys.stdout.isatty() else Console(width=160))
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A progress bar on standard error, as the function that the API tells its progress to."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.percentage:3.0f}%"), BarColumn(bar_width=20), TimeElapsedColumn())
+    # Refreshed only when something happens: a thread that redraws would disturb what is measured.
+    with Progress(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def on_progress(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total or None, **({"description": text} if text else {}))
+            if console.is_terminal:
+                bar.refresh()
+
+        yield on_progress
+
+
+def main() -> NoReturn:
+    """The console script. Every error that kcost raises on purpose becomes a message and an exit code."""
+    from kcost.core.errors import KcostError
+
+    try:
+        app(standalone_mode=True)
+    except KcostError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- the one place that prints errors
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured stays, the same command goes on from here", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

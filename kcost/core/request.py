@@ -1,0 +1,66 @@
+"""What the parent asks of a worker, checked on both sides of the process boundary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from kcost.core.errors import InputError
+from kcost.core.plan import CellSpec, Settings
+from kcost.core.schema import Record, describe_validation
+
+Family = Literal["cnn", "bert"]
+
+
+class TrainRequest(Record):
+    """A training run. Every number here is a setting that a user may choose."""
+
+    family: Family
+    data: str = Field(description="name of a data set, or a path")
+    out: Path
+    name: str = Field(min_length=1)
+    size: str | None = Field(default=None, description="None: `seed` for cnn, `tiny` for bert")
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0, description="None: 1e-3 for cnn, 5e-4 for bert from scratch")
+    patience: int = Field(default=2, ge=0, description="epochs without a better validation loss before it stops")
+    max_length: int = Field(default=128, ge=8, le=512, description="word pieces, [CLS] and [SEP] included")
+    vocabulary_size: int = Field(default=8000, ge=100)
+    limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    seed: int = 0
+
+
+class EvaluateRequest(Record):
+    """Scoring a model on the test split of a data set."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    limit: int | None = Field(default=None, ge=10)
+    batch_size: int = Field(default=256, ge=1)
+
+
+class MeasureRequest(Record):
+    """What a measuring worker needs to get a cell ready."""
+
+    spec: CellSpec
+    task: str
+    settings: Settings
+    keras_file: Path
+    samples_file: Path | None
+    outputs_file: Path
+
+
+def checked(request: type[Record], values: dict[str, object]) -> Record:
+    """The request with its values checked.
+
+    Raises:
+        InputError: a value outside its range, naming it.
+    """
+    try:
+        return request.model_validate(values)
+    except ValidationError as error:
+        raise InputError(
+            "Every option lies within its range.", received=describe_validation(error), remedy="See --help for each."
+        ) from error

@@ -1,0 +1,178 @@
+"""Which instance a machine is most like, so that its seconds can be given a price.
+
+The machine that measured is seldom one from a price list. What is chosen here is an assumption, and the
+answer says so in words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from kcost.core.errors import PriceError
+from kcost.core.result import Environment
+from kcost.core.schema import Record
+from kcost.core.units import format_bytes
+from kcost.cost.price_rules import Price
+
+
+class Match(Record):
+    """A price for a machine, and why this one."""
+
+    price: Price
+    why: str = Field(description="one sentence: what was matched, and that it is an assumption where it is one")
+    is_assumption: bool = Field(description="False only where the user named the instance")
+    same_machine: bool = Field(description="the instance has the machine's vCPUs and its accelerator")
+    share: float = Field(default=1.0, gt=0, le=1, description="part of the instance that one model uses and pays for")
+
+
+CPU_FAMILIES: tuple[tuple[str, str, str], ...] = (
+    # provider, pattern of the instance's name, most telling instruction set
+    ("aws", r"[cmr]\d+i?g[dn]*\.", "arm"),
+    ("aws", r"[cmr](7i|8i)\.", "amx"),
+    ("aws", r"[cmr](5|6i|7a|8a)\.", "avx512"),
+    ("aws", r"[cmr](5a|6a)\.", "avx2"),
+    ("aws", r"t\d", "shared"),
+    ("gcp", r"(c4a|t2a)-", "arm"),
+    ("gcp", r"(c3|c4)-", "amx"),
+    ("gcp", r"(n2|c2|c3d)-", "avx512"),
+    ("gcp", r"(n2d|t2d|c2d)-", "avx2"),
+    ("gcp", r"(e2|n1)-", "shared"),
+    ("azure", r"Standard_[DEF]\d+p\w*_", "arm"),
+    ("azure", r"Standard_[DEF]\d+a?\w*_v6", "amx"),
+    ("azure", r"Standard_[DEF]\d+as_v5", "avx2"),
+    ("azure", r"Standard_[DEF]\d+s_(v5|v2)", "avx512"),
+)
+"""What the vendors' pages say of the processors of their families. `shared`: no fixed generation, or bursts.
+
+Used as a hint to order instances of one size, never to refuse one; but Arm and x86 are kept apart.
+"""
+
+
+def instruction_set(environment: Environment) -> str:
+    """The most telling instruction set of a machine's processor: arm, amx, avx512, avx2 or none."""
+    if environment.machine.lower() in ("aarch64", "arm64"):
+        return "arm"
+    for name in ("amx", "avx512", "avx2"):
+        if any(feature.startswith(name) for feature in environment.cpu_features):
+            return name
+    return "none"
+
+
+def _family(price: Price) -> str:
+    for provider, pattern, name in CPU_FAMILIES:
+        if price.provider == provider and re.match(pattern, price.instance):
+            return name
+    return "unknown"
+
+
+def accelerator_in_book(name: str, known: Sequence[str]) -> str | None:
+    """The book's name for an accelerator as a driver names it, None where no name fits.
+
+    A name of the book fits when all its words stand in the driver's name; the one with most words wins, so
+    that "NVIDIA H100 NVL" is H100-NVL and not H100.
+    """
+    text = name.lower()
+    for told, meant in (("v5 lite", "v5e"), ("v6 lite", "v6e"), ("v5litepod", "v5e")):
+        text = text.replace(told, meant)
+    words = set(re.split(r"[^a-z0-9]+", text))
+    fitting = [k for k in known if set(k.lower().split("-")) <= words]
+    return max(fitting, key=lambda k: (len(k.split("-")), k), default=None)
+
+
+def closest_price(environment: Environment, candidates: Sequence[Price], *, named: bool) -> Match:
+    """The candidate most like the machine.
+
+    With an accelerator: the instances with the same one, the fewest of it first, then the nearest size.
+    Without: the CPU instances of the same architecture that are nearest in vCPUs, then in memory, then in
+    processor generation; then the cheapest.
+
+    Args:
+        candidates: at least one price.
+        named: the candidates are one instance that the user named: it is taken whatever the machine is.
+
+    Raises:
+        PriceError: no candidate has the machine's accelerator, or its architecture.
+    """
+    accelerator = _accelerator_of(environment, candidates)
+    if named:
+        return _match(environment, min(candidates, key=lambda p: p.on_demand_usd_per_hour), accelerator, named=True)
+    if environment.accelerators and accelerator is None:
+        raise PriceError(
+            "The price book has an instance with the machine's accelerator.",
+            received=environment.accelerators[0],
+            remedy="Name an instance with --instance, or give a price book of your own with --prices.",
+        )
+    fitting = [p for p in candidates if p.accelerator == accelerator]
+    if accelerator is None:
+        arm = instruction_set(environment) == "arm"
+        fitting = [p for p in fitting if (_family(p) == "arm") == arm]
+    if not fitting:
+        raise PriceError(
+            "The price book has an instance with the machine's kind of processor, without an accelerator.",
+            received=f"{environment.machine}, {environment.cpu_model}",
+            remedy="Name an instance with --instance, or give a price book of your own with --prices.",
+        )
+    best = min(fitting, key=lambda price: _distance(environment, price))
+    return _match(environment, best, accelerator, named=False)
+
+
+def _accelerator_of(environment: Environment, candidates: Sequence[Price]) -> str | None:
+    if not environment.accelerators:
+        return None
+    known = sorted({p.accelerator for p in candidates if p.accelerator is not None})
+    return accelerator_in_book(environment.accelerators[0], known)
+
+
+def _distance(environment: Environment, price: Price) -> tuple[float, ...]:
+    wanted = instruction_set(environment)
+    family = _family(price)
+    generation = 0 if family == wanted else 2 if family == "shared" else 1
+    return (
+        price.accelerator_count,
+        _log_ratio(price.vcpus, environment.cores),
+        _log_ratio(price.memory_gib, environment.memory_bytes / 2**30),
+        generation,
+        price.on_demand_usd_per_hour,
+    )
+
+
+def _log_ratio(offered: float | None, wanted: float) -> float:
+    """How many doublings two sizes are apart; sizes that sound the same, such as 15.6 and 16 GiB, are."""
+    return math.inf if offered is None else float(round(abs(math.log2(offered / wanted)), 1))
+
+
+def _match(environment: Environment, price: Price, accelerator: str | None, *, named: bool) -> Match:
+    # A machine whose accelerator the book does not know has no instance that is the same.
+    same_accelerator = price.accelerator == accelerator and bool(accelerator) == bool(environment.accelerators)
+    share = 1.0
+    size = "" if price.vcpus is None else f"{price.vcpus} vCPUs, {price.memory_gib:g} GiB, "
+    if price.accelerator is not None:
+        size += f"{price.accelerator_count} x {price.accelerator}, "
+    what = (
+        f"{price.provider} {price.instance} in {price.region} ({size}"
+        f"${price.on_demand_usd_per_hour:g} an hour on demand)"
+    )
+    machine = f"{environment.cores} cores and {format_bytes(environment.memory_bytes)}"
+    if environment.accelerators:
+        machine = f"{environment.accelerators[0]}, {machine}"
+    else:
+        machine += f", {instruction_set(environment)}"
+    if named:
+        why = f"Priced as {what}, as asked. It was measured on a machine with {machine}."
+    else:
+        why = f"Assumed: priced as {what}, the nearest in the price book to this machine's {machine}."
+    if price.accelerator is not None and same_accelerator and price.accelerator_count > 1:
+        share = 1 / price.accelerator_count
+        why += f" One of its {price.accelerator_count} accelerators is counted, as if the others earn their keep too."
+    same_size = price.accelerator is not None or price.vcpus == environment.cores
+    return Match(
+        price=price,
+        why=why,
+        is_assumption=not named,
+        same_machine=same_accelerator and same_size,
+        share=share,
+    )

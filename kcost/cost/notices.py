@@ -1,0 +1,127 @@
+"""What a reader should know before believing a figure, as values. Whoever prints decides the words around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from kcost.core.result import CellResult, Environment, ModelEntry
+from kcost.core.schema import Record
+from kcost.core.units import format_percent
+
+MAX_LOAD_ABOVE_CORES = 0.5
+MAX_SPREAD = 0.10
+FEW_ROUNDS = 5
+SAMPLES_FOR_P99 = 662
+"""Steps after which the second slowest is above the 99th percentile with 99% confidence.
+
+Source: the order-statistics bound 0.99^n + n 0.01 0.99^(n-1) <= 0.01 (Wilks, S. S. (1941), Annals of
+Mathematical Statistics 12, 91-96).
+"""
+
+Code = Literal[
+    "simulated",
+    "synthetic-data",
+    "price-assumed",
+    "failed",
+    "high-load",
+    "spread",
+    "few-rounds",
+    "outputs-differ",
+    "outputs-not-compared",
+    "score-drop",
+    "training-precision",
+    "p99-unknown",
+]
+
+
+class Notice(Record):
+    """A reason for care, about one cell, one model or the whole run."""
+
+    code: Code
+    text: str
+    model: str | None = None
+    cell: str | None = Field(default=None, description="label of the cell, None where it is about more than one")
+    number: float | None = Field(default=None, description="what was found")
+    limit: float | None = Field(default=None, description="what it was held against")
+    remedy: str
+
+
+def measurement_notices(cell: CellResult, environment: Environment, medians: np.ndarray) -> Iterator[Notice]:
+    """What is doubtful about how a cell was measured.
+
+    Args:
+        medians: of the cell's rounds, shape (rounds,).
+    """
+    spec = cell.spec
+    loads = [r.load_1min for r in cell.rounds if r.load_1min is not None]
+    allowed = environment.cores + MAX_LOAD_ABOVE_CORES
+    busy = sum(load > allowed for load in loads)
+    if busy:
+        yield Notice(
+            code="high-load",
+            text=f"Other work was running: the load was above {allowed:g} in {busy} of {len(cell.rounds)} rounds.",
+            model=spec.model,
+            cell=spec.label,
+            number=max(loads),
+            limit=allowed,
+            remedy="Measure again on a quiet machine.",
+        )
+    if len(medians) < FEW_ROUNDS:
+        yield Notice(
+            code="few-rounds",
+            text=f"{len(medians)} round(s): the intervals are wide, and may be far off.",
+            model=spec.model,
+            cell=spec.label,
+            number=len(medians),
+            limit=FEW_ROUNDS,
+            remedy="Raise settings.rounds in the plan and run it again: it goes on where it stopped.",
+        )
+    spread = float(medians.std(ddof=1) / medians.mean()) if len(medians) > 1 else 0.0
+    if spread > MAX_SPREAD:
+        yield Notice(
+            code="spread",
+            text=f"The medians of the rounds scatter by {format_percent(spread)}.",
+            model=spec.model,
+            cell=spec.label,
+            number=spread,
+            limit=MAX_SPREAD,
+            remedy="Raise settings.round_s or settings.rounds in the plan, or find what disturbs the machine.",
+        )
+
+
+def failure_notice(cell: CellResult) -> Notice:
+    """What became of a cell that was not measured to its end."""
+    return Notice(
+        code="failed",
+        text=f"{cell.status}: {cell.reason or 'no reason was given'}",
+        model=cell.spec.model,
+        cell=cell.spec.label,
+        number=len(cell.rounds),
+        remedy="Run the plan again: it goes on with what is missing."
+        if cell.status in ("partial", "timeout", "crash")
+        else "Take the cell out of the plan, or mend what the reason names.",
+    )
+
+
+def model_notices(entry: ModelEntry, simulated_cells: int) -> Iterator[Notice]:
+    """What is made up about a model's figures."""
+    if simulated_cells:
+        yield Notice(
+            code="simulated",
+            text=f"Simulated: the step times of {simulated_cells} cell(s) were made up, not measured.",
+            model=entry.name,
+            number=simulated_cells,
+            limit=0,
+            remedy="Measure a real backend.",
+        )
+    if entry.synthetic_data:
+        yield Notice(
+            code="synthetic-data",
+            text=f"The data, {entry.dataset or 'unnamed'}, is synthetic: scores on it say nothing of real data.",
+            model=entry.name,
+            remedy="Train on real data before choosing by score.",
+        )

@@ -1,0 +1,159 @@
+"""The price book: what instances cost, with the source and the day of each price.
+
+The package's own book, data/prices.csv, was made from public price lists that are kept in repositories;
+the `source` column names the repository, revision and file of each row:
+
+- AWS, Azure and Google Cloud: the price tables that the Karpenter providers of the three ship
+  (aws/karpenter-provider-aws, Azure/karpenter-provider-azure, cloudpilot-ai/karpenter-provider-gcp; all
+  Apache-2.0). For Google's n1 machines with a T4 the GPU's own price was added, from kubernetes/autoscaler
+  (Apache-2.0): Google sells the two apart.
+- TPUs by the chip: dstackai/gpuhunt (MPL-2.0).
+- A few instances of AWS, Google TPU slices and Lambda: the catalogue of SkyPilot, for which no licence was
+  found; prices are facts, and nothing but them was taken. These have no date, so their `as_of` is empty.
+
+Rows were dropped where two sources had the same instance and region (the one with a date stayed), where a
+price was the placeholder 700.0, and where a Google machine was listed without its GPU. TPU slices carry
+the number of their chips, whatever the number in their name counts. `PriceBook.check` holds every book,
+this one too, to these rules.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from kcost.core.errors import PriceError
+from kcost.core.result import Environment
+from kcost.cost.machine_match import Match, closest_price
+from kcost.cost.price_rules import COLUMNS, Price, Problem, check_prices, parse_row
+
+__all__ = ["Match", "Price", "PriceBook", "Problem"]
+
+SHOWN_PROBLEMS = 10
+
+
+class PriceBook:
+    """The rows of one price file. Reading keeps what is wrong with a row; `checked` refuses it."""
+
+    def __init__(self, lines: Sequence[tuple[int, Price]], problems: Sequence[Problem], name: str) -> None:
+        self.name = name
+        self._lines = tuple(lines)
+        self._problems = tuple(problems)
+
+    @staticmethod
+    def read(path: Path | str | None = None) -> PriceBook:
+        """The book in a CSV file, or the package's own.
+
+        Raises:
+            PriceError: no such file, not UTF-8, not CSV, or without exactly the columns of a price book.
+        """
+        if path is None:
+            return _own()
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise PriceError(
+                "A price book is a CSV file.", received=f"{path}: {error.strerror}", remedy="Name another file."
+            ) from error
+        return PriceBook.parse(content, str(path))
+
+    @staticmethod
+    def parse(content: bytes, name: str) -> PriceBook:
+        """The book in the bytes of a CSV file. Raises PriceError as `read` does."""
+        columns = "A price book has the columns " + ",".join(COLUMNS) + "."
+        remedy = "`kcost prices list` prints a book to begin with."
+        try:
+            reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+            rows = [(reader.line_num, cells) for cells in reader if cells]
+        except (UnicodeDecodeError, csv.Error) as error:
+            rule = "A price book is a CSV file in UTF-8."
+            raise PriceError(rule, received=f"{name}: {error}", remedy=remedy) from error
+        header = [cell.strip() for cell in rows[0][1]] if rows else []
+        if sorted(header) != sorted(COLUMNS):
+            raise PriceError(columns, received=f"{name}: {','.join(header) or 'an empty file'}", remedy=remedy)
+        lines: list[tuple[int, Price]] = []
+        problems: list[Problem] = []
+        for number, cells in rows[1:]:
+            if len(cells) != len(header):
+                received = f"{len(cells)} cells"
+                rule = f"A row has {len(header)} cells, as the header has."
+                quote = "Quote cells with commas in them."
+                problems.append(Problem(row=number, key=cells[0], rule=rule, received=received, remedy=quote))
+                continue
+            found = parse_row(number, dict(zip(header, cells, strict=True)))
+            if isinstance(found, Price):
+                lines.append((number, found))
+            else:
+                problems.extend(found)
+        return PriceBook(lines, problems, name)
+
+    @property
+    def prices(self) -> tuple[Price, ...]:
+        """The prices of the rows that could be read, in the order of the file."""
+        return tuple(price for _, price in self._lines)
+
+    def check(self) -> list[Problem]:
+        """Everything that is wrong with the book, in the order of its lines; empty for a sound one."""
+        return sorted((*self._problems, *check_prices(self._lines, _own().prices)), key=lambda p: p.row)
+
+    def checked(self) -> PriceBook:
+        """This book.
+
+        Raises:
+            PriceError: it has problems; the first of them are named.
+        """
+        problems = self.check()
+        if problems:
+            told = [str(p) for p in problems[:SHOWN_PROBLEMS]]
+            if len(problems) > SHOWN_PROBLEMS:
+                told.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
+            raise PriceError(
+                "A price book keeps every rule that `kcost prices check` looks at.",
+                received="\n  ".join([f"{self.name} with {len(problems)} problem(s):", *told]),
+                remedy="Mend or drop these rows.",
+            )
+        return self
+
+    def find(
+        self, provider: str | None = None, region: str | None = None, instance: str | None = None
+    ) -> tuple[Price, ...]:
+        """The prices with this provider, region and instance, where given; any case; the cheapest first."""
+        wanted = {"provider": provider, "region": region, "instance": instance}
+        found = [
+            price
+            for price in self.prices
+            if all(v is None or v.lower() == getattr(price, k).lower() for k, v in wanted.items())
+        ]
+        return tuple(sorted(found, key=lambda p: (p.on_demand_usd_per_hour, p.key)))
+
+    def closest(
+        self,
+        environment: Environment,
+        provider: str | None = None,
+        region: str | None = None,
+        instance: str | None = None,
+    ) -> Match:
+        """The price to put on a machine: of the instance that was asked for, else of the one most like it.
+
+        Raises:
+            PriceError: no price of that provider, region and instance, or none with the machine's accelerator.
+        """
+        candidates = self.find(provider, region, instance)
+        if not candidates:
+            asked = ", ".join(str(v) for v in (provider, region, instance) if v is not None)
+            raise PriceError(
+                f"{self.name} has a price for what was asked.",
+                received=asked or "an empty book",
+                remedy="`kcost prices list` shows what there is; --prices takes a book of your own.",
+            )
+        return closest_price(environment, candidates, named=instance is not None)
+
+
+@cache
+def _own() -> PriceBook:
+    content = resources.files("kcost.cost").joinpath("data", "prices.csv").read_bytes()
+    return PriceBook.parse(content, "the package's own price book")

@@ -1,0 +1,138 @@
+"""Whether a cell's model still answers as the reference does: differences of outputs, scores, agreement."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from pydantic import Field
+
+from kcost.core.artifact import Score
+from kcost.core.plan import BACKENDS, INFERENCE_METHODS
+from kcost.core.result import CellResult, ModelEntry
+from kcost.core.schema import Record
+
+Arrays = Mapping[str, np.ndarray]
+ReadOutputs = Callable[[CellResult], Arrays | None]
+"""Gives the arrays `outputs`, `predictions` and `labels` of a cell, as far as it has them."""
+
+SPLIT = "measured samples"
+
+
+class Quality(Record):
+    """How a cell's answers compare with the reference's, on the examples that both answered."""
+
+    max_abs_difference: float | None = Field(default=None, description="of the parity probe's outputs")
+    not_finite: bool = Field(default=False, description="an output was NaN or infinite, so there is no difference")
+    agreement: float | None = Field(default=None, description="share of predictions that are the reference's")
+    agreement_count: int = 0
+    scores: tuple[Score, ...] = Field(default=(), description="the first is the one that decides")
+    reference_scores: tuple[Score, ...] = Field(default=(), description="of the reference on the same examples")
+
+    @property
+    def drop(self) -> float | None:
+        """How much less the cell scores than the reference; negative where it scores more."""
+        if not self.scores or not self.reference_scores:
+            return None
+        return self.reference_scores[0].value - self.scores[0].value
+
+
+def reference_cell(cells: Iterable[CellResult]) -> CellResult | None:
+    """The cell that others are held against: float32 and not `predict`, the first by backend and method.
+
+    Of several batch sizes the largest: it answered the most examples.
+    """
+    backends = (*BACKENDS, "fake")
+
+    def order(cell: CellResult) -> tuple[int, int, bool, int, str]:
+        spec = cell.spec
+        methods = INFERENCE_METHODS[spec.backend]
+        method = methods.index(spec.method) if spec.method in methods else len(methods)
+        return (backends.index(spec.backend), method, spec.device != "cpu", -spec.batch, spec.cell_id)
+
+    plain = [c for c in cells if c.spec.precision == "float32" and c.spec.method != "predict"]
+    return min(plain, key=order, default=None)
+
+
+class QualityCheck:
+    """Compares cells of one model with its reference, one at a time."""
+
+    def __init__(self, entry: ModelEntry, reference: Arrays | None) -> None:
+        self._entry = entry
+        self._reference = reference
+        # Most cells answer exactly alike, and scoring entities takes longer than all else here.
+        self._scored: dict[bytes, tuple[Score, ...]] = {}
+
+    def of(self, arrays: Arrays | None) -> Quality:
+        """The quality of a cell with these arrays; empty where there is nothing to compare."""
+        if arrays is None:
+            return Quality()
+        reference = self._reference
+        predictions, labels = arrays.get("predictions"), arrays.get("labels")
+        if reference is None:
+            return Quality(scores=self._scores(predictions, labels))
+        agreement, count = _agreement(predictions, reference.get("predictions"), labels)
+        theirs = reference.get("predictions")
+        if predictions is not None and theirs is not None and labels is not None:
+            # A smaller batch answers fewer examples: both are scored on those that both answered.
+            shared = min(len(predictions), len(theirs))
+            predictions, theirs, labels = predictions[:shared], theirs[:shared], labels[:shared]
+        difference = _max_abs_difference(arrays.get("outputs"), reference.get("outputs"))
+        finite = difference is None or math.isfinite(difference)
+        return Quality(
+            max_abs_difference=difference if finite else None,
+            not_finite=not finite,
+            agreement=agreement,
+            agreement_count=count,
+            scores=self._scores(predictions, labels),
+            reference_scores=self._scores(theirs, labels),
+        )
+
+    def _scores(self, predictions: np.ndarray | None, labels: np.ndarray | None) -> tuple[Score, ...]:
+        if predictions is None or labels is None or predictions.shape != labels.shape or not (labels >= 0).any():
+            return ()
+        digest = hashlib.sha256(np.ascontiguousarray(predictions).tobytes())
+        digest.update(np.ascontiguousarray(labels).tobytes())
+        key = digest.digest()
+        if key not in self._scored:
+            self._scored[key] = _scores(self._entry, predictions, labels)
+        return self._scored[key]
+
+
+def _scores(entry: ModelEntry, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
+    from kcost.core.scores import accuracy, entity_f1
+
+    known = labels >= 0
+    if entry.task != "token-classification":
+        return (accuracy(labels[known], predictions[known], SPLIT),)
+    tokens = accuracy(labels[known], predictions[known], SPLIT, unit="tokens")
+    tokens = tokens.model_copy(update={"name": "token_accuracy"})
+    if max(labels.max(), predictions[known].max()) >= len(entry.label_names):
+        return (tokens,)  # classes without a name: there are no tags to find entities in
+    entities = entity_f1(_tags(labels, known, entry), _tags(predictions, known, entry), SPLIT)
+    return (entities, tokens) if entities.count else (tokens,)
+
+
+def _tags(numbers: np.ndarray, known: np.ndarray, entry: ModelEntry) -> list[list[str]]:
+    return [[entry.label_names[n] for n in row[keep]] for row, keep in zip(numbers, known, strict=True)]
+
+
+def _max_abs_difference(mine: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
+    """The largest difference; NaN or infinite where an output is. None where the two cannot be compared."""
+    if mine is None or theirs is None or mine.shape != theirs.shape or mine.size == 0:
+        return None
+    return float(np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max())
+
+
+def _agreement(
+    mine: np.ndarray | None, theirs: np.ndarray | None, labels: np.ndarray | None
+) -> tuple[float | None, int]:
+    if mine is None or theirs is None or mine.shape[1:] != theirs.shape[1:]:
+        return None, 0
+    shared = min(len(mine), len(theirs))
+    equal = mine[:shared] == theirs[:shared]
+    if labels is not None and labels.shape == mine.shape:
+        equal = equal[labels[:shared] >= 0]  # what stands on padding is no answer
+    return (float(equal.mean()), int(equal.size)) if equal.size else (None, 0)

@@ -1,0 +1,288 @@
+"""Cells of one model and phase in the order of what they cost, and which may stand in that order at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from kcost.core.plan import Backend, Device, Method, Phase, Precision
+from kcost.core.result import CellResult
+from kcost.core.schema import Record
+from kcost.core.stats import median_per_round, paired_ratio
+from kcost.core.units import format_percent, significant
+from kcost.cost.estimate import CostEstimate
+from kcost.cost.fairness import Fairness
+from kcost.cost.notices import SAMPLES_FOR_P99
+from kcost.cost.quality import Quality
+
+PARITY_LIMIT = 1e-4
+"""Most that an output of a float32 cell may differ from the reference's, absolute."""
+
+MIN_SHARED_ROUNDS = 3
+"""Fewest rounds in common from which two cells are told apart."""
+
+Standing = Literal["ranked", "outputs differ", "score too low", "score not known", "too slow"]
+"""ranked, or why not: float32 outputs over PARITY_LIMIT; a score that dropped too far; a lower precision with
+no labels or predictions to judge it by; over the latency limit that was asked for."""
+
+
+class Ratio(Record):
+    """How many times one cell's cost is another's, from rounds that both were measured in."""
+
+    value: float
+    low: float = Field(description="lower end of the 95% interval")
+    high: float | None = Field(description="upper end of the 95% interval; None with one round, which has none")
+    rounds: int
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the two differ: enough rounds in common, and an interval without 1."""
+        return self.rounds >= MIN_SHARED_ROUNDS and self.high is not None and not self.low <= 1 <= self.high
+
+    def __str__(self) -> str:
+        high = "unbounded" if self.high is None else significant(self.high, 2)
+        return f"{significant(self.value, 2)} times (95%: {significant(self.low, 2)} to {high})"
+
+
+class RankedCell(Record):
+    """A measured cell with what is derived from it."""
+
+    cell_id: str
+    label: str
+    backend: Backend
+    method: Method
+    precision: Precision
+    device: Device
+    batch: int
+    rank: int | None = Field(description="1 is the cheapest; None where the cell may not be ranked")
+    standing: Standing
+    reason: str | None = Field(default=None, description="why it is not ranked")
+    step_ms: float = Field(description="median over all steps")
+    step_p95_ms: float
+    step_p99_ms: float | None = Field(description=f"None under {SAMPLES_FOR_P99} steps, which do not show it")
+    steps: int
+    rounds: int
+    examples_per_s: float
+    cost: CostEstimate
+    times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over this cell's")
+    quality: Quality
+    fairness: Fairness
+
+    @property
+    def name(self) -> str:
+        """What was chosen, in a few words."""
+        return f"{self.backend}/{self.method} {self.precision} at batch {self.batch}"
+
+
+class Ranking(Record):
+    """The cells of one model and phase that were measured under the same settings."""
+
+    model: str
+    phase: Phase
+    apart: tuple[str, ...] = Field(
+        default=(), description="the settings in which these cells differ from the reference's group; empty for it"
+    )
+    reference: str | None = Field(description="label of the cell that outputs and scores were held against")
+    baseline: str | None = Field(description="cell_id of plain Keras, that costs are compared with")
+    cells: tuple[RankedCell, ...] = Field(description="the ranked ones by cost, then the others by cost")
+    tied_with_best: tuple[str, ...] = Field(default=(), description="cell_ids that cannot be told from the best")
+
+    @property
+    def best(self) -> RankedCell | None:
+        """The cheapest cell that may be ranked."""
+        return self.cells[0] if self.cells and self.cells[0].rank == 1 else None
+
+    def cell(self, cell_id: str) -> RankedCell:
+        """One of the cells. Raises KeyError for an id that is none of them."""
+        return {c.cell_id: c for c in self.cells}[cell_id]
+
+    def best_by_backend(self) -> dict[str, RankedCell]:
+        """The cheapest ranked cell of each backend, the cheapest backend first."""
+        found: dict[str, RankedCell] = {}
+        for cell in self.cells:
+            if cell.rank is not None:
+                found.setdefault(cell.backend, cell)
+        return found
+
+
+class Measured(NamedTuple):
+    """A cell on its way to be ranked."""
+
+    cell: CellResult
+    medians_ns: np.ndarray
+    cost: CostEstimate
+    quality: Quality
+    fairness: Fairness
+
+
+def round_medians(cell: CellResult) -> np.ndarray:
+    """Median step time of each round in nanoseconds: shape (rounds,)."""
+    return median_per_round([r.step_ns for r in cell.rounds])
+
+
+def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
+    """Whether a cell may be ranked, and why not."""
+    quality = measured.quality
+    if quality.not_finite:
+        return "outputs differ", "an output is NaN or infinite"
+    if measured.cell.spec.precision == "float32":
+        difference = quality.max_abs_difference
+        if difference is not None and difference > PARITY_LIMIT:
+            return "outputs differ", f"by up to {difference:.2g}; the limit for float32 is {PARITY_LIMIT:g}"
+    elif measured.cell.spec.phase == "inference":
+        standing, reason = _score_standing(quality, max_drop)
+        if standing != "ranked":
+            return standing, reason
+    if p99_ms is not None and measured.cell.spec.phase == "inference":
+        name, slow_ms = slowest_known_ms(measured.cell)
+        if slow_ms > p99_ms:
+            return "too slow", f"{name} {significant(slow_ms)} ms; the limit is {p99_ms:g} ms"
+    return "ranked", None
+
+
+def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | None]:
+    """A score decides; without one, agreement does: n% other answers move a score by at most n points."""
+    limit = f"the limit is {format_percent(max_drop)}"
+    if quality.drop is not None:
+        score = quality.scores[0]
+        if quality.drop > max_drop:
+            told = f"{score.name} drops by {format_percent(quality.drop)} on {score.count} {score.unit}; {limit}"
+            return "score too low", told
+        return "ranked", None
+    if quality.agreement is None:
+        return "score not known", "no predictions to compare with the reference's"
+    other = 1 - quality.agreement
+    if other > max_drop:
+        told = f"{format_percent(other)} of {quality.agreement_count} predictions are not the reference's; {limit}"
+        return "score too low", told
+    return "ranked", None
+
+
+def slowest_known_ms(cell: CellResult) -> tuple[str, float]:
+    """The p99 of the steps where there are enough of them to know it, else the p95; milliseconds."""
+    steps = np.concatenate([r.step_ns for r in cell.rounds])
+    name, percentile = ("p99", 99) if steps.size >= SAMPLES_FOR_P99 else ("p95", 95)
+    return name, float(np.percentile(steps, percentile)) / 1e6
+
+
+def ratio_of_costs(one: Measured, other: Measured) -> Ratio | None:
+    """The cost of `one` over that of `other` for the same work, paired by session and round number.
+
+    None where no round is shared.
+    """
+    mine = dict(zip(((r.session, r.number) for r in one.cell.rounds), one.medians_ns, strict=True))
+    theirs = dict(zip(((r.session, r.number) for r in other.cell.rounds), other.medians_ns, strict=True))
+    shared = [key for key in mine if key in theirs]
+    if not shared:
+        return None
+    # cost.usd is proportional to the typical step: this gives dollars for one nanosecond of step.
+    my_factor, their_factor = _usd_per_ns(one), _usd_per_ns(other)
+    found = paired_ratio([mine[k] * my_factor for k in shared], [theirs[k] * their_factor for k in shared])
+    high = found.high if math.isfinite(found.high) else None
+    return Ratio(value=found.value, low=found.low, high=high, rounds=len(shared))
+
+
+def _usd_per_ns(measured: Measured) -> float:
+    return measured.cost.usd / float(np.exp(np.log(measured.medians_ns).mean()))
+
+
+def baseline_of(group: list[Measured], phase: Phase) -> Measured | None:
+    """Plain Keras in a group: `predict`, or a training step, in float32, on TensorFlow, at batch 32.
+
+    TensorFlow is Keras's default backend and 32 the default batch size of `predict` and `fit`. Without them
+    the first backend that was measured and the largest batch take their place.
+    """
+    method = "predict" if phase == "inference" else "train_on_batch"
+    plain = [m for m in group if m.cell.spec.method == method and m.cell.spec.precision == "float32"]
+    backends = ("tensorflow", "jax", "torch", "fake")
+
+    def order(measured: Measured) -> tuple[int, bool, int]:
+        spec = measured.cell.spec
+        return (backends.index(spec.backend), spec.batch != 32, -spec.batch)
+
+    return min(plain, key=order, default=None)
+
+
+def rank(
+    group: list[Measured],
+    *,
+    model: str,
+    phase: Phase,
+    apart: tuple[str, ...],
+    reference: str | None,
+    max_drop: float,
+    p99_ms: float | None,
+) -> Ranking:
+    """The ranking of cells that were measured under the same settings."""
+    baseline = baseline_of(group, phase)
+    standings = {m.cell.spec.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms) for m in group}
+    ordered = sorted(
+        group, key=lambda m: (standings[m.cell.spec.cell_id][0] != "ranked", m.cost.usd, m.cell.spec.cell_id)
+    )
+    cells = []
+    for place, measured in enumerate(ordered, start=1):
+        standing, reason = standings[measured.cell.spec.cell_id]
+        cells.append(_ranked(measured, place if standing == "ranked" else None, standing, reason, baseline))
+    best_and_ranked = [m for m, c in zip(ordered, cells, strict=True) if c.rank is not None]
+    return Ranking(
+        model=model,
+        phase=phase,
+        apart=apart,
+        reference=reference,
+        baseline=None if baseline is None else baseline.cell.spec.cell_id,
+        cells=tuple(cells),
+        tied_with_best=_tied_with_best(best_and_ranked),
+    )
+
+
+def _ranked(
+    measured: Measured, place: int | None, standing: Standing, reason: str | None, baseline: Measured | None
+) -> RankedCell:
+    cell, spec = measured.cell, measured.cell.spec
+    steps = np.concatenate([r.step_ns for r in cell.rounds])
+    median_ns, p95_ns, p99_ns = (float(v) for v in np.percentile(steps, (50, 95, 99)))
+    return RankedCell(
+        cell_id=spec.cell_id,
+        label=spec.label,
+        backend=spec.backend,
+        method=spec.method,
+        precision=spec.precision,
+        device=spec.device,
+        batch=spec.batch,
+        rank=place,
+        standing=standing,
+        reason=reason,
+        step_ms=median_ns / 1e6,
+        step_p95_ms=p95_ns / 1e6,
+        step_p99_ms=p99_ns / 1e6 if steps.size >= SAMPLES_FOR_P99 else None,
+        steps=int(steps.size),
+        rounds=len(cell.rounds),
+        examples_per_s=spec.batch / (median_ns / 1e9),
+        cost=measured.cost,
+        times_cheaper=None if baseline is None else ratio_of_costs(baseline, measured),
+        quality=measured.quality,
+        fairness=measured.fairness,
+    )
+
+
+def _tied_with_best(ranked: list[Measured]) -> tuple[str, ...]:
+    """The cells from the second on, in order, up to the first that is known to cost more than the best."""
+    tied = []
+    for measured in ranked[1:]:
+        ratio = ratio_of_costs(measured, ranked[0])
+        if ratio is not None and ratio.tells_apart:
+            break
+        tied.append(measured.cell.spec.cell_id)
+    return tuple(tied)
+
+
+def standings_told(ranking: Ranking) -> Mapping[str, int]:
+    """How many cells have each standing."""
+    told: dict[str, int] = {}
+    for cell in ranking.cells:
+        told[cell.standing] = told.get(cell.standing, 0) + 1
+    return told

@@ -1,0 +1,76 @@
+"""`load`: from a name or a path to a data set in three splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kcost.core.errors import DataError
+from kcost.data.sets import ImageSet, TagSet
+from kcost.data.sources import Source, fetch, known
+
+
+def load(name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: bool = True) -> ImageSet | TagSet:
+    """Loads a data set by a name that kcost knows (see `catalogue`) or by the path of your own files.
+
+    Args:
+        name_or_path: a known name, or a folder or a file; a known name goes first. What a path may hold is
+            told in docs/data.md: IDX files, an .npz file, a folder per class, CoNLL files, JSON lines.
+        seed: of the validation part where the source has none, and of `limit`.
+        limit: at most that many examples a split, for quick runs; None for all.
+        repair: for tags: True repairs broken tag sequences and counts them in the record, False refuses them.
+
+    Raises:
+        DataError: unknown name, no such path, a broken or missing file; the message names the file and line.
+        UnavailableError: a library that this data set needs is not installed.
+        StorageError: a download cannot be written to the cache.
+    """
+    if limit is not None and limit < 1:
+        raise DataError("limit is a positive number of examples a split.", limit, "Leave it out to get all.")
+    path = Path(name_or_path)
+    if name_or_path not in _known_names() and path.exists():
+        from kcost.data.own import load_path
+
+        return load_path(path, seed=seed, limit=limit, repair=repair)
+    return _load_known(known(name_or_path), seed=seed, limit=limit, repair=repair)
+
+
+def _known_names() -> tuple[str, ...]:
+    from kcost.data.known import SOURCES
+
+    return tuple(SOURCES)
+
+
+def _load_known(source: Source, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:
+    files = fetch(source.name)
+    if source.task == "image-classification":
+        from kcost.data.images import build_image_set, read_digits, read_idx_pair
+
+        if source.name == "digits":
+            parts = read_digits()
+        else:
+            parts = {
+                part: read_idx_pair(files[f"{part}-images"], files[f"{part}-labels"]) for part in ("train", "test")
+            }
+        return build_image_set(
+            parts,
+            source.label_names,
+            name=source.name,
+            source=source.source,
+            licence=source.licence,
+            seed=seed,
+            limit=limit,
+        )
+    from kcost.data.conll import read_conll
+    from kcost.data.mini import sentences
+    from kcost.data.ner import build_tag_set
+
+    return build_tag_set(
+        sentences() if source.name == "ner-mini" else {part: read_conll(path) for part, path in files.items()},
+        name=source.name,
+        source=source.source,
+        licence=source.licence,
+        synthetic=source.synthetic,
+        seed=seed,
+        limit=limit,
+        repair=repair,
+    )

@@ -1,0 +1,90 @@
+"""From files of tagged sentences to a `TagSet`: schemes made BIO, broken sequences repaired or refused, all noted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kcost.core.artifact import Dataset
+from kcost.core.errors import DataError
+from kcost.data import splits as cuts, tags as schemes
+from kcost.data.conll import RawFile
+from kcost.data.sets import SPLITS, Sentence, TagSet, sentences_split, tag_names_of
+
+
+def build_tag_set(
+    parts: dict[str, RawFile],
+    *,
+    name: str,
+    source: str,
+    licence: str,
+    synthetic: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
+    repair: bool = True,
+    notes: tuple[str, ...] = (),
+) -> TagSet:
+    """Makes a `TagSet` of the files that a source has.
+
+    Args:
+        parts: the file of "train" and, where the source has them, of "validation" and "test".
+        name, source, licence, synthetic: for the record.
+        seed: of the validation cut and of `limit`.
+        limit: at most that many sentences a split, a seeded sample.
+        repair: True gives an I that continues nothing a B and counts it; False refuses the file.
+        notes: what else the record shall say.
+
+    Raises:
+        DataError: a tag sequence is broken and `repair` is False, the files hold no entity, or too few sentences.
+    """
+    sentences, tag_notes = _normalised(parts, repair)
+    places, split_notes = cuts.complete({part: np.zeros(len(found), int) for part, found in sentences.items()}, seed)
+    splits = {split: tuple(sentences[part][i] for i in indices) for split, (part, indices) in places.items()}
+    duplicate_notes = cuts.duplicates({split: [s.tokens for s in splits[split]] for split in SPLITS})
+    tag_names = tag_names_of(sentence for split in SPLITS for sentence in splits[split])
+    if len(tag_names) == 1:
+        files = ", ".join(str(part.path) for part in parts.values())
+        raise DataError("A data set for tagging holds at least one entity.", f"{files} without any", "Check the tags.")
+    unseen = [tag[2:] for tag in tag_names if tag[0] == "B" and tag not in tag_names_of(splits["train"])]
+    unseen_notes = (f"entity types without a train example: {', '.join(unseen)}",) if unseen else ()
+    limit_notes: tuple[str, ...] = ()
+    if limit is not None:
+        splits = {split: _sampled(found, limit, seed) for split, found in splits.items()}
+        limit_notes = (f"at most {limit} sentences a split, sampled with seed {seed}",)
+    record = Dataset(
+        name=name,
+        synthetic=synthetic,
+        source=source,
+        licence=licence,
+        splits={split: sentences_split(found) for split, found in splits.items()},
+        notes=(*notes, *tag_notes, *split_notes, *duplicate_notes, *unseen_notes, *limit_notes),
+    )
+    return TagSet(name, tag_names, splits, record)
+
+
+def _normalised(parts: dict[str, RawFile], repair: bool) -> tuple[dict[str, list[Sentence]], tuple[str, ...]]:
+    """The sentences of each part in BIO, and notes on the scheme, on repairs and on empty tokens."""
+    scheme = schemes.detect(sentence.tags for part in parts.values() for sentence in part.sentences)
+    found: dict[str, list[Sentence]] = {}
+    notes = [] if scheme == "BIO" else [f"tags converted from {scheme} to BIO"]
+    for part, file in parts.items():
+        found[part], repairs = [], 0
+        for raw in file.sentences:
+            bio, broken = schemes.normalise(raw.tags, scheme)
+            if broken and not repair:
+                raise DataError(
+                    "A tag that continues an entity follows a tag of the same entity.",
+                    received=f"{file.path}, line {raw.lines[broken[0]]}: {raw.tags[broken[0]]}, which continues none",
+                    remedy="Correct that line, or load with repair=True, which starts a new entity there.",
+                )
+            repairs += len(broken)
+            found[part].append(Sentence(raw.tokens, bio))
+        if repairs:
+            notes.append(f"{part}: {repairs} tags that continued no entity were repaired to start one")
+        if file.blank_tokens:
+            notes.append(f"{part}: {file.blank_tokens} lines with an empty token and the tag O were left out")
+    return found, tuple(notes)
+
+
+def _sampled(sentences: tuple[Sentence, ...], limit: int, seed: int) -> tuple[Sentence, ...]:
+    chosen = cuts.sample(np.zeros(len(sentences), int), min(limit, len(sentences)), seed)
+    return tuple(sentences[i] for i in chosen)

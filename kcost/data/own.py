@@ -1,0 +1,173 @@
+"""A user's own data by its path: which form it has, and which file holds which part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from kcost.core.errors import DataError
+from kcost.data.conll import RawFile, read_conll
+from kcost.data.image_files import IMAGE_SUFFIXES, labelled, read_class_folders, read_npz
+from kcost.data.images import RawImages, build_image_set, read_idx_pair
+from kcost.data.jsonl import read_jsonl
+from kcost.data.ner import build_tag_set
+from kcost.data.sets import ImageSet, TagSet
+
+FORMS = (
+    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, or JSON lines (.jsonl)"
+)
+"""What a path may hold, for messages."""
+
+_PART_WORDS = {"train": ("train",), "validation": ("valid", "dev", "val"), "test": ("test", "t10k")}
+_PART_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+_LICENCE = "not stated: your own data"
+_NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", ".csv", *IMAGE_SUFFIXES)
+_JSON = (".jsonl", ".ndjson", ".json")
+
+
+def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:
+    """Loads the data at a path that exists; the arguments are those of `kcost.data.load`.
+
+    Raises:
+        DataError: it has none of the known forms, or a file of it is broken.
+        UnavailableError: a folder of images without Pillow.
+    """
+    name = path.stem if path.is_file() else path.resolve().name
+    found = _image_parts(path)
+    if found is not None:
+        parts, label_names, notes = found
+        return build_image_set(
+            parts,
+            label_names,
+            name=name,
+            source=str(path),
+            licence=_LICENCE,
+            seed=seed,
+            limit=limit,
+            notes=notes,
+        )
+    return build_tag_set(
+        _text_parts(path),
+        name=name,
+        source=str(path),
+        licence=_LICENCE,
+        seed=seed,
+        limit=limit,
+        repair=repair,
+    )
+
+
+def part_of(name: str) -> str | None:
+    """The part of a data set that the name of a file tells, or None."""
+    for part, words in _PART_WORDS.items():
+        if any(word in name.lower() for word in words):
+            return part
+    return None
+
+
+def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[str, ...]] | None:
+    """Raw images by part, class names and notes; None where the path holds no images."""
+    if path.is_file():
+        return (*read_npz(path), ()) if path.suffix == ".npz" else None
+    idx = _idx_pairs(path)
+    if idx:
+        return (*labelled({part: read_idx_pair(*pair) for part, pair in idx.items()}), ())
+    archives = sorted(path.glob("*.npz"))
+    if archives:
+        if len(archives) > 1:
+            raise DataError("A folder holds one .npz file.", ", ".join(map(str, archives)), "Give the path of one.")
+        return (*read_npz(archives[0]), ())
+    tree = {part: path / name for part, names in _PART_FOLDERS.items() for name in names if _has_classes(path / name)}
+    if "train" in tree:
+        return read_class_folders(tree)
+    if not _has_classes(path):
+        return None
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        raise DataError(
+            "A folder of images has a folder for each class.",
+            received=f"{path} with images in train and test themselves",
+            remedy="Lay it out as train/CLASS/*.png and test/CLASS/*.png.",
+        )
+    return read_class_folders({"train": path})
+
+
+def _has_classes(folder: Path) -> bool:
+    """True where a folder inside `folder` holds an image."""
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.glob("*/*"))
+
+
+def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Part -> (images, labels) of a folder of IDX files."""
+    pairs = {}
+    for images in sorted(folder.glob("*images*idx*ubyte*")):
+        part = part_of(images.name)
+        labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+        if part is None or part in pairs or not labels.is_file():
+            raise DataError(
+                "IDX files come in pairs, train-images-idx3-ubyte.gz with train-labels-idx1-ubyte.gz, "
+                "and t10k-... for the test part.",
+                received=f"{images}" + ("" if labels.is_file() else f", and no {labels.name} beside it"),
+                remedy="Name the files as those of MNIST.",
+            )
+        pairs[part] = (images, labels)
+    _need_train(pairs, folder)
+    return pairs
+
+
+def _text_parts(path: Path) -> dict[str, RawFile]:
+    if path.is_file():
+        if path.suffix.lower() in _NOT_TEXT:
+            raise DataError(f"A path to data holds {FORMS}.", path, "Of IDX or image files give the folder.")
+        return {"train": _read_text_file(path)}
+    files = [
+        file
+        for file in sorted(path.iterdir())
+        if file.is_file()
+        and not file.name.startswith((".", "README", "LICENSE", "LICENCE"))
+        and file.suffix.lower() not in _NOT_TEXT
+    ]
+    if len(files) == 1:
+        return {"train": _read_text_file(files[0])}
+    parts = _by_part(files)
+    _need_train(parts, path)
+    if not parts:
+        raise DataError(
+            f"A path to data holds {FORMS}.",
+            received=f"{path} with {', '.join(file.name for file in files[:5]) or 'no data file'}",
+            remedy="Name the files after their part: train, dev and test, for example train.conll.",
+        )
+    return {part: _read_text_file(file) for part, file in parts.items()}
+
+
+def _read_text_file(path: Path) -> RawFile:
+    return read_jsonl(path) if path.suffix.lower() in _JSON else read_conll(path)
+
+
+def _by_part(paths: list[Path]) -> dict[str, Path]:
+    """Part -> the file named after it; other names are passed over.
+
+    Raises:
+        DataError: two are named after the same part.
+    """
+    parts: dict[str, Path] = {}
+    for path in paths:
+        part = part_of(path.name)
+        if part is None:
+            continue
+        if part in parts:
+            raise DataError(
+                f"One file is named after the {part} part.",
+                received=f"{parts[part].name} and {path.name} in {path.parent}",
+                remedy="Rename or move one of them.",
+            )
+        parts[part] = path
+    return parts
+
+
+def _need_train(parts: Collection[str], folder: Path) -> None:
+    if parts and "train" not in parts:
+        raise DataError(
+            "A data set has a train part.",
+            received=f"{folder} with {' and '.join(parts)} only",
+            remedy="Add the train file, or give the path of one file to have it cut into three parts.",
+        )

@@ -1,0 +1,95 @@
+"""What a data set is once it is read: arrays or sentences in three splits, and the record of where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kcost.core.artifact import Dataset, Split
+
+SPLITS = ("train", "validation", "test")
+"""The names of the splits of every data set, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split of images.
+
+    Attributes:
+        x: pixels, shape (n, height, width, channels), float32 in [0, 1].
+        y: class indices into `ImageSet.label_names`, shape (n,), int32.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with one label each, in the splits train, validation and test."""
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: dict[str, Images]
+    record: Dataset
+
+    task: Literal["image-classification"] = "image-classification"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        height, width, channels = self.splits["train"].x.shape[1:]
+        return height, width, channels
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words and one BIO tag a word: `tokens` and `tags` have the same length."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TagSet:
+    """Sentences with a BIO tag for each word, in the splits train, validation and test.
+
+    `tag_names` starts with "O"; then come "B-X" and "I-X" for each entity type X, types in alphabetical order.
+    """
+
+    name: str
+    tag_names: tuple[str, ...]
+    splits: dict[str, tuple[Sentence, ...]]
+    record: Dataset
+
+    task: Literal["token-classification"] = "token-classification"
+
+
+def tag_names_of(sentences: Iterable[Sentence]) -> tuple[str, ...]:
+    """("O", "B-X", "I-X", ...) for all entity types X that the sentences hold."""
+    types = sorted({tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"})
+    return ("O", *(f"{prefix}-{name}" for name in types for prefix in "BI"))
+
+
+def images_split(images: Images) -> Split:
+    """Size and content hash: SHA-256 over the shape, then the bytes of `x`, then those of `y`, little-endian."""
+    digest = hashlib.sha256(repr(images.x.shape).encode())
+    digest.update(np.ascontiguousarray(images.x, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(images.y, dtype="<i4").data)
+    return Split(count=len(images), sha256=digest.hexdigest())
+
+
+def sentences_split(sentences: tuple[Sentence, ...]) -> Split:
+    """Size and content hash: SHA-256 over the sentences as CoNLL lines (token, tab, tag) in UTF-8."""
+    digest = hashlib.sha256()
+    for sentence in sentences:
+        lines = [f"{token}\t{tag}\n" for token, tag in zip(sentence.tokens, sentence.tags, strict=True)]
+        digest.update(("".join(lines) + "\n").encode("utf-8", "surrogatepass"))
+    return Split(count=len(sentences), sha256=digest.hexdigest())

@@ -1,0 +1,283 @@
+"""WordPiece: words to padded arrays of token ids and labels, and predictions back to one tag a word."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcost.core.errors import DataError, storage
+from kcost.data.sets import Sentence
+
+PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+IGNORED = -1
+"""Label of a position that is not scored: special tokens, padding and all pieces of a word but its first."""
+
+VOCAB_FILE = "vocab.txt"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Sentences as arrays, all of shape (n, length) and int32.
+
+    Attributes:
+        token_ids: ids of [CLS], the pieces, [SEP], then [PAD].
+        segment_ids: zeros; BERT's second input.
+        padding_mask: 1 on [CLS], pieces and [SEP], 0 on padding.
+        labels: index into the tag names on the first piece of each word, -1 (`IGNORED`) elsewhere.
+        word_index: index of the word on its first piece, -1 elsewhere.
+        word_counts: words of each sentence, shape (n,), those lost to truncation included.
+    """
+
+    token_ids: np.ndarray
+    segment_ids: np.ndarray
+    padding_mask: np.ndarray
+    labels: np.ndarray
+    word_index: np.ndarray
+    word_counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Positions of each sentence that are not padding, shape (n,), int32."""
+        return np.asarray(self.padding_mask.sum(axis=1), dtype=np.int32)
+
+    @property
+    def truncated_words(self) -> int:
+        """Words that did not fit: they get no label here and are scored as predicted "O"."""
+        return int(self.word_counts.sum() - (self.word_index >= 0).sum())
+
+    def take(self, indices: np.ndarray, length: int) -> Encoded:
+        """The sentences at `indices`, cut to the first `length` positions.
+
+        Raises:
+            ValueError: one of them is longer than that.
+        """
+        longest = int(self.lengths[indices].max(initial=0))
+        if longest > length:
+            raise ValueError(f"length is at least that of the longest sentence, {longest}. Received: {length}")
+        cut = {field.name: getattr(self, field.name)[indices] for field in fields(self)}
+        return Encoded(**{name: array[:, :length] if array.ndim == 2 else array for name, array in cut.items()})
+
+
+class WordPiece:
+    """A WordPiece tokenizer for text that is already cut into words, with the normalisation of BERT.
+
+    Source: Devlin et al. (2019), BERT; the work is done by the `tokenizers` library.
+    """
+
+    def __init__(self, vocab: dict[str, int], *, lowercase: bool) -> None:
+        """Makes a tokenizer of a vocabulary (piece -> id); `train` and `from_vocab_file` are the usual ways.
+
+        Raises:
+            DataError: a special token is missing.
+        """
+        missing = [token for token in (PAD, UNKNOWN, START, END) if token not in vocab]
+        if missing:
+            raise DataError(
+                f"A WordPiece vocabulary holds {PAD}, {UNKNOWN}, {START} and {END}.",
+                received=f"{len(vocab)} pieces without {', '.join(missing)}",
+                remedy="Give the vocab.txt that came with the model, or train a vocabulary.",
+            )
+        self.vocab = dict(vocab)
+        self.lowercase = lowercase
+        self._tokenizer = _tokenizer(self.vocab, lowercase)
+
+    @classmethod
+    def train(cls, sentences: Iterable[Sentence], vocab_size: int, *, lowercase: bool = False) -> WordPiece:
+        """Learns a vocabulary of at most `vocab_size` pieces from the words of the sentences.
+
+        Args:
+            sentences: those of train; validation and test words would leak.
+            vocab_size: special tokens included. Small texts give fewer pieces; every character of the text gets
+                its piece, even where these alone are more.
+            lowercase: True to drop case and accents. Case helps to find names, hence False.
+        """
+        counts = Counter(token for sentence in sentences for token in sentence.tokens)
+        splitter = _tokenizer({UNKNOWN: 0}, lowercase)
+        words: Counter[str] = Counter()
+        for token, count in counts.items():
+            normal = splitter.normalizer.normalize_str(token)
+            for word, _ in splitter.pre_tokenizer.pre_tokenize_str(normal):
+                words[word] += count
+        return cls(_learn(words, vocab_size), lowercase=lowercase)
+
+    @classmethod
+    def from_vocab_file(cls, path: Path | str, *, lowercase: bool | None = None) -> WordPiece:
+        """Reads a BERT `vocab.txt`: one piece a line, its id the line number from 0.
+
+        Args:
+            path: the file, or a folder with `vocab.txt` in it.
+            lowercase: whether the vocabulary is of lower-cased text; None takes it from the
+                `tokenizer_config.json` beside the file.
+
+        Raises:
+            DataError: no such file, a piece twice, no special tokens, or `lowercase` is None and no file tells.
+        """
+        path = Path(path) / VOCAB_FILE if Path(path).is_dir() else Path(path)
+        try:
+            pieces = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError("A vocabulary is a UTF-8 file with one piece a line.", f"{path}: {error}") from error
+        vocab = {piece.removesuffix("\r"): i for i, piece in enumerate(pieces)}
+        if len(vocab) != len(pieces):
+            raise DataError(
+                "A vocabulary holds each piece once.",
+                received=f"{path} with {len(pieces) - len(vocab)} repeated lines",
+                remedy="Take the file from where the model came from again.",
+            )
+        return cls(vocab, lowercase=_stated_case(path) if lowercase is None else lowercase)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes `vocab.txt` and `tokenizer_config.json` into a folder, which is made if needed.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        folder = Path(folder)
+        pieces = sorted(self.vocab, key=self.vocab.__getitem__)
+        config = {"do_lower_case": self.lowercase, "tokenizer_class": "BertTokenizer"}
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / VOCAB_FILE).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf-8"))
+            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def encode(self, sentences: Sequence[Sentence], tag_names: Sequence[str], max_length: int) -> Encoded:
+        """Turns sentences into arrays of shape (n, max_length).
+
+        Each word has at least one piece: one that normalisation leaves empty (a lone variation selector, say)
+        becomes [UNK]. What does not fit between [CLS] and [SEP] is cut off; see `Encoded.truncated_words`.
+
+        Raises:
+            DataError: a tag is not one of `tag_names`.
+            ValueError: `max_length` is below 3, which leaves no room for a piece.
+        """
+        if max_length < 3:
+            raise ValueError(f"max_length is at least 3, for {START}, a piece and {END}. Received: {max_length}")
+        pieces = self._pieces({token for sentence in sentences for token in sentence.tokens})
+        label_of = {name: i for i, name in enumerate(tag_names)}
+        shape = (len(sentences), max_length)
+        token_ids = np.full(shape, self.vocab[PAD], np.int32)
+        padding_mask = np.zeros(shape, np.int32)
+        labels = np.full(shape, IGNORED, np.int32)
+        word_index = np.full(shape, -1, np.int32)
+        for row, sentence in enumerate(sentences):
+            ids = [self.vocab[START]]
+            for index, (token, tag) in enumerate(zip(sentence.tokens, sentence.tags, strict=True)):
+                if tag not in label_of:
+                    raise DataError(
+                        "Each tag is one that the model was made for.",
+                        received=f"{tag!r} in sentence {row}",
+                        remedy=f"Tags of the model: {', '.join(tag_names)}.",
+                    )
+                if len(ids) == max_length - 1:
+                    break
+                labels[row, len(ids)] = label_of[tag]
+                word_index[row, len(ids)] = index
+                ids += pieces[token][: max_length - 1 - len(ids)]
+            ids.append(self.vocab[END])
+            token_ids[row, : len(ids)] = ids
+            padding_mask[row, : len(ids)] = 1
+        word_counts = np.array([len(sentence.tokens) for sentence in sentences], np.int32)
+        return Encoded(token_ids, np.zeros(shape, np.int32), padding_mask, labels, word_index, word_counts)
+
+    def _pieces(self, words: set[str]) -> dict[str, list[int]]:
+        """Word -> ids of its pieces, at least one."""
+        distinct = sorted(words)
+        encodings = self._tokenizer.encode_batch([[word] for word in distinct], is_pretokenized=True)
+        unknown = [self.vocab[UNKNOWN]]
+        return {word: encoding.ids or unknown for word, encoding in zip(distinct, encodings, strict=True)}
+
+
+def decode_predictions(
+    encoded: Encoded, predictions: np.ndarray, tag_names: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Predicted label indices back to one tag for each word; words lost to truncation get "O".
+
+    Args:
+        encoded: what the model was given.
+        predictions: label indices, shape (n, length), integers; only those on first pieces are read.
+        tag_names: the name of each index.
+
+    Raises:
+        ValueError: the shape is another, or an index that is read is not one of `tag_names`.
+    """
+    if predictions.shape != encoded.word_index.shape:
+        raise ValueError(f"predictions have shape {encoded.word_index.shape}. Received: {predictions.shape}")
+    first = encoded.word_index >= 0
+    read = predictions[first]
+    if read.size and not 0 <= read.min() <= read.max() < len(tag_names):
+        raise ValueError(f"predictions lie in 0 to {len(tag_names) - 1}. Received: {read.min()} to {read.max()}")
+    tags = [["O"] * int(count) for count in encoded.word_counts]
+    rows, _ = np.nonzero(first)
+    for row, word, label in zip(rows.tolist(), encoded.word_index[first].tolist(), read.tolist(), strict=True):
+        tags[row][word] = tag_names[label]
+    return tuple(tuple(sentence) for sentence in tags)
+
+
+def _tokenizer(vocab: dict[str, int], lowercase: bool) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
+    """A WordPiece vocabulary of the words and their counts, the same for the same counts.
+
+    The library's own WordPiece trainer numbers the "##x" symbols in the order of a randomly seeded hash map and
+    breaks ties between merges by those numbers, so each run gives another vocabulary. Here a character inside a
+    word is another symbol than the same character at its start (both from the private use planes), which lets
+    the library's byte-pair trainer, whose alphabet is sorted, learn the same merges without that map.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    characters = sorted({character for word in words for character in word})
+    starts = {character: chr(0xF0000 + i) for i, character in enumerate(characters)}
+    insides = {character: chr(0x100000 + i) for i, character in enumerate(characters)}
+    original = {symbol: character for table in (starts, insides) for character, symbol in table.items()}
+    coded = {word: starts[word[0]] + "".join(insides[character] for character in word[1:]) for word in words}
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special_tokens = [PAD, UNKNOWN, START, END, MASK]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=special_tokens,
+        initial_alphabet=list(starts.values()),
+        show_progress=False,
+    )
+    learner.train_from_iterator((" ".join([coded[word]] * count) for word, count in sorted(words.items())), trainer)
+    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    vocab = {}
+    for piece, i in learned:
+        inside = piece not in special_tokens and piece[0] >= chr(0x100000)
+        text = piece if piece in special_tokens else "".join(original[symbol] for symbol in piece)
+        vocab[f"##{text}" if inside else text] = i
+    return vocab
+
+
+def _stated_case(vocab_file: Path) -> bool:
+    """`do_lower_case` of the tokenizer_config.json beside a vocabulary."""
+    config_file = vocab_file.parent / CONFIG_FILE
+    try:
+        lowercase = json.loads(config_file.read_text(encoding="utf-8"))["do_lower_case"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "Whether a vocabulary is of lower-cased text is told by lowercase, or do_lower_case beside it.",
+            received=f"{vocab_file} with no usable {CONFIG_FILE} ({error})",
+            remedy="Pass lowercase=True for an uncased model, lowercase=False for a cased one.",
+        ) from error
+    return bool(lowercase)

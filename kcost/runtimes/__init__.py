@@ -1,0 +1,1 @@
+"""Running exported files without Keras and without the framework that wrote them."""

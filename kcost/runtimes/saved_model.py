@@ -1,0 +1,340 @@
+"""Runs a SavedModel through TensorFlow's C library: no Keras, no `import tensorflow`, and never XLA.
+
+The wheel of TensorFlow carries the library that TensorFlow Serving is built from. Loading it with ctypes takes
+a third of a second, where importing the Python package takes several.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from kcost.core.errors import ArtifactError, InputError, UnavailableError
+from kcost.runtimes import meta_graph
+from kcost.runtimes.meta_graph import DTYPES, Signature, Tensor
+from kcost.runtimes.protobuf import encode
+
+SERVING_SIGNATURE = "serving_default"
+"""The signature that TensorFlow Serving uses where a request names none."""
+
+_TAG = b"serve"
+_LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
+_DATA_TYPES = {name: number for number, name in DTYPES.items()}
+_RESOURCE_EXHAUSTED = 8
+_JIT_OFF = -1
+
+_Pointer = ctypes.c_void_p
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (("data", _Pointer), ("length", ctypes.c_size_t), ("deallocator", _Pointer))
+
+
+class _Output(ctypes.Structure):
+    """TF_Output: one output of an operation."""
+
+    _fields_ = (("operation", _Pointer), ("index", ctypes.c_int))
+
+
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "TF_Version": (ctypes.c_char_p, ()),
+    "TF_NewStatus": (_Pointer, ()),
+    "TF_DeleteStatus": (None, (_Pointer,)),
+    "TF_GetCode": (ctypes.c_int, (_Pointer,)),
+    "TF_Message": (ctypes.c_char_p, (_Pointer,)),
+    "TF_NewBuffer": (ctypes.POINTER(_Buffer), ()),
+    "TF_DeleteBuffer": (None, (ctypes.POINTER(_Buffer),)),
+    "TF_NewGraph": (_Pointer, ()),
+    "TF_DeleteGraph": (None, (_Pointer,)),
+    "TF_GraphOperationByName": (_Pointer, (_Pointer, ctypes.c_char_p)),
+    "TF_NewSessionOptions": (_Pointer, ()),
+    "TF_DeleteSessionOptions": (None, (_Pointer,)),
+    "TF_SetConfig": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t, _Pointer)),
+    "TF_LoadSessionFromSavedModel": (
+        _Pointer,
+        (
+            *(_Pointer, _Pointer, ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.c_int),
+            *(_Pointer, ctypes.POINTER(_Buffer), _Pointer),
+        ),
+    ),
+    "TF_CloseSession": (None, (_Pointer, _Pointer)),
+    "TF_DeleteSession": (None, (_Pointer, _Pointer)),
+    "TF_SessionRun": (
+        None,
+        (
+            *(_Pointer, _Pointer),
+            *(ctypes.POINTER(_Output), ctypes.POINTER(_Pointer), ctypes.c_int),
+            *(ctypes.POINTER(_Output), ctypes.POINTER(_Pointer), ctypes.c_int),
+            *(_Pointer, ctypes.c_int, _Pointer, _Pointer),
+        ),
+    ),
+    "TF_AllocateTensor": (_Pointer, (ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, ctypes.c_size_t)),
+    "TF_DeleteTensor": (None, (_Pointer,)),
+    "TF_TensorType": (ctypes.c_int, (_Pointer,)),
+    "TF_NumDims": (ctypes.c_int, (_Pointer,)),
+    "TF_Dim": (ctypes.c_int64, (_Pointer, ctypes.c_int)),
+    "TF_TensorByteSize": (ctypes.c_size_t, (_Pointer,)),
+    "TF_TensorData": (_Pointer, (_Pointer,)),
+}
+"""Name -> (result, arguments), from tensorflow/c/{c_api,tf_tensor,tf_status,tf_buffer}.h."""
+
+
+def library_version() -> str:
+    """Version of the TensorFlow library. Raises UnavailableError where there is none."""
+    version: bytes = _library().TF_Version()
+    return version.decode()
+
+
+class SavedModelSession:
+    """A loaded SavedModel. Use it as a context manager, or call `close`; it holds the weights until then.
+
+    XLA is off in the session's settings; the environment variable TF_XLA_FLAGS would overrule them, so a process
+    that must not use XLA starts without it. A graph may still carry operations that are compiled by XLA wherever
+    they run: `xla_operations` names them.
+
+    Args:
+        path: the folder with saved_model.pb.
+        threads: CPU threads, 0 for every core. TensorFlow sizes its pools once a process, at the first session.
+        signature: which of the model's signatures to run.
+
+    Raises:
+        ArtifactError: no SavedModel is there, it is damaged, or it has no such signature.
+        UnavailableError: the TensorFlow library is not installed.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 0, signature: str = SERVING_SIGNATURE) -> None:
+        self._tf = _library()
+        self._path = Path(path)
+        self._graph = _Pointer(self._tf.TF_NewGraph())
+        self._session: ctypes.c_void_p | None = None
+        try:
+            description = meta_graph.parse(self._load(threads))
+            if signature not in description.signatures:
+                raise ArtifactError(
+                    f"The SavedModel has the signature {signature!r}.",
+                    received=f"{path} with the signatures {', '.join(sorted(description.signatures)) or 'none'}",
+                    remedy="Name one of its own signatures, or export the model with that one.",
+                )
+            self.signature: Signature = description.signatures[signature]
+            self.xla_operations: tuple[str, ...] = description.xla
+            self._inputs = self._outputs_of(self.signature.inputs)
+            self._outputs = self._outputs_of(self.signature.outputs)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the signature once.
+
+        Args:
+            inputs: one array for each input of the signature, of its shape. A dtype of the same kind is
+                converted (int64 to int32, float64 to float32).
+
+        Returns:
+            One new array for each output of the signature.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another dtype or shape.
+            MemoryError: TensorFlow ran out of memory.
+        """
+        if self._session is None:
+            raise ValueError("A closed session cannot run.")
+        if inputs.keys() != self.signature.inputs.keys():
+            raise InputError(
+                f"The signature takes the inputs {', '.join(self.signature.inputs)}.",
+                received=", ".join(inputs) or "none",
+            )
+        arrays = [_as_input(name, inputs[name], tensor) for name, tensor in self.signature.inputs.items()]
+        feeds = (_Pointer * len(arrays))()
+        fetches = (_Pointer * len(self._outputs))()
+        status = _Pointer(self._tf.TF_NewStatus())
+        try:
+            for i, (array, tensor) in enumerate(zip(arrays, self.signature.inputs.values(), strict=True)):
+                feeds[i] = self._new_tensor(array, tensor.dtype)
+            self._tf.TF_SessionRun(
+                *(self._session, None, self._inputs, feeds, len(feeds)),
+                *(self._outputs, fetches, len(fetches), None, 0, None, status),
+            )
+            self._check(
+                *(status, InputError, "A SavedModel runs on inputs of its signature's shapes."),
+                "Give inputs of those shapes, and values that the model knows.",
+            )
+            return {
+                name: self._to_array(_Pointer(tensor))
+                for name, tensor in zip(self.signature.outputs, fetches, strict=True)
+            }
+        finally:
+            for tensor in (*feeds, *fetches):
+                if tensor:
+                    self._tf.TF_DeleteTensor(_Pointer(tensor))
+            self._tf.TF_DeleteStatus(status)
+
+    def close(self) -> None:
+        """Frees the session and its weights. Calling it again does nothing."""
+        if self._session is not None:
+            status = _Pointer(self._tf.TF_NewStatus())
+            self._tf.TF_CloseSession(self._session, status)
+            self._tf.TF_DeleteSession(self._session, status)
+            self._tf.TF_DeleteStatus(status)
+            self._session = None
+        if self._graph:
+            self._tf.TF_DeleteGraph(self._graph)
+            self._graph = _Pointer()
+
+    def __enter__(self) -> SavedModelSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load(self, threads: int) -> bytes:
+        """Loads graph and weights into `_graph` and `_session`; returns the serialized MetaGraphDef."""
+        tf = self._tf
+        config = _config(threads)
+        status, options = _Pointer(tf.TF_NewStatus()), _Pointer(tf.TF_NewSessionOptions())
+        buffer = tf.TF_NewBuffer()
+        try:
+            tf.TF_SetConfig(options, config, len(config), status)
+            self._check(status, ArtifactError, "TensorFlow takes the session's settings.", None)
+            tags = (ctypes.c_char_p * 1)(_TAG)
+            session = tf.TF_LoadSessionFromSavedModel(
+                options, None, os.fsencode(self._path), tags, 1, self._graph, buffer, status
+            )
+            self._check(
+                *(status, ArtifactError, "A SavedModel is a folder with saved_model.pb and variables/."),
+                "Give the version folder of an export, or export the model again.",
+            )
+            self._session = _Pointer(session)
+            return ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        finally:
+            tf.TF_DeleteBuffer(buffer)
+            tf.TF_DeleteSessionOptions(options)
+            tf.TF_DeleteStatus(status)
+
+    def _outputs_of(self, tensors: Mapping[str, Tensor]) -> ctypes.Array[_Output]:
+        """The TF_Output of each tensor, looked up once."""
+        found = (_Output * len(tensors))()
+        for i, (name, tensor) in enumerate(tensors.items()):
+            if tensor.operation is None or tensor.dtype == "string" or tensor.dtype not in _DATA_TYPES:
+                kind = "sparse or composite" if tensor.operation is None else tensor.dtype
+                raise ArtifactError(
+                    "kcost runs SavedModels on dense tensors of numbers and booleans.",
+                    received=f"{self._path}, where {name!r} is {kind}",
+                    remedy="Export the model without the layers that read text or sparse tensors.",
+                )
+            operation = self._tf.TF_GraphOperationByName(self._graph, tensor.operation.encode())
+            if not operation:
+                raise ArtifactError(
+                    "The tensors of a signature are in the graph.",
+                    received=f"{self._path}, where {name!r} is {tensor.operation!r}, which is not",
+                    remedy="The file is damaged. Export the model again.",
+                )
+            found[i] = _Output(operation, tensor.output)
+        return found
+
+    def _new_tensor(self, array: np.ndarray, dtype: str) -> int:
+        shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        tensor: int | None = self._tf.TF_AllocateTensor(_DATA_TYPES[dtype], shape, array.ndim, array.nbytes)
+        if not tensor:
+            raise MemoryError(f"TensorFlow allocates {array.nbytes} bytes for an input.")
+        ctypes.memmove(self._tf.TF_TensorData(_Pointer(tensor)), array.ctypes.data, array.nbytes)
+        return tensor
+
+    def _to_array(self, tensor: ctypes.c_void_p) -> np.ndarray:
+        tf = self._tf
+        shape = tuple(tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor)))
+        array = np.empty(shape, _numpy_dtype(DTYPES[tf.TF_TensorType(tensor)]))
+        ctypes.memmove(array.ctypes.data, tf.TF_TensorData(tensor), array.nbytes)
+        return array
+
+    def _check(self, status: ctypes.c_void_p, kind: type[InputError], rule: str, remedy: str | None) -> None:
+        code = self._tf.TF_GetCode(status)
+        if code == 0:
+            return
+        message = self._tf.TF_Message(status).decode(errors="replace").strip()
+        first = message.splitlines()[0] if message else f"TensorFlow error {code}"
+        if code == _RESOURCE_EXHAUSTED:
+            raise MemoryError(first)
+        raise kind(rule, f"{self._path}: {first}", remedy)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """TensorFlow's C library, from the wheel.
+
+    The path finder is asked directly: a worker that hides the tensorflow package from imports may still use
+    the library, and nothing of the package is imported.
+    """
+    spec = PathFinder.find_spec("tensorflow")
+    folders = [Path(p) for p in (spec.submodule_search_locations or ())] if spec is not None else []
+    for folder in folders:
+        if all((folder / name).is_file() for name in _LIBRARIES):
+            for name in _LIBRARIES:
+                library = ctypes.CDLL(str(folder / name), mode=os.RTLD_LOCAL)
+            for function, (result, arguments) in _FUNCTIONS.items():
+                getattr(library, function).restype = result
+                getattr(library, function).argtypes = arguments
+            return library
+    raise UnavailableError(
+        "Running a SavedModel needs the TensorFlow library.",
+        received=f"an environment without {' and '.join(_LIBRARIES)}",
+        remedy="Install it, on Linux: pip install 'kcost[tensorflow]'",
+    )
+
+
+def _config(threads: int) -> bytes:
+    """A serialized tensorflow.ConfigProto: the number of threads, and XLA's automatic clustering off."""
+    optimizer_options = encode(5, _JIT_OFF)  # global_jit_level
+    config = encode(10, encode(3, optimizer_options))  # graph_options.optimizer_options
+    if threads:
+        config += encode(2, threads) + encode(5, threads)  # intra_op and inter_op_parallelism_threads
+    return config
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes  # comes with tensorflow, which is there where this is called
+
+        name = ml_dtypes.bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
+
+
+def _as_input(name: str, value: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """`value` in the tensor's dtype, contiguous.
+
+    The shape is checked here, because TensorFlow does not: an image without its batch axis ends the process
+    in oneDNN's convolution.
+    """
+    array, wanted = np.asarray(value), _numpy_dtype(tensor.dtype)
+    if tensor.shape is not None and not _fits(array.shape, tensor.shape):
+        raise InputError(
+            f"The input {name!r} has the shape {_shape_text(tensor.shape)}.",
+            received=f"an array of shape {_shape_text(array.shape)}",
+            remedy="The first axis is the batch; an axis written as `any` is free.",
+        )
+    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise InputError(
+            f"The input {name!r} is of dtype {tensor.dtype}.",
+            received=f"an array of dtype {array.dtype}",
+            remedy=f"Convert it: array.astype({tensor.dtype!r})",
+        )
+    return np.asarray(array, dtype=wanted, order="C")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

@@ -1,0 +1,73 @@
+"""Batches for Keras's fit and predict, the same on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from kcost.data.buckets import bucket_batches, bucket_lengths
+
+Arrays = np.ndarray | dict[str, np.ndarray]
+
+Plan = Callable[[int], list[tuple[np.ndarray, int | None]]]
+"""Epoch number -> its batches: the rows of each, and the length that sequences are cut to (None: as they are)."""
+
+
+class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+    """Batches cut from arrays. Which rows go together in an epoch depends on the epoch's number alone."""
+
+    def __init__(self, inputs: Arrays, labels: np.ndarray, plan: Plan) -> None:
+        """`plan` gives the batches of an epoch by its number, from 0 on; each epoch has as many."""
+        super().__init__()
+        self._inputs, self._labels, self._plan = inputs, labels, plan
+        self._epoch = 0
+        self._batches = plan(0)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
+        rows, length = self._batches[index]
+        if isinstance(self._inputs, dict):
+            return {n: a[rows, :length] for n, a in self._inputs.items()}, self._labels[rows, :length]
+        return self._inputs[rows], self._labels[rows]
+
+    def start_at(self, epoch: int) -> None:
+        """Goes to an epoch, for a run that resumes."""
+        self._epoch = epoch
+        self._batches = self._plan(epoch)
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this after each epoch."""
+        self.start_at(self._epoch + 1)
+
+
+def shuffled(count: int, batch_size: int, seed: int | None) -> Plan:
+    """A plan over `count` rows, shuffled by seed and epoch; in order where `seed` is None.
+
+    The last batch may be smaller. Compiled backends compile it once more.
+    """
+
+    def plan(epoch: int) -> list[tuple[np.ndarray, int | None]]:
+        order = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
+        return [(order[i : i + batch_size], None) for i in range(0, count, batch_size)]
+
+    return plan
+
+
+def bucketed(lengths: np.ndarray, batch_size: int, max_length: int, seed: int | None) -> Plan:
+    """A plan that puts sequences of like length together; the same each epoch where `seed` is None."""
+
+    def plan(epoch: int) -> list[tuple[np.ndarray, int | None]]:
+        epoch_seed = 0 if seed is None else hash((seed, epoch))  # a tuple of integers: the same in each process
+        batches = list(bucket_batches(lengths, batch_size, bucket_lengths(max_length), abs(epoch_seed)))
+        # Keras's tensorflow trainer takes an axis for fixed unless the first two batches differ in it.
+        other = next((i for i, b in enumerate(batches) if b.length != batches[0].length), None)
+        if other is not None:
+            batches[1], batches[other] = batches[other], batches[1]
+        return [(b.indices, b.length) for b in batches]
+
+    return plan

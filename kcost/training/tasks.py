@@ -1,0 +1,129 @@
+"""What is learnt: a task turns a data set into arrays, names the model's head, and scores what a model answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kcost.core import scores
+from kcost.core.artifact import Artifact, Dataset, Score
+from kcost.data import ImageSet, TagSet
+from kcost.data.buckets import bucket_lengths
+from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
+from kcost.training.batches import ArrayBatches, bucketed, shuffled
+
+SAMPLES = 256
+"""Held-out examples that an artifact carries, for benchmarks to be fed with and scored on."""
+
+
+DEFAULT_MAX_LENGTH = 128
+"""Word pieces of a sentence where an artifact does not say."""
+
+
+class Task(ABC):
+    """A data set made ready for one kind of head."""
+
+    name: str
+    record: Dataset
+    label_names: tuple[str, ...]
+
+    @abstractmethod
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+        """The batches of a split; `seed` None keeps them in order."""
+
+    @abstractmethod
+    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
+        """The scores of a model on a split, each with its interval and count."""
+
+    @abstractmethod
+    def samples(self) -> dict[str, np.ndarray]:
+        """Up to SAMPLES test examples: one array a model input, by name, and `labels`."""
+
+    def save_files(self, folder: Path) -> None:  # noqa: B027 -- most tasks have none
+        """Writes what a user of the model needs beside it, such as a vocabulary."""
+
+
+class ImageClassification(Task):
+    """One class an image."""
+
+    name = "image-classification"
+
+    def __init__(self, data: ImageSet) -> None:
+        self.data = data
+        self.record, self.label_names = data.record, data.label_names
+
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+        images = self.data.splits[split]
+        return ArrayBatches(images.x, images.y, shuffled(len(images), batch_size, seed))
+
+    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
+        images = self.data.splits[split]
+        answers = np.asarray(model.predict(images.x, batch_size=batch_size, verbose=0))
+        return (scores.accuracy(images.y, answers.argmax(-1), split),)
+
+    def samples(self) -> dict[str, np.ndarray]:
+        images = self.data.splits["test"]
+        return {"images": images.x[:SAMPLES], "labels": images.y[:SAMPLES]}
+
+
+class TokenClassification(Task):
+    """One tag a word; a word is tagged at its first piece."""
+
+    name = "token-classification"
+
+    def __init__(self, data: TagSet, tag_names: tuple[str, ...], pieces: WordPiece, max_length: int) -> None:
+        """`tag_names` are those of the model, in the order of its outputs."""
+        self.data, self.pieces, self.max_length = data, pieces, max_length
+        self.record, self.label_names = data.record, tag_names
+        self._encoded: dict[str, Encoded] = {}
+
+    @staticmethod
+    def with_own_vocabulary(data: TagSet, vocabulary_size: int, max_length: int) -> TokenClassification:
+        """A task whose vocabulary is learnt from the words of the training split."""
+        pieces = WordPiece.train(data.splits["train"], vocabulary_size)
+        return TokenClassification(data, data.tag_names, pieces, max_length)
+
+    @staticmethod
+    def of_artifact(data: TagSet, folder: Path, about: Artifact) -> TokenClassification:
+        """A task on other data with the vocabulary, tags and length of a trained tagger."""
+        trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
+        max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
+        return TokenClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+
+    def encoded(self, split: str) -> Encoded:
+        """A split as arrays, made once."""
+        if split not in self._encoded:
+            sentences = self.data.splits[split]
+            self._encoded[split] = self.pieces.encode(sentences, self.label_names, self.max_length)
+        return self._encoded[split]
+
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+        encoded = self.encoded(split)
+        plan = bucketed(encoded.lengths, batch_size, self.max_length, seed)
+        return ArrayBatches(_inputs(encoded), encoded.labels, plan)
+
+    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
+        encoded = self.encoded(split)
+        predictions = np.zeros_like(encoded.labels)
+        for rows, length in bucketed(encoded.lengths, batch_size, self.max_length, None)(0):
+            logits = model.predict_on_batch({n: a[rows, :length] for n, a in _inputs(encoded).items()})
+            predictions[rows, :length] = np.asarray(logits).argmax(-1)
+        predicted = decode_predictions(encoded, predictions, self.label_names)
+        return (scores.entity_f1([s.tags for s in self.data.splits[split]], predicted, split),)
+
+    def samples(self) -> dict[str, np.ndarray]:
+        encoded = self.encoded("test")
+        rows = np.arange(min(SAMPLES, len(encoded)))
+        longest = int(encoded.lengths[rows].max())
+        cut = encoded.take(rows, next(n for n in bucket_lengths(self.max_length) if n >= longest))
+        return {**_inputs(cut), "labels": cut.labels}
+
+    def save_files(self, folder: Path) -> None:
+        self.pieces.save(folder)
+
+
+def _inputs(encoded: Encoded) -> dict[str, np.ndarray]:
+    return {"token_ids": encoded.token_ids, "segment_ids": encoded.segment_ids, "padding_mask": encoded.padding_mask}

@@ -1,0 +1,97 @@
+"""Checks an exported SavedModel in a process that has neither Keras nor XLA, as TensorFlow Serving has neither."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcost.core.errors import GateError
+from kcost.runtimes.meta_graph import Tensor
+from kcost.runtimes.saved_model import SavedModelSession, library_version
+
+TOLERANCES = {"bfloat16": 2e-2, "float16": 2e-3}
+"""Largest difference allowed, by the dtype of an output: a few units in the last place around 1."""
+
+TOLERANCE = 1e-4
+"""The same for every other dtype. Outputs beyond 1 may differ by as much of their own size."""
+
+_REMEDY = "Nothing was exported. Please report the model: an export that changes what a model says is a bug."
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Loads the SavedModel and compares its outputs with those that the model gave.
+
+    Args:
+        request: `folder` of the SavedModel; `inputs`, `outputs` and `probes` as the export job answered.
+
+    Returns:
+        `checks`: batch, free_axes, source and max_abs_difference of each probe; `library_version`.
+
+    Raises:
+        GateError: the SavedModel needs XLA, has another signature, or gives other outputs.
+        ArtifactError: it cannot be loaded.
+    """
+    os.environ.pop("TF_XLA_FLAGS", None)  # it would overrule the session's settings; this process is the check's own
+    with SavedModelSession(Path(request["folder"])) as session:
+        if session.xla_operations:
+            raise GateError(
+                "An exported model runs without XLA, which TensorFlow Serving does not carry.",
+                received=f"a graph with {', '.join(session.xla_operations)}",
+                remedy="Nothing was exported. Replace the layer that compiles with XLA.",
+            )
+        for kind, tensors in (("inputs", session.signature.inputs), ("outputs", session.signature.outputs)):
+            _compare_signature(kind, request[kind], tensors)
+        checks = [_compare(session, probe) for probe in request["probes"]]
+    return {"checks": checks, "library_version": library_version()}
+
+
+def _compare_signature(kind: str, wanted: list[dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+    """Names and dtypes of all, and shapes of inputs; an output's shape may say less than the model knew."""
+    expected = {w["name"]: (w["dtype"], tuple(w["shape"]) if kind == "inputs" else None) for w in wanted}
+    found = {name: (t.dtype, t.shape if kind == "inputs" else None) for name, t in tensors.items()}
+    if found != expected:
+        raise GateError(
+            f"An exported model has the {kind} of the model that it was made from.",
+            received=f"{found}, expected {expected}",
+            remedy=_REMEDY,
+        )
+
+
+def _compare(session: SavedModelSession, probe: dict[str, Any]) -> dict[str, Any]:
+    with np.load(probe["file"], allow_pickle=False) as stored:
+        inputs = {name: stored[f"input/{name}"] for name in session.signature.inputs}
+        wanted = {name: stored[f"output/{name}"] for name in session.signature.outputs}
+    found = session.run(inputs)
+    largest = 0.0
+    for name, expected in wanted.items():
+        tolerance = TOLERANCES.get(session.signature.outputs[name].dtype, TOLERANCE)
+        difference, allowed = _differences(found[name], expected, tolerance)
+        if not np.all(difference <= allowed):  # a NaN is never within the tolerance
+            raise GateError(
+                f"An exported model gives the outputs of the model that it was made from, within {tolerance:g}.",
+                received=f"{name!r} of shape {found[name].shape}, for a batch of {probe['batch']} ({probe['source']}): "
+                f"{_describe(found[name], expected, difference)}",
+                remedy=_REMEDY,
+            )
+        largest = max(largest, float(difference.max(initial=0.0)))
+    kept = {key: probe[key] for key in ("batch", "free_axes", "source")}
+    return {**kept, "max_abs_difference": largest}
+
+
+def _differences(found: np.ndarray, expected: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The absolute differences, and how large each may be."""
+    if found.shape != expected.shape:
+        return np.array(np.inf), np.array(tolerance)
+    wide = expected.astype(np.float64)
+    return np.abs(found.astype(np.float64) - wide), tolerance * np.maximum(1.0, np.abs(wide))
+
+
+def _describe(found: np.ndarray, expected: np.ndarray, difference: np.ndarray) -> str:
+    if found.shape != expected.shape:
+        return f"the shape {expected.shape} was expected"
+    if np.isnan(difference).any():
+        return f"{int(np.isnan(difference).sum())} of {difference.size} values are not numbers"
+    return f"the largest difference is {float(difference.max()):.3g}"

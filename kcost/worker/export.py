@@ -1,0 +1,296 @@
+"""Writes a SavedModel from a `.keras` file, and inputs with the outputs that the model gives for them.
+
+The SavedModel is built endpoint by endpoint, not with `model.export`: Keras's own export tracks the model too, and
+then stores each weight twice (https://github.com/keras-team/keras/issues/23553).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from kcost.core.errors import ArtifactError, StorageError
+from kcost.models.loading import load_keras_file
+
+if TYPE_CHECKING:
+    import keras
+
+ENDPOINT = "serving_default"
+SEED = 0
+
+SAMPLE_DIVISORS = ((1, 2, 4), (1, 1, 1))
+"""For each batch size, what the free axes of the real samples are divided by; the first that the model takes."""
+
+RANDOM_LENGTHS = ((7, 16, 5), (32, 64, 48), (224, 256, 240))
+"""For each batch size, the length of the free axes of random inputs; the first that the model takes."""
+
+
+class _Input(NamedTuple):
+    """One input of the model."""
+
+    name: str  # in the signature
+    model_name: str  # in the model, and in samples.npz
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class _Probe(NamedTuple):
+    """Inputs by name and the model's outputs for them."""
+
+    batch: int
+    source: str
+    inputs: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Writes the SavedModel and the probes.
+
+    Args:
+        request: `keras_file`; `folder`, which exists and is empty; `samples`, an npz with real inputs by name,
+            or None; `batches`, three batch sizes; `probes`, an existing folder for one npz a batch size, with
+            arrays `input/NAME` and `output/NAME`.
+
+    Returns:
+        `inputs` and `outputs` (name, shape, dtype each), `probes` (file, batch, free_axes, source), the
+        versions of keras and tensorflow, and `weights_bytes`.
+
+    Raises:
+        ArtifactError: the file cannot be loaded or exported, or the samples do not fit the model.
+        StorageError: the SavedModel cannot be written.
+    """
+    keras_file = Path(request["keras_file"])
+    model = _functional(load_keras_file(keras_file), keras_file)
+    import keras
+    import tensorflow as tf
+
+    inputs = _inputs(model, keras_file)
+    output_names = _output_names(model)
+    probes = []
+    for probe in _probes(model, inputs, request):
+        file = Path(request["probes"]) / f"batch{probe.batch}.npz"
+        named = dict(zip(output_names, probe.outputs, strict=True))
+        np.savez(
+            file,
+            allow_pickle=False,
+            **{f"input/{k}": v for k, v in probe.inputs.items()},
+            **{f"output/{k}": v for k, v in named.items()},
+        )
+        free_axes = _free_axes(inputs, probe.inputs)
+        probes.append({"file": str(file), "batch": probe.batch, "free_axes": free_axes, "source": probe.source})
+    _write(model, inputs, output_names, request["folder"])
+    return {
+        "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.dtype} for i in inputs],
+        "outputs": [
+            {"name": name, "shape": (None, *y.shape[1:]), "dtype": keras.backend.standardize_dtype(y.dtype)}
+            for name, y in zip(output_names, keras.tree.flatten(model.output), strict=True)
+        ],
+        "probes": probes,
+        "keras_version": keras.__version__,
+        "tensorflow_version": tf.__version__,
+        "weights_bytes": sum(int(np.prod(w.shape)) * _itemsize(w.dtype) for w in model.weights),
+    }
+
+
+def _functional(model: keras.Model, path: Path) -> keras.Model:
+    """The model as a functional one, which knows its inputs and outputs."""
+    import keras
+
+    if isinstance(model, keras.Sequential) and model.built and model.inputs:
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    # `output_names` is what tells a functional model; its class is not part of Keras's public API.
+    if not getattr(model, "output_names", None):
+        raise ArtifactError(
+            "A functional or Sequential model that was built can be exported.",
+            received=f"{path}, which holds a {type(model).__name__} without inputs of a known shape",
+            remedy="Give a Sequential model a keras.Input, wrap another: keras.Model(x, model(x)). Then save it again.",
+        )
+    return model
+
+
+def _inputs(model: keras.Model, path: Path) -> list[_Input]:
+    """The inputs in the order of the flattened input structure."""
+    import keras
+
+    tensors = keras.tree.flatten(model.input)
+    for tensor in tensors:
+        refused = None
+        if tensor.sparse or tensor.ragged:
+            refused = "a sparse or ragged input"
+        elif tensor.dtype == "string":
+            refused = "an input of text"
+        elif tensor.shape[0] is not None:
+            refused = f"a fixed batch size of {tensor.shape[0]}"
+        if refused:
+            raise ArtifactError(
+                "An exported model takes dense numbers with a free batch axis.",
+                received=f"{path}: {tensor.name!r} is {refused}",
+                remedy="Build the model with a dense keras.Input without batch_size, and save it again.",
+            )
+    names = _endpoint_names([t.name for t in tensors])
+    return [
+        _Input(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
+        for name, t in zip(names, tensors, strict=True)
+    ]
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    """Names of the flattened outputs: the key in a dictionary of outputs, else the layer that gives it."""
+    import keras
+
+    paths = [path for path, _ in keras.tree.flatten_with_path(model.output)]
+    keys = [[part for part in path if isinstance(part, str)] for path in paths]
+    return _endpoint_names([k[-1] if k else layer for k, layer in zip(keys, model.output_names, strict=True)])
+
+
+def _endpoint_names(names: Sequence[str]) -> list[str]:
+    """The names as TensorFlow allows them in a signature: unique, of letters, digits and underscores."""
+    found: list[str] = []
+    for name in names:
+        clean = re.sub(r"\W", "_", name, flags=re.ASCII)
+        clean = clean if clean[:1].isalpha() else f"tensor_{clean.lstrip('_')}"
+        count = 1
+        unique = clean
+        while unique in found:
+            unique = f"{clean}_{count}"
+            count += 1
+        found.append(unique)
+    return found
+
+
+def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
+    """The flattened outputs of the model in inference mode, for flattened inputs."""
+    import keras
+
+    outputs = model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
+    flat: list[Any] = keras.tree.flatten(outputs)
+    return flat
+
+
+def _write(model: keras.Model, inputs: Sequence[_Input], output_names: Sequence[str], folder: str) -> None:
+    """Writes the SavedModel with one endpoint, without XLA."""
+    import keras
+    import tensorflow as tf
+
+    def serve(tensors: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(output_names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
+
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint(
+        ENDPOINT, serve, input_signature=[{i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}]
+    )
+    try:
+        archive.write_out(folder, verbose=False)
+    except (tf.errors.OpError, OSError) as error:
+        raise StorageError(
+            "kcost needs to write the SavedModel.",
+            received=f"{folder}: {str(error).strip().splitlines()[0]}",
+            remedy="Free some space, or name another folder.",
+        ) from error
+
+
+def _probes(model: keras.Model, inputs: Sequence[_Input], request: dict[str, Any]) -> list[_Probe]:
+    """One probe a batch size. Free axes have least lengths that only the model knows: several are tried."""
+    import tensorflow as tf
+
+    batches = request["batches"]
+    samples = None if request["samples"] is None else _samples(Path(request["samples"]), inputs)
+    source = "random" if samples is None else "samples"
+    candidates: Sequence[tuple[int, ...]] = RANDOM_LENGTHS if samples is None else SAMPLE_DIVISORS
+    if all(None not in i.shape[1:] for i in inputs):
+        candidates = candidates[:1]
+    refusal: Exception | None = None
+    for candidate in candidates:
+        random = np.random.default_rng(SEED)
+        probes = []
+        try:
+            for batch, length in zip(batches, candidate, strict=True):
+                if samples is None:
+                    arrays = _random_arrays(inputs, batch, length, random)
+                else:
+                    arrays = _sample_arrays(inputs, samples, batch, divisor=length)
+                outputs = _call(model, [tf.constant(arrays[i.name], i.dtype) for i in inputs])
+                probes.append(_Probe(batch, source, arrays, [_to_numpy(y) for y in outputs]))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            refusal = error
+            continue
+        return probes
+    raise ArtifactError(
+        "A model is checked after its export, on inputs that it takes.",
+        received=f"{request['keras_file']}, which refused {source} inputs: {str(refusal).strip().splitlines()[0]}",
+        remedy="Export an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
+    ) from refusal
+
+
+def _samples(path: Path, inputs: Sequence[_Input]) -> dict[str, np.ndarray]:
+    """Real inputs by the name in the signature."""
+    with np.load(path, allow_pickle=False) as stored:
+        missing = [i.model_name for i in inputs if i.model_name not in stored.files]
+        if missing:
+            raise ArtifactError(
+                "samples.npz holds one array for each input of the model.",
+                received=f"{path} with {', '.join(stored.files)}; without {', '.join(missing)}",
+                remedy="Make the artifact again, or give its .keras file alone.",
+            )
+        samples = {i.name: stored[i.model_name].astype(i.dtype) for i in inputs}
+    for i in inputs:
+        shape = samples[i.name].shape
+        if not shape or shape[0] == 0 or len(shape) != len(i.shape):
+            raise ArtifactError(
+                "samples.npz holds inputs of the model's shapes.",
+                received=f"{path}: {i.model_name!r} of shape {shape}, the model takes {i.shape}",
+                remedy="Make the artifact again, or give its .keras file alone.",
+            )
+    return samples
+
+
+def _sample_arrays(
+    inputs: Sequence[_Input], samples: dict[str, np.ndarray], batch: int, divisor: int
+) -> dict[str, np.ndarray]:
+    """The first `batch` samples, again from the first one where there are fewer, with free axes cut short."""
+    arrays = {}
+    for i in inputs:
+        rows = samples[i.name][np.arange(batch) % len(samples[i.name])]
+        cuts = tuple(
+            slice(None if size is not None else max(1, length // divisor))
+            for size, length in zip(i.shape[1:], rows.shape[1:], strict=True)
+        )
+        arrays[i.name] = np.ascontiguousarray(rows[(slice(None), *cuts)])
+    return arrays
+
+
+def _random_arrays(
+    inputs: Sequence[_Input], batch: int, length: int, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Standard normal floats; integers and booleans of 0 and 1, which every vocabulary and mask has."""
+    arrays = {}
+    for i in inputs:
+        shape = (batch, *(length if size is None else size for size in i.shape[1:]))
+        drawn = random.standard_normal(shape) if "float" in i.dtype else random.integers(0, 2, shape)
+        arrays[i.name] = drawn.astype(np.float32 if i.dtype == "bfloat16" else i.dtype)
+    return arrays
+
+
+def _free_axes(inputs: Sequence[_Input], arrays: dict[str, np.ndarray]) -> list[int]:
+    """The different lengths of the free axes other than the batch, in order."""
+    lengths = {
+        length
+        for i in inputs
+        for size, length in zip(i.shape[1:], arrays[i.name].shape[1:], strict=True)
+        if size is None
+    }
+    return sorted(lengths)
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    """The values; bfloat16, which npz does not know, as float32."""
+    array: np.ndarray = tensor.numpy()
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize

@@ -1,0 +1,236 @@
+"""The measuring worker: gets cells ready, then runs each for a moment whenever it is its turn.
+
+Requests: {"op": "prepare", "request": MeasureRequest}, {"op": "round", "cell_id", "round_s"} and
+{"op": "release"}. A failure that is the cell's own comes back as {"status", "reason"}.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcost.backends import driver
+from kcost.backends.base import Driver
+from kcost.core.errors import InputError, KcostError, UnavailableError
+from kcost.core.plan import CellSpec
+from kcost.core.request import MeasureRequest
+from kcost.core.result import Preparation
+from kcost.core.schema import write_bytes
+from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples
+
+MIN_WARMUP_STEPS = 3
+MAX_SCORED_STEPS = 64
+"""Steps spent on scoring samples: at batch 1 that is fewer samples than at a larger batch."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A cell that can be run: `step(i)` does the i-th step to its end."""
+
+    step: Callable[[int], None]
+
+
+_ready: dict[str, _Ready] = {}
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Answers one request. See the module."""
+    if request["op"] == "release":
+        _ready.clear()
+        _model.cache_clear()
+        gc.collect()
+        return {}
+    try:
+        if request["op"] == "round":
+            return {"step_ns": _timed(_ready[request["cell_id"]].step, request["round_s"], 1)}
+        return _prepare(MeasureRequest.model_validate(request["request"])).model_dump()
+    except UnavailableError as error:
+        return {"status": "unsupported", "reason": str(error)}
+    except KcostError:
+        raise
+    except Exception as error:
+        status = "oom" if _is_out_of_memory(error) else "crash"
+        told = str(error).strip().splitlines()
+        return {"status": status, "reason": f"{type(error).__name__}: {told[0] if told else 'no message'}"}
+
+
+@lru_cache(maxsize=1)
+def _driver() -> tuple[Driver, float]:
+    """The driver of this process and the seconds that importing it took."""
+    start = time.perf_counter()
+    found = driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
+    seconds = time.perf_counter() - start
+    found.set_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return found, seconds
+
+
+@lru_cache(maxsize=4)
+def _model(keras_file: Path, precision: str) -> tuple[Any, float]:
+    start = time.perf_counter()
+    model = _driver()[0].load(keras_file, precision)
+    return model, time.perf_counter() - start
+
+
+def _prepare(request: MeasureRequest) -> Preparation:
+    spec = request.spec
+    backend, import_s = _driver()
+    _check_device(backend, spec)
+    _reset_peak_host_memory()
+    if spec.phase == "training":
+        # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
+        precision = "float32" if spec.precision == "float32" else f"mixed_{spec.precision}"
+        start = time.perf_counter()
+        model = backend.load(request.keras_file, precision)
+        load_s = time.perf_counter() - start
+    else:
+        model, load_s = _model(request.keras_file, spec.precision)
+    samples = _samples(request, model)
+    batches = samples.batches(spec.batch)
+    step: Callable[[int], None]
+    if spec.phase == "training":
+        train = backend.train_step(model, request.task)
+        if samples.labels is None:
+            raise UnavailableError("A training step needs labels.", received="samples without labels")
+
+        def step(i: int) -> None:
+            batch = batches[i % len(batches)]
+            backend.to_host(train(batch.inputs, batch.labels))  # type: ignore[arg-type]  # checked above
+    else:
+        forward = (
+            backend.predict_step(model, spec.batch)
+            if spec.method == "predict"
+            else backend.compile_forward(model, spec.method)
+        )
+        _check_output_device(backend, forward(batches[0].inputs) if spec.device != "cpu" else None, spec)
+
+        def step(i: int) -> None:
+            backend.to_host(forward(batches[i % len(batches)].inputs))
+
+    first_call_s = _seconds(step)
+    warmup = _timed(step, request.settings.warmup_s, MIN_WARMUP_STEPS)
+    if spec.phase == "inference":
+        scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
+        # `predict` cuts its own batches: one call for all rows, as its user would make.
+        rows = len(scored) if spec.method == "predict" else spec.batch
+        probed = _probe(lambda x: backend.to_host(forward(x)), scored, rows, request.settings.seed)
+        _write_outputs(request.outputs_file, *probed, scored.labels)
+    _ready[spec.cell_id] = _Ready(step)
+    return Preparation(
+        import_s=import_s,
+        load_s=load_s,
+        first_call_s=first_call_s,
+        warmup_ns=tuple(warmup),
+        backend_version=backend.version(),
+        device_name=backend.devices()[spec.device][0],
+        threads=len(os.sched_getaffinity(0)),
+        jit=backend.is_jit(model, spec.method),
+        tf32=backend.tf32(),
+        inputs_on="host",
+        parameters=model.count_params(),
+        peak_host_bytes=_peak_host_bytes(),
+        peak_device_bytes=backend.peak_device_bytes(),
+        simulated=backend.simulated,
+    )
+
+
+def _samples(request: MeasureRequest, model: Any) -> Samples:
+    if request.samples_file is not None:
+        return read_samples(request.samples_file)
+    if request.spec.backend == "fake":
+        return Samples({"x": np.zeros((64, 2), np.float32)}, np.zeros(64, np.int32))
+    return make_samples(model, max(64, request.spec.batch), request.settings.seed)
+
+
+def _check_device(backend: Driver, spec: CellSpec) -> None:
+    devices = backend.devices()
+    if not devices.get(spec.device):
+        seen = ", ".join(f"{kind}: {len(names)}" for kind, names in devices.items())
+        raise UnavailableError(
+            f"A cell on {spec.device} runs on a {spec.device} that {spec.backend} sees.",
+            received=seen,
+            remedy="Name another device, or install the framework's build for it.",
+        )
+
+
+def _check_output_device(backend: Driver, outputs: Any, spec: CellSpec) -> None:
+    if outputs is not None and (found := backend.device_kind(outputs)) != spec.device:
+        raise InputError(f"A cell that asked for a {spec.device} runs on one.", received=f"outputs on {found}")
+
+
+def _seconds(step: Callable[[int], None]) -> float:
+    start = time.perf_counter()
+    step(0)
+    return time.perf_counter() - start
+
+
+def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> list[int]:
+    """Durations in nanoseconds of single steps, for at least `least_s` and `least_steps`."""
+    durations: list[int] = []
+    clock = time.perf_counter_ns
+    collecting = gc.isenabled()
+    gc.disable()  # a collection would be counted to whichever step it falls into
+    try:
+        end = clock() + int(least_s * 1e9)
+        before = clock()
+        while before < end or len(durations) < least_steps:
+            step(len(durations))
+            after = clock()
+            durations.append(after - before)
+            before = after
+    finally:
+        if collecting:
+            gc.enable()
+    return durations
+
+
+def _probe(
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs over the parity probe and class numbers over every sample, through the measured forward pass."""
+    half = PROBE_ROWS // 2
+    real, made = samples.rows(0, half), random_like(samples, half, seed)
+    rows = Samples({n: np.concatenate([real.inputs[n], made.inputs[n]]) for n in samples.inputs}, None)
+    predictions = _in_batches(forward, samples, batch).argmax(-1).astype(np.int32)
+    return _in_batches(forward, rows, batch), predictions
+
+
+def _in_batches(
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int
+) -> np.ndarray:
+    found = [forward(samples.rows(i, batch).inputs)[0] for i in range(0, len(samples), batch)]
+    return np.concatenate(found)[: len(samples)]
+
+
+def _write_outputs(path: Path, outputs: np.ndarray, predictions: np.ndarray, labels: np.ndarray | None) -> None:
+    arrays = {"outputs": outputs, "predictions": predictions}
+    if labels is not None:
+        arrays["labels"] = labels
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "resource_exhausted" in text
+
+
+def _reset_peak_host_memory() -> None:
+    # Linux sets VmHWM back to the present size when a 5 is written here (man 5 proc).
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_host_bytes() -> int | None:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,138 @@
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from kcost.bench.store import RunStore, open_run
+from kcost.core.errors import InputError, SchemaError, StorageError
+from tests.unit.runs import environment, plan, simulated_run, write_run
+
+
+def by_id(run):
+    return {c.spec.cell_id: c for c in run.cells}
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan())
+    store = write_run(tmp_path / "run", run, outputs)
+    found = open_run(tmp_path / "run")
+    assert found.index == run.index
+    assert found.environments == run.environments
+    assert by_id(found) == by_id(run)
+    some = next(c for c in found.cells if c.outputs_file)
+    arrays = store.read_outputs(some)
+    assert arrays is not None
+    assert arrays.keys() == {"outputs", "predictions", "labels"}
+    assert np.array_equal(arrays["outputs"], outputs[some.spec.cell_id]["outputs"])
+    training = next(c for c in found.cells if c.spec.phase == "training")
+    assert store.read_outputs(training) is None
+    assert store.read_cell(some.spec.cell_id) == some
+    assert store.read_cell("no-such-cell") is None
+    assert store.logs.is_dir()
+
+
+def test_a_cell_is_replaced_when_it_is_written_again(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    cell = run.cells[0].model_copy(update={"status": "crash", "reason": "killed by SIGKILL"})
+    store.write_cell(cell)
+    assert by_id(store.load())[cell.spec.cell_id].reason == "killed by SIGKILL"
+    assert len(store.load().cells) == len(run.cells)
+
+
+@pytest.mark.parametrize("make", ["nothing", "empty", "file"])
+def test_what_is_no_run_is_refused(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "run"
+    if make == "empty":
+        path.mkdir()
+    elif make == "file":
+        path.write_text("hello")
+    with pytest.raises(InputError, match=r"run\.json"):
+        open_run(path)
+
+
+def test_create_overwrites_nothing(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    with pytest.raises(StorageError, match="overwrites"):
+        store.create(run.index)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError):
+        RunStore(tmp_path / "file" / "run").create(run.index)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff\xfe", b'{"schema": "1"}'])
+def test_a_damaged_cell_names_its_file(tmp_path: Path, content: bytes) -> None:
+    run, _ = simulated_run(plan())
+    write_run(tmp_path / "run", run)
+    broken = tmp_path / "run" / "cells" / f"{run.cells[3].spec.cell_id}.json"
+    broken.write_bytes(content)
+    with pytest.raises(SchemaError, match=broken.name):
+        open_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("folder", ["", "cells", "environments"])
+def test_a_newer_file_is_refused_by_name(tmp_path: Path, folder: str) -> None:
+    run, _ = simulated_run(plan())
+    write_run(tmp_path / "run", run)
+    newer = min((tmp_path / "run" / folder).glob("*.json"))
+    newer.write_text(json.dumps({**json.loads(newer.read_text()), "schema": 99}))
+    with pytest.raises(SchemaError, match=f"(?s){newer.name}.*newer kcost"):
+        open_run(tmp_path / "run")
+
+
+def test_a_cell_without_its_environment_is_refused(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    write_run(tmp_path / "run", run)
+    (tmp_path / "run" / "environments" / f"{environment().environment_id}.json").unlink()
+    with pytest.raises(SchemaError, match=environment().environment_id):
+        open_run(tmp_path / "run")
+
+
+def test_missing_outputs_are_named(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    cell = next(c for c in run.cells if c.outputs_file)
+    with pytest.raises(SchemaError, match=cell.outputs_file):
+        store.read_outputs(cell)
+
+
+def test_outputs_are_read_from_inside_the_run_only(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    np.savez(tmp_path / "other.npz", outputs=np.zeros(3))
+    cell = run.cells[0].model_copy(update={"outputs_file": "../../other.npz"})
+    with pytest.raises(SchemaError, match=r"other\.npz"):
+        store.read_outputs(cell)
+
+
+def test_pickled_outputs_are_refused(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    cell = next(c for c in run.cells if c.outputs_file)
+    np.savez(tmp_path / "run" / "cells" / cell.outputs_file, outputs=np.array([{}], dtype=object))
+    with pytest.raises(SchemaError, match=cell.outputs_file):
+        store.read_outputs(cell)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), cut=st.booleans(), byte=st.integers(0, 255))
+def test_damaged_outputs_raise_schema_error_or_nothing(tmp_path: Path, place: float, cut: bool, byte: int) -> None:
+    run, outputs = simulated_run(plan(batches=(1,), backends=("tensorflow",), precisions=("float32",)))
+    store = RunStore(tmp_path / "run")
+    cell = next(c for c in run.cells if c.outputs_file)
+    name = store.write_outputs(cell.spec.cell_id, **outputs[cell.spec.cell_id])
+    path = tmp_path / "run" / "cells" / name
+    content = bytearray(path.read_bytes())
+    at = int(place * (len(content) - 1))
+    path.write_bytes(content[:at] if cut else content[:at] + bytes([byte]) + content[at + 1 :])
+    if cut:
+        with pytest.raises(SchemaError, match=name):
+            store.read_outputs(cell)
+    else:  # a changed byte may be one that nobody reads
+        with contextlib.suppress(SchemaError):
+            store.read_outputs(cell)
