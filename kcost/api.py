@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.core.artifact import Artifact, Score, open_model
-from kcost.core.errors import InputError
-from kcost.core.plan import Backend, Plan
-from kcost.core.process import chosen_backend, require, run_job
+from kcost.core.errors import PlanError
+from kcost.core.plan import BACKENDS, Backend, Plan
+from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Family, TrainRequest, checked
 
 if TYPE_CHECKING:
     from kcost.core.result import Run
+    from kcost.cost.price_rules import PriceCheck
     from kcost.cost.pricebook import PriceBook
     from kcost.cost.verdict import Verdict
     from kcost.data import CatalogueEntry
@@ -45,6 +46,17 @@ def data_sets() -> list[CatalogueEntry]:
     from kcost.data import catalogue
 
     return list(catalogue())
+
+
+def fetch_data(name: str) -> dict[str, Path]:
+    """The files of a known data set by part, downloaded and checked where they are not here yet.
+
+    Raises:
+        DataError: the name is unknown, or a file is neither here nor to be had; it says which to put where.
+    """
+    from kcost.data import fetch
+
+    return fetch(name)
 
 
 def train(
@@ -110,11 +122,99 @@ def bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _si
     return measure(plan if isinstance(plan, Plan) else Plan.read(Path(plan)), Path(out), on_progress)
 
 
+def make_plan(what: Sequence[str], *, rounds: int | None = None, **axes: Any) -> Plan:
+    """A plan from one .toml file, or from models and axes; an axis that is None keeps its default.
+
+    Raises:
+        PlanError: an axis that cannot be measured, or a plan file together with axes of its own.
+        UnavailableError: no backend is installed.
+    """
+    given = {name: value for name, value in axes.items() if value is not None}
+    if len(what) == 1 and what[0].endswith(".toml"):
+        if given or rounds is not None:
+            raise PlanError(
+                "A plan file names its own axes.",
+                received=f"{what[0]} and {', '.join([*given, *(['rounds'] if rounds is not None else [])])}",
+                remedy="Write them into the plan, or name models instead of a plan.",
+            )
+        return Plan.read(Path(what[0]))
+    document: dict[str, object] = {"models": list(what), **given}
+    # A backend that is named but missing is an error; one that nobody named is left out.
+    document.setdefault("backends", [b for b in BACKENDS if installed(b)] or [require(BACKENDS[0])])
+    if rounds is not None:
+        document["settings"] = {"rounds": rounds}
+    return Plan.parse(document, "the command line")
+
+
+def estimate_cost(
+    run: PathLike,
+    *,
+    provider: str | None = None,
+    region: str | None = None,
+    instance: str | None = None,
+    p99_ms: float | None = None,
+    max_drop: float | None = None,
+    prices_file: PathLike | None = None,
+) -> Verdict:
+    """Rankings of a run in dollars, and what follows from them.
+
+    Args:
+        run: a run folder.
+        provider, region, instance: what to price; None takes the closest match to the machine, and says so.
+        p99_ms: cells with a slower p99 are not ranked.
+        max_drop: largest drop of the score that is allowed below float32, as a fraction; None means 0.01.
+        prices_file: a price book of your own.
+
+    Raises:
+        InputError: the run cannot be read.
+        PriceError: the book cannot be trusted, or has no price for what was asked.
+    """
+    from kcost.bench.store import RunStore
+    from kcost.cost.verdict import MAX_DROP, conclude, prices_for
+
+    store = RunStore(run)
+    loaded = store.load()
+    matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance)
+    drop = MAX_DROP if max_drop is None else max_drop
+    return conclude(loaded, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
+
+
+def report(run: PathLike, *, html: PathLike | None = None) -> Verdict:
+    """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does."""
+    verdict = estimate_cost(run)
+    if html is not None:
+        from kcost.bench.store import open_run
+        from kcost.core.schema import write_bytes
+        from kcost.report.page import render
+
+        write_bytes(Path(html), render(open_run(run), verdict))
+    return verdict
+
+
+def demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:
+    """The whole flow on the built-in data: train, bench, cost, verdict, export, report.
+
+    Raises:
+        StorageError: `out` holds something already, or cannot be written to.
+    """
+    from kcost.demo import run
+
+    return run(Path(out), on_progress)
+
+
 def prices(file: PathLike | None = None) -> PriceBook:
     """The price book in the package, or one of your own. Raises PriceError for one that cannot be read."""
     from kcost.cost.pricebook import PriceBook
 
     return PriceBook.read(None if file is None else Path(file))
+
+
+def check_prices(file: PathLike | None = None) -> PriceCheck:
+    """Every problem of a price book. Raises PriceError for one that is no price book at all."""
+    from kcost.cost.price_rules import PriceCheck
+
+    book = prices(file)
+    return PriceCheck(name=book.name, rows=len(book.prices), problems=tuple(book.check()))
 
 
 def export(model: PathLike, out: PathLike, *, name: str, version: int = 1) -> ExportReport:

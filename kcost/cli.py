@@ -43,20 +43,20 @@ def doctor(
 ) -> None:
     """Say what is installed, what this machine is, and what works on it."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     found = api.doctor(devices=devices)
-    _answer(json_, found, lambda console: terminal.show_doctor(console, found))
+    _answer(json_, found, lambda console: answers.show_doctor(console, found))
 
 
 @data_app.command("list")
 def data_list(json_: Json = False) -> None:
     """List the data sets that are known by name."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     entries = api.data_sets()
-    _answer(json_, entries, lambda console: terminal.show_data_sets(console, entries))
+    _answer(json_, entries, lambda console: answers.show_data_sets(console, entries))
 
 
 @data_app.command("fetch")
@@ -64,7 +64,8 @@ def data_fetch(name: str) -> None:
     """Find a data set, or download and check it; print the folder."""
     from kcost import api
 
-    print(api.fetch_data(name))  # noqa: T201 -- the answer
+    for part, path in api.fetch_data(name).items():
+        print(f"{part}\t{path}")  # noqa: T201 -- the answer
 
 
 @app.command()
@@ -87,7 +88,7 @@ def train(
 ) -> None:
     """Train a model into an artifact folder."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     artifact = api.train(
         family,  # type: ignore[arg-type]  # checked by api.train
@@ -105,7 +106,7 @@ def train(
         limit=limit,
         seed=seed,
     )
-    _answer(json_, artifact, lambda console: terminal.show_artifact(console, artifact, out))
+    _answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))
 
 
 @app.command()
@@ -118,10 +119,10 @@ def evaluate(
 ) -> None:
     """Score a model on the test split of a data set."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     scores = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
-    _answer(json_, list(scores), lambda console: terminal.show_scores(console, scores))
+    _answer(json_, list(scores), lambda console: answers.show_scores(console, scores))
 
 
 @app.command()
@@ -142,7 +143,7 @@ def bench(
 ) -> None:
     """Measure models over backends, devices, precisions and batch sizes."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     axes = {
         "backends": _list(backends),
@@ -160,7 +161,7 @@ def bench(
         _answer(True, run, None)
     else:
         costed = api.estimate_cost(out)
-        _answer(False, costed, lambda console: terminal.show_cost(console, costed))
+        _answer(False, costed, lambda console: answers.show_cost(console, costed))
 
 
 @app.command()
@@ -169,19 +170,25 @@ def cost(
     provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
     region: str | None = None,
     instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
-    spot: Annotated[bool, typer.Option(help="Spot prices in place of on-demand ones.")] = False,
     p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
     prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
     json_: Json = False,
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     costed = api.estimate_cost(
-        run, provider=provider, region=region, instance=instance, spot=spot, p99_ms=p99_ms, prices_file=prices
+        run,
+        provider=provider,
+        region=region,
+        instance=instance,
+        p99_ms=p99_ms,
+        max_drop=max_drop,
+        prices_file=prices,
     )
-    _answer(json_, costed, lambda console: terminal.show_cost(console, costed))
+    _answer(json_, costed, lambda console: answers.show_cost(console, costed))
 
 
 @prices_app.command("list")
@@ -193,10 +200,10 @@ def prices_list(
 ) -> None:
     """List prices, each with its source and date."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     rows = api.prices(file).find(provider=provider, region=region)
-    _answer(json_, list(rows), lambda console: terminal.show_prices(console, rows))
+    _answer(json_, list(rows), lambda console: answers.show_prices(console, rows))
 
 
 @prices_app.command("check")
@@ -206,10 +213,10 @@ def prices_check(
 ) -> None:
     """Refuse a price book with rows that cannot be trusted."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     checked = api.check_prices(file)
-    _answer(json_, checked, lambda console: terminal.show_price_check(console, checked))
+    _answer(json_, checked, lambda console: answers.show_price_check(console, checked))
     if checked.problems:
         raise typer.Exit(2)
 
@@ -224,10 +231,10 @@ def export(
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     exported = api.export(artifact, out, name=name, version=version)
-    _answer(json_, exported, lambda console: terminal.show_export(console, exported))
+    _answer(json_, exported, lambda console: answers.show_export(console, exported))
 
 
 @app.command()
@@ -238,10 +245,10 @@ def report(
 ) -> None:
     """Show a run: ranking, verdicts, parity, warnings; as tables, and as a page."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     costed = api.report(run, html=html)
-    _answer(json_, costed, lambda console: terminal.show_cost(console, costed))
+    _answer(json_, costed, lambda console: answers.show_cost(console, costed))
     if html is not None:
         print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
 
@@ -253,11 +260,11 @@ def demo(
 ) -> None:
     """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
     from kcost import api
-    from kcost.report import terminal
+    from kcost.report import answers
 
     with _progress() as on_progress:
         made = api.demo(out, on_progress=on_progress)
-    _answer(json_, made, lambda console: terminal.show_demo(console, made))
+    _answer(json_, made, lambda console: answers.show_demo(console, made))
 
 
 def _list(text: str | None) -> list[str] | None:

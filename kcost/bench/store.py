@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ class RunStore:
         return name
 
     def read_outputs(self, cell: CellResult) -> dict[str, np.ndarray] | None:
-        """The arrays that `write_outputs` stored for a cell, None for a cell without any.
+        """The arrays that `write_outputs` stored for a cell, read-only; None for a cell without any.
 
         Raises:
             SchemaError: the file that the cell names is missing or damaged.
@@ -113,8 +114,7 @@ class RunStore:
             return None
         path = self.path / CELLS_FOLDER / Path(cell.outputs_file).name
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return dict(_arrays(path.read_bytes()))
         except Exception as error:  # zipfile, zlib and numpy meet damage with a dozen kinds of exception
             raise SchemaError(
                 "The outputs of a cell are an npz file beside it.",
@@ -151,6 +151,16 @@ class RunStore:
                 )
             cells.append(cell)
         return Run(index=index, environments=environments, cells=tuple(cells))
+
+
+@lru_cache(maxsize=64)
+def _arrays(npz: bytes) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of an npz file. Cells that answer alike have equal files: those are read once."""
+    with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
 
 
 def open_run(path: Path | str) -> Run:

@@ -111,6 +111,7 @@ def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:
 
 
 _STORAGE_REMEDIES = {
+    errno.EFBIG: "A limit on file sizes was met. Raise it, or name a folder without one.",
     errno.ENOSPC: "The disk is full. Free some space and start again; what was written before stays.",
     errno.EDQUOT: "The disk quota is used up. Free some space and start again; what was written before stays.",
     errno.EROFS: "The file system is read-only. Name another folder.",

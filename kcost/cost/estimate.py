@@ -51,7 +51,15 @@ def step_ns(cell: CellResult) -> Interval:
     return location(median_per_round([r.step_ns for r in cell.rounds]))
 
 
-def estimate(cell: CellResult, match: Match, *, steps: float, unit: str, utilisation: float = 1.0) -> CostEstimate:
+def estimate(
+    cell: CellResult,
+    match: Match,
+    *,
+    steps: float,
+    unit: str,
+    utilisation: float = 1.0,
+    step: Interval | None = None,
+) -> CostEstimate:
     """What `steps` steps of a cell cost on the matched instance.
 
     usd = usd_per_hour / 3600 s * step_s * steps / utilisation
@@ -59,6 +67,7 @@ def estimate(cell: CellResult, match: Match, *, steps: float, unit: str, utilisa
     Args:
         steps: how many steps the piece of work takes; part of a step counts as that part.
         utilisation: part of the paid time in which steps run, above 0 and at most 1.
+        step: the cell's `step_ns`, for a caller that has it.
 
     Raises:
         InputError: no rounds, or a utilisation outside its range.
@@ -66,7 +75,7 @@ def estimate(cell: CellResult, match: Match, *, steps: float, unit: str, utilisa
     if not 0 < utilisation <= 1:
         raise InputError("Utilisation is above 0 and at most 1.", received=utilisation)
     usd_per_hour = match.price.on_demand_usd_per_hour * match.share
-    cost = step_ns(cell).scaled(usd_per_hour / NS_PER_HOUR * steps / utilisation)
+    cost = (step or step_ns(cell)).scaled(usd_per_hour / NS_PER_HOUR * steps / utilisation)
     simulated = cell.preparation is not None and cell.preparation.simulated
     return CostEstimate(
         usd=cost.value,

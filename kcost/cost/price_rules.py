@@ -59,6 +59,14 @@ class Problem(Record):
         return f"line {self.row}, {self.key}: {self.rule} Received: {self.received}. {self.remedy}"
 
 
+class PriceCheck(Record):
+    """What checking a price book found."""
+
+    name: str
+    rows: int = Field(description="rows that could be read as prices")
+    problems: tuple[Problem, ...]
+
+
 Row = Mapping[str, str]
 Numbered = Sequence[tuple[int, Price]]
 """Prices with the line that each stands on."""

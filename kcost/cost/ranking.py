@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field
 from kcost.core.plan import Backend, Device, Method, Phase, Precision
 from kcost.core.result import CellResult
 from kcost.core.schema import Record
-from kcost.core.stats import median_per_round, paired_ratio
+from kcost.core.stats import Interval, paired_ratio
 from kcost.core.units import format_percent, significant
 from kcost.cost.estimate import CostEstimate
 from kcost.cost.fairness import Fairness
@@ -44,8 +44,8 @@ class Ratio(Record):
         return self.rounds >= MIN_SHARED_ROUNDS and self.high is not None and not self.low <= 1 <= self.high
 
     def __str__(self) -> str:
-        high = "unbounded" if self.high is None else significant(self.high, 2)
-        return f"{significant(self.value, 2)} times (95%: {significant(self.low, 2)} to {high})"
+        high = "unbounded" if self.high is None else significant(self.high)
+        return f"{significant(self.value)} times (95%: {significant(self.low)} to {high})"
 
 
 class RankedCell(Record):
@@ -109,19 +109,49 @@ class Ranking(Record):
         return found
 
 
+class Percentiles(NamedTuple):
+    """Percentiles of all steps of a cell in milliseconds."""
+
+    steps: int
+    p50: float
+    p95: float
+    p99: float
+
+    @property
+    def shows_p99(self) -> bool:
+        """Whether there are enough steps to know the p99."""
+        return self.steps >= SAMPLES_FOR_P99
+
+
 class Measured(NamedTuple):
     """A cell on its way to be ranked."""
 
     cell: CellResult
+    cell_id: str
     medians_ns: np.ndarray
+    step_ns: Interval
+    slow_ms: Percentiles
     cost: CostEstimate
     quality: Quality
     fairness: Fairness
 
+    @property
+    def round_keys(self) -> list[tuple[str, int]]:
+        """What each round is paired by."""
+        return [(r.session, r.number) for r in self.cell.rounds]
 
-def round_medians(cell: CellResult) -> np.ndarray:
-    """Median step time of each round in nanoseconds: shape (rounds,)."""
-    return median_per_round([r.step_ns for r in cell.rounds])
+
+def percentiles_ms(cell: CellResult) -> Percentiles:
+    """Percentiles of the cell's steps, with linear interpolation between two of them, as numpy's default."""
+    steps = sorted(itertools.chain.from_iterable(r.step_ns for r in cell.rounds))
+
+    def at(fraction: float) -> float:
+        place = (len(steps) - 1) * fraction
+        below = int(place)
+        above = min(below + 1, len(steps) - 1)
+        return (steps[below] + (steps[above] - steps[below]) * (place - below)) / 1e6
+
+    return Percentiles(len(steps), at(0.50), at(0.95), at(0.99))
 
 
 def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
@@ -138,7 +168,8 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
         if standing != "ranked":
             return standing, reason
     if p99_ms is not None and measured.cell.spec.phase == "inference":
-        name, slow_ms = slowest_known_ms(measured.cell)
+        slow = measured.slow_ms
+        name, slow_ms = ("p99", slow.p99) if slow.shows_p99 else ("p95", slow.p95)
         if slow_ms > p99_ms:
             return "too slow", f"{name} {significant(slow_ms)} ms; the limit is {p99_ms:g} ms"
     return "ranked", None
@@ -162,32 +193,26 @@ def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | 
     return "ranked", None
 
 
-def slowest_known_ms(cell: CellResult) -> tuple[str, float]:
-    """The p99 of the steps where there are enough of them to know it, else the p95; milliseconds."""
-    steps = np.concatenate([r.step_ns for r in cell.rounds])
-    name, percentile = ("p99", 99) if steps.size >= SAMPLES_FOR_P99 else ("p95", 95)
-    return name, float(np.percentile(steps, percentile)) / 1e6
-
-
 def ratio_of_costs(one: Measured, other: Measured) -> Ratio | None:
     """The cost of `one` over that of `other` for the same work, paired by session and round number.
 
     None where no round is shared.
     """
-    mine = dict(zip(((r.session, r.number) for r in one.cell.rounds), one.medians_ns, strict=True))
-    theirs = dict(zip(((r.session, r.number) for r in other.cell.rounds), other.medians_ns, strict=True))
-    shared = [key for key in mine if key in theirs]
-    if not shared:
-        return None
-    # cost.usd is proportional to the typical step: this gives dollars for one nanosecond of step.
-    my_factor, their_factor = _usd_per_ns(one), _usd_per_ns(other)
-    found = paired_ratio([mine[k] * my_factor for k in shared], [theirs[k] * their_factor for k in shared])
+    my_keys, their_keys = one.round_keys, other.round_keys
+    if my_keys == their_keys:
+        shared, mine, theirs = len(my_keys), one.medians_ns, other.medians_ns
+    else:
+        places = {key: i for i, key in enumerate(their_keys)}
+        pairs = [(i, places[key]) for i, key in enumerate(my_keys) if key in places]
+        if not pairs:
+            return None
+        shared, mine = len(pairs), one.medians_ns[[i for i, _ in pairs]]
+        theirs = other.medians_ns[[i for _, i in pairs]]
+    # A cost is its typical step times a factor: this gives dollars for one nanosecond of step.
+    my_factor, their_factor = one.cost.usd / one.step_ns.value, other.cost.usd / other.step_ns.value
+    found = paired_ratio(mine * my_factor, theirs * their_factor)
     high = found.high if math.isfinite(found.high) else None
-    return Ratio(value=found.value, low=found.low, high=high, rounds=len(shared))
-
-
-def _usd_per_ns(measured: Measured) -> float:
-    return measured.cost.usd / float(np.exp(np.log(measured.medians_ns).mean()))
+    return Ratio(value=found.value, low=found.low, high=high, rounds=shared)
 
 
 def baseline_of(group: list[Measured], phase: Phase) -> Measured | None:
@@ -219,13 +244,11 @@ def rank(
 ) -> Ranking:
     """The ranking of cells that were measured under the same settings."""
     baseline = baseline_of(group, phase)
-    standings = {m.cell.spec.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms) for m in group}
-    ordered = sorted(
-        group, key=lambda m: (standings[m.cell.spec.cell_id][0] != "ranked", m.cost.usd, m.cell.spec.cell_id)
-    )
+    standings = {m.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms) for m in group}
+    ordered = sorted(group, key=lambda m: (standings[m.cell_id][0] != "ranked", m.cost.usd, m.cell_id))
     cells = []
     for place, measured in enumerate(ordered, start=1):
-        standing, reason = standings[measured.cell.spec.cell_id]
+        standing, reason = standings[measured.cell_id]
         cells.append(_ranked(measured, place if standing == "ranked" else None, standing, reason, baseline))
     best_and_ranked = [m for m, c in zip(ordered, cells, strict=True) if c.rank is not None]
     return Ranking(
@@ -233,7 +256,7 @@ def rank(
         phase=phase,
         apart=apart,
         reference=reference,
-        baseline=None if baseline is None else baseline.cell.spec.cell_id,
+        baseline=None if baseline is None else baseline.cell_id,
         cells=tuple(cells),
         tied_with_best=_tied_with_best(best_and_ranked),
     )
@@ -243,10 +266,9 @@ def _ranked(
     measured: Measured, place: int | None, standing: Standing, reason: str | None, baseline: Measured | None
 ) -> RankedCell:
     cell, spec = measured.cell, measured.cell.spec
-    steps = np.concatenate([r.step_ns for r in cell.rounds])
-    median_ns, p95_ns, p99_ns = (float(v) for v in np.percentile(steps, (50, 95, 99)))
+    slow = measured.slow_ms
     return RankedCell(
-        cell_id=spec.cell_id,
+        cell_id=measured.cell_id,
         label=spec.label,
         backend=spec.backend,
         method=spec.method,
@@ -256,12 +278,12 @@ def _ranked(
         rank=place,
         standing=standing,
         reason=reason,
-        step_ms=median_ns / 1e6,
-        step_p95_ms=p95_ns / 1e6,
-        step_p99_ms=p99_ns / 1e6 if steps.size >= SAMPLES_FOR_P99 else None,
-        steps=int(steps.size),
+        step_ms=slow.p50,
+        step_p95_ms=slow.p95,
+        step_p99_ms=slow.p99 if slow.shows_p99 else None,
+        steps=slow.steps,
         rounds=len(cell.rounds),
-        examples_per_s=spec.batch / (median_ns / 1e9),
+        examples_per_s=spec.batch / (slow.p50 / 1e3),
         cost=measured.cost,
         times_cheaper=None if baseline is None else ratio_of_costs(baseline, measured),
         quality=measured.quality,
@@ -276,13 +298,5 @@ def _tied_with_best(ranked: list[Measured]) -> tuple[str, ...]:
         ratio = ratio_of_costs(measured, ranked[0])
         if ratio is not None and ratio.tells_apart:
             break
-        tied.append(measured.cell.spec.cell_id)
+        tied.append(measured.cell_id)
     return tuple(tied)
-
-
-def standings_told(ranking: Ranking) -> Mapping[str, int]:
-    """How many cells have each standing."""
-    told: dict[str, int] = {}
-    for cell in ranking.cells:
-        told[cell.standing] = told.get(cell.standing, 0) + 1
-    return told

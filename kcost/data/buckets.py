@@ -26,7 +26,9 @@ def bucket_lengths(max_length: int, multiple: int = 16) -> tuple[int, ...]:
     return (*range(multiple, max_length, multiple), max_length)
 
 
-def bucket_batches(lengths: np.ndarray, batch_size: int, buckets: Sequence[int], seed: int) -> tuple[Batch, ...]:
+def bucket_batches(
+    lengths: np.ndarray, batch_size: int, buckets: Sequence[int], seed: int | Sequence[int]
+) -> tuple[Batch, ...]:
     """Batches of one epoch, in random order; each example stands in exactly one.
 
     Each example goes to the smallest bucket that holds it. What does not fill a batch moves up to the next bucket,
@@ -37,7 +39,7 @@ def bucket_batches(lengths: np.ndarray, batch_size: int, buckets: Sequence[int],
         lengths: positions of each example that are not padding, shape (n,), integers.
         batch_size: examples a batch.
         buckets: the lengths to pad to, ascending.
-        seed: of the order; another one for each epoch.
+        seed: of the order; another one for each epoch, for example (seed, epoch).
 
     Raises:
         ValueError: an example is longer than the last bucket, the buckets do not ascend, or `batch_size` is not

@@ -40,7 +40,7 @@ def read_jsonl(path: Path) -> RawFile:
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(_FORMS, f"{where}: {error}", "Put one whole JSON object on each line.") from error
         if not isinstance(entry, dict):
             _refuse(where, f"a {type(entry).__name__}", _FORMS)

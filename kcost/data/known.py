@@ -103,7 +103,16 @@ _ALL = (
         licence="MIT",
         source="https://github.com/zalandoresearch/fashion-mnist",
         label_names=(
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
         ),
         files=(
             _fashion(
@@ -165,7 +174,8 @@ _ALL = (
         notes=(
             "The publisher offers the corpus as sections (a, b, e, f, g and h.conll), not as these three files. Its "
             "README recommends section f as test, the second half of h as validation and the rest as train, and its "
-            "notebook 'Create Train_Dev_Test Splits.ipynb' writes files of these names.",
+            "notebook 'Create Train_Dev_Test Splits.ipynb' writes files of these names. Files in another order have "
+            "other checksums: load these by the path of their folder.",
         ),
     ),
     Source(

@@ -13,8 +13,10 @@ def load(name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: 
     """Loads a data set by a name that kcost knows (see `catalogue`) or by the path of your own files.
 
     Args:
-        name_or_path: a known name, or a folder or a file; a known name goes first. What a path may hold is
-            told in docs/data.md: IDX files, an .npz file, a folder per class, CoNLL files, JSON lines.
+        name_or_path: a known name, or the path of a folder or a file; a known name goes first. A path may hold
+            IDX files named as MNIST's (train-images-idx3-ubyte.gz, ...), an .npz file (x_train, y_train, x_test,
+            y_test, or x and y), images in train/CLASS/ and test/CLASS/ or in CLASS/, CoNLL files in BIO, IOB1 or
+            BIOES, or JSON lines (.jsonl). Text files are named after their part: train, dev, test.
         seed: of the validation part where the source has none, and of `limit`.
         limit: at most that many examples a split, for quick runs; None for all.
         repair: for tags: True repairs broken tag sequences and counts them in the record, False refuses them.
@@ -26,18 +28,21 @@ def load(name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: 
     """
     if limit is not None and limit < 1:
         raise DataError("limit is a positive number of examples a split.", limit, "Leave it out to get all.")
-    path = Path(name_or_path)
-    if name_or_path not in _known_names() and path.exists():
-        from kcost.data.own import load_path
-
-        return load_path(path, seed=seed, limit=limit, repair=repair)
-    return _load_known(known(name_or_path), seed=seed, limit=limit, repair=repair)
-
-
-def _known_names() -> tuple[str, ...]:
     from kcost.data.known import SOURCES
 
-    return tuple(SOURCES)
+    if name_or_path not in SOURCES:
+        path = Path(name_or_path)
+        try:
+            if path.exists():
+                from kcost.data.own import load_path
+
+                return load_path(path, seed=seed, limit=limit, repair=repair)
+        except OSError as error:  # a folder without read permission, a path that is too long
+            where = error.filename or name_or_path
+            raise DataError(
+                "A path to data can be read.", f"{where}: {error.strerror}", "Give another path."
+            ) from error
+    return _load_known(known(name_or_path), seed=seed, limit=limit, repair=repair)
 
 
 def _load_known(source: Source, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:

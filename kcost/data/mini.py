@@ -5,7 +5,7 @@ its place alone gives the tag away:
 
 - a word can be a person, a place or a plain word ("May", "Rose", "Reading", "Jordan"), in capitals or not;
 - some templates fit every type, so that only the words inside the name tell;
-- every third name form of the lists stands in validation and test only;
+- the last third of each list of names stands in validation and test only;
 - one sentence in twelve is written in small letters, as people type.
 """
 
@@ -22,32 +22,33 @@ SIZES = {"train": 1200, "validation": 200, "test": 200}
 
 _SEED = 20240229
 
+
 def _forms(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
 _FIRST = _forms(
-    "Anna Ravi Chloe Mark Tomas Grace Yusuf Ines Will Marta Kofi Rose Liam Sofia Bill Hana Diego May Elif Frank Priya "
-    "Oscar Hope Nadia Jordan Leila Austin Petra Joy Samir Florence Hugo Faith Noor Chelsea Viktor Amara Victoria Jonas "
-    "Paris Mina Owen Georgia Aldo Sydney Kenji Ruth Madison Bruno Dawn Teresa Ivan Charlotte Malik Daisy Greta Rob "
-    "Lucia Chad Irene"
+    "Anna Ravi Mark Chloe Will Tomas Rose Grace Sofia Yusuf Ines Bill Marta May Kofi Hope Liam Jordan Hana Austin "
+    "Diego Elif Joy Frank Florence Priya Chelsea Oscar Victoria Nadia Leila Paris Petra Georgia Samir Sydney Hugo "
+    "Madison Faith Dawn Noor Viktor Amara Jonas Mina Owen Aldo Kenji Ruth Bruno Teresa Ivan Malik Daisy Greta Rob "
+    "Lucia Irene Charlotte Chad"
 )
 _LAST = _forms(
-    "Okafor Lindqvist Baker Moretti Lincoln Haddad Young Kowalska Brooks Nakamura Silva Washington Novak Field Mensah "
-    "Carter Ortega Banks Petrov Hill Rahman Stone Dubois Jackson Yilmaz Green Costa Wells Sharma Reading Fischer Bell "
-    "Abebe Ford Larsen Park Quispe Houston Weaver Tanaka Marsh Ibarra Cole Vargas Page Berger Lane Osei Dale Ferrari "
-    "Wood Tran Kent Popescu Rivers Amadi Blythe Castellano Drummond Eriksson"
+    "Okafor Lindqvist Moretti Baker Haddad Kowalska Lincoln Brooks Nakamura Young Silva Novak Mensah Washington "
+    "Carter Ortega Field Banks Petrov Hill Rahman Dubois Yilmaz Stone Costa Wells Jackson Sharma Fischer Green Bell "
+    "Abebe Ford Reading Larsen Quispe Park Weaver Tanaka Houston Marsh Ibarra Cole Vargas Berger Lane Osei Dale "
+    "Ferrari Wood Tran Popescu Rivers Amadi Blythe Castellano Drummond Eriksson Page Kent"
 )
 _PLACES = _forms(
-    "Lisbon Nairobi Reading Osaka Lincoln Quito Bergen Jordan Cork Houston Accra Nice Bristol Austin Hanoi Bath Lagos "
-    "Paris Tampere Jackson Orange Zagreb Florence Kyoto Chad Lima Victoria Ghent Turkey Dakar Sydney Leeds Georgia "
-    "Porto Washington Riga Charlotte Cusco Mobile Malmo Perth Kent Tunis Madison Sofia Utrecht Hull Izmir Chelsea "
-    "Antwerp Bilbao Deal Fargo Galway Haifa Split Jaipur Kigali Leipzig Maputo"
+    "Lisbon Reading Nairobi Lincoln Jordan Osaka Cork Quito Houston Nice Bergen Austin Accra Bath Paris Bristol "
+    "Jackson Hanoi Orange Florence Lagos Chad Tampere Victoria Turkey Zagreb Sydney Kyoto Georgia Washington Lima "
+    "Charlotte Ghent Mobile Kent Dakar Madison Leeds Sofia Chelsea Porto Riga Cusco Malmo Perth Tunis Utrecht Hull "
+    "Izmir Antwerp Bilbao Fargo Galway Haifa Jaipur Kigali Leipzig Maputo Deal Split"
 )
 _STEMS = _forms(
-    "Northwind Orange Halden Amber Castle Delta Falcon Summit Harbour Juniper Lantern Page Marlow Nova Onyx Pioneer "
-    "Quarry Ridge Sable Target Umbra Vantage Willow Bridge Zephyr Anchor Beacon Cobalt Drift Ember Granite Hollow "
-    "Ivory Keystone Lark Meridian Nimbus Orchard Prairie Quill Raven Sterling Thistle Upland Verdant Wren"
+    "Northwind Halden Amber Castle Delta Falcon Summit Harbour Juniper Lantern Marlow Nova Onyx Pioneer Orange "
+    "Quarry Ridge Sable Umbra Vantage Willow Zephyr Anchor Beacon Cobalt Drift Ember Granite Hollow Page Ivory "
+    "Keystone Lark Meridian Nimbus Orchard Prairie Quill Raven Sterling Thistle Upland Verdant Wren Target Bridge"
 )
 _COMPANY_ENDS = ("Motors", "Bank", "Airlines", "Foods", "Energy", "Media", "Systems", "Group", "Pharma", "Records")
 _PLACE_ORG_ENDS = ("University", "City Council", "Rovers", "Museum", "Herald", "Police", "Institute", "United")
@@ -181,11 +182,8 @@ class _Writer:
         return [self._form(_STEMS), self._pick(_PLACE_ENDS)]
 
     def _form(self, names: Sequence[str]) -> str:
-        """One of the names; of every three, the third is held out from train."""
-        while True:
-            i = int(self._rng.random() * len(names))
-            if self._held_out or i % 3 != 2:
-                return names[i]
+        """One of the names; the last third of them is held out from train."""
+        return self._pick(names if self._held_out else names[: len(names) * 2 // 3])
 
     def _pick(self, choices: Sequence[str]) -> str:
         return choices[int(self._rng.random() * len(choices))]

@@ -182,20 +182,21 @@ def _refuse_existing(target: Path) -> None:
 @contextlib.contextmanager
 def _locked(out: Path, name: str) -> Iterator[None]:
     """Makes the folders and keeps other exports out; takes back the folders that stayed empty after a failure."""
-    made = [folder for folder in (out / name, out) if not folder.exists()]
-    with storage(out):
-        (out / name).mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
+    made = [folder for folder in (out / name, out, *out.parents) if not folder.exists()]
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        with storage(out):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            handle = os.open(out, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
     except BaseException:
         for folder in made:
             with contextlib.suppress(OSError):  # not empty: somebody else put something there meanwhile
                 folder.rmdir()
         raise
-    finally:
-        os.close(handle)
 
 
 def _remove_drafts(target: Path) -> None:

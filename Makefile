@@ -1,0 +1,36 @@
+# The commands that a person and the continuous integration both run. Each sets up .venv by itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+BACKENDS := tensorflow jax torch
+
+.PHONY: demo test test-unit test-contract check bench clean
+
+demo: .venv/installed
+	rm -rf demo
+	$(BIN)/kcost demo --out demo
+
+test: test-unit test-contract
+
+test-unit: .venv/installed
+	$(BIN)/python -m pytest
+
+# The same tests on each backend, in a process of its own.
+test-contract: .venv/installed
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/contract || exit 1; done
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks || exit 1; done
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kcost needs Python 3.11 or newer. Received: %d.%d. Set PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,301 @@
+"""The verdict over a run: which way of running each model is the cheapest that still answers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from kcost.core.plan import Phase
+from kcost.core.result import CellResult, Environment, Run, failed
+from kcost.core.schema import VERSIONS, Record
+from kcost.core.stats import location, median_per_round
+from kcost.core.units import format_usd
+from kcost.cost.fairness import Fairness, differences, fairness_of
+from kcost.cost.inference import usd_per_million
+from kcost.cost.machine_match import Match
+from kcost.cost.notices import SAMPLES_FOR_P99, Notice, failure_notice, measurement_notices, model_notices
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.quality import Quality, QualityCheck, ReadOutputs, reference_cell
+from kcost.cost.ranking import (
+    MIN_SHARED_ROUNDS,
+    PARITY_LIMIT,
+    Measured,
+    RankedCell,
+    Ranking,
+    Ratio,
+    percentiles_ms,
+    rank,
+)
+from kcost.cost.training import usd_of_training
+
+MAX_DROP = 0.01
+TOLD_TIES = 3
+
+Outcome = Literal["cheaper", "can't tell", "baseline is cheapest", "no baseline", "nothing ranked"]
+
+
+class Conclusion(Record):
+    """What a ranking says, for a program and in one sentence."""
+
+    model: str
+    phase: Phase
+    outcome: Outcome
+    best: str | None = Field(default=None, description="cell_id")
+    baseline: str | None = Field(default=None, description="cell_id")
+    times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over the best cell's")
+    sentence: str
+
+
+class Verdict(Record):
+    """Everything that is derived from a run: rankings in dollars, conclusions and reasons for care."""
+
+    schema_: int = Field(default=VERSIONS["verdict"], alias="schema")
+    run_created_at: str
+    max_drop: float
+    p99_ms: float | None
+    prices: dict[str, Match] = Field(description="by environment_id")
+    rankings: tuple[Ranking, ...]
+    conclusions: tuple[Conclusion, ...] = Field(description="one for each ranking, in the same order")
+    notices: tuple[Notice, ...]
+
+    def ranking(self, model: str, phase: Phase) -> Ranking | None:
+        """The main ranking of a model and phase: the one with the reference in it."""
+        return next((r for r in self.rankings if (r.model, r.phase, r.apart) == (model, phase, ())), None)
+
+
+def prices_for(
+    run: Run,
+    book: PriceBook,
+    provider: str | None = None,
+    region: str | None = None,
+    instance: str | None = None,
+) -> dict[str, Match]:
+    """A price for each environment of a run.
+
+    Raises:
+        PriceError: the book has none for what was asked, or none with a machine's accelerator.
+    """
+    return {key: book.closest(machine, provider, region, instance) for key, machine in run.environments.items()}
+
+
+def conclude(
+    run: Run,
+    prices: Mapping[str, Match],
+    read_outputs: ReadOutputs,
+    *,
+    max_drop: float = MAX_DROP,
+    p99_ms: float | None = None,
+) -> Verdict:
+    """Ranks the cells of a run and says what follows.
+
+    Cells that differ in device, threads, TF32, where inputs live, or environment are ranked apart. A float32
+    cell is ranked if its outputs are within PARITY_LIMIT of the reference's, one of lower precision if its
+    score is at most `max_drop` below the reference's on the same examples.
+
+    Args:
+        prices: environment_id -> price, as `prices_for` gives them.
+        read_outputs: gives the stored arrays of a cell, such as `RunStore.read_outputs`.
+        max_drop: largest drop of the score, as a fraction of 1; a point estimate.
+        p99_ms: leaves out cells whose steps take longer; of the steps one after another, not under load.
+
+    Raises:
+        SchemaError: a cell with status ok lacks what such a cell has, or its stored outputs are damaged.
+    """
+    rankings: list[Ranking] = []
+    notices = [
+        *(
+            Notice(code="price-assumed", text=match.why, remedy="Name the instance that you would rent: --instance.")
+            for match in {m.why: m for m in prices.values() if m.is_assumption}.values()
+        )
+    ]
+    for entry in run.index.models:
+        cells = run.measured(entry.name)
+        simulated = sum(c.preparation is not None and c.preparation.simulated for c in cells)
+        notices.extend(model_notices(entry, simulated))
+        reference = reference_cell(c for c in cells if c.spec.phase == "inference" and c.outputs_file is not None)
+        check = QualityCheck(entry, None if reference is None else read_outputs(reference))
+        for phase in ("inference", "training"):
+            measured = [
+                _measured(cell, run, prices, check, read_outputs)
+                for cell in run.measured(entry.name, phase)
+            ]
+            for apart, group in _groups(measured, reference, run.environments):
+                rankings.append(
+                    rank(
+                        group,
+                        model=entry.name,
+                        phase=phase,
+                        apart=apart,
+                        reference=None if reference is None else reference.spec.label,
+                        max_drop=max_drop,
+                        p99_ms=p99_ms,
+                    )
+                )
+            for one in measured:
+                notices.extend(measurement_notices(one.cell, run.environments[one.cell.environment_id], one.medians_ns))
+    for ranking in rankings:
+        notices.extend(_ranking_notices(ranking, p99_ms, max_drop))
+    notices.extend(failure_notice(cell) for cell in failed(run.cells))
+    return Verdict(
+        run_created_at=run.index.created_at,
+        max_drop=max_drop,
+        p99_ms=p99_ms,
+        prices=dict(prices),
+        rankings=tuple(rankings),
+        conclusions=tuple(_conclusion(r) for r in rankings),
+        notices=tuple(notices),
+    )
+
+
+def _measured(
+    cell: CellResult, run: Run, prices: Mapping[str, Match], check: QualityCheck, read_outputs: ReadOutputs
+) -> Measured:
+    fairness = fairness_of(cell)
+    match = prices[cell.environment_id]
+    medians_ns = median_per_round([r.step_ns for r in cell.rounds])
+    step_ns = location(medians_ns)
+    if cell.spec.phase == "training":
+        cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
+    else:
+        cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
+    return Measured(
+        cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness
+    )
+
+
+def _groups(
+    measured: list[Measured], reference: CellResult | None, environments: Mapping[str, Environment]
+) -> Iterator[tuple[tuple[str, ...], list[Measured]]]:
+    """The cells by the settings that must be equal, the reference's group first, each with what sets it apart."""
+    if not measured:
+        return
+    groups: dict[tuple[tuple[str, object], ...], list[Measured]] = {}
+    for one in measured:
+        groups.setdefault(one.fairness.must_be_equal, []).append(one)
+    main = _main_fairness(measured, reference)
+    groups.setdefault(main.must_be_equal, [])
+    for key, group in sorted(groups.items(), key=lambda item: item[0] != main.must_be_equal):
+        if group:
+            yield (() if key == main.must_be_equal else differences(group[0].fairness, main, environments)), group
+
+
+def _main_fairness(measured: list[Measured], reference: CellResult | None) -> Fairness:
+    """The settings of the reference, for a phase that has it; else those of the plainest cell of the phase."""
+    own = reference_cell(m.cell for m in measured)
+    chosen = reference if reference is not None and reference.spec.phase == measured[0].cell.spec.phase else own
+    return measured[0].fairness if chosen is None else fairness_of(chosen)
+
+
+def _ranking_notices(ranking: Ranking, p99_ms: float | None, max_drop: float) -> Iterator[Notice]:
+    lower = False
+    for cell in ranking.cells:
+        lower = lower or cell.precision != "float32"
+        about = {"model": ranking.model, "cell": cell.label}
+        if cell.standing == "outputs differ":
+            yield Notice(
+                code="outputs-differ",
+                text=f"Not ranked: its outputs differ from those of {ranking.reference}, {cell.reason}.",
+                number=cell.quality.max_abs_difference,
+                limit=PARITY_LIMIT,
+                remedy="Find out why before using it: the model does not compute the same here.",
+                **about,
+            )
+        elif cell.standing in ("score too low", "score not known"):
+            yield Notice(
+                code="score-drop",
+                text=f"Not ranked: {cell.reason}.",
+                number=cell.quality.drop,
+                limit=max_drop,
+                remedy="Keep float32, or allow more with --max-drop."
+                if cell.standing == "score too low"
+                else "Benchmark an artifact folder, which holds labelled samples.",
+                **about,
+            )
+        if p99_ms is not None and ranking.phase == "inference" and cell.step_p99_ms is None:
+            yield Notice(
+                code="p99-unknown",
+                text=f"{cell.steps} steps do not show a p99: the limit was held against the p95.",
+                number=cell.steps,
+                limit=SAMPLES_FOR_P99,
+                remedy="Raise settings.rounds or settings.round_s in the plan.",
+                **about,
+            )
+    if ranking.phase == "inference":
+        unchecked = sum(c.quality.max_abs_difference is None and not c.quality.not_finite for c in ranking.cells)
+        if unchecked:
+            yield Notice(
+                code="outputs-not-compared",
+                text=f"The outputs of {unchecked} cell(s) could not be held against a reference.",
+                model=ranking.model,
+                number=unchecked,
+                limit=0,
+                remedy="Measure the model in float32 on another method than `predict` too.",
+            )
+    elif lower:
+        yield Notice(
+            code="training-precision",
+            text="What a model scores that was trained in a lower precision was not measured: only its time was.",
+            model=ranking.model,
+            remedy="Train once in that precision and evaluate.",
+        )
+
+
+def _conclusion(ranking: Ranking) -> Conclusion:
+    best = ranking.best
+    who = ranking.model if ranking.phase == "inference" else f"{ranking.model}, training"
+    if ranking.apart:
+        who += f" (apart, as settings differ: {'; '.join(ranking.apart)})"
+
+    def conclusion(outcome: Outcome, says: str, ratio: Ratio | None = None) -> Conclusion:
+        simulated = best is not None and best.cost.basis == "simulated"
+        return Conclusion(
+            model=ranking.model,
+            phase=ranking.phase,
+            outcome=outcome,
+            best=None if best is None else best.cell_id,
+            baseline=ranking.baseline,
+            times_cheaper=ratio,
+            sentence=f"{who}: {says}" + (" [simulated]" if simulated else ""),
+        )
+
+    if best is None:
+        return conclusion("nothing ranked", f"none of {len(ranking.cells)} cells may be ranked.")
+    cheapest = f"cheapest is {best.name}, {format_usd(best.cost.usd)} per {best.cost.unit}"
+    if ranking.phase == "training" and best.precision != "float32":
+        cheapest += f" (what a model trained in {best.precision} scores was not measured)"
+    ties = _told_ties(ranking)
+    if ranking.baseline is None:
+        return conclusion("no baseline", f"{cheapest}; plain Keras was not measured beside it{ties}.")
+    baseline = ranking.cell(ranking.baseline)
+    plain = _told_baseline(baseline, ranking.phase)
+    if best.cell_id == baseline.cell_id:
+        return conclusion("baseline is cheapest", f"{cheapest}: {plain} itself{ties}.")
+    ratio = best.times_cheaper
+    if ratio is None or ratio.rounds < MIN_SHARED_ROUNDS:
+        shared = 0 if ratio is None else ratio.rounds
+        why = f"{shared} round(s) in common, and {MIN_SHARED_ROUNDS} are needed"
+    elif ratio.tells_apart and ratio.low > 1:
+        told = str(ratio).replace(" times (", " times cheaper (", 1)
+        return conclusion("cheaper", f"{cheapest}; {told} than {plain}{ties}.", ratio)
+    else:
+        why = f"{ratio} is not clearly more than 1"
+    return conclusion("can't tell", f"can't tell whether {best.name} is cheaper than {plain}: {why}.", ratio)
+
+
+def _told_baseline(baseline: RankedCell, phase: Phase) -> str:
+    if phase == "training":
+        return f"plain Keras training ({baseline.backend}, float32, batch {baseline.batch})"
+    return f"plain Keras predict ({baseline.backend}, batch {baseline.batch})"
+
+
+def _told_ties(ranking: Ranking) -> str:
+    if not ranking.tied_with_best:
+        return ""
+    names = [ranking.cell(i).name for i in ranking.tied_with_best]
+    more = f" and {len(names) - TOLD_TIES} more" if len(names) > TOLD_TIES else ""
+    return f"; tied with {', '.join(names[:TOLD_TIES])}{more}"
+
+
+__all__ = ["Conclusion", "Ranking", "Verdict", "conclude", "prices_for"]

@@ -1,0 +1,66 @@
+"""The whole flow on the built-in data, in minutes: what `make demo` runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kcost import api
+from kcost.core.artifact import Artifact, refuse_existing
+from kcost.core.plan import BACKENDS, Plan
+from kcost.core.process import installed
+from kcost.core.schema import Record
+from kcost.cost.verdict import Verdict
+from kcost.serving.export import ExportReport
+
+MODELS: tuple[dict[str, Any], ...] = (
+    {"family": "cnn", "data": "digits", "name": "digits-cnn", "epochs": 20},
+    {"family": "bert", "data": "ner-mini", "name": "ner-mini-bert", "epochs": 6},
+)
+
+SETTINGS = {"rounds": 8, "round_s": 0.1, "warmup_s": 0.3}
+
+
+class DemoReport(Record):
+    """What the demo made."""
+
+    out: Path
+    artifacts: tuple[Artifact, ...]
+    verdict: Verdict
+    exports: tuple[ExportReport, ...]
+    page: Path
+    wall_s: float
+
+
+def run(out: Path, on_progress: Callable[[int, int, str], None]) -> DemoReport:
+    """Trains both models, measures them on every installed backend, and exports them, into the folder `out`."""
+    start = time.perf_counter()
+    refuse_existing(out)
+    artifacts = []
+    for model in MODELS:
+        on_progress(0, 1, f"training {model['name']} on {model['data']}")
+        artifacts.append(api.train(out=out / "models" / model["name"], **model))
+    plan = Plan.parse(
+        {
+            "models": [str(out / "models" / a.name) for a in artifacts],
+            "backends": [b for b in BACKENDS if installed(b)],
+            "settings": SETTINGS,
+        }
+    )
+    api.bench(plan, out / "run", on_progress=on_progress)
+    page = out / "report.html"
+    verdict = api.report(out / "run", html=page)
+    exports = []
+    for artifact in artifacts:
+        on_progress(1, 1, f"exporting {artifact.name} for TensorFlow Serving")
+        exports.append(api.export(out / "models" / artifact.name, out / "serving", name=artifact.name))
+    return DemoReport(
+        out=out,
+        artifacts=tuple(artifacts),
+        verdict=verdict,
+        exports=tuple(exports),
+        page=page,
+        wall_s=time.perf_counter() - start,
+    )

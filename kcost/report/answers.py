@@ -1,0 +1,144 @@
+"""The short answers of the command line, one function a command. `terminal` shows whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from kcost.core.artifact import Artifact, Score
+from kcost.core.units import format_bytes, format_s, format_usd
+from kcost.cost.price_rules import Price, PriceCheck
+from kcost.cost.verdict import Verdict
+from kcost.report.terminal import show_verdict
+
+if TYPE_CHECKING:
+    from kcost.data import CatalogueEntry
+    from kcost.demo import DemoReport
+    from kcost.doctor import DoctorReport
+    from kcost.serving.export import ExportReport
+
+STATE_STYLE = {"works": "green", "warning": "yellow", "missing": "red"}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def show_doctor(console: Console, report: DoctorReport) -> None:
+    """What works here and what does not."""
+    here = report.environment
+    features = ", ".join(here.cpu_features) or "none that matter"
+    console.print(f"{here.cpu_model}, {here.cores} cores, {format_bytes(here.memory_bytes)}, {here.os}", highlight=False)
+    console.print(f"CPU features: {features}", highlight=False)
+    console.print(f"accelerators: {'; '.join(here.accelerators) or 'none'}", highlight=False)
+    packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
+    console.print(f"packages: Python {here.python}, {packages}", highlight=False)
+    table = _table("What works here", "", "state", "")
+    for finding in report.findings:
+        table.add_row(finding.subject, f"[{STATE_STYLE[finding.state]}]{finding.state}[/]", finding.detail)
+    console.print(table)
+
+
+def show_data_sets(console: Console, entries: Sequence[CatalogueEntry]) -> None:
+    """The data sets known by name."""
+    table = _table("Data sets", "name", "task", "size", "licence", "source", "found in")
+    for e in entries:
+        name = f"{e.name} (synthetic)" if e.synthetic else e.name
+        size = format_bytes(e.size_bytes) if e.size_bytes else "-"
+        table.add_row(name, e.task, size, e.licence, e.source, e.found_in or f"not here: kcost data fetch {e.name}")
+    console.print(table)
+    for e in entries:
+        for file in e.files:
+            console.print(f"{e.name} {file.path} {file.size_bytes} bytes, sha256 {file.sha256}", highlight=False)
+
+
+def score_text(score: Score) -> str:
+    """A score with its interval and count."""
+    interval = f"95%: {score.low:.4f} to {score.high:.4f}"
+    return f"{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
+
+
+def show_scores(console: Console, scores: Sequence[Score]) -> None:
+    """Scores, a line each."""
+    for score in scores:
+        console.print(score_text(score), highlight=False)
+
+
+def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
+    """A model that was just made."""
+    console.print(f"{artifact.name}: {artifact.task}, {artifact.parameters:,} parameters, in {out}", highlight=False)
+    if artifact.dataset is not None:
+        kind = "synthetic data" if artifact.dataset.synthetic else "real data"
+        console.print(f"{artifact.dataset.name}, {kind}, {artifact.dataset.licence}", highlight=False)
+        for note in artifact.dataset.notes:
+            console.print(f"  {note}", highlight=False)
+    for step in artifact.steps:
+        took = "" if step.wall_s is None else f" in {format_s(step.wall_s)}"
+        console.print(f"{step.kind} on {step.backend} {step.backend_version}{took}", highlight=False)
+    show_scores(console, artifact.scores)
+
+
+def show_cost(console: Console, verdict: Verdict) -> None:
+    """A run in dollars."""
+    show_verdict(console, verdict)
+
+
+def show_prices(console: Console, prices: Sequence[Price]) -> None:
+    """Prices with their sources."""
+    table = _table(
+        f"{len(prices)} prices, USD per hour",
+        *("provider", "instance", "region", "vCPUs", "memory", "accelerator", "on demand", "spot", "as of", "source"),
+    )
+    for p in prices:
+        table.add_row(
+            p.provider,
+            p.instance,
+            p.region,
+            "-" if p.vcpus is None else str(p.vcpus),
+            "-" if p.memory_gib is None else f"{p.memory_gib:g} GiB",
+            f"{p.accelerator_count} x {p.accelerator}" if p.accelerator else "-",
+            format_usd(p.on_demand_usd_per_hour),
+            "-" if p.spot_usd_per_hour is None else format_usd(p.spot_usd_per_hour),
+            "unknown" if p.as_of is None else p.as_of.isoformat(),
+            p.source,
+        )
+    console.print(table)
+
+
+def show_price_check(console: Console, check: PriceCheck) -> None:
+    """The problems of a price book, or that it has none."""
+    for problem in check.problems:
+        console.print(str(problem), highlight=False, markup=False)
+    verdict = f"refused: {len(check.problems)} problem(s)" if check.problems else "no problems"
+    console.print(f"{check.name}: {check.rows} rows, {verdict}", highlight=False)
+
+
+def show_export(console: Console, report: ExportReport) -> None:
+    """An exported version and what was checked."""
+    checks = ", ".join(f"batch {c.batch}: {c.max_abs_difference:.1e}" for c in report.checks)
+    console.print(
+        f"{report.name} version {report.version}: loaded by TensorFlow {report.library_version} without XLA; "
+        f"largest difference from the model's outputs at {checks}",
+        highlight=False,
+    )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
+
+
+def show_demo(console: Console, report: DemoReport) -> None:
+    """Everything that the demo made; the verdicts last."""
+    for artifact in report.artifacts:
+        show_artifact(console, artifact, report.out / "models" / artifact.name)
+    for export in report.exports:
+        show_export(console, export)
+    console.print(f"page: {report.page}", highlight=False)
+    console.print(f"TensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
+    console.print(f"took {format_s(report.wall_s)}", highlight=False)
+    show_verdict(console, report.verdict)

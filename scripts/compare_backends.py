@@ -1,0 +1,25 @@
+"""Which backend runs a model cheapest: python scripts/compare_backends.py MODEL RUN_FOLDER
+
+MODEL is an artifact folder or any .keras file.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import kcost
+
+
+def main(model: str, run: str) -> None:
+    plan = kcost.Plan(models=(model,), phases=("inference",), batches=(1, 32), settings=kcost.Settings(rounds=8))
+    kcost.bench(plan, run)
+    verdict = kcost.estimate_cost(run)
+    for ranking in verdict.rankings:
+        for backend, cell in ranking.best_by_backend().items():
+            print(f"{backend}: ${cell.cost.usd:.3g} per {cell.cost.unit} as {cell.name}")
+    for conclusion in verdict.conclusions:
+        print(conclusion.sentence)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

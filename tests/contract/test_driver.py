@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kcost.backends import driver
+from kcost.backends.base import Driver, arrange
+from kcost.core.errors import UnavailableError
+from kcost.core.plan import INFERENCE_METHODS
+from kcost.models.bert import backbone, token_classifier
+from kcost.models.cnn import cnn
+
+from .test_models import token_inputs
+
+
+@pytest.fixture(scope="module")
+def own(backend: str) -> Driver:
+    return driver(backend)
+
+
+def image_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    images = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")
+    return cnn((8, 8, 1), 4, "small"), {"images": images}
+
+
+def text_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    return token_classifier(backbone(50, "tiny"), 5), token_inputs(3, 16)
+
+
+@pytest.mark.parametrize("make", [image_model, text_model])
+def test_every_method_answers_as_the_model_does(own: Driver, make: object) -> None:
+    model, inputs = make()  # type: ignore[operator]
+    expected = keras.ops.convert_to_numpy(model(arrange(model, inputs), training=False))
+    methods = [m for m in INFERENCE_METHODS[own.name] if m != "compile"]  # type: ignore[index]
+    assert "predict" in methods
+    for method in methods:
+        step = own.predict_step(model, 2) if method == "predict" else own.compile_forward(model, method)
+        for _ in range(2):  # the second call finds what the first compiled
+            outputs = own.to_host(step(inputs))
+            assert outputs[0].dtype == np.float32
+            np.testing.assert_allclose(outputs[0], expected, atol=1e-4, err_msg=method)
+            assert own.device_kind(step(inputs)) == "cpu"
+
+
+def test_torch_compile_answers_as_the_model_does(own: Driver) -> None:
+    if own.name != "torch":
+        assert "compile" not in INFERENCE_METHODS[own.name]  # type: ignore[index]
+        return
+    model = cnn((8, 8, 1), 4)  # the smallest: compiling takes seconds for each layer
+    inputs = image_model()[1]
+    expected = keras.ops.convert_to_numpy(model(arrange(model, inputs), training=False))
+    np.testing.assert_allclose(own.to_host(own.compile_forward(model, "compile")(inputs))[0], expected, atol=1e-4)
+
+
+def test_a_compiled_forward_outlives_predict(own: Driver) -> None:
+    """Keras's predict on jax donates the buffers of the variables."""
+    model, inputs = image_model()
+    step = own.compile_forward(model, INFERENCE_METHODS[own.name][0])  # type: ignore[index]
+    before = own.to_host(step(inputs))[0]
+    own.predict_step(model, 5)(inputs)
+    np.testing.assert_array_equal(own.to_host(step(inputs))[0], before)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed_bfloat16"])
+def test_a_loaded_model_takes_on_a_precision(own: Driver, precision: str, tmp_path: Path) -> None:
+    model, inputs = image_model()
+    path = tmp_path / "model.keras"
+    model.save(path)
+    expected = own.to_host(own.compile_forward(model, INFERENCE_METHODS[own.name][0])(inputs))[0]  # type: ignore[index]
+    changed = own.load(path, precision)
+    assert {w.dtype for w in changed.trainable_weights} == {"bfloat16" if precision == "bfloat16" else "float32"}
+    found = own.to_host(own.compile_forward(changed, INFERENCE_METHODS[own.name][0])(inputs))[0]  # type: ignore[index]
+    assert 0 < np.abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(("make", "task"), [(image_model, "image-classification"), (text_model, "token-classification")])
+def test_training_steps_lower_the_loss(own: Driver, make: object, task: str) -> None:
+    model, inputs = make()  # type: ignore[operator]
+    rng = np.random.default_rng(0)
+    if task == "image-classification":
+        labels = rng.integers(0, 4, 5).astype("int32")
+    else:
+        labels = np.where(inputs["padding_mask"] == 1, rng.integers(0, 5, (3, 16)), -1).astype("int32")
+    step = own.train_step(model, task)
+    losses = [float(own.to_host(step(inputs, labels))[0]) for _ in range(15)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_task_without_a_loss_is_unavailable(own: Driver) -> None:
+    with pytest.raises(UnavailableError, match="Measure inference only"):
+        own.train_step(image_model()[0], "unknown")
+
+
+def test_the_driver_tells_what_it_runs_on(own: Driver, backend: str) -> None:
+    assert own.version()
+    assert own.devices()["cpu"]
+    assert own.tf32() is None or own.devices()["gpu"]
+    assert own.peak_device_bytes() is None or own.devices()["gpu"]
+    assert not own.simulated
+    assert own.name == backend

@@ -1,0 +1,224 @@
+"""The harness, driven by the simulated backend: turns, faults, and going on where a run stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kcost.bench.runner import measure
+from kcost.bench.store import open_run
+from kcost.core.errors import PlanError, StorageError
+from kcost.core.plan import Plan
+from kcost.core.result import CellResult, Run
+
+SETTINGS = {"rounds": 3, "round_s": 0.01, "warmup_s": 0.005, "timeout_s": 5}
+
+
+def fake_plan(folder: Path, script: dict[str, Any], **changes: Any) -> Plan:
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "fake.keras"
+    model.write_text(json.dumps(script))
+    plan = {"models": [str(model)], "backends": ["fake"], "phases": ["inference"], "settings": SETTINGS}
+    return Plan.parse({**plan, **changes})
+
+
+def by_label(run: Run) -> dict[str, CellResult]:
+    return {c.spec.label.removeprefix("inference fake/"): c for c in run.cells}
+
+
+def rounds_of(run: Run) -> dict[str, tuple[Any, ...]]:
+    return {c.spec.cell_id: c.rounds for c in run.cells}
+
+
+def test_every_cell_gets_every_round_of_one_session(tmp_path: Path) -> None:
+    run = measure(fake_plan(tmp_path, {}), tmp_path / "run")
+    assert len(run.cells) == 6
+    assert {c.status for c in run.cells} == {"ok"}
+    assert {tuple(r.number for r in c.rounds) for c in run.cells} == {(0, 1, 2)}
+    assert len({r.session for c in run.cells for r in c.rounds}) == 1
+    assert all(c.preparation is not None and c.preparation.simulated for c in run.cells)
+
+
+def test_cells_take_turns_in_shuffled_order(tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = fake_plan(tmp_path, {}, settings={**SETTINGS, "rounds": 6})
+    measure(plan, tmp_path / "run", lambda done, total, text: told.append(text))
+    turns = [t.split(": ", 1) for t in told if t.startswith("round")]
+    orders = [tuple(cell for r, cell in turns if r == f"round {n} of 6") for n in range(1, 7)]
+    assert len({frozenset(o) for o in orders}) == 1, "each round has each cell once"
+    assert len(set(orders)) > 1, "the order changes between rounds"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("crash", "crash", "SIGKILL"),
+        ("hang", "timeout", "no answer"),
+        ("garbage", "crash", "not json"),
+        ("oom", "oom", "MemoryError"),
+        ("unsupported", "unsupported", "told to lack this"),
+    ],
+)
+def test_a_fault_costs_its_own_cell_only(tmp_path: Path, fault: str, status: str, reason: str) -> None:
+    plan = fake_plan(
+        tmp_path,
+        {fault: ["bfloat16/32"], "healthy_calls": 3},
+        methods=["eager"],
+        settings={**SETTINGS, "timeout_s": 2, "warmup_s": 0},
+    )
+    cells = by_label(measure(plan, tmp_path / "run"))
+    broken = cells.pop("eager bfloat16 cpu batch 32")
+    assert (broken.status, reason in str(broken.reason)) == (status, True)
+    assert {c.status for c in cells.values()} == {"ok"}
+    assert {len(c.rounds) for c in cells.values()} == {3}
+
+
+def test_starting_again_measures_nothing_twice_and_tries_the_failed_cell_once_more(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, methods=["eager"])
+    out = tmp_path / "run"
+    first = measure(plan, out)
+    lost = first.cells[0]
+    path = out / "cells" / f"{lost.spec.cell_id}.json"
+    path.write_text(lost.model_copy(update={"status": "crash", "reason": "test", "rounds": ()}).model_dump_json())
+    again = measure(plan, out)
+    before, after = rounds_of(first), rounds_of(again)
+    assert {c.status for c in again.cells} == {"ok"}
+    assert before.pop(lost.spec.cell_id) != after.pop(lost.spec.cell_id)
+    assert before == after
+
+
+def test_a_partly_measured_cell_gets_only_the_rounds_it_lacks(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, methods=["eager"])
+    out = tmp_path / "run"
+    cell = measure(plan, out).cells[0]
+    part = cell.model_copy(update={"status": "partial", "rounds": cell.rounds[:2]})
+    (out / "cells" / f"{cell.spec.cell_id}.json").write_text(part.model_dump_json())
+    again = {c.spec.cell_id: c for c in measure(plan, out).cells}[cell.spec.cell_id]
+    assert again.status == "ok"
+    assert again.rounds[:2] == cell.rounds[:2]
+    assert [r.session == cell.rounds[0].session for r in again.rounds] == [True, True, False]
+
+
+def test_a_wider_plan_measures_only_what_is_new(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = measure(fake_plan(tmp_path, {}, batches=[1]), out)
+    wider = measure(fake_plan(tmp_path, {}, batches=[1, 8]), out)
+    assert len(wider.cells) == 2 * len(first.cells)
+    assert {k: v for k, v in rounds_of(wider).items() if k in rounds_of(first)} == rounds_of(first)
+
+
+def test_another_environment_does_not_count_as_measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1])
+    first = measure(plan, out)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with_flags = measure(fake_plan(tmp_path, {}, methods=["eager"], batches=[1, 2]), out)
+    assert len(with_flags.environments) == 2
+    assert {k: v for k, v in rounds_of(with_flags).items() if k in rounds_of(first)} == rounds_of(first)
+
+
+def start_bench(folder: Path, out: Path) -> subprocess.Popen[str]:
+    fake_plan(folder, {"step_s": 0.002})
+    plan = folder / "plan.toml"
+    plan.write_text(
+        'models = ["fake.keras"]\nbackends = ["fake"]\nphases = ["inference"]\nmethods = ["eager"]\nbatches = [1, 2, 4, 8]\n'
+        'precisions = ["float32"]\n[settings]\nrounds = 40\nround_s = 0.05\nwarmup_s = 0.01\n'
+    )
+    command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(out), "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until_measuring(out: Path, process: subprocess.Popen[str]) -> Run:
+    for _ in range(400):
+        if (out / "run.json").exists() and any((out / "cells").glob("*.json")):
+            run = open_run(out)
+            if run.cells and min(len(c.rounds) for c in run.cells) >= 2:
+                return run
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the bench did not begin to measure")
+
+
+def test_sigkill_of_a_worker_loses_at_most_its_cell_and_the_run_can_be_finished(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start_bench(tmp_path, out)
+    held = wait_until_measuring(out, process)
+    for worker in psutil.Process(process.pid).children():
+        os.kill(worker.pid, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    first = open_run(out)
+    lost = [c for c in first.cells if c.status != "ok"]
+    assert len(lost) <= 1, stdout
+    assert all(c.status == "crash" and "SIGKILL" in str(c.reason) for c in lost)
+    for cell in held.cells:
+        now = next(c for c in first.cells if c.spec == cell.spec)
+        assert now.rounds[: len(cell.rounds)] == cell.rounds, "what was measured before stays"
+    again = start_bench(tmp_path, out)
+    assert again.communicate(timeout=60) and again.returncode == 0
+    finished = open_run(out)
+    assert {(c.status, len(c.rounds)) for c in finished.cells} == {("ok", 40)}
+    kept = {c.spec.cell_id for c in first.cells if c.status == "ok"}
+    assert {k: v for k, v in rounds_of(finished).items() if k in kept} == {
+        k: v for k, v in rounds_of(first).items() if k in kept
+    }
+
+
+def test_sigkill_of_the_bench_itself_loses_nothing_that_was_measured(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start_bench(tmp_path, out)
+    wait_until_measuring(out, process)
+    process.kill()
+    process.communicate(timeout=60)
+    held = open_run(out)
+    again = start_bench(tmp_path, out)
+    _, stderr = again.communicate(timeout=60)
+    assert again.returncode == 0, stderr
+    finished = {c.spec.cell_id: c for c in open_run(out).cells}
+    assert {c.status for c in finished.values()} == {"ok"}
+    for cell in held.cells:
+        assert finished[cell.spec.cell_id].rounds[: len(cell.rounds)] == cell.rounds
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_was_stored(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE makes a write fail as a full disk does; /dev/full cannot stand in for a folder."""
+    out = tmp_path / "run"
+    plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1])
+    held = measure(plan, out)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
+        "from kcost.core.schema import write_bytes; from kcost.core.errors import KcostError; from pathlib import Path\n"
+        f"try: write_bytes(Path({str(out / 'cells' / 'new.json')!r}), b'x' * 1000)\n"
+        "except KcostError as e: print(e); sys.exit(e.exit_code)"
+    )
+    assert resource.RLIMIT_FSIZE
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2, found.stderr
+    assert "Received: File too large" in found.stdout
+    assert not list((out / "cells").glob("*new*")), "no half file stays"
+    assert open_run(out) == held
+
+
+def test_an_output_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "letter.txt").write_text("mine")
+    with pytest.raises(StorageError, match="never overwrites"):
+        measure(fake_plan(tmp_path, {}), out)
+    assert [p.name for p in out.iterdir()] == ["letter.txt"]
+
+
+def test_methods_that_no_backend_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="at least one cell"):
+        measure(fake_plan(tmp_path, {}, methods=["xla"]), tmp_path / "run")

@@ -1,0 +1,230 @@
+"""CoNLL files: forms, odd characters, repairs, and what a broken line is told."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from kcost.core.errors import DataError
+from kcost.data import TagSet, load
+from kcost.data.conll import read_conll
+from tests.unit.data.files import TEN, conll
+
+
+def _load(path, **settings) -> TagSet:
+    found = load(str(path), **settings)
+    assert isinstance(found, TagSet)
+    return found
+
+
+def _write(path, text: str):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def _read(tmp_path, text: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [(s.tokens, s.tags) for s in read_conll(_write(tmp_path / "file.conll", text)).sentences]
+
+
+TOKENS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=("Cs",)), min_size=1).filter(
+    lambda text: text.strip() and not text.startswith(("-DOCSTART-", "\ufeff"))
+)
+ROWS = st.lists(st.tuples(TOKENS, st.sampled_from(["O", "B-PER", "I-PER", "B-LOC"])), min_size=1, max_size=6)
+SENTENCES = st.lists(ROWS, min_size=1, max_size=4)
+
+
+@given(SENTENCES)
+def test_what_is_written_with_tabs_is_read(tmp_path_factory, sentences):
+    text = "".join("".join(f"{token}\t{tag}\n" for token, tag in rows) + "\n" for rows in sentences)
+    expected = [tuple(zip(*rows, strict=True)) for rows in sentences]
+    assert _read(tmp_path_factory.mktemp("conll"), text) == expected
+
+
+@given(st.text())
+def test_any_text_is_sentences_or_a_data_error(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("conll") / "file.conll"
+    path.write_bytes(text.encode("utf-8", "replace"))
+    try:
+        found = read_conll(path)
+    except DataError as error:
+        message = str(error)
+    else:
+        message = str(found.path)
+        assert found.sentences
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("separator", ["\t", " ", "  ", " \t"])
+def test_separators(tmp_path, separator):
+    found = _read(tmp_path, conll("Ada/B-PER left/O", "Go/O", separator=separator))
+    assert [[token.strip() for token in tokens] for tokens, _ in found] == [["Ada", "left"], ["Go"]]
+    assert [tags for _, tags in found] == [("B-PER", "O"), ("O",)]
+
+
+def test_columns_between_token_and_tag_are_passed_over(tmp_path):
+    text = "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n"
+    assert _read(tmp_path, text) == [(("EU", "rejects"), ("B-ORG", "O"))]
+
+
+def test_the_form_of_universal_ner(tmp_path):
+    text = (
+        "# newdoc id = 1\n# sent_id = 1-1\n# text = # Ada left\n"
+        "1\t#\tO\t-\t-\n2\tAda\tB-PER\t-\tann\n3\tleft\tO\t-\t-\n"
+        "\n# sent_id = 1-2\n1\t7\tO\t-\t-\n"
+    )
+    assert _read(tmp_path, text) == [(("#", "Ada", "left"), ("O", "B-PER", "O")), (("7",), ("O",))]
+
+
+def test_numbers_as_tokens_are_not_taken_for_an_index(tmp_path):
+    assert _read(tmp_path, "1\tO\n2\tO\n\n1\tB-PER\n") == [(("1", "2"), ("O", "O")), (("1",), ("B-PER",))]
+
+
+def test_a_hash_sign_as_a_token_is_no_comment(tmp_path):
+    assert _read(tmp_path, "# O\nAda B-PER\n") == [(("#", "Ada"), ("O", "B-PER"))]
+    assert _read(tmp_path, "#\tO\n#tag\tO\nAda\tB-PER\n")[0][0] == ("#", "#tag", "Ada")
+
+
+def test_odd_lines(tmp_path):
+    text = "\ufeffAda\tB-PER\r\n\ufe0f\tO\r\n\t\r\nA\u00a0b\u2028c\tO\n \t \n\nlast\tO"
+    found = _read(tmp_path, text)
+    assert found == [(("Ada", "\ufe0f"), ("B-PER", "O")), (("A\u00a0b\u2028c",), ("O",)), (("last",), ("O",))]
+
+
+def test_empty_tokens_are_left_out_and_noted(tmp_path):
+    folder = tmp_path / "set"
+    _write(folder / "train.conll", "\tO\n \tO\n" + conll(*TEN))
+    _write(folder / "test.conll", conll("Bea/B-PER ran/O"))
+    found = _load(folder)
+    assert "train: 2 lines with an empty token and the tag O were left out" in found.record.notes
+    with pytest.raises(DataError, match=r"line 2: the tag B-PER on an empty token"):
+        _read(tmp_path, "a\tO\n\tB-PER\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Ada\tB-PER\nleft\n", r"file.conll, line 2: 'left'"),
+        ("Ada B-PER\n\n\nleft\n", r"file.conll, line 4: 'left'"),
+        ("Ada\tPER\n", r"line 1: tag 'PER'"),
+        ("Ada\tO\nleft\tb-per\n", r"line 2: tag 'b-per'"),
+        ("Ada\t\n", r"line 1: tag ''"),
+        ("1\tAda\tB-PER\n2\tleft\n", r"line 2: tag 'left'"),
+        ("", "at least one token"),
+        ("\n \n\t\n", "at least one token"),
+        ("# sent_id = 3\n", "at least one token"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        _read(tmp_path, text)
+    assert str(tmp_path / "file.conll") in str(caught.value)
+
+
+def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes(b"Ada\tO\nZo\xeb\tB-PER\n")
+    with pytest.raises(DataError, match=r"train.txt, line 2: byte 0xeb(.|\n)*iconv"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.conll", "dev.conll", "test.conll"),
+        ("mine.train", "mine.dev", "mine.test"),
+        ("wnut17train.conll", "emerging.valid.conll", "emerging.test.annotated"),
+        ("zh-ud-train.iob2", "zh-ud-dev.iob2", "zh-ud-test.iob2"),
+    ],
+)
+def test_parts_by_file_name(tmp_path, names):
+    texts = [conll(*TEN), conll("Bea/B-ORG ran/O"), conll("Cy/B-LOC sat/O", "Di/B-PER ate/O")]
+    for name, text in zip(names, texts, strict=True):
+        _write(tmp_path / name, text)
+    _write(tmp_path / "README.md", "# About\n")
+    _write(tmp_path / "LICENSE", "free\n")
+    found = _load(tmp_path)
+    assert {name: len(part) for name, part in found.splits.items()} == {"train": 10, "validation": 1, "test": 2}
+    assert found.tag_names == ("O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER")
+    assert "entity types without a train example: LOC, ORG" in found.record.notes
+
+
+def test_one_file_is_cut_into_three_parts(tmp_path):
+    found = _load(_write(tmp_path / "all.bio", conll(*TEN)))
+    assert found.name == "all"
+    assert {name: len(part) for name, part in found.splits.items()} == {"train": 7, "validation": 1, "test": 2}
+    assert sorted(s.tokens[4] for part in found.splits.values() for s in part) == [str(i) for i in range(10)]
+    assert len([note for note in found.record.notes if "taken from train" in note]) == 2
+    alone = tmp_path / "folder"
+    _write(alone / "corpus.txt", conll(*TEN))
+    assert _load(alone).record.splits == found.record.splits
+
+
+def test_folders_without_the_parts(tmp_path):
+    _write(tmp_path / "a.conll", conll(*TEN))
+    _write(tmp_path / "b.conll", conll(*TEN))
+    with pytest.raises(DataError, match=r"a.conll, b.conll(.|\n)*train.conll"):
+        load(str(tmp_path))
+    _write(tmp_path / "test.conll", conll(*TEN))
+    with pytest.raises(DataError, match="has a train part"):
+        load(str(tmp_path))
+    _write(tmp_path / "train.conll", conll(*TEN))
+    _write(tmp_path / "train2.conll", conll(*TEN))
+    with pytest.raises(DataError, match=r"train.conll and train2.conll"):
+        load(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no data file"):
+        load(str(tmp_path / "empty"))
+
+
+def test_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="give the folder"):
+        load(str(path))
+
+
+def test_a_broken_sequence_is_repaired_and_counted_or_refused(tmp_path):
+    _write(tmp_path / "train.conll", conll(*TEN, "Bea/I-PER Orr/I-PER met/O Cy/B-LOC Di/I-PER"))
+    _write(tmp_path / "test.conll", conll("Cy/B-PER sat/O"))
+    found = _load(tmp_path)
+    assert "train: 2 tags that continued no entity were repaired to start one" in found.record.notes
+    repaired = [s.tags for s in found.splits["train"] + found.splits["validation"] if s.tokens[0] == "Bea"]
+    assert repaired == [("B-PER", "I-PER", "O", "B-LOC", "B-PER")]
+    with pytest.raises(DataError, match=r"train.conll, line 71: I-PER, which continues none(.|\n)*repair=True"):
+        load(str(tmp_path), repair=False)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [("IOB1", "I-PER I-PER O I-LOC B-LOC"), ("BIOES", "B-PER E-PER O S-LOC S-LOC")],
+)
+def test_other_schemes_become_bio_and_are_noted(tmp_path, scheme, tags):
+    sentences = [" ".join(f"w{i}{j}/{tag}" for j, tag in enumerate(tags.split())) for i in range(10)]
+    found = _load(_write(tmp_path / "all.conll", conll(*sentences)), repair=False)
+    assert {s.tags for part in found.splits.values() for s in part} == {("B-PER", "I-PER", "O", "B-LOC", "B-LOC")}
+    assert f"tags converted from {scheme} to BIO" in found.record.notes
+
+
+def test_duplicates_between_splits_are_noted(tmp_path):
+    _write(tmp_path / "train.conll", conll(*TEN))
+    _write(tmp_path / "dev.conll", conll("New/O one/O"))
+    _write(tmp_path / "test.conll", conll(TEN[3], "New/O one/O", "New/B-ORG two/I-ORG"))
+    notes = _load(tmp_path).record.notes
+    assert "1 of 3 test examples stand in train too, exactly equal" in notes
+    assert "1 of 3 test examples stand in validation too, exactly equal" in notes
+
+
+def test_limit(tmp_path):
+    _write(tmp_path / "train.conll", conll(*TEN))
+    _write(tmp_path / "test.conll", conll("Cy/B-PER sat/O"))
+    found = _load(tmp_path, limit=4, seed=2)
+    assert {name: len(part) for name, part in found.splits.items()} == {"train": 4, "validation": 1, "test": 1}
+    assert "at most 4 sentences a split, sampled with seed 2" in found.record.notes
+
+
+def test_no_entity_or_too_few_sentences(tmp_path):
+    with pytest.raises(DataError, match="at least one entity"):
+        load(str(_write(tmp_path / "o.conll", conll("a/O", "b/O", "c/O"))))
+    with pytest.raises(DataError, match=r"at least one example(.|\n)*2"):
+        load(str(_write(tmp_path / "two.conll", conll("a/B-PER", "b/O"))))
