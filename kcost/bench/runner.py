@@ -13,7 +13,7 @@ from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model, open_model
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, UnavailableError, WorkerError
 from kcost.core.plan import CellSpec, Plan, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
@@ -50,7 +50,20 @@ def measure(plan: Plan, out: Path, on_progress: OnProgress = lambda done, total,
         pending = [c for c in block if c.status not in SETTLED]
         if pending:
             session.measure_block(pending)
-    return store.load()
+    run = store.load()
+    _refuse_empty([c for c in run.cells if c.spec in specs])
+    return run
+
+
+def _refuse_empty(cells: list[CellResult]) -> None:
+    """Raises an error where not one cell was measured: then the plan asked for what is not there."""
+    if any(c.status == "ok" for c in cells):
+        return
+    reasons = "; ".join(sorted({f"{c.status}: {c.reason}" for c in cells}))
+    everywhere = all(c.status == "unsupported" for c in cells)
+    raise (UnavailableError if everywhere else WorkerError)(
+        "No cell could be measured.", received=reasons, remedy="`kcost doctor` says what works on this machine."
+    )
 
 
 def _open_models(plan: Plan) -> dict[str, Model]:

@@ -117,6 +117,7 @@ _STORAGE_REMEDIES = {
     errno.EROFS: "The file system is read-only. Name another folder.",
     errno.EACCES: "You may not write there. Name another folder or change its permissions.",
     errno.EPERM: "You may not write there. Name another folder or change its permissions.",
+    errno.ENOENT: "A folder on the path is not there and cannot be made. Name another one.",
     errno.ENOTDIR: "A part of the path is a file. Name another folder.",
     errno.EEXIST: "A file stands where a folder is needed. Name another folder.",
 }

@@ -37,8 +37,11 @@ class Environment(Record):
 
     @property
     def environment_id(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """First 12 hexadecimal digits of the SHA-256 of the content.
+
+        The revision is left out: one machine with the same packages is one environment over many commits.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"git_revision"}).encode()).hexdigest()[:12]
 
 
 class Round(Record):

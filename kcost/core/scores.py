@@ -134,7 +134,7 @@ def entity_report(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[S
     missed: Counter[str] = Counter()
     for true, predicted in _span_pairs(true_tags, predicted_tags):
         found.update(kind for kind, _, _ in true & predicted)
-        wrong.update(kind for kind, _, _ in predicted - predicted)
+        wrong.update(kind for kind, _, _ in predicted - true)
         missed.update(kind for kind, _, _ in true - predicted)
     return {kind: Counts(found[kind], wrong[kind], missed[kind]) for kind in sorted({*found, *wrong, *missed})}
 

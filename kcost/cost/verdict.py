@@ -104,12 +104,7 @@ def conclude(
         SchemaError: a cell with status ok lacks what such a cell has, or its stored outputs are damaged.
     """
     rankings: list[Ranking] = []
-    notices = [
-        *(
-            Notice(code="price-assumed", text=match.why, remedy="Name the instance that you would rent: --instance.")
-            for match in {m.why: m for m in prices.values() if m.is_assumption}.values()
-        )
-    ]
+    notices = list(_price_notices(prices))
     for entry in run.index.models:
         cells = run.measured(entry.name)
         simulated = sum(c.preparation is not None and c.preparation.simulated for c in cells)
@@ -147,6 +142,16 @@ def conclude(
         conclusions=tuple(_conclusion(r) for r in rankings),
         notices=tuple(notices),
     )
+
+
+def _price_notices(prices: Mapping[str, Match]) -> Iterator[Notice]:
+    assumed = {(m.price.provider, m.price.instance, m.price.region) for m in prices.values() if m.is_assumption}
+    for provider, instance, region in sorted(assumed):
+        yield Notice(
+            code="price-assumed",
+            text=f"That the machine costs what {provider} {instance} in {region} does is an assumption.",
+            remedy="Name the instance that you would rent: --instance.",
+        )
 
 
 def _measured(

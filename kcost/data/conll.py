@@ -65,7 +65,6 @@ def read_conll(path: Path) -> RawFile:
     """
     rows: list[tuple[int, list[str]]] = [(0, [])]
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        line = line.removesuffix("\r")
         if not line.strip() or line.startswith("-DOCSTART-"):
             rows.append((number, []))
         elif "\t" in line:
@@ -85,7 +84,7 @@ def read_conll(path: Path) -> RawFile:
             continue
         if len(columns) < max(2, tag_at + 1):
             raise DataError(_SHAPE_RULE, f"{path}, line {number}: {' '.join(columns)!r}", "Add the tag, O for none.")
-        token, tag = columns[token_at], columns[tag_at].strip()
+        token, tag = columns[token_at], columns[tag_at].strip()  # strip: a line may end with a carriage return
         if not is_tag(tag):
             raise DataError(_TAG_RULE, f"{path}, line {number}: tag {tag!r}", "Correct that line.")
         if token.strip():

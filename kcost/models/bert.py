@@ -7,6 +7,8 @@ from typing import NamedTuple
 import keras
 from keras_nlp.models import BertBackbone
 
+from kcost.core.errors import InputError
+
 
 class Size(NamedTuple):
     """Shape of an encoder."""
@@ -32,10 +34,10 @@ def backbone(vocabulary_size: int, size: str, *, dropout: float = 0.1, max_lengt
     """An encoder with random weights.
 
     Raises:
-        ValueError: an unknown size.
+        InputError: an unknown size.
     """
     if size not in SIZES:
-        raise ValueError(f"A bert has one of the sizes {', '.join(SIZES)}. Received: {size!r}")
+        raise InputError(f"A bert has one of the sizes {', '.join(SIZES)}.", received=repr(size))
     shape = SIZES[size]
     return BertBackbone(
         vocabulary_size=vocabulary_size,

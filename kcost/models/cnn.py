@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from kcost.core.errors import InputError
+
 SIZES = ("seed", "small")
 
 
@@ -17,13 +19,13 @@ def cnn(image_shape: tuple[int, int, int], classes: int, size: str = "seed") -> 
             of two convolutions with batch normalisation, for harder sets; under 100,000 parameters.
 
     Raises:
-        ValueError: an unknown size, or images too small for its pooling.
+        InputError: an unknown size, or images too small for its pooling.
     """
     if size not in SIZES:
-        raise ValueError(f"A cnn has one of the sizes {SIZES}. Received: {size!r}")
+        raise InputError(f"A cnn has one of the sizes {', '.join(SIZES)}.", received=repr(size))
     least = 4 if size == "seed" else 8
     if min(image_shape[:2]) < least:
-        raise ValueError(f"A cnn of size {size} takes images of at least {least} x {least}. Received: {image_shape}")
+        raise InputError(f"A cnn of size {size} takes images of at least {least} x {least}.", received=image_shape)
     images = keras.Input(image_shape, name="images")
     x = images
     if size == "seed":

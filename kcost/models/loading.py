@@ -37,6 +37,7 @@ CONFIG_LIMIT_BYTES = 256 << 20
 _DATA_CLASSES = frozenset(
     {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__slice__", "__ellipsis__", "__typespec__"}
 )
+_LONGEST_REASON = 300
 _SAFE_MODE = "kcost loads every file in Keras's safe mode and has no switch for it."
 
 Precision = Literal["float32", "bfloat16", "mixed_bfloat16"]
@@ -338,5 +339,6 @@ def _resave(summary: Summary) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    """The first line of the innermost reason: Keras wraps each in the whole config of the layer around it."""
+    lines = str(error).rpartition("Exception encountered: ")[2].strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}" if lines else type(error).__name__

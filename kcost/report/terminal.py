@@ -72,7 +72,7 @@ def _columns(ranking: Ranking, *, wide: bool) -> dict[str, Callable[[RankedCell]
     """Heading -> text of a cell; the less telling ones only where there is room."""
 
     def name(cell: RankedCell) -> str:
-        plain = " (plain)" if cell.cell_id == ranking.baseline else ""
+        plain = " *" if cell.cell_id == ranking.baseline else ""
         return f"{cell.backend}/{cell.method}{plain}{'' if cell.rank else f' [{cell.standing}]'}"
 
     columns: dict[str, Callable[[RankedCell], str]] = {
@@ -123,6 +123,8 @@ def _settings(ranking: Ranking) -> str:
     judged = next((c.quality.scores[0] for c in ranking.cells if c.quality.scores), None)
     if judged is not None:
         told += f" Score: {judged.name}, on at most {judged_count(ranking)} {judged.unit}."
+    if ranking.baseline is not None:
+        told += " * is plain Keras."
     if ranking.reference is not None and ranking.phase == "inference":
         told += f" Answers are held against {ranking.reference}."
     return told

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from kcost.core.errors import InputError
 from kcost.models.bert import INPUT_NAMES, SIZES, backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.loading import load_keras_file
@@ -35,14 +36,14 @@ def test_small_cnn_stays_under_100k_parameters(shape: tuple[int, int, int]) -> N
 
 @pytest.mark.parametrize("arguments", [((28, 28, 1), 10, "huge"), ((3, 3, 1), 10, "seed"), ((4, 4, 1), 10, "small")])
 def test_cnn_refuses_what_it_cannot_build(arguments: tuple[tuple[int, int, int], int, str]) -> None:
-    with pytest.raises(ValueError, match="Received"):
+    with pytest.raises(InputError, match="Received"):
         cnn(*arguments)
 
 
 def test_bert_has_the_sizes_of_its_names() -> None:
     shapes = {name: (s.layers, s.width) for name, s in SIZES.items()}
     assert shapes == {"tiny": (2, 128), "mini": (4, 256), "minilm": (6, 384), "base": (12, 768)}
-    with pytest.raises(ValueError, match="Received: 'giant'"):
+    with pytest.raises(InputError, match="Received: 'giant'"):
         backbone(50, "giant")
 
 

@@ -101,7 +101,7 @@ def test_the_fast_bootstrap_draws_as_the_plain_one():
         rows = rng.integers(0, 200, 200)
         tp, fp = found[rows].sum(), wrong[rows].sum()
         values.append(2 * tp / (2 * tp + fp + 200 - tp))
-    assert (score.low, score.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
+    assert (score.low, score.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.004)
 
 
 def test_perfect_wrong_and_empty():

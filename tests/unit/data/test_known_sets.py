@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kcost.core.errors import DataError, UnavailableError
-from kcost.data import ImageSet, TagSet, load
+from kcost.data import Images, ImageSet, Sentence, TagSet, load
 from kcost.data.sets import SPLITS, images_split, sentences_split
 
 NER_MINI_TRAIN = "e70562f75b01a4714680d8001677d3f648b5e47ad551435b4b92c7a1041de451"
@@ -66,6 +66,17 @@ def test_the_record_hashes_what_the_splits_hold(digits, ner_mini):
     assert {name: images_split(part) for name, part in digits.splits.items()} == digits.record.splits
     assert {name: sentences_split(part) for name, part in ner_mini.splits.items()} == ner_mini.record.splits
     assert len({split.sha256 for split in digits.record.splits.values()}) == 3
+
+
+def test_a_content_hash_sees_every_part_of_the_content(digits):
+    part = digits.splits["test"]
+    brighter, relabelled = part.x.copy(), part.y.copy()
+    brighter[7, 3, 3, 0] += np.float32(1 / 16)
+    relabelled[7] = (relabelled[7] + 1) % 10
+    images = [part, Images(brighter, part.y), Images(part.x, relabelled), Images(part.x.reshape(-1, 4, 16, 1), part.y)]
+    assert len({images_split(i).sha256 for i in images}) == 4
+    words = [Sentence(("a", "b"), ("O", "O")), Sentence(("a", "b"), ("O", "B-X")), Sentence(("ab",), ("O",))]
+    assert len({sentences_split((s,)).sha256 for s in words}) == 3
 
 
 def test_limit_keeps_the_share_of_each_class_and_is_noted():

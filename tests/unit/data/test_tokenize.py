@@ -143,6 +143,12 @@ def test_training_gives_the_same_vocabulary_in_every_process():
     assert {"the", "##s"} <= set(vocab)
 
 
+def test_every_character_can_start_a_word():
+    vocab = WordPiece.train([_sentence("ab ab cab", "O O O")], 100).vocab
+    assert {"a", "b", "c", "##a", "##b", "ab"} <= set(vocab)
+    assert "##c" not in vocab
+
+
 def test_training_learns_what_the_library_learns():
     """The same text gives the library's own trainer the same pieces, but for ties."""
     from tokenizers.implementations import BertWordPieceTokenizer

@@ -1,0 +1,104 @@
+"""A run as one HTML page that opens anywhere: no server, no network, nothing beside it.
+
+The plots need plotly's script, which is written into the page once; that is nearly all of its five
+megabytes. A content security policy in the page forbids it to load anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kcost import __version__
+from kcost.core.result import Run, failed
+from kcost.core.units import format_bytes, format_percent, format_usd, significant
+from kcost.cost.notices import Notice
+from kcost.cost.ranking import RankedCell, Ranking
+from kcost.cost.verdict import Verdict
+from kcost.report.plots import plots_of
+
+TEMPLATE = "page.html"
+ROWS = 40
+"""Most cells in the table of one ranking."""
+
+NOTICES_OF_A_KIND = 20
+FAILURES = 100
+
+
+def render(run: Run, verdict: Verdict) -> bytes:
+    """The page in UTF-8.
+
+    Args:
+        run: the run that the verdict was made from.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    templates = Environment(
+        loader=PackageLoader("kcost.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(
+        usd=format_usd,
+        sig=significant,
+        bytes=format_bytes,
+        percent=format_percent,
+        rows=rows_shown,
+        left=rows_left,
+        part=part_of_plain,
+    )
+    plots = [plots_of(ranking) for ranking in verdict.rankings]
+    return (
+        templates.get_template(TEMPLATE)
+        .render(
+            verdict=verdict,
+            sections=list(zip(verdict.rankings, plots, strict=True)),
+            figures=[plot.figure for several in plots for plot in several],
+            models=run.index.models,
+            simulated=_simulated(verdict),
+            synthetic=[m for m in run.index.models if m.synthetic_data],
+            environments=run.environments,
+            failures=failed(run.cells),
+            most_failures=FAILURES,
+            notices=_by_code(verdict.notices),
+            most_notices=NOTICES_OF_A_KIND,
+            cell_count=len(run.cells),
+            plotly_js=get_plotlyjs(),
+            version=__version__,
+        )
+        .encode()
+    )
+
+
+def rows_shown(ranking: Ranking) -> list[RankedCell]:
+    """The cells of a ranking that its table shows: the first ROWS, and plain Keras in any case."""
+    shown = list(ranking.cells[:ROWS])
+    if ranking.baseline is not None and all(c.cell_id != ranking.baseline for c in shown):
+        shown[-1:] = [ranking.cell(ranking.baseline)]
+    return shown
+
+
+def rows_left(ranking: Ranking) -> int:
+    """How many cells the table of a ranking leaves out."""
+    return max(0, len(ranking.cells) - ROWS)
+
+
+def part_of_plain(cell: RankedCell, ranking: Ranking) -> float:
+    """The cell's cost as a part of what plain Keras costs, or the dearest cell where there is none; at most 1."""
+    whole = (
+        max(c.cost.usd for c in ranking.cells) if ranking.baseline is None else ranking.cell(ranking.baseline).cost.usd
+    )
+    return min(1.0, cell.cost.usd / whole)
+
+
+def _simulated(verdict: Verdict) -> bool:
+    return any(c.cost.basis == "simulated" for r in verdict.rankings for c in r.cells)
+
+
+def _by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
+    found: dict[str, list[Notice]] = {}
+    for notice in notices:
+        found.setdefault(notice.code, []).append(notice)
+    return found

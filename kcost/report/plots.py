@@ -1,0 +1,167 @@
+"""The plots of a run as plotly figures in plain data: what `plotly.graph_objects.Figure` takes, not importing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from kcost.core.units import format_usd, significant
+from kcost.cost.ranking import RankedCell, Ranking
+
+COLOURS = {"tensorflow": "#e8710a", "jax": "#2b7de9", "torch": "#c2377e", "fake": "#7a7f87"}
+"""One a backend; each stands out on white and on black."""
+
+SYMBOLS = {
+    "predict": "x-thin-open", "graph": "circle", "xla": "diamond", "jit": "square", "eager": "triangle-up",
+    "compile": "star", "train_on_batch": "circle",
+}  # fmt: skip
+DASHES = {"float32": "solid", "bfloat16": "dot"}
+MOST_TICKS = 12
+MOST_DECADES = 5
+
+
+class Plot(NamedTuple):
+    """A plot and what a reader needs to read it."""
+
+    title: str
+    note: str
+    figure: dict[str, Any]
+
+
+def plots_of(ranking: Ranking) -> list[Plot]:
+    """The plots that a ranking has data for."""
+    found = [step_time_by_batch(ranking)]
+    scored = score_by_cost(ranking)
+    return found if scored is None else [*found, scored]
+
+
+def step_time_by_batch(ranking: Ranking) -> Plot:
+    """Median time of a step against the batch size, a line for each way of running; milliseconds, both axes log."""
+    lines: dict[tuple[str, str, str], list[RankedCell]] = {}
+    for cell in sorted(ranking.cells, key=lambda c: (c.backend, c.method, c.precision, c.batch)):
+        lines.setdefault((cell.backend, cell.method, cell.precision), []).append(cell)
+    batches = sorted({c.batch for c in ranking.cells})
+    ticks = batches if len(batches) <= MOST_TICKS else round_numbers(batches[0], batches[-1])
+    steps_ms = [c.step_ms for c in ranking.cells]
+    return Plot(
+        title="Step time against batch size",
+        note="Median of all steps, one after another, input and output transfer included. Lower is faster; a line "
+        "that rises more slowly than the batch makes each example cheaper.",
+        figure={
+            "data": [_line(key, cells) for key, cells in lines.items()],
+            "layout": {
+                "xaxis": _log_axis("batch size", ticks),
+                "yaxis": _log_axis("milliseconds a step", round_numbers(min(steps_ms), max(steps_ms))),
+            },
+        },
+    )
+
+
+def _line(key: tuple[str, str, str], cells: list[RankedCell]) -> dict[str, Any]:
+    backend, method, precision = key
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"{backend}/{method} {precision}",
+        "x": [c.batch for c in cells],
+        "y": [c.step_ms for c in cells],
+        "customdata": [[significant(c.step_p95_ms), significant(c.examples_per_s)] for c in cells],
+        "hovertemplate": "batch %{x}: %{y:.3g} ms, p95 %{customdata[0]} ms<br>%{customdata[1]} examples a second",
+        "line": {"color": COLOURS[backend], "dash": DASHES[precision], "width": 2},
+        "marker": {"symbol": SYMBOLS[method], "size": 8, "line": {"width": 2, "color": COLOURS[backend]}},
+    }
+
+
+def score_by_cost(ranking: Ranking) -> Plot | None:
+    """Score against cost, a point a cell, with the front of those that none beats in both; None without scores."""
+    scored = [c for c in ranking.cells if c.quality.scores]
+    if not scored:
+        return None
+    name, unit = scored[0].quality.scores[0].name.replace("_", " "), scored[0].cost.unit
+    groups: dict[tuple[str, str], list[RankedCell]] = {}
+    for cell in sorted(scored, key=lambda c: (c.backend, c.precision)):
+        groups.setdefault((cell.backend, cell.precision), []).append(cell)
+    costs = [c.cost.usd for c in scored]
+    front = pareto_front(c for c in scored if c.rank is not None)
+    return Plot(
+        title=f"{name} against cost",
+        note="Up and to the left is better. The line joins the cells that no ranked cell beats in both; the bars are "
+        "95% intervals of the score. Faded points may not be ranked.",
+        figure={
+            "data": [_front(front), *(_points(key, cells) for key, cells in groups.items())],
+            "layout": {
+                "xaxis": _log_axis(f"USD per {escape(unit)}", round_numbers(min(costs), max(costs))),
+                "yaxis": {"title": {"text": escape(name)}},
+            },
+        },
+    )
+
+
+def _points(key: tuple[str, str], cells: list[RankedCell]) -> dict[str, Any]:
+    backend, precision = key
+    scores = [c.quality.scores[0] for c in cells]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{backend} {precision}",
+        "x": [c.cost.usd for c in cells],
+        "y": [s.value for s in scores],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [s.high - s.value for s in scores],
+            "arrayminus": [s.value - s.low for s in scores],
+            "thickness": 1,
+            "width": 0,
+            "color": f"{COLOURS[backend]}40",
+        },
+        "text": [
+            f"{c.name}<br>{format_usd(c.cost.usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
+            for c, s in zip(cells, scores, strict=True)
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "color": COLOURS[backend],
+            "symbol": "circle" if precision == "float32" else "circle-open",
+            "size": 10,
+            "line": {"width": 2, "color": COLOURS[backend]},
+            "opacity": [1.0 if c.rank is not None else 0.35 for c in cells],
+        },
+    }
+
+
+def _front(cells: list[RankedCell]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": [c.cost.usd for c in cells],
+        "y": [c.quality.scores[0].value for c in cells],
+        "line": {"shape": "hv", "dash": "dash", "width": 2, "color": "#8a8f98"},
+        "hoverinfo": "skip",
+    }
+
+
+def _log_axis(title: str, ticks: Sequence[float]) -> dict[str, Any]:
+    return {"title": {"text": title}, "type": "log", "tickvals": list(ticks), "ticktext": [f"{t:g}" for t in ticks]}
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten from `low` to `high` and one beyond each; powers alone where these are many."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if len(powers) <= MOST_DECADES else (1,)
+    numbers = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    first = max((i for i, n in enumerate(numbers) if n <= low), default=0)
+    last = min((i for i, n in enumerate(numbers) if n >= high), default=len(numbers) - 1)
+    return numbers[first : last + 1]
+
+
+def pareto_front(cells: Iterable[RankedCell]) -> list[RankedCell]:
+    """The scored cells that no other one beats or equals in both cost and score, the cheapest first."""
+    front: list[RankedCell] = []
+    for cell in sorted(cells, key=lambda c: (c.cost.usd, -c.quality.scores[0].value)):
+        if not front or cell.quality.scores[0].value > front[-1].quality.scores[0].value:
+            front.append(cell)
+    return front

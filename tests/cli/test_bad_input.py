@@ -1,0 +1,146 @@
+"""Each bad input gets one clear message, the right exit code and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+def kcost(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kcost.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+def check(found: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
+    assert found.returncode == code, found.stderr
+    for text in told:
+        assert text in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file that the simulated backend takes for a model."""
+    path = tmp_path / "fake.keras"
+    path.write_text("{}")
+    return path
+
+
+def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
+    found = kcost("train", "cnn", "--data", "digits", "--out", tmp_path / "a", KERAS_BACKEND="mxnet")
+    check(found, 3, "one of tensorflow, jax, torch", "Received: 'mxnet'")
+
+
+def test_a_backend_that_is_not_installed(tmp_path: Path, model: Path) -> None:
+    """A sitecustomize that hides torch, as an environment without it has it."""
+    (tmp_path / "sitecustomize.py").write_text("from kcost.worker.isolate import hide; hide(['torch'])")
+    found = kcost(
+        "bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path)
+    )
+    check(found, 3, "pip install 'kcost[torch]'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_device(tmp_path: Path, model: Path) -> None:
+    found = kcost("bench", model, "--devices", "npu", "--out", tmp_path / "run")
+    check(found, 2, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'")
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, model: Path) -> None:
+    found = kcost("bench", model, "--backends", "fake", "--devices", "gpu", "--phases", "inference", "--out", tmp_path / "r")
+    check(found, 3, "No cell could be measured", "cpu: 1, gpu: 0, tpu: 0")
+
+
+def test_a_truncated_keras_file(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.keras"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("config.json", json.dumps({"module": "keras", "class_name": "Sequential", "config": {}}))
+        archive.writestr("model.weights.h5", b"0" * 1000)
+    (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:700])
+    found = kcost("bench", tmp_path / "cut.keras", "--backends", "jax", "--out", tmp_path / "run")
+    check(found, 2, "cut.keras", "Received:")
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ({"module": "keras.layers", "class_name": "Lambda", "config": {"name": "sneaky"}}, "sneaky"),
+        ({"module": "my_code", "class_name": "Mine", "registered_name": "my>Mine", "config": {"name": "own"}}, "Mine"),
+    ],
+)
+def test_a_keras_file_with_code_in_it(tmp_path: Path, layer: dict[str, object], told: str) -> None:
+    path = tmp_path / "code.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        config = {"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
+        archive.writestr("model.weights.h5", b"0")
+    found = kcost("evaluate", path, "--data", "digits")
+    check(found, 2, told, "safe mode")
+
+
+def test_a_plan_with_an_unknown_key_or_an_empty_axis(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('models = ["a.keras"]\nbatches = []\ncolour = "blue"\n')
+    found = kcost("bench", plan, "--out", tmp_path / "run")
+    check(found, 2, "colour: Extra inputs are not permitted", "batches: Tuple should have at least 1 item")
+
+
+def test_a_plan_and_axes_together(tmp_path: Path) -> None:
+    found = kcost("bench", tmp_path / "plan.toml", "--batches", "4", "--out", tmp_path / "run")
+    check(found, 2, "A plan file names its own axes.", "batches")
+
+
+def test_a_price_row_without_a_source(tmp_path: Path) -> None:
+    book = tmp_path / "prices.csv"
+    header = "provider,instance,region,vcpus,memory_gib,accelerator,accelerator_count,on_demand_usd_per_hour,"
+    book.write_text(header + "spot_usd_per_hour,source,as_of\naws,c7i.large,us-east-1,2,4,,0,0.09,,,2026-01-01\n")
+    found = kcost("prices", "check", book)
+    assert found.returncode == 2
+    assert "source" in found.stdout
+    assert "Traceback" not in found.stderr
+
+
+def test_a_run_folder_of_a_newer_schema(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 99}))
+    for command in ("cost", "report"):
+        check(kcost(command, tmp_path), 2, "schema 99", "pip install --upgrade kcost")
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    check(kcost("cost", tmp_path), 2, "run.json")
+
+
+def test_a_read_only_folder(tmp_path: Path, model: Path) -> None:
+    """/proc can be written to by nobody, root included."""
+    found = kcost("bench", model, "--backends", "fake", "--out", "/proc/kcost-run")
+    check(found, 2, "kcost needs to write to", "/proc/kcost-run")
+
+
+def test_an_unknown_data_set(tmp_path: Path) -> None:
+    found = kcost("train", "cnn", "--data", "nothing-of-the-kind", "--out", tmp_path / "a")
+    check(found, 2, "digits", "nothing-of-the-kind")
+
+
+def test_an_option_outside_its_range(tmp_path: Path) -> None:
+    found = kcost("train", "cnn", "--data", "digits", "--epochs", "0", "--out", tmp_path / "a")
+    check(found, 2, "epochs: Input should be greater than or equal to 1")
+
+
+def test_an_unknown_family_and_size(tmp_path: Path) -> None:
+    check(kcost("train", "rnn", "--data", "digits", "--out", tmp_path / "a"), 2, "Input should be 'cnn' or 'bert'")
+    found = kcost("train", "cnn", "--data", "digits", "--size", "huge", "--out", tmp_path / "a")
+    check(found, 2, "huge", "seed, small")
+
+
+def test_wrong_usage() -> None:
+    found = kcost("train", "cnn")
+    assert found.returncode == 2
+    assert "--data" in found.stderr

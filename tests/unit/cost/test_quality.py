@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from kcost.cost.quality import QualityCheck, reference_cell
+from tests.unit.runs import MODELS, plan, simulated_run
+
+CNN, BERT = MODELS["simulated-cnn"], MODELS["simulated-bert"]
+
+
+def answers(predictions, labels=None, outputs=None):
+    found = {"predictions": np.array(predictions), "outputs": np.zeros((2, 3)) if outputs is None else outputs}
+    return found if labels is None else {**found, "labels": np.array(labels)}
+
+
+def test_the_same_answers_are_the_same() -> None:
+    arrays = answers([1, 2, 3, 4], [1, 2, 3, 0])
+    found = QualityCheck(CNN, arrays).of(arrays)
+    assert (found.max_abs_difference, found.agreement, found.agreement_count, found.drop) == (0.0, 1.0, 4, 0.0)
+    assert [(s.name, s.value, s.count) for s in found.scores] == [("accuracy", 0.75, 4)]
+
+
+def test_other_answers_show_in_agreement_and_drop() -> None:
+    check = QualityCheck(CNN, answers([1, 2, 3, 4], [1, 2, 3, 4]))
+    found = check.of(answers([1, 2, 0, 0], [1, 2, 3, 4], np.full((2, 3), 0.25)))
+    assert (found.max_abs_difference, found.agreement, found.drop) == (0.25, 0.5, 0.5)
+
+
+def test_a_smaller_batch_is_judged_on_what_it_answered() -> None:
+    check = QualityCheck(CNN, answers([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]))
+    found = check.of(answers([1, 1], [1, 1]))
+    assert (found.agreement, found.agreement_count, found.drop) == (1.0, 2, 0.0)
+    assert found.reference_scores[0].count == 2
+    longer = QualityCheck(CNN, answers([1, 1], [1, 1])).of(answers([1, 1, 0, 0], [1, 1, 1, 1]))
+    assert (longer.scores[0].count, longer.scores[0].value) == (2, 1.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_output_that_is_no_number_is_told(bad: float) -> None:
+    outputs = np.zeros((2, 3))
+    outputs[1, 1] = bad
+    found = QualityCheck(CNN, answers([1])).of(answers([1], outputs=outputs))
+    assert found.not_finite
+    assert found.max_abs_difference is None
+
+
+def test_what_cannot_be_compared_is_none() -> None:
+    check = QualityCheck(CNN, answers([1, 2]))
+    assert check.of(None).agreement is None
+    other_shapes = check.of(answers([[1, 2]], outputs=np.zeros((2, 4))))
+    assert other_shapes.max_abs_difference is None
+    assert other_shapes.agreement is None
+    assert not other_shapes.not_finite
+    without_labels = check.of(answers([1, 3]))
+    assert without_labels.scores == ()
+    assert without_labels.drop is None
+    assert without_labels.agreement == 0.5
+    alone = QualityCheck(CNN, None).of(answers([1, 2], [1, 1]))
+    assert alone.scores[0].value == 0.5
+    assert alone.drop is None
+    assert QualityCheck(CNN, answers([1], [-1])).of(answers([1], [-1])).scores == ()
+
+
+def test_tags_are_scored_as_entities_and_padding_is_no_answer() -> None:
+    # label names: O, B-PER, I-PER, B-LOC, I-LOC
+    labels = [[1, 2, 0, 3, -1], [0, 0, 3, -1, -1]]
+    right = answers(labels, labels)
+    half = answers([[1, 2, 0, 0, 4], [0, 0, 3, 4, 4]], labels)
+    found = QualityCheck(BERT, right).of(half)
+    assert [(s.name, s.count, s.unit) for s in found.scores] == [
+        ("entity_f1", 3, "entities"),
+        ("token_accuracy", 7, "tokens"),
+    ]
+    assert found.scores[0].value == pytest.approx(0.8)  # 2 of 3 found, none wrong
+    assert found.scores[1].value == pytest.approx(6 / 7)
+    assert found.drop == pytest.approx(0.2)
+    assert (found.agreement, found.agreement_count) == (pytest.approx(6 / 7), 7)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        BERT.model_copy(update={"label_names": ()}),
+        BERT.model_copy(update={"label_names": ("O", "B-PER")}),
+        BERT.model_copy(update={"label_names": ("DET", "NOUN", "VERB", "ADJ", "ADV")}),
+    ],
+    ids=["no names", "too few names", "no entities"],
+)
+def test_tags_without_entities_are_scored_by_token(entry) -> None:
+    labels = [[1, 2, 0, 3]]
+    found = QualityCheck(entry, answers(labels, labels)).of(answers([[1, 2, 0, 0]], labels))
+    assert [(s.name, s.value) for s in found.scores] == [("token_accuracy", 0.75)]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.data())
+def test_a_score_drops_by_at_most_the_share_of_other_answers(labels, data) -> None:
+    size = len(labels)
+    numbers = st.lists(st.integers(0, 9), min_size=size, max_size=size)
+    mine, theirs = data.draw(numbers), data.draw(numbers)
+    found = QualityCheck(CNN, answers(theirs, labels)).of(answers(mine, labels))
+    assert abs(found.drop) <= 1 - found.agreement + 1e-12
+
+
+def test_the_reference_is_float32_not_predict_in_the_order_of_backends() -> None:
+    run, _ = simulated_run(plan())
+    inference = run.measured("simulated-cnn", "inference")
+    assert reference_cell(inference).spec.label == "inference tensorflow/graph float32 cpu batch 32"
+    no_tensorflow = [c for c in inference if c.spec.backend != "tensorflow"]
+    assert reference_cell(no_tensorflow).spec.label == "inference jax/jit float32 cpu batch 32"
+    assert reference_cell(c for c in inference if c.spec.method == "predict") is None
+    assert reference_cell(c for c in inference if c.spec.precision == "bfloat16") is None
