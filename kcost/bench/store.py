@@ -9,7 +9,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -135,6 +138,10 @@ class RunStore:
             SchemaError: one of its files is damaged or of a newer schema, or a cell names an environment
                 that the run does not hold; the message names the file.
         """
+        with _collector_paused():
+            return self._load()
+
+    def _load(self) -> Run:
         index = self.open()
         environments = {
             path.stem: schema.read("environment", path, Environment)
@@ -151,6 +158,18 @@ class RunStore:
                 )
             cells.append(cell)
         return Run(index=index, environments=environments, cells=tuple(cells))
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection: it would walk all cells read so far, again and again, and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @lru_cache(maxsize=64)

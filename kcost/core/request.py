@@ -12,6 +12,8 @@ from kcost.core.plan import CellSpec, Settings
 from kcost.core.schema import Record, describe_validation
 
 Family = Literal["cnn", "bert"]
+Freeze = Literal["none", "embeddings", "backbone"]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 class TrainRequest(Record):
@@ -22,6 +24,7 @@ class TrainRequest(Record):
     out: Path
     name: str = Field(min_length=1)
     size: str | None = Field(default=None, description="None: `seed` for cnn, `tiny` for bert")
+    init: Path | None = Field(default=None, description="bert: a Hugging Face BERT folder, or a Keras preset folder")
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float | None = Field(default=None, gt=0, description="None: 1e-3 for cnn, 5e-4 for bert from scratch")
@@ -29,6 +32,23 @@ class TrainRequest(Record):
     max_length: int = Field(default=128, ge=8, le=512, description="word pieces, [CLS] and [SEP] included")
     vocabulary_size: int = Field(default=8000, ge=100)
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    freeze: Freeze = Field(default="none", description="layers that keep their weights; `embeddings` counts as layer 0")
+    freeze_layers: int = Field(default=0, ge=0, description="bert: this many encoder layers too, from the input on")
+    lora_rank: int | None = Field(default=None, ge=1, description="train low-rank updates of attention only")
+    layer_decay: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate, a layer towards the input")
+    schedule: Schedule = "constant"
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest global norm of the gradient")
+    weight_decay: float = Field(default=0.01, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    augment: bool = Field(default=False, description="images: rotation of 10 degrees, shifts of 10%")
+    flip: bool = Field(default=False, description="images: mirror left and right as well")
+    adversarial_epsilon: float = Field(default=0.0, ge=0, description="train on FGSM examples of this size too")
+    tensorboard: Path | None = None
+    repair: bool = Field(default=True, description="mend bad tag sequences; False refuses them")
     seed: int = 0
 
 

@@ -95,9 +95,10 @@ def measurement_notices(cell: CellResult, environment: Environment, medians: np.
 
 def failure_notice(cell: CellResult) -> Notice:
     """What became of a cell that was not measured to its end."""
+    reason = cell.reason or "no reason was given"
     return Notice(
         code="failed",
-        text=f"{cell.status}: {cell.reason or 'no reason was given'}",
+        text=f"{cell.status}: {reason}" if reason.endswith(".") else f"{cell.status}: {reason}.",
         model=cell.spec.model,
         cell=cell.spec.label,
         number=len(cell.rounds),
@@ -118,10 +119,17 @@ def model_notices(entry: ModelEntry, simulated_cells: int) -> Iterator[Notice]:
             limit=0,
             remedy="Measure a real backend.",
         )
-    if entry.synthetic_data:
+    if entry.synthetic_data and entry.dataset is None:
         yield Notice(
             code="synthetic-data",
-            text=f"The data, {entry.dataset or 'unnamed'}, is synthetic: scores on it say nothing of real data.",
+            text="Its inputs were made up, as it came without samples: nothing is known of its scores.",
+            model=entry.name,
+            remedy="Benchmark an artifact folder, which holds real samples.",
+        )
+    elif entry.synthetic_data:
+        yield Notice(
+            code="synthetic-data",
+            text=f"The data, {entry.dataset}, is synthetic: scores on it say nothing of real data.",
             model=entry.name,
             remedy="Train on real data before choosing by score.",
         )

@@ -22,6 +22,9 @@ from kcost.cost.quality import Quality
 PARITY_LIMIT = 1e-4
 """Most that an output of a float32 cell may differ from the reference's, absolute."""
 
+ROUNDING = 1e-9
+"""A drop of exactly the limit may come out above it: 0.9925 - 0.9825 is more than 0.01 to a computer."""
+
 MIN_SHARED_ROUNDS = 3
 """Fewest rounds in common from which two cells are told apart."""
 
@@ -180,14 +183,14 @@ def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | 
     limit = f"the limit is {format_percent(max_drop)}"
     if quality.drop is not None:
         score = quality.scores[0]
-        if quality.drop > max_drop:
+        if quality.drop > max_drop + ROUNDING:
             told = f"{score.name} drops by {format_percent(quality.drop)} on {score.count} {score.unit}; {limit}"
             return "score too low", told
         return "ranked", None
     if quality.agreement is None:
         return "score not known", "no predictions to compare with the reference's"
     other = 1 - quality.agreement
-    if other > max_drop:
+    if other > max_drop + ROUNDING:
         told = f"{format_percent(other)} of {quality.agreement_count} predictions are not the reference's; {limit}"
         return "score too low", told
     return "ranked", None

@@ -52,8 +52,12 @@ def show_data_sets(console: Console, entries: Sequence[CatalogueEntry]) -> None:
     for e in entries:
         name = f"{e.name} (synthetic)" if e.synthetic else e.name
         size = format_bytes(e.size_bytes) if e.size_bytes else "-"
-        table.add_row(name, e.task, size, e.licence, e.source, e.found_in or f"not here: kcost data fetch {e.name}")
+        fetch = f"not here: kcost data fetch {e.name}" if all(f.url for f in e.files) else "not here"
+        table.add_row(name, e.task, size, e.licence, e.source, e.found_in or fetch)
     console.print(table)
+    for e in entries:
+        for note in e.notes:
+            console.print(f"{e.name}: {note}", highlight=False)
     for e in entries:
         for file in e.files:
             console.print(f"{e.name} {file.path} {file.size_bytes} bytes, sha256 {file.sha256}", highlight=False)

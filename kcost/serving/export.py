@@ -26,11 +26,10 @@ from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
 from kcost.core.errors import InputError, StorageError, storage
 from kcost.core.process import require, run_job
-from kcost.core.schema import Record
+from kcost.core.schema import VERSIONS, Record
 from kcost.serving.server_files import COMPOSE, COMPOSE_FILE, MODELS_CONFIG, SERVING_VERSION, with_models
 
 REPORT_FILE = "export.json"
-REPORT_SCHEMA = 1
 BATCHES = (1, 3, 8)
 """Batch sizes of the check. Free axes other than the batch change their length with it."""
 
@@ -49,7 +48,7 @@ class Check(Record):
 class ExportReport(Record):
     """`export.json`: an exported version, where it came from and what was checked."""
 
-    schema_: int = Field(default=REPORT_SCHEMA, alias="schema")
+    schema_: int = Field(default=VERSIONS["export"], alias="schema")
     name: str
     version: int
     model: str = Field(description="name of the model that was exported")

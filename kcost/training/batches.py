@@ -62,8 +62,8 @@ def bucketed(lengths: np.ndarray, batch_size: int, max_length: int, seed: int | 
     """A plan that puts sequences of like length together; the same each epoch where `seed` is None."""
 
     def plan(epoch: int) -> list[tuple[np.ndarray, int | None]]:
-        epoch_seed = 0 if seed is None else hash((seed, epoch))  # a tuple of integers: the same in each process
-        batches = list(bucket_batches(lengths, batch_size, bucket_lengths(max_length), abs(epoch_seed)))
+        epoch_seed = 0 if seed is None else (seed, epoch)
+        batches = list(bucket_batches(lengths, batch_size, bucket_lengths(max_length), epoch_seed))
         # Keras's tensorflow trainer takes an axis for fixed unless the first two batches differ in it.
         other = next((i for i, b in enumerate(batches) if b.length != batches[0].length), None)
         if other is not None:

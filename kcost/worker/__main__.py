@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from kcost.core.errors import KcostError, WorkerError
@@ -36,7 +37,7 @@ def _answer(job: str, request: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {told[0] if told else ''} ({os.path.basename(place.filename)}:{place.lineno})"
+        reason = f"{type(error).__name__}: {told[0] if told else ''} ({Path(place.filename).name}:{place.lineno})"
         return {"error": WorkerError(f"The job {job!r} ran to its end.", received=reason).as_dict()}
 
 

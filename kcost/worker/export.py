@@ -6,6 +6,7 @@ then stores each weight twice (https://github.com/keras-team/keras/issues/23553)
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,7 +132,9 @@ def _inputs(model: keras.Model, path: Path) -> list[_Input]:
                 received=f"{path}: {tensor.name!r} is {refused}",
                 remedy="Build the model with a dense keras.Input without batch_size, and save it again.",
             )
-    names = _endpoint_names([t.name for t in tensors])
+    # TensorFlow makes each input a parameter of a Python function, so these names are taken.
+    taken = {*keyword.kwlist, "self"}
+    names = _endpoint_names([f"tensor_{t.name}" if t.name in taken else t.name for t in tensors])
     return [
         _Input(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
         for name, t in zip(names, tensors, strict=True)
@@ -180,16 +183,21 @@ def _write(model: keras.Model, inputs: Sequence[_Input], output_names: Sequence[
         return dict(zip(output_names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
 
     archive = keras.export.ExportArchive()
-    archive.add_endpoint(
-        ENDPOINT, serve, input_signature=[{i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}]
-    )
+    specs = {i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}
     try:
+        archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
         archive.write_out(folder, verbose=False)
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
             "kcost needs to write the SavedModel.",
-            received=f"{folder}: {str(error).strip().splitlines()[0]}",
+            received=f"{folder}: {_reason(error)}",
             remedy="Free some space, or name another folder.",
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(
+            "A model is exported as a graph of TensorFlow operations.",
+            received=f"the model {model.name!r}, whose graph cannot be made: {_reason(error)}",
+            remedy="Change the layer that the reason names, and save the model again.",
         ) from error
 
 
@@ -221,7 +229,7 @@ def _probes(model: keras.Model, inputs: Sequence[_Input], request: dict[str, Any
         return probes
     raise ArtifactError(
         "A model is checked after its export, on inputs that it takes.",
-        received=f"{request['keras_file']}, which refused {source} inputs: {str(refusal).strip().splitlines()[0]}",
+        received=f"{request['keras_file']}, which refused {source} inputs: {_reason(refusal)}",
         remedy="Export an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
     ) from refusal
 
@@ -284,6 +292,13 @@ def _free_axes(inputs: Sequence[_Input], arrays: dict[str, np.ndarray]) -> list[
         if size is None
     }
     return sorted(lengths)
+
+
+def _reason(error: BaseException | None) -> str:
+    """The line that says why: Keras puts a heading in front of it and prints it in bold."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return told[0] if told else type(error).__name__
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 OTHERS = {
     "tensorflow": ("jax", "jaxlib", "torch"),
@@ -35,6 +36,10 @@ class _FilteredPathFinder:
 
     def invalidate_caches(self) -> None:
         PathFinder.invalidate_caches()
+
+    def find_distributions(self, *arguments: Any) -> Any:
+        """importlib.metadata asks finders for what is installed."""
+        return PathFinder.find_distributions(*arguments)
 
 
 def hide(modules: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ def _prepare(request: MeasureRequest) -> Preparation:
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
-        probed = _probe(lambda x: backend.to_host(forward(x)), scored, rows, request.settings.seed)
+        probed = _probe(lambda x: backend.to_host(forward(x)), samples, scored, rows, request.settings.seed)
         _write_outputs(request.outputs_file, *probed, scored.labels)
     _ready[spec.cell_id] = _Ready(step)
     return Preparation(
@@ -193,13 +193,20 @@ def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> lis
 
 
 def _probe(
-    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int, seed: int
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
+    samples: Samples,
+    scored: Samples,
+    batch: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs over the parity probe and class numbers over every sample, through the measured forward pass."""
+    """Outputs over the parity probe and class numbers of the scored samples, through the measured forward pass.
+
+    The probe is made of all samples, so that its random rows are the same whatever the batch size.
+    """
     half = PROBE_ROWS // 2
     real, made = samples.rows(0, half), random_like(samples, half, seed)
     rows = Samples({n: np.concatenate([real.inputs[n], made.inputs[n]]) for n in samples.inputs}, None)
-    predictions = _in_batches(forward, samples, batch).argmax(-1).astype(np.int32)
+    predictions = _in_batches(forward, scored, batch).argmax(-1).astype(np.int32)
     return _in_batches(forward, rows, batch), predictions
 
 

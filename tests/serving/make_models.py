@@ -73,9 +73,10 @@ def odd_models(folder: Path) -> None:
     counts = keras.Input((None,), dtype="int64", name="counts-per.day")
     pooled = layers.GlobalAveragePooling2D()(image)
     embedded = layers.GlobalAveragePooling1D()(layers.Embedding(9, 3)(counts))
+    one, two = keras.Input((3,), name="lambda"), keras.Input((3,), name="self")
     shared = layers.Dense(2, name="shared")
-    several = {"images": shared(pooled), "sum": layers.Add()([shared(embedded), shared(pooled)])}
-    keras.Model([image, counts], several).save(folder / "several.keras")
+    several = {"images": shared(pooled), "sum": layers.Add()([shared(embedded), shared(one), shared(two)])}
+    keras.Model([image, counts, one, two], several).save(folder / "several.keras")
     x = keras.Input((4,))
     keras.Model(x, layers.Lambda(lambda t: t * 2, name="doubled")(x)).save(folder / "lambda.keras")
     keras.Model(x, layers.Dense(3, dtype="bfloat16", name="low")(x)).save(folder / "bfloat16.keras")
@@ -83,6 +84,7 @@ def odd_models(folder: Path) -> None:
     wide = keras.Input((None, None, 3))
     y = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 20)(wide))
     keras.Model(wide, y).save(folder / "wide.keras")
+    keras.Model(x, layers.Dense(3, name="größe")(x)).save(folder / "name.keras")
     fixed = keras.Input(batch_shape=(2, 4))
     keras.Model(fixed, layers.Dense(3)(fixed)).save(folder / "fixed.keras")
 

@@ -104,6 +104,8 @@ def test_several_inputs_and_outputs_get_names_that_tensorflow_allows(models: Pat
     assert {(i.name, i.shape, i.dtype) for i in report.inputs} == {
         ("tensor_2_images", (None, 8, 8, 3), "float32"),
         ("counts_per_day", (None, None), "int64"),
+        ("tensor_lambda", (None, 3), "float32"),
+        ("tensor_self", (None, 3), "float32"),
     }
     assert {o.name for o in report.outputs} == {"images", "sum"}
 
@@ -237,6 +239,7 @@ def test_models_that_cannot_be_exported(models: Path, tmp_path: Path, warm: RunJ
         (tmp_path / "cut.keras", "not a whole zip archive"),
         (models / "tensorflow" / "lambda.keras", "'doubled' is a Lambda"),
         (models / "tensorflow" / "fixed.keras", "fixed batch size of 2"),
+        (models / "tensorflow" / "name.keras", "'größe' is not a valid scope name"),
     ):
         with pytest.raises(ArtifactError, match=message):
             export(open_model(file), tmp_path / "out", "digits", 1)

@@ -1,0 +1,58 @@
+"""The page in a real browser, with the network cut off."""
+
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.verdict import conclude, prices_for
+from kcost.report.page import render
+from tests.unit.runs import plan, replaced, simulated_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium"
+)
+
+
+def rendered(page: bytes, tmp_path: Path) -> str:
+    """The page's document after its scripts ran."""
+    path = tmp_path / "page.html"
+    path.write_bytes(page)
+    assert CHROMIUM is not None
+    command = [
+        *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--virtual-time-budget=20000"),
+        *("--dump-dom", path.as_uri()),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_the_plots_are_drawn_offline_and_no_script_fails(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan(models=("simulated-cnn", "simulated-bert")))
+    run = replaced(run, run.cells[4].spec.cell_id, status="crash", reason="<script>document.body.innerHTML=''</script>")
+    verdict = conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id))
+    document = rendered(render(run, verdict), tmp_path)
+    body = re.search(r"<body[^>]*>", document).group()
+    assert "data-error" not in body, body
+    assert 'data-drawn="6"' in body
+    for number in range(6):
+        plot = document.split(f'id="plot-{number}"')[1].split('class="note"')[0]
+        assert 'class="main-svg"' in plot
+        assert 'class="xtick"' in plot
+    lines = len([line for r in verdict.rankings for line in {(c.backend, c.method, c.precision) for c in r.cells}])
+    assert len(re.findall(r'class="trace scatter', document)) >= lines
+    assert verdict.conclusions[0].sentence in unescape(document)
+
+
+def test_a_script_that_fails_is_seen_by_the_test_above(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan(batches=(1,), phases=("training",)))
+    verdict = conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id))
+    broken = render(run, verdict).replace(b"Plotly.react(", b"Plotly.noSuchFunction(")
+    assert 'data-error="TypeError: Plotly.noSuchFunction' in rendered(broken, tmp_path)

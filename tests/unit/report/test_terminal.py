@@ -1,0 +1,71 @@
+import io
+
+from rich.console import Console
+
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.verdict import Verdict, conclude, prices_for
+from kcost.report.terminal import show_verdict
+from tests.unit.runs import plan, replaced, simulated_run
+
+
+def verdict_of(run, outputs, **limits) -> Verdict:
+    return conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id), **limits)
+
+
+def shown(verdict: Verdict, width: int, **options: int) -> str:
+    text = io.StringIO()
+    show_verdict(Console(file=text, width=width), verdict, **options)
+    return text.getvalue()
+
+
+def test_the_tables_hold_the_ranking_and_the_verdicts_come_last() -> None:
+    verdict = verdict_of(*simulated_run(plan(models=("simulated-cnn", "simulated-bert"))))
+    text = shown(verdict, 200, rows=100)
+    flat = " ".join(text.split())
+    for ranking in verdict.rankings:
+        assert f"{ranking.model}, {ranking.phase}: USD per {ranking.cells[0].cost.unit}" in text
+    table = text.split("simulated-cnn, training")[0]
+    for cell in verdict.rankings[0].cells:
+        assert f"{cell.backend}/{cell.method}" in table
+    assert table.count("tensorflow/predict *") == 1
+    assert flat.endswith(verdict.conclusions[-1].sentence)
+    assert "Source: aws/karpenter-provider-aws" in flat
+    assert "as of 2026-07-20" in flat
+
+
+def test_it_fits_into_eighty_columns_and_leaves_out_the_less_telling_columns() -> None:
+    verdict = verdict_of(*simulated_run(plan()))
+    narrow, wide = shown(verdict, 80), shown(verdict, 140)
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+    assert "…" not in narrow
+    assert "95% interval" in wide
+    assert "95% interval" not in narrow
+
+
+def test_few_rows_still_show_plain_keras() -> None:
+    verdict = verdict_of(*simulated_run(plan(phases=("inference",))))
+    text = shown(verdict, 140, rows=3)
+    assert "tensorflow/predict *" in text
+    assert f"and {len(verdict.rankings[0].cells) - 3} more" in text
+
+
+def test_notices_of_a_kind_are_counted_when_they_are_many() -> None:
+    run, outputs = simulated_run(plan())
+    for cell in run.cells[:5]:
+        run = replaced(run, cell.spec.cell_id, status="crash", reason="it [bold]fell[/bold] over")
+    text = shown(verdict_of(run, outputs), 160)
+    assert text.count("crash: it [bold]fell[/bold] over") == 3
+    assert "failed: and 2 more" in text
+
+
+def test_what_may_not_be_ranked_says_why() -> None:
+    text = shown(verdict_of(*simulated_run(plan(phases=("inference",))), p99_ms=10.0), 140, rows=100)
+    assert "simulated-cnn, inference, within 10 ms" in text
+    assert "jax/predict [too slow]" in text
+
+
+def test_a_run_without_measurements_says_so() -> None:
+    run, outputs = simulated_run(plan(batches=(1,), phases=("inference",)))
+    for cell in run.cells:
+        run = replaced(run, cell.spec.cell_id, status="timeout", reason="no answer")
+    assert "nothing to rank" in shown(verdict_of(run, outputs), 100)
