@@ -13,7 +13,9 @@ from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Family, TrainRequest, checked
 
 if TYPE_CHECKING:
+    from kcost.bench.store import RunStore
     from kcost.core.result import Run
+    from kcost.cost.machine_match import Match
     from kcost.cost.price_rules import PriceCheck
     from kcost.cost.pricebook import PriceBook
     from kcost.cost.verdict import Verdict
@@ -169,26 +171,45 @@ def estimate_cost(
         InputError: the run cannot be read.
         PriceError: the book cannot be trusted, or has no price for what was asked.
     """
-    from kcost.bench.store import RunStore
-    from kcost.cost.verdict import MAX_DROP, conclude, prices_for
+    from kcost.cost.verdict import prices_for
 
-    store = RunStore(run)
-    loaded = store.load()
+    store, loaded = _load(run)
     matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance)
-    drop = MAX_DROP if max_drop is None else max_drop
-    return conclude(loaded, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
+    return _conclude(store, loaded, matched, max_drop, p99_ms)
 
 
 def report(run: PathLike, *, html: PathLike | None = None) -> Verdict:
     """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does."""
-    verdict = estimate_cost(run)
+    from kcost.cost.verdict import prices_for
+
+    store, loaded = _load(run)
+    verdict = _conclude(store, loaded, prices_for(loaded, prices().checked()))
     if html is not None:
-        from kcost.bench.store import open_run
         from kcost.core.schema import write_bytes
         from kcost.report.page import render
 
-        write_bytes(Path(html), render(open_run(run), verdict))
+        write_bytes(Path(html), render(loaded, verdict))
     return verdict
+
+
+def _load(run: PathLike) -> tuple[RunStore, Run]:
+    from kcost.bench.store import RunStore
+
+    store = RunStore(run)
+    return store, store.load()
+
+
+def _conclude(
+    store: RunStore,
+    run: Run,
+    matched: dict[str, Match],
+    max_drop: float | None = None,
+    p99_ms: float | None = None,
+) -> Verdict:
+    from kcost.cost.verdict import MAX_DROP, conclude
+
+    drop = MAX_DROP if max_drop is None else max_drop
+    return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
 
 
 def demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:

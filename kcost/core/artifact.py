@@ -65,6 +65,17 @@ class Dataset(Record):
     notes: tuple[str, ...] = ()
 
 
+class RunCost(Record):
+    """What making a model took."""
+
+    wall_s: float
+    energy_wh: float | None
+    energy_basis: str = Field(description="counter, estimated or not measured, with the source")
+    usd: float | None
+    usd_basis: str = Field(description="the price and whether it is assumed")
+    labelled_examples: int = Field(description="examples of the training and validation splits, all labelled")
+
+
 class Step(Record):
     """One link of the chain that made a model: what was done, what it changed and skipped, what it took."""
 
@@ -74,7 +85,8 @@ class Step(Record):
     settings: dict[str, Any]
     changed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    wall_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    cost: RunCost | None = None
 
 
 class Artifact(Record):

@@ -48,6 +48,9 @@ class TrainRequest(Record):
     flip: bool = Field(default=False, description="images: mirror left and right as well")
     adversarial_epsilon: float = Field(default=0.0, ge=0, description="train on FGSM examples of this size too")
     tensorboard: Path | None = None
+    prune_above: dict[int, float] | None = Field(
+        default=None, description="epoch, from 1 on -> validation loss above which the run ends there"
+    )
     repair: bool = Field(default=True, description="mend bad tag sequences; False refuses them")
     seed: int = 0
 

@@ -6,7 +6,6 @@ newer one is refused. Writing is atomic: a reader sees the old file or the new o
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from kcost import __version__
 from kcost.core.errors import SchemaError, storage
@@ -86,7 +86,7 @@ def read(kind: str, path: Path, model: type[R]) -> R:
     """
     text = path.read_bytes()
     try:
-        document = json.loads(text)
+        document = from_json(text)
         if not isinstance(document, dict):
             raise ValueError(f"a JSON {type(document).__name__}, not an object")
     except ValueError as error:

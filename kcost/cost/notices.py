@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,14 @@ class Notice(Record):
     number: float | None = Field(default=None, description="what was found")
     limit: float | None = Field(default=None, description="what it was held against")
     remedy: str
+
+
+def by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
+    """The notices of each code, codes and notices in the order in which they come."""
+    found: dict[str, list[Notice]] = {}
+    for notice in notices:
+        found.setdefault(notice.code, []).append(notice)
+    return found
 
 
 def measurement_notices(cell: CellResult, environment: Environment, medians: np.ndarray) -> Iterator[Notice]:

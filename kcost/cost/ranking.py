@@ -103,6 +103,13 @@ class Ranking(Record):
         """One of the cells. Raises KeyError for an id that is none of them."""
         return {c.cell_id: c for c in self.cells}[cell_id]
 
+    def first(self, count: int) -> list[RankedCell]:
+        """The first `count` cells, for a table; plain Keras takes the last place where it is not among them."""
+        shown = list(self.cells[:count])
+        if self.baseline is not None and all(c.cell_id != self.baseline for c in shown):
+            shown[-1:] = [self.cell(self.baseline)]
+        return shown
+
     def best_by_backend(self) -> dict[str, RankedCell]:
         """The cheapest ranked cell of each backend, the cheapest backend first."""
         found: dict[str, RankedCell] = {}

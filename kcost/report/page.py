@@ -6,12 +6,10 @@ megabytes. A content security policy in the page forbids it to load anything fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kcost import __version__
 from kcost.core.result import Run, failed
 from kcost.core.units import format_bytes, format_percent, format_usd, significant
-from kcost.cost.notices import Notice
+from kcost.cost.notices import by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.plots import plots_of
@@ -45,7 +43,6 @@ def render(run: Run, verdict: Verdict) -> bytes:
         sig=significant,
         bytes=format_bytes,
         percent=format_percent,
-        rows=rows_shown,
         left=rows_left,
         part=part_of_plain,
     )
@@ -61,8 +58,9 @@ def render(run: Run, verdict: Verdict) -> bytes:
             synthetic=[m for m in run.index.models if m.synthetic_data],
             environments=run.environments,
             failures=failed(run.cells),
+            rows=ROWS,
             most_failures=FAILURES,
-            notices=_by_code(verdict.notices),
+            notices=by_code(verdict.notices),
             most_notices=NOTICES_OF_A_KIND,
             cell_count=len(run.cells),
             plotly_js=get_plotlyjs(),
@@ -70,14 +68,6 @@ def render(run: Run, verdict: Verdict) -> bytes:
         )
         .encode()
     )
-
-
-def rows_shown(ranking: Ranking) -> list[RankedCell]:
-    """The cells of a ranking that its table shows: the first ROWS, and plain Keras in any case."""
-    shown = list(ranking.cells[:ROWS])
-    if ranking.baseline is not None and all(c.cell_id != ranking.baseline for c in shown):
-        shown[-1:] = [ranking.cell(ranking.baseline)]
-    return shown
 
 
 def rows_left(ranking: Ranking) -> int:
@@ -95,10 +85,3 @@ def part_of_plain(cell: RankedCell, ranking: Ranking) -> float:
 
 def _simulated(verdict: Verdict) -> bool:
     return any(c.cost.basis == "simulated" for r in verdict.rankings for c in r.cells)
-
-
-def _by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
-    found: dict[str, list[Notice]] = {}
-    for notice in notices:
-        found.setdefault(notice.code, []).append(notice)
-    return found

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import format_percent, format_usd, significant
-from kcost.cost.notices import Notice
+from kcost.cost.notices import Notice, by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 
@@ -49,7 +49,7 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     )
     for heading in columns:
         table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "run as")
-    shown = _shown(ranking, rows)
+    shown = ranking.first(rows)
     for cell in shown:
         texts = (text(cell) for text in columns.values())
         table.add_row(*(escape(t) for t in texts), style="" if cell.rank is not None else "dim")
@@ -59,13 +59,6 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
         console.print(f"and {left} more: --json has them all", highlight=False)
     console.print(escape(_settings(ranking)), highlight=False)
     console.print()
-
-
-def _shown(ranking: Ranking, rows: int) -> list[RankedCell]:
-    shown = list(ranking.cells[:rows])
-    if ranking.baseline is not None and all(c.cell_id != ranking.baseline for c in shown):
-        shown[-1:] = [ranking.cell(ranking.baseline)]
-    return shown
 
 
 def _columns(ranking: Ranking, *, wide: bool) -> dict[str, Callable[[RankedCell], str]]:
@@ -120,19 +113,14 @@ def _settings(ranking: Ranking) -> str:
         f"All on {fair.device} ({fair.device_name}), {fair.threads} thread(s){tf32}, inputs on the {fair.inputs_on}, "
         f"environment {fair.environment_id}."
     )
-    judged = next((c.quality.scores[0] for c in ranking.cells if c.quality.scores), None)
-    if judged is not None:
-        told += f" Score: {judged.name}, on at most {judged_count(ranking)} {judged.unit}."
+    scores = [c.quality.scores[0] for c in ranking.cells if c.quality.scores]
+    if scores:
+        told += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
     if ranking.baseline is not None:
         told += " * is plain Keras."
     if ranking.reference is not None and ranking.phase == "inference":
         told += f" Answers are held against {ranking.reference}."
     return told
-
-
-def judged_count(ranking: Ranking) -> int:
-    """The most examples, tokens or entities that a score of the ranking rests on."""
-    return max((c.quality.scores[0].count for c in ranking.cells if c.quality.scores), default=0)
 
 
 def _show_prices(console: Console, verdict: Verdict) -> None:
@@ -143,10 +131,7 @@ def _show_prices(console: Console, verdict: Verdict) -> None:
 
 
 def _show_notices(console: Console, notices: Sequence[Notice]) -> None:
-    kinds: dict[str, list[Notice]] = {}
-    for notice in notices:
-        kinds.setdefault(notice.code, []).append(notice)
-    for code, found in kinds.items():
+    for code, found in by_code(notices).items():
         for notice in found[:NOTICES_OF_A_KIND]:
             about = ", ".join(v for v in (notice.model, notice.cell) if v is not None)
             text = f"{code}: {f'{about}: ' if about else ''}{notice.text} {notice.remedy}"

@@ -2,46 +2,143 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import keras
 
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, UnavailableError
 from kcost.core.request import TrainRequest
+from kcost.training.checkpoint import Checkpoint
+from kcost.training.layers import choose_trainable
 from kcost.training.losses import loss_of
+from kcost.training.optimizer import make_optimizer
 from kcost.training.progress import Progress
 from kcost.training.tasks import Task
 
 EVALUATION_BATCH = 256
+GAP_WARNING = 1.2
+"""A last validation loss of this many times the best one, while the training loss fell, is called overfitting."""
 
 
-def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: float) -> dict[str, Any]:
-    """Trains `model` in place and returns what happened: history, epochs run, wall seconds.
+class TrainingReport:
+    """What happened: history by epoch, what was changed of the model, warnings, and the time it took."""
 
-    The weights left in the model are those of the epoch with the lowest validation loss.
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+        self.changed: tuple[str, ...] = ()
+        self.warnings: list[str] = []
+        self.wall_s = 0.0
+        self.resumed_at_epoch: int | None = None
+        self.pruned = False
+
+
+def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: float, checkpoint: Checkpoint) -> TrainingReport:
+    """Trains `model` in place; left in it are the weights of the epoch with the lowest validation loss.
+
+    A run whose checkpoint is there goes on after the last epoch that it finished.
 
     Raises:
-        InputError: the loss stopped being a finite number.
+        InputError: the loss stopped being a finite number, or an option does not fit the model.
+        StorageError: the checkpoint cannot be written, or is of a run with other settings.
     """
-    model.compile(optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=0.01), loss=loss_of(task.name))
+    report = TrainingReport()
+    report.changed = choose_trainable(model, request)
+    batches = task.batches("train", request.batch_size, seed=request.seed, augment=request.augment, flip=request.flip)
+    trained = model
+    if request.adversarial_epsilon:
+        from kcost.training.adversarial import adversarial_model
+
+        trained = adversarial_model(model, task.name, request.adversarial_epsilon)
+    weights = task.balanced_class_weights() if request.class_weights == "balanced" else None
+    trained.compile(
+        optimizer=make_optimizer(model, request, learning_rate, request.epochs * len(batches)),
+        loss=loss_of(task.name, request.label_smoothing, weights),
+    )
+    trained.optimizer.build(trained.trainable_variables)
+    if checkpoint.resume(trained):
+        report.resumed_at_epoch = checkpoint.epoch
+        batches.start_at(checkpoint.epoch)
+    keeper = _Keeper(checkpoint, request)
+    callbacks = [Progress(request.epochs), keeper, *_tensorboard(request)]
     start = time.perf_counter()
-    history = model.fit(
-        task.batches("train", request.batch_size, seed=request.seed),
-        validation_data=task.batches("validation", EVALUATION_BATCH, seed=None),
-        epochs=request.epochs,
-        verbose=0,
-        callbacks=[
-            Progress(request.epochs),
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.EarlyStopping("val_loss", patience=request.patience, restore_best_weights=True),
-        ],
-    ).history
-    if not all(value == value and abs(value) != float("inf") for value in history["loss"]):
-        raise InputError(
-            "Training keeps a finite loss.",
-            received=f"losses by epoch: {history['loss']}",
-            remedy="Lower --learning-rate.",
+    if checkpoint.epoch < request.epochs and checkpoint.wait <= request.patience:
+        trained.fit(
+            batches,
+            validation_data=task.batches("validation", EVALUATION_BATCH, seed=None),
+            epochs=request.epochs,
+            initial_epoch=checkpoint.epoch,
+            verbose=0,
+            callbacks=callbacks,
         )
-    values = {name: [float(v) for v in series] for name, series in history.items()}
-    return {"history": values, "epochs": len(values["loss"]), "wall_s": time.perf_counter() - start}
+    report.wall_s = time.perf_counter() - start
+    report.history, report.pruned = checkpoint.history, keeper.pruned
+    checkpoint.restore_best(trained)
+    report.warnings += _gap_warning(checkpoint.history)
+    return report
+
+
+class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Checks the loss, keeps checkpoints and stops early."""
+
+    def __init__(self, checkpoint: Checkpoint, request: TrainRequest) -> None:
+        super().__init__()
+        self._checkpoint, self._request = checkpoint, request
+        self.pruned = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this after each step. The loss is a mean over the epoch, so it need not be read often."""
+        if batch % 50 == 0:
+            self._require_finite(logs or {}, f"step {batch + 1} of epoch {self._checkpoint.epoch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this after validation."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self._require_finite(values, f"epoch {epoch + 1}")
+        self._checkpoint.end_epoch(self.model, values)
+        if self._checkpoint.wait > self._request.patience:
+            self.model.stop_training = True
+        limit = (self._request.prune_above or {}).get(epoch + 1)
+        if limit is not None and values["val_loss"] > limit:
+            self.model.stop_training = self.pruned = True
+
+    def _require_finite(self, logs: dict[str, Any], where: str) -> None:
+        bad = {name: float(value) for name, value in logs.items() if not math.isfinite(float(value))}
+        if bad:
+            raise InputError(
+                "Training keeps a finite loss.", received=f"{bad} at {where}", remedy="Lower --learning-rate."
+            )
+
+
+def _tensorboard(request: TrainRequest) -> list[keras.callbacks.Callback]:
+    if request.tensorboard is None:
+        return []
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            "TensorBoard files are written by tensorboardX.",
+            received="an environment without it",
+            remedy="Install it: pip install 'kcost[tensorboard]'",
+        ) from error
+    writer = SummaryWriter(str(request.tensorboard))
+
+    def write(epoch: int, logs: dict[str, Any]) -> None:
+        for name, value in logs.items():
+            writer.add_scalar(name, float(value), epoch + 1)
+        writer.flush()
+
+    return [keras.callbacks.LambdaCallback(on_epoch_end=write, on_train_end=lambda _: writer.close())]
+
+
+def _gap_warning(history: list[dict[str, float]]) -> list[str]:
+    best = min(range(len(history)), key=lambda i: history[i]["val_loss"])
+    last = history[-1]
+    if last["val_loss"] > GAP_WARNING * history[best]["val_loss"] and last["loss"] < history[best]["loss"]:
+        ratio = last["val_loss"] / history[best]["val_loss"]
+        return [
+            f"overfitting: since epoch {best + 1} the training loss fell and the validation loss rose to {ratio:.2f} "
+            f"times its best (limit {GAP_WARNING}); the weights of epoch {best + 1} were kept"
+        ]
+    return []

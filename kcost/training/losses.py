@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+from keras import ops
 
 from kcost.core.errors import UnavailableError
 
 IGNORED_LABEL = -1
 """Label of positions that count neither in a loss nor in a score: padding, continuation pieces."""
 
+FROM_LOGITS = {"image-classification": False, "token-classification": True, "sequence-classification": True}
+"""Task -> whether its models answer with logits, or with probabilities."""
 
-def loss_of(task: str) -> keras.losses.Loss:
-    """Cross-entropy over integer labels, as the task's outputs need it.
+
+class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
+    """Cross-entropy over integer labels with label smoothing and class weights.
+
+    With s the smoothing, w the weight of an element's class and p the model's probabilities, the loss is the mean,
+    weighted by w, of (1 - s) * -log p[label] + s * mean over classes of -log p. Labels of -1 weigh nothing.
+
+    Source of label smoothing: Szegedy et al. (2016), Rethinking the Inception Architecture, section 7.
+    """
+
+    def __init__(self, from_logits: bool, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
+        super().__init__(name="weighted_cross_entropy", reduction=None)
+        self._from_logits, self._smoothing = from_logits, label_smoothing
+        self._class_weights = None if class_weights is None else ops.convert_to_tensor(class_weights, "float32")
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Labels (...) and outputs (..., classes) in, one float32 scalar out."""
+        y_pred = ops.cast(y_pred, "float32")
+        epsilon = keras.backend.epsilon()
+        log_p = ops.log_softmax(y_pred) if self._from_logits else ops.log(ops.clip(y_pred, epsilon, 1.0))
+        known = ops.not_equal(y_true, IGNORED_LABEL)
+        labels = ops.where(known, y_true, 0)
+        hit = -ops.squeeze(ops.take_along_axis(log_p, ops.expand_dims(labels, -1), axis=-1), -1)
+        element = (1 - self._smoothing) * hit - self._smoothing * ops.mean(log_p, axis=-1)
+        weight = ops.cast(known, "float32")
+        if self._class_weights is not None:
+            weight = weight * ops.take(self._class_weights, labels)
+        # A batch of nothing but ignored positions has a loss of 0, not 0 / 0.
+        return ops.sum(weight * element) / ops.maximum(ops.sum(weight), epsilon)
+
+
+def loss_of(
+    task: str, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> keras.losses.Loss:
+    """Cross-entropy over integer labels, as the task's outputs need it. Keras's own where it suffices.
 
     Raises:
         UnavailableError: the task is unknown, so that no loss can be chosen.
     """
-    if task == "image-classification":
-        return keras.losses.SparseCategoricalCrossentropy()
-    if task in ("token-classification", "sequence-classification"):
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED_LABEL)
-    raise UnavailableError(
-        "A training step needs a task that kcost has a loss for.",
-        received=f"task {task!r}",
-        remedy="Measure inference only (--phases inference), or give an artifact folder, which names its task.",
-    )
+    if task not in FROM_LOGITS:
+        raise UnavailableError(
+            "A training step needs a task that kcost has a loss for.",
+            received=f"task {task!r}",
+            remedy="Measure inference only (--phases inference), or give an artifact folder, which names its task.",
+        )
+    if label_smoothing or class_weights is not None:
+        return WeightedCrossEntropy(FROM_LOGITS[task], label_smoothing, class_weights)
+    ignored = IGNORED_LABEL if task == "token-classification" else None
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=FROM_LOGITS[task], ignore_class=ignored)

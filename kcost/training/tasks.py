@@ -10,6 +10,7 @@ import numpy as np
 
 from kcost.core import scores
 from kcost.core.artifact import Artifact, Dataset, Score
+from kcost.core.errors import InputError
 from kcost.data import ImageSet, TagSet
 from kcost.data.buckets import bucket_lengths
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
@@ -31,8 +32,29 @@ class Task(ABC):
     label_names: tuple[str, ...]
 
     @abstractmethod
-    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
-        """The batches of a split; `seed` None keeps them in order."""
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
+    ) -> ArrayBatches:
+        """The batches of a split; `seed` None keeps them in order.
+
+        Raises:
+            InputError: augmentation was asked for, and the task has none.
+        """
+
+    @abstractmethod
+    def labels(self, split: str) -> np.ndarray:
+        """The integer labels of a split, in any shape; negative ones do not count."""
+
+    def balanced_class_weights(self) -> list[float]:
+        """A weight for each class: all examples over the number of classes times the class's own examples.
+
+        A class without an example weighs 1. Source: King and Zeng (2001), Logistic Regression in Rare Events Data, as
+        scikit-learn's `balanced` has it.
+        """
+        labels = self.labels("train")
+        counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(self.label_names))
+        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return [float(w) for w in np.where(counts > 0, weights, 1.0)]
 
     @abstractmethod
     def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
@@ -55,9 +77,14 @@ class ImageClassification(Task):
         self.data = data
         self.record, self.label_names = data.record, data.label_names
 
-    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
+    ) -> ArrayBatches:
         images = self.data.splits[split]
         return ArrayBatches(images.x, images.y, shuffled(len(images), batch_size, seed))
+
+    def labels(self, split: str) -> np.ndarray:
+        return self.data.splits[split].y
 
     def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
         images = self.data.splits[split]
@@ -100,10 +127,17 @@ class TokenClassification(Task):
             self._encoded[split] = self.pieces.encode(sentences, self.label_names, self.max_length)
         return self._encoded[split]
 
-    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
+    ) -> ArrayBatches:
+        if augment or flip:
+            raise InputError("Augmentation is for images.", received=f"{self.name}", remedy="Leave --augment out.")
         encoded = self.encoded(split)
         plan = bucketed(encoded.lengths, batch_size, self.max_length, seed)
         return ArrayBatches(_inputs(encoded), encoded.labels, plan)
+
+    def labels(self, split: str) -> np.ndarray:
+        return self.encoded(split).labels
 
     def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
         encoded = self.encoded(split)

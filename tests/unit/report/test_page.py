@@ -7,7 +7,7 @@ import pytest
 
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
-from kcost.report.page import ROWS, render, rows_left, rows_shown
+from kcost.report.page import ROWS, render, rows_left
 from tests.unit.runs import plan, replaced, simulated_run
 
 EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
@@ -95,7 +95,7 @@ def test_a_large_run_shows_its_best_and_plain_keras() -> None:
     run, outputs = simulated_run(plan(batches=tuple(range(1, 40)), phases=("inference",)))
     verdict = conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id))
     (ranking,) = verdict.rankings
-    shown = rows_shown(ranking)
+    shown = ranking.first(ROWS)
     assert len(shown) == ROWS
     assert shown[-1].cell_id == ranking.baseline
     assert rows_left(ranking) == len(ranking.cells) - ROWS

@@ -1,0 +1,98 @@
+"""What lets a killed training run go on: after each epoch, everything that the next one depends on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kcost.core.errors import StorageError
+from kcost.core.request import TrainRequest
+from kcost.core.schema import write_bytes
+
+STATE_FILE = "state.npz"
+BEST_FILE = "best.npz"
+PROGRESS_FILE = "progress.json"
+
+
+class Checkpoint:
+    """A folder beside the artifact to be, gone once that is written.
+
+    Weights, optimizer and dropout seeds are kept as plain arrays: Keras's own weight files merge low-rank updates.
+    """
+
+    def __init__(self, folder: Path, request: TrainRequest) -> None:
+        self._folder = folder
+        self._request = request.model_dump(mode="json")
+        self.epoch = 0
+        self.best_loss = float("inf")
+        self.wait = 0
+        self.history: list[dict[str, float]] = []
+
+    def resume(self, model: keras.Model) -> bool:
+        """Brings model and counters to where the run stopped; False where there is nothing to go on from.
+
+        Raises:
+            StorageError: the folder is of a run with other settings.
+        """
+        path = self._folder / PROGRESS_FILE
+        if not path.exists():
+            return False
+        told = json.loads(path.read_text())
+        if told["request"] != self._request:
+            differs = sorted(k for k in self._request if told["request"].get(k) != self._request[k])
+            raise StorageError(
+                "A run that was cut short goes on with the settings it began with.",
+                received=f"{self._folder} with other {', '.join(differs)}",
+                remedy="Give the same settings again, or remove that folder to start over.",
+            )
+        self.epoch, self.best_loss, self.wait = told["epoch"], told["best_loss"], told["wait"]
+        self.history = told["history"]
+        _load(self._folder / f"{told['epoch']}-{STATE_FILE}", _variables(model))
+        return True
+
+    def end_epoch(self, model: keras.Model, logs: dict[str, float]) -> bool:
+        """Stores an epoch; returns whether its validation loss is the best so far."""
+        self.epoch += 1
+        self.history.append(logs)
+        better = logs["val_loss"] < self.best_loss
+        if better:
+            self.best_loss, self.wait = logs["val_loss"], 0
+            _save(self._folder / BEST_FILE, model.variables)
+        else:
+            self.wait += 1
+        _save(self._folder / f"{self.epoch}-{STATE_FILE}", _variables(model))
+        counters = {"epoch": self.epoch, "best_loss": self.best_loss, "wait": self.wait, "history": self.history}
+        # Written last: it names the state that it belongs to, so that a kill in between loses this epoch only.
+        write_bytes(self._folder / PROGRESS_FILE, json.dumps({"request": self._request, **counters}).encode())
+        (self._folder / f"{self.epoch - 1}-{STATE_FILE}").unlink(missing_ok=True)
+        return better
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Puts the weights of the epoch with the lowest validation loss into the model."""
+        _load(self._folder / BEST_FILE, model.variables)
+
+    def remove(self) -> None:
+        """Ends the run for good."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _save(path: Path, variables: list[Any]) -> None:
+    content = io.BytesIO()
+    np.savez(content, *[keras.ops.convert_to_numpy(v) for v in variables])
+    write_bytes(path, content.getvalue())
+
+
+def _load(path: Path, variables: list[Any]) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
+        for i, variable in enumerate(variables):
+            variable.assign(arrays[f"arr_{i}"])

@@ -1,0 +1,82 @@
+"""AdamW as fine-tuning wants it: warm-up and decay of the rate, clipping, and a rate for each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from kcost.core.request import TrainRequest
+from kcost.training.layers import depth_of_layers
+
+
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # keras has no types
+    """A rate that rises linearly from 0 to its peak, then stays, or falls to 0 in a line or half a cosine."""
+
+    def __init__(self, peak: float, kind: str, warmup_steps: int, total_steps: int) -> None:
+        super().__init__()
+        self._peak, self._kind, self._warmup, self._total = peak, kind, warmup_steps, total_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step, counted from 0."""
+        step = ops.cast(step, "float32")
+        rising = step / max(1, self._warmup)
+        done = ops.clip((step - self._warmup) / max(1, self._total - self._warmup), 0.0, 1.0)
+        falling = {
+            "constant": ops.ones_like(done),
+            "linear": 1 - done,
+            "cosine": 0.5 * (1 + ops.cos(math.pi * done)),
+        }[self._kind]
+        return self._peak * ops.where(step < self._warmup, rising, falling)
+
+
+class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # keras has no types
+    """AdamW with a factor of the learning rate for each variable.
+
+    Source of decoupled weight decay: Loshchilov and Hutter (2019), arXiv 1711.05101.
+    """
+
+    def __init__(self, learning_rate: Any, factors: Mapping[str, float], decayed: Mapping[str, float], **kw: Any) -> None:
+        """`factors` and `decayed` give, by path of the variable, its rate's factor and its weight decay."""
+        super().__init__(learning_rate, **kw)
+        self._factors, self._decayed = factors, decayed
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Keras calls this for each variable."""
+        rate = learning_rate * self._factors.get(variable.path, 1.0)
+        decay = self._decayed.get(variable.path, 0.0)
+        if decay:
+            self.assign_sub(variable, ops.cast(rate * decay, variable.dtype) * variable)
+        super().update_step(gradient, variable, rate)
+
+
+def make_optimizer(
+    model: keras.Model, request: TrainRequest, learning_rate: float, total_steps: int
+) -> keras.optimizers.Optimizer:
+    """The optimizer that a request asks for. Biases and normalisations are not decayed, as is usual for BERT."""
+    warmup_steps = round(request.warmup_fraction * total_steps)
+    plain_rate = request.schedule == "constant" and warmup_steps == 0
+    rate = learning_rate if plain_rate else WarmupDecay(learning_rate, request.schedule, warmup_steps, total_steps)
+    decayed = [v for v in model.trainable_variables if len(v.shape) > 1]
+    if request.layer_decay == 1.0:
+        # Keras's own class: on torch it updates all variables in one call.
+        optimizer = keras.optimizers.AdamW(
+            rate, weight_decay=request.weight_decay, global_clipnorm=request.clip_norm
+        )
+        spared = [v for v in model.trainable_variables if len(v.shape) <= 1]
+        if spared:
+            optimizer.exclude_from_weight_decay(var_list=spared)
+        return optimizer
+    depths = depth_of_layers(model)
+    top = max(depths.values())
+    factors = {
+        v.path: request.layer_decay ** (top - depths[layer.name])
+        for layer in model.layers
+        for v in layer.trainable_variables
+    }
+    return LayerwiseAdamW(
+        rate, factors, {v.path: request.weight_decay for v in decayed}, global_clipnorm=request.clip_norm
+    )
