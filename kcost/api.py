@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kcost.core import environment
 from kcost.core.artifact import Artifact, Score, open_model
 from kcost.core.errors import PlanError
 from kcost.core.plan import BACKENDS, Backend, Plan
@@ -87,8 +88,17 @@ def train(
     """
     chosen = require(backend) if backend else chosen_backend()
     name = name or "-".join(filter(None, (Path(data).name, family, settings.get("size"))))
-    request = checked(TrainRequest, {"family": family, "data": data, "out": Path(out).absolute(), "name": name, **settings})
-    answer = run_job("train", chosen, request.model_dump(mode="json"))
+    match = prices().closest(environment.collect())
+    values = {
+        "family": family,
+        "data": data,
+        "out": Path(out).absolute(),
+        "name": name,
+        "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
+        "usd_basis": match.why,
+        **settings,
+    }
+    answer = run_job("train", chosen, checked(TrainRequest, values).model_dump(mode="json"))
     return Artifact.model_validate(answer["artifact"])
 
 

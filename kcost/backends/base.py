@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kcost.core.errors import UnavailableError
+
 Inputs = dict[str, np.ndarray]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
@@ -57,6 +59,14 @@ class Driver(ABC):
         """Peak memory taken on the accelerator since the process began; None on CPU or where unknown."""
         return None
 
+    def random_state(self) -> np.ndarray | None:
+        """The state of random numbers that no Keras variable holds, uint8; None where there is none."""
+        return None
+
+    def set_random_state(self, state: np.ndarray) -> None:
+        """Brings back what `random_state` gave."""
+        raise TypeError(f"The {self.name} backend keeps no random state of its own.")
+
     def load(self, keras_file: Path, precision: str) -> Any:
         """The model in a .keras file, at a precision that `with_precision` knows.
 
@@ -82,6 +92,17 @@ class Driver(ABC):
 
         model.compile(optimizer="adam", loss=loss_of(task))
         return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
+
+    def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The gradient of a function of tensors with respect to its first argument, for use in a compiled step.
+
+        Args:
+            function: tensors in, a scalar out; it changes no variable.
+
+        Raises:
+            UnavailableError: the backend has no gradients.
+        """
+        raise UnavailableError("An attack needs a backend with gradients.", received=self.name)
 
     def is_jit(self, model: Any, method: str) -> bool:
         """Whether a step of this method runs as one compiled program."""

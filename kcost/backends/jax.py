@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,6 +39,10 @@ class JaxDriver(Driver):
             return model.stateless_call(trainable, fixed, x, training=False)[0]
 
         return lambda inputs: forward(trainable, fixed, arrange(model, inputs))
+
+    def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        gradient: Callable[..., Any] = jax.grad(function)
+        return gradient
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]

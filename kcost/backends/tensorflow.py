@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -34,6 +35,16 @@ class TensorFlowDriver(Driver):
             return function(tf.nest.map_structure(tf.convert_to_tensor, arrange(model, inputs)))
 
         return step
+
+    def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def gradient(x: Any, *others: Any) -> Any:
+            x = tf.convert_to_tensor(x)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                value = function(x, *others)
+            return tape.gradient(value, x)
+
+        return gradient
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -41,6 +42,14 @@ class TorchDriver(Driver):
 
         return step
 
+    def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def gradient(x: Any, *others: Any) -> Any:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                return torch.autograd.grad(function(x, *others), x)[0]
+
+        return gradient
+
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [self._to_numpy(o) for o in keras.tree.flatten(outputs)]
 
@@ -56,6 +65,13 @@ class TorchDriver(Driver):
         first = keras.tree.flatten(outputs)[0]
         on_gpu = first.is_cuda if isinstance(first, torch.Tensor) else torch.cuda.is_available()
         return "gpu" if on_gpu else "cpu"
+
+    def random_state(self) -> np.ndarray | None:
+        # Keras's dropout draws from torch's own generator where a layer has no seed.
+        return np.asarray(torch.get_rng_state().numpy())
+
+    def set_random_state(self, state: np.ndarray) -> None:
+        torch.set_rng_state(torch.from_numpy(state))
 
     def tf32(self) -> bool | None:
         return bool(torch.backends.cuda.matmul.allow_tf32) if torch.cuda.is_available() else None

@@ -53,6 +53,8 @@ class TrainRequest(Record):
     )
     repair: bool = Field(default=True, description="mend bad tag sequences; False refuses them")
     seed: int = 0
+    usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
+    usd_basis: str
 
 
 class EvaluateRequest(Record):

@@ -4,7 +4,14 @@ Framework-free: only numpy is loaded on import, everything heavier when it is us
 """
 
 from kcost.data.loading import load as load
-from kcost.data.sets import Images as Images, ImageSet as ImageSet, Sentence as Sentence, TagSet as TagSet
+from kcost.data.sets import (
+    Images as Images,
+    ImageSet as ImageSet,
+    Sentence as Sentence,
+    TagSet as TagSet,
+    Texts as Texts,
+    TextSet as TextSet,
+)
 from kcost.data.sources import (
     CatalogueEntry as CatalogueEntry,
     Source as Source,

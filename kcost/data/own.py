@@ -11,21 +11,23 @@ from kcost.data.image_files import IMAGE_SUFFIXES, labelled, read_class_folders,
 from kcost.data.images import RawImages, build_image_set, read_idx_pair
 from kcost.data.jsonl import read_jsonl
 from kcost.data.ner import build_tag_set
-from kcost.data.sets import ImageSet, TagSet
+from kcost.data.sets import ImageSet, TagSet, TextSet
+from kcost.data.texts import CSV_SUFFIXES, build_text_set, holds_labelled_texts, read_texts
 
 FORMS = (
-    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, or JSON lines (.jsonl)"
+    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, JSON lines (.jsonl), "
+    "or CSV with the columns text and label"
 )
 """What a path may hold, for messages."""
 
 _PART_WORDS = {"train": ("train",), "validation": ("valid", "dev", "val"), "test": ("test", "t10k")}
 _PART_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _LICENCE = "not stated: your own data"
-_NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", ".csv", *IMAGE_SUFFIXES)
+_NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", *IMAGE_SUFFIXES)
 _JSON = (".jsonl", ".ndjson", ".json")
 
 
-def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:
+def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet | TextSet:
     """Loads the data at a path that exists; the arguments are those of `kcost.data.load`.
 
     Raises:
@@ -46,8 +48,18 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
             limit=limit,
             notes=notes,
         )
+    files = _text_files(path)
+    if holds_labelled_texts(files["train"]):
+        return build_text_set(
+            {part: read_texts(file) for part, file in files.items()},
+            name=name,
+            source=str(path),
+            licence=_LICENCE,
+            seed=seed,
+            limit=limit,
+        )
     return build_tag_set(
-        _text_parts(path),
+        {part: _read_text_file(file) for part, file in files.items()},
         name=name,
         source=str(path),
         licence=_LICENCE,
@@ -114,11 +126,12 @@ def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     return pairs
 
 
-def _text_parts(path: Path) -> dict[str, RawFile]:
+def _text_files(path: Path) -> dict[str, Path]:
+    """Part -> file, "train" among them. Where a folder holds other text files, CSV files are not taken for data."""
     if path.is_file():
         if path.suffix.lower() in _NOT_TEXT:
             raise DataError(f"A path to data holds {FORMS}.", path, "Of IDX or image files give the folder.")
-        return {"train": _read_text_file(path)}
+        return {"train": path}
     files = [
         file
         for file in sorted(path.iterdir())
@@ -126,8 +139,9 @@ def _text_parts(path: Path) -> dict[str, RawFile]:
         and not file.name.startswith((".", "README", "LICENSE", "LICENCE"))
         and file.suffix.lower() not in _NOT_TEXT
     ]
+    files = [file for file in files if file.suffix.lower() not in CSV_SUFFIXES] or files
     if len(files) == 1:
-        return {"train": _read_text_file(files[0])}
+        return {"train": files[0]}
     parts = _by_part(files)
     _need_train(parts, path)
     if not parts:
@@ -136,7 +150,7 @@ def _text_parts(path: Path) -> dict[str, RawFile]:
             received=f"{path} with {', '.join(file.name for file in files[:5]) or 'no data file'}",
             remedy="Name the files after their part: train, dev and test, for example train.conll.",
         )
-    return {part: _read_text_file(file) for part, file in parts.items()}
+    return parts
 
 
 def _read_text_file(path: Path) -> RawFile:

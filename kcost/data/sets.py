@@ -1,8 +1,9 @@
-"""What a data set is once it is read: arrays or sentences in three splits, and the record of where they came from."""
+"""What a data set is once it is read: arrays, sentences or texts in three splits, and where they came from."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -72,6 +73,34 @@ class TagSet:
     task: Literal["token-classification"] = "token-classification"
 
 
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """One split of labelled texts.
+
+    Attributes:
+        texts: as they were read.
+        y: class indices into `TextSet.label_names`, shape (n,), int32.
+    """
+
+    texts: tuple[str, ...]
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, eq=False)
+class TextSet:
+    """Texts with one label each, in the splits train, validation and test. Labels are in alphabetical order."""
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: dict[str, Texts]
+    record: Dataset
+
+    task: Literal["sequence-classification"] = "sequence-classification"
+
+
 def tag_names_of(sentences: Iterable[Sentence]) -> tuple[str, ...]:
     """("O", "B-X", "I-X", ...) for all entity types X that the sentences hold."""
     types = sorted({tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"})
@@ -93,3 +122,11 @@ def sentences_split(sentences: tuple[Sentence, ...]) -> Split:
         lines = [f"{token}\t{tag}\n" for token, tag in zip(sentence.tokens, sentence.tags, strict=True)]
         digest.update(("".join(lines) + "\n").encode("utf-8", "surrogatepass"))
     return Split(count=len(sentences), sha256=digest.hexdigest())
+
+
+def texts_split(texts: Texts) -> Split:
+    """Size and content hash: SHA-256 over a JSON line [text, label index] for each text, in UTF-8."""
+    digest = hashlib.sha256()
+    for text, label in zip(texts.texts, texts.y.tolist(), strict=True):
+        digest.update((json.dumps([text, label], ensure_ascii=False) + "\n").encode("utf-8"))
+    return Split(count=len(texts), sha256=digest.hexdigest())

@@ -75,8 +75,21 @@ class WordPiece:
     Source: Devlin et al. (2019), BERT; the work is done by the `tokenizers` library.
     """
 
-    def __init__(self, vocab: dict[str, int], *, lowercase: bool) -> None:
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        *,
+        lowercase: bool,
+        strip_accents: bool | None = None,
+        split_ideographs: bool = True,
+    ) -> None:
         """Makes a tokenizer of a vocabulary (piece -> id); `train` and `from_vocab_file` are the usual ways.
+
+        Args:
+            vocab: piece -> id.
+            lowercase: whether case is dropped.
+            strip_accents: whether accents are; None drops them where case is dropped, as BERT does.
+            split_ideographs: whether each Chinese character is a word of its own.
 
         Raises:
             DataError: a special token is missing.
@@ -89,8 +102,8 @@ class WordPiece:
                 remedy="Give the vocab.txt that came with the model, or train a vocabulary.",
             )
         self.vocab = dict(vocab)
-        self.lowercase = lowercase
-        self._tokenizer = _tokenizer(self.vocab, lowercase)
+        self.lowercase, self.strip_accents, self.split_ideographs = lowercase, strip_accents, split_ideographs
+        self._tokenizer = _tokenizer(self.vocab, lowercase, strip_accents, split_ideographs)
 
     @classmethod
     def train(cls, sentences: Iterable[Sentence], vocab_size: int, *, lowercase: bool = False) -> WordPiece:
@@ -102,7 +115,15 @@ class WordPiece:
                 its piece, even where these alone are more.
             lowercase: True to drop case and accents. Case helps to find names, hence False.
         """
-        counts = Counter(token for sentence in sentences for token in sentence.tokens)
+        return cls._trained(Counter(t for sentence in sentences for t in sentence.tokens), vocab_size, lowercase)
+
+    @classmethod
+    def train_on_texts(cls, texts: Iterable[str], vocab_size: int, *, lowercase: bool = False) -> WordPiece:
+        """As `train`, of texts that are not cut into words."""
+        return cls._trained(Counter(word for text in texts for word in text.split()), vocab_size, lowercase)
+
+    @classmethod
+    def _trained(cls, counts: Counter[str], vocab_size: int, lowercase: bool) -> WordPiece:
         splitter = _tokenizer({UNKNOWN: 0}, lowercase)
         words: Counter[str] = Counter()
         for token, count in counts.items():
@@ -117,8 +138,8 @@ class WordPiece:
 
         Args:
             path: the file, or a folder with `vocab.txt` in it.
-            lowercase: whether the vocabulary is of lower-cased text; None takes it from the
-                `tokenizer_config.json` beside the file.
+            lowercase: whether the vocabulary is of lower-cased text; None takes it, and the settings for accents
+                and ideographs, from the `tokenizer_config.json` beside the file.
 
         Raises:
             DataError: no such file, a piece twice, no special tokens, or `lowercase` is None and no file tells.
@@ -135,17 +156,25 @@ class WordPiece:
                 received=f"{path} with {len(pieces) - len(vocab)} repeated lines",
                 remedy="Take the file from where the model came from again.",
             )
-        return cls(vocab, lowercase=_stated_case(path) if lowercase is None else lowercase)
+        return cls(vocab, **(_stated(path) if lowercase is None else {"lowercase": lowercase}))
 
-    def save(self, folder: Path | str) -> None:
-        """Writes `vocab.txt` and `tokenizer_config.json` into a folder, which is made if needed.
+    def save(self, folder: Path | str, max_length: int | None = None) -> None:
+        """Writes `vocab.txt` and `tokenizer_config.json`, as transformers reads them, into a folder, made if needed.
+
+        `max_length` is the longest input of the model, None to leave it out.
 
         Raises:
             StorageError: the folder cannot be written to.
         """
         folder = Path(folder)
         pieces = sorted(self.vocab, key=self.vocab.__getitem__)
-        config = {"do_lower_case": self.lowercase, "tokenizer_class": "BertTokenizer"}
+        config = {
+            "do_lower_case": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "tokenize_chinese_chars": self.split_ideographs,
+            "tokenizer_class": "BertTokenizer",
+            **({} if max_length is None else {"model_max_length": max_length}),
+        }
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / VOCAB_FILE).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf-8"))
@@ -161,8 +190,7 @@ class WordPiece:
             DataError: a tag is not one of `tag_names`.
             ValueError: `max_length` is below 3, which leaves no room for a piece.
         """
-        if max_length < 3:
-            raise ValueError(f"max_length is at least 3, for {START}, a piece and {END}. Received: {max_length}")
+        _refuse_short(max_length)
         pieces = self._pieces({token for sentence in sentences for token in sentence.tokens})
         label_of = {name: i for i, name in enumerate(tag_names)}
         shape = (len(sentences), max_length)
@@ -189,6 +217,23 @@ class WordPiece:
             padding_mask[row, : len(ids)] = 1
         word_counts = np.array([len(sentence.tokens) for sentence in sentences], np.int32)
         return Encoded(token_ids, np.zeros(shape, np.int32), padding_mask, labels, word_index, word_counts)
+
+    def encode_texts(self, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+        """Turns whole texts into BERT's inputs: token_ids, segment_ids and padding_mask, as in `Encoded`.
+
+        A text that does not fit between [CLS] and [SEP] keeps its start. An empty one is [CLS] and [SEP] alone.
+
+        Raises:
+            ValueError: `max_length` is below 3, which leaves no room for a piece.
+        """
+        _refuse_short(max_length)
+        token_ids = np.full((len(texts), max_length), self.vocab[PAD], np.int32)
+        padding_mask = np.zeros_like(token_ids)
+        for row, encoding in enumerate(self._tokenizer.encode_batch(list(texts))):
+            ids = [self.vocab[START], *encoding.ids[: max_length - 2], self.vocab[END]]
+            token_ids[row, : len(ids)] = ids
+            padding_mask[row, : len(ids)] = 1
+        return {"token_ids": token_ids, "segment_ids": np.zeros_like(token_ids), "padding_mask": padding_mask}
 
     def _pieces(self, words: set[str]) -> dict[str, list[int]]:
         """Word -> ids of its pieces, at least one."""
@@ -224,11 +269,20 @@ def decode_predictions(
     return tuple(tuple(sentence) for sentence in tags)
 
 
-def _tokenizer(vocab: dict[str, int], lowercase: bool) -> Any:
+def _refuse_short(max_length: int) -> None:
+    if max_length < 3:
+        raise ValueError(f"max_length is at least 3, for {START}, a piece and {END}. Received: {max_length}")
+
+
+def _tokenizer(
+    vocab: dict[str, int], lowercase: bool, strip_accents: bool | None = None, split_ideographs: bool = True
+) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_ideographs
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
@@ -269,15 +323,25 @@ def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
     return vocab
 
 
-def _stated_case(vocab_file: Path) -> bool:
-    """`do_lower_case` of the tokenizer_config.json beside a vocabulary."""
+def _stated(vocab_file: Path) -> dict[str, Any]:
+    """What the tokenizer_config.json beside a vocabulary says, as arguments of `WordPiece`."""
     config_file = vocab_file.parent / CONFIG_FILE
     try:
-        lowercase = json.loads(config_file.read_text(encoding="utf-8"))["do_lower_case"]
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        lowercase, strip_accents = config["do_lower_case"], config.get("strip_accents")
+        if type(lowercase) is not bool or not (strip_accents is None or type(strip_accents) is bool):
+            raise ValueError("do_lower_case and strip_accents are true or false")
+        if config.get("do_basic_tokenize") is False:
+            raise ValueError("do_basic_tokenize is false: text that is split by white space alone")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "Whether a vocabulary is of lower-cased text is told by lowercase, or do_lower_case beside it.",
             received=f"{vocab_file} with no usable {CONFIG_FILE} ({error})",
-            remedy="Pass lowercase=True for an uncased model, lowercase=False for a cased one.",
+            remedy="Pass lowercase=True for an uncased model, lowercase=False for a cased one, or write "
+            f'{{"do_lower_case": true}} or {{"do_lower_case": false}} into {CONFIG_FILE}.',
         ) from error
-    return bool(lowercase)
+    return {
+        "lowercase": lowercase,
+        "strip_accents": strip_accents,
+        "split_ideographs": config.get("tokenize_chinese_chars") is not False,
+    }

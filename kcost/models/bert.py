@@ -1,4 +1,4 @@
-"""A BERT encoder with a head per token."""
+"""A BERT encoder with a head per token, or one per sequence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def backbone(vocabulary_size: int, size: str, *, dropout: float = 0.1, max_lengt
     )
 
 
-def token_classifier(encoder: BertBackbone, tags: int, *, dropout: float = 0.1) -> keras.Model:
+def token_classifier(encoder: keras.Model, tags: int, *, dropout: float = 0.1) -> keras.Model:
     """A tagger over an encoder: inputs as in INPUT_NAMES, output `logits` (batch, length, tags), float32.
 
     The encoder's layers become layers of the tagger; its pooler, which a tagger does not use, is left out.
@@ -58,3 +58,14 @@ def token_classifier(encoder: BertBackbone, tags: int, *, dropout: float = 0.1) 
     x = keras.layers.Dropout(dropout, name="head_dropout")(encoder.output["sequence_output"])
     logits = keras.layers.Dense(tags, name="logits")(x)
     return keras.Model({name: encoder.input[name] for name in INPUT_NAMES}, logits, name="bert_tagger")
+
+
+def sequence_classifier(encoder: keras.Model, classes: int, *, dropout: float = 0.1) -> keras.Model:
+    """A text classifier over an encoder: inputs as in INPUT_NAMES, output `logits` (batch, classes), float32.
+
+    The head reads BERT's pooled output, a dense layer with tanh on [CLS]. The encoder's layers, the pooler among
+    them, become layers of the classifier. Source: Devlin et al. (2018), section 4.1.
+    """
+    x = keras.layers.Dropout(dropout, name="head_dropout")(encoder.output["pooled_output"])
+    logits = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model({name: encoder.input[name] for name in INPUT_NAMES}, logits, name="bert_text_classifier")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from kcost.core.artifact import Artifact, Score
-from kcost.core.units import format_bytes, format_s, format_usd
+from kcost.core.artifact import Artifact, RunCost, Score
+from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
 from kcost.report.terminal import show_verdict
@@ -69,6 +69,16 @@ def score_text(score: Score) -> str:
     return f"{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
 
 
+def cost_text(cost: RunCost) -> str:
+    """What a step took, each figure with its basis."""
+    energy = "energy" if cost.energy_wh is None else f"{significant(cost.energy_wh)} Wh"
+    usd = "cost not known" if cost.usd is None else format_usd(cost.usd)
+    return (
+        f"took {format_s(cost.wall_s)}, {energy} ({cost.energy_basis}), {usd}, "
+        f"{cost.labelled_examples:,} labelled examples. {cost.usd_basis}"
+    )
+
+
 def show_scores(console: Console, scores: Sequence[Score]) -> None:
     """Scores, a line each."""
     for score in scores:
@@ -84,8 +94,11 @@ def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
         for note in artifact.dataset.notes:
             console.print(f"  {note}", highlight=False)
     for step in artifact.steps:
-        took = "" if step.wall_s is None else f" in {format_s(step.wall_s)}"
-        console.print(f"{step.kind} on {step.backend} {step.backend_version}{took}", highlight=False)
+        console.print(f"{step.kind} on {step.backend} {step.backend_version}", highlight=False)
+        for note in (*step.changed, *(f"warning: {w}" for w in step.warnings)):
+            console.print(f"  {note}", highlight=False, markup=False)
+        if step.cost is not None:
+            console.print(f"  {cost_text(step.cost)}", highlight=False, markup=False)
     show_scores(console, artifact.scores)
 
 

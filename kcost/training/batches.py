@@ -15,14 +15,21 @@ Arrays = np.ndarray | dict[str, np.ndarray]
 Plan = Callable[[int], list[tuple[np.ndarray, int | None]]]
 """Epoch number -> its batches: the rows of each, and the length that sequences are cut to (None: as they are)."""
 
+Transform = Callable[[Arrays, np.ndarray, int, int], tuple[Arrays, np.ndarray]]
+"""(inputs, labels, epoch, index of the batch) -> inputs and labels to train on, of the same shapes and dtypes."""
+
 
 class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
     """Batches cut from arrays. Which rows go together in an epoch depends on the epoch's number alone."""
 
-    def __init__(self, inputs: Arrays, labels: np.ndarray, plan: Plan) -> None:
+    transform: Transform | None
+    """Changes each batch as it is taken, for augmentation."""
+
+    def __init__(self, inputs: Arrays, labels: np.ndarray, plan: Plan, transform: Transform | None = None) -> None:
         """`plan` gives the batches of an epoch by its number, from 0 on; each epoch has as many."""
         super().__init__()
         self._inputs, self._labels, self._plan = inputs, labels, plan
+        self.transform = transform
         self._epoch = 0
         self._batches = plan(0)
 
@@ -32,8 +39,15 @@ class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         rows, length = self._batches[index]
         if isinstance(self._inputs, dict):
-            return {n: a[rows, :length] for n, a in self._inputs.items()}, self._labels[rows, :length]
-        return self._inputs[rows], self._labels[rows]
+            inputs: Arrays = {n: a[rows, :length] for n, a in self._inputs.items()}
+            labels = self._labels[rows] if self._labels.ndim == 1 else self._labels[rows, :length]
+        else:
+            inputs, labels = self._inputs[rows], self._labels[rows]
+        return (inputs, labels) if self.transform is None else self.transform(inputs, labels, self._epoch, index)
+
+    def rows(self, index: int) -> tuple[np.ndarray, int | None]:
+        """The rows of a batch of this epoch, and the length that their sequences are cut to."""
+        return self._batches[index]
 
     def start_at(self, epoch: int) -> None:
         """Goes to an epoch, for a run that resumes."""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kcost.backends import driver
 from kcost.core.errors import StorageError
 from kcost.core.request import TrainRequest
 from kcost.core.schema import write_bytes
@@ -18,6 +19,7 @@ from kcost.core.schema import write_bytes
 STATE_FILE = "state.npz"
 BEST_FILE = "best.npz"
 PROGRESS_FILE = "progress.json"
+RANDOM_STATE = "random_state"
 
 
 class Checkpoint:
@@ -28,6 +30,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, request: TrainRequest) -> None:
         self._folder = folder
+        self._driver = driver(keras.backend.backend())
         self._request = request.model_dump(mode="json")
         self.epoch = 0
         self.best_loss = float("inf")
@@ -53,8 +56,19 @@ class Checkpoint:
             )
         self.epoch, self.best_loss, self.wait = told["epoch"], told["best_loss"], told["wait"]
         self.history = told["history"]
-        _load(self._folder / f"{told['epoch']}-{STATE_FILE}", _variables(model))
+        _load(self._state_file(), _variables(model))
         return True
+
+    def restore_random_state(self) -> None:
+        """Brings back the backend's own random numbers; called when Keras is about to run the first step."""
+        if self.epoch == 0:
+            return
+        with np.load(self._state_file(), allow_pickle=False) as arrays:
+            if RANDOM_STATE in arrays.files:
+                self._driver.set_random_state(arrays[RANDOM_STATE])
+
+    def _state_file(self) -> Path:
+        return self._folder / f"{self.epoch}-{STATE_FILE}"
 
     def end_epoch(self, model: keras.Model, logs: dict[str, float]) -> bool:
         """Stores an epoch; returns whether its validation loss is the best so far."""
@@ -66,7 +80,9 @@ class Checkpoint:
             _save(self._folder / BEST_FILE, model.variables)
         else:
             self.wait += 1
-        _save(self._folder / f"{self.epoch}-{STATE_FILE}", _variables(model))
+        random = self._driver.random_state()
+        extra = {} if random is None else {RANDOM_STATE: random}
+        _save(self._state_file(), _variables(model), extra)
         counters = {"epoch": self.epoch, "best_loss": self.best_loss, "wait": self.wait, "history": self.history}
         # Written last: it names the state that it belongs to, so that a kill in between loses this epoch only.
         write_bytes(self._folder / PROGRESS_FILE, json.dumps({"request": self._request, **counters}).encode())
@@ -86,9 +102,10 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _save(path: Path, variables: list[Any]) -> None:
+def _save(path: Path, variables: list[Any], extra: dict[str, np.ndarray] | None = None) -> None:
     content = io.BytesIO()
-    np.savez(content, *[keras.ops.convert_to_numpy(v) for v in variables])
+    arrays = {f"arr_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    np.savez(content, **arrays, **(extra or {}))  # type: ignore[arg-type]  # numpy types its own flag into **kwds
     write_bytes(path, content.getvalue())
 
 

@@ -69,6 +69,7 @@ def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: fl
             validation_data=task.batches("validation", EVALUATION_BATCH, seed=None),
             epochs=request.epochs,
             initial_epoch=checkpoint.epoch,
+            shuffle=False,  # the batches come shuffled, by seed and epoch; Keras's own order could not be resumed
             verbose=0,
             callbacks=callbacks,
         )
@@ -86,6 +87,10 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         super().__init__()
         self._checkpoint, self._request = checkpoint, request
         self.pruned = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this when the model is built and before its first step."""
+        self._checkpoint.restore_random_state()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after each step. The loss is a mean over the epoch, so it need not be read often."""

@@ -36,6 +36,7 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras ha
         y_pred = ops.cast(y_pred, "float32")
         epsilon = keras.backend.epsilon()
         log_p = ops.log_softmax(y_pred) if self._from_logits else ops.log(ops.clip(y_pred, epsilon, 1.0))
+        y_true = ops.cast(y_true, "int32")  # Keras hands labels over as floats
         known = ops.not_equal(y_true, IGNORED_LABEL)
         labels = ops.where(known, y_true, 0)
         hit = -ops.squeeze(ops.take_along_axis(log_p, ops.expand_dims(labels, -1), axis=-1), -1)

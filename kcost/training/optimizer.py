@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -39,15 +39,16 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # keras has 
     Source of decoupled weight decay: Loshchilov and Hutter (2019), arXiv 1711.05101.
     """
 
-    def __init__(self, learning_rate: Any, factors: Mapping[str, float], decayed: Mapping[str, float], **kw: Any) -> None:
-        """`factors` and `decayed` give, by path of the variable, its rate's factor and its weight decay."""
-        super().__init__(learning_rate, **kw)
-        self._factors, self._decayed = factors, decayed
+    def __init__(self, learning_rate: Any, factors: Sequence[float], decays: Sequence[float], **keywords: Any) -> None:
+        """`factors` and `decays` give each trainable variable's factor of the rate and weight decay, in their order."""
+        super().__init__(learning_rate, **keywords)
+        self._factors, self._decays = factors, decays
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Keras calls this for each variable."""
-        rate = learning_rate * self._factors.get(variable.path, 1.0)
-        decay = self._decayed.get(variable.path, 0.0)
+        # By number, as Keras finds momentums: on tensorflow the variable is not Keras's own and has no path.
+        index = self._get_variable_index(variable)
+        rate, decay = learning_rate * self._factors[index], self._decays[index]
         if decay:
             self.assign_sub(variable, ops.cast(rate * decay, variable.dtype) * variable)
         super().update_step(gradient, variable, rate)
@@ -60,7 +61,6 @@ def make_optimizer(
     warmup_steps = round(request.warmup_fraction * total_steps)
     plain_rate = request.schedule == "constant" and warmup_steps == 0
     rate = learning_rate if plain_rate else WarmupDecay(learning_rate, request.schedule, warmup_steps, total_steps)
-    decayed = [v for v in model.trainable_variables if len(v.shape) > 1]
     if request.layer_decay == 1.0:
         # Keras's own class: on torch it updates all variables in one call.
         optimizer = keras.optimizers.AdamW(
@@ -72,11 +72,7 @@ def make_optimizer(
         return optimizer
     depths = depth_of_layers(model)
     top = max(depths.values())
-    factors = {
-        v.path: request.layer_decay ** (top - depths[layer.name])
-        for layer in model.layers
-        for v in layer.trainable_variables
-    }
-    return LayerwiseAdamW(
-        rate, factors, {v.path: request.weight_decay for v in decayed}, global_clipnorm=request.clip_norm
-    )
+    depth_of = {id(v): depths[layer.name] for layer in model.layers for v in layer.trainable_variables}
+    factors = [request.layer_decay ** (top - depth_of[id(v)]) for v in model.trainable_variables]
+    decays = [request.weight_decay if len(v.shape) > 1 else 0.0 for v in model.trainable_variables]
+    return LayerwiseAdamW(rate, factors, decays, global_clipnorm=request.clip_norm)

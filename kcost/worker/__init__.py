@@ -9,6 +9,7 @@ JOBS = {
     "train": "kcost.worker.train",
     "evaluate": "kcost.worker.evaluate",
     "export": "kcost.worker.export",
+    "export-checkpoint": "kcost.worker.export_checkpoint",
     "check-saved-model": "kcost.worker.check_saved_model",
     "devices": "kcost.worker.devices",
 }

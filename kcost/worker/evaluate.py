@@ -4,63 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from kcost import data
-from kcost.core.artifact import Model, open_model
-from kcost.core.errors import InputError
 from kcost.core.request import EvaluateRequest
-from kcost.data import ImageSet, TagSet
-from kcost.models.loading import load_keras_file
-from kcost.training.tasks import ImageClassification, Task, TokenClassification
+from kcost.worker.opening import open_with_data
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Scores as an EvaluateRequest says; answers with the scores."""
     asked = EvaluateRequest.model_validate(request)
-    opened = open_model(asked.model)
-    about = opened.artifact
-    name = asked.data or (about.dataset.name if about and about.dataset else None)
-    if name is None:
-        raise InputError(
-            "A bare .keras file is scored on data that you name.", received=str(asked.model), remedy="Give --data."
-        )
-    found = data.load(name, limit=asked.limit)
-    task = _task(found, opened)
-    scores = task.scores(load_keras_file(opened.keras_file), "test", asked.batch_size)
-    return {"scores": [s.model_dump() for s in scores], "dataset": found.record.model_dump()}
-
-
-def _task(found: ImageSet | TagSet, model: Model) -> Task:
-    """The task as the model knows it: its own labels, and its own vocabulary for texts.
-
-    Raises:
-        InputError: the model cannot be scored on these data.
-    """
-    about = model.artifact
-    if about is not None and about.task != found.task:
-        raise InputError(
-            "A model is scored on data of its own task.",
-            received=f"{model.name} for {about.task}, {found.name} for {found.task}",
-            remedy="Name other data with --data.",
-        )
-    if isinstance(found, ImageSet):
-        if about is not None and about.label_names != found.label_names:
-            raise _other_labels(about.label_names, found.label_names)
-        return ImageClassification(found)
-    if about is None:
-        raise InputError(
-            "A tagger is scored with its own vocabulary, which its artifact folder holds.",
-            received=f"the bare file {model.keras_file}",
-            remedy="Give the artifact folder.",
-        )
-    unknown = set(found.tag_names) - set(about.label_names)
-    if unknown:
-        raise _other_labels(about.label_names, found.tag_names)
-    return TokenClassification.of_artifact(found, model.keras_file.parent, about)
-
-
-def _other_labels(known: tuple[str, ...], received: tuple[str, ...]) -> InputError:
-    return InputError(
-        f"The data have the labels that the model knows: {', '.join(known)}.",
-        received=", ".join(received),
-        remedy="Name the data that the model was trained for, or data with the same labels.",
-    )
+    opened = open_with_data(asked.model, asked.data, asked.limit)
+    scores = opened.task.scores(opened.model, "test", asked.batch_size)
+    return {"scores": [s.model_dump() for s in scores], "dataset": opened.dataset.model_dump()}

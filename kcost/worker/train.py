@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,91 +12,126 @@ import keras
 import numpy as np
 
 from kcost import data
-from kcost.core import schema
+from kcost.core import environment, schema
 from kcost.core.artifact import (
     INDEX_FILE,
     MODEL_FILE,
     SAMPLES_FILE,
     Artifact,
+    RunCost,
     Step,
     TensorSpec,
     new_folder,
     refuse_existing,
     sha256_of,
 )
-from kcost.core.errors import DataError
+from kcost.core.errors import DataError, InputError
 from kcost.core.process import version_of
 from kcost.core.request import TrainRequest
-from kcost.training.fit import EVALUATION_BATCH, fit
+from kcost.core.run_cost import Meter, run_cost
+from kcost.models.loading import with_precision
+from kcost.training.checkpoint import Checkpoint
+from kcost.training.fit import EVALUATION_BATCH, TrainingReport, fit
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
+from kcost.training.transfer import copy_weights
 
+HISTORY_FILE = "history.json"
 SCRATCH_LEARNING_RATE = {"cnn": 1e-3, "bert": 5e-4}
+PRETRAINED_LEARNING_RATE = 5e-5
+"""The largest of the rates that Devlin et al. (2019), appendix A.3, found to work for fine-tuning."""
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Trains as a TrainRequest says; answers with the artifact and the training history."""
+    """Trains as a TrainRequest says; answers with the artifact, the history and the validation scores."""
     asked = TrainRequest.model_validate(request)
     refuse_existing(asked.out)  # before minutes of training, not after
     keras.utils.set_random_seed(asked.seed)
-    task = make_task(asked.family, asked.data, asked)
-    model = _build(asked, task)
-    learning_rate = asked.learning_rate or SCRATCH_LEARNING_RATE[asked.family]
-    told = fit(model, task, asked, learning_rate)
+    machine = environment.collect()
+    meter = Meter(machine.cores, len(machine.accelerators))
+    task, plain = _make(asked)
+    model = with_precision(plain, asked.precision)
+    learning_rate = asked.learning_rate or (PRETRAINED_LEARNING_RATE if asked.init else SCRATCH_LEARNING_RATE[asked.family])
+    checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", asked)
+    report = fit(model, task, asked, learning_rate, checkpoint)
+    # The artifact is the model as it was built: without optimizer, low-rank updates, frozen layers or precision.
+    plain = copy_weights(model, plain)
+    labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
+    step = _step(asked, learning_rate, report, run_cost(meter, labelled, asked.usd_per_hour, asked.usd_basis))
+    artifact = write_artifact(asked.out, asked.name, asked.family, plain, task, (step,), report.history)
+    validation = task.scores(plain, "validation", EVALUATION_BATCH)
+    checkpoint.remove()
+    return {
+        "artifact": artifact.model_dump(mode="json"),
+        "history": report.history,
+        "validation_scores": [s.model_dump(mode="json") for s in validation],
+        "pruned": report.pruned,
+    }
+
+
+def _step(asked: TrainRequest, learning_rate: float, report: TrainingReport, cost: RunCost) -> Step:
     backend = os.environ["KERAS_BACKEND"]
-    settings = asked.model_dump(mode="json", exclude={"out"}) | {"learning_rate": learning_rate, "epochs": told["epochs"]}
-    step = Step(
+    settings = asked.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
+    changed = report.changed
+    if report.resumed_at_epoch is not None:
+        changed = (*changed, f"resumed after epoch {report.resumed_at_epoch}; the cost is that of the last part alone")
+    return Step(
         kind="train",
         backend=backend,
         backend_version=version_of(backend) or "unknown",
-        settings=settings,
-        wall_s=told["wall_s"],
+        settings=settings | {"learning_rate": learning_rate, "epochs": len(report.history)},
+        changed=changed,
+        warnings=tuple(report.warnings),
+        cost=cost,
     )
-    artifact = write_artifact(asked.out, asked.name, asked.family, model, task, (step,))
-    return {"artifact": artifact.model_dump(mode="json"), "history": told["history"]}
 
 
-def make_task(family: str, name_or_path: str, request: TrainRequest) -> Task:
-    """The task that a family of models learns from a data set.
+def _make(asked: TrainRequest) -> tuple[Task, keras.Model]:
+    """The task and the model that a request asks for.
 
     Raises:
         DataError: the data are not of the family's kind.
+        InputError: an option that the family has not.
     """
-    found = data.load(name_or_path, seed=request.seed, limit=request.limit)
-    if family == "cnn" and isinstance(found, data.ImageSet):
-        return ImageClassification(found)
-    if family == "bert" and isinstance(found, data.TagSet):
-        return TokenClassification.with_own_vocabulary(found, request.vocabulary_size, request.max_length)
-    wanted = {"cnn": "images", "bert": "tagged sentences"}[family]
+    found = data.load(asked.data, seed=asked.seed, limit=asked.limit, repair=asked.repair)
+    if asked.family == "cnn" and isinstance(found, data.ImageSet):
+        if asked.init is not None:
+            raise InputError("A cnn starts from random weights.", received="--init", remedy="Leave --init out.")
+        from kcost.models.cnn import cnn
+
+        images = ImageClassification(found)
+        return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed")
+    if asked.family == "bert" and isinstance(found, data.TagSet):
+        from kcost.models.bert import backbone, token_classifier
+
+        tokens = TokenClassification.with_own_vocabulary(found, asked.vocabulary_size, asked.max_length)
+        encoder = backbone(len(tokens.pieces.vocab), asked.size or "tiny", dropout=asked.dropout)
+        return tokens, token_classifier(encoder, len(tokens.label_names), dropout=asked.dropout)
+    wanted = {"cnn": "images", "bert": "tagged sentences"}[asked.family]
     raise DataError(
-        f"A {family} learns from {wanted}.",
+        f"A {asked.family} learns from {wanted}.",
         received=f"{found.name}, for {found.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
 
 
-def _build(request: TrainRequest, task: Task) -> keras.Model:
-    if isinstance(task, ImageClassification):
-        from kcost.models.cnn import cnn
-
-        return cnn(task.data.image_shape, len(task.label_names), request.size or "seed")
-    from kcost.models.bert import backbone, token_classifier
-
-    assert isinstance(task, TokenClassification)
-    encoder = backbone(len(task.pieces.vocab), request.size or "tiny")
-    return token_classifier(encoder, len(task.label_names))
-
-
 def write_artifact(
-    out: Path, name: str, family: str, model: keras.Model, task: Task, steps: tuple[Step, ...]
+    out: Path,
+    name: str,
+    family: str,
+    model: keras.Model,
+    task: Task,
+    steps: tuple[Step, ...],
+    history: list[dict[str, float]],
 ) -> Artifact:
     """Scores a model on the test split and writes its artifact folder, whole or not at all."""
     with new_folder(out) as folder:
         model.save(folder / MODEL_FILE)
         np.savez_compressed(folder / SAMPLES_FILE, **task.samples())  # type: ignore[arg-type]  # arrays by name
+        (folder / HISTORY_FILE).write_text(json.dumps(history, indent=1) + "\n")
         task.save_files(folder)
         artifact = Artifact(
             name=name,
-            task=task.name,  # type: ignore[arg-type]  # every Task names one of the tasks
+            task=task.name,
             family=family,
             model_sha256=sha256_of(folder / MODEL_FILE),
             parameters=model.count_params(),

@@ -12,9 +12,12 @@ import pytest
 import kcost
 
 ROOT = Path(kcost.__file__).parent
-HEAVY = ("keras", "keras_nlp", "tensorflow", "jax", "torch", "pandas", "plotly", "matplotlib", "scipy", "sklearn")
+HEAVY = (
+    *("keras", "keras_nlp", "tensorflow", "jax", "torch", "pandas", "plotly", "matplotlib", "scipy", "sklearn"),
+    *("optuna", "sqlalchemy"),
+)
 FRAMEWORKS = ("keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch")
-PARENT_SIDE = ("core", "cost", "risk", "bench", "report", "serving", "data")
+PARENT_SIDE = ("core", "cost", "risk", "bench", "search", "report", "serving", "data")
 ISLAND = ("backends", "models", "training", "optimize", "runtimes", "worker")
 
 MAY_IMPORT = {
@@ -23,7 +26,8 @@ MAY_IMPORT = {
     "risk": {"risk", "core"},
     "bench": {"bench", "core"},
     "data": {"data", "core"},
-    "report": {"report", "cost", "core"},
+    "search": {"search", "bench", "cost", "core"},
+    "report": {"report", "search", "cost", "core"},
     "serving": {"serving", "core"},
     "backends": {"backends", "models", "training", "core", "data"},
     "models": {"models", "core"},

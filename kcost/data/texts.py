@@ -1,0 +1,158 @@
+"""Texts with one label each: reading of JSON lines and CSV, and their way to a `TextSet`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcost.core.artifact import Dataset
+from kcost.core.errors import DataError
+from kcost.data import splits as cuts
+from kcost.data.conll import read_text
+from kcost.data.sets import SPLITS, Texts, TextSet, texts_split
+
+CSV_SUFFIXES = (".csv", ".tsv")
+LONGEST_FIELD = 1 << 24
+"""Characters of a CSV field; the csv module's own limit is shorter than some documents."""
+
+_FORMS = 'Each line is an object with "text" (or "tokens", a list) and "label", both strings.'
+_TAG_KEYS = frozenset({"tags", "labels", "ner_tags", "spans", "entities"})
+
+
+@dataclass(frozen=True)
+class RawTexts:
+    """The texts and labels of one file, and how many empty texts were left out."""
+
+    path: Path
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    empty: int
+
+
+def holds_labelled_texts(path: Path) -> bool:
+    """Whether a text file holds a label for each text, rather than one for each word: told by its first line."""
+    if path.suffix.lower() in CSV_SUFFIXES:
+        return True
+    first = next((line for line in read_text(path).split("\n") if line.strip()), "")
+    try:
+        entry = json.loads(first)
+    except (ValueError, RecursionError):
+        return False  # no JSON lines: CoNLL, or broken, which the reader of tags names
+    return isinstance(entry, dict) and "label" in entry and not _TAG_KEYS & set(entry)
+
+
+def read_texts(path: Path) -> RawTexts:
+    """Reads a CSV file (.tsv: between tabs) with the columns text and label, or JSON lines.
+
+    JSON lines hold {"text": ..., "label": ...} or {"tokens": [...], "label": ...}; tokens are joined by spaces.
+
+    Raises:
+        DataError: a line is not of that form; the message names it.
+    """
+    rows = _csv_rows(path) if path.suffix.lower() in CSV_SUFFIXES else _json_rows(path)
+    kept = [(text, label) for text, label in rows if text.strip()]
+    if not kept:
+        raise DataError("A file of labelled texts holds one at least.", f"{path}, without any", "Give another file.")
+    texts, labels = zip(*kept, strict=True)
+    return RawTexts(path, texts, labels, len(rows) - len(kept))
+
+
+def build_text_set(
+    parts: dict[str, RawTexts], *, name: str, source: str, licence: str, seed: int = 0, limit: int | None = None
+) -> TextSet:
+    """Makes a `TextSet` of the files that a source has; the arguments are those of `kcost.data.ner.build_tag_set`.
+
+    Raises:
+        DataError: there are fewer than two labels, or too few texts.
+    """
+    label_names = tuple(sorted({label for part in parts.values() for label in part.labels}))
+    if len(label_names) < 2:
+        received = f"the label {label_names[0]!r} alone"
+        raise DataError("Texts are of at least two classes.", received, "Check the labels.")
+    index = {label: i for i, label in enumerate(label_names)}
+    labels = {part: np.array([index[label] for label in raw.labels], np.int32) for part, raw in parts.items()}
+    places, split_notes = cuts.complete(labels, seed)
+    splits = {split: _taken(parts[part].texts, labels[part], rows) for split, (part, rows) in places.items()}
+    duplicate_notes = cuts.duplicates({split: splits[split].texts for split in SPLITS})
+    unseen = [label for i, label in enumerate(label_names) if i not in splits["train"].y]
+    notes = [f"{part}: {raw.empty} empty texts were left out" for part, raw in parts.items() if raw.empty]
+    notes += [*split_notes, *duplicate_notes]
+    if unseen:
+        notes.append(f"labels without a train example: {', '.join(unseen)}")
+    if limit is not None:
+        for split, found in splits.items():
+            rows = cuts.sample(found.y, min(limit, len(found)), seed)
+            splits[split] = _taken(found.texts, found.y, rows)
+        notes.append(f"at most {limit} texts a split, sampled with seed {seed}")
+    record = Dataset(
+        name=name,
+        synthetic=False,
+        source=source,
+        licence=licence,
+        splits={split: texts_split(found) for split, found in splits.items()},
+        notes=tuple(notes),
+    )
+    return TextSet(name, label_names, splits, record)
+
+
+def _taken(texts: tuple[str, ...], labels: np.ndarray, rows: np.ndarray) -> Texts:
+    return Texts(tuple(texts[i] for i in rows), labels[rows])
+
+
+def _json_rows(path: Path) -> list[tuple[str, str]]:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(_FORMS, f"{where}: {error}", "Put one whole JSON object on each line.") from error
+        if not isinstance(entry, dict):
+            raise DataError(_FORMS, f"{where}: a {type(entry).__name__}", "Put one JSON object on each line.")
+        rows.append(_checked(_text_of(entry), entry.get("label"), where))
+    return rows
+
+
+def _text_of(entry: dict[str, Any]) -> object:
+    tokens = entry.get("tokens")
+    if "text" not in entry and isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+        return " ".join(tokens)
+    return entry.get("text")
+
+
+def _csv_rows(path: Path) -> list[tuple[str, str]]:
+    rule = "A CSV file of texts has a header with the columns text and label."
+    lines = io.StringIO(read_text(path), newline="")
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        header = reader.fieldnames or []
+        if not {"text", "label"} <= set(header):
+            raise DataError(rule, f"{path} with {', '.join(header) or 'no header'}", "Rename the columns.")
+        return [_checked(row["text"], row["label"], f"{path}, line {reader.line_num}") for row in reader]
+    except csv.Error as error:
+        raise DataError(rule, f"{path}: {error}", "Quote texts that hold separators, quotes or line ends.") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _checked(text: object, label: object, where: str) -> tuple[str, str]:
+    if type(label) is int:
+        label = str(label)
+    if not isinstance(text, str) or not isinstance(label, str) or not label.strip():
+        raise DataError(
+            "Each text has one label.",
+            received=f"{where}: " + ("a label that is empty or no string" if isinstance(text, str) else "no text"),
+            remedy=_FORMS,
+        )
+    if any("\ud800" <= character <= "\udfff" for character in text + label):
+        raise DataError("Text is Unicode.", f"{where}: half of a surrogate pair", "Correct that line.")
+    return text, label.strip()

@@ -1,0 +1,100 @@
+"""One class a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kcost.core import scores
+from kcost.core.artifact import Artifact, Score
+from kcost.core.errors import InputError
+from kcost.data import TextSet
+from kcost.data.buckets import bucket_lengths
+from kcost.data.tokenize import WordPiece
+from kcost.training.batches import ArrayBatches, bucketed
+from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task
+
+
+class SequenceClassification(Task):
+    """One class a text. A text that is longer than `max_length` pieces keeps its start."""
+
+    name = "sequence-classification"
+
+    def __init__(self, data: TextSet, label_names: tuple[str, ...], pieces: WordPiece, max_length: int) -> None:
+        """`label_names` are those of the model, in the order of its outputs.
+
+        Raises:
+            InputError: the data have a label that is not one of them.
+        """
+        unknown = [label for label in data.label_names if label not in label_names]
+        if unknown:
+            raise InputError(
+                f"The data have the labels that the model knows: {', '.join(label_names)}.",
+                received=", ".join(unknown),
+                remedy="Name the data that the model was trained for, or data with the same labels.",
+            )
+        self.data, self.pieces, self.max_length = data, pieces, max_length
+        self.record, self.label_names = data.record, label_names
+        self._index = np.array([label_names.index(label) for label in data.label_names], np.int32)
+        self._encoded: dict[str, dict[str, np.ndarray]] = {}
+
+    @staticmethod
+    def with_own_vocabulary(data: TextSet, vocabulary_size: int, max_length: int) -> SequenceClassification:
+        """A task whose vocabulary is learnt from the texts of the training split."""
+        pieces = WordPiece.train_on_texts(data.splits["train"].texts, vocabulary_size)
+        return SequenceClassification(data, data.label_names, pieces, max_length)
+
+    @staticmethod
+    def of_artifact(data: TextSet, folder: Path, about: Artifact) -> SequenceClassification:
+        """A task on other data with the vocabulary, labels and length of a trained classifier."""
+        trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
+        max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
+        return SequenceClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+
+    def encoded(self, split: str) -> dict[str, np.ndarray]:
+        """The model's inputs of a split, shape (n, max_length) each, int32; made once."""
+        if split not in self._encoded:
+            self._encoded[split] = self.pieces.encode_texts(self.data.splits[split].texts, self.max_length)
+        return self._encoded[split]
+
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
+    ) -> ArrayBatches:
+        """As `Task.batches`: texts of like length together."""
+        if augment or flip:
+            raise InputError("Augmentation is for images.", received=self.name, remedy="Leave --augment out.")
+        encoded = self.encoded(split)
+        plan = bucketed(_lengths(encoded), batch_size, self.max_length, seed)
+        return ArrayBatches(encoded, self.labels(split), plan)
+
+    def labels(self, split: str) -> np.ndarray:
+        """The class of each text as an index into `label_names`, shape (n,), int32."""
+        return np.take(self._index, self.data.splits[split].y)
+
+    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
+        """Accuracy, with how many texts it rests on."""
+        encoded, labels = self.encoded(split), self.labels(split)
+        predictions = np.zeros_like(labels)
+        for rows, length in bucketed(_lengths(encoded), batch_size, self.max_length, None)(0):
+            logits = model.predict_on_batch({name: array[rows, :length] for name, array in encoded.items()})
+            predictions[rows] = np.asarray(logits).argmax(-1)
+        return (scores.accuracy(labels, predictions, split, unit="texts"),)
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """As `Task.samples`, cut to the bucket of the longest text."""
+        encoded = {name: array[:SAMPLES] for name, array in self.encoded("test").items()}
+        longest = int(_lengths(encoded).max())
+        length = next(n for n in bucket_lengths(self.max_length) if n >= longest)
+        cut = {name: array[:, :length] for name, array in encoded.items()}
+        return {**cut, "labels": self.labels("test")[:SAMPLES]}
+
+    def save_files(self, folder: Path) -> None:
+        """Writes the vocabulary."""
+        self.pieces.save(folder)
+
+
+def _lengths(encoded: dict[str, np.ndarray]) -> np.ndarray:
+    """Positions of each text that are not padding."""
+    return np.asarray(encoded["padding_mask"].sum(axis=1))

@@ -1,0 +1,125 @@
+"""Scores a model on test examples that an attacker changed who knows its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kcost.core import scores
+from kcost.core.artifact import Score
+from kcost.core.errors import UnavailableError
+from kcost.core.schema import Record
+from kcost.data.tokenize import decode_predictions
+from kcost.training.adversarial import PerturbedModel
+from kcost.training.attacks import fgsm, pgd
+from kcost.training.tasks import ImageClassification, Task, TokenClassification
+from kcost.worker.opening import open_with_data
+
+STEP_FRACTION = 2.5
+"""Times epsilon over the number of steps is the size of a PGD step, so that it can reach and follow the ball's edge."""
+
+
+class RobustnessRequest(Record):
+    """Scoring a model under attack."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    limit: int | None = Field(default=None, ge=10)
+    epsilons: tuple[float, ...] = Field(min_length=1, description="sizes of the change; 0 is always scored as well")
+    attack: Literal["fgsm", "pgd"] = "fgsm"
+    steps: int = Field(default=10, ge=1, description="of PGD")
+    batch_size: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0, description="of the random start of PGD")
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Scores as a RobustnessRequest says.
+
+    Returns:
+        `results`: for each epsilon from 0 up, `epsilon` and `scores`. `norm`: how the size of a change is measured,
+        `linf` for images in [0, 1], `l2` for the embedded tokens of a sentence. `mean_length`: for `l2` the mean
+        Euclidean length of what is changed, to set epsilon against; else None. `dataset`: its record.
+
+    Raises:
+        UnavailableError: the model has no layer where it can be attacked.
+    """
+    asked = RobustnessRequest.model_validate(request)
+    opened = open_with_data(asked.model, asked.data, asked.limit)
+    perturbed = PerturbedModel(opened.model, opened.task.name)
+    results = []
+    lengths: list[np.ndarray] = []
+    for epsilon in sorted({0.0, *asked.epsilons}):
+        predictions = _predictions(perturbed, opened.task, asked, epsilon, lengths)
+        found = _scores(opened.task, predictions)
+        results.append({"epsilon": epsilon, "scores": [s.model_dump() for s in found]})
+    return {
+        "attack": asked.attack,
+        "norm": perturbed.norm,
+        "mean_length": float(np.concatenate(lengths).mean()) if perturbed.norm == "l2" else None,
+        "results": results,
+        "dataset": opened.dataset.model_dump(),
+    }
+
+
+def _predictions(
+    perturbed: PerturbedModel, task: Task, asked: RobustnessRequest, epsilon: float, lengths: list[np.ndarray]
+) -> np.ndarray:
+    """Class numbers on the test split under attack, in the shape of its labels.
+
+    The lengths of the unchanged points are noted in `lengths` where epsilon is 0.
+    """
+    batches = task.batches("test", asked.batch_size, seed=None)
+    predictions = np.zeros_like(task.labels("test"))
+    for i in range(len(batches)):
+        inputs, labels = batches[i]
+        point = perturbed.points(inputs)
+        mask = inputs["padding_mask"][..., None] if perturbed.is_text else None
+        if epsilon == 0:
+            real = point if mask is None else point * mask
+            lengths.append(np.sqrt(np.square(real).sum(axis=tuple(range(1, real.ndim)))))
+        else:
+            point = _attacked(perturbed, point, inputs, labels, mask, asked, epsilon, i)
+        rows, length = batches.rows(i)
+        place = rows if length is None else (rows, slice(length))
+        predictions[place] = perturbed.predict(point, inputs).argmax(-1)
+    return predictions
+
+
+def _attacked(
+    perturbed: PerturbedModel,
+    point: np.ndarray,
+    inputs: Any,
+    labels: np.ndarray,
+    mask: np.ndarray | None,
+    asked: RobustnessRequest,
+    epsilon: float,
+    index: int,
+) -> np.ndarray:
+    gradient_fn = perturbed.gradient_fn(inputs)
+    if asked.attack == "fgsm":
+        return fgsm(gradient_fn, point, labels, epsilon, clip=perturbed.clip, norm=perturbed.norm)
+    return pgd(
+        gradient_fn,
+        point,
+        labels,
+        epsilon,
+        steps=asked.steps,
+        step_size=STEP_FRACTION * epsilon / asked.steps,
+        rng=np.random.default_rng((asked.seed, index)),
+        clip=perturbed.clip,
+        norm=perturbed.norm,
+        where=mask,
+    )
+
+
+def _scores(task: Task, predictions: np.ndarray) -> tuple[Score, ...]:
+    """The task's scores of class numbers on the test split."""
+    if isinstance(task, ImageClassification):
+        return (scores.accuracy(task.labels("test"), predictions, "test"),)
+    if isinstance(task, TokenClassification):
+        tags = decode_predictions(task.encoded("test"), predictions, task.label_names)
+        return (scores.entity_f1([s.tags for s in task.data.splits["test"]], tags, "test"),)
+    raise UnavailableError("An attacked model is scored on images or tagged sentences.", received=task.name)

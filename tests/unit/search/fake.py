@@ -1,0 +1,123 @@
+"""A simulated trainer: losses, scores and step times follow from the parameters by formula. Nothing is trained.
+
+Run as `python -m tests.unit.search.fake REQUEST_JSON [SECONDS_A_TRIAL]` it is a search process of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kcost.core.errors import InputError
+from kcost.core.plan import CellSpec
+from kcost.core.request import TrainRequest
+from kcost.core.result import CellResult, Round
+from kcost.search import SearchRequest, search
+from kcost.search.result import SearchResult
+from tests.unit.runs import environment, preparation
+
+
+def request(out: Path, **changes: Any) -> SearchRequest:
+    """A search of the simulated cnn on a simulated backend."""
+    fields: dict[str, Any] = {"family": "cnn", "data": "simulated", "out": out, "backend": "fake", "trials": 6}
+    return SearchRequest(**{**fields, **changes})
+
+
+def run(asked: SearchRequest, **parts: Any) -> SearchResult:
+    """The search with the simulated trainer, other parts where given."""
+    return search(asked, **{"run_trial": train, "measure_cell": measure, **parts})
+
+
+def badness(asked: TrainRequest) -> float:
+    """0 for the best learning rate; `seed` is a little worse than `small`."""
+    assert asked.learning_rate is not None
+    return abs(math.log10(asked.learning_rate) + 3) + (0.2 if asked.size == "seed" else 0.0)
+
+
+def train(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    """Answers as the train job does."""
+    losses: list[float] = []
+    pruned = False
+    for epoch in range(1, asked.epochs + 1):
+        losses.append((0.2 + badness(asked)) / epoch)
+        if losses[-1] > (asked.prune_above or {}).get(epoch, math.inf):
+            pruned = True
+            break
+    asked.out.mkdir(parents=True)
+    (asked.out / "size").write_text(str(asked.size))
+    right = round(400 * (1 - 0.2 * badness(asked)))
+    score = {"name": "accuracy", "value": right / 400, "low": right / 400 - 0.03, "high": min(1.0, right / 400 + 0.03)}
+    return {
+        "artifact": artifact(asked.name),
+        "history": [{"val_loss": loss} for loss in losses],
+        "validation_scores": [{**score, "split": "validation", "count": 400, "unit": "examples"}],
+        "pruned": pruned,
+    }
+
+
+def artifact(name: str) -> dict[str, Any]:
+    """`artifact.json` of a model that was never trained."""
+    splits = {"train": {"count": 1000, "sha256": "0"}}
+    dataset = {"name": "simulated", "synthetic": True, "source": "none", "licence": "none", "splits": splits}
+    return {
+        "name": name, "task": "image-classification", "family": "cnn", "model_sha256": "0" * 64, "parameters": 1,
+        "inputs": [], "outputs": [], "dataset": dataset, "created_at": "2026-01-02T03:04:05+00:00",
+    }  # fmt: skip
+
+
+def measure(search_: SearchRequest, model: Path, batch: int) -> CellResult:
+    """Simulated rounds: `small` takes three times as long as `seed`."""
+    inference = search_.objective == "inference"
+    spec = CellSpec(
+        model=model.parent.name,
+        model_sha256="0" * 64,
+        backend="fake",
+        device="cpu",
+        precision="float32",
+        batch=batch,
+        phase="inference" if inference else "training",
+        method="eager" if inference else "train_on_batch",
+        threads=0,
+    )
+    step_ns = 1_000_000 * (3 if (model / "size").read_text() == "small" else 1) * batch
+    rounds = tuple(Round(session="s", number=n, step_ns=(step_ns + n, step_ns, step_ns - n)) for n in range(5))
+    return CellResult(
+        spec=spec,
+        environment_id=environment().environment_id,
+        status="ok",
+        preparation=preparation(spec),
+        rounds=rounds,
+    )
+
+
+def fail_every(n: int) -> Any:
+    """A trainer that fails on every n-th trial."""
+
+    def failing(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+        if int(asked.out.parent.name) % n == n - 1:
+            raise InputError("Training keeps a finite loss.", received="nan")
+        return train(search_, asked)
+
+    return failing
+
+
+def main(document: str, seconds: float) -> None:
+    """A search whose trials take `seconds` each; prints the number of each trial that it finishes."""
+
+    def slow(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+        time.sleep(seconds)
+        answer = train(search_, asked)
+        print(asked.out.parent.name, flush=True)  # noqa: T201 -- read by the test that started this process
+        return answer
+
+    run(SearchRequest.model_validate_json(document), run_trial=slow)
+
+
+if __name__ == "__main__":
+    from kcost.search import storage
+
+    storage.HEARTBEAT_S, storage.GRACE_S = 1, 3
+    main(sys.argv[1], float(sys.argv[2]))
