@@ -81,12 +81,30 @@ def train(
     patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before it stops.")] = 2,
     max_length: Annotated[int, typer.Option(help="bert: word pieces of a sentence.")] = 128,
     vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
+    init: Annotated[Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")] = None,
+    freeze: Annotated[str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.")] = "none",
+    freeze_layers: Annotated[int, typer.Option(help="bert: freeze embeddings and this many encoder layers.")] = 0,
+    lora_rank: Annotated[int | None, typer.Option(help="bert: train low-rank updates of this rank only.")] = None,
+    layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate, a layer towards the input.")] = 1.0,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
+    warmup_fraction: Annotated[float, typer.Option(help="Share of all steps in which the rate rises.")] = 0.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest global norm of the gradient.")] = None,
+    weight_decay: float = 0.01,
+    dropout: float = 0.1,
+    label_smoothing: float = 0.0,
+    class_weights: Annotated[str, typer.Option(help="none, or balanced: rare classes weigh more.")] = "none",
+    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16.")] = "float32",
+    augment: Annotated[bool, typer.Option(help="Images: rotation of 10 degrees, shifts of 10%.")] = False,
+    flip: Annotated[bool, typer.Option(help="Images: mirror left and right as well.")] = False,
+    adversarial_epsilon: Annotated[float, typer.Option(help="Train on FGSM examples of this size too.")] = 0.0,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard files.")] = None,
+    repair: Annotated[bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.")] = True,
     limit: Limit = None,
     seed: int = 0,
     backend: BackendOption = None,
     json_: Json = False,
 ) -> None:
-    """Train a model into an artifact folder."""
+    """Train or fine-tune a model into an artifact folder; a run that was killed goes on where it stopped."""
     from kcost import api
     from kcost.report import answers
 
@@ -103,6 +121,24 @@ def train(
         patience=patience,
         max_length=max_length,
         vocabulary_size=vocabulary_size,
+        init=None if init is None else init.absolute(),
+        freeze=freeze,
+        freeze_layers=freeze_layers,
+        lora_rank=lora_rank,
+        layer_decay=layer_decay,
+        schedule=schedule,
+        warmup_fraction=warmup_fraction,
+        clip_norm=clip_norm,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        precision=precision,
+        augment=augment,
+        flip=flip,
+        adversarial_epsilon=adversarial_epsilon,
+        tensorboard=None if tensorboard is None else tensorboard.absolute(),
+        repair=repair,
         limit=limit,
         seed=seed,
     )
@@ -295,7 +331,7 @@ def _progress() -> Iterator[Any]:
         task = bar.add_task("starting", total=None)
 
         def on_progress(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total or None, **({"description": text} if text else {}))
+            bar.update(task, completed=done, total=total or None, description=text or None)
             if console.is_terminal:
                 bar.refresh()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from kcost.core.errors import UnavailableError
 
 Inputs = dict[str, np.ndarray]
+LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
 
@@ -67,7 +68,7 @@ class Driver(ABC):
         """Brings back what `random_state` gave."""
         raise TypeError(f"The {self.name} backend keeps no random state of its own.")
 
-    def load(self, keras_file: Path, precision: str) -> Any:
+    def load(self, keras_file: Path, precision: LoadedPrecision) -> Any:
         """The model in a .keras file, at a precision that `with_precision` knows.
 
         Raises:

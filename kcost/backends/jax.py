@@ -34,7 +34,7 @@ class JaxDriver(Driver):
         trainable = [jax.numpy.array(v.value, copy=True) for v in model.trainable_variables]
         fixed = [jax.numpy.array(v.value, copy=True) for v in model.non_trainable_variables]
 
-        @jax.jit
+        @jax.jit  # type: ignore[untyped-decorator]  # jax is not read by the type checker
         def forward(trainable: Any, fixed: Any, x: Any) -> Any:
             return model.stateless_call(trainable, fixed, x, training=False)[0]
 

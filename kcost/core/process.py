@@ -56,13 +56,13 @@ def require(backend: str) -> Backend:
             received=repr(backend),
             remedy="Set KERAS_BACKEND, or --backend, to one of them.",
         )
-    if not installed(backend):  # type: ignore[arg-type]  # narrowed by the test above
+    if not installed(backend):
         raise UnavailableError(
             f"The {backend} backend needs {FRAMEWORKS[backend]} and keras.",
             received="an environment without them",
             remedy=f"Install them: pip install 'kcost[{backend}]'",
         )
-    return backend  # type: ignore[return-value]  # narrowed by the test above
+    return backend
 
 
 def chosen_backend() -> Backend:

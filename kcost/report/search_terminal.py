@@ -104,10 +104,7 @@ def summary(result: SearchResult) -> list[str]:
     if cheap.number == best.number:
         told.append("No cheaper trial has a score within its 95% interval.")
     else:
-        assert best.predicted is not None
-        assert cheap.predicted is not None
-        times = best.predicted.usd / cheap.predicted.usd
-        told.append(f"Cheapest within its 95% interval, {significant(times)} times cheaper: {_choice(result, cheap)}.")
+        told.append(f"Cheapest within its 95% interval{_how_much_cheaper(cheap, best)}: {_choice(result, cheap)}.")
     told.append(
         "Scores are of the validation split, which picked the winner: they flatter it. "
         f"The test split was not looked at to choose: `kcost evaluate {cheap.artifact}` gives its score there."
@@ -118,6 +115,14 @@ def summary(result: SearchResult) -> list[str]:
         f"Costs are predicted, not billed; basis: {cheap.predicted.basis}, {cheap.measured_as}. {assumptions}"
     )
     return told
+
+
+def _how_much_cheaper(cheap: TrialRecord, best: TrialRecord) -> str:
+    assert best.predicted is not None
+    assert cheap.predicted is not None
+    if cheap.predicted.high is None or cheap.predicted.high >= best.predicted.low:
+        return " (but can't tell: the intervals of the two costs overlap)"
+    return f", {significant(best.predicted.usd / cheap.predicted.usd)} times cheaper"
 
 
 def _choice(result: SearchResult, trial: TrialRecord) -> str:

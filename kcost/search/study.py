@@ -10,22 +10,13 @@ from kcost.core.artifact import refuse_existing
 from kcost.core.errors import WorkerError, storage
 from kcost.core.process import require
 from kcost.search import storage as database
+from kcost.search.prediction import MeasureCells, Predictor, here, measure_in_worker
 from kcost.search.reading import read_result
 from kcost.search.request import SearchRequest
 from kcost.search.result import SearchResult
 from kcost.search.space import space_of
 from kcost.search.states import COUNTED, FINISHED, count, state_of
-from kcost.search.trial import (
-    TRIALS_FOLDER,
-    MeasureCell,
-    Objective,
-    RunTrial,
-    TrialFailed,
-    here,
-    measure_in_worker,
-    train_in_worker,
-    train_request,
-)
+from kcost.search.trial import TRIALS_FOLDER, Objective, RunTrial, TrialFailed, train_in_worker, train_request
 
 OnProgress = Callable[[int, int, str], None]
 """Told trials done, trials in all, and what comes next."""
@@ -40,7 +31,7 @@ def search(
     on_progress: OnProgress = lambda done, total, text: None,
     *,
     run_trial: RunTrial = train_in_worker,
-    measure_cell: MeasureCell = measure_in_worker,
+    measure_cells: MeasureCells = measure_in_worker,
 ) -> SearchResult:
     """Searches hyperparameters: highest score on the validation split, never the test split, at the lowest cost.
 
@@ -49,7 +40,7 @@ def search(
     again. Other processes, on other machines too, may work on the same study at the same time.
 
     Args:
-        run_trial, measure_cell: what trains and measures; tests put others in their place.
+        run_trial, measure_cells: what trains and measures; tests put others in their place.
 
     Raises:
         UnavailableError: optuna, the backend or the database's driver is not installed, or no database answers.
@@ -66,7 +57,8 @@ def search(
         _make_folder(request)
         study = database.open_study(request, first)
         progress = _Progress(study, request, on_progress)
-        objective = Objective(request, space, machine, run_trial, measure_cell, progress.announce)
+        predictor = Predictor(request, machine, measure_cells)
+        objective = Objective(request, space, machine, predictor, run_trial, progress.announce)
         with database.database_errors(database.storage_url(request)):
             _run(study, request, objective)
             progress.announce("")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from kcost.training.batches import Arrays, Transform
+if TYPE_CHECKING:
+    from kcost.training.batches import Arrays, Transform
 
 ROTATION_DEGREES = 10.0
 SHIFT_FRACTION = 0.1
@@ -70,11 +73,11 @@ def rotate_and_shift(images: np.ndarray, angles: np.ndarray, down: np.ndarray, r
     from_x = (cos * x - sin * y + (middle_x + 1)).clip(0, width + 1)
     bordered = np.zeros((count, height + 2, width + 2, channels), np.float32)
     bordered[:, 1:-1, 1:-1] = images
-    top, left = np.minimum(from_y.astype(np.int32), height), np.minimum(from_x.astype(np.int32), width)
+    top, left = np.minimum(np.floor(from_y), height), np.minimum(np.floor(from_x), width)
     below, beside = (from_y - top)[..., None], (from_x - left)[..., None]
     pixels = bordered.reshape(-1, channels)
     row = width + 2
-    corner = np.arange(count)[:, None, None] * ((height + 2) * row) + top * row + left
+    corner = np.arange(count)[:, None, None] * ((height + 2) * row) + top.astype(np.int64) * row + left.astype(np.int64)
     upper = pixels.take(corner, 0) * (1 - beside) + pixels.take(corner + 1, 0) * beside
     lower = pixels.take(corner + row, 0) * (1 - beside) + pixels.take(corner + row + 1, 0) * beside
     moved: np.ndarray = upper * (1 - below) + lower * below

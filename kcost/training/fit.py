@@ -10,6 +10,8 @@ import keras
 
 from kcost.core.errors import InputError, UnavailableError
 from kcost.core.request import TrainRequest
+from kcost.training.augment import augmentation, flip_warning
+from kcost.training.batches import ArrayBatches
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.layers import choose_trainable
 from kcost.training.losses import loss_of
@@ -45,7 +47,9 @@ def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: fl
     """
     report = TrainingReport()
     report.changed = choose_trainable(model, request)
-    batches = task.batches("train", request.batch_size, seed=request.seed, augment=request.augment, flip=request.flip)
+    batches = task.batches("train", request.batch_size, seed=request.seed)
+    if request.augment or request.flip:
+        report.warnings += _augment(batches, task, request)
     trained = model
     if request.adversarial_epsilon:
         from kcost.training.adversarial import adversarial_model
@@ -78,6 +82,15 @@ def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: fl
     checkpoint.restore_best(trained)
     report.warnings += _gap_warning(checkpoint.history)
     return report
+
+
+def _augment(batches: ArrayBatches, task: Task, request: TrainRequest) -> list[str]:
+    """Makes the batches change their images; returns what to beware of."""
+    if task.name != "image-classification":
+        raise InputError("Augmentation is for images.", received=task.name, remedy="Leave --augment and --flip out.")
+    batches.transform = augmentation(request.seed, flip=request.flip)
+    warning = flip_warning(task.record.name) if request.flip else None
+    return [] if warning is None else [warning]
 
 
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types

@@ -6,7 +6,14 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as Bar,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
@@ -31,8 +38,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after each step."""
-        loss = f"loss {float(logs['loss']):.4f}" if logs and batch % 10 == 0 else None
-        self._bar.update(self._task, advance=1, **({} if loss is None else {"loss": loss}))
+        self._bar.advance(self._task)
+        if logs and batch % 10 == 0:
+            self._bar.update(self._task, loss=f"loss {float(logs['loss']):.4f}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after validation."""

@@ -59,12 +59,8 @@ class SequenceClassification(Task):
             self._encoded[split] = self.pieces.encode_texts(self.data.splits[split].texts, self.max_length)
         return self._encoded[split]
 
-    def batches(
-        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
-    ) -> ArrayBatches:
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
         """As `Task.batches`: texts of like length together."""
-        if augment or flip:
-            raise InputError("Augmentation is for images.", received=self.name, remedy="Leave --augment out.")
         encoded = self.encoded(split)
         plan = bucketed(_lengths(encoded), batch_size, self.max_length, seed)
         return ArrayBatches(encoded, self.labels(split), plan)

@@ -10,7 +10,6 @@ import numpy as np
 
 from kcost.core import scores
 from kcost.core.artifact import Artifact, Dataset, Score
-from kcost.core.errors import InputError
 from kcost.data import ImageSet, TagSet
 from kcost.data.buckets import bucket_lengths
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
@@ -32,14 +31,8 @@ class Task(ABC):
     label_names: tuple[str, ...]
 
     @abstractmethod
-    def batches(
-        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
-    ) -> ArrayBatches:
-        """The batches of a split; `seed` None keeps them in order.
-
-        Raises:
-            InputError: augmentation was asked for, and the task has none.
-        """
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+        """The batches of a split; `seed` None keeps them in order."""
 
     @abstractmethod
     def labels(self, split: str) -> np.ndarray:
@@ -77,9 +70,7 @@ class ImageClassification(Task):
         self.data = data
         self.record, self.label_names = data.record, data.label_names
 
-    def batches(
-        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
-    ) -> ArrayBatches:
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
         images = self.data.splits[split]
         return ArrayBatches(images.x, images.y, shuffled(len(images), batch_size, seed))
 
@@ -127,11 +118,7 @@ class TokenClassification(Task):
             self._encoded[split] = self.pieces.encode(sentences, self.label_names, self.max_length)
         return self._encoded[split]
 
-    def batches(
-        self, split: str, batch_size: int, *, seed: int | None, augment: bool = False, flip: bool = False
-    ) -> ArrayBatches:
-        if augment or flip:
-            raise InputError("Augmentation is for images.", received=f"{self.name}", remedy="Leave --augment out.")
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
         encoded = self.encoded(split)
         plan = bucketed(encoded.lengths, batch_size, self.max_length, seed)
         return ArrayBatches(_inputs(encoded), encoded.labels, plan)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kcost.backends import driver
-from kcost.backends.base import Driver
+from kcost.backends.base import Driver, LoadedPrecision
 from kcost.core.errors import InputError, KcostError, UnavailableError
 from kcost.core.plan import CellSpec
 from kcost.core.request import MeasureRequest
@@ -74,7 +74,7 @@ def _driver() -> tuple[Driver, float]:
 
 
 @lru_cache(maxsize=4)
-def _model(keras_file: Path, precision: str) -> tuple[Any, float]:
+def _model(keras_file: Path, precision: LoadedPrecision) -> tuple[Any, float]:
     start = time.perf_counter()
     model = _driver()[0].load(keras_file, precision)
     return model, time.perf_counter() - start
@@ -87,7 +87,7 @@ def _prepare(request: MeasureRequest) -> Preparation:
     _reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
-        precision = "float32" if spec.precision == "float32" else f"mixed_{spec.precision}"
+        precision: LoadedPrecision = "float32" if spec.precision == "float32" else "mixed_bfloat16"
         start = time.perf_counter()
         model = backend.load(request.keras_file, precision)
         load_s = time.perf_counter() - start
@@ -222,7 +222,7 @@ def _write_outputs(path: Path, outputs: np.ndarray, predictions: np.ndarray, lab
     if labels is not None:
         arrays["labels"] = labels
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy types its own flag into **kwds
     write_bytes(path, content.getvalue())
 
 

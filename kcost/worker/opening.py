@@ -10,8 +10,9 @@ import keras
 from kcost import data
 from kcost.core.artifact import Dataset, Model, open_model
 from kcost.core.errors import InputError
-from kcost.data import ImageSet, TagSet
+from kcost.data import ImageSet, TagSet, TextSet
 from kcost.models.loading import load_keras_file
+from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
 
 
@@ -40,7 +41,7 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None) -> Open
     return Opened(load_keras_file(model.keras_file), task, found.record)
 
 
-def _task(found: ImageSet | TagSet, model: Model) -> Task:
+def _task(found: ImageSet | TagSet | TextSet, model: Model) -> Task:
     """The task as the model knows it: its own labels, and its own vocabulary for texts.
 
     Raises:
@@ -59,10 +60,12 @@ def _task(found: ImageSet | TagSet, model: Model) -> Task:
         return ImageClassification(found)
     if about is None:
         raise InputError(
-            "A tagger is scored with its own vocabulary, which its artifact folder holds.",
+            "A model of texts is scored with its own vocabulary, which its artifact folder holds.",
             received=f"the bare file {model.keras_file}",
             remedy="Give the artifact folder.",
         )
+    if isinstance(found, TextSet):
+        return SequenceClassification.of_artifact(found, model.keras_file.parent, about)
     unknown = set(found.tag_names) - set(about.label_names)
     if unknown:
         raise _other_labels(about.label_names, found.tag_names)

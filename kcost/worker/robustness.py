@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,7 @@ from kcost.core.schema import Record
 from kcost.data.tokenize import decode_predictions
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
+from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
 from kcost.worker.opening import open_with_data
 
@@ -28,7 +29,9 @@ class RobustnessRequest(Record):
     model: Path
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
     limit: int | None = Field(default=None, ge=10)
-    epsilons: tuple[float, ...] = Field(min_length=1, description="sizes of the change; 0 is always scored as well")
+    epsilons: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        min_length=1, description="sizes of the change; 0 is always scored as well"
+    )
     attack: Literal["fgsm", "pgd"] = "fgsm"
     steps: int = Field(default=10, ge=1, description="of PGD")
     batch_size: int = Field(default=128, ge=1)
@@ -50,40 +53,29 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     opened = open_with_data(asked.model, asked.data, asked.limit)
     perturbed = PerturbedModel(opened.model, opened.task.name)
     results = []
-    lengths: list[np.ndarray] = []
     for epsilon in sorted({0.0, *asked.epsilons}):
-        predictions = _predictions(perturbed, opened.task, asked, epsilon, lengths)
-        found = _scores(opened.task, predictions)
+        found = _scores(opened.task, _predictions(perturbed, opened.task, asked, epsilon))
         results.append({"epsilon": epsilon, "scores": [s.model_dump() for s in found]})
     return {
         "attack": asked.attack,
         "norm": perturbed.norm,
-        "mean_length": float(np.concatenate(lengths).mean()) if perturbed.norm == "l2" else None,
+        "mean_length": _mean_length(perturbed, opened.task, asked.batch_size) if perturbed.norm == "l2" else None,
         "results": results,
         "dataset": opened.dataset.model_dump(),
     }
 
 
-def _predictions(
-    perturbed: PerturbedModel, task: Task, asked: RobustnessRequest, epsilon: float, lengths: list[np.ndarray]
-) -> np.ndarray:
-    """Class numbers on the test split under attack, in the shape of its labels.
-
-    The lengths of the unchanged points are noted in `lengths` where epsilon is 0.
-    """
+def _predictions(perturbed: PerturbedModel, task: Task, asked: RobustnessRequest, epsilon: float) -> np.ndarray:
+    """Class numbers on the test split under attack, in the shape of its labels."""
     batches = task.batches("test", asked.batch_size, seed=None)
     predictions = np.zeros_like(task.labels("test"))
     for i in range(len(batches)):
         inputs, labels = batches[i]
         point = perturbed.points(inputs)
-        mask = inputs["padding_mask"][..., None] if perturbed.is_text else None
-        if epsilon == 0:
-            real = point if mask is None else point * mask
-            lengths.append(np.sqrt(np.square(real).sum(axis=tuple(range(1, real.ndim)))))
-        else:
-            point = _attacked(perturbed, point, inputs, labels, mask, asked, epsilon, i)
+        if epsilon:
+            point = _attacked(perturbed, point, inputs, labels, asked, epsilon, np.random.default_rng((asked.seed, i)))
         rows, length = batches.rows(i)
-        place = rows if length is None else (rows, slice(length))
+        place = rows if predictions.ndim == 1 else (rows, slice(length))
         predictions[place] = perturbed.predict(point, inputs).argmax(-1)
     return predictions
 
@@ -93,10 +85,9 @@ def _attacked(
     point: np.ndarray,
     inputs: Any,
     labels: np.ndarray,
-    mask: np.ndarray | None,
     asked: RobustnessRequest,
     epsilon: float,
-    index: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     gradient_fn = perturbed.gradient_fn(inputs)
     if asked.attack == "fgsm":
@@ -108,18 +99,34 @@ def _attacked(
         epsilon,
         steps=asked.steps,
         step_size=STEP_FRACTION * epsilon / asked.steps,
-        rng=np.random.default_rng((asked.seed, index)),
+        rng=rng,
         clip=perturbed.clip,
         norm=perturbed.norm,
-        where=mask,
+        where=_real(inputs) if perturbed.is_text else None,
     )
+
+
+def _mean_length(perturbed: PerturbedModel, task: Task, batch_size: int) -> float:
+    """Mean Euclidean length of the embedded tokens of an example, padding left out."""
+    batches = task.batches("test", batch_size, seed=None)
+    inputs = [batches[i][0] for i in range(len(batches))]
+    squares = [np.square(perturbed.points(x) * _real(x)).sum(axis=(1, 2)) for x in inputs]
+    return float(np.sqrt(np.concatenate(squares)).mean())
+
+
+def _real(inputs: Any) -> np.ndarray:
+    """1 on tokens, 0 on padding, shape (batch, length, 1)."""
+    mask: np.ndarray = inputs["padding_mask"][..., None]
+    return mask
 
 
 def _scores(task: Task, predictions: np.ndarray) -> tuple[Score, ...]:
     """The task's scores of class numbers on the test split."""
     if isinstance(task, ImageClassification):
         return (scores.accuracy(task.labels("test"), predictions, "test"),)
+    if isinstance(task, SequenceClassification):
+        return (scores.accuracy(task.labels("test"), predictions, "test", unit="texts"),)
     if isinstance(task, TokenClassification):
         tags = decode_predictions(task.encoded("test"), predictions, task.label_names)
         return (scores.entity_f1([s.tags for s in task.data.splits["test"]], tags, "test"),)
-    raise UnavailableError("An attacked model is scored on images or tagged sentences.", received=task.name)
+    raise UnavailableError("An attacked model is scored on images, texts or tagged sentences.", received=task.name)

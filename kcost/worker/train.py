@@ -32,6 +32,7 @@ from kcost.core.run_cost import Meter, run_cost
 from kcost.models.loading import with_precision
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.fit import EVALUATION_BATCH, TrainingReport, fit
+from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
 from kcost.training.transfer import copy_weights
 
@@ -100,18 +101,39 @@ def _make(asked: TrainRequest) -> tuple[Task, keras.Model]:
 
         images = ImageClassification(found)
         return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed")
-    if asked.family == "bert" and isinstance(found, data.TagSet):
-        from kcost.models.bert import backbone, token_classifier
-
-        tokens = TokenClassification.with_own_vocabulary(found, asked.vocabulary_size, asked.max_length)
-        encoder = backbone(len(tokens.pieces.vocab), asked.size or "tiny", dropout=asked.dropout)
-        return tokens, token_classifier(encoder, len(tokens.label_names), dropout=asked.dropout)
-    wanted = {"cnn": "images", "bert": "tagged sentences"}[asked.family]
+    if asked.family == "bert" and not isinstance(found, data.ImageSet):
+        return _make_bert(asked, found)
+    wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[asked.family]
     raise DataError(
         f"A {asked.family} learns from {wanted}.",
         received=f"{found.name}, for {found.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
+
+
+def _make_bert(asked: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
+    """A task on texts and an encoder with its head: pretrained where `init` names a folder, else from scratch."""
+    from kcost.models.bert import backbone, sequence_classifier, token_classifier
+    from kcost.training.pretrained import from_checkpoint
+
+    tags = isinstance(found, data.TagSet)
+    wanted = found.tag_names if isinstance(found, data.TagSet) else found.label_names
+    task: TokenClassification | SequenceClassification
+    if asked.init is None:
+        make = TokenClassification if tags else SequenceClassification
+        task = make.with_own_vocabulary(found, asked.vocabulary_size, asked.max_length)  # type: ignore[arg-type]
+        encoder = backbone(len(task.pieces.vocab), asked.size or "tiny", dropout=asked.dropout)
+        head = token_classifier if tags else sequence_classifier
+        return task, head(encoder, len(wanted), dropout=asked.dropout)
+    if asked.size is not None:
+        raise InputError("A checkpoint has its own size.", received=f"--size {asked.size}", remedy="Leave --size out.")
+    pretrained = from_checkpoint(asked.init, asked.max_length, dropout=asked.dropout)
+    names = pretrained.label_names(found.task, wanted)
+    if isinstance(found, data.TagSet):
+        task = TokenClassification(found, names, pretrained.pieces, asked.max_length)
+    else:
+        task = SequenceClassification(found, names, pretrained.pieces, asked.max_length)
+    return task, pretrained.model(found.task, wanted, dropout=asked.dropout)
 
 
 def write_artifact(

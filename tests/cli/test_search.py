@@ -37,7 +37,7 @@ def test_two_trials_on_digits(tmp_path: Path) -> None:
         assert trial.predicted.unit == "million predictions"
         assert trial.predicted.basis in ("measured here", "projected")
         assert trial.predicted.low <= trial.predicted.usd
-        assert trial.measured_as == "inference jax/jit float32 cpu batch 32, 5 rounds"
+        assert trial.measured_as == "inference jax/jit float32 cpu batch 32, 8 rounds"
         model = open_model(Path(str(trial.artifact)))
         assert model.artifact is not None
         assert [s.split for s in model.artifact.scores] == ["test"]

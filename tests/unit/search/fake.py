@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from kcost.core.plan import CellSpec
 from kcost.core.request import TrainRequest
 from kcost.core.result import CellResult, Round
 from kcost.search import SearchRequest, search
+from kcost.search.prediction import Machine, Measured
 from kcost.search.result import SearchResult
-from tests.unit.runs import environment, preparation
+from tests.unit.runs import preparation
 
 
 def request(out: Path, **changes: Any) -> SearchRequest:
@@ -28,7 +30,7 @@ def request(out: Path, **changes: Any) -> SearchRequest:
 
 def run(asked: SearchRequest, **parts: Any) -> SearchResult:
     """The search with the simulated trainer, other parts where given."""
-    return search(asked, **{"run_trial": train, "measure_cell": measure, **parts})
+    return search(asked, **{"run_trial": train, "measure_cells": measure, **parts})
 
 
 def badness(asked: TrainRequest) -> float:
@@ -68,25 +70,33 @@ def artifact(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(search_: SearchRequest, model: Path, batch: int) -> CellResult:
-    """Simulated rounds: `small` takes three times as long as `seed`."""
+def measure(
+    search_: SearchRequest, machine: Machine, models: Sequence[Measured], folder: Path, slowness: float = 1.0
+) -> list[CellResult]:
+    """Simulated rounds: `small` takes three times as long as `seed`. A busy machine has a slowness above 1."""
+    return [cell_of(search_, machine, measured, slowness) for measured in models]
+
+
+def cell_of(search_: SearchRequest, machine: Machine, measured: Measured, slowness: float) -> CellResult:
+    """The simulated cell of one model."""
     inference = search_.objective == "inference"
     spec = CellSpec(
-        model=model.parent.name,
+        model=measured.model.parent.name,
         model_sha256="0" * 64,
         backend="fake",
         device="cpu",
         precision="float32",
-        batch=batch,
+        batch=measured.batch,
         phase="inference" if inference else "training",
         method="eager" if inference else "train_on_batch",
         threads=0,
     )
-    step_ns = 1_000_000 * (3 if (model / "size").read_text() == "small" else 1) * batch
+    factor = 3 if (measured.model / "size").read_text() == "small" else 1
+    step_ns = round(1_000_000 * factor * measured.batch * slowness)
     rounds = tuple(Round(session="s", number=n, step_ns=(step_ns + n, step_ns, step_ns - n)) for n in range(5))
     return CellResult(
         spec=spec,
-        environment_id=environment().environment_id,
+        environment_id=machine.environment.environment_id,
         status="ok",
         preparation=preparation(spec),
         rounds=rounds,

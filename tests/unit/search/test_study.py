@@ -185,16 +185,6 @@ def test_checkpoints_of_a_trial_are_not_kept(tmp_path: Path) -> None:
     assert result.trials[0].artifact == str(tmp_path / "out" / "trials" / "0000" / "model")
 
 
-def test_a_real_worker_measures_the_simulated_backend(tmp_path: Path) -> None:
-    """The measuring worker itself, on a model file of the fake backend."""
-    from kcost.search.trial import measure_in_worker
-
-    model = tmp_path / "model.keras"
-    model.write_text("{}")
-    cell = measure_in_worker(fake.request(tmp_path), model, 32)
-    assert (cell.status, cell.spec.batch, cell.spec.method, len(cell.rounds)) == ("ok", 32, "eager", 5)
-
-
 def test_a_study_is_not_mixed_with_another_search(tmp_path: Path) -> None:
     asked = fake.request(tmp_path / "out", trials=1)
     fake.run(asked)
