@@ -1,7 +1,7 @@
 """kcost: which way of running a Keras 3 model is the cheapest that still meets its limits.
 
 Every name below is loaded when it is first used, so that `import kcost` costs nothing and pulls in no
-framework.
+framework. None is the name of a subpackage: importing one would put the module in its place.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "bench": "kcost.api",
+    "attack": "kcost.api",
+    "check_prices": "kcost.api",
     "data_sets": "kcost.api",
-    "demo": "kcost.api",
-    "doctor": "kcost.api",
     "estimate_cost": "kcost.api",
     "evaluate": "kcost.api",
     "export": "kcost.api",
+    "export_huggingface": "kcost.api",
+    "fetch_data": "kcost.api",
+    "make_plan": "kcost.api",
+    "make_report": "kcost.api",
     "prices": "kcost.api",
-    "report": "kcost.api",
+    "run_bench": "kcost.api",
+    "run_demo": "kcost.api",
+    "run_doctor": "kcost.api",
+    "run_search": "kcost.api",
     "train": "kcost.api",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
@@ -33,15 +39,21 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from kcost.api import (
-        bench as bench,
+        attack as attack,
+        check_prices as check_prices,
         data_sets as data_sets,
-        demo as demo,
-        doctor as doctor,
         estimate_cost as estimate_cost,
         evaluate as evaluate,
         export as export,
+        export_huggingface as export_huggingface,
+        fetch_data as fetch_data,
+        make_plan as make_plan,
+        make_report as make_report,
         prices as prices,
-        report as report,
+        run_bench as run_bench,
+        run_demo as run_demo,
+        run_doctor as run_doctor,
+        run_search as run_search,
         train as train,
     )
     from kcost.bench.store import open_run as open_run

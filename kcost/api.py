@@ -15,6 +15,7 @@ from kcost.core.request import EvaluateRequest, Family, TrainRequest, checked
 
 if TYPE_CHECKING:
     from kcost.bench.store import RunStore
+    from kcost.core.request import AttackReport
     from kcost.core.result import Run
     from kcost.cost.machine_match import Match
     from kcost.cost.price_rules import PriceCheck
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from kcost.data import CatalogueEntry
     from kcost.demo import DemoReport
     from kcost.doctor import DoctorReport
+    from kcost.search import SearchResult
     from kcost.serving.export import ExportReport
+    from kcost.serving.huggingface import CheckpointReport
 
 OnProgress = Callable[[int, int, str], None]
 PathLike = Path | str
@@ -33,7 +36,7 @@ def _silent(done: int, total: int, text: str) -> None:
     """Progress that nobody watches."""
 
 
-def doctor(*, devices: bool = True) -> DoctorReport:
+def run_doctor(*, devices: bool = True) -> DoctorReport:
     """What is installed here, what this machine is, and what of kcost works on it.
 
     Args:
@@ -117,7 +120,7 @@ def evaluate(
     return tuple(Score.model_validate(s) for s in answer["scores"])
 
 
-def bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _silent) -> Run:
+def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _silent) -> Run:
     """Measures a plan into a run folder; a run that is there already goes on where it stopped.
 
     Args:
@@ -132,6 +135,80 @@ def bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _si
     from kcost.bench.runner import measure
 
     return measure(plan if isinstance(plan, Plan) else Plan.read(Path(plan)), Path(out), on_progress)
+
+
+def attack(
+    model: PathLike,
+    epsilons: Sequence[float],
+    *,
+    method: str = "fgsm",
+    data: str | None = None,
+    backend: Backend | None = None,
+    **settings: Any,
+) -> AttackReport:
+    """Scores of a model on test examples that were changed by an attacker who knows its weights.
+
+    Args:
+        model: an artifact folder or a .keras file.
+        epsilons: sizes of the change: of each value of an image in [0, 1], or the Euclidean length over the embedded
+            tokens of a text. 0, the clean examples, is always scored too.
+        method: `fgsm` (one step) or `pgd` (several, from a random start).
+        data: None takes the data set that the model was trained on.
+        settings: limit, steps, batch_size, seed.
+
+    Raises:
+        InputError: a setting outside its range, or data that do not fit the model.
+        UnavailableError: the model has no place to attack it at.
+    """
+    from kcost.core.request import AttackReport, AttackRequest
+
+    chosen = require(backend) if backend else chosen_backend()
+    given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
+    answer = run_job("robustness", chosen, checked(AttackRequest, given).model_dump(mode="json"))
+    return AttackReport.model_validate(answer)
+
+
+def run_search(
+    family: Family,
+    data: str,
+    out: PathLike,
+    *,
+    backend: Backend | None = None,
+    html: PathLike | None = None,
+    on_progress: OnProgress = _silent,
+    options: dict[str, Any] | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Searches hyperparameters: the score on validation data against predicted dollars.
+
+    Args:
+        out: folder of the study; one that is there goes on.
+        html: also write one self-contained page here.
+        options: further fields of `kcost.search.SearchRequest`, such as trials, minutes, objective, storage.
+        settings: fields of TrainRequest; one that is given is fixed, the others are searched or at their default.
+
+    Raises:
+        InputError: an option outside its range, or a study that was begun with others.
+        UnavailableError: the backend or optuna is not installed.
+    """
+    from kcost.search import SearchRequest, search
+
+    chosen = require(backend) if backend else chosen_backend()
+    values = {
+        "family": family,
+        "data": data,
+        "out": Path(out).absolute(),
+        "backend": chosen,
+        "settings": {name: value for name, value in settings.items() if value is not None},
+        **{name: value for name, value in (options or {}).items() if value is not None},
+    }
+    result = search(checked(SearchRequest, values), on_progress)
+    if html is not None:
+        from kcost.core.schema import write_bytes
+        from kcost.report.search_page import render_search
+
+        write_bytes(Path(html), render_search(result))
+    return result
 
 
 def make_plan(what: Sequence[str], *, rounds: int | None = None, **axes: Any) -> Plan:
@@ -188,7 +265,7 @@ def estimate_cost(
     return _conclude(store, loaded, matched, max_drop, p99_ms)
 
 
-def report(run: PathLike, *, html: PathLike | None = None) -> Verdict:
+def make_report(run: PathLike, *, html: PathLike | None = None) -> Verdict:
     """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does."""
     from kcost.cost.verdict import prices_for
 
@@ -222,7 +299,7 @@ def _conclude(
     return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
 
 
-def demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:
+def run_demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:
     """The whole flow on the built-in data: train, bench, cost, verdict, export, report.
 
     Raises:
@@ -259,3 +336,15 @@ def export(model: PathLike, out: PathLike, *, name: str, version: int = 1) -> Ex
     from kcost.serving.export import export as export_model
 
     return export_model(open_model(model), Path(out), name, version)
+
+
+def export_huggingface(model: PathLike, out: PathLike) -> CheckpointReport:
+    """Writes a trained bert as a Hugging Face folder that transformers loads.
+
+    Raises:
+        ArtifactError: the model is no bert that kcost trained.
+        StorageError: `out` holds something already, or cannot be written to.
+    """
+    from kcost.serving.huggingface import export_checkpoint
+
+    return export_checkpoint(open_model(model), Path(out))

@@ -45,7 +45,7 @@ def doctor(
     from kcost import api
     from kcost.report import answers
 
-    found = api.doctor(devices=devices)
+    found = api.run_doctor(devices=devices)
     _answer(json_, found, lambda console: answers.show_doctor(console, found))
 
 
@@ -149,16 +149,91 @@ def train(
 def evaluate(
     artifact: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    attack: Annotated[str | None, typer.Option(help="Score under attack too: fgsm or pgd.")] = None,
+    epsilon: Annotated[str, typer.Option(help="Comma-separated sizes of the attacker's change.")] = "0.1",
     limit: Limit = None,
     backend: BackendOption = None,
     json_: Json = False,
 ) -> None:
-    """Score a model on the test split of a data set."""
+    """Score a model on the test split of a data set, as it is or under attack."""
     from kcost import api
     from kcost.report import answers
 
+    if attack is not None:
+        sizes = _numbers(epsilon)
+        told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
+        _answer(json_, told, lambda console: answers.show_attack(console, told))
+        return
     scores = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
     _answer(json_, list(scores), lambda console: answers.show_scores(console, scores))
+
+
+@app.command()
+def search(
+    family: Annotated[str, typer.Argument(help="cnn or bert.")],
+    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there goes on.")],
+    trials: Annotated[int, typer.Option(help="Trials in all, over every process on the study.")] = 20,
+    minutes: Annotated[float | None, typer.Option(help="No trial begins after this time.")] = None,
+    objective: Annotated[str, typer.Option(help="Dollars per million inferences, or per training run.")] = "inference",
+    storage: Annotated[str | None, typer.Option(help="PostgreSQL or MySQL URL that many machines share.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
+    size: Annotated[str | None, typer.Option(help="Fixes the size; it is searched otherwise.")] = None,
+    init: Annotated[Path | None, typer.Option(help="bert: checkpoint folder that trials start from.")] = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    max_length: int | None = None,
+    vocabulary_size: int | None = None,
+    patience: int | None = None,
+    freeze: str | None = None,
+    limit: Limit = None,
+    seed: int | None = None,
+    provider: str | None = None,
+    region: str | None = None,
+    instance: str | None = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Search hyperparameters: score on validation data against predicted dollars."""
+    from kcost import api
+    from kcost.report.search_terminal import show_search
+
+    options = {
+        "trials": trials,
+        "minutes": minutes,
+        "objective": objective,
+        "storage": storage,
+        "study": study,
+        "seed": seed,
+        "provider": provider,
+        "region": region,
+        "instance": instance,
+        "prices_file": prices,
+    }
+    with _progress() as on_progress:
+        result = api.run_search(
+            family,  # type: ignore[arg-type]  # checked by api.run_search
+            data,
+            out,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.run_search
+            html=html,
+            on_progress=on_progress,
+            options=options,
+            size=size,
+            init=None if init is None else str(init.absolute()),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            vocabulary_size=vocabulary_size,
+            patience=patience,
+            freeze=freeze,
+            limit=limit,
+        )
+    _answer(json_, result, lambda console: show_search(console, result))
 
 
 @app.command()
@@ -192,7 +267,7 @@ def bench(
     }
     plan = api.make_plan(what, rounds=rounds, **axes)
     with _progress() as on_progress:
-        run = api.bench(plan, out, on_progress=on_progress)
+        run = api.run_bench(plan, out, on_progress=on_progress)
     if json_:
         _answer(True, run, None)
     else:
@@ -261,14 +336,23 @@ def prices_check(
 def export(
     artifact: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],
-    name: Annotated[str, typer.Option(help="Name of the model in TensorFlow Serving.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model in TensorFlow Serving.")] = None,
     version: Annotated[int, typer.Option(help="Version number; never overwritten.")] = 1,
+    form: Annotated[str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")] = "serving",
     json_: Json = False,
 ) -> None:
-    """Export a model for TensorFlow Serving, checked with TensorFlow's own loader."""
+    """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
     from kcost import api
     from kcost.report import answers
 
+    if form not in ("serving", "huggingface"):
+        raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
+    if form == "huggingface":
+        written = api.export_huggingface(artifact, out)
+        _answer(json_, written, lambda console: answers.show_checkpoint(console, written))
+        return
+    if name is None:
+        raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
     exported = api.export(artifact, out, name=name, version=version)
     _answer(json_, exported, lambda console: answers.show_export(console, exported))
 
@@ -283,7 +367,7 @@ def report(
     from kcost import api
     from kcost.report import answers
 
-    costed = api.report(run, html=html)
+    costed = api.make_report(run, html=html)
     _answer(json_, costed, lambda console: answers.show_cost(console, costed))
     if html is not None:
         print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
@@ -299,8 +383,15 @@ def demo(
     from kcost.report import answers
 
     with _progress() as on_progress:
-        made = api.demo(out, on_progress=on_progress)
+        made = api.run_demo(out, on_progress=on_progress)
     _answer(json_, made, lambda console: answers.show_demo(console, made))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _list(text) or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.05,0.1") from error
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -49,9 +49,9 @@ def run(out: Path, on_progress: Callable[[int, int, str], None]) -> DemoReport:
             "settings": SETTINGS,
         }
     )
-    api.bench(plan, out / "run", on_progress=on_progress)
+    api.run_bench(plan, out / "run", on_progress=on_progress)
     page = out / "report.html"
-    verdict = api.report(out / "run", html=page)
+    verdict = api.make_report(out / "run", html=page)
     exports = []
     for artifact in artifacts:
         on_progress(1, 1, f"exporting {artifact.name} for TensorFlow Serving")

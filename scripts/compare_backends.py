@@ -12,7 +12,7 @@ import kcost
 
 def main(model: str, run: str) -> None:
     plan = kcost.Plan(models=(model,), phases=("inference",), batches=(1, 32), settings=kcost.Settings(rounds=8))
-    kcost.bench(plan, run)
+    kcost.run_bench(plan, run)
     verdict = kcost.estimate_cost(run)
     for ranking in verdict.rankings:
         for backend, cell in ranking.best_by_backend().items():

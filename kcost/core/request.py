@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from kcost.core.artifact import Dataset, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec, Settings
 from kcost.core.schema import Record, describe_validation
 
+R = TypeVar("R", bound=Record)
 Family = Literal["cnn", "bert"]
 Freeze = Literal["none", "embeddings", "backbone"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -66,6 +68,38 @@ class EvaluateRequest(Record):
     batch_size: int = Field(default=256, ge=1)
 
 
+class AttackRequest(Record):
+    """Scoring a model under attack."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    limit: int | None = Field(default=None, ge=10)
+    epsilons: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        min_length=1, description="sizes of the change; 0 is always scored as well"
+    )
+    attack: Literal["fgsm", "pgd"] = "fgsm"
+    steps: int = Field(default=10, ge=1, description="of PGD")
+    batch_size: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0, description="of the random start of PGD")
+
+
+class AttackedScores(Record):
+    """The scores at one size of the attacker's change."""
+
+    epsilon: float
+    scores: tuple[Score, ...]
+
+
+class AttackReport(Record):
+    """Scores of a model under attack."""
+
+    attack: Literal["fgsm", "pgd"]
+    norm: Literal["linf", "l2"] = Field(description="of the change: largest value, or Euclidean length")
+    mean_length: float | None = Field(description="l2: mean Euclidean length of what is changed, to set epsilon against")
+    results: tuple[AttackedScores, ...]
+    dataset: Dataset
+
+
 class MeasureRequest(Record):
     """What a measuring worker needs to get a cell ready."""
 
@@ -77,7 +111,7 @@ class MeasureRequest(Record):
     outputs_file: Path
 
 
-def checked(request: type[Record], values: dict[str, object]) -> Record:
+def checked(request: type[R], values: dict[str, object]) -> R:
     """The request with its values checked.
 
     Raises:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kcost.core.artifact import Artifact, RunCost, Score
+from kcost.core.request import AttackReport
 from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kcost.demo import DemoReport
     from kcost.doctor import DoctorReport
     from kcost.serving.export import ExportReport
+    from kcost.serving.huggingface import CheckpointReport
 
 STATE_STYLE = {"works": "green", "warning": "yellow", "missing": "red"}
 
@@ -83,6 +85,24 @@ def show_scores(console: Console, scores: Sequence[Score]) -> None:
     """Scores, a line each."""
     for score in scores:
         console.print(score_text(score), highlight=False)
+
+
+def show_attack(console: Console, report: AttackReport) -> None:
+    """Scores by the size of the attacker's change."""
+    norm = "largest change of a value" if report.norm == "linf" else "Euclidean length of the change"
+    console.print(f"{report.attack} on {report.dataset.name}, epsilon is the {norm}", highlight=False)
+    if report.mean_length is not None:
+        console.print(f"mean length of what is changed: {significant(report.mean_length)}", highlight=False)
+    for result in report.results:
+        for score in result.scores:
+            console.print(f"epsilon {result.epsilon:g}: {score_text(score)}", highlight=False)
+
+
+def show_checkpoint(console: Console, report: CheckpointReport) -> None:
+    """A Hugging Face folder that was written."""
+    names = ", ".join(report.files)
+    console.print(f"{report.model}: {report.task}, {report.parameters:,} parameters, in {report.folder}", highlight=False)
+    console.print(f"for transformers: {names}", highlight=False)
 
 
 def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:

@@ -7,6 +7,7 @@ with the running statistics of batch normalisation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -120,7 +121,7 @@ class _Gradient(keras.Model):  # type: ignore[misc]  # keras has no types
         return self._gradient(data["point"], data["inputs"], data["labels"])
 
 
-def input_gradient(model: keras.Model, task: str) -> GradientFn | Any:
+def input_gradient(model: keras.Model, task: str) -> Callable[[Inputs | np.ndarray, np.ndarray], np.ndarray]:
     """Inputs of a model and labels -> gradient of the task's loss (summed over the batch) at its point, float32.
 
     Images: an array of their shape. Texts: inputs by name in, (batch, length, width) of the embedded tokens out.

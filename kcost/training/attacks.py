@@ -16,6 +16,9 @@ GradientFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 Range = tuple[float, float]
 
+TINY = 1e-30
+"""Stands in for a divisor of zero; far below any gradient that matters."""
+
 
 def fgsm(
     gradient_fn: GradientFn,
@@ -35,7 +38,7 @@ def fgsm(
         x: float32, shape (n, ...).
         clip: the range of valid inputs; None where every value is valid.
     """
-    moved = x + np.float32(epsilon) * direction(gradient_fn(x, labels), norm)
+    moved: np.ndarray = x + np.float32(epsilon) * direction(gradient_fn(x, labels), norm)
     return moved if clip is None else moved.clip(*clip)
 
 
@@ -62,7 +65,7 @@ def pgd(
         clip: the range of valid inputs; None where every value is valid.
     """
     change = _random_change(x.shape, epsilon, norm, rng, where)
-    moved = x + change if clip is None else (x + change).clip(*clip)
+    moved: np.ndarray = x + change if clip is None else (x + change).clip(*clip)
     for _ in range(steps):
         moved = moved + np.float32(step_size) * direction(gradient_fn(moved, labels), norm)
         moved = x + _within(moved - x, epsilon, norm)
@@ -86,10 +89,6 @@ def direction(gradient: Any, norm: Norm, ops: ModuleType = np) -> Any:
     return scaled / ops.maximum(ops.sqrt(ops.sum(ops.square(scaled), axis=axes, keepdims=True)), TINY)
 
 
-TINY = 1e-30
-"""Keeps divisions by zero apart; far below any gradient that matters."""
-
-
 def _random_change(
     shape: tuple[int, ...], epsilon: float, norm: Norm, rng: np.random.Generator, where: np.ndarray | None
 ) -> np.ndarray:
@@ -108,4 +107,4 @@ def _within(change: np.ndarray, epsilon: float, norm: Norm) -> np.ndarray:
     if norm == "linf":
         return change.clip(-epsilon, epsilon)
     length = np.sqrt(np.square(change).sum(axis=tuple(range(1, change.ndim)), keepdims=True))
-    return change * np.minimum(1, epsilon / np.maximum(length, TINY)).astype(np.float32)
+    return np.asarray(change * np.minimum(1, epsilon / np.maximum(length, TINY)), np.float32)

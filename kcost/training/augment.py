@@ -47,8 +47,8 @@ def augment(images: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.n
     down = rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * height
     right = rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * width
     if flip:
-        mirrored = rng.random(count) < 0.5
-        images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        mirrored = rng.random((count, 1, 1, 1)) < 0.5
+        images = np.where(mirrored, images[:, :, ::-1], images)
     return rotate_and_shift(images, angles, down, right)
 
 

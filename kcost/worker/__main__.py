@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -16,8 +18,13 @@ from kcost.worker import JOBS
 from kcost.worker.isolate import OTHERS, hide
 
 
+PR_SET_PDEATHSIG = 1
+"""Linux, man 2 prctl."""
+
+
 def main(job: str) -> int:
     """Answers requests until standard input closes."""
+    _end_with_parent()
     backend = os.environ["KERAS_BACKEND"].replace("numpy", "fake")
     hide(OTHERS[backend])
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
@@ -25,6 +32,13 @@ def main(job: str) -> int:
         for line in sys.stdin.buffer:
             answers.write(json.dumps(_answer(job, json.loads(line))).encode() + b"\n")
     return 0
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end this process when the parent ends, however that may be."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
 def _answer(job: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None) -> Open
     about = model.artifact
     name = data_name or (about.dataset.name if about and about.dataset else None)
     if name is None:
-        raise InputError("A bare .keras file is scored on data that you name.", received=str(path), remedy="Give --data.")
+        raise InputError(
+            "A bare .keras file is scored on data that you name.", received=str(path), remedy="Give --data."
+        )
     found = data.load(name, limit=limit)
     task = _task(found, model)
     return Opened(load_keras_file(model.keras_file), task, found.record)

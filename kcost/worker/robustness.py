@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from kcost.core import scores
 from kcost.core.artifact import Score
 from kcost.core.errors import UnavailableError
-from kcost.core.schema import Record
+from kcost.core.request import AttackRequest
 from kcost.data.tokenize import decode_predictions
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
@@ -23,23 +21,8 @@ STEP_FRACTION = 2.5
 """Times epsilon over the number of steps is the size of a PGD step, so that it can reach and follow the ball's edge."""
 
 
-class RobustnessRequest(Record):
-    """Scoring a model under attack."""
-
-    model: Path
-    data: str | None = Field(default=None, description="None: the data set that the artifact names")
-    limit: int | None = Field(default=None, ge=10)
-    epsilons: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        min_length=1, description="sizes of the change; 0 is always scored as well"
-    )
-    attack: Literal["fgsm", "pgd"] = "fgsm"
-    steps: int = Field(default=10, ge=1, description="of PGD")
-    batch_size: int = Field(default=128, ge=1)
-    seed: int = Field(default=0, ge=0, description="of the random start of PGD")
-
-
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Scores as a RobustnessRequest says.
+    """Scores as a AttackRequest says.
 
     Returns:
         `results`: for each epsilon from 0 up, `epsilon` and `scores`. `norm`: how the size of a change is measured,
@@ -49,7 +32,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UnavailableError: the model has no layer where it can be attacked.
     """
-    asked = RobustnessRequest.model_validate(request)
+    asked = AttackRequest.model_validate(request)
     opened = open_with_data(asked.model, asked.data, asked.limit)
     perturbed = PerturbedModel(opened.model, opened.task.name)
     results = []
@@ -65,7 +48,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _predictions(perturbed: PerturbedModel, task: Task, asked: RobustnessRequest, epsilon: float) -> np.ndarray:
+def _predictions(perturbed: PerturbedModel, task: Task, asked: AttackRequest, epsilon: float) -> np.ndarray:
     """Class numbers on the test split under attack, in the shape of its labels."""
     batches = task.batches("test", asked.batch_size, seed=None)
     predictions = np.zeros_like(task.labels("test"))
@@ -85,7 +68,7 @@ def _attacked(
     point: np.ndarray,
     inputs: Any,
     labels: np.ndarray,
-    asked: RobustnessRequest,
+    asked: AttackRequest,
     epsilon: float,
     rng: np.random.Generator,
 ) -> np.ndarray:

@@ -84,7 +84,7 @@ def inputs_of(path: Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def hidden_states(encoder: keras.Model, inputs: Path) -> dict[str, np.ndarray]:
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for length, arrays in inputs_of(inputs).items():
         answer = encoder.predict_on_batch(arrays)
         found |= {str(length): answer["sequence_output"], f"pooled_{length}": answer["pooled_output"]}
@@ -389,15 +389,14 @@ def test_a_real_encoder_gives_the_hidden_states_of_transformers(
     folder = minilm()
     pieces = read_tokenizer(folder)
     found = load("ner-mini")
+    assert isinstance(found, TagSet)
     usual = [sentence.tokens for split in ("train", "test") for sentence in found.splits[split]]
     sentences = (*usual[:190], *(ODD_WORDS[i::10] for i in range(10)))
     assert len(sentences) == 200
     texts = tuple(" ".join(words) for words in sentences)
     rows = {length: pieces.encode_texts(texts[-8:], length) for length in (5, 33, 128)}
-    np.savez(
-        tmp_path / "inputs.npz",
-        **{f"{name}_{n}": array.astype("int64") for n, arrays in rows.items() for name, array in arrays.items()},
-    )
+    given = {f"{name}_{n}": array.astype("int64") for n, arrays in rows.items() for name, array in arrays.items()}
+    np.savez(tmp_path / "inputs.npz", **given)  # type: ignore[arg-type]
     words = tuple(dict.fromkeys(word for sentence in sentences for word in sentence))
     expected, told = transformers_says(folder, tmp_path / "inputs.npz", words, texts)
     assert piece_ids(folder, words) == told["words"]

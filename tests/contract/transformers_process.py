@@ -44,7 +44,7 @@ def make(folder: Path) -> None:
     import torch
     import transformers
 
-    inputs = {}
+    inputs: dict[str, np.ndarray] = {}
     rng = np.random.default_rng(0)
     for length in LENGTHS:
         ids = rng.integers(5, SIZES["vocab_size"], (4, length))
@@ -81,7 +81,7 @@ def answer(model_folder: Path, request: Path, out: Path) -> None:
     )
     asked = json.loads(request.read_text())
     with np.load(asked["inputs"]) as file:
-        np.savez(out, **_outputs(model.eval(), dict(file)))
+        np.savez(out, **_outputs(model.eval(), dict(file)))  # type: ignore[arg-type]  # arrays by name
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
     answered = {
         "words": [tokenizer(word, add_special_tokens=False)["input_ids"] for word in asked["words"]],
@@ -116,4 +116,7 @@ def _outputs(model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"make": make, "answer": answer}[command](*map(Path, arguments))
+    if command == "make":
+        make(Path(arguments[0]))
+    else:
+        answer(*map(Path, arguments))
