@@ -52,12 +52,8 @@ def test_forward(benchmark: Any, model: str, method: str, batch: int) -> None:
     benchmark.group = f"{model} forward, batch {batch}"
     own = driver(BACKEND)
     keras_model, inputs, _ = MODELS[model][0](batch)
-    forward = (
-        own.predict_step(keras_model, batch) if method == "predict" else own.compile_forward(keras_model, method)
-    )
-    outputs = benchmark.pedantic(
-        lambda: own.to_host(forward(inputs)), warmup_rounds=3, rounds=20, iterations=1
-    )
+    forward = own.predict_step(keras_model, batch) if method == "predict" else own.compile_forward(keras_model, method)
+    outputs = benchmark.pedantic(lambda: own.to_host(forward(inputs)), warmup_rounds=3, rounds=20, iterations=1)
     assert len(outputs[0]) == batch
 
 

@@ -30,7 +30,8 @@ app.add_typer(prices_app, name="prices")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 BackendOption = Annotated[
-    str | None, typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed.")
+    str | None,
+    typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed."),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
 Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
@@ -81,7 +82,9 @@ def train(
     patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before it stops.")] = 2,
     max_length: Annotated[int, typer.Option(help="bert: word pieces of a sentence.")] = 128,
     vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
-    init: Annotated[Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")
+    ] = None,
     freeze: Annotated[str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.")] = "none",
     freeze_layers: Annotated[int, typer.Option(help="bert: freeze embeddings and this many encoder layers.")] = 0,
     lora_rank: Annotated[int | None, typer.Option(help="bert: train low-rank updates of this rank only.")] = None,
@@ -338,7 +341,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],
     name: Annotated[str | None, typer.Option(help="Name of the model in TensorFlow Serving.")] = None,
     version: Annotated[int, typer.Option(help="Version number; never overwritten.")] = 1,
-    form: Annotated[str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")] = "serving",
+    form: Annotated[
+        str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")
+    ] = "serving",
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -400,7 +405,9 @@ def _list(text: str | None) -> list[str] | None:
 
 def _answer(as_json: bool, answer: Any, show: Any) -> None:
     if as_json:
-        plain = [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
+        plain = (
+            [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
+        )
         print(json.dumps(plain, indent=1))  # noqa: T201 -- the answer
         return
     from rich.console import Console

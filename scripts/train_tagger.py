@@ -1,4 +1,4 @@
-"""Train the BERT tagger on the built-in (synthetic) sentences: KERAS_BACKEND=torch python scripts/train_tagger.py OUT"""
+"""Train the BERT tagger on synthetic sentences: KERAS_BACKEND=torch python scripts/train_tagger.py OUT"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import jax
 import keras
 import numpy as np
 
-from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+from kcost.backends.base import Driver, Step, arrange, as_host_array
 
 
 class JaxDriver(Driver):

@@ -1,10 +1,10 @@
 """A run on disk: one folder, one file a cell, so that a sweep that was cut short loses one cell at most.
 
-    RUN/run.json                the index: plan and models
-    RUN/environments/<id>.json  the machines that cells were measured on
-    RUN/cells/<cell_id>.json    one cell: spec, status, raw samples
-    RUN/cells/<cell_id>.npz     what that cell's model answered
-    RUN/logs/                   what the workers printed
+RUN/run.json                the index: plan and models
+RUN/environments/<id>.json  the machines that cells were measured on
+RUN/cells/<cell_id>.json    one cell: spec, status, raw samples
+RUN/cells/<cell_id>.npz     what that cell's model answered
+RUN/logs/                   what the workers printed
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Anybody's own `.keras` file is taken as an artifact too; what the folder would s
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -151,7 +150,9 @@ def open_model(path: Path | str) -> Model:
     keras_file = path / MODEL_FILE
     for needed in (path / INDEX_FILE, keras_file):
         if not needed.is_file():
-            raise ArtifactError(f"An artifact folder holds {needed.name}.", received=f"{path} without it", remedy=remedy)
+            raise ArtifactError(
+                f"An artifact folder holds {needed.name}.", received=f"{path} without it", remedy=remedy
+            )
     artifact = schema.read("artifact", path / INDEX_FILE, Artifact)
     sha256 = sha256_of(keras_file)
     if sha256 != artifact.model_sha256:
@@ -187,7 +188,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
-            os.chmod(draft, 0o755)
+            draft.chmod(0o755)
             yield draft
             if path.is_dir():
                 path.rmdir()

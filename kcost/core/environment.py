@@ -41,9 +41,7 @@ def collect() -> Environment:
         python=platform.python_version(),
         packages={p: v for p in PACKAGES if (v := version_of(p)) is not None},
         variables={
-            k: v
-            for k, v in sorted(os.environ.items())
-            if k.startswith(VARIABLE_PREFIXES) and k not in NOT_ABOUT_SPEED
+            k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLE_PREFIXES) and k not in NOT_ABOUT_SPEED
         },
         git_revision=_git_revision(),
     )

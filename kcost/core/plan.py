@@ -180,7 +180,8 @@ def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
         raise PlanError(
             "A plan expands to at least one cell.",
             received=f"methods {plan.methods} with backends {plan.backends} and phases {plan.phases}",
-            remedy="Methods by backend: " + "; ".join(f"{b}: {', '.join(INFERENCE_METHODS[b])}" for b in BACKENDS)
+            remedy="Methods by backend: "
+            + "; ".join(f"{b}: {', '.join(INFERENCE_METHODS[b])}" for b in BACKENDS)
             + "; training: train_on_batch.",
         )
     return cells

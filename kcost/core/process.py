@@ -7,6 +7,7 @@ error. While a worker works, the parent sleeps on the pipe.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -169,11 +170,10 @@ class Worker:
     def send(self, request: dict[str, Any]) -> None:
         """Sends a request without waiting for the answer; a dead worker shows at `receive`."""
         assert self._process.stdin is not None
-        try:
+        # Of a process that has ended `receive` says how, with the exit status at hand.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the process has ended: `receive` says how, with the exit status at hand
 
     def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Sleeps until the next answer. Raises as `ask` does."""
@@ -204,7 +204,9 @@ class Worker:
                 )
             chunk = self._answers.read(1 << 16)
             if not chunk:
-                raise WorkerError(f"A {self.backend} worker stays alive until it is done.", received=self._how_it_ended())
+                raise WorkerError(
+                    f"A {self.backend} worker stays alive until it is done.", received=self._how_it_ended()
+                )
             self._pending += chunk
         line, self._pending = self._pending.split(b"\n", 1)
         return line
@@ -223,10 +225,8 @@ class Worker:
     def close(self) -> None:
         """Asks the process to end by closing its input; kills it after 5 seconds."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which is what closing is for
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended already, which is what closing is for
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

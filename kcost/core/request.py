@@ -29,7 +29,9 @@ class TrainRequest(Record):
     init: Path | None = Field(default=None, description="bert: a Hugging Face BERT folder, or a Keras preset folder")
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0, description="None: 1e-3 for cnn, 5e-4 for bert from scratch")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="None: 1e-3 for cnn, 5e-4 for bert from scratch"
+    )
     patience: int = Field(default=2, ge=0, description="epochs without a better validation loss before it stops")
     max_length: int = Field(default=128, ge=8, le=512, description="word pieces, [CLS] and [SEP] included")
     vocabulary_size: int = Field(default=8000, ge=100)
@@ -37,7 +39,9 @@ class TrainRequest(Record):
     freeze: Freeze = Field(default="none", description="layers that keep their weights; `embeddings` counts as layer 0")
     freeze_layers: int = Field(default=0, ge=0, description="bert: this many encoder layers too, from the input on")
     lora_rank: int | None = Field(default=None, ge=1, description="train low-rank updates of attention only")
-    layer_decay: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate, a layer towards the input")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="factor of the learning rate, a layer towards the input"
+    )
     schedule: Schedule = "constant"
     warmup_fraction: float = Field(default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises")
     clip_norm: float | None = Field(default=None, gt=0, description="largest global norm of the gradient")
@@ -95,7 +99,9 @@ class AttackReport(Record):
 
     attack: Literal["fgsm", "pgd"]
     norm: Literal["linf", "l2"] = Field(description="of the change: largest value, or Euclidean length")
-    mean_length: float | None = Field(description="l2: mean Euclidean length of what is changed, to set epsilon against")
+    mean_length: float | None = Field(
+        description="l2: mean Euclidean length of what is changed, to set epsilon against"
+    )
     results: tuple[AttackedScores, ...]
     dataset: Dataset
 

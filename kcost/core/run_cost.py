@@ -9,9 +9,9 @@ from kcost.core.artifact import RunCost
 
 RAPL = Path("/sys/class/powercap")
 WATTS_PER_VCPU = 3.9673047343937564
-ENERGY_MODEL = (
-    f"estimated: {WATTS_PER_VCPU:.2f} W a core at full use (Cloud Carbon Footprint, AWS coefficients, Cascade Lake, max)"
-)
+"""Source: Cloud Carbon Footprint, coefficients-aws-use.csv, Cascade Lake, maximum."""
+
+ENERGY_MODEL = f"estimated: {WATTS_PER_VCPU:.2f} W a core, Cloud Carbon Footprint's figure for Cascade Lake at full use"
 
 
 def _rapl_packages() -> list[Path]:
@@ -39,7 +39,11 @@ class Meter:
         if self._accelerators:
             return None, "not measured: no counter of the accelerator is read"
         end_uj = _read_uj(self._packages)
-        if self._start_uj is not None and end_uj is not None and all(b >= a for a, b in zip(self._start_uj, end_uj, strict=True)):
+        if (
+            self._start_uj is not None
+            and end_uj is not None
+            and all(b >= a for a, b in zip(self._start_uj, end_uj, strict=True))
+        ):
             joules = sum(b - a for a, b in zip(self._start_uj, end_uj, strict=True)) / 1e6
             return joules / 3600, "counter: RAPL, CPU packages, the whole machine, idle included"
         return self._cores * WATTS_PER_VCPU * wall_s / 3600, ENERGY_MODEL

@@ -40,9 +40,7 @@ def usd_per_run(
     return estimate(cell, match, steps=steps, unit=unit, utilisation=utilisation, step=step)
 
 
-def usd_of_training(
-    cell: CellResult, match: Match, entry: ModelEntry, *, step: Interval | None = None
-) -> CostEstimate:
+def usd_of_training(cell: CellResult, match: Match, entry: ModelEntry, *, step: Interval | None = None) -> CostEstimate:
     """The cost of the run that the model came from; per million examples where the run's size is not known."""
     if entry.train_examples is None or entry.train_epochs is None:
         return estimate(cell, match, steps=steps_per_million(cell.spec), unit="million training examples", step=step)

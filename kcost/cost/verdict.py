@@ -112,10 +112,7 @@ def conclude(
         reference = reference_cell(c for c in cells if c.spec.phase == "inference" and c.outputs_file is not None)
         check = QualityCheck(entry, None if reference is None else read_outputs(reference))
         for phase in ("inference", "training"):
-            measured = [
-                _measured(cell, run, prices, check, read_outputs)
-                for cell in run.measured(entry.name, phase)
-            ]
+            measured = [_measured(cell, run, prices, check, read_outputs) for cell in run.measured(entry.name, phase)]
             for apart, group in _groups(measured, reference, run.environments):
                 rankings.append(
                     rank(
@@ -165,9 +162,7 @@ def _measured(
         cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
     else:
         cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
-    return Measured(
-        cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness
-    )
+    return Measured(cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness)
 
 
 def _groups(

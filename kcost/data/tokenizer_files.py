@@ -31,7 +31,7 @@ def read_tokenizer(folder: Path | str) -> WordPiece:
         raise ArtifactError(
             f"The folder of a BERT holds {VOCAB_FILE} with {CONFIG_FILE}, or {TOKENIZER_FILE}.",
             received=f"{folder} without them",
-            remedy='Copy the folder whole. Where only tokenizer_config.json is lacking, write one: '
+            remedy="Copy the folder whole. Where only tokenizer_config.json is lacking, write one: "
             '{"do_lower_case": true}, or false for a cased model.',
         )
     try:

@@ -83,9 +83,7 @@ def _described(model: keras.Model, weights: dict[str, Any]) -> tuple[EncoderShap
     activation = getattr(first.activation, "__name__", "")
     if activation not in _HIDDEN_ACT:
         raise _not_plain(f"the activation {activation!r}")
-    shape = EncoderShape(
-        vocabulary, positions, segments, len(blocks), first.num_heads, width, first.intermediate_dim
-    )
+    shape = EncoderShape(vocabulary, positions, segments, len(blocks), first.num_heads, width, first.intermediate_dim)
     settings = {
         "vocab_size": shape.vocabulary,
         "hidden_size": shape.width,

@@ -37,7 +37,9 @@ def show_doctor(console: Console, report: DoctorReport) -> None:
     """What works here and what does not."""
     here = report.environment
     features = ", ".join(here.cpu_features) or "none that matter"
-    console.print(f"{here.cpu_model}, {here.cores} cores, {format_bytes(here.memory_bytes)}, {here.os}", highlight=False)
+    console.print(
+        f"{here.cpu_model}, {here.cores} cores, {format_bytes(here.memory_bytes)}, {here.os}", highlight=False
+    )
     console.print(f"CPU features: {features}", highlight=False)
     console.print(f"accelerators: {'; '.join(here.accelerators) or 'none'}", highlight=False)
     packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
@@ -101,7 +103,9 @@ def show_attack(console: Console, report: AttackReport) -> None:
 def show_checkpoint(console: Console, report: CheckpointReport) -> None:
     """A Hugging Face folder that was written."""
     names = ", ".join(report.files)
-    console.print(f"{report.model}: {report.task}, {report.parameters:,} parameters, in {report.folder}", highlight=False)
+    console.print(
+        f"{report.model}: {report.task}, {report.parameters:,} parameters, in {report.folder}", highlight=False
+    )
     console.print(f"for transformers: {names}", highlight=False)
 
 

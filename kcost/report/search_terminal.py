@@ -111,9 +111,7 @@ def summary(result: SearchResult) -> list[str]:
     )
     assert cheap.predicted is not None
     assumptions = " ".join(cheap.predicted.assumptions)
-    told.append(
-        f"Costs are predicted, not billed; basis: {cheap.predicted.basis}, {cheap.measured_as}. {assumptions}"
-    )
+    told.append(f"Costs are predicted, not billed; basis: {cheap.predicted.basis}, {cheap.measured_as}. {assumptions}")
     return told
 
 

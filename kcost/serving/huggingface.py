@@ -13,7 +13,7 @@ from kcost.core.process import chosen_backend, run_job
 from kcost.core.schema import Record
 
 
-class HuggingFaceExport(Record):
+class CheckpointReport(Record):
     """A Hugging Face folder that was written, and what is in it."""
 
     folder: str
@@ -27,7 +27,7 @@ class HuggingFaceExport(Record):
     files: dict[str, str] = Field(description="name -> SHA-256")
 
 
-def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> HuggingFaceExport:
+def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> CheckpointReport:
     """Writes config.json, model.safetensors, vocab.txt and tokenizer_config.json, weights in float32.
 
     Args:
@@ -53,7 +53,7 @@ def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> Hu
         request = {"model": str(model.keras_file.parent.absolute()), "folder": str(draft.absolute())}
         told = run_job("export-checkpoint", backend, request, log=log)
         files = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
-    return HuggingFaceExport(
+    return CheckpointReport(
         folder=str(out),
         model=model.name,
         model_sha256=model.sha256,

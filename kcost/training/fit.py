@@ -36,7 +36,9 @@ class TrainingReport:
         self.pruned = False
 
 
-def fit(model: keras.Model, task: Task, request: TrainRequest, learning_rate: float, checkpoint: Checkpoint) -> TrainingReport:
+def fit(
+    model: keras.Model, task: Task, request: TrainRequest, learning_rate: float, checkpoint: Checkpoint
+) -> TrainingReport:
     """Trains `model` in place; left in it are the weights of the epoch with the lowest validation loss.
 
     A run whose checkpoint is there goes on after the last epoch that it finished.

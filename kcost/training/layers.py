@@ -9,7 +9,7 @@ from kcost.core.request import TrainRequest
 
 EMBEDDINGS = ("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm")
 ENCODER_LAYER = "transformer_layer_"
-HEAD = ("head_dropout", "logits", "probabilities", "dropout")
+HEAD = ("head_dropout", "logits", "probabilities", "dropout", "pooled_dense")
 ATTENTION_TARGETS = ("query", "value")
 """Where low-rank updates go: Hu et al. (2021), LoRA, section 4.2, adapt the query and value projections."""
 

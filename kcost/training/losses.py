@@ -48,9 +48,7 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras ha
         return ops.sum(weight * element) / ops.maximum(ops.sum(weight), epsilon)
 
 
-def loss_of(
-    task: str, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
-) -> keras.losses.Loss:
+def loss_of(task: str, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> keras.losses.Loss:
     """Cross-entropy over integer labels, as the task's outputs need it. Keras's own where it suffices.
 
     Raises:

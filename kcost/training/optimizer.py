@@ -63,9 +63,7 @@ def make_optimizer(
     rate = learning_rate if plain_rate else WarmupDecay(learning_rate, request.schedule, warmup_steps, total_steps)
     if request.layer_decay == 1.0:
         # Keras's own class: on torch it updates all variables in one call.
-        optimizer = keras.optimizers.AdamW(
-            rate, weight_decay=request.weight_decay, global_clipnorm=request.clip_norm
-        )
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=request.weight_decay, global_clipnorm=request.clip_norm)
         spared = [v for v in model.trainable_variables if len(v.shape) <= 1]
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)

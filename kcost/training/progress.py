@@ -23,7 +23,12 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
         super().__init__()
         self._epochs = epochs
         self._console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
         self._bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -17,7 +17,6 @@ from kcost.core.process import ANSWER_FD_VARIABLE
 from kcost.worker import JOBS
 from kcost.worker.isolate import OTHERS, hide
 
-
 PR_SET_PDEATHSIG = 1
 """Linux, man 2 prctl."""
 

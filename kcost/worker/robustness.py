@@ -22,11 +22,11 @@ STEP_FRACTION = 2.5
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Scores as a AttackRequest says.
+    """Scores as an AttackRequest says.
 
     Returns:
         `results`: for each epsilon from 0 up, `epsilon` and `scores`. `norm`: how the size of a change is measured,
-        `linf` for images in [0, 1], `l2` for the embedded tokens of a sentence. `mean_length`: for `l2` the mean
+        `linf` for images in [0, 1], `l2` for the embedded tokens of a text. `mean_length`: for `l2` the mean
         Euclidean length of what is changed, to set epsilon against; else None. `dataset`: its record.
 
     Raises:

@@ -51,7 +51,9 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     meter = Meter(machine.cores, len(machine.accelerators))
     task, plain = _make(asked)
     model = with_precision(plain, asked.precision)
-    learning_rate = asked.learning_rate or (PRETRAINED_LEARNING_RATE if asked.init else SCRATCH_LEARNING_RATE[asked.family])
+    learning_rate = asked.learning_rate or (
+        PRETRAINED_LEARNING_RATE if asked.init else SCRATCH_LEARNING_RATE[asked.family]
+    )
     checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", asked)
     report = fit(model, task, asked, learning_rate, checkpoint)
     # The artifact is the model as it was built: without optimizer, low-rank updates, frozen layers or precision.

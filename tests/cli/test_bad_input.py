@@ -41,9 +41,7 @@ def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_backend_that_is_not_installed(tmp_path: Path, model: Path) -> None:
     """A sitecustomize that hides torch, as an environment without it has it."""
     (tmp_path / "sitecustomize.py").write_text("from kcost.worker.isolate import hide; hide(['torch'])")
-    found = kcost(
-        "bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path)
-    )
+    found = kcost("bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path))
     check(found, 3, "pip install 'kcost[torch]'")
     assert not (tmp_path / "run").exists()
 
@@ -54,7 +52,9 @@ def test_an_unknown_device(tmp_path: Path, model: Path) -> None:
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, model: Path) -> None:
-    found = kcost("bench", model, "--backends", "fake", "--devices", "gpu", "--phases", "inference", "--out", tmp_path / "r")
+    found = kcost(
+        "bench", model, "--backends", "fake", "--devices", "gpu", "--phases", "inference", "--out", tmp_path / "r"
+    )
     check(found, 3, "No cell could be measured", "cpu: 1, gpu: 0, tpu: 0")
 
 

@@ -76,7 +76,9 @@ def test_a_loaded_model_takes_on_a_precision(own: Driver, precision: str, tmp_pa
     assert 0 < np.abs(found - expected).max() < 0.05
 
 
-@pytest.mark.parametrize(("make", "task"), [(image_model, "image-classification"), (text_model, "token-classification")])
+@pytest.mark.parametrize(
+    ("make", "task"), [(image_model, "image-classification"), (text_model, "token-classification")]
+)
 def test_training_steps_lower_the_loss(own: Driver, make: object, task: str) -> None:
     model, inputs = make()  # type: ignore[operator]
     rng = np.random.default_rng(0)

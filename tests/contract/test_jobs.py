@@ -16,7 +16,16 @@ from kcost.worker import evaluate, train
 
 def request(out: Path, **changes: Any) -> dict[str, Any]:
     price = {"usd_per_hour": 0.1, "usd_basis": "a test"}
-    return {"family": "cnn", "data": "digits", "out": str(out), "name": "m", "epochs": 3, "limit": 200, **price, **changes}
+    return {
+        "family": "cnn",
+        "data": "digits",
+        "out": str(out),
+        "name": "m",
+        "epochs": 3,
+        "limit": 200,
+        **price,
+        **changes,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,9 @@ def test_tagger_gives_logits_for_any_batch_and_length_and_ignores_padding() -> N
     inputs = token_inputs(3, 11)
     whole = keras.ops.convert_to_numpy(model(inputs))
     assert whole.shape == (3, 11, 5)
-    longer = {n: np.pad(a, ((0, 0), (0, 6)), constant_values=0 if n == "padding_mask" else 7) for n, a in inputs.items()}
+    longer = {
+        n: np.pad(a, ((0, 0), (0, 6)), constant_values=0 if n == "padding_mask" else 7) for n, a in inputs.items()
+    }
     longer["segment_ids"][:] = 0
     padded = keras.ops.convert_to_numpy(model(longer))[:, :11]
     real = inputs["padding_mask"].astype(bool)

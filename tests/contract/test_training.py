@@ -26,7 +26,14 @@ from kcost.training.transfer import copy_weights
 
 
 def request(**changes: Any) -> TrainRequest:
-    values = {"family": "cnn", "data": "digits", "out": "unused", "name": "m", "usd_per_hour": 0.1, "usd_basis": "a test"}
+    values = {
+        "family": "cnn",
+        "data": "digits",
+        "out": "unused",
+        "name": "m",
+        "usd_per_hour": 0.1,
+        "usd_basis": "a test",
+    }
     return TrainRequest.model_validate({**values, "epochs": 2, **changes})
 
 
@@ -64,7 +71,10 @@ def changed_layers(before: dict[str, list[np.ndarray]], after: dict[str, list[np
 @pytest.mark.parametrize(
     ("options", "frozen"),
     [
-        ({"freeze": "embeddings"}, {"token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm"}),
+        (
+            {"freeze": "embeddings"},
+            {"token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm"},
+        ),
         ({"freeze_layers": 1}, {"token_embedding", "embeddings_layer_norm", "transformer_layer_0"}),
         ({"freeze": "backbone"}, {"token_embedding", "transformer_layer_0", "transformer_layer_1"}),
     ],
@@ -120,7 +130,12 @@ def test_mixed_precision_leaves_a_float32_model(images: ImageClassification, tmp
 def test_a_layer_nearer_the_input_learns_more_slowly(texts: TokenClassification) -> None:
     model = tagger(texts)
     depths = depth_of_layers(model)
-    assert [depths[n] for n in ("token_embedding", "transformer_layer_0", "transformer_layer_1", "logits")] == [0, 1, 2, 3]
+    assert [depths[n] for n in ("token_embedding", "transformer_layer_0", "transformer_layer_1", "logits")] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert list(depth_of_layers(cnn((8, 8, 1), 10)).values()) == [0, 0, 0, 0, 1]
 
 
@@ -259,7 +274,9 @@ def test_a_run_that_was_cut_short_ends_as_if_it_had_not(
     again = tagger(texts)
     resumed = train(again, texts, tmp_path / "cut", **options)
     assert resumed.resumed_at_epoch == 2
-    assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in uninterrupted.history], rel=1e-4)
+    assert [h["val_loss"] for h in resumed.history] == pytest.approx(
+        [h["val_loss"] for h in uninterrupted.history], rel=1e-4
+    )
     with pytest.raises(StorageError, match="with other batch_size"):
         train(tagger(texts), texts, tmp_path / "cut", **{**options, "batch_size": 16})
 

@@ -1,7 +1,7 @@
 """What transformers says, from a process of its own: it needs torch, which the tests of other backends hide.
 
-    transformers_process.py make FOLDER                 small random checkpoints, inputs.npz, NAME.npz, texts.json
-    transformers_process.py answer MODEL REQUEST OUT    what it gives for a folder's model and tokenizer
+transformers_process.py make FOLDER                 small random checkpoints, inputs.npz, NAME.npz, texts.json
+transformers_process.py answer MODEL REQUEST OUT    what it gives for a folder's model and tokenizer
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make(folder: Path) -> None:
         mask = np.arange(length) < np.maximum(1, [length, length // 2, length - 1, 2])[:, None]
         inputs |= {f"token_ids_{length}": ids, f"padding_mask_{length}": mask.astype(np.int64)}
         inputs[f"segment_ids_{length}"] = rng.integers(0, 2, (4, length))
-    np.savez(folder / "inputs.npz", **inputs)
+    np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]  # arrays by name
     for seed, (name, (kind, changes, save)) in enumerate(VARIANTS.items()):
         torch.manual_seed(seed)
         config = transformers.BertConfig(**{**SIZES, **changes})
@@ -66,7 +66,7 @@ def make(folder: Path) -> None:
         vocab = {piece: i for i, piece in enumerate(VOCAB)}
         tokenizer = transformers.BertTokenizer(vocab, do_lower_case=True, strip_accents=False)
         tokenizer.save_pretrained(folder / name)
-        np.savez(folder / f"{name}.npz", **_outputs(model.float(), inputs))
+        np.savez(folder / f"{name}.npz", **_outputs(model.float(), inputs))  # type: ignore[arg-type]
     (folder / "texts.json").write_text(json.dumps([tokenizer(text)["input_ids"] for text in TEXTS]))
 
 

@@ -58,9 +58,7 @@ def test_it_gives_the_outputs_of_the_backend_that_made_the_model(
 
 
 @pytest.mark.parametrize(("backend", "kind"), KINDS)
-def test_the_report_says_what_was_checked(
-    exported: dict[tuple[str, str], Exported], backend: str, kind: str
-) -> None:
+def test_the_report_says_what_was_checked(exported: dict[tuple[str, str], Exported], backend: str, kind: str) -> None:
     made = exported[backend, kind]
     report = made.report
     assert ExportReport.model_validate_json((made.version / "export.json").read_text()) == report
@@ -164,9 +162,7 @@ def test_other_outputs_stop_the_export_and_leave_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_graph_that_needs_xla_is_refused(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_needs_xla_is_refused(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = models / "tensorflow" / "xla"
     spec = [{"name": "x", "shape": [None], "dtype": "int32"}]
     request = {"folder": str(folder), "inputs": spec, "outputs": spec, "probes": []}
@@ -212,9 +208,7 @@ def test_a_read_only_folder_is_refused(models: Path, tmp_path: Path) -> None:
         export(open_model(models / "jax" / "cnn.keras"), tmp_path / "out", "digits", 1)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise StorageError("kcost needs to write.", "No space left on device")
 
@@ -259,9 +253,7 @@ def test_what_a_killed_export_left_is_removed_and_its_model_listed_later(
     assert listed((out / "models.config").read_text()) == {"killed-late", "digits"}
 
 
-def test_an_interrupted_export_leaves_nothing(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_export_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(job: str, backend: str, request: dict[str, str], **_: object) -> dict[str, object]:
         (Path(request["folder"]) / "saved_model.pb").write_bytes(b"half")
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """Simulated runs for tests: plausible in shape, drawn from a seeded generator, measured on nothing.
 
-    run, outputs = simulated_run(plan(batches=(1, 32)))
-    store = write_run(tmp_path / "run", run, outputs)
+run, outputs = simulated_run(plan(batches=(1, 32)))
+store = write_run(tmp_path / "run", run, outputs)
 """
 
 from __future__ import annotations

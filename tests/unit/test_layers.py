@@ -17,13 +17,12 @@ HEAVY = (
     *("optuna", "sqlalchemy"),
 )
 FRAMEWORKS = ("keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch")
-PARENT_SIDE = ("core", "cost", "risk", "bench", "search", "report", "serving", "data")
+PARENT_SIDE = ("core", "cost", "bench", "search", "report", "serving", "data")
 ISLAND = ("backends", "models", "training", "optimize", "runtimes", "worker")
 
 MAY_IMPORT = {
     "core": {"core"},
     "cost": {"cost", "core"},
-    "risk": {"risk", "core"},
     "bench": {"bench", "core"},
     "data": {"data", "core"},
     "search": {"search", "bench", "cost", "core"},
@@ -51,7 +50,7 @@ def loaded_by(statement: str, *unwanted: str) -> str:
 class _WithoutTypeChecking(ast.NodeTransformer):
     """Imports for the type checker alone are not run."""
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802 -- the name that ast calls
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return None if only_types else self.generic_visit(node)
 

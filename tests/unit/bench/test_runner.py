@@ -131,8 +131,9 @@ def start_bench(folder: Path, out: Path) -> subprocess.Popen[str]:
     fake_plan(folder, {"step_s": 0.002})
     plan = folder / "plan.toml"
     plan.write_text(
-        'models = ["fake.keras"]\nbackends = ["fake"]\nphases = ["inference"]\nmethods = ["eager"]\nbatches = [1, 2, 4, 8]\n'
-        'precisions = ["float32"]\n[settings]\nrounds = 40\nround_s = 0.05\nwarmup_s = 0.01\n'
+        'models = ["fake.keras"]\nbackends = ["fake"]\nphases = ["inference"]\nmethods = ["eager"]\n'
+        'batches = [1, 2, 4, 8]\nprecisions = ["float32"]\n'
+        "[settings]\nrounds = 40\nround_s = 0.05\nwarmup_s = 0.01\n"
     )
     command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(out), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -165,7 +166,8 @@ def test_sigkill_of_a_worker_loses_at_most_its_cell_and_the_run_can_be_finished(
         now = next(c for c in first.cells if c.spec == cell.spec)
         assert now.rounds[: len(cell.rounds)] == cell.rounds, "what was measured before stays"
     again = start_bench(tmp_path, out)
-    assert again.communicate(timeout=60) and again.returncode == 0
+    again.communicate(timeout=60)
+    assert again.returncode == 0
     finished = open_run(out)
     assert {(c.status, len(c.rounds)) for c in finished.cells} == {("ok", 40)}
     kept = {c.spec.cell_id for c in first.cells if c.status == "ok"}
@@ -198,7 +200,8 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_stored(tmp_path: Path) ->
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
-        "from kcost.core.schema import write_bytes; from kcost.core.errors import KcostError; from pathlib import Path\n"
+        "from pathlib import Path;"
+        "from kcost.core.schema import write_bytes; from kcost.core.errors import KcostError\n"
         f"try: write_bytes(Path({str(out / 'cells' / 'new.json')!r}), b'x' * 1000)\n"
         "except KcostError as e: print(e); sys.exit(e.exit_code)"
     )

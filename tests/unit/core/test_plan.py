@@ -81,7 +81,7 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
     ],
 )
 def test_a_bad_plan_is_named_by_its_key(change: dict[str, object], told: str) -> None:
-    with pytest.raises(PlanError, match="docs/file-formats.md") as caught:
+    with pytest.raises(PlanError, match=r"docs/file-formats\.md") as caught:
         Plan.parse({"models": ["x"], **change})
     assert told in str(caught.value)
 

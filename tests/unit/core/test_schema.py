@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StorageError, match="The disk is full"):
         schema.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"

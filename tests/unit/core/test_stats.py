@@ -29,8 +29,7 @@ def test_a_common_factor_cancels_in_a_paired_ratio(values: list[float], factor: 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = [
-        found.low <= 1 <= found.high
-        for found in (stats.location(np.exp(rng.normal(0, 0.3, 8))) for _ in range(1000))
+        found.low <= 1 <= found.high for found in (stats.location(np.exp(rng.normal(0, 0.3, 8))) for _ in range(1000))
     ]
     assert 0.93 < np.mean(covered) < 0.97
 

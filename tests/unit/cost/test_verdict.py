@@ -33,9 +33,7 @@ def timed(cell: CellResult, step_ms: float, rounds: int = 6, scatter: float = 0.
 
 def slower(run: Run, but: dict[str, float], step_ms: float = 1000.0, **how: Any) -> Run:
     """The run with every cell at `step_ms`, and those labelled in `but` at another step time."""
-    cells = tuple(
-        c.model_copy(update={"rounds": timed(c, but.get(c.spec.label, step_ms), **how)}) for c in run.cells
-    )
+    cells = tuple(c.model_copy(update={"rounds": timed(c, but.get(c.spec.label, step_ms), **how)}) for c in run.cells)
     return run.model_copy(update={"cells": cells})
 
 

@@ -15,9 +15,7 @@ from tests.unit.runs import plan, replaced, simulated_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
 
 
 def rendered(page: bytes, tmp_path: Path) -> str:

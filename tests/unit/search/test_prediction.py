@@ -27,9 +27,7 @@ def busier_and_busier() -> Any:
     """A machine that is twice as slow each time that something is measured."""
     slowness = (2.0**n for n in itertools.count())
 
-    def measure(
-        search: SearchRequest, machine: Machine, models: Sequence[Measured], folder: Path
-    ) -> list[CellResult]:
+    def measure(search: SearchRequest, machine: Machine, models: Sequence[Measured], folder: Path) -> list[CellResult]:
         return fake.measure(search, machine, models, folder, next(slowness))
 
     return measure
