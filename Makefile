@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BACKENDS := tensorflow jax torch
+# Most of a test is importing and compiling, which takes one core: two processes take half the time.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-unit test-contract check bench clean
 
@@ -13,11 +15,14 @@ demo: .venv/installed
 test: test-unit test-contract
 
 test-unit: .venv/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The same tests on each backend, in a process of its own.
 test-contract: .venv/installed
-	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/contract || exit 1; done
+	for backend in $(BACKENDS); do \
+	    echo "contract tests on $$backend"; \
+	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(PYTEST) tests/contract || exit 1; \
+	done
 
 check: .venv/installed
 	$(BIN)/ruff check .
