@@ -62,6 +62,18 @@ def test_the_own_price_book_has_no_problems() -> None:
 
 def test_every_command_says_what_it_does() -> None:
     root = kcost("--help")
-    for command in ("doctor", "data", "train", "evaluate", "bench", "cost", "prices", "export", "report", "demo"):
+    for command in (
+        "doctor",
+        "data",
+        "train",
+        "evaluate",
+        "search",
+        "bench",
+        "cost",
+        "prices",
+        "export",
+        "report",
+        "demo",
+    ):
         assert f"\n  {command} " in root.stdout
         assert kcost(command, "--help").returncode == 0
