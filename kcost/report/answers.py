@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.artifact import Artifact, RunCost, Score
@@ -46,7 +47,7 @@ def show_doctor(console: Console, report: DoctorReport) -> None:
     console.print(f"packages: Python {here.python}, {packages}", highlight=False)
     table = _table("What works here", "", "state", "")
     for finding in report.findings:
-        table.add_row(finding.subject, f"[{STATE_STYLE[finding.state]}]{finding.state}[/]", finding.detail)
+        table.add_row(finding.subject, f"[{STATE_STYLE[finding.state]}]{finding.state}[/]", escape(finding.detail))
     console.print(table)
 
 
