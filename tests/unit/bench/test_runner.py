@@ -21,7 +21,7 @@ from kcost.core.errors import PlanError, StorageError
 from kcost.core.plan import Plan
 from kcost.core.result import CellResult, Run
 
-SETTINGS = {"rounds": 3, "round_s": 0.01, "warmup_s": 0.005, "timeout_s": 5}
+SETTINGS = {"rounds": 3, "round_s": 0.01, "warmup_s": 0.005, "timeout_s": 20}
 
 
 def fake_plan(folder: Path, script: dict[str, Any], **changes: Any) -> Plan:
@@ -74,7 +74,7 @@ def test_a_fault_costs_its_own_cell_only(tmp_path: Path, fault: str, status: str
         tmp_path,
         {fault: ["bfloat16/32"], "healthy_calls": 3},
         methods=["eager"],
-        settings={**SETTINGS, "timeout_s": 2, "warmup_s": 0},
+        settings={**SETTINGS, "timeout_s": 6, "warmup_s": 0},
     )
     cells = by_label(measure(plan, tmp_path / "run"))
     broken = cells.pop("eager bfloat16 cpu batch 32")
