@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.core import environment
-from kcost.core.artifact import Artifact, Score, open_model
+from kcost.core.artifact import Artifact, open_model
 from kcost.core.errors import PlanError
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
-from kcost.core.request import EvaluateRequest, Family, TrainRequest, checked
+from kcost.core.request import EvaluateRequest, Evaluation, Family, TrainRequest, checked
 
 if TYPE_CHECKING:
     from kcost.bench.store import RunStore
@@ -107,8 +107,8 @@ def train(
 
 def evaluate(
     model: PathLike, *, data: str | None = None, backend: Backend | None = None, **settings: Any
-) -> tuple[Score, ...]:
-    """Scores of a model on the test split of a data set, by default the one that it was trained on.
+) -> Evaluation:
+    """Scores of a model on the test split of a data set, by default the one that it was trained on, and by class.
 
     Raises:
         InputError: the model and the data do not fit together.
@@ -117,7 +117,7 @@ def evaluate(
     chosen = require(backend) if backend else chosen_backend()
     request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, **settings})
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
-    return tuple(Score.model_validate(s) for s in answer["scores"])
+    return Evaluation.model_validate(answer)
 
 
 def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _silent) -> Run:

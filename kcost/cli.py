@@ -167,8 +167,8 @@ def evaluate(
         told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
         _answer(json_, told, lambda console: answers.show_attack(console, told))
         return
-    scores = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
-    _answer(json_, list(scores), lambda console: answers.show_scores(console, scores))
+    found = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
+    _answer(json_, found, lambda console: answers.show_evaluation(console, found))
 
 
 @app.command()

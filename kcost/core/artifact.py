@@ -46,6 +46,54 @@ class Score(Record):
     unit: str = Field(description="what `count` counts")
 
 
+class Counts(Record):
+    """Right and wrong answers for one class, or entities of one type.
+
+    Precision, recall and F1 are 0 where their denominator is 0, as in seqeval and scikit-learn.
+    """
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+
+    @property
+    def support(self) -> int:
+        """How many there are in truth."""
+        return self.true_positives + self.false_negatives
+
+    @property
+    def precision(self) -> float:
+        """Share of what was predicted that is right, 0 to 1."""
+        return _share(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """Share of what is there in truth that was found, 0 to 1."""
+        return _share(self.true_positives, self.support)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 0 to 1."""
+        return _share(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+
+
+class QualityReport(Record):
+    """The answers of a model on a split, by class or entity type."""
+
+    split: str
+    unit: str = Field(description="what the counts count")
+    classes: dict[str, Counts]
+    confusion: tuple[tuple[int, ...], ...] | None = Field(
+        default=None, description="how often each class was taken for each: [label][prediction]; None for entities"
+    )
+    truncated: int = Field(
+        default=0, description="words that did not fit into the model's length and were scored as missed, or cut texts"
+    )
+    padding_saved: float | None = Field(
+        default=None, description="share of positions that length buckets spare, against padding all to the longest"
+    )
+
+
 class Split(Record):
     """Size and content hash of one part of a data set."""
 
@@ -102,6 +150,7 @@ class Artifact(Record):
     label_names: tuple[str, ...] = ()
     dataset: Dataset | None = None
     scores: tuple[Score, ...] = ()
+    report: QualityReport | None = Field(default=None, description="of the test split")
     steps: tuple[Step, ...] = ()
     created_at: str
 
@@ -196,3 +245,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from kcost.core.artifact import Dataset, Score
+from kcost.core.artifact import Dataset, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec, Settings
 from kcost.core.schema import Record, describe_validation
@@ -70,6 +70,14 @@ class EvaluateRequest(Record):
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
     limit: int | None = Field(default=None, ge=10)
     batch_size: int = Field(default=256, ge=1)
+
+
+class Evaluation(Record):
+    """What a model answers on the test split of a data set."""
+
+    scores: tuple[Score, ...]
+    report: QualityReport
+    dataset: Dataset
 
 
 class AttackRequest(Record):

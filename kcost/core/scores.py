@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from kcost.core.artifact import Score
+from kcost.core.artifact import Counts, Score
 from kcost.core.stats import CONFIDENCE, proportion
 
 RESAMPLES = 1000
@@ -19,38 +18,6 @@ BOOTSTRAP_SEED = 0
 
 Span = tuple[str, int, int]
 """An entity: its type, its first word and the word after its last."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Right and wrong answers for one class, or entities of one type.
-
-    Precision, recall and F1 are 0 where their denominator is 0, as in seqeval and scikit-learn.
-    """
-
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-
-    @property
-    def support(self) -> int:
-        """How many there are in truth."""
-        return self.true_positives + self.false_negatives
-
-    @property
-    def precision(self) -> float:
-        """Share of what was predicted that is right, 0 to 1."""
-        return _share(self.true_positives, self.true_positives + self.false_positives)
-
-    @property
-    def recall(self) -> float:
-        """Share of what is there in truth that was found, 0 to 1."""
-        return _share(self.true_positives, self.support)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall, 0 to 1."""
-        return _share(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray, split: str, unit: str = "examples") -> Score:
@@ -93,10 +60,7 @@ def per_class_report(labels: np.ndarray, predictions: np.ndarray, label_names: S
     """
     matrix = confusion_matrix(labels, predictions, len(label_names))
     right, predicted, true = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
-    return {
-        name: Counts(int(right[i]), int(predicted[i] - right[i]), int(true[i] - right[i]))
-        for i, name in enumerate(label_names)
-    }
+    return {name: _counts(right[i], predicted[i] - right[i], true[i] - right[i]) for i, name in enumerate(label_names)}
 
 
 def entity_spans(tags: Sequence[str]) -> list[Span]:
@@ -136,7 +100,17 @@ def entity_report(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[S
         found.update(kind for kind, _, _ in true & predicted)
         wrong.update(kind for kind, _, _ in predicted - true)
         missed.update(kind for kind, _, _ in true - predicted)
-    return {kind: Counts(found[kind], wrong[kind], missed[kind]) for kind in sorted({*found, *wrong, *missed})}
+    return {kind: _counts(found[kind], wrong[kind], missed[kind]) for kind in sorted({*found, *wrong, *missed})}
+
+
+def sentence_counts(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]]) -> np.ndarray:
+    """Entities found, wrongly found and missed in each sentence, shape (sentences, 3), int64.
+
+    Raises:
+        ValueError: the two differ in sentences, or in the tags of one.
+    """
+    pairs = _span_pairs(true_tags, predicted_tags)
+    return np.array([(len(t & p), len(p - t), len(t - p)) for t, p in pairs], np.int64).reshape(-1, 3)
 
 
 def entity_f1(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]], split: str) -> Score:
@@ -155,9 +129,8 @@ def entity_f1(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Seque
     Raises:
         ValueError: the two differ in sentences, or in the tags of one.
     """
-    pairs = _span_pairs(true_tags, predicted_tags)
-    counts = np.array([(len(t & p), len(p - t), len(t - p)) for t, p in pairs], np.int64).reshape(-1, 3)
-    total = Counts(*counts.sum(axis=0).tolist())
+    counts = sentence_counts(true_tags, predicted_tags)
+    total = _counts(*counts.sum(axis=0))
     low, high = 0.0, 1.0
     if counts.any():
         low, high = _bootstrap_f1(counts)
@@ -197,5 +170,5 @@ def _check_indices(labels: np.ndarray, predictions: np.ndarray) -> None:
         raise ValueError(f"Class indices of one shape (n,). Received: {labels.shape} and {predictions.shape}")
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _counts(found: int, wrong: int, missed: int) -> Counts:
+    return Counts(true_positives=int(found), false_positives=int(wrong), false_negatives=int(missed))

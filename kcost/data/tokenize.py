@@ -235,6 +235,10 @@ class WordPiece:
             padding_mask[row, : len(ids)] = 1
         return {"token_ids": token_ids, "segment_ids": np.zeros_like(token_ids), "padding_mask": padding_mask}
 
+    def count_truncated(self, texts: Sequence[str], max_length: int) -> int:
+        """How many whole texts do not fit between [CLS] and [SEP]."""
+        return sum(len(encoding.ids) > max_length - 2 for encoding in self._tokenizer.encode_batch(list(texts)))
+
     def _pieces(self, words: set[str]) -> dict[str, list[int]]:
         """Word -> ids of its pieces, at least one."""
         distinct = sorted(words)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kcost.core.artifact import Artifact, RunCost, Score
-from kcost.core.request import AttackReport
+from kcost.core.artifact import Artifact, QualityReport, RunCost, Score
+from kcost.core.request import AttackReport, Evaluation
 from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kcost.doctor import DoctorReport
     from kcost.serving.export import ExportReport
     from kcost.serving.huggingface import CheckpointReport
+
+WIDEST_CONFUSION = 12
+"""A confusion matrix with more classes than this is in --json alone: no terminal shows it whole."""
 
 STATE_STYLE = {"works": "green", "warning": "yellow", "missing": "red"}
 
@@ -90,6 +93,34 @@ def show_scores(console: Console, scores: Sequence[Score]) -> None:
         console.print(score_text(score), highlight=False)
 
 
+def show_quality(console: Console, report: QualityReport) -> None:
+    """The answers of a model by class, and what it took for what."""
+    table = _table(f"{report.unit} of {report.split} by class", "", "precision", "recall", "F1", "in truth")
+    for name, counts in report.classes.items():
+        table.add_row(
+            escape(name), f"{counts.precision:.4f}", f"{counts.recall:.4f}", f"{counts.f1:.4f}", f"{counts.support:,}"
+        )
+    console.print(table)
+    if report.confusion is not None and len(report.confusion) <= WIDEST_CONFUSION:
+        names = list(report.classes)
+        confusion = _table("Confusion: a row for each label, a column for each answer", "", *map(escape, names))
+        for name, row in zip(names, report.confusion, strict=True):
+            confusion.add_row(escape(name), *map(str, row))
+        console.print(confusion)
+    if report.padding_saved is not None:
+        lost = "words lost to truncation, scored as missed" if report.unit == "entities" else "texts cut"
+        console.print(
+            f"{report.truncated:,} {lost}; length buckets spare {report.padding_saved:.0%} of the positions",
+            highlight=False,
+        )
+
+
+def show_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Scores of a model, and its answers by class."""
+    show_scores(console, evaluation.scores)
+    show_quality(console, evaluation.report)
+
+
 def show_attack(console: Console, report: AttackReport) -> None:
     """Scores by the size of the attacker's change."""
     norm = "largest change of a value" if report.norm == "linf" else "Euclidean length of the change"
@@ -125,6 +156,8 @@ def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
         if step.cost is not None:
             console.print(f"  {cost_text(step.cost)}", highlight=False, markup=False)
     show_scores(console, artifact.scores)
+    if artifact.report is not None:
+        show_quality(console, artifact.report)
 
 
 def show_cost(console: Console, verdict: Verdict) -> None:

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 
 from kcost.core import scores
-from kcost.core.artifact import Artifact, Score
+from kcost.core.artifact import Artifact, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.data import TextSet
-from kcost.data.buckets import bucket_lengths
+from kcost.data.buckets import bucket_lengths, share_saved
 from kcost.data.tokenize import WordPiece
 from kcost.training.batches import ArrayBatches, bucketed
-from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task
+from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, class_report
 
 
 class SequenceClassification(Task):
@@ -69,14 +69,33 @@ class SequenceClassification(Task):
         """The class of each text as an index into `label_names`, shape (n,), int32."""
         return np.take(self._index, self.data.splits[split].y)
 
-    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
-        """Accuracy, with how many texts it rests on."""
-        encoded, labels = self.encoded(split), self.labels(split)
-        predictions = np.zeros_like(labels)
+    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+        """As `Task.predict`."""
+        encoded = self.encoded(split)
+        predictions = np.zeros_like(self.labels(split))
         for rows, length in bucketed(_lengths(encoded), batch_size, self.max_length, None)(0):
             logits = model.predict_on_batch({name: array[rows, :length] for name, array in encoded.items()})
             predictions[rows] = np.asarray(logits).argmax(-1)
-        return (scores.accuracy(labels, predictions, split, unit="texts"),)
+        return predictions
+
+    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
+        """Accuracy, with how many texts it rests on."""
+        return (scores.accuracy(self.labels(split), predictions, split, unit="texts"),)
+
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
+        """As `Task.report`; it counts the texts that were cut."""
+        lengths = _lengths(self.encoded(split))
+        return class_report(self.labels(split), predictions, self.label_names, split, "texts").model_copy(
+            update={
+                "truncated": self.pieces.count_truncated(self.data.splits[split].texts, self.max_length),
+                "padding_saved": share_saved(lengths, self.max_length),
+            }
+        )
+
+    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
+        """As `Task.outcomes`."""
+        right: np.ndarray = self.labels(split) == predictions
+        return right.astype(np.int64)[:, None]
 
     def samples(self) -> dict[str, np.ndarray]:
         """As `Task.samples`, cut to the bucket of the longest text."""

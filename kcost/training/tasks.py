@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from kcost.core import scores
-from kcost.core.artifact import Artifact, Dataset, Score
+from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.data import ImageSet, TagSet
-from kcost.data.buckets import bucket_lengths
+from kcost.data.buckets import bucket_lengths, share_saved
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
 from kcost.training.batches import ArrayBatches, bucketed, shuffled
 
@@ -50,8 +50,27 @@ class Task(ABC):
         return [float(w) for w in np.where(counts > 0, weights, 1.0)]
 
     @abstractmethod
+    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+        """Class numbers that a model answers on a split, in the shape of its labels, integers."""
+
+    @abstractmethod
+    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
+        """The scores of such answers, each with its interval and count."""
+
+    @abstractmethod
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
+        """Such answers by class or entity type."""
+
+    @abstractmethod
+    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
+        """What is right and wrong in each example, for a paired test of two models: int64.
+
+        Shape (n, 1), 1 where the class is right; or (n, 3): entities found, wrongly found and missed.
+        """
+
     def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
-        """The scores of a model on a split, each with its interval and count."""
+        """The scores of a model on a split."""
+        return self.score(self.predict(model, split, batch_size), split)
 
     @abstractmethod
     def samples(self) -> dict[str, np.ndarray]:
@@ -77,10 +96,20 @@ class ImageClassification(Task):
     def labels(self, split: str) -> np.ndarray:
         return self.data.splits[split].y
 
-    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
-        images = self.data.splits[split]
-        answers = np.asarray(model.predict(images.x, batch_size=batch_size, verbose=0))
-        return (scores.accuracy(images.y, answers.argmax(-1), split),)
+    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+        answers = np.asarray(model.predict(self.data.splits[split].x, batch_size=batch_size, verbose=0))
+        found: np.ndarray = answers.argmax(-1)
+        return found
+
+    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
+        return (scores.accuracy(self.labels(split), predictions, split),)
+
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
+        return class_report(self.labels(split), predictions, self.label_names, split, "examples")
+
+    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
+        right: np.ndarray = self.labels(split) == predictions
+        return right.astype(np.int64)[:, None]
 
     def samples(self) -> dict[str, np.ndarray]:
         images = self.data.splits["test"]
@@ -126,14 +155,34 @@ class TokenClassification(Task):
     def labels(self, split: str) -> np.ndarray:
         return self.encoded(split).labels
 
-    def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
+    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
         encoded = self.encoded(split)
         predictions = np.zeros_like(encoded.labels)
         for rows, length in bucketed(encoded.lengths, batch_size, self.max_length, None)(0):
             logits = model.predict_on_batch({n: a[rows, :length] for n, a in _inputs(encoded).items()})
             predictions[rows, :length] = np.asarray(logits).argmax(-1)
-        predicted = decode_predictions(encoded, predictions, self.label_names)
-        return (scores.entity_f1([s.tags for s in self.data.splits[split]], predicted, split),)
+        return predictions
+
+    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
+        return (scores.entity_f1(*self._tags(predictions, split), split),)
+
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
+        encoded = self.encoded(split)
+        return QualityReport(
+            split=split,
+            unit="entities",
+            classes=scores.entity_report(*self._tags(predictions, split)),
+            truncated=encoded.truncated_words,
+            padding_saved=share_saved(encoded.lengths, self.max_length),
+        )
+
+    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
+        return scores.sentence_counts(*self._tags(predictions, split))
+
+    def _tags(self, predictions: np.ndarray, split: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """The true tags of each sentence, and the predicted ones."""
+        true = [sentence.tags for sentence in self.data.splits[split]]
+        return true, list(decode_predictions(self.encoded(split), predictions, self.label_names))
 
     def samples(self) -> dict[str, np.ndarray]:
         encoded = self.encoded("test")
@@ -144,6 +193,19 @@ class TokenClassification(Task):
 
     def save_files(self, folder: Path) -> None:
         self.pieces.save(folder)
+
+
+def class_report(
+    labels: np.ndarray, predictions: np.ndarray, label_names: tuple[str, ...], split: str, unit: str
+) -> QualityReport:
+    """The report of one class an example: counts by class, and the confusion matrix."""
+    matrix = scores.confusion_matrix(labels, predictions, len(label_names))
+    return QualityReport(
+        split=split,
+        unit=unit,
+        classes=scores.per_class_report(labels, predictions, label_names),
+        confusion=tuple(tuple(row) for row in matrix.tolist()),
+    )
 
 
 def _inputs(encoded: Encoded) -> dict[str, np.ndarray]:

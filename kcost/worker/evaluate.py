@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from kcost.core.request import EvaluateRequest
+from kcost.core.request import EvaluateRequest, Evaluation
 from kcost.worker.opening import open_with_data
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Scores as an EvaluateRequest says; answers with the scores."""
+    """Scores as an EvaluateRequest says; answers with an Evaluation."""
     asked = EvaluateRequest.model_validate(request)
     opened = open_with_data(asked.model, asked.data, asked.limit)
-    scores = opened.task.scores(opened.model, "test", asked.batch_size)
-    return {"scores": [s.model_dump() for s in scores], "dataset": opened.dataset.model_dump()}
+    predictions = opened.task.predict(opened.model, "test", asked.batch_size)
+    return Evaluation(
+        scores=opened.task.score(predictions, "test"),
+        report=opened.task.report(predictions, "test"),
+        dataset=opened.dataset,
+    ).model_dump(mode="json")

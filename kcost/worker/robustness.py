@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kcost.core import scores
-from kcost.core.artifact import Score
-from kcost.core.errors import UnavailableError
 from kcost.core.request import AttackRequest
-from kcost.data.tokenize import decode_predictions
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
-from kcost.training.sequence_task import SequenceClassification
-from kcost.training.tasks import ImageClassification, Task, TokenClassification
+from kcost.training.tasks import Task
 from kcost.worker.opening import open_with_data
 
 STEP_FRACTION = 2.5
@@ -37,7 +32,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     perturbed = PerturbedModel(opened.model, opened.task.name)
     results = []
     for epsilon in sorted({0.0, *asked.epsilons}):
-        found = _scores(opened.task, _predictions(perturbed, opened.task, asked, epsilon))
+        found = opened.task.score(_predictions(perturbed, opened.task, asked, epsilon), "test")
         results.append({"epsilon": epsilon, "scores": [s.model_dump() for s in found]})
     return {
         "attack": asked.attack,
@@ -101,15 +96,3 @@ def _real(inputs: Any) -> np.ndarray:
     """1 on tokens, 0 on padding, shape (batch, length, 1)."""
     mask: np.ndarray = inputs["padding_mask"][..., None]
     return mask
-
-
-def _scores(task: Task, predictions: np.ndarray) -> tuple[Score, ...]:
-    """The task's scores of class numbers on the test split."""
-    if isinstance(task, ImageClassification):
-        return (scores.accuracy(task.labels("test"), predictions, "test"),)
-    if isinstance(task, SequenceClassification):
-        return (scores.accuracy(task.labels("test"), predictions, "test", unit="texts"),)
-    if isinstance(task, TokenClassification):
-        tags = decode_predictions(task.encoded("test"), predictions, task.label_names)
-        return (scores.entity_f1([s.tags for s in task.data.splits["test"]], tags, "test"),)
-    raise UnavailableError("An attacked model is scored on images, texts or tagged sentences.", received=task.name)

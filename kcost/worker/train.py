@@ -49,7 +49,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     keras.utils.set_random_seed(asked.seed)
     machine = environment.collect()
     meter = Meter(machine.cores, len(machine.accelerators))
-    task, plain = _make(asked)
+    task, plain = make(asked)
     model = with_precision(plain, asked.precision)
     learning_rate = asked.learning_rate or (
         PRETRAINED_LEARNING_RATE if asked.init else SCRATCH_LEARNING_RATE[asked.family]
@@ -88,7 +88,7 @@ def _step(asked: TrainRequest, learning_rate: float, report: TrainingReport, cos
     )
 
 
-def _make(asked: TrainRequest) -> tuple[Task, keras.Model]:
+def make(asked: TrainRequest) -> tuple[Task, keras.Model]:
     """The task and the model that a request asks for.
 
     Raises:
@@ -148,6 +148,7 @@ def write_artifact(
     history: list[dict[str, float]],
 ) -> Artifact:
     """Scores a model on the test split and writes its artifact folder, whole or not at all."""
+    predictions = task.predict(model, "test", EVALUATION_BATCH)
     with new_folder(out) as folder:
         model.save(folder / MODEL_FILE)
         np.savez_compressed(folder / SAMPLES_FILE, **task.samples())  # type: ignore[arg-type]  # arrays by name
@@ -163,7 +164,8 @@ def write_artifact(
             outputs=_specs(model.outputs),
             label_names=task.label_names,
             dataset=task.record,
-            scores=task.scores(model, "test", EVALUATION_BATCH),
+            scores=task.score(predictions, "test"),
+            report=task.report(predictions, "test"),
             steps=steps,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from kcost.core.artifact import Counts
 from kcost.core.scores import (
-    Counts,
     accuracy,
     confusion_matrix,
     entity_f1,
@@ -110,7 +110,10 @@ def test_perfect_wrong_and_empty():
     nothing = entity_f1([["O"]], [["O"]], "test")
     assert (nothing.value, nothing.low, nothing.high, nothing.count) == (0, 0, 1, 0)
     assert entity_f1([], [], "test").count == 0
-    assert entity_report([["B-PER", "O"]], [["O", "B-LOC"]]) == {"LOC": Counts(0, 1, 0), "PER": Counts(0, 0, 1)}
+    assert entity_report([["B-PER", "O"]], [["O", "B-LOC"]]) == {
+        "LOC": Counts(true_positives=0, false_positives=1, false_negatives=0),
+        "PER": Counts(true_positives=0, false_positives=0, false_negatives=1),
+    }
 
 
 def test_sentences_that_do_not_match_are_refused():
