@@ -51,6 +51,7 @@ class TrainRequest(Record):
     class_weights: Literal["none", "balanced"] = "none"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     augment: bool = Field(default=False, description="images: rotation of 10 degrees, shifts of 10%")
+    augment_strength: float = Field(default=1.0, gt=0, le=4, description="factor of these; few epochs want less")
     flip: bool = Field(default=False, description="images: mirror left and right as well")
     adversarial_epsilon: float = Field(default=0.0, ge=0, description="train on FGSM examples of this size too")
     tensorboard: Path | None = None

@@ -19,18 +19,19 @@ _STREAM = 1
 """Keeps these draws apart from those of the order of an epoch, which are made from (seed, epoch)."""
 
 
-def augmentation(seed: int, *, flip: bool) -> Transform:
+def augmentation(seed: int, *, flip: bool, strength: float = 1.0) -> Transform:
     """A transform for `ArrayBatches`: `augment` with draws that depend on (seed, epoch, index of the batch) alone."""
 
     def transform(inputs: Arrays, labels: np.ndarray, epoch: int, index: int) -> tuple[Arrays, np.ndarray]:
         if isinstance(inputs, dict):
             raise TypeError(f"Augmentation is for images. Received: arrays {sorted(inputs)}")
-        return augment(inputs, np.random.default_rng((seed, epoch, index, _STREAM)), flip=flip), labels
+        rng = np.random.default_rng((seed, epoch, index, _STREAM))
+        return augment(inputs, rng, flip=flip, strength=strength), labels
 
     return transform
 
 
-def augment(images: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
+def augment(images: np.ndarray, rng: np.random.Generator, *, flip: bool, strength: float = 1.0) -> np.ndarray:
     """Rotates and shifts each image at random, and mirrors half of them left to right where `flip` is set.
 
     Rotations are uniform in +-ROTATION_DEGREES about the centre, shifts uniform in +-SHIFT_FRACTION of height and
@@ -38,14 +39,16 @@ def augment(images: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.n
 
     Args:
         images: float32 in [0, 1], shape (n, height, width, channels).
+        flip: whether half of them are mirrored.
+        strength: factor of both ranges; 0 leaves rotation and shifts out.
 
     Returns:
         New images of the same shape, dtype and range.
     """
     count, height, width, _ = images.shape
-    angles = np.deg2rad(rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, count))
-    down = rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * height
-    right = rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * width
+    angles = np.deg2rad(strength * rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, count))
+    down = strength * rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * height
+    right = strength * rng.uniform(-SHIFT_FRACTION, SHIFT_FRACTION, count) * width
     if flip:
         mirrored = rng.random((count, 1, 1, 1)) < 0.5
         images = np.where(mirrored, images[:, :, ::-1], images)

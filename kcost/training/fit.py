@@ -90,7 +90,8 @@ def _augment(batches: ArrayBatches, task: Task, request: TrainRequest) -> list[s
     """Makes the batches change their images; returns what to beware of."""
     if task.name != "image-classification":
         raise InputError("Augmentation is for images.", received=task.name, remedy="Leave --augment and --flip out.")
-    batches.transform = augmentation(request.seed, flip=request.flip)
+    strength = request.augment_strength if request.augment else 0.0
+    batches.transform = augmentation(request.seed, flip=request.flip, strength=strength)
     warning = flip_warning(task.record.name) if request.flip else None
     return [] if warning is None else [warning]
 

@@ -100,3 +100,15 @@ def test_mirrored_digits_bring_a_warning() -> None:
     for name in DIGIT_SETS:
         assert name in str(flip_warning(name))
     assert flip_warning("fashion_mnist") is None
+
+
+def test_strength_0_leaves_rotation_and_shift_out() -> None:
+    x = np.random.default_rng(0).random((4, 9, 8, 1), np.float32)
+    np.testing.assert_allclose(augment(x, np.random.default_rng(1), flip=False, strength=0.0), x, atol=1e-6)
+
+
+def test_a_smaller_strength_moves_less() -> None:
+    x = np.zeros((64, 21, 21, 1), np.float32)
+    x[:, 10, 10] = 1
+    weak, strong = (augment(x, np.random.default_rng(1), flip=False, strength=s) for s in (0.3, 1.0))
+    assert weak[:, 10, 10].mean() > 2 * strong[:, 10, 10].mean()
