@@ -26,6 +26,7 @@ _PUBLIC = {
     "run_bench": "kcost.api",
     "run_demo": "kcost.api",
     "run_doctor": "kcost.api",
+    "run_optimize": "kcost.api",
     "run_search": "kcost.api",
     "train": "kcost.api",
     "KcostError": "kcost.core.errors",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         run_bench as run_bench,
         run_demo as run_demo,
         run_doctor as run_doctor,
+        run_optimize as run_optimize,
         run_search as run_search,
         train as train,
     )

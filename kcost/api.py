@@ -11,13 +11,14 @@ from kcost.core.artifact import Artifact, open_model
 from kcost.core.errors import PlanError
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
-from kcost.core.request import EvaluateRequest, Evaluation, Family, TrainRequest, checked
+from kcost.core.request import EvaluateRequest, Evaluation, Family, OptimizeRequest, TrainRequest, checked
 
 if TYPE_CHECKING:
     from kcost.bench.store import RunStore
     from kcost.core.request import AttackReport
     from kcost.core.result import Run
     from kcost.cost.machine_match import Match
+    from kcost.cost.payoff import Payoff
     from kcost.cost.price_rules import PriceCheck
     from kcost.cost.pricebook import PriceBook
     from kcost.cost.verdict import Verdict
@@ -209,6 +210,58 @@ def run_search(
 
         write_bytes(Path(html), render_search(result))
     return result
+
+
+def run_optimize(
+    model: PathLike,
+    out: PathLike,
+    *,
+    max_drop: float = 0.01,
+    backend: Backend | None = None,
+    name: str | None = None,
+    batches: Sequence[int] = (1, 32),
+    threads: int = 0,
+    rounds: int = 10,
+    on_progress: OnProgress = _silent,
+    **settings: Any,
+) -> Payoff:
+    """Prunes and quantizes a model, measures it before and after on one backend, and says whether it paid.
+
+    Args:
+        model: an artifact folder or a .keras file.
+        out: the artifact folder to make; `<out>-refused` where the score may have dropped by more than `max_drop`.
+        max_drop: held against the one-sided 95% bound of the drop, as a fraction of 1.
+        name: of the new model; made of the old one's and what was done where it is None.
+        batches, threads, rounds: how both are measured.
+        settings: further fields of `kcost.core.request.OptimizeRequest`: prune, quantize, data, skip, epochs, ...
+
+    Raises:
+        InputError: a setting outside its range, nothing to do, or data that do not fit the model.
+        UnavailableError: the backend is not installed.
+        StorageError: `out` is there already, or cannot be written to.
+    """
+    from kcost.optimization import optimize
+
+    chosen = require(backend) if backend else chosen_backend()
+    opened = open_model(model)
+    match = prices().closest(environment.collect())
+    kept = {key: value for key, value in settings.items() if value is not None}
+    values = {
+        "model": Path(model).absolute(),
+        "out": Path(out).absolute(),
+        "name": name or "-".join(filter(None, (opened.name, *_done(kept)))),
+        "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
+        "usd_basis": match.why,
+        **kept,
+    }
+    plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}
+    return optimize(checked(OptimizeRequest, values), chosen, match, max_drop, plan, on_progress)
+
+
+def _done(settings: dict[str, Any]) -> list[str]:
+    """What is done to a model, for its name."""
+    mode = settings.get("quantize")
+    return ["pruned"] * ("prune" in settings) + ([mode if mode == "bfloat16" else "int8"] if mode else [])
 
 
 def make_plan(what: Sequence[str], *, rounds: int | None = None, **axes: Any) -> Plan:

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from kcost.core.artifact import Dataset, QualityReport, Score
+from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec, Settings
 from kcost.core.schema import Record, describe_validation
+from kcost.core.score_drop import ScoreDrop
 
 R = TypeVar("R", bound=Record)
 Family = Literal["cnn", "bert"]
@@ -62,6 +63,37 @@ class TrainRequest(Record):
     seed: int = 0
     usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
     usd_basis: str
+
+
+QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
+
+
+class OptimizeRequest(Record):
+    """Making a model cheaper: pruned, fine-tuned, then its precision lowered."""
+
+    model: Path
+    out: Path
+    name: str = Field(min_length=1)
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    prune: str | None = Field(default=None, description="as `kcost.core.prune_spec` reads it")
+    quantize: QuantizeMode | None = None
+    skip: tuple[str, ...] = Field(default=(), description="names or path patterns of layers to leave as they are")
+    epochs: int = Field(default=3, ge=0, description="of fine-tuning after or while pruning; 0 prunes once")
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0, description="None: 1e-3 for images, 5e-5 for texts")
+    flip: bool = Field(default=False, description="images: mirror left and right while fine-tuning")
+    calibration_examples: int = Field(default=256, ge=1, description="of the training split, for static int8")
+    limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    seed: int = 0
+    usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
+    usd_basis: str
+
+
+class OptimizeAnswer(Record):
+    """A model that was made cheaper, and what that cost in quality."""
+
+    artifact: Artifact
+    drop: ScoreDrop
 
 
 class EvaluateRequest(Record):

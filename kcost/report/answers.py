@@ -13,6 +13,7 @@ from rich.table import Table
 from kcost.core.artifact import Artifact, QualityReport, RunCost, Score
 from kcost.core.request import AttackReport, Evaluation
 from kcost.core.units import format_bytes, format_s, format_usd, significant
+from kcost.cost.payoff import Payoff
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
 from kcost.report.terminal import show_verdict
@@ -163,6 +164,40 @@ def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
 def show_cost(console: Console, verdict: Verdict) -> None:
     """A run in dollars."""
     show_verdict(console, verdict)
+
+
+def show_payoff(console: Console, payoff: Payoff) -> None:
+    """What optimizing brought; the word last."""
+    for step in payoff.steps:
+        console.print(f"{step.kind} on {step.backend} {step.backend_version}", highlight=False)
+        for note in (*step.changed, *(f"skipped {s}" for s in step.skipped), *(f"warning: {w}" for w in step.warnings)):
+            console.print(f"  {note}", highlight=False, markup=False)
+        if step.cost is not None:
+            console.print(f"  {cost_text(step.cost)}", highlight=False, markup=False)
+    table = _table(f"Before and after on {payoff.backend}", "batch", "before", "after", "faster", "USD per million")
+    for s in payoff.speeds:
+        usd = f"{format_usd(s.before_usd_per_million)} -> {format_usd(s.after_usd_per_million)}"
+        times = [f"{significant(ms)} ms" for ms in (s.before_ms, s.after_ms)]
+        table.add_row(f"{s.batch} ({s.method})", *times, str(s.times_faster), usd)
+    console.print(table)
+    before, after = payoff.before, payoff.after
+    console.print(f"file {format_bytes(before.file_bytes)} -> {format_bytes(after.file_bytes)}", highlight=False)
+    if before.parameters is not None and after.parameters is not None:
+        console.print(f"parameters {before.parameters:,} -> {after.parameters:,}", highlight=False)
+    if before.peak_host_bytes is not None and after.peak_host_bytes is not None:
+        peaks = f"{format_bytes(before.peak_host_bytes)} -> {format_bytes(after.peak_host_bytes)}"
+        console.print(f"peak memory of the worker while it was got ready {peaks}", highlight=False)
+    d = payoff.drop
+    p = "" if d.p_value is None else f", p {significant(d.p_value)}"
+    console.print(
+        f"{d.score} {d.before:.4f} -> {d.after:.4f}: drop {d.value:.4f}, at most {d.bound:.4f} with 95% confidence "
+        f"({d.method}{p}; {d.count:,} {d.unit})",
+        highlight=False,
+    )
+    for assumption in payoff.assumptions:
+        console.print(assumption, highlight=False)
+    console.print(f"{payoff.word}: {payoff.sentence}", highlight=False, markup=False)
+    console.print(f"model: {payoff.out}", highlight=False)
 
 
 def show_prices(console: Console, prices: Sequence[Price]) -> None:

@@ -70,15 +70,18 @@ class Checkpoint:
     def _state_file(self) -> Path:
         return self._folder / f"{self.epoch}-{STATE_FILE}"
 
-    def end_epoch(self, model: keras.Model, logs: dict[str, float]) -> bool:
-        """Stores an epoch; returns whether its validation loss is the best so far."""
+    def end_epoch(self, model: keras.Model, logs: dict[str, float], *, keepable: bool = True) -> bool:
+        """Stores an epoch; returns whether its validation loss is the best so far.
+
+        One that is not keepable, such as one whose model is not yet as sparse as was asked, is never the best.
+        """
         self.epoch += 1
         self.history.append(logs)
-        better = logs["val_loss"] < self.best_loss
+        better = keepable and logs["val_loss"] < self.best_loss
         if better:
             self.best_loss, self.wait = logs["val_loss"], 0
             _save(self._folder / BEST_FILE, model.variables)
-        else:
+        elif keepable:
             self.wait += 1
         random = self._driver.random_state()
         extra = {} if random is None else {RANDOM_STATE: random}

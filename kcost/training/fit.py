@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -37,11 +38,21 @@ class TrainingReport:
 
 
 def fit(
-    model: keras.Model, task: Task, request: TrainRequest, learning_rate: float, checkpoint: Checkpoint
+    model: keras.Model,
+    task: Task,
+    request: TrainRequest,
+    learning_rate: float,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    keepable: Callable[[], bool] = lambda: True,
 ) -> TrainingReport:
     """Trains `model` in place; left in it are the weights of the epoch with the lowest validation loss.
 
     A run whose checkpoint is there goes on after the last epoch that it finished.
+
+    Args:
+        callbacks: called before the model is stored after an epoch.
+        keepable: asked after an epoch whether its weights may be the ones that are left.
 
     Raises:
         InputError: the loss stopped being a finite number, or an option does not fit the model.
@@ -66,8 +77,7 @@ def fit(
     if checkpoint.resume(trained):
         report.resumed_at_epoch = checkpoint.epoch
         batches.start_at(checkpoint.epoch)
-    keeper = _Keeper(checkpoint, request)
-    callbacks = [Progress(request.epochs), keeper, *_tensorboard(request)]
+    keeper = _Keeper(checkpoint, request, keepable)
     start = time.perf_counter()
     if checkpoint.epoch < request.epochs and checkpoint.wait <= request.patience:
         trained.fit(
@@ -77,7 +87,7 @@ def fit(
             initial_epoch=checkpoint.epoch,
             shuffle=False,  # the batches come shuffled, by seed and epoch; Keras's own order could not be resumed
             verbose=0,
-            callbacks=callbacks,
+            callbacks=[*callbacks, Progress(request.epochs), keeper, *_tensorboard(request)],
         )
     report.wall_s = time.perf_counter() - start
     report.history, report.pruned = checkpoint.history, keeper.pruned
@@ -99,9 +109,9 @@ def _augment(batches: ArrayBatches, task: Task, request: TrainRequest) -> list[s
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Checks the loss, keeps checkpoints and stops early."""
 
-    def __init__(self, checkpoint: Checkpoint, request: TrainRequest) -> None:
+    def __init__(self, checkpoint: Checkpoint, request: TrainRequest, keepable: Callable[[], bool]) -> None:
         super().__init__()
-        self._checkpoint, self._request = checkpoint, request
+        self._checkpoint, self._request, self._keepable = checkpoint, request, keepable
         self.pruned = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -117,7 +127,7 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         """Keras calls this after validation."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._require_finite(values, f"epoch {epoch + 1}")
-        self._checkpoint.end_epoch(self.model, values)
+        self._checkpoint.end_epoch(self.model, values, keepable=self._keepable())
         if self._checkpoint.wait > self._request.patience:
             self.model.stop_training = True
         limit = (self._request.prune_above or {}).get(epoch + 1)

@@ -98,12 +98,15 @@ class SequenceClassification(Task):
         return right.astype(np.int64)[:, None]
 
     def samples(self) -> dict[str, np.ndarray]:
-        """As `Task.samples`, cut to the bucket of the longest text."""
-        encoded = {name: array[:SAMPLES] for name, array in self.encoded("test").items()}
+        """As `Task.samples`."""
+        return {**self.inputs("test", SAMPLES), "labels": self.labels("test")[:SAMPLES]}
+
+    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        """As `Task.inputs`, cut to the bucket of the longest text."""
+        encoded = {name: array[:count] for name, array in self.encoded(split).items()}
         longest = int(_lengths(encoded).max())
         length = next(n for n in bucket_lengths(self.max_length) if n >= longest)
-        cut = {name: array[:, :length] for name, array in encoded.items()}
-        return {**cut, "labels": self.labels("test")[:SAMPLES]}
+        return {name: array[:, :length] for name, array in encoded.items()}
 
     def save_files(self, folder: Path) -> None:
         """Writes the vocabulary."""

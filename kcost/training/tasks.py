@@ -76,6 +76,10 @@ class Task(ABC):
     def samples(self) -> dict[str, np.ndarray]:
         """Up to SAMPLES test examples: one array a model input, by name, and `labels`."""
 
+    @abstractmethod
+    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        """The first `count` examples of a split as the model takes them: one array a model input, by name."""
+
     def save_files(self, folder: Path) -> None:  # noqa: B027 -- most tasks have none
         """Writes what a user of the model needs beside it, such as a vocabulary."""
 
@@ -112,8 +116,10 @@ class ImageClassification(Task):
         return right.astype(np.int64)[:, None]
 
     def samples(self) -> dict[str, np.ndarray]:
-        images = self.data.splits["test"]
-        return {"images": images.x[:SAMPLES], "labels": images.y[:SAMPLES]}
+        return {**self.inputs("test", SAMPLES), "labels": self.data.splits["test"].y[:SAMPLES]}
+
+    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        return {"images": self.data.splits[split].x[:count]}
 
 
 class TokenClassification(Task):
@@ -185,11 +191,18 @@ class TokenClassification(Task):
         return true, list(decode_predictions(self.encoded(split), predictions, self.label_names))
 
     def samples(self) -> dict[str, np.ndarray]:
-        encoded = self.encoded("test")
-        rows = np.arange(min(SAMPLES, len(encoded)))
-        longest = int(encoded.lengths[rows].max())
-        cut = encoded.take(rows, next(n for n in bucket_lengths(self.max_length) if n >= longest))
+        cut = self._first("test", SAMPLES)
         return {**_inputs(cut), "labels": cut.labels}
+
+    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        return _inputs(self._first(split, count))
+
+    def _first(self, split: str, count: int) -> Encoded:
+        """The first sentences of a split, cut to the bucket of the longest."""
+        encoded = self.encoded(split)
+        rows = np.arange(min(count, len(encoded)))
+        longest = int(encoded.lengths[rows].max())
+        return encoded.take(rows, next(n for n in bucket_lengths(self.max_length) if n >= longest))
 
     def save_files(self, folder: Path) -> None:
         self.pieces.save(folder)

@@ -8,6 +8,7 @@ JOBS = {
     "measure": "kcost.worker.measure",
     "train": "kcost.worker.train",
     "evaluate": "kcost.worker.evaluate",
+    "optimize": "kcost.worker.optimize",
     "robustness": "kcost.worker.robustness",
     "export": "kcost.worker.export",
     "export-checkpoint": "kcost.worker.export_checkpoint",

@@ -1,0 +1,33 @@
+"""The command line: parse, one call, print. The answer goes to standard output, all else to standard error.
+
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage or bad input; 3 something asked for is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+# Importing a module of commands adds them to the application.
+from kcost.cli import measuring, models, shipping, surroundings  # noqa: F401
+from kcost.cli.shared import app
+
+
+def main() -> NoReturn:
+    """The console script. Every error that kcost raises on purpose becomes a message and an exit code."""
+    from kcost.core.errors import KcostError
+
+    try:
+        app(standalone_mode=True)
+    except KcostError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- the one place that prints errors
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured stays, the same command goes on from here", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)

@@ -1,0 +1,5 @@
+"""`python -m kcost.cli`."""
+
+from kcost.cli import main
+
+main()

@@ -1,0 +1,246 @@
+"""Commands that make and score models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kcost.cli.shared import BackendOption, Json, Limit, ModelArgument, app, numbers, parts, print_answer, progress
+
+
+@app.command()
+def train(
+    family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences.")],
+    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    out: Annotated[Path, typer.Option(help="Artifact folder to make.")],
+    size: Annotated[str | None, typer.Option(help="cnn: seed, small. bert: tiny, mini, minilm, base.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    epochs: int = 5,
+    batch_size: int = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert.")] = None,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before it stops.")] = 2,
+    max_length: Annotated[int, typer.Option(help="bert: word pieces of a sentence.")] = 128,
+    vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
+    init: Annotated[
+        Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")
+    ] = None,
+    freeze: Annotated[str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.")] = "none",
+    freeze_layers: Annotated[int, typer.Option(help="bert: freeze embeddings and this many encoder layers.")] = 0,
+    lora_rank: Annotated[int | None, typer.Option(help="bert: train low-rank updates of this rank only.")] = None,
+    layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate, a layer towards the input.")] = 1.0,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
+    warmup_fraction: Annotated[float, typer.Option(help="Share of all steps in which the rate rises.")] = 0.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest global norm of the gradient.")] = None,
+    weight_decay: float = 0.01,
+    dropout: float = 0.1,
+    label_smoothing: float = 0.0,
+    class_weights: Annotated[str, typer.Option(help="none, or balanced: rare classes weigh more.")] = "none",
+    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16.")] = "float32",
+    augment: Annotated[bool, typer.Option(help="Images: rotation of 10 degrees, shifts of 10%.")] = False,
+    augment_strength: Annotated[float, typer.Option(help="Factor of these; few epochs want less.")] = 1.0,
+    flip: Annotated[bool, typer.Option(help="Images: mirror left and right as well.")] = False,
+    adversarial_epsilon: Annotated[float, typer.Option(help="Train on FGSM examples of this size too.")] = 0.0,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard files.")] = None,
+    repair: Annotated[bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.")] = True,
+    limit: Limit = None,
+    seed: int = 0,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Train or fine-tune a model into an artifact folder; a run that was killed goes on where it stopped."""
+    from kcost import api
+    from kcost.report import answers
+
+    artifact = api.train(
+        family,  # type: ignore[arg-type]  # checked by api.train
+        data,
+        out,
+        name=name,
+        backend=backend,  # type: ignore[arg-type]  # checked by api.train
+        size=size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        max_length=max_length,
+        vocabulary_size=vocabulary_size,
+        init=None if init is None else init.absolute(),
+        freeze=freeze,
+        freeze_layers=freeze_layers,
+        lora_rank=lora_rank,
+        layer_decay=layer_decay,
+        schedule=schedule,
+        warmup_fraction=warmup_fraction,
+        clip_norm=clip_norm,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        precision=precision,
+        augment=augment,
+        augment_strength=augment_strength,
+        flip=flip,
+        adversarial_epsilon=adversarial_epsilon,
+        tensorboard=None if tensorboard is None else tensorboard.absolute(),
+        repair=repair,
+        limit=limit,
+        seed=seed,
+    )
+    print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))
+
+
+@app.command()
+def evaluate(
+    artifact: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    attack: Annotated[str | None, typer.Option(help="Score under attack too: fgsm or pgd.")] = None,
+    epsilon: Annotated[str, typer.Option(help="Comma-separated sizes of the attacker's change.")] = "0.1",
+    limit: Limit = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Score a model on the test split of a data set, as it is or under attack."""
+    from kcost import api
+    from kcost.report import answers
+
+    if attack is not None:
+        sizes = numbers(epsilon)
+        told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
+        print_answer(json_, told, lambda console: answers.show_attack(console, told))
+        return
+    found = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
+    print_answer(json_, found, lambda console: answers.show_evaluation(console, found))
+
+
+@app.command()
+def search(
+    family: Annotated[str, typer.Argument(help="cnn or bert.")],
+    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there goes on.")],
+    trials: Annotated[int, typer.Option(help="Trials in all, over every process on the study.")] = 20,
+    minutes: Annotated[float | None, typer.Option(help="No trial begins after this time.")] = None,
+    objective: Annotated[str, typer.Option(help="Dollars per million inferences, or per training run.")] = "inference",
+    storage: Annotated[str | None, typer.Option(help="PostgreSQL or MySQL URL that many machines share.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
+    size: Annotated[str | None, typer.Option(help="Fixes the size; it is searched otherwise.")] = None,
+    init: Annotated[Path | None, typer.Option(help="bert: checkpoint folder that trials start from.")] = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    max_length: int | None = None,
+    vocabulary_size: int | None = None,
+    patience: int | None = None,
+    freeze: str | None = None,
+    limit: Limit = None,
+    seed: int | None = None,
+    provider: str | None = None,
+    region: str | None = None,
+    instance: str | None = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Search hyperparameters: score on validation data against predicted dollars."""
+    from kcost import api
+    from kcost.report.search_terminal import show_search
+
+    options = {
+        "trials": trials,
+        "minutes": minutes,
+        "objective": objective,
+        "storage": storage,
+        "study": study,
+        "seed": seed,
+        "provider": provider,
+        "region": region,
+        "instance": instance,
+        "prices_file": prices,
+    }
+    with progress() as on_progress:
+        result = api.run_search(
+            family,  # type: ignore[arg-type]  # checked by api.run_search
+            data,
+            out,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.run_search
+            html=html,
+            on_progress=on_progress,
+            options=options,
+            size=size,
+            init=None if init is None else str(init.absolute()),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            vocabulary_size=vocabulary_size,
+            patience=patience,
+            freeze=freeze,
+            limit=limit,
+        )
+    print_answer(json_, result, lambda console: show_search(console, result))
+
+
+@app.command()
+def optimize(
+    artifact: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Artifact folder to make; OUT-refused where the model lost too much.")],
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            help="magnitude:0.5[,global][,schedule=polynomial], 2:4, block:1x4:0.5, "
+            "structured:ffn=0.5,heads=0.33,filters=0.5; importance=taylor may follow."
+        ),
+    ] = None,
+    int8: Annotated[str | None, typer.Option(help="dynamic, static, weight-only, or keras to compare.")] = None,
+    bfloat16: Annotated[bool, typer.Option(help="Products in bfloat16; needs no calibration.")] = False,
+    max_drop: Annotated[float, typer.Option(help="Largest drop of the score that is allowed, of 1.")] = 0.01,
+    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    skip: Annotated[str | None, typer.Option(help="Comma-separated names or patterns of layers to leave.")] = None,
+    epochs: Annotated[int, typer.Option(help="Of fine-tuning with --prune; 0 prunes once.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Of fine-tuning.")] = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-3 for images, 5e-5 for texts.")] = None,
+    flip: Annotated[bool, typer.Option(help="Images: mirror left and right while fine-tuning.")] = False,
+    calibration_examples: Annotated[int, typer.Option(help="Training examples that static int8 looks at.")] = 256,
+    batches: Annotated[str, typer.Option(help="Comma-separated batch sizes to measure before and after.")] = "1,32",
+    threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Rounds in which both models have a turn.")] = 10,
+    name: Annotated[str | None, typer.Option(help="Name of the new model.")] = None,
+    limit: Limit = None,
+    seed: int = 0,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Prune and quantize a model, measure it before and after, and say whether it paid."""
+    from kcost import api
+    from kcost.report import answers
+
+    if int8 is not None and bfloat16:
+        raise typer.BadParameter("a model gets one precision", param_hint="--int8 and --bfloat16")
+    with progress() as on_progress:
+        payoff = api.run_optimize(
+            artifact,
+            out,
+            max_drop=max_drop,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.run_optimize
+            batches=[int(b) for b in numbers(batches)],
+            threads=threads,
+            rounds=rounds,
+            on_progress=on_progress,
+            name=name,
+            prune=prune,
+            quantize="bfloat16" if bfloat16 else int8,
+            data=data,
+            skip=tuple(parts(skip) or ()),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            flip=flip,
+            calibration_examples=calibration_examples,
+            limit=limit,
+            seed=seed,
+        )
+    print_answer(json_, payoff, lambda console: answers.show_payoff(console, payoff))
+    if payoff.refused:
+        raise typer.Exit(1)

@@ -1,0 +1,76 @@
+"""What the commands share: the application, common options, and how answers and progress are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which way of running a Keras 3 model is the cheapest, in dollars, that still meets its limits.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed."),
+]
+ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
+Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers in a comma-separated text."""
+    try:
+        return [float(part) for part in parts(text) or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.05,0.1") from error
+
+
+def parts(text: str | None) -> list[str] | None:
+    """The parts of a comma-separated text; None for None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def print_answer(as_json: bool, answer: Any, show: Any) -> None:
+    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console."""
+    if as_json:
+        plain = (
+            [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
+        )
+        print(json.dumps(plain, indent=1))  # noqa: T201 -- the answer
+        return
+    from rich.console import Console
+
+    # A pipe has no width: tables keep their columns there.
+    show(Console() if sys.stdout.isatty() else Console(width=160))
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A progress bar on standard error, as the function that the API tells its progress to."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.percentage:3.0f}%"), BarColumn(bar_width=20), TimeElapsedColumn())
+    # Refreshed only when something happens: a thread that redraws would disturb what is measured.
+    with Progress(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def on_progress(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=text or None)
+            if console.is_terminal:
+                bar.refresh()
+
+        yield on_progress

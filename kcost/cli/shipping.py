@@ -1,0 +1,37 @@
+"""Commands that export models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kcost.cli.shared import Json, ModelArgument, app, print_answer
+
+
+@app.command()
+def export(
+    artifact: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model in TensorFlow Serving.")] = None,
+    version: Annotated[int, typer.Option(help="Version number; never overwritten.")] = 1,
+    form: Annotated[
+        str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")
+    ] = "serving",
+    json_: Json = False,
+) -> None:
+    """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
+    from kcost import api
+    from kcost.report import answers
+
+    if form not in ("serving", "huggingface"):
+        raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
+    if form == "huggingface":
+        written = api.export_huggingface(artifact, out)
+        print_answer(json_, written, lambda console: answers.show_checkpoint(console, written))
+        return
+    if name is None:
+        raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
+    exported = api.export(artifact, out, name=name, version=version)
+    print_answer(json_, exported, lambda console: answers.show_export(console, exported))

@@ -1,0 +1,113 @@
+"""What a change cost a model in quality: a paired test, as both models answered the same examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import Field
+
+from kcost.core.schema import Record
+
+ONE_SIDED = 0.95
+"""Confidence of the bound: the true drop is at most this in 95 of 100 such samples."""
+
+_Z = 1.6448536269514722  # the 95% quantile of the normal distribution
+RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+
+
+class ScoreDrop(Record):
+    """How much lower a score is than before, both as fractions of 1; negative where it rose."""
+
+    score: str = Field(description="name of the score that dropped")
+    before: float
+    after: float
+    value: float = Field(description="before minus after")
+    bound: float = Field(description="one-sided 95% upper bound of the true drop")
+    p_value: float | None = Field(description="of McNemar's exact test that nothing changed; None for F1")
+    method: str
+    count: int
+    unit: str
+
+
+def accuracy_drop(before: np.ndarray, after: np.ndarray, unit: str = "examples") -> ScoreDrop:
+    """The drop of an accuracy.
+
+    Sources: McNemar (1947), Psychometrika 12, 153-157, in its exact form, for the p-value; Agresti and Min (2005),
+    Statistics in Medicine 24, 729-740, for the bound (half an example is added to each of the four cells).
+
+    Args:
+        before, after: 1 where the model was right, 0 where not, on the same examples; shape (n,), integers.
+
+    Raises:
+        ValueError: the two differ in shape, or are empty.
+    """
+    _check(before, after, 1)
+    count = len(before)
+    lost = int(((before == 1) & (after == 0)).sum())
+    gained = int(((before == 0) & (after == 1)).sum())
+    from scipy import stats
+
+    p_value = float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+    total, b, c = count + 2, lost + 0.5, gained + 0.5
+    centre = (b - c) / total
+    spread = math.sqrt((b + c) / total - centre**2) / math.sqrt(total)
+    return ScoreDrop(
+        score="accuracy",
+        before=float(before.mean()),
+        after=float(after.mean()),
+        value=(lost - gained) / count,
+        bound=min(1.0, centre + _Z * spread),
+        p_value=p_value,
+        method="McNemar's exact test; Agresti and Min's bound",
+        count=count,
+        unit=unit,
+    )
+
+
+def f1_drop(before: np.ndarray, after: np.ndarray) -> ScoreDrop:
+    """The drop of a micro F1, by a paired bootstrap over sentences.
+
+    Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13: the percentile bound.
+
+    Args:
+        before, after: entities found, wrongly found and missed in each sentence, shape (sentences, 3), integers.
+
+    Raises:
+        ValueError: the two differ in shape, or are empty.
+    """
+    _check(before, after, 2)
+    # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
+    kinds, times = np.unique(np.concatenate([before, after], axis=1), axis=0, return_counts=True)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    draws = rng.multinomial(len(before), times / len(before), size=RESAMPLES) @ kinds
+    drops = _f1(draws[:, :3]) - _f1(draws[:, 3:])
+    old, new = float(_f1(before.sum(axis=0)[None])[0]), float(_f1(after.sum(axis=0)[None])[0])
+    return ScoreDrop(
+        score="entity_f1",
+        before=old,
+        after=new,
+        value=old - new,
+        bound=float(np.quantile(drops, ONE_SIDED)),
+        p_value=None,
+        method=f"paired bootstrap, {RESAMPLES} resamples of sentences",
+        count=len(before),
+        unit="sentences",
+    )
+
+
+def score_drop(before: np.ndarray, after: np.ndarray, unit: str) -> ScoreDrop:
+    """The drop of a task's main score from the outcomes of two models: see `Task.outcomes`."""
+    return accuracy_drop(before[:, 0], after[:, 0], unit) if before.shape[1] == 1 else f1_drop(before, after)
+
+
+def _f1(counts: np.ndarray) -> np.ndarray:
+    found, wrong, missed = counts.T
+    f1: np.ndarray = 2 * found / np.maximum(2 * found + wrong + missed, 1)
+    return f1
+
+
+def _check(before: np.ndarray, after: np.ndarray, axes: int) -> None:
+    if before.shape != after.shape or before.ndim != axes or not len(before):
+        raise ValueError(f"Outcomes of the same examples, {axes} axes. Received: {before.shape} and {after.shape}")
