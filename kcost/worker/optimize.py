@@ -18,12 +18,13 @@ from kcost.core.run_cost import Meter, run_cost
 from kcost.core.score_drop import score_drop
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.importance import Labelled
-from kcost.optimize.pruning import PruningCallback, prune
+from kcost.optimize.pruning import PruningCallback, coverage_of, prune
 from kcost.optimize.quantization import quantize
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.fit import EVALUATION_BATCH, fit
 from kcost.training.losses import loss_of
 from kcost.training.tasks import Task
+from kcost.training.transfer import copy_weights
 from kcost.worker.opening import open_with_data
 from kcost.worker.train import PRETRAINED_LEARNING_RATE, write_artifact
 
@@ -87,25 +88,18 @@ def _pruned(
         if not isinstance(spec, StructuredPruning):
             callbacks.append(PruningCallback(None if at_once else spec, steps, skip=asked.skip))
         if not at_once:
-            model = _copy(model)
+            model = copy_weights(model, model)
         checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", request)
         keepable: Callable[[], bool] = lambda: all(c.reached for c in callbacks)  # noqa: E731
         report = fit(model, task, request, rate, checkpoint, callbacks, keepable)
         history, warnings = report.history, report.warnings
         checkpoint.remove()
+        model = copy_weights(model, model)  # without optimizer and masks
         if not isinstance(spec, StructuredPruning):
-            from kcost.optimize.pruning import coverage_of
-
             coverage = coverage_of(model, spec, asked.skip)
     settings = {"prune": asked.prune, "epochs": len(history), "learning_rate": rate, "batch_size": asked.batch_size}
     step = _step("prune", settings, coverage, task, _cost(meter, task, asked), warnings)
     return model, step, history
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    from kcost.training.transfer import copy_weights
-
-    return copy_weights(model, model)
 
 
 def _quantized(model: keras.Model, task: Task, asked: OptimizeRequest) -> tuple[keras.Model, Step]:

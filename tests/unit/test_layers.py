@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "core": {"core"},
     "cost": {"cost", "core"},
     "bench": {"bench", "core"},
+    "cli": {"cli", "api", "report", "core"},
     "data": {"data", "core"},
     "search": {"search", "bench", "cost", "core"},
     "report": {"report", "search", "cost", "core"},
@@ -31,8 +32,9 @@ MAY_IMPORT = {
     "backends": {"backends", "models", "training", "core", "data"},
     "models": {"models", "core"},
     "training": {"training", "models", "backends", "data", "core"},
+    "optimize": {"optimize", "backends", "models", "training", "core"},
     "runtimes": {"runtimes", "core"},
-    "worker": {"worker", "backends", "models", "training", "runtimes", "data", "core"},
+    "worker": {"worker", "backends", "models", "training", "optimize", "runtimes", "data", "core"},
 }
 """Folder -> folders of kcost that its modules may import."""
 
