@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from kcost import __version__
 from kcost.core.errors import SchemaError, storage
 
-VERSIONS = {"artifact": 1, "run": 1, "cell": 1, "environment": 1, "verdict": 1, "export": 1}
+VERSIONS = {"artifact": 1, "run": 1, "cell": 1, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
 """The schema number that this version of kcost writes, by kind of file."""
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -60,7 +61,7 @@ def kernels_of(model: keras.Model, skip: Sequence[str] = ()) -> tuple[list[Kerne
     """The kernels of all layers of a model, those inside other layers among them, and the layers that were left.
 
     Args:
-        skip: paths or names of layers to leave as they are, with all that lies in them.
+        skip: patterns of paths or names of layers to leave as they are, with all that lies in them.
     """
     found: list[Kernel] = []
     left: list[Change] = []
@@ -116,10 +117,15 @@ def parameters_of(layer: keras.layers.Layer) -> int:
 
 
 def is_named(path: str, skip: Sequence[str]) -> bool:
-    """Whether a layer, or one around it, stands in `skip` by its path or its name."""
+    """Whether a pattern in `skip` (as in a shell) is that of a layer, or of one around it, by its path or name."""
+    return bool(patterns_for(path, skip))
+
+
+def patterns_for(path: str, patterns: Iterable[str]) -> list[str]:
+    """Those of the patterns that name a layer, or one around it, by its path or name."""
     levels = path.split("/")
-    paths = {"/".join(levels[: i + 1]) for i in range(len(levels))}
-    return bool(set(skip) & (paths | set(levels)))
+    names = {*levels, *("/".join(levels[: i + 1]) for i in range(len(levels)))}
+    return [pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)]
 
 
 def _reason(layer: keras.layers.Layer) -> str | None:

@@ -1,0 +1,150 @@
+"""Models as files of other runtimes: which there are, at which precisions, and what a conversion says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from kcost.core import schema
+from kcost.core.artifact import TensorSpec
+from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.schema import VERSIONS, Record
+
+Runtime = Literal["saved_model", "litert", "onnx", "openvino"]
+RuntimePrecision = Literal["float32", "bfloat16", "int8", "int8_dynamic"]
+"""int8: weights and activations with scales that real samples gave beforehand. int8_dynamic: int8 weights, the scale of
+activations is taken anew in each step."""
+
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+EXTRAS: dict[Runtime, str] = {
+    "saved_model": "tensorflow",
+    "litert": "litert",
+    "onnx": "onnx",
+    "openvino": "openvino",
+}
+"""Runtime -> the extra of kcost that installs it."""
+
+CONVERTED_IN: dict[Runtime, Literal["tensorflow", "torch"]] = {
+    "saved_model": "tensorflow",
+    "litert": "tensorflow",
+    "onnx": "torch",
+    "openvino": "torch",
+}
+"""Runtime -> the backend whose process converts to it, whichever backend trained the model.
+
+ONNX comes from torch: its exporter keeps free axes and whole operations (LayerNormalization, Gelu), where tf2onnx 1.17
+knows no Erfc, which Keras's GELU becomes on TensorFlow, and took 125 s for a BERT of 6 layers.
+"""
+
+PRECISIONS: dict[Runtime, tuple[RuntimePrecision, ...]] = {
+    "saved_model": ("float32", "bfloat16"),
+    "litert": ("float32", "int8", "int8_dynamic"),
+    "onnx": ("float32", "int8", "int8_dynamic"),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
+"""Runtime -> what it computes in on a CPU."""
+
+_REASONS: dict[tuple[Runtime, RuntimePrecision], str] = {
+    ("saved_model", "int8"): "TensorFlow has no converter to int8 for Keras 3",
+    ("saved_model", "int8_dynamic"): "TensorFlow has no converter to int8 for Keras 3",
+    ("litert", "bfloat16"): "XNNPACK, LiteRT's CPU library, computes in float32, float16 and int8",
+    ("onnx", "bfloat16"): "ONNX Runtime's CPU kernels for x86 compute in float32 and int8",
+    ("openvino", "int8_dynamic"): "OpenVINO's quantizer sets the scales beforehand",
+}
+
+TOLERANCES: dict[RuntimePrecision, float] = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.25, "int8_dynamic": 0.25}
+"""Largest relative error of the outputs, in the Euclidean norm over real samples, with which a conversion is kept.
+
+What int8 costs is a question of scores, which a bench answers: this bound only stops conversions that went wrong.
+"""
+
+INDEX_FILE = "conversion.json"
+SAMPLES_FILE = "samples.npz"
+
+
+class ConvertedTensor(TensorSpec):
+    """An input or output: `name` in the converted file, and what Keras calls it."""
+
+    model_name: str
+
+
+class ConversionCheck(Record):
+    """One comparison of the converted file's outputs with those of the Keras model."""
+
+    batch: int
+    free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
+    relative_error: float = Field(description="Euclidean norm of the difference over that of the model's outputs")
+    max_abs_difference: float
+
+
+class Conversion(Record):
+    """`conversion.json`: a converted model, where it came from and what was checked."""
+
+    schema_: int = Field(default=VERSIONS["conversion"], alias="schema")
+    runtime: Runtime
+    precision: RuntimePrecision
+    file: str = Field(description="name of the file, or folder, beside conversion.json that the runtime opens")
+    model: str
+    model_sha256: str
+    parameters: int
+    inputs: tuple[ConvertedTensor, ...]
+    outputs: tuple[ConvertedTensor, ...]
+    real_samples: bool = Field(description="False: random inputs were made up, for the scales of int8 as well")
+    checks: tuple[ConversionCheck, ...] = ()
+    file_bytes: int = Field(description="of what the runtime opens, weights included")
+    seconds: float = Field(description="that the conversion took, without loading the model")
+    versions: dict[str, str] = Field(description="package -> version of what converted and checked it")
+    notes: tuple[str, ...] = ()
+
+    @property
+    def relative_error(self) -> float:
+        """The largest of the checks; a number that is none where there was no check."""
+        return max((check.relative_error for check in self.checks), default=float("nan"))
+
+
+class ConvertRequest(Record):
+    """What the converting worker is asked for."""
+
+    keras_file: Path
+    model: str
+    model_sha256: str
+    runtime: Runtime
+    precision: RuntimePrecision
+    samples_file: Path | None
+    folder: Path = Field(description="exists and is empty")
+    probes: Path = Field(description="a folder for the outputs of the Keras model, by which the result is checked")
+
+
+def require_precision(runtime: Runtime, precision: RuntimePrecision) -> None:
+    """Raises UnavailableError, with the reason, where a runtime has no such precision."""
+    if precision not in PRECISIONS[runtime]:
+        raise UnavailableError(
+            f"{runtime} computes in {', '.join(PRECISIONS[runtime])}.",
+            received=f"{precision}: {_REASONS[runtime, precision]}",
+            remedy="Name one of those precisions.",
+        )
+
+
+def read_conversion(folder: Path) -> Conversion:
+    """The conversion in a folder.
+
+    Raises:
+        ArtifactError: the folder holds none, or the file that it names is gone.
+        SchemaError: its index is damaged or of a newer schema.
+    """
+    if not (folder / INDEX_FILE).is_file():
+        raise ArtifactError(
+            f"A converted model is a folder with {INDEX_FILE}.",
+            received=f"{folder} without it",
+            remedy="Convert the model again.",
+        )
+    found = schema.read("conversion", folder / INDEX_FILE, Conversion)
+    if not (folder / found.file).exists():
+        raise ArtifactError(
+            f"The file that {INDEX_FILE} names lies beside it.",
+            received=f"{folder} without {found.file}",
+            remedy="Convert the model again.",
+        )
+    return found

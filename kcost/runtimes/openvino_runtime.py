@@ -1,0 +1,74 @@
+"""An OpenVINO model (.xml beside its .bin) on the CPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from kcost.core.artifact import TensorSpec
+from kcost.core.conversion import RuntimePrecision
+from kcost.core.errors import ArtifactError, InputError
+from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+"""Precision -> what OpenVINO is told. Told nothing, as for int8, it chooses by the CPU for what is not int8."""
+
+
+class LoadedOpenVINO(LoadedFile):
+    """A compiled OpenVINO model with one stream, for one request at a time."""
+
+    def __init__(self, path: Path, threads: int, precision: RuntimePrecision) -> None:
+        self._path = path
+        settings: dict[str, str | int] = {
+            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if precision in _HINTS:
+            settings["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+        with refusals(ArtifactError, "OpenVINO opens an .xml file with its .bin beside it.", path, DAMAGED):
+            core = openvino.Core()
+            model = core.read_model(path)
+            # Before it is compiled, which adds names of its own.
+            self.inputs = tuple(_spec(port) for port in model.inputs)
+            self.outputs = tuple(port.any_name for port in model.outputs)
+            self._compiled = core.compile_model(model, "CPU", settings)
+            in_force = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.notes = (f"OpenVINO computes in {in_force} what is not int8",) if precision == "int8" else ()
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See LoadedFile.run."""
+        if self._request is None:
+            raise ValueError("A closed file cannot run.")
+        with refusals(InputError, "An OpenVINO model runs on inputs that its operations take.", self._path, DAMAGED):
+            found = self._request.infer(self.ordered(inputs), share_inputs=True)
+            return [np.array(found[port]) for port in self._compiled.outputs]
+
+    def close(self) -> None:
+        """See LoadedFile.close."""
+        self._request = self._compiled = None
+
+
+def _spec(port: Any) -> TensorSpec:
+    return TensorSpec(
+        name=port.any_name,
+        shape=tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape),
+        dtype=np.dtype(port.element_type.to_dtype()).name,
+    )
+
+
+def load(path: Path, threads: int, precision: RuntimePrecision) -> LoadedOpenVINO:
+    """An OpenVINO model at a precision."""
+    return LoadedOpenVINO(path, threads, precision)
+
+
+def version() -> str:
+    """Version of OpenVINO."""
+    return importlib.metadata.version("openvino")
