@@ -48,6 +48,7 @@ def optimize(
         "precisions": ["float32"],
         "phases": ["inference"],
         "methods": [INFERENCE_METHODS[backend][0]],
+        "together": True,
         **settings,
     }
     run = measure(Plan.parse(document, "optimize"), out / RUN_FOLDER, on_progress)

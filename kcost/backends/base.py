@@ -105,6 +105,22 @@ class Driver(ABC):
         """
         raise UnavailableError("An attack needs a backend with gradients.", received=self.name)
 
+    @abstractmethod
+    def int8_matmul(self, x: Any, w: Any) -> Any:
+        """The exact product of two int8 tensors, fast where the machine can; for use in a traced forward, too.
+
+        Args:
+            x: int8 tensor (..., k), at least two axes.
+            w: int8 tensor (k, n), k at least 1.
+
+        Returns:
+            int32 tensor (..., n): the same bits on each backend, as long as no sum leaves int32 (k <= 131,071).
+        """
+
+    def int8_unavailable(self) -> str | None:
+        """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
+        return None
+
     def is_jit(self, model: Any, method: str) -> bool:
         """Whether a step of this method runs as one compiled program."""
         if method in ("predict", "train_on_batch"):

@@ -86,6 +86,12 @@ class FakeDriver(Driver):
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [outputs]
 
+    def int8_matmul(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return np.asarray(np.matmul(x.astype(np.int32), w.astype(np.int32)))
+
+    def int8_unavailable(self) -> str | None:
+        return "the fake backend multiplies with numpy"
+
     def device_kind(self, outputs: Any) -> str:
         return "cpu"
 

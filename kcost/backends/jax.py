@@ -44,6 +44,10 @@ class JaxDriver(Driver):
         gradient: Callable[..., Any] = jax.grad(function)
         return gradient
 
+    def int8_matmul(self, x: Any, w: Any) -> Any:
+        inner = (((x.ndim - 1,), (0,)), ((), ()))
+        return jax.lax.dot_general(x, w, inner, preferred_element_type=jax.numpy.int32)
+
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
 
 from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+from kcost.backends.int8_products import float32_product, no_int8_cpu
 
 
 class TensorFlowDriver(Driver):
@@ -46,6 +50,18 @@ class TensorFlowDriver(Driver):
 
         return gradient
 
+    def int8_matmul(self, x: Any, w: Any) -> Any:
+        x, w = tf.convert_to_tensor(x), tf.convert_to_tensor(w)
+        if _inside_xla():
+            return tf.matmul(x, w, output_type=tf.int32)
+        if self.int8_unavailable() is not None:
+            to_float32, to_int32 = (lambda t: tf.cast(t, tf.float32)), (lambda t: tf.cast(t, tf.int32))
+            return float32_product(x, w, tf.matmul, to_float32, to_int32)
+        return _onednn_product(x, w)
+
+    def int8_unavailable(self) -> str | None:
+        return _no_int8_product()
+
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]
 
@@ -64,6 +80,48 @@ class TensorFlowDriver(Driver):
         if not tf.config.list_physical_devices("GPU"):
             return None
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+
+def _inside_xla() -> bool:
+    """Whether what is traced now will be compiled by XLA, which lacks the quantized ops of oneDNN."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph()))
+
+
+def _onednn_product(x: Any, w: Any) -> Any:
+    """The product (..., k) x (k, n) -> (..., n) by oneDNN's op, whose activations are uint8."""
+    # Flipping the top bit adds 128; the bias takes that away again.
+    rows = tf.reshape(tf.bitwise.bitwise_xor(tf.bitcast(x, tf.uint8), np.uint8(128)), (-1, w.shape[0]))
+    shift = -128 * tf.reduce_sum(tf.cast(w, tf.int32), axis=0)
+    # In mode SCALED the ranges change nothing of an int32 output with an int32 bias.
+    product, _, _ = tf.raw_ops.QuantizedMatMulWithBias(
+        a=tf.bitcast(rows, tf.quint8),
+        b=tf.bitcast(w, tf.qint8),
+        bias=tf.bitcast(shift, tf.qint32),
+        min_a=0.0,
+        max_a=255.0,
+        min_b=-127.0,
+        max_b=127.0,
+        Toutput=tf.qint32,
+        input_quant_mode="SCALED",
+    )
+    product = tf.reshape(tf.bitcast(product, tf.int32), tf.concat([tf.shape(x)[:-1], w.shape[1:]], axis=0))
+    product.set_shape([*x.shape[:-1], w.shape[1]])
+    return product
+
+
+@cache
+def _no_int8_product() -> str | None:
+    if tf.config.list_physical_devices("GPU"):
+        return "TensorFlow's quantized product has no GPU kernel"
+    if (reason := no_int8_cpu()) is not None:
+        return reason
+    with tf.init_scope():  # eager, whatever is traced around it
+        zeros = tf.zeros((1, 1), tf.int8)
+        try:
+            _onednn_product(zeros, zeros)
+        except (tf.errors.OpError, AttributeError):
+            return "this build of TensorFlow lacks oneDNN's quantized product"
+    return None
 
 
 DRIVER = TensorFlowDriver

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+from kcost.backends.int8_products import float32_product, no_int8_cpu
 
 
 class TorchDriver(Driver):
@@ -49,6 +50,23 @@ class TorchDriver(Driver):
                 return torch.autograd.grad(function(x, *others), x)[0]
 
         return gradient
+
+    def int8_matmul(self, x: Any, w: Any) -> Any:
+        if self.int8_unavailable() is not None:
+            return float32_product(x, w, torch.matmul, lambda t: t.float(), lambda t: t.int())
+        rows, columns = x.reshape(-1, x.shape[-1]), w
+        if x.is_cuda:
+            # cuBLAS takes more than 16 rows, and inner and output sizes that are multiples of 8.
+            more_rows, more_inner, more_columns = max(0, 17 - len(rows)), -w.shape[0] % 8, -w.shape[1] % 8
+            rows = torch.nn.functional.pad(rows, (0, more_inner, 0, more_rows))
+            columns = torch.nn.functional.pad(columns, (0, more_columns, 0, more_inner))
+        product = torch._int_mm(rows.contiguous(), columns.contiguous())
+        if x.is_cuda:
+            product = product[: product.shape[0] - more_rows, : w.shape[1]]
+        return product.reshape(*x.shape[:-1], w.shape[1])
+
+    def int8_unavailable(self) -> str | None:
+        return None if torch.cuda.is_available() else no_int8_cpu()
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [self._to_numpy(o) for o in keras.tree.flatten(outputs)]

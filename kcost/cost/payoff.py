@@ -80,17 +80,26 @@ def speeds_of(run: Run, before: str, after: str, match: Match) -> tuple[Speed, .
     return tuple(_speed(batch, old, new, match) for batch, old, new in pairs if old is not None and new is not None)
 
 
-def _speed(batch: int, old: CellResult, new: CellResult, match: Match) -> Speed:
+def shared_rounds_ratio(old: CellResult, new: CellResult) -> Ratio:
+    """How many times faster `new` is, from the rounds of one block that both had a turn in.
+
+    Raises:
+        ValueError: they share no round.
+    """
     medians = [{(r.session, r.number): float(np.median(r.step_ns)) for r in cell.rounds} for cell in (old, new)]
     shared = [key for key in medians[0] if key in medians[1]]
     ratio = paired_ratio([medians[0][k] for k in shared], [medians[1][k] for k in shared])
     high = ratio.high if np.isfinite(ratio.high) else None
+    return Ratio(value=ratio.value, low=ratio.low, high=high, rounds=len(shared))
+
+
+def _speed(batch: int, old: CellResult, new: CellResult, match: Match) -> Speed:
     return Speed(
         batch=batch,
         method=old.spec.method,
         before_ms=step_ns(old).value / 1e6,
         after_ms=step_ns(new).value / 1e6,
-        times_faster=Ratio(value=ratio.value, low=ratio.low, high=high, rounds=len(shared)),
+        times_faster=shared_rounds_ratio(old, new),
         before_usd_per_million=usd_per_million(old, match).usd,
         after_usd_per_million=usd_per_million(new, match).usd,
     )

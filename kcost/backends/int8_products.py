@@ -1,0 +1,47 @@
+"""What the int8 matrix products of the backends share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+INT8_CPU_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Without one of these, oneDNN adds pairs of int8 products in 16 bits, which saturate: its sums are then not exact."""
+
+EXACT_TERMS = 1024
+"""Terms that float32 adds exactly in any order: |int8 x int8| <= 2^14, and float32 holds each integer up to 2^24."""
+
+
+@cache
+def no_int8_cpu() -> str | None:
+    """Why this CPU has no exact int8 products in oneDNN; None if it has them. Known on Linux alone."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "the features of the CPU cannot be read here"
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return None if INT8_CPU_FEATURES.intersection(flags.split()) else "the CPU has neither VNNI nor AMX"
+
+
+def float32_product(x: Any, w: Any, matmul: Callable[[Any, Any], Any], to_float32: Any, to_int32: Any) -> Any:
+    """An exact int8 product by float32 products over pieces of the inner axis, added as int32.
+
+    Args:
+        x: int8 tensor (..., k).
+        w: int8 tensor (k, n).
+        matmul: product of two float32 tensors.
+        to_float32: function from an int8 tensor to a float32 one.
+        to_int32: function from a float32 tensor to an int32 one.
+
+    Returns:
+        int32 tensor (..., n).
+    """
+    size = int(w.shape[0])
+    total = None
+    for start in range(0, size, EXACT_TERMS):
+        piece = slice(start, min(start + EXACT_TERMS, size))
+        product = to_int32(matmul(to_float32(x[..., piece]), to_float32(w[piece])))
+        total = product if total is None else total + product
+    return total

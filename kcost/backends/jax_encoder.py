@@ -1,0 +1,101 @@
+"""Encoder blocks on JAX, written in the forms that XLA compiles well for CPUs.
+
+Attention runs in the order (batch, heads, time, place): in einsum's own order it takes several times as long.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+if TYPE_CHECKING:
+    from kcost.optimize.blocks import BlockSpec
+
+_MASKED = -1e9
+_SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
+
+
+def unavailable(spec: BlockSpec) -> str | None:
+    """Why blocks of this kind run the plain implementation here; None: XLA compiles all of them for each device."""
+    return None
+
+
+def encoder_block(
+    spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None, cache: dict[str, Any]
+) -> Any:
+    """The output of an encoder block, (batch, time, width); float32 has gradients.
+
+    Args:
+        spec: of the block.
+        parts: its variables, as kcost.optimize.blocks lays them out.
+        x: (batch, time, width), any float dtype.
+        padding_mask: (batch, time), 1 for what is real; None for no padding.
+        cache: unused: XLA prepares weights itself.
+    """
+    return _block(spec, dict(parts), x, padding_mask)
+
+
+@functools.partial(jax.jit, static_argnames="spec")  # blocks of one spec are traced once
+def _block(spec: BlockSpec, parts: dict[str, Any], x: Any, padding_mask: Any | None) -> Any:
+    stream = jnp.asarray(x, jnp.float32)
+    entered = _norm(spec, parts, "attention_norm", stream) if spec.norm_first else stream
+    context = _attention(spec, _product(spec, parts, "qkv", entered), padding_mask)
+    middle = stream + _product(spec, parts, "out", context)
+    attended = _norm(spec, parts, "output_norm" if spec.norm_first else "attention_norm", middle)
+    hidden = _activation(spec, _product(spec, parts, "up", attended))
+    output = (middle if spec.norm_first else attended) + _product(spec, parts, "down", hidden)
+    return output if spec.norm_first else _norm(spec, parts, "output_norm", output)
+
+
+def _product(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
+    """x times the kernel, plus bias, float32."""
+    kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
+    if spec.compute == "float32":
+        return x @ kernel + bias
+    if spec.compute == "bfloat16":
+        # Keeps more digits than bfloat16 does, so it changes nothing but what XLA fuses: without it, XLA on CPU puts
+        # what comes before into a slow loop with the cast.
+        apart = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=16)
+        return _dot(apart.astype(jnp.bfloat16), kernel, jnp.float32) + bias
+    if spec.compute == "int8_static":
+        scale = parts[f"{_SITES[name]}_scale"]
+    else:
+        scale = jnp.maximum(jnp.abs(x).max(axis=-1, keepdims=True), 1e-12) / 127
+    whole = jnp.clip(jnp.round(x * (1 / scale)), -127, 127).astype(jnp.int8)
+    return _dot(whole, kernel, jnp.int32).astype(jnp.float32) * (scale * parts[f"{name}_scale"]) + bias
+
+
+def _dot(x: Any, kernel: Any, dtype: Any) -> Any:
+    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=dtype)
+
+
+def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None) -> Any:
+    batch, time, _ = qkv.shape
+    split = qkv.reshape(batch, time, 3, spec.heads, spec.head_width).transpose(2, 0, 3, 1, 4)
+    query, key, value = split[0] * spec.query_scale, split[1], split[2]
+    batched = ((0, 1), (0, 1))
+    scores = lax.dot_general(query, key, (((3,), (3,)), batched))
+    if padding_mask is not None:
+        scores += jnp.where(jnp.asarray(padding_mask, bool), 0.0, _MASKED).astype(scores.dtype)[:, None, None, :]
+    # The softmax's division comes after the product with the values: there it is one pass over less.
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    context = lax.dot_general(weights, value, (((3,), (2,)), batched)) / weights.sum(axis=-1, keepdims=True)
+    return context.transpose(0, 2, 1, 3).reshape(batch, time, spec.projected)
+
+
+def _activation(spec: BlockSpec, x: Any) -> Any:
+    if spec.activation == "relu":
+        return jnp.maximum(x, 0)
+    # With eight bits, or bfloat16's, the two forms (5e-4 apart) can't be told apart.
+    return jax.nn.gelu(x, approximate=spec.activation == "gelu_tanh" or spec.compute != "float32")
+
+
+def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + spec.epsilon) * parts[f"{name}_gamma"] + parts[f"{name}_beta"]

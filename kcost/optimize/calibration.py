@@ -1,0 +1,68 @@
+"""Histograms of what a float model computes on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from kcost.optimize.ranges import Histogram
+
+Sites = Callable[..., Mapping[str, Any]]
+"""A layer's call arguments -> tensors by the name of the site."""
+
+
+def histograms(
+    model: keras.Model, watched: Mapping[keras.layers.Layer, Sites], batches: Iterable[Any]
+) -> dict[keras.layers.Layer, dict[str, Histogram]]:
+    """Runs a model eagerly over batches and counts the absolute values at each watched layer's sites.
+
+    Args:
+        model: a built float model; it is left as it was.
+        watched: layers of the model, each with what to count when it is called.
+        batches: inputs of the model.
+
+    Returns:
+        The histograms of each layer by site; none for a layer that was not called, or that the backend traces (inside
+        a scan, say), so that its values can't be seen.
+    """
+    found: dict[keras.layers.Layer, dict[str, Histogram]] = {layer: {} for layer in watched}
+    unseen: set[keras.layers.Layer] = set()
+
+    def count(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> None:
+        for site, tensor in watched[layer](*args, **kwargs).items():
+            try:
+                values = keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+            except Exception:  # each backend has its own for a tensor without values
+                unseen.add(layer)
+                return
+            found[layer].setdefault(site, Histogram()).add(values)
+
+    with _calls_seen(watched, count):
+        for batch in batches:
+            model(batch, training=False)
+    return {layer: {} if layer in unseen else sites for layer, sites in found.items()}
+
+
+@contextmanager
+def _calls_seen(layers: Iterable[keras.layers.Layer], seen: Callable[..., None]) -> Iterator[None]:
+    """Calls `seen(layer, *args, **kwargs)` before each call of the layers."""
+    changed: list[keras.layers.Layer] = []
+    try:
+        for layer in layers:
+            layer.call = _watched(layer, layer.call, seen)  # shadows the method of the class
+            changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del layer.call
+
+
+def _watched(layer: keras.layers.Layer, call: Callable[..., Any], seen: Callable[..., None]) -> Callable[..., Any]:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen(layer, *args, **kwargs)
+        return call(*args, **kwargs)
+
+    return watched

@@ -1,0 +1,346 @@
+"""Quantizing a model: int8 products by kcost's layers and blocks, Keras's own int8, or bfloat16."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+
+from kcost.backends import driver
+from kcost.backends.base import arrange
+from kcost.core.errors import InputError
+from kcost.models.loading import with_precision
+from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize.calibration import Sites, histograms
+from kcost.optimize.choice import time_ratio
+from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
+from kcost.optimize.coverage import Change, Coverage
+from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
+from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
+from kcost.optimize.recognise import encoder_block_of
+from kcost.optimize.rewrite import copy_layer, rewrite
+
+QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
+Calibration = np.ndarray | Mapping[str, np.ndarray]
+
+BATCH = 32
+"""Examples that run through the float model at once while calibrating."""
+
+_BLOCK_COMPUTE = {"dynamic": "int8_dynamic", "static": "int8_static", "bfloat16": "bfloat16"}
+_PRODUCTS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv2D)
+_EMBEDDINGS = (keras.layers.Embedding, keras.layers.ReversibleEmbedding)
+
+
+def quantize(
+    model: keras.Model,
+    mode: QuantizeMode,
+    calibration: Calibration | None = None,
+    skip: Sequence[str] = (),
+    *,
+    measure: bool = True,
+) -> tuple[keras.Model, Coverage]:
+    """A quantized copy of a model, and what was changed and what was not.
+
+    Encoder blocks that kcost knows become one fused block (dynamic, static, bfloat16); other layers change one by one.
+
+    Args:
+        model: a built float32 model; it is not changed.
+        mode: dynamic: int8 weights per output channel, activations rounded to int8 by their own range, row by row.
+            static: the same with ranges from `calibration`, per tensor; of several ways to choose ranges, the one with
+            the smallest error of the outputs on `calibration`. weight-only: int8 weights, products of floats.
+            keras: Keras's own `model.quantize("int8")`. bfloat16: known encoder blocks in bfloat16, or, in a model
+            without any, every layer.
+        calibration: for static: inputs of the model by name, or one array for its only input; examples on axis 0.
+        skip: patterns (as in a shell: `*`, `?`) of names or paths of layers that stay as they are.
+        measure: whether a convolution stays in float where its int8 form is timed to be slower here. False takes
+            int8 wherever there is one, which gives the same model on each machine.
+
+    Returns:
+        The new, uncompiled model, which can be saved to a .keras file and loaded on any backend, and the Coverage.
+
+    Raises:
+        InputError: an unknown mode, static without calibration, calibration data that do not fit the model, a pattern
+            in `skip` that is no layer's, or a model that cannot be made again from its config.
+        UnavailableError: bfloat16 of a model that cannot be rebuilt.
+    """
+    if mode not in get_args(QuantizeMode):
+        known = ", ".join(get_args(QuantizeMode))
+        raise InputError(f"Quantization has one of the modes {known}.", received=repr(mode))
+    if mode == "static":
+        return _static(model, calibration, skip, measure)
+    conversion = _Conversion(mode, skip, measure)
+    new = conversion.run(model)
+    if mode == "bfloat16" and not conversion.changed:
+        if skip:
+            rule = "bfloat16 of a model without known encoder blocks changes every layer."
+            raise InputError(rule, f"skip={list(skip)}", "Leave out skip.")
+        new = with_precision(new, "bfloat16")
+        layers = [layer for layer in new._flatten_layers() if _own_parameters(layer)]
+        changed = [Change(layer=x.name, what=f"{_kind(x)} -> bfloat16", parameters=_own_parameters(x)) for x in layers]
+        return new, Coverage(changed=tuple(changed))
+    return new, conversion.coverage()
+
+
+class _Conversion:
+    """One pass over a model that replaces its layers and writes down what it did."""
+
+    def __init__(
+        self,
+        mode: str,
+        skip: Sequence[str],
+        measure: bool,
+        ranges: Mapping[int, Mapping[str, float]] | None = None,
+        ranges_note: str = "",
+    ) -> None:
+        self.mode = mode
+        self.skip = dict.fromkeys(skip, False)
+        self.measure = measure
+        self.ranges = ranges
+        self.ranges_note = ranges_note
+        self.changed: dict[str, Change] = {}
+        self.skipped: dict[str, Change] = {}
+
+    def run(self, model: keras.Model) -> keras.Model:
+        """The new model.
+
+        Raises:
+            InputError: as `quantize` says.
+        """
+        new = rewrite(model, self.replacement, self._refused)
+        for pattern, used in self.skip.items():
+            if not used:
+                raise InputError("Each pattern in skip is that of a layer.", received=repr(pattern))
+        return new
+
+    def coverage(self) -> Coverage:
+        """What was done so far."""
+        return Coverage(changed=tuple(self.changed.values()), skipped=tuple(self.skipped.values()))
+
+    def replacement(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
+        """What stands in the place of a layer; None to leave it, or to look into it."""
+        if self.is_skipped(path):
+            if _has_matrix(layer):
+                self._skip(layer, path, "named in skip")
+            return None
+        try:
+            new = self._block(layer) or self._single(layer)
+        except _LeftError as reason:
+            self._skip(layer, path, str(reason))
+            return None
+        if new is not None:
+            what = f"{_kind(layer)} -> {self._described(new)}"
+            self.changed[path] = Change(layer=path, what=what, parameters=layer.count_params())
+        return new
+
+    def is_skipped(self, path: str) -> bool:
+        """Whether a pattern names the layer or one around it."""
+        names = path.split("/")
+        around = {*names, *("/".join(names[: i + 1]) for i in range(len(names)))}
+        matching = [pattern for pattern in self.skip if any(fnmatchcase(name, pattern) for name in around)]
+        self.skip.update(dict.fromkeys(matching, True))
+        return bool(matching)
+
+    def _block(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        if self.mode not in _BLOCK_COMPUTE:
+            return None
+        block = encoder_block_of(layer)
+        if isinstance(block, str):
+            return None
+        ranges = self._ranges_of(layer)
+        return block.converted(_BLOCK_COMPUTE[self.mode], ranges)  # type: ignore[arg-type]  # one of Compute
+
+    def _single(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        kind = type(layer)
+        if self.mode == "bfloat16" or not _has_matrix(layer):
+            return None
+        if layer.quantization_mode is not None:
+            raise _LeftError("it is quantized already")
+        if self.mode == "keras":
+            return _by_keras(layer)
+        if kind in _EMBEDDINGS:
+            if getattr(layer, "tie_weights", True) is False or getattr(layer, "logit_soft_cap", None) is not None:
+                raise _LeftError("no int8 form with weights of its own for the way back, or with capped logits")
+            return QuantizedEmbedding.of(layer)
+        if kind is keras.layers.DepthwiseConv2D:
+            return QuantizedDepthwiseConv2D.of(layer)
+        if kind not in _PRODUCTS:
+            raise _LeftError(f"no int8 form of {kind.__name__}")
+        largest = (self._ranges_of(layer) or {}).get("input")
+        if kind is keras.layers.Dense:
+            return QuantizedDense.of(layer, self.mode, largest)
+        form: Any = QuantizedEinsumDense if kind is keras.layers.EinsumDense else QuantizedConv2D
+        reason = form.refusal(layer, self.mode)
+        if reason is not None:
+            raise _LeftError(reason)
+        new: keras.layers.Layer = form.of(layer, self.mode, largest)
+        if isinstance(new, QuantizedConv2D) and self.mode != "weight-only" and self.measure:
+            ratio = time_ratio(layer, new)
+            if ratio > 1:
+                raise _LeftError(f"int8 {self.mode} takes {ratio:.1f} times the time of float32 here")
+        return new
+
+    def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, float] | None:
+        if self.ranges is None:
+            return None
+        found = self.ranges.get(id(layer))
+        if not found:
+            raise _LeftError("the calibration data did not reach it, or it runs inside a compiled loop")
+        return found
+
+    def _described(self, new: keras.layers.Layer) -> str:
+        if isinstance(new, EncoderBlock):
+            reason = new.fallback_reason
+            name = "one bfloat16 block" if self.mode == "bfloat16" else f"one int8 {self.mode} block{self.ranges_note}"
+            return name if reason is None else f"{name} (plain implementation here: {reason})"
+        if self.mode == "keras":
+            return "Keras's int8"
+        if isinstance(new, QuantizedEmbedding):
+            return "int8 rows"
+        if isinstance(new, QuantizedDepthwiseConv2D):
+            return "int8 weight-only (products of floats: it has no matrix product)"
+        slow = None if self.mode == "weight-only" else _slow_products()
+        return f"int8 {self.mode}{self.ranges_note}" + ("" if slow is None else f" (float32 products here: {slow})")
+
+    def _skip(self, layer: keras.layers.Layer, path: str, reason: str) -> None:
+        self.skipped[path] = Change(layer=path, what=reason, parameters=_own_parameters(layer))
+
+    def _refused(self, layer: keras.layers.Layer, path: str, reason: str) -> None:
+        for inner in [name for name in self.changed if not path or name.startswith(f"{path}/")]:
+            change = self.changed.pop(inner)
+            self.skipped[inner] = Change(layer=inner, what=reason, parameters=change.parameters)
+
+
+class _LeftError(Exception):
+    """Why a layer stays as it is."""
+
+
+def _static(
+    model: keras.Model, calibration: Calibration | None, skip: Sequence[str], measure: bool
+) -> tuple[keras.Model, Coverage]:
+    """Static int8 with the ranges that give the smallest error on the calibration data."""
+    if calibration is None:
+        raise InputError("Static int8 needs data to calibrate on.", remedy="Pass `calibration`, or use mode dynamic.")
+    batches = list(_batches(model, calibration))
+    found = histograms(model, _sites(model), batches)
+    expected = [_outputs(model, batch) for batch in batches]
+    best: tuple[float, keras.Model, Coverage] | None = None
+    for method in RANGE_METHODS:
+        conversion = _Conversion("static", skip, measure, _ranges(found, method), f", ranges by {method}")
+        new = conversion.run(model)
+        error = _relative_error(expected, [_outputs(new, batch) for batch in batches])
+        if best is None or error < best[0]:
+            best = error, new, conversion.coverage()
+    assert best is not None  # there are methods
+    return best[1], best[2]
+
+
+def _ranges(
+    found: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod
+) -> dict[int, dict[str, float]]:
+    return {id(layer): {name: h.range_by(method) for name, h in sites.items()} for layer, sites in found.items()}
+
+
+def _sites(model: keras.Model) -> dict[keras.layers.Layer, Sites]:
+    """The layers whose inputs are calibrated, and how to get what is counted from a call of each."""
+    watched: dict[keras.layers.Layer, Sites] = {}
+    inside: set[int] = set()
+    for layer in model._flatten_layers():
+        block = encoder_block_of(layer)
+        if not isinstance(block, str):
+            watched[layer] = functools.partial(_block_sites, block)
+            inside.update(id(x) for x in layer._flatten_layers(include_self=False))
+    for layer in model._flatten_layers():
+        if type(layer) in _PRODUCTS and id(layer) not in inside:
+            watched[layer] = _input_site
+    return watched
+
+
+def _input_site(inputs: Any, **_: Any) -> dict[str, Any]:
+    return {"input": inputs}
+
+
+def _block_sites(block: EncoderBlock, inputs: Any, padding_mask: Any = None, **_: Any) -> dict[str, Any]:
+    """What goes into the block's products, at real places alone: padding has values of its own."""
+    sites = {name: x for name, x in block.sites(inputs, padding_mask).items() if name != "output"}
+    if padding_mask is None:
+        return sites
+    real = keras.ops.convert_to_numpy(padding_mask).astype(bool)
+    return {name: keras.ops.convert_to_numpy(x)[real] for name, x in sites.items()}
+
+
+def _batches(model: keras.Model, calibration: Calibration) -> Iterator[Any]:
+    """The calibration data as inputs of the model, some examples at a time.
+
+    Raises:
+        InputError: other inputs than the model's, other shapes, or no examples.
+    """
+    symbolic = list(getattr(model, "inputs", None) or ())
+    if isinstance(calibration, Mapping):
+        arrays = {name: np.asarray(array) for name, array in calibration.items()}
+    else:
+        arrays = {symbolic[0].name if symbolic else "inputs": np.asarray(calibration)}
+    expected = {tensor.name: tuple(tensor.shape) for tensor in symbolic} or {n: a.shape for n, a in arrays.items()}
+    received = {name: array.shape for name, array in arrays.items()}
+    fits = set(expected) == set(arrays) and all(_shape_fits(received[name], expected[name]) for name in expected)
+    counts = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if not fits or len(counts) != 1 or 0 in counts:
+        raise InputError(
+            f"Calibration data have the model's inputs, with examples on axis 0: {expected}.", received=received
+        )
+    for start in range(0, counts.pop(), BATCH):
+        yield arrange(model, {name: array[start : start + BATCH] for name, array in arrays.items()})
+
+
+def _shape_fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        b is None or a == b for a, b in zip(shape[1:], expected[1:], strict=True)
+    )
+
+
+def _outputs(model: keras.Model, batch: Any) -> list[np.ndarray]:
+    outputs = keras.tree.flatten(model(batch, training=False))
+    return [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in outputs]
+
+
+def _relative_error(expected: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> float:
+    """Norm of the difference over norm of the expected, over all outputs of all batches."""
+    pairs = [(a, b) for x, y in zip(expected, found, strict=True) for a, b in zip(x, y, strict=True)]
+    difference = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in pairs)
+    size = sum(float(np.square(a, dtype=np.float64).sum()) for a, _ in pairs)
+    return math.sqrt(difference / size if size else difference)
+
+
+def _by_keras(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A copy with Keras's own int8. One by one: Keras saves no int8 of layers that other layers make themselves."""
+    new = copy_layer(layer)
+    try:
+        new.quantize("int8")
+    except NotImplementedError:
+        raise _LeftError(f"Keras has no int8 form of {_kind(layer)}") from None
+    return new
+
+
+def _slow_products() -> str | None:
+    return driver(keras.backend.backend()).int8_unavailable()
+
+
+def _kind(layer: keras.layers.Layer) -> str:
+    return type(layer).__name__
+
+
+def _own_variables(layer: keras.layers.Layer) -> list[Any]:
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def _own_parameters(layer: keras.layers.Layer) -> int:
+    return sum(int(np.prod(v.shape, dtype=int)) for v in _own_variables(layer))
+
+
+def _has_matrix(layer: keras.layers.Layer) -> bool:
+    """Whether a layer holds, itself, weights of two axes or more: what int8 is about."""
+    return any(len(v.shape) >= 2 for v in _own_variables(layer))

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_nlp
+import numpy as np
+import pytest
+
+from kcost.core.errors import InputError
+from kcost.models.loading import load_keras_file, with_precision
+from kcost.optimize.blocks import BlockSpec, EncoderBlock, forward
+from kcost.optimize.recognise import encoder_block_of
+
+WIDTH, INNER, HEADS = 64, 96, 4
+INFERENCE = ("bfloat16", "int8_dynamic", "int8_static")
+TOLERANCE = {"bfloat16": 0.03, "int8_dynamic": 0.04, "int8_static": 0.06}
+"""Of the root mean square of the difference, as a part of that of the float32 output's."""
+
+
+def gelu_tanh(x: Any) -> Any:
+    return keras.ops.gelu(x, approximate=True)
+
+
+def numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")))
+
+
+def inputs(batch: int = 3, time: int = 9, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, time, width)).astype("float32")
+    lengths = np.linspace(time, 1, batch).astype(int)[:, None]
+    return x, (np.arange(time) < lengths).astype("int32")
+
+
+def encoder(*, norm_first: bool = False, activation: Any = "gelu", dropout: float = 0.1) -> Any:
+    layer = keras_nlp.layers.TransformerEncoder(
+        INNER, HEADS, activation=activation, normalize_first=norm_first, dropout=dropout, bias_initializer="normal"
+    )
+    layer.build((None, None, WIDTH))
+    rng = np.random.default_rng(1)
+    for weight in layer.weights:
+        if "norm" in weight.path:
+            weight.assign(rng.normal(1, 0.1, weight.shape))
+    return layer
+
+
+def block(spec: BlockSpec | None = None) -> EncoderBlock:
+    spec = spec or BlockSpec(WIDTH, HEADS, 16, INNER, "gelu", norm_first=False)
+    made = EncoderBlock(spec)
+    made.build()
+    return made
+
+
+def ranges(of: EncoderBlock, x: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+    return {site: float(np.abs(numpy(value)).max()) for site, value in of.sites(x, mask).items() if site != "output"}
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()))
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", gelu_tanh, "relu"])
+def test_a_block_answers_as_the_encoder_layer_does(norm_first: bool, activation: Any) -> None:
+    layer = encoder(norm_first=norm_first, activation=activation)
+    found = encoder_block_of(layer)
+    assert isinstance(found, EncoderBlock)
+    assert found.fallback_reason is None
+    x, mask = inputs()
+    for padding in (None, mask):
+        expected = numpy(layer(x, padding_mask=padding, training=False))
+        np.testing.assert_allclose(numpy(found(x, padding_mask=padding)), expected, atol=1e-4)
+    np.testing.assert_allclose(numpy(found(x, padding_mask=mask.astype(bool))), expected, atol=1e-4)
+    np.testing.assert_allclose(numpy(found.sites(x, mask)["output"]), expected, atol=1e-4)
+    looking_back = np.tril(np.ones((3, 9, 9), "int32"))
+    expected = numpy(layer(x, padding_mask=mask, attention_mask=looking_back, training=False))
+    np.testing.assert_allclose(numpy(found(x, padding_mask=mask, attention_mask=looking_back)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("compute", INFERENCE)
+def test_each_arithmetic_stays_near_float32(compute: Any, norm_first: bool) -> None:
+    original = encoder_block_of(encoder(norm_first=norm_first, activation=gelu_tanh))
+    assert isinstance(original, EncoderBlock)
+    for batch, time, output_dtype in ((1, 2, "float32"), (5, 17, "bfloat16")):
+        x, mask = inputs(batch, time)
+        expected = numpy(original(x, padding_mask=mask))
+        made = original.converted(compute, ranges(original, x, mask), output_dtype)
+        found = made(x, padding_mask=mask)
+        assert keras.backend.standardize_dtype(found.dtype) == output_dtype
+        assert 0 < difference(numpy(found), expected) < TOLERANCE[compute]
+
+
+@pytest.mark.parametrize("compute", INFERENCE)
+def test_the_backends_code_agrees_with_the_plain_one(compute: Any) -> None:
+    """Closer than to float32: the same roundings, but for the form of GELU and the order of sums."""
+    original = encoder_block_of(encoder())
+    assert isinstance(original, EncoderBlock)
+    x, mask = inputs()
+    made = original.converted(compute, ranges(original, x, mask))
+    values = {name: variable.value for name, variable in made.parts.items()}
+    shown = keras.ops.cast(mask, "bool")[:, None, None, :]
+    plain = numpy(forward(made.spec, values, keras.ops.convert_to_tensor(x), shown)["output"])
+    assert difference(numpy(made(x, padding_mask=mask)), plain) < 0.01
+
+
+def test_integer_products_are_of_these_integers() -> None:
+    """Scales of 1 and whole numbers: nothing is rounded, so every backend gives the same."""
+    spec = BlockSpec(8, 2, 4, 16, "relu", compute="int8_static")
+    made = block(spec)
+    rng = np.random.default_rng(0)
+    for name, variable in made.parts.items():
+        if name.endswith("kernel"):
+            variable.assign(rng.integers(-127, 128, variable.shape).astype("int8"))
+        if name == "qkv_kernel":  # no attention but the mean of the values
+            variable.assign(np.where(np.arange(24) < 16, 0, keras.ops.convert_to_numpy(variable)))
+    x = np.repeat(rng.integers(-127, 128, (2, 1, 8)), 3, axis=1).astype("float32")
+    kernels = {n: np.asarray(keras.ops.convert_to_numpy(made.parts[f"{n}_kernel"]), np.int64) for n in ("qkv", "out")}
+    context = np.clip(x @ kernels["qkv"][:, 16:], -127, 127)
+    middle = x + context @ kernels["out"]
+    expected = (middle - middle.mean(-1, keepdims=True)) / np.sqrt(middle.var(-1, keepdims=True) + spec.epsilon)
+    made.parts["down_kernel"].assign(np.zeros((16, 8), "int8"))
+    np.testing.assert_allclose(numpy(made(x)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("compute", ["float32", *INFERENCE])
+def test_rows_with_nothing_but_padding_stay_finite(compute: Any) -> None:
+    original = encoder_block_of(encoder())
+    assert isinstance(original, EncoderBlock)
+    x, mask = inputs()
+    mask[1] = 0
+    made = original.converted(compute, ranges(original, x, mask))
+    found = numpy(made(x, padding_mask=mask))
+    assert np.isfinite(found).all()
+    alone = numpy(made(x[:1], padding_mask=mask[:1]))
+    np.testing.assert_allclose(found[:1], alone, atol=1e-4 if compute == "float32" else 0.05)
+
+
+@pytest.mark.parametrize("compute", ["float32", *INFERENCE])
+def test_what_stands_behind_padding_changes_nothing(compute: Any) -> None:
+    original = encoder_block_of(encoder())
+    assert isinstance(original, EncoderBlock)
+    x, mask = inputs()
+    made = original.converted(compute, ranges(original, x, mask))
+    expected = numpy(made(x, padding_mask=mask))
+    changed = np.where(mask[..., None] == 1, x, 0.7).astype("float32")
+    real = mask.astype(bool)
+    np.testing.assert_allclose(numpy(made(changed, padding_mask=mask))[real], expected[real], atol=1e-4)
+
+
+@pytest.mark.parametrize("compute", ["float32", *INFERENCE])
+def test_a_saved_block_answers_the_same(compute: Any, tmp_path: Path) -> None:
+    # Heads removed: heads * head_width is not width. A part of the inner layer removed.
+    original = block(BlockSpec(WIDTH, 3, 16, 40, "gelu_tanh", 1e-12, dropout=0.1))
+    x, mask = inputs()
+    made = original.converted(compute, ranges(original, x, mask))
+    embedded, shown = keras.Input((None, WIDTH)), keras.Input((None,), dtype="int32")
+    model = keras.Model([embedded, shown], made(embedded, padding_mask=shown))
+    expected = numpy(model([x, mask]))
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = load_keras_file(path)
+    assert {w.dtype for w in again.layers[-1].weights} == {w.dtype for w in made.weights}
+    np.testing.assert_array_equal(numpy(again([x, mask])), expected)
+
+
+@pytest.mark.parametrize("compute", INFERENCE)
+def test_new_weights_are_not_answered_with_old_ones(compute: Any) -> None:
+    x, mask = inputs()
+    first, second = block(), block()
+    made, other = (b.converted(compute, ranges(b, x, mask)) for b in (first, second))
+    before = numpy(made(x, padding_mask=mask))
+    made.set_weights(other.get_weights())
+    after = numpy(made(x, padding_mask=mask))
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(after, numpy(other(x, padding_mask=mask)), atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", ["int8_dynamic", "int8_static"])
+def test_torch_compile_takes_a_block_whole(backend: str, compute: Any) -> None:
+    if backend != "torch":
+        return
+    import torch
+
+    x, mask = inputs()
+    original = block()
+    made = original.converted(compute, ranges(original, x, mask))
+    expected = numpy(made(x, padding_mask=mask))
+    values = {name: variable.value for name, variable in made.parts.items()}
+    # aot_eager: all of torch.compile but the C++ compiler, which takes a minute.
+    whole = torch.compile(made._backend.encoder_block, backend="aot_eager", fullgraph=True)
+    with torch.inference_mode():
+        found = whole(made.spec, values, torch.from_numpy(x), torch.from_numpy(mask), {})
+    np.testing.assert_allclose(found.numpy(), expected, atol=0.05)
+    assert difference(found.numpy(), expected) < 1e-2
+
+
+def test_a_block_learns_through_fit() -> None:
+    x, mask = inputs(16, 5)
+    embedded, shown = keras.Input((None, WIDTH)), keras.Input((None,), dtype="int32")
+    trained = block(BlockSpec(WIDTH, 3, 16, 40, dropout=0.1))
+    model = keras.Model([embedded, shown], keras.layers.Dense(1)(trained(embedded, padding_mask=shown)))
+    before = {name: numpy(variable) for name, variable in trained.parts.items()}
+    model.compile("adam", "mse")
+    history = model.fit([x, mask], x[..., :1] * 2, epochs=12, batch_size=8, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    # A key's bias adds the same to all scores of a query, so its gradient is zero: told by the whole qkv_bias.
+    assert {name for name, value in before.items() if np.array_equal(value, numpy(trained.parts[name]))} == set()
+
+
+def test_dropout_changes_training_only() -> None:
+    made = block(BlockSpec(WIDTH, HEADS, 16, INNER, dropout=0.5))
+    x, _ = inputs()
+    np.testing.assert_array_equal(numpy(made(x)), numpy(made(x)))
+    assert np.abs(numpy(made(x, training=True)) - numpy(made(x, training=True))).max() > 0.1
+
+
+def test_a_mask_that_keras_carries_is_used() -> None:
+    ids = np.array([[4, 5, 0, 0], [1, 2, 3, 4]])
+    embedding, made = keras.layers.Embedding(9, WIDTH, mask_zero=True), block()
+    expected = numpy(made(keras.ops.convert_to_tensor(numpy(embedding(ids))), padding_mask=(ids != 0)))
+    np.testing.assert_allclose(numpy(made(embedding(ids))), expected, atol=1e-5)
+
+
+def test_a_float32_block_follows_a_precision() -> None:
+    embedded = keras.Input((None, WIDTH))
+    model = keras.Model(embedded, block()(embedded))
+    x, _ = inputs()
+    changed = with_precision(model, "bfloat16")
+    assert {w.dtype for w in changed.weights} == {"bfloat16"}
+    found = changed(x)
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    assert 0 < difference(numpy(found), numpy(model(x))) < 0.03
+
+
+def test_what_is_not_recognised_says_why() -> None:
+    class Other(keras_nlp.layers.TransformerEncoder):
+        pass
+
+    def reason(layer: keras.layers.Layer) -> str:
+        found = encoder_block_of(layer)
+        assert isinstance(found, str)
+        return found
+
+    assert "no encoder layer" in reason(keras.layers.Dense(3))
+    assert "no encoder layer" in reason(Other(8, 2))
+    assert "not built" in reason(keras_nlp.layers.TransformerEncoder(8, 2))
+    assert "activation" in reason(encoder(activation="tanh"))
+    half = keras_nlp.layers.TransformerEncoder(8, 2, dtype="bfloat16")
+    half.build((None, None, 4))
+    assert "bfloat16" in reason(half)
+    made = block()
+    assert encoder_block_of(made) is made
+    assert "bfloat16 already" in reason(made.converted("bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"heads": 0}, "above 0"), ({"activation": "swish"}, "activation"), ({"compute": "int4"}, "compute")],
+)
+def test_an_impossible_spec_is_refused(change: dict[str, Any], said: str) -> None:
+    fields: dict[str, Any] = {"width": 4, "heads": 2, "head_width": 2, "inner": 8}
+    with pytest.raises(InputError, match=said):
+        BlockSpec(**{**fields, **change})
+
+
+def test_a_conversion_without_ranges_is_refused() -> None:
+    with pytest.raises(InputError, match="'hidden'"):
+        block().converted("int8_static", {"input": 1, "context": 1, "attended": 1})
+    with pytest.raises(InputError, match="from float32"):
+        block().converted("int8_dynamic").converted("bfloat16")
