@@ -32,7 +32,13 @@ class TensorFlowDriver(Driver):
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
     def compile_forward(self, model: Any, method: str) -> Step:
-        function = tf.function(lambda x: model(x, training=False), jit_compile=method == "xla")
+        from kcost.backends.tensorflow_encoder import constant_weights  # the two import each other
+
+        def forward(x: Any) -> Any:
+            with constant_weights():  # a snapshot of the weights, as on jax
+                return model(x, training=False)
+
+        function = tf.function(forward, jit_compile=method == "xla", autograph=False)
 
         def step(inputs: Inputs) -> Any:
             # Tensors first: a numpy argument would be hashed by value for its trace.

@@ -19,6 +19,10 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")
     ] = "serving",
+    portable: Annotated[
+        bool,
+        typer.Option("--portable", help="Public TensorFlow operations only, for a server of another build or CPU."),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -33,5 +37,5 @@ def export(
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    exported = api.export(artifact, out, name=name, version=version)
+    exported = api.export(artifact, out, name=name, version=version, portable=portable)
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

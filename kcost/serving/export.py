@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,10 +63,15 @@ class ExportReport(Record):
     serving_image: str
     files: dict[str, str] = Field(description="path below the version's folder -> SHA-256")
     created_at: str
+    internal_operations: tuple[str, ...] = Field(
+        default=(), description="operations of the graph that only TensorFlow with oneDNN on x86 has"
+    )
     warnings: tuple[str, ...] = ()
 
 
-def export(model: Model, out: Path, name: str, version: int, *, log: Path | None = None) -> ExportReport:
+def export(
+    model: Model, out: Path, name: str, version: int, *, portable: bool = False, log: Path | None = None
+) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
 
     Args:
@@ -74,6 +79,8 @@ def export(model: Model, out: Path, name: str, version: int, *, log: Path | None
         out: holds any number of models; it is made where it is not there.
         name: letters, digits, `_` and `-`; what requests call the model.
         version: a positive integer; TensorFlow Serving serves the largest one.
+        portable: public operations of TensorFlow only. int8 encoder blocks are slower then, and run on servers
+            without oneDNN or x86, too.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
@@ -95,7 +102,7 @@ def export(model: Model, out: Path, name: str, version: int, *, log: Path | None
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, Path(probes), name, version, log)
+            report = _write_and_check(model, draft, Path(probes), name, version, portable, log)
             schema.write(draft / REPORT_FILE, report)
         try:
             _write_server_files(out)
@@ -106,7 +113,7 @@ def export(model: Model, out: Path, name: str, version: int, *, log: Path | None
 
 
 def _write_and_check(
-    model: Model, draft: Path, probes: Path, name: str, version: int, log: Path | None
+    model: Model, draft: Path, probes: Path, name: str, version: int, portable: bool, log: Path | None
 ) -> ExportReport:
     samples = model.samples_file
     written = run_job(
@@ -118,6 +125,7 @@ def _write_and_check(
             "samples": None if samples is None else str(samples.absolute()),
             "batches": BATCHES,
             "probes": str(probes),
+            "portable": portable,
         },
         log=log,
     )
@@ -138,8 +146,26 @@ def _write_and_check(
         serving_image=f"tensorflow/serving:{SERVING_VERSION}",
         files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        warnings=_warnings(written["tensorflow_version"]),
+        internal_operations=tuple(written.get("internal_operations", ())),
+        warnings=(
+            *_warnings(written["tensorflow_version"]),
+            *_operation_warnings(written.get("internal_operations", ()), written.get("plain_blocks", ())),
+        ),
     )
+
+
+def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Warns of a graph that other builds of TensorFlow refuse, and of blocks that are not as fast as they could be."""
+    found = []
+    if internal:
+        found.append(
+            f"The graph uses {', '.join(internal)}, which TensorFlow has where it is built with oneDNN for x86 (its "
+            "wheels are). A server of another kind refuses to load it: export a portable version for that one."
+        )
+    if plain:
+        layer, reason = plain[0]
+        found.append(f"{len(plain)} encoder blocks are in their plain, slower form, {layer!r} among them: {reason}.")
+    return tuple(found)
 
 
 def _warnings(tensorflow_version: str) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     asked = ConvertRequest.model_validate(request)
     require_precision(asked.runtime, asked.precision)
     backend = driver(os.environ["KERAS_BACKEND"])
-    model = export._functional(load_keras_file(asked.keras_file), asked.keras_file)
-    signature = export._inputs(model, asked.keras_file)
+    model = export.functional_model(load_keras_file(asked.keras_file), asked.keras_file)
+    signature = export.model_inputs(model, asked.keras_file)
     forward = backend.compile_forward(model, "graph" if backend.name == "tensorflow" else "eager")
     if asked.samples_file is None:
         samples = _made_samples(asked.keras_file, model, lambda x: backend.to_host(forward(x)), signature)
@@ -71,7 +71,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
     outputs = [
         ConvertedTensor(name=name, model_name=y.name, shape=(None, *y.shape[1:]), dtype=str(y.dtype)).model_dump()
-        for name, y in zip(export._output_names(model), keras.tree.flatten(model.output), strict=True)
+        for name, y in zip(export.output_names(model), keras.tree.flatten(model.output), strict=True)
     ]
     start = time.perf_counter()
     if asked.runtime in ("saved_model", "litert"):
@@ -92,7 +92,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_samples(
-    keras_file: Path, model: Any, forward: Callable[[Inputs], list[np.ndarray]], signature: list[export._Input]
+    keras_file: Path, model: Any, forward: Callable[[Inputs], list[np.ndarray]], signature: list[export.ModelInput]
 ) -> Samples:
     """Random inputs; free axes are halved until the model takes them, as an encoder has so many positions only."""
     made = make_samples(model, MADE_SAMPLES, SEED)
@@ -112,7 +112,7 @@ def _made_samples(
 def _takes_no_inputs(keras_file: Path, refusal: Exception | None) -> ArtifactError:
     return ArtifactError(
         "A model is checked after its conversion, on inputs that it takes.",
-        received=f"{keras_file}, which refused them: {export._reason(refusal)}",
+        received=f"{keras_file}, which refused them: {export.first_reason(refusal)}",
         remedy="Convert an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
     )
 
@@ -121,7 +121,7 @@ def _probes(
     asked: ConvertRequest,
     forward: Callable[[Inputs], list[np.ndarray]],
     samples: Samples,
-    signature: list[export._Input],
+    signature: list[export.ModelInput],
 ) -> list[dict[str, Any]]:
     refusal: Exception | None = None
     for shapes in (PROBES, WHOLE_PROBES):
@@ -133,7 +133,7 @@ def _probes(
                 arrays |= {f"output/{n}": y for n, y in enumerate(forward(inputs))}
                 file = asked.probes / f"batch{batch}.npz"
                 np.savez(file, allow_pickle=False, **arrays)
-                free_axes = export._free_axes(signature, {i.name: inputs[i.model_name] for i in signature})
+                free_axes = export.free_axes(signature, {i.name: inputs[i.model_name] for i in signature})
                 told.append({"file": str(file), "batch": batch, "free_axes": free_axes})
         except MemoryError:
             raise
@@ -144,7 +144,7 @@ def _probes(
     raise _takes_no_inputs(asked.keras_file, refusal) from refusal
 
 
-def _cut(inputs: Inputs, signature: list[export._Input], divisor: int) -> Inputs:
+def _cut(inputs: Inputs, signature: list[export.ModelInput], divisor: int) -> Inputs:
     """The inputs of the model in its dtypes, with free axes other than the batch cut short."""
     cut: Inputs = {}
     for i in signature:

@@ -34,8 +34,8 @@ def convert(asked: ConvertRequest, model: keras.Model, samples: Samples) -> tupl
 
 
 def _write_saved_model(model: keras.Model, keras_file: Path, folder: Path, *, portable: bool) -> None:
-    names = export._output_names(model)
-    export._write(model, export._inputs(model, keras_file), names, str(folder), portable)
+    names = export.output_names(model)
+    export.write_saved_model(model, export.model_inputs(model, keras_file), names, str(folder), portable)
 
 
 def _tflite(asked: ConvertRequest, model: keras.Model, samples: Samples, saved_model: str) -> bytes:
@@ -47,7 +47,7 @@ def _tflite(asked: ConvertRequest, model: keras.Model, samples: Samples, saved_m
     if asked.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if asked.precision == "int8":
-        signature = export._inputs(model, asked.keras_file)
+        signature = export.model_inputs(model, asked.keras_file)
 
         def representative() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
             names = [i.model_name for i in signature]

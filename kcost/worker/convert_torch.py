@@ -53,7 +53,7 @@ def convert(asked: ConvertRequest, model: keras.Model, samples: Samples) -> tupl
 
 def _calibration(asked: ConvertRequest, model: keras.Model, samples: Samples) -> list[dict[str, np.ndarray]]:
     """Inputs by the names in the converted file."""
-    signature = export._inputs(model, asked.keras_file)
+    signature = export.model_inputs(model, asked.keras_file)
     names = [i.model_name for i in signature]
     return [
         {i.name: batch[i.model_name].astype(i.dtype) for i in signature}
@@ -78,7 +78,7 @@ def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, pat
 
     from kcost.worker.onnx_graph import replace_einsum
 
-    signature = export._inputs(model, asked.keras_file)
+    signature = export.model_inputs(model, asked.keras_file)
     rows = samples.rows(0, EXAMPLE_BATCH).inputs
     example = tuple(torch.from_numpy(rows[i.model_name].astype(i.dtype)) for i in signature)
     free = torch.export.Dim.DYNAMIC
@@ -92,7 +92,7 @@ def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, pat
                 (),
                 str(path),
                 input_names=[i.name for i in signature],
-                output_names=export._output_names(model),
+                output_names=export.output_names(model),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -108,7 +108,7 @@ def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, pat
     onnx.save(graph, path)
 
 
-def _refuse_fixed_axes(asked: ConvertRequest, graph: Any, signature: list[export._Input]) -> None:
+def _refuse_fixed_axes(asked: ConvertRequest, graph: Any, signature: list[export.ModelInput]) -> None:
     """An exporter that follows one example may take a size of the example for a size of the model."""
     for wanted, found in zip(signature, graph.graph.input, strict=True):
         sizes = [d.dim_value for d in found.type.tensor_type.shape.dim]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ENDPOINT = "serving_default"
 SEED = 0
 
+ROUNDED = ("int8", "uint8", "bfloat16", "float16")
+"""Dtypes of weights that tell a model that rounds what it computes."""
+
 SAMPLE_DIVISORS = ((1, 2, 4), (1, 1, 1))
 """For each batch size, what the free axes of the real samples are divided by; the first that the model takes."""
 
@@ -30,7 +33,7 @@ RANDOM_LENGTHS = ((7, 16, 5), (32, 64, 48), (224, 256, 240))
 """For each batch size, the length of the free axes of random inputs; the first that the model takes."""
 
 
-class _Input(NamedTuple):
+class ModelInput(NamedTuple):
     """One input of the model."""
 
     name: str  # in the signature
@@ -40,12 +43,13 @@ class _Input(NamedTuple):
 
 
 class _Probe(NamedTuple):
-    """Inputs by name and the model's outputs for them."""
+    """Inputs by name, the model's outputs for them, and, if it rounds, how much they change with its weights."""
 
     batch: int
     source: str
     inputs: dict[str, np.ndarray]
     outputs: list[np.ndarray]
+    changes: list[float]
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -54,50 +58,56 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     Args:
         request: `keras_file`; `folder`, which exists and is empty; `samples`, an npz with real inputs by name,
             or None; `batches`, three batch sizes; `probes`, an existing folder for one npz a batch size, with
-            arrays `input/NAME` and `output/NAME`.
+            arrays `input/NAME`, `output/NAME` and, of a model that rounds, `change/NAME` (see `_with_changes`);
+            `portable`, whether to use public operations only (default false).
 
     Returns:
         `inputs` and `outputs` (name, shape, dtype each), `probes` (file, batch, free_axes, source), the
-        versions of keras and tensorflow, and `weights_bytes`.
+        versions of keras and tensorflow, `weights_bytes`, `internal_operations` (names of the operations in the graph
+        that are no public ones) and `plain_blocks` (layer and reason, of encoder blocks that could not be written in
+        their fast form).
 
     Raises:
         ArtifactError: the file cannot be loaded or exported, or the samples do not fit the model.
         StorageError: the SavedModel cannot be written.
     """
     keras_file = Path(request["keras_file"])
-    model = _functional(load_keras_file(keras_file), keras_file)
+    model = functional_model(load_keras_file(keras_file), keras_file)
     import keras
     import tensorflow as tf
 
-    inputs = _inputs(model, keras_file)
-    output_names = _output_names(model)
+    inputs = model_inputs(model, keras_file)
+    names = output_names(model)
     probes = []
     for probe in _probes(model, inputs, request):
         file = Path(request["probes"]) / f"batch{probe.batch}.npz"
-        named = dict(zip(output_names, probe.outputs, strict=True))
+        named = dict(zip(names, probe.outputs, strict=True))
         np.savez(
             file,
             allow_pickle=False,
             **{f"input/{k}": v for k, v in probe.inputs.items()},
             **{f"output/{k}": v for k, v in named.items()},
+            **{f"change/{k}": np.float64(v) for k, v in zip(names, probe.changes, strict=False)},
         )
-        free_axes = _free_axes(inputs, probe.inputs)
-        probes.append({"file": str(file), "batch": probe.batch, "free_axes": free_axes, "source": probe.source})
-    _write(model, inputs, output_names, request["folder"])
+        free = free_axes(inputs, probe.inputs)
+        probes.append({"file": str(file), "batch": probe.batch, "free_axes": free, "source": probe.source})
+    write_saved_model(model, inputs, names, request["folder"], bool(request.get("portable")))
     return {
         "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.dtype} for i in inputs],
         "outputs": [
             {"name": name, "shape": (None, *y.shape[1:]), "dtype": keras.backend.standardize_dtype(y.dtype)}
-            for name, y in zip(output_names, keras.tree.flatten(model.output), strict=True)
+            for name, y in zip(names, keras.tree.flatten(model.output), strict=True)
         ],
         "probes": probes,
         "keras_version": keras.__version__,
         "tensorflow_version": tf.__version__,
         "weights_bytes": sum(int(np.prod(w.shape)) * _itemsize(w.dtype) for w in model.weights),
+        "internal_operations": _internal_operations(Path(request["folder"])),
+        "plain_blocks": _plain_blocks(model),
     }
 
 
-def _functional(model: keras.Model, path: Path) -> keras.Model:
+def functional_model(model: keras.Model, path: Path) -> keras.Model:
     """The model as a functional one, which knows its inputs and outputs."""
     import keras
 
@@ -113,7 +123,7 @@ def _functional(model: keras.Model, path: Path) -> keras.Model:
     return model
 
 
-def _inputs(model: keras.Model, path: Path) -> list[_Input]:
+def model_inputs(model: keras.Model, path: Path) -> list[ModelInput]:
     """The inputs in the order of the flattened input structure."""
     import keras
 
@@ -136,12 +146,12 @@ def _inputs(model: keras.Model, path: Path) -> list[_Input]:
     taken = {*keyword.kwlist, "self"}
     names = _endpoint_names([f"tensor_{t.name}" if t.name in taken else t.name for t in tensors])
     return [
-        _Input(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
+        ModelInput(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
         for name, t in zip(names, tensors, strict=True)
     ]
 
 
-def _output_names(model: keras.Model) -> list[str]:
+def output_names(model: keras.Model) -> list[str]:
     """Names of the flattened outputs: the key in a dictionary of outputs, else the layer that gives it."""
     import keras
 
@@ -174,13 +184,18 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
     return flat
 
 
-def _write(model: keras.Model, inputs: Sequence[_Input], output_names: Sequence[str], folder: str) -> None:
-    """Writes the SavedModel with one endpoint, without XLA."""
+def write_saved_model(
+    model: keras.Model, inputs: Sequence[ModelInput], output_names: Sequence[str], folder: str, portable: bool
+) -> None:
+    """Writes the SavedModel with one endpoint, without XLA. Weights of encoder blocks become constants of its graph."""
     import keras
     import tensorflow as tf
 
+    from kcost.backends.tensorflow_encoder import constant_weights
+
     def serve(tensors: dict[str, Any]) -> dict[str, Any]:
-        return dict(zip(output_names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
+        with constant_weights(portable):
+            return dict(zip(output_names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
 
     archive = keras.export.ExportArchive()
     specs = {i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}
@@ -190,18 +205,35 @@ def _write(model: keras.Model, inputs: Sequence[_Input], output_names: Sequence[
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
             "kcost needs to write the SavedModel.",
-            received=f"{folder}: {_reason(error)}",
+            received=f"{folder}: {first_reason(error)}",
             remedy="Free some space, or name another folder.",
         ) from error
     except (ValueError, TypeError) as error:
         raise ArtifactError(
             "A model is exported as a graph of TensorFlow operations.",
-            received=f"the model {model.name!r}, whose graph cannot be made: {_reason(error)}",
+            received=f"the model {model.name!r}, whose graph cannot be made: {first_reason(error)}",
             remedy="Change the layer that the reason names, and save the model again.",
         ) from error
 
 
-def _probes(model: keras.Model, inputs: Sequence[_Input], request: dict[str, Any]) -> list[_Probe]:
+def _internal_operations(folder: Path) -> list[str]:
+    """Operations of the SavedModel that only some builds of TensorFlow have: their names begin with `_`."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return sorted({node.op for node in nodes if node.op.startswith("_")})
+
+
+def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
+    """Encoder blocks that run in their plain form on this machine, and why."""
+    from kcost.optimize.blocks import EncoderBlock
+
+    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock)]
+    return [(block.path, reason) for block in blocks if (reason := block.fallback_reason) is not None]
+
+
+def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str, Any]) -> list[_Probe]:
     """One probe a batch size. Free axes have least lengths that only the model knows: several are tried."""
     import tensorflow as tf
 
@@ -222,19 +254,51 @@ def _probes(model: keras.Model, inputs: Sequence[_Input], request: dict[str, Any
                 else:
                     arrays = _sample_arrays(inputs, samples, batch, divisor=length)
                 outputs = _call(model, [tf.constant(arrays[i.name], i.dtype) for i in inputs])
-                probes.append(_Probe(batch, source, arrays, [_to_numpy(y) for y in outputs]))
+                probes.append(_Probe(batch, source, arrays, [_to_numpy(y) for y in outputs], []))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             refusal = error
             continue
-        return probes
+        return _with_changes(model, inputs, probes) if _is_rounded(model) else probes
     raise ArtifactError(
         "A model is checked after its export, on inputs that it takes.",
-        received=f"{request['keras_file']}, which refused {source} inputs: {_reason(refusal)}",
+        received=f"{request['keras_file']}, which refused {source} inputs: {first_reason(refusal)}",
         remedy="Export an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
     ) from refusal
 
 
-def _samples(path: Path, inputs: Sequence[_Input]) -> dict[str, np.ndarray]:
+def _is_rounded(model: keras.Model) -> bool:
+    return any(weight.dtype in ROUNDED for weight in model.weights)
+
+
+def _with_changes(model: keras.Model, inputs: Sequence[ModelInput], probes: Sequence[_Probe]) -> list[_Probe]:
+    """The probes with the root mean square of what outputs change when each float32 weight does by up to 1/512 of it.
+
+    That is what rounding to bfloat16 changes. In a model that rounds to int8, a last bit that differs somewhere makes
+    whole steps further on, so that two right ways of computing it differ by as much as this.
+    """
+    import tensorflow as tf
+
+    random = np.random.default_rng(SEED)
+    weights = [w for w in model.weights if w.dtype == "float32"]
+    before = [np.array(w) for w in weights]
+    try:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value * (1 + random.uniform(-1, 1, value.shape).astype(np.float32) / 512))
+        outputs = [_call(model, [tf.constant(p.inputs[i.name], i.dtype) for i in inputs]) for p in probes]
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
+    differences = [
+        [_to_numpy(y).astype(np.float64) - old for y, old in zip(ys, p.outputs, strict=True)]
+        for p, ys in zip(probes, outputs, strict=True)
+    ]
+    return [
+        p._replace(changes=[float(np.sqrt(np.mean(np.square(d)))) for d in found])
+        for p, found in zip(probes, differences, strict=True)
+    ]
+
+
+def _samples(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
     """Real inputs by the name in the signature."""
     with np.load(path, allow_pickle=False) as stored:
         missing = [i.model_name for i in inputs if i.model_name not in stored.files]
@@ -257,7 +321,7 @@ def _samples(path: Path, inputs: Sequence[_Input]) -> dict[str, np.ndarray]:
 
 
 def _sample_arrays(
-    inputs: Sequence[_Input], samples: dict[str, np.ndarray], batch: int, divisor: int
+    inputs: Sequence[ModelInput], samples: dict[str, np.ndarray], batch: int, divisor: int
 ) -> dict[str, np.ndarray]:
     """The first `batch` samples, again from the first one where there are fewer, with free axes cut short."""
     arrays = {}
@@ -272,7 +336,7 @@ def _sample_arrays(
 
 
 def _random_arrays(
-    inputs: Sequence[_Input], batch: int, length: int, random: np.random.Generator
+    inputs: Sequence[ModelInput], batch: int, length: int, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Standard normal floats; integers and booleans of 0 and 1, which every vocabulary and mask has."""
     arrays = {}
@@ -283,7 +347,7 @@ def _random_arrays(
     return arrays
 
 
-def _free_axes(inputs: Sequence[_Input], arrays: dict[str, np.ndarray]) -> list[int]:
+def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> list[int]:
     """The different lengths of the free axes other than the batch, in order."""
     lengths = {
         length
@@ -294,7 +358,7 @@ def _free_axes(inputs: Sequence[_Input], arrays: dict[str, np.ndarray]) -> list[
     return sorted(lengths)
 
 
-def _reason(error: BaseException | None) -> str:
+def first_reason(error: BaseException | None) -> str:
     """The line that says why: Keras puts a heading in front of it and prints it in bold."""
     lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]

@@ -1,7 +1,9 @@
 """The measuring worker: gets cells ready, then runs each for a moment whenever it is its turn.
 
-Requests: {"op": "prepare", "request": MeasureRequest}, {"op": "round", "cell_id", "round_s"} and
-{"op": "release"}. A failure that is the cell's own comes back as {"status", "reason"}.
+Requests: {"op": "start", "runtime"}, which imports the backend, or the runtime where that is not null;
+{"op": "prepare", "request": MeasureRequest, "started_beside"}; {"op": "round", "cell_id", "round_s"}, answered with
+{"step_ns", "cpu_s", "peak_host_bytes"}; and {"op": "release"}, which forgets all cells. A failure that is the cell's
+own comes back as {"status", "reason"}.
 """
 
 from __future__ import annotations
@@ -11,20 +13,21 @@ import io
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision
+from kcost.core.conversion import Runtime
 from kcost.core.errors import InputError, KcostError, UnavailableError
-from kcost.core.plan import CellSpec
+from kcost.core.plan import CellSpec, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.core.schema import write_bytes
+from kcost.core.stats import has_settled
 from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples
 
 MIN_WARMUP_STEPS = 3
@@ -32,14 +35,19 @@ MAX_SCORED_STEPS = 64
 """Steps spent on scoring samples: at batch 1 that is fewer samples than at a larger batch."""
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A cell that can be run: `step(i)` does the i-th step to its end."""
+WARMUP_GROWTH = 1.25
+"""A warm-up that has not settled goes on for as much longer before it is looked at again."""
 
-    step: Callable[[int], None]
+_ready: dict[str, Callable[[int], None]] = {}
+"""By cell_id, a function that does the cell's i-th step to its end."""
 
 
-_ready: dict[str, _Ready] = {}
+class _Backend(NamedTuple):
+    """The driver of this process, and what importing it took."""
+
+    driver: Driver
+    import_s: float
+    host_bytes: int | None
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +58,12 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         gc.collect()
         return {}
     try:
+        if request["op"] == "start":
+            return {"import_s": _backend(request["runtime"]).import_s}
         if request["op"] == "round":
-            return {"step_ns": _timed(_ready[request["cell_id"]].step, request["round_s"], 1)}
-        return _prepare(MeasureRequest.model_validate(request["request"])).model_dump()
+            return _round(_ready[request["cell_id"]], request["round_s"])
+        asked = MeasureRequest.model_validate(request["request"])
+        return _prepare(asked, request.get("started_beside", 0)).model_dump()
     except UnavailableError as error:
         return {"status": "unsupported", "reason": str(error)}
     except KcostError:
@@ -64,25 +75,38 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _driver() -> tuple[Driver, float]:
-    """The driver of this process and the seconds that importing it took."""
+def _backend(runtime: Runtime | None) -> _Backend:
     start = time.perf_counter()
-    found = driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
+    found = _runtime_driver(runtime) if runtime else driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
     seconds = time.perf_counter() - start
     found.set_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return found, seconds
+    return _Backend(found, seconds, _host_bytes("VmRSS"))
+
+
+def _runtime_driver(runtime: Runtime) -> Driver:
+    from kcost.worker.measure_runtime import runtime_driver  # it loads the runtimes, which a backend has no need of
+
+    return runtime_driver(runtime)
 
 
 @lru_cache(maxsize=4)
-def _model(keras_file: Path, precision: LoadedPrecision) -> tuple[Any, float]:
+def _model(keras_file: Path, precision: LoadedPrecision, runtime: Runtime | None) -> tuple[Any, float]:
     start = time.perf_counter()
-    model = _driver()[0].load(keras_file, precision)
+    model = _backend(runtime).driver.load(keras_file, precision)
     return model, time.perf_counter() - start
 
 
-def _prepare(request: MeasureRequest) -> Preparation:
+def _round(step: Callable[[int], None], round_s: float) -> dict[str, Any]:
+    """One turn of a cell, with what it took of CPU time (all threads) and the most memory that it held."""
+    _reset_peak_host_memory()
+    before = time.process_time()
+    step_ns = _timed(step, round_s, 1)
+    return {"step_ns": step_ns, "cpu_s": time.process_time() - before, "peak_host_bytes": _host_bytes("VmHWM")}
+
+
+def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     spec = request.spec
-    backend, import_s = _driver()
+    backend, import_s, imported_host_bytes = _backend(spec.runtime)
     _check_device(backend, spec)
     _reset_peak_host_memory()
     if spec.phase == "training":
@@ -92,7 +116,7 @@ def _prepare(request: MeasureRequest) -> Preparation:
         model = backend.load(request.keras_file, precision)
         load_s = time.perf_counter() - start
     else:
-        model, load_s = _model(request.keras_file, spec.precision)
+        model, load_s = _model(request.keras_file, cast(LoadedPrecision, spec.precision), spec.runtime)
     samples = _samples(request, model)
     batches = samples.batches(spec.batch)
     step: Callable[[int], None]
@@ -116,19 +140,21 @@ def _prepare(request: MeasureRequest) -> Preparation:
             backend.to_host(forward(batches[i % len(batches)].inputs))
 
     first_call_s = _seconds(step)
-    warmup = _timed(step, request.settings.warmup_s, MIN_WARMUP_STEPS)
+    warmup = _warm_up(step, request.settings)
     if spec.phase == "inference":
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
         probed = _probe(lambda x: backend.to_host(forward(x)), samples, scored, rows, request.settings.seed)
         _write_outputs(request.outputs_file, *probed, scored.labels)
-    _ready[spec.cell_id] = _Ready(step)
+    _ready[spec.cell_id] = step
     return Preparation(
         import_s=import_s,
         load_s=load_s,
         first_call_s=first_call_s,
         warmup_ns=tuple(warmup),
+        settled=has_settled(warmup),
+        started_beside=started_beside,
         backend_version=backend.version(),
         device_name=backend.devices()[spec.device][0],
         threads=len(os.sched_getaffinity(0)),
@@ -136,7 +162,8 @@ def _prepare(request: MeasureRequest) -> Preparation:
         tf32=backend.tf32(),
         inputs_on="host",
         parameters=model.count_params(),
-        peak_host_bytes=_peak_host_bytes(),
+        peak_host_bytes=_host_bytes("VmHWM"),
+        imported_host_bytes=imported_host_bytes,
         peak_device_bytes=backend.peak_device_bytes(),
         simulated=backend.simulated,
     )
@@ -170,6 +197,15 @@ def _seconds(step: Callable[[int], None]) -> float:
     start = time.perf_counter()
     step(0)
     return time.perf_counter() - start
+
+
+def _warm_up(step: Callable[[int], None], settings: Settings) -> list[int]:
+    """Durations of steps until they have settled, or have taken `warmup_max_s`."""
+    done = _timed(step, settings.warmup_s, MIN_WARMUP_STEPS)
+    while not has_settled(done) and (spent_s := sum(done) / 1e9) < settings.warmup_max_s:
+        more_s = min(spent_s * (WARMUP_GROWTH - 1), settings.warmup_max_s - spent_s)
+        done += _timed(step, more_s, 1)
+    return done
 
 
 def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> list[int]:
@@ -236,8 +272,9 @@ def _reset_peak_host_memory() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_host_bytes() -> int | None:
+def _host_bytes(field: str) -> int | None:
+    """VmRSS, the memory that is resident now, or VmHWM, its peak since it was last reset."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return None

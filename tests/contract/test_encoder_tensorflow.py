@@ -1,0 +1,165 @@
+"""Encoder blocks in TensorFlow: eager, in graphs with and without constant weights, compiled by XLA."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.contract.conftest import BACKEND
+
+if BACKEND != "tensorflow":
+    pytest.skip("blocks of TensorFlow", allow_module_level=True)
+
+import tensorflow as tf
+
+from kcost.backends import tensorflow_encoder
+from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, constant_weights, internal_unavailable
+from kcost.optimize.blocks import BlockSpec, EncoderBlock
+
+WIDTH, TIME = 32, 7
+COMPUTES = ("float32", "bfloat16", "int8_dynamic", "int8_static")
+WAYS = ("eager", "graph", "constant", "portable", "xla")
+SIGNATURE = (tf.TensorSpec((None, None, WIDTH)), tf.TensorSpec((None, None), tf.int32))
+TYPICAL = {"float32": 1e-5, "bfloat16": 1e-2, "int8_dynamic": 5e-4, "int8_static": 5e-4}
+LARGEST = {"float32": 1e-5, "bfloat16": 2e-2, "int8_dynamic": 2e-2, "int8_static": 2e-2}
+"""Relative errors: of the median place, and in the root mean square. The second is larger for int8, where a last bit
+may turn the rounding of a number that lies near a tie."""
+
+
+def block(compute: str, **fields: Any) -> EncoderBlock:
+    """A block with random weights, of heads that are not as wide as the stream together."""
+    made = EncoderBlock(BlockSpec(**{"width": WIDTH, "heads": 4, "head_width": 6, "inner": 40, **fields}))
+    made.build()
+    random = np.random.default_rng(0)
+    for variable in made.parts.values():
+        variable.assign(np.asarray(variable) + random.normal(0, 0.2, variable.shape))
+    if compute == "float32":
+        return made
+    x, mask = inputs()
+    ranges = {name: float(np.abs(np.asarray(y)).max()) for name, y in made.sites(x, mask).items()}
+    return made.converted(compute, ranges)
+
+
+def inputs(scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    x = scale * np.random.default_rng(1).normal(size=(3, TIME, WIDTH))
+    return x.astype(np.float32), (np.arange(TIME) < [[TIME], [4], [1]]).astype(np.int32)
+
+
+def traced(made: EncoderBlock, way: str) -> Any:
+    """The block's function of inputs and mask, as `way` runs it."""
+
+    def call(x: Any, mask: Any) -> Any:
+        if way not in ("constant", "portable"):
+            return made(x, padding_mask=mask)
+        with constant_weights(portable=way == "portable"):
+            return made(x, padding_mask=mask)
+
+    if way == "eager":
+        return call
+    return tf.function(call, input_signature=SIGNATURE, jit_compile=way == "xla", autograph=False)
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
+
+
+def assert_close(found: Any, expected: np.ndarray, compute: str, way: str) -> None:
+    typical = np.median(np.abs(np.asarray(found) - expected)) / np.abs(expected).mean()
+    assert typical < TYPICAL[compute], way
+    assert relative_error(found, expected) < LARGEST[compute], way
+
+
+def operations(function: Any) -> Counter[str]:
+    return Counter(node.op for node in function.get_concrete_function().graph.as_graph_def().node)
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize(
+    "fields", [{}, {"norm_first": True, "activation": "gelu_tanh"}, {"activation": "relu"}], ids=str
+)
+def test_it_gives_what_the_plain_operations_give(compute: str, fields: dict[str, Any]) -> None:
+    made = block(compute, **fields)
+    x, mask = inputs()
+    expected = np.asarray(made.sites(x, mask)["output"])
+    for way in WAYS:
+        assert_close(traced(made, way)(x, mask), expected, compute, way)
+
+
+@pytest.mark.parametrize("way", ["constant", "portable"])
+def test_a_small_variance_keeps_its_epsilon(way: str) -> None:
+    """TensorFlow's optimizer replaces some forms of a layer norm by one with an epsilon of its own."""
+    made = block("float32", epsilon=1e-12, norm_first=True)
+    x, mask = inputs(scale=1e-3)
+    assert relative_error(traced(made, way)(x, mask), np.asarray(made.sites(x, mask)["output"])) < 1e-4
+
+
+def test_no_mask_and_lengths_of_any_kind() -> None:
+    made = block("int8_static")
+    function = traced(made, "constant")
+    for shape in ((1, 1), (2, 13), (5, 3)):
+        x = np.random.default_rng(2).normal(size=(*shape, WIDTH)).astype(np.float32)
+        ones = np.ones(shape, np.int32)
+        unmasked = np.asarray(made.sites(x)["output"])
+        assert_close(function(x, ones), unmasked, "int8_static", "constant")
+        assert_close(made(x), unmasked, "int8_static", "eager")
+
+
+def test_internal_operations_are_used_only_where_weights_are_constant() -> None:
+    if reason := internal_unavailable(QUANTIZED_MATMUL):
+        pytest.skip(reason)
+    made = block("int8_static")
+    assert operations(traced(made, "constant"))[QUANTIZED_MATMUL] == 4
+    assert operations(traced(made, "constant"))[LAYER_NORM] == 2
+    for way in ("portable", "graph"):
+        assert not [name for name in operations(traced(made, way)) if name.startswith("_")]
+    for way, variables in (("constant", 0), ("graph", len(made.parts))):
+        assert len(traced(made, way).get_concrete_function().captured_inputs) == variables
+
+
+def test_a_graph_of_variables_follows_them_and_one_of_constants_does_not() -> None:
+    made = block("int8_static")
+    x, mask = inputs()
+    graph, constant = traced(made, "graph"), traced(made, "constant")
+    before = np.asarray(constant(x, mask))
+    made.parts["up_kernel"].assign(np.asarray(made.parts["up_kernel"])[:, ::-1])
+    made.forget_prepared()
+    assert relative_error(graph(x, mask), before) > 0.1
+    np.testing.assert_array_equal(constant(x, mask), before)
+
+
+def test_float32_has_gradients_in_every_form_but_constants() -> None:
+    made = block("float32")
+    x, mask = (tf.constant(array) for array in inputs())
+    found = []
+    for way in ("eager", "graph", "xla"):
+        function = traced(made, way)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(function(x, mask) ** 2)
+        found.append(tape.gradient(loss, x).numpy())
+    assert np.abs(found[0]).max() > 1e-3
+    for gradient in found[1:]:
+        np.testing.assert_allclose(gradient, found[0], atol=1e-3 * np.abs(found[0]).max())
+
+
+def test_without_onednn_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    internal_unavailable.cache_clear()
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        assert "TF_ENABLE_ONEDNN_OPTS" in str(tensorflow_encoder.unavailable(block("int8_static").spec))
+        assert tensorflow_encoder.unavailable(block("float32").spec) is None
+        made = block("int8_static")
+        assert made.fallback_reason is not None
+        x, mask = inputs()
+        assert not [name for name in operations(traced(made, "constant")) if name.startswith("_")]
+        found = traced(made, "constant")(x, mask)
+        assert_close(found, np.asarray(made.sites(x, mask)["output"]), "int8_static", "constant")
+    finally:
+        internal_unavailable.cache_clear()
+
+
+def test_an_unknown_operation_is_unavailable() -> None:
+    assert "was built without _NoSuchProduct" in str(internal_unavailable("_NoSuchProduct"))
