@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "attack": "kcost.api",
     "check_prices": "kcost.api",
+    "compare_runs": "kcost.api",
     "data_sets": "kcost.api",
     "estimate_cost": "kcost.api",
     "evaluate": "kcost.api",
@@ -28,6 +29,7 @@ _PUBLIC = {
     "run_doctor": "kcost.api",
     "run_optimize": "kcost.api",
     "run_search": "kcost.api",
+    "run_self_test": "kcost.api",
     "train": "kcost.api",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from kcost.api import (
         attack as attack,
         check_prices as check_prices,
+        compare_runs as compare_runs,
         data_sets as data_sets,
         estimate_cost as estimate_cost,
         evaluate as evaluate,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
         run_doctor as run_doctor,
         run_optimize as run_optimize,
         run_search as run_search,
+        run_self_test as run_self_test,
         train as train,
     )
     from kcost.bench.store import open_run as open_run

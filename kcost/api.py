@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Evaluation, Family, OptimizeRequest, TrainRequest, checked
 
 if TYPE_CHECKING:
+    from kcost.bench.compare import Comparison
+    from kcost.bench.self_test import SelfTest
     from kcost.bench.store import RunStore
     from kcost.core.request import AttackReport
     from kcost.core.result import Run
@@ -124,6 +127,9 @@ def evaluate(
 def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _silent) -> Run:
     """Measures a plan into a run folder; a run that is there already goes on where it stopped.
 
+    A model is an artifact folder, a .keras file, a Hugging Face BERT folder, or `module:function` that returns a Keras
+    model; the last two are built into a .keras file below the run folder first.
+
     Args:
         plan: a Plan, or the path of a TOML file with one.
         out: the run folder.
@@ -134,8 +140,24 @@ def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress =
         UnavailableError: a backend of the plan is not installed.
     """
     from kcost.bench.runner import measure
+    from kcost.serving.convert import converted
 
-    return measure(plan if isinstance(plan, Plan) else Plan.read(Path(plan)), Path(out), on_progress)
+    read = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    return measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted)
+
+
+def _with_built_models(plan: Plan, out: Path) -> Plan:
+    """The plan with models that have no .keras file yet built into one each, once a run folder."""
+    from kcost.serving.build import build, needs_building
+
+    models = []
+    for source in plan.models:
+        if needs_building(source):
+            folder = out / "built" / hashlib.sha256(source.encode()).hexdigest()[:12]
+            made = next(folder.glob("*.keras"), None)
+            source = str(made or build(source, folder))
+        models.append(source)
+    return plan.model_copy(update={"models": tuple(models)})
 
 
 def attack(
@@ -264,27 +286,80 @@ def _done(settings: dict[str, Any]) -> list[str]:
     return ["pruned"] * ("prune" in settings) + ([mode if mode == "bfloat16" else "int8"] if mode else [])
 
 
-def make_plan(what: Sequence[str], *, rounds: int | None = None, **axes: Any) -> Plan:
-    """A plan from one .toml file, or from models and axes; an axis that is None keeps its default.
+def run_self_test(
+    plan: Plan | PathLike,
+    *,
+    short: bool = False,
+    out: PathLike | None = None,
+    on_progress: OnProgress = _silent,
+) -> SelfTest:
+    """Measures each cell of a plan against itself, then the plan with and without busy neighbours.
+
+    Args:
+        plan: a Plan, or the path of a TOML file with one.
+        short: few pairs, for continuous integration.
+        out: keeps the runs and logs here; None keeps nothing.
+
+    Raises:
+        InputError: the plan or a model in it cannot be used.
+        UnavailableError: a backend of the plan is not installed.
+        WorkerError: a cell could not be measured: then the harness has not been tested.
+    """
+    from kcost.bench.self_test import FULL, SHORT, self_test
+
+    return self_test(
+        plan if isinstance(plan, Plan) else Plan.read(Path(plan)),
+        form=SHORT if short else FULL,
+        out=None if out is None else Path(out),
+        on_progress=on_progress,
+    )
+
+
+def compare_runs(
+    run_a: PathLike, run_b: PathLike, *, fail_if: str | None = None, allow_different: bool = False
+) -> Comparison:
+    """What changed from one run to another, cell by cell, with intervals, and whether it breaks a limit.
+
+    Args:
+        run_a, run_b: run folders.
+        fail_if: such as `usd_per_million>3%`; a cell fails where the growth is above it and significant.
+        allow_different: compare although the runs are of different environments.
+
+    Raises:
+        InputError: a run cannot be read, no cell is in both, a bad limit, or different environments.
+        PriceError: no price for a machine.
+    """
+    from kcost.bench.compare import compare
+
+    a, b = _load(run_a)[1], _load(run_b)[1]
+    book = prices().checked()
+    here = {key: book.closest(env) for run in (a, b) for key, env in run.environments.items()}
+    usd_per_hour = {key: match.price.on_demand_usd_per_hour * match.share for key, match in here.items()}
+    return compare(a, b, fail_if=fail_if, usd_per_hour=usd_per_hour, allow_different=allow_different)
+
+
+def make_plan(what: Sequence[str], *, settings: dict[str, Any] | None = None, **axes: Any) -> Plan:
+    """A plan from one .toml file, or from models and axes; an axis or a setting that is None keeps its default.
 
     Raises:
         PlanError: an axis that cannot be measured, or a plan file together with axes of its own.
         UnavailableError: no backend is installed.
     """
     given = {name: value for name, value in axes.items() if value is not None}
+    chosen = {name: value for name, value in (settings or {}).items() if value is not None}
     if len(what) == 1 and what[0].endswith(".toml"):
-        if given or rounds is not None:
+        if given or chosen:
             raise PlanError(
                 "A plan file names its own axes.",
-                received=f"{what[0]} and {', '.join([*given, *(['rounds'] if rounds is not None else [])])}",
+                received=f"{what[0]} and {', '.join([*given, *chosen])}",
                 remedy="Write them into the plan, or name models instead of a plan.",
             )
         return Plan.read(Path(what[0]))
     document: dict[str, object] = {"models": list(what), **given}
     # A backend that is named but missing is an error; one that nobody named is left out.
     document.setdefault("backends", [b for b in BACKENDS if installed(b)] or [require(BACKENDS[0])])
-    if rounds is not None:
-        document["settings"] = {"rounds": rounds}
+    if chosen:
+        document["settings"] = chosen
     return Plan.parse(document, "the command line")
 
 
@@ -378,8 +453,11 @@ def check_prices(file: PathLike | None = None) -> PriceCheck:
     return PriceCheck(name=book.name, rows=len(book.prices), problems=tuple(book.check()))
 
 
-def export(model: PathLike, out: PathLike, *, name: str, version: int = 1) -> ExportReport:
+def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
+
+    Args:
+        portable: keep to public operations, for a server of another build or CPU; int8 blocks are slower then.
 
     Raises:
         UnavailableError: tensorflow is not installed.
@@ -388,7 +466,7 @@ def export(model: PathLike, out: PathLike, *, name: str, version: int = 1) -> Ex
     """
     from kcost.serving.export import export as export_model
 
-    return export_model(open_model(model), Path(out), name, version)
+    return export_model(open_model(model), Path(out), name, version, portable=portable)
 
 
 def export_huggingface(model: PathLike, out: PathLike) -> CheckpointReport:

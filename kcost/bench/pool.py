@@ -1,19 +1,33 @@
-"""The workers of one block of cells: one process a backend and device, started when first needed."""
+"""The workers of one block of cells: one process a backend or runtime, device and number of threads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+from kcost.bench.watch import Watcher
+from kcost.core.conversion import Runtime
 from kcost.core.environment import load_1min
-from kcost.core.errors import WorkerError, storage
-from kcost.core.plan import CellSpec, Settings
+from kcost.core.errors import KcostError, WorkerError, storage
+from kcost.core.plan import Backend, CellSpec, Device, Settings
 from kcost.core.process import Worker
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation, Round, Status
+from kcost.core.run_cost import EnergyCounter, idle_watts
 
-_Key = tuple[str, str]
+
+class _Key(NamedTuple):
+    """What a worker is started for."""
+
+    backend: Backend
+    device: Device
+    threads: int
+    runtime: Runtime | None
+
+
+_JOB = "measure"
 
 
 class CellFailure(Exception):  # noqa: N818 -- it is the outcome of one cell, not an error of the run
@@ -31,7 +45,11 @@ class Pool:
         self._logs, self._settings = logs, settings
         self._workers: dict[_Key, Worker] = {}
         self._prepared: dict[_Key, set[str]] = {}
+        self._started_beside: dict[_Key, int] = {}
         self._files: list[IO[bytes]] = []
+        self._watcher = Watcher()
+        self._counters: dict[bool, EnergyCounter] = {}
+        self._idle_watts: dict[bool, float | None] = {}
 
     def __enter__(self) -> Pool:
         return self
@@ -44,6 +62,27 @@ class Pool:
         for file in self._files:
             file.close()
 
+    def start(self, specs: Iterable[CellSpec]) -> None:
+        """Starts the workers of these cells side by side: most of a start is reading files.
+
+        Nothing is measured meanwhile but the time of the imports, and a preparation says how many others there were.
+        """
+        wanted = {_key(spec): spec for spec in specs}
+        for key, spec in wanted.items():
+            self._worker(spec).send({"op": "start", "runtime": spec.runtime})
+            self._started_beside[key] = len(wanted) - 1
+        for key in wanted:
+            try:
+                self._workers[key].receive(self._settings.timeout_s)
+            except KcostError:
+                # Told by `prepare`, which starts the worker again and meets the same error, cell by cell.
+                worker = self._workers.pop(key)
+                worker.kill()
+                worker.close()
+        for gpu in {spec.device == "gpu" for spec in wanted.values()}:
+            self._counters[gpu] = EnergyCounter(gpu=gpu)
+            self._idle_watts[gpu] = idle_watts(self._counters[gpu])
+
     def prepare(self, request: MeasureRequest) -> dict[str, Any]:
         """Gets a cell ready; returns the fields of its CellResult that are known then.
 
@@ -51,10 +90,21 @@ class Pool:
             CellFailure: it cannot be got ready.
             KcostError: the worker refused the model itself, which no other cell could use either.
         """
-        answer = self._ask(request.spec, {"op": "prepare", "request": request.model_dump(mode="json")})
-        self._prepared[_key(request.spec)].add(request.spec.cell_id)
+        spec = request.spec
+        self._worker(spec)
+        message = {
+            "op": "prepare",
+            "request": request.model_dump(mode="json"),
+            "started_beside": self._started_beside.get(_key(spec), 0),
+        }
+        preparation = Preparation.model_validate(self._ask(spec, message))
+        self._prepared[_key(spec)].add(spec.cell_id)
+        gpu = spec.device == "gpu"
+        if (watts := self._idle_watts.get(gpu)) is not None:
+            energy = {"idle_watts": watts, "energy_source": self._counters[gpu].source}
+            preparation = preparation.model_copy(update=energy)
         outputs = request.outputs_file.name if request.outputs_file.exists() else None
-        return {"preparation": Preparation.model_validate(answer), "outputs_file": outputs}
+        return {"preparation": preparation, "outputs_file": outputs}
 
     def measure(self, request: MeasureRequest, session: str, number: int) -> Round:
         """Gives a cell its turn. A worker that died since is replaced, and the cell prepared again.
@@ -63,27 +113,46 @@ class Pool:
             CellFailure: the cell failed in its turn.
         """
         spec = request.spec
-        if not self._alive(spec) or spec.cell_id not in self._prepared[_key(spec)]:
+        key, gpu = _key(spec), spec.device == "gpu"
+        if not self._alive(key) or spec.cell_id not in self._prepared[key]:
             self.prepare(request)
         load = load_1min()
+        counter = self._counters.get(gpu) if self._idle_watts.get(gpu) is not None else None
+        self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
+        uj_before = counter.read() if counter else None
         answer = self._ask(spec, {"op": "round", "cell_id": spec.cell_id, "round_s": self._settings.round_s})
-        return Round(session=session, number=number, step_ns=tuple(answer["step_ns"]), load_1min=load)
+        uj_after = counter.read() if counter else None
+        return Round(
+            session=session,
+            number=number,
+            step_ns=tuple(answer["step_ns"]),
+            load_1min=load,
+            watch=self._watcher.end(answer.get("cpu_s"), gpu=gpu),
+            peak_host_bytes=answer.get("peak_host_bytes"),
+            energy_uj=counter.spent_uj(uj_before, uj_after) if counter else None,
+        )
 
-    def _alive(self, spec: CellSpec) -> bool:
-        worker = self._workers.get(_key(spec))
+    def _alive(self, key: _Key) -> bool:
+        worker = self._workers.get(key)
         return worker is not None and worker.alive()
 
     def _worker(self, spec: CellSpec) -> Worker:
         key = _key(spec)
-        if not self._alive(spec):
+        if not self._alive(key):
             if key in self._workers:
                 self._workers[key].close()
-            path = self._logs / f"{spec.backend}-{spec.device}.log"
+            name = f"{spec.runtime or spec.backend}-{spec.device}" + (
+                f"-{spec.threads}-threads" if spec.threads else ""
+            )
+            path = self._logs / f"{name}.log"
             with storage(path):
                 file = path.open("ab")
             self._files.append(file)
             self._prepared[key] = set()
-            self._workers[key] = Worker("measure", spec.backend, threads=spec.threads, device=spec.device, log=file)
+            self._started_beside[key] = 0
+            # A runtime's process sees no framework: it must not borrow one that its user will not have.
+            backend: Backend = "fake" if spec.runtime else spec.backend
+            self._workers[key] = Worker(_JOB, backend, threads=spec.threads, device=spec.device, log=file)
         return self._workers[key]
 
     def _ask(self, spec: CellSpec, message: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +173,7 @@ class Pool:
 
 
 def _key(spec: CellSpec) -> _Key:
-    return (spec.backend, spec.device)
+    return _Key(spec.backend, spec.device, spec.threads, spec.runtime)
 
 
 def _oom_kills() -> int:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import math
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
 from kcost.bench.pool import CellFailure, Pool
+from kcost.bench.precision import due
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model, open_model
-from kcost.core.errors import InputError, UnavailableError, WorkerError
-from kcost.core.plan import CellSpec, Plan, expand
+from kcost.core.conversion import Runtime, RuntimePrecision
+from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
+from kcost.core.plan import CellSpec, Plan, Precision, Settings, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
@@ -22,15 +26,30 @@ from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
 OnProgress = Callable[[int, int, str], None]
 """Told after each piece of work: pieces done, pieces in all, and what comes next."""
 
+Converted = Callable[[Model, Runtime, RuntimePrecision, Path], Path]
+"""Converts a model for a runtime into a folder below the last argument, where it is not there yet."""
+
+CONVERTED_FOLDER = "converted"
+
 SETTLED = ("ok", "unsupported")
-"""Cells with these statuses are not measured again when a run goes on; the others may have been bad luck."""
+"""Cells with these statuses are not tried again when a run goes on; the others may have been bad luck."""
 
 
-def measure(plan: Plan, out: Path, on_progress: OnProgress = lambda done, total, text: None) -> Run:
+def measure(
+    plan: Plan,
+    out: Path,
+    on_progress: OnProgress = lambda done, total, text: None,
+    converted: Converted | None = None,
+) -> Run:
     """Measures every cell of a plan that the run folder `out` does not hold yet.
 
     An existing run goes on where it stopped: settled cells stay, a partly measured cell gets the rounds
-    that it lacks, and a cell that failed is tried once more. A plan that was widened adds its new cells.
+    that it lacks, and a cell that failed is tried once more. A plan that was widened adds its new cells, and one that
+    asks for more rounds, or a narrower precision, adds rounds.
+
+    Args:
+        converted: gives the folder of a model that was converted for a runtime, such as
+            `kcost.serving.convert.converted`; without it cells of runtimes are unsupported.
 
     Raises:
         UnavailableError: a backend of the plan is not installed. Nothing is started then.
@@ -45,14 +64,37 @@ def measure(plan: Plan, out: Path, on_progress: OnProgress = lambda done, total,
     here = environment.collect()
     environment_id = store.write_environment(here)
     cells = [_known(store, spec, environment_id) for spec in specs]
-    session = _Session(plan, models, store, on_progress, total=sum(c.status not in SETTLED for c in cells))
-    for _, block in groupby(sorted(cells, key=lambda c: c.spec.block), key=lambda c: c.spec.block):
-        pending = [c for c in block if c.status not in SETTLED]
-        if pending:
-            session.measure_block(pending)
+    key = _block_of_all_models if plan.together else _block
+    blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
+    pending = [found for block in blocks if (found := _pending(block, plan.settings))]
+    session = _Session(plan, models, store, on_progress, converted, total=sum(map(len, pending)))
+    for place, block in enumerate(pending):
+        session.measure_block(block, blocks_left=len(pending) - place)
     run = store.load()
     _refuse_empty([c for c in run.cells if c.spec in specs])
     return run
+
+
+def _block(cell: CellResult) -> tuple[str, ...]:
+    return cell.spec.block
+
+
+def _block_of_all_models(cell: CellResult) -> tuple[str, ...]:
+    return cell.spec.block[1:]
+
+
+def _pending(block: list[CellResult], settings: Settings) -> list[CellResult]:
+    """The cells of a block that something is still to be measured of."""
+    missing = {c.spec.cell_id for c in block if c.status not in SETTLED}
+    possible = [c for c in block if c.status != "unsupported"]
+    missing |= {c.spec.cell_id for c in due(possible, settings)}
+    return [c for c in block if c.spec.cell_id in missing]
+
+
+def _most_rounds(settings: Settings) -> str:
+    if settings.precision is None:
+        return str(settings.rounds)
+    return f"at most {max(settings.rounds, settings.max_rounds)}"
 
 
 def _refuse_empty(cells: list[CellResult]) -> None:
@@ -78,6 +120,18 @@ def _open_models(plan: Plan) -> dict[str, Model]:
             )
         models[model.name] = model
     return models
+
+
+def request_for(spec: CellSpec, model: Model, settings: Settings, folder: Path) -> MeasureRequest:
+    """What a worker needs to get a cell ready; it writes what the model answers into `folder`."""
+    return MeasureRequest(
+        spec=spec,
+        task=model.task,
+        settings=settings,
+        keras_file=model.keras_file.absolute(),
+        samples_file=model.samples_file.absolute() if model.samples_file else None,
+        outputs_file=(folder / f"{spec.cell_id}.npz").absolute(),
+    )
 
 
 def _store(plan: Plan, models: dict[str, Model], out: Path) -> RunStore:
@@ -123,37 +177,43 @@ class _Session:
     """One call of `measure`: blocks of cells, one after the other."""
 
     def __init__(
-        self, plan: Plan, models: dict[str, Model], store: RunStore, on_progress: OnProgress, total: int
+        self,
+        plan: Plan,
+        models: dict[str, Model],
+        store: RunStore,
+        on_progress: OnProgress,
+        converted: Converted | None,
+        total: int,
     ) -> None:
+        self._converted = converted
+        self._conversions: dict[tuple[str, Runtime, Precision], Path | CellFailure] = {}
         self._settings, self._models, self._store = plan.settings, models, store
         self._id = uuid.uuid4().hex[:8]
         self._shuffle = random.Random(plan.settings.seed).shuffle
         self._on_progress = on_progress
         self._done, self._total = 0, total * (plan.settings.rounds + 1)
+        minutes = plan.settings.minutes
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
     def _advance(self, text: str, pieces: int = 1) -> None:
         self._done += pieces
+        self._total = max(self._total, self._done)  # rounds that a precision asks for were not foreseen
         self._on_progress(self._done, self._total, text)
 
-    def measure_block(self, cells: Iterable[CellResult]) -> None:
-        """Gets the cells of a block ready, then gives them turns, round by round in shuffled order."""
-        rounds = self._settings.rounds
+    def measure_block(self, cells: Iterable[CellResult], blocks_left: int = 1) -> None:
+        """Gets the cells of a block ready, then gives them turns, round by round in shuffled order.
+
+        Args:
+            blocks_left: this block and those after it, which share what is left of the time.
+        """
         with Pool(self._store.logs, self._settings) as pool:
-            live: list[CellResult] = []
-            for cell in cells:
-                self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
-                try:
-                    cell = cell.model_copy(update={**pool.prepare(self._request(cell)), "status": "partial"})
-                    live.append(cell)
-                    self._store.write_cell(cell)
-                    self._advance("")
-                except CellFailure as failure:
-                    self._fail(cell, failure)
-            for number in range(rounds):
-                due = [c for c in live if len(c.rounds) < rounds]
-                self._shuffle(due)
-                for cell in due:
-                    self._on_progress(self._done, self._total, f"round {number + 1} of {rounds}: {cell.spec.label}")
+            live = self._prepare(pool, self._convert(cells))
+            ends = self._share_of_time(blocks_left)
+            number, most = 0, _most_rounds(self._settings)
+            while turns := due(live, self._settings, time_left=time.monotonic() < ends):
+                self._shuffle(turns)
+                for cell in turns:
+                    self._on_progress(self._done, self._total, f"round {number + 1} of {most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
                         measured = pool.measure(self._request(cell), self._id, number)
@@ -161,24 +221,84 @@ class _Session:
                         self._fail(cell, failure)
                         continue
                     cell = cell.model_copy(update={"rounds": (*cell.rounds, measured)})
-                    if len(cell.rounds) >= rounds:
+                    if len(cell.rounds) >= self._settings.rounds:
                         cell = cell.model_copy(update={"status": "ok", "reason": None})
                     self._store.write_cell(cell)
                     live.append(cell)
                     self._advance("")
+                number += 1
+
+    def _convert(self, cells: Iterable[CellResult]) -> list[CellResult]:
+        """The cells that need no conversion or have it; before any worker is there, whose start would be slowed."""
+        found = []
+        for cell in cells:
+            try:
+                self._request(cell)
+                found.append(cell)
+            except CellFailure as failure:
+                self._fail(cell, failure)
+        return found
+
+    def _prepare(self, pool: Pool, cells: list[CellResult]) -> list[CellResult]:
+        """Those of the cells that could be got ready."""
+        if not cells:
+            return []
+        self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
+        pool.start(c.spec for c in cells)
+        live: list[CellResult] = []
+        for cell in cells:
+            self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
+            try:
+                # A cell that has been ok stays so: an earlier plan asked for fewer rounds.
+                status = "ok" if cell.status == "ok" else "partial"
+                cell = cell.model_copy(update={**pool.prepare(self._request(cell)), "status": status})
+                live.append(cell)
+                self._store.write_cell(cell)
+                self._advance("")
+            except CellFailure as failure:
+                self._fail(cell, failure)
+        return live
+
+    def _share_of_time(self, blocks_left: int) -> float:
+        """When this block may begin no further round, on the monotonic clock."""
+        if self._deadline is None:
+            return math.inf
+        now = time.monotonic()
+        return now + max(0.0, self._deadline - now) / blocks_left
 
     def _request(self, cell: CellResult) -> MeasureRequest:
-        model = self._models[cell.spec.model]
-        return MeasureRequest(
-            spec=cell.spec,
-            task=model.task,
-            settings=self._settings,
-            keras_file=model.keras_file.absolute(),
-            samples_file=model.samples_file.absolute() if model.samples_file else None,
-            outputs_file=self._store.outputs_file(cell.spec.cell_id).absolute(),
-        )
+        """What a worker needs. Raises CellFailure where the model cannot be converted for the cell's runtime."""
+        spec, model = cell.spec, self._models[cell.spec.model]
+        request = request_for(spec, model, self._settings, self._store.outputs_file(spec.cell_id).parent)
+        if spec.runtime is None:
+            return request
+        key = (spec.model, spec.runtime, spec.precision)
+        if key not in self._conversions:
+            self._conversions[key] = self._convert_for(model, spec.runtime, spec.precision)
+        found = self._conversions[key]
+        if isinstance(found, CellFailure):
+            raise found
+        return request.model_copy(update={"keras_file": found})
+
+    def _convert_for(self, model: Model, runtime: Runtime, precision: Precision) -> Path | CellFailure:
+        """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
+        self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
+        try:
+            if self._converted is None or model.samples_file is None:
+                raise UnavailableError(
+                    "A runtime measures a converted artifact, whose samples its answers are compared on.",
+                    received=f"{runtime} with {model.keras_file}",
+                    remedy="Name an artifact folder, and give the plan to `kcost bench`.",
+                )
+            return self._converted(model, runtime, precision, self._store.path / CONVERTED_FOLDER).absolute()
+        except StorageError:
+            raise
+        except WorkerError as error:
+            return CellFailure("crash", str(error))
+        except KcostError as error:
+            return CellFailure("unsupported", str(error))
 
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
-        self._advance("", pieces=1 + self._settings.rounds - len(cell.rounds))
+        self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import Json, app, parts, print_answer, progress
+from kcost.cli.shared import Json, app, fraction, parts, print_answer, progress
 
 
 @app.command()
@@ -23,11 +23,23 @@ def bench(
     methods: Annotated[
         str | None, typer.Option(help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a worker; 0 is every core.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds in which each cell has one turn.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds in which each cell has one turn, at least.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Such as 3%: rounds go on until each ratio is known this closely.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="No round begins after this, once each cell has its own.")
+    ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Measure each cell against itself, and beside busy neighbours.")
+    ] = False,
+    short: Annotated[bool, typer.Option("--short", help="A short self-test, for continuous integration.")] = False,
     json_: Json = False,
 ) -> None:
-    """Measure models over backends, devices, precisions and batch sizes."""
+    """Measure models over backends, devices, precisions and batch sizes; or test the measuring itself."""
     from kcost import api
     from kcost.report import answers
 
@@ -38,9 +50,19 @@ def bench(
         "batches": parts(batches),
         "phases": parts(phases),
         "methods": parts(methods),
-        "threads": threads,
+        "threads": parts(threads),
     }
-    plan = api.make_plan(what, rounds=rounds, **axes)
+    settings = {"rounds": rounds, "precision": None if precision is None else fraction(precision), "minutes": minutes}
+    plan = api.make_plan(what, settings=settings, **axes)
+    if self_test:
+        from kcost.report.bench_terminal import show_self_test
+
+        with progress() as on_progress:
+            found = api.run_self_test(plan, short=short, out=out, on_progress=on_progress)
+        print_answer(json_, found, lambda console: show_self_test(console, found))
+        if not found.passed:
+            raise typer.Exit(1)
+        return
     with progress() as on_progress:
         run = api.run_bench(plan, out, on_progress=on_progress)
     if json_:
@@ -75,6 +97,28 @@ def cost(
         prices_file=prices,
     )
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Run folder: before.")],
+    run_b: Annotated[Path, typer.Argument(help="Run folder: after.")],
+    fail_if: Annotated[
+        str | None, typer.Option(help="Such as 'usd_per_million>3%,median_ms>5%': exit 1 where that is significant.")
+    ] = None,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different", help="Compare although the environments differ.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Hold two runs against each other, cell by cell."""
+    from kcost import api
+    from kcost.report.bench_terminal import show_comparison
+
+    found = api.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
+    print_answer(json_, found, lambda console: show_comparison(console, found))
+    if found.failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -37,6 +37,14 @@ def numbers(text: str) -> list[float]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.05,0.1") from error
 
 
+def fraction(text: str) -> float:
+    """A share as a fraction of 1, from `3%` or `0.03`."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a share such as 3% or 0.03") from error
+
+
 def parts(text: str | None) -> list[str] | None:
     """The parts of a comma-separated text; None for None."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -37,6 +37,7 @@ def collect() -> Environment:
         cpu_features=tuple(f for f in CPU_FEATURES if f in flags),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
+        numa_nodes=_numa_nodes(),
         accelerators=_nvidia_gpus(),
         python=platform.python_version(),
         packages={p: v for p in PACKAGES if (v := version_of(p)) is not None},
@@ -54,6 +55,16 @@ def _cpu_info() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _numa_nodes() -> int | None:
+    """Memory nodes with a core that this process may run on; None where the system does not say."""
+    nodes = {
+        link.name
+        for core in os.sched_getaffinity(0)
+        for link in Path(f"/sys/devices/system/cpu/cpu{core}").glob("node*")
+    }
+    return len(nodes) or None
 
 
 def _nvidia_gpus() -> tuple[str, ...]:

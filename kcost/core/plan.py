@@ -11,20 +11,22 @@ import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from kcost.core.conversion import CONVERTED_IN, PRECISIONS, RUNTIMES, Runtime
 from kcost.core.errors import PlanError
 from kcost.core.schema import Record, describe_validation
 
 Backend = Literal["tensorflow", "jax", "torch", "fake"]
 Device = Literal["cpu", "gpu", "tpu"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8", "int8_dynamic"]
+"""int8 and int8_dynamic are those of runtimes; see `core.conversion`."""
 Phase = Literal["inference", "training"]
-Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch"]
+Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch", Runtime]
 
 BACKENDS: tuple[Backend, ...] = ("tensorflow", "jax", "torch")
 """The real backends, in the order in which Keras names them; `fake` exists to test the harness."""
@@ -39,11 +41,14 @@ INFERENCE_METHODS: dict[Backend, tuple[Method, ...]] = {
 
 predict: `keras.Model.predict`, the plain default. graph: tf.function without XLA, as TensorFlow Serving
 runs it. xla: tf.function(jit_compile=True). jit: jax.jit over stateless_call. eager: torch under
-inference_mode. compile: torch.compile.
+inference_mode. compile: torch.compile. A runtime (saved_model, litert, onnx, openvino) is a method of the backend that
+converts to it, and runs the converted file without Keras; a plan measures it when it names it.
 """
 
 SLOW_TO_COMPILE: frozenset[Method] = frozenset({"compile"})
 """Methods that a plan runs only when it names them: torch.compile takes up to a minute a shape."""
+
+KERAS_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bfloat16"})
 
 JIT_METHODS: frozenset[Method] = frozenset({"xla", "jit", "compile"})
 
@@ -53,9 +58,15 @@ Positive = Annotated[int, Field(gt=0)]
 class Settings(Record):
     """How cells are measured. None of this is part of a cell's identity."""
 
-    rounds: int = Field(default=10, ge=1, le=10_000)
+    rounds: int = Field(default=10, ge=1, le=10_000, description="rounds that every cell gets")
+    precision: float | None = Field(
+        default=None, gt=0, lt=1, description="go on until each ratio to the block's baseline is known this closely"
+    )
+    max_rounds: int = Field(default=200, ge=1, le=10_000, description="most rounds of a cell while it goes on")
+    minutes: float | None = Field(default=None, gt=0, description="no round begins after this, once each has `rounds`")
     round_s: float = Field(default=0.15, gt=0, description="time a cell is given in each round")
     warmup_s: float = Field(default=0.5, ge=0, description="least time a cell warms up")
+    warmup_max_s: float = Field(default=3.0, ge=0, description="longest warm-up of a cell that does not settle")
     timeout_s: float = Field(default=300.0, gt=0, description="longest wait for one answer of a worker")
     seed: int = 0
 
@@ -72,10 +83,20 @@ class Plan(Record):
     methods: tuple[Method, ...] | None = Field(
         default=None, min_length=1, description="None: all that do not take long to compile"
     )
-    threads: int = Field(default=0, ge=0, description="CPU threads of a worker; 0 means every core")
+    threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, description="CPU threads of a worker, one number or several; 0 means every core"
+    )
+    together: bool = Field(
+        default=False, description="cells of all models take turns with each other, so that models can be compared"
+    )
     settings: Settings = Settings()
 
-    @field_validator("models", "backends", "devices", "precisions", "batches", "phases", "methods")
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _one_is_an_axis_too(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("models", "backends", "devices", "precisions", "batches", "phases", "methods", "threads")
     @classmethod
     def _no_value_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
         if values is not None and len(set(values)) != len(values):
@@ -133,6 +154,11 @@ class CellSpec(Record):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def runtime(self) -> Runtime | None:
+        """The runtime that runs the converted model; None for a Keras backend."""
+        return next((runtime for runtime in RUNTIMES if runtime == self.method), None)
+
+    @property
     def block(self) -> tuple[str, str, str]:
         """Cells of one block take turns with each other, so their ratios are paired."""
         return (self.model, self.phase, self.device)
@@ -140,17 +166,21 @@ class CellSpec(Record):
     @property
     def label(self) -> str:
         """The cell in a few words, unique within its model."""
-        return f"{self.phase} {self.backend}/{self.method} {self.precision} {self.device} batch {self.batch}"
+        threads = f" {self.threads} thread(s)" if self.threads else ""
+        return f"{self.phase} {self.backend}/{self.method} {self.precision} {self.device} batch {self.batch}{threads}"
 
 
 def _methods(plan: Plan, backend: Backend, phase: Phase, precision: Precision) -> Iterable[Method]:
     if phase == "training":
+        if precision not in KERAS_PRECISIONS:
+            return ()
         return ("train_on_batch",) if plan.methods is None or "train_on_batch" in plan.methods else ()
-    known = INFERENCE_METHODS[backend]
+    known = INFERENCE_METHODS[backend] if precision in KERAS_PRECISIONS else ()
     if plan.methods is None:
         # Keras's `predict` is the plain default that everything is compared with: float32 only.
         return tuple(m for m in known if m not in SLOW_TO_COMPILE and (m != "predict" or precision == "float32"))
-    return tuple(m for m in known if m in plan.methods)
+    runtimes = tuple(r for r in RUNTIMES if CONVERTED_IN[r] == backend and precision in PRECISIONS[r])
+    return tuple(m for m in (*known, *runtimes) if m in plan.methods)
 
 
 def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
@@ -169,10 +199,10 @@ def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
             batch=batch,
             phase=phase,
             method=method,
-            threads=plan.threads,
+            threads=threads,
         )
-        for (name, sha256), phase, device, batch, precision, backend in itertools.product(
-            models.items(), plan.phases, plan.devices, plan.batches, plan.precisions, plan.backends
+        for (name, sha256), phase, device, threads, batch, precision, backend in itertools.product(
+            models.items(), plan.phases, plan.devices, plan.threads, plan.batches, plan.precisions, plan.backends
         )
         for method in _methods(plan, backend, phase, precision)
     )
@@ -182,6 +212,22 @@ def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
             received=f"methods {plan.methods} with backends {plan.backends} and phases {plan.phases}",
             remedy="Methods by backend: "
             + "; ".join(f"{b}: {', '.join(INFERENCE_METHODS[b])}" for b in BACKENDS)
-            + "; training: train_on_batch.",
+            + f"; training: train_on_batch; converted: {', '.join(f'{b}: {r}' for r, b in CONVERTED_IN.items())}.",
         )
     return cells
+
+
+def baseline_of(specs: Sequence[CellSpec]) -> CellSpec | None:
+    """What the cells of a block are compared with: plain Keras, or the plainest of them; None for no cells.
+
+    Plain Keras is `predict`, or a training step, in float32, on TensorFlow, at batch 32: Keras's default backend and
+    the default batch size of `predict` and `fit`. Without them the first backend and the largest batch stand in.
+    """
+    backends = (*BACKENDS, "fake")
+
+    def order(spec: CellSpec) -> tuple[bool, bool, int, bool, int, str]:
+        plain = spec.method in ("predict", "train_on_batch")
+        batch = (spec.batch != 32, -spec.batch)
+        return (not plain, spec.precision != "float32", backends.index(spec.backend), *batch, spec.cell_id)
+
+    return min(specs, key=order, default=None)

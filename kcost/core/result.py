@@ -29,6 +29,7 @@ class Environment(Record):
     cpu_features: tuple[str, ...] = Field(description="instruction sets that decide the speed of a model")
     cores: int = Field(description="cores that this process may run on")
     memory_bytes: int
+    numa_nodes: int | None = Field(default=None, description="memory nodes that the cores belong to")
     accelerators: tuple[str, ...] = ()
     python: str
     packages: dict[str, str] = Field(description="name -> version of the packages that matter")
@@ -41,7 +42,35 @@ class Environment(Record):
 
         The revision is left out: one machine with the same packages is one environment over many commits.
         """
-        return hashlib.sha256(self.model_dump_json(exclude={"git_revision"}).encode()).hexdigest()[:12]
+        left_out = {"git_revision"} | ({"numa_nodes"} if self.numa_nodes is None else set())
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
+
+    def differences(self, other: Environment) -> tuple[str, ...]:
+        """Names of the fields, packages and variables in which two environments differ."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        found: list[str] = []
+        for field, value in mine.items():
+            if isinstance(value, dict):
+                names = sorted(k for k in value.keys() | theirs[field].keys() if value.get(k) != theirs[field].get(k))
+                found.extend(f"{field}.{name}" for name in names)
+            elif value != theirs[field]:
+                found.append(field)
+        return tuple(found)
+
+
+class Watch(Record):
+    """What went on beside a cell in its turn: raw, as differences of counters. None where the system does not say."""
+
+    wall_s: float = Field(description="of the turn, as the parent saw it")
+    worker_cpu_s: float | None = Field(default=None, description="CPU time of the worker, all its threads")
+    parent_cpu_s: float = Field(description="CPU time of the process that waits for the worker")
+    machine_busy_s: float | None = Field(default=None, description="CPU time of all processes, over all cores")
+    steal_s: float | None = Field(default=None, description="time in which a hypervisor ran other machines")
+    cpu_mhz: float | None = Field(default=None, description="mean of the cores when the turn ended")
+    throttles: int | None = Field(default=None, description="times that cores were slowed for heat or power")
+    swapped_pages: int | None = Field(default=None, description="pages of memory swapped in or out")
+    gpu_mhz: float | None = None
+    gpu_other_processes: int | None = Field(default=None, description="processes on the GPU that are not kcost's")
 
 
 class Round(Record):
@@ -51,6 +80,9 @@ class Round(Record):
     number: int = Field(ge=0)
     step_ns: tuple[int, ...] = Field(min_length=1, description="duration of each step, nanoseconds")
     load_1min: float | None = Field(default=None, description="system load average when the round began")
+    watch: Watch | None = None
+    peak_host_bytes: int | None = Field(default=None, description="peak resident memory of the worker in this turn")
+    energy_uj: int | None = Field(default=None, description="counted for the whole machine or GPU in this turn")
 
 
 class Preparation(Record):
@@ -60,6 +92,8 @@ class Preparation(Record):
     load_s: float = Field(description="reading the model and changing its precision, once a worker and precision")
     first_call_s: float = Field(description="the first step, compilation included")
     warmup_ns: tuple[int, ...] = Field(description="duration of each warm-up step, nanoseconds")
+    settled: bool | None = Field(default=None, description="whether the warm-up settled before its longest time")
+    started_beside: int = Field(default=0, description="other workers that were importing at the same time")
     backend_version: str
     device_name: str
     threads: int
@@ -68,6 +102,9 @@ class Preparation(Record):
     inputs_on: Literal["host", "device"] = Field(description="where inputs and outputs of a step live")
     parameters: int
     peak_host_bytes: int | None = Field(default=None, description="peak resident memory of the worker by then")
+    imported_host_bytes: int | None = Field(default=None, description="resident memory after importing, before a model")
+    idle_watts: float | None = Field(default=None, description="what the energy counter shows while nothing runs")
+    energy_source: str | None = Field(default=None, description="which counter; None where none can be read")
     peak_device_bytes: int | None = None
     simulated: bool = False
 

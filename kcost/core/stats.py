@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
+TAIL_CONFIDENCE = 0.99
+"""How sure a tail percentile must be: the figure of the MLPerf inference rules."""
+
+SETTLED_WINDOWS = 3
+SETTLED_WITHIN = 0.05
+"""Warm-up has settled when the medians of its last three windows, a quarter of its steps each, differ by at most 5%."""
 
 
 class Interval(NamedTuple):
@@ -82,3 +89,168 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> I
 
     found = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return Interval(successes / trials, float(found.low), float(found.high))
+
+
+def exact_proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Share of successes with its exact binomial interval; no trials give 0 with the interval 0 to 1.
+
+    Source: Clopper, C. J. and Pearson, E. S. (1934), Biometrika 26, 404-413.
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"0 <= successes <= trials. Received: {successes} of {trials}")
+    if trials == 0:
+        return Interval(0.0, 0.0, 1.0)
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1 - tail))
+    return Interval(successes / trials, low, high)
+
+
+def ratio_probability(log_ratios: ArrayLike) -> float:
+    """Probability that the true ratio is below 1, given logarithms of ratios: a t distribution around their mean.
+
+    This is the one-sided p-value of the paired t test, read as a belief with a flat prior. One ratio gives 0.5.
+    """
+    logs = np.asarray(log_ratios, dtype=np.float64)
+    if logs.size < 2:
+        return 0.5
+    error = float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    return _below(float(logs.mean()), error, logs.size - 1)
+
+
+def _below(mean: float, error: float, degrees: float) -> float:
+    """Probability of a value below 0 around `mean`."""
+    if error == 0:
+        return 0.5 if mean == 0 else float(mean < 0)
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees, -mean / error))
+
+
+class IndependentRatio(NamedTuple):
+    """A ratio of two cells that were not measured side by side."""
+
+    ratio: Interval
+    probability_below_1: float
+
+
+def independent_ratio(
+    numerators: ArrayLike, denominators: ArrayLike, confidence: float = CONFIDENCE
+) -> IndependentRatio:
+    """Ratio of the geometric means of two sets of positive values, each of any length of at least 1.
+
+    The interval is Welch's, on logarithms. It knows nothing of what changed on the machine between the two sets. With
+    one value on a side it reaches from 0 to infinity.
+
+    Source: Welch, B. L. (1947), Biometrika 34, 28-35.
+
+    Raises:
+        ValueError: one of the two is empty.
+    """
+    a, b = (np.log(np.asarray(v, dtype=np.float64)) for v in (numerators, denominators))
+    if a.size == 0 or b.size == 0:
+        raise ValueError(f"independent_ratio wants two non-empty arrays. Received: {a.size} and {b.size} values")
+    mean = float(a.mean() - b.mean())
+    if min(a.size, b.size) < 2:
+        return IndependentRatio(Interval(math.exp(mean), 0.0, math.inf), 0.5)
+    parts = [float(v.var(ddof=1)) / v.size for v in (a, b)]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        centre = math.exp(mean)
+        return IndependentRatio(Interval(centre, centre, centre), _below(mean, 0.0, 1))
+    degrees = sum(parts) ** 2 / sum(p**2 / (v.size - 1) for p, v in zip(parts, (a, b), strict=True))
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(degrees, 0.5 + confidence / 2)) * error
+    interval = Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    return IndependentRatio(interval, _below(mean, error, degrees))
+
+
+def samples_for_tail(fraction: float, confidence: float = TAIL_CONFIDENCE) -> int:
+    """Fewest samples after which the second largest lies above the `fraction` percentile with this confidence.
+
+    662 for the p99 and 64 for the p90 at 99%, the numbers of the MLPerf inference rules: the least n for which at most
+    one of n samples falls above the percentile with probability fraction^n + n (1 - fraction) fraction^(n - 1) <= 1%.
+
+    Source: order statistics, Wilks, S. S. (1941), Annals of Mathematical Statistics 12, 91-96.
+    """
+    n = 2
+    while fraction**n + n * (1 - fraction) * fraction ** (n - 1) > 1 - confidence:
+        n += 1
+    return n
+
+
+class Tail(NamedTuple):
+    """The highest percentile that a number of samples shows."""
+
+    fraction: float
+    interval: Interval
+
+    @property
+    def name(self) -> str:
+        """Such as `p99`."""
+        return f"p{round(self.fraction * 100)}"
+
+
+TAILS = (0.99, 0.97, 0.95, 0.90)
+
+
+def tail(samples: Sequence[int], confidence: float = CONFIDENCE) -> Tail | None:
+    """The highest of p99, p97, p95 and p90 that the number of samples allows, in their unit; None under 64.
+
+    The interval runs between two order statistics, found by the exact binomial distribution, and holds for any
+    distribution of the samples, so long as they are independent. Its upper end is at most the largest sample, which is
+    why `samples_for_tail` is asked for.
+
+    Source: the textbook interval for a quantile (David, H. A. and Nagaraja, H. N. (2003), Order Statistics, 7.1).
+    """
+    count = len(samples)
+    fraction = next((f for f in TAILS if count >= _needed(f)), None)
+    if fraction is None:
+        return None
+    ordered = sorted(samples)
+    low, high = _tail_places(count, fraction, confidence)
+    place = (count - 1) * fraction
+    below = int(place)
+    above = min(below + 1, count - 1)
+    value = ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return Tail(fraction, Interval(float(value), float(ordered[low]), float(ordered[high])))
+
+
+@cache
+def _tail_places(count: int, fraction: float, confidence: float) -> tuple[int, int]:
+    """Places of the two order statistics between which a percentile lies."""
+    from scipy.special import bdtr
+
+    # Of `count` samples: the probability that at most k lie below the percentile, for every k
+    at_most = bdtr(np.arange(count), count, fraction)
+    alpha = 1 - confidence
+    low = int(np.searchsorted(at_most, alpha / 2, side="right"))
+    high = int(np.searchsorted(at_most, 1 - alpha / 2, side="left"))
+    return max(low - 1, 0), min(high, count - 1)
+
+
+@cache
+def _needed(fraction: float) -> int:
+    return samples_for_tail(fraction)
+
+
+def window_spread(step_ns: Sequence[int]) -> float | None:
+    """How far the medians of the last three windows of a warm-up lie apart, as a fraction; None under 3 steps.
+
+    A window is a quarter of all steps, so that it grows with the warm-up and its beginning is forgotten.
+    """
+    size = max(1, len(step_ns) // (SETTLED_WINDOWS + 1))
+    if len(step_ns) < SETTLED_WINDOWS * size:
+        return None
+    ends = [len(step_ns) - size * i for i in range(SETTLED_WINDOWS)]
+    medians = [statistics.median(step_ns[end - size : end]) for end in ends]
+    return max(medians) / min(medians) - 1
+
+
+def has_settled(step_ns: Sequence[int]) -> bool:
+    """Whether a warm-up of these steps has settled; see SETTLED_WITHIN."""
+    spread = window_spread(step_ns)
+    return spread is not None and spread <= SETTLED_WITHIN

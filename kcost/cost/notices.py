@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from kcost.core.disturbance import disturbances
 from kcost.core.result import CellResult, Environment, ModelEntry
 from kcost.core.schema import Record
+from kcost.core.stats import SETTLED_WITHIN, samples_for_tail, window_spread
 from kcost.core.units import format_percent
 
 MAX_LOAD_ABOVE_CORES = 0.5
 MAX_SPREAD = 0.10
 FEW_ROUNDS = 5
-SAMPLES_FOR_P99 = 662
-"""Steps after which the second slowest is above the 99th percentile with 99% confidence.
-
-Source: the order-statistics bound 0.99^n + n 0.01 0.99^(n-1) <= 0.01 (Wilks, S. S. (1941), Annals of
-Mathematical Statistics 12, 91-96).
-"""
+SAMPLES_FOR_P99 = samples_for_tail(0.99)
+"""662 steps: fewer do not show a p99."""
 
 Code = Literal[
     "simulated",
@@ -35,6 +34,16 @@ Code = Literal[
     "score-drop",
     "training-precision",
     "p99-unknown",
+    "invalid",
+    "unsettled",
+    "imprecise",
+    "other-work",
+    "steal",
+    "busy-parent",
+    "frequency",
+    "throttled",
+    "swapping",
+    "gpu-shared",
 ]
 
 
@@ -65,10 +74,13 @@ def measurement_notices(cell: CellResult, environment: Environment, medians: np.
         medians: of the cell's rounds, shape (rounds,).
     """
     spec = cell.spec
+    yield from _disturbance_notices(cell, environment)
+    yield from _warmup_notices(cell)
     loads = [r.load_1min for r in cell.rounds if r.load_1min is not None]
     allowed = environment.cores + MAX_LOAD_ABOVE_CORES
     busy = sum(load > allowed for load in loads)
-    if busy:
+    # The load is a minute's average, and counts the cell's own threads: only where nothing better is known.
+    if busy and not any(r.watch for r in cell.rounds):
         yield Notice(
             code="high-load",
             text=f"Other work was running: the load was above {allowed:g} in {busy} of {len(cell.rounds)} rounds.",
@@ -99,6 +111,56 @@ def measurement_notices(cell: CellResult, environment: Environment, medians: np.
             limit=MAX_SPREAD,
             remedy="Raise settings.round_s or settings.rounds in the plan, or find what disturbs the machine.",
         )
+
+
+def _disturbance_notices(cell: CellResult, environment: Environment) -> Iterator[Notice]:
+    for found in disturbances(cell, environment):
+        yield Notice(
+            code="invalid" if found.invalid else found.kind,
+            text=f"INVALID: {found.text}." if found.invalid else f"{found.text[0].upper()}{found.text[1:]}.",
+            model=cell.spec.model,
+            cell=cell.spec.label,
+            number=found.number,
+            limit=found.limit,
+            remedy=found.remedy,
+        )
+
+
+def _warmup_notices(cell: CellResult) -> Iterator[Notice]:
+    done = cell.preparation
+    if done is not None and done.settled is False:
+        yield Notice(
+            code="unsettled",
+            text=f"Its warm-up of {len(done.warmup_ns)} steps had not settled when its longest time was over.",
+            model=cell.spec.model,
+            cell=cell.spec.label,
+            number=window_spread(done.warmup_ns),
+            limit=SETTLED_WITHIN,
+            remedy="Raise settings.warmup_max_s in the plan, or find what disturbs the machine.",
+        )
+
+
+def precision_notice(cell: CellResult, value: float, high: float | None, asked: float) -> Notice | None:
+    """Says that a ratio to the baseline is known less closely than the plan asked for; None where it is.
+
+    Args:
+        value, high: the ratio and the upper end of its interval.
+        asked: `Settings.precision`.
+    """
+    width = math.inf if high is None else high / value - 1
+    if width <= asked:
+        return None
+    return Notice(
+        code="imprecise",
+        text=f"Its ratio to the baseline is known within {format_percent(width)} alone after {len(cell.rounds)} rounds."
+        if math.isfinite(width)
+        else "Its ratio to the baseline has no interval.",
+        model=cell.spec.model,
+        cell=cell.spec.label,
+        number=width if math.isfinite(width) else None,
+        limit=asked,
+        remedy="Raise settings.max_rounds or settings.minutes and run the plan again, or settings.round_s.",
+    )
 
 
 def failure_notice(cell: CellResult) -> Notice:

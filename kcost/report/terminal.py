@@ -135,7 +135,8 @@ def _show_notices(console: Console, notices: Sequence[Notice]) -> None:
         for notice in found[:NOTICES_OF_A_KIND]:
             about = ", ".join(v for v in (notice.model, notice.cell) if v is not None)
             text = f"{code}: {f'{about}: ' if about else ''}{notice.text} {notice.remedy}"
-            console.print(f"[yellow]{escape(text)}[/yellow]", highlight=False)
+            style = "bold red" if code == "invalid" else "yellow"
+            console.print(f"[{style}]{escape(text)}[/{style}]", highlight=False)
         if len(found) > NOTICES_OF_A_KIND:
             console.print(f"[yellow]{code}: and {len(found) - NOTICES_OF_A_KIND} more[/yellow]", highlight=False)
     if notices:

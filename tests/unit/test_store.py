@@ -136,3 +136,43 @@ def test_damaged_outputs_raise_schema_error_or_nothing(tmp_path: Path, place: fl
     else:  # a changed byte may be one that nobody reads
         with contextlib.suppress(SchemaError):
             store.read_outputs(cell)
+
+
+def test_a_cell_from_before_turns_were_watched_still_opens(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    write_run(tmp_path / "run", run)
+    path = tmp_path / "run" / "cells" / f"{run.cells[0].spec.cell_id}.json"
+    document = json.loads(path.read_text())
+    for name in ("settled", "started_beside", "imported_host_bytes", "idle_watts", "energy_source"):
+        del document["preparation"][name]
+    for one in document["rounds"]:
+        for name in ("watch", "peak_host_bytes", "energy_uj"):
+            del one[name]
+    path.write_text(json.dumps({**document, "schema": 1}))
+    index = tmp_path / "run" / "run.json"
+    document = json.loads(index.read_text())
+    document["plan"]["threads"] = 0
+    for name in ("precision", "max_rounds", "minutes", "warmup_max_s"):
+        del document["plan"]["settings"][name]
+    index.write_text(json.dumps({**document, "schema": 1}))
+    found = open_run(tmp_path / "run")
+    assert found.index.plan == run.index.plan
+    assert by_id(found) == by_id(run)
+
+
+def test_arrays_of_every_layout_come_back(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    store = write_run(tmp_path / "run", run)
+    arrays = {
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "scalar": np.float32(3.5),
+        "empty": np.zeros((0, 4), np.int64),
+        "named": np.array([(1, 2.0)], dtype=[("a", "i4"), ("é", "f8")]),  # a header of version 3.0
+    }
+    cell = run.cells[0].model_copy(update={"outputs_file": store.write_outputs(run.cells[0].spec.cell_id, **arrays)})
+    found = store.read_outputs(cell)
+    assert found is not None
+    for name, array in arrays.items():
+        assert np.array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+        assert not found[name].flags.writeable

@@ -225,3 +225,12 @@ def test_an_output_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> 
 def test_methods_that_no_backend_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="at least one cell"):
         measure(fake_plan(tmp_path, {}, methods=["xla"]), tmp_path / "run")
+
+
+def test_each_number_of_threads_has_a_worker_of_its_own(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1], precisions=["float32"], threads=[1, 0])
+    run = measure(plan, tmp_path / "run")
+    threads = {c.spec.threads: c.preparation.threads for c in run.cells if c.preparation is not None}
+    assert threads == {1: 1, 0: len(os.sched_getaffinity(0))}
+    assert {c.preparation.started_beside for c in run.cells if c.preparation is not None} == {1}
+    assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"fake-cpu.log", "fake-cpu-1-threads.log"}

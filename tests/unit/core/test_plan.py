@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.core.errors import PlanError
-from kcost.core.plan import BACKENDS, INFERENCE_METHODS, CellSpec, Plan, expand
+from kcost.core.plan import BACKENDS, INFERENCE_METHODS, CellSpec, Plan, baseline_of, expand
 
 AXES = {
     "backends": st.lists(st.sampled_from(BACKENDS), min_size=1, unique=True),
@@ -77,7 +77,7 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
         ({"backends": ["mxnet"]}, "backends.0: Input should be 'tensorflow', 'jax', 'torch'"),
         ({"devices": ["npu"]}, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'"),
         ({"settings": {"round": 3}}, "settings.round: Extra inputs"),
-        ({"threads": -1}, "threads: Input should be greater than or equal to 0"),
+        ({"threads": -1}, "threads.0: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_bad_plan_is_named_by_its_key(change: dict[str, object], told: str) -> None:
@@ -105,3 +105,28 @@ def test_a_file_that_is_no_plan(tmp_path: Path, content: bytes) -> None:
 def test_a_plan_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="No such file"):
         Plan.read(tmp_path / "plan.toml")
+
+
+def test_threads_are_an_axis_and_one_number_is_one_value() -> None:
+    one = Plan.parse({"models": ["x"], "threads": 2})
+    assert one.threads == (2,)
+    cells = expand(Plan.parse({"models": ["x"], "threads": [1, 2]}), MODELS)
+    assert {c.threads for c in cells} == {1, 2}
+    assert {c.cell_id for c in expand(one, MODELS)} < {c.cell_id for c in cells}
+    assert len({(c.model, c.label) for c in cells}) == len(cells)
+
+
+def test_plain_keras_is_the_baseline_and_something_stands_in_for_it() -> None:
+    cells = expand(Plan.parse({"models": ["x"], "phases": ["inference"]}), {"a": "0" * 64})
+    found = baseline_of(cells)
+    assert found is not None
+    assert found.label == "inference tensorflow/predict float32 cpu batch 32"
+    without = baseline_of([c for c in cells if c.method == "jit" and c.batch == 1])
+    assert without is not None
+    assert without.label == "inference jax/jit float32 cpu batch 1"
+
+
+@pytest.mark.parametrize("name", ["smoke", "cpu", "gpu", "tpu"])
+def test_the_plans_of_the_benchmarks_folder_are_plans(name: str) -> None:
+    plan = Plan.read(Path(__file__).parents[3] / "benchmarks" / f"{name}.toml")
+    assert expand(plan, MODELS)

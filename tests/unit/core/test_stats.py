@@ -60,3 +60,95 @@ def test_wilson_of_a_known_case() -> None:
 def test_more_successes_than_trials_are_refused() -> None:
     with pytest.raises(ValueError, match="5 of 4"):
         stats.proportion(5, 4)
+
+
+def test_the_tails_need_as_many_samples_as_the_mlperf_rules_say() -> None:
+    assert (stats.samples_for_tail(0.99), stats.samples_for_tail(0.90)) == (662, 64)
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [(63, None), (64, "p90"), (129, "p90"), (130, "p95"), (661, "p97"), (662, "p99"), (5000, "p99")]
+)
+def test_the_tail_is_the_highest_that_the_number_of_samples_shows(count: int, name: str | None) -> None:
+    found = stats.tail(list(range(1, count + 1)))
+    assert (None if found is None else found.name) == name
+
+
+@pytest.mark.parametrize("count", [64, 130, 662])
+def test_the_bounds_of_a_tail_hold_as_often_as_they_say(count: int) -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(500):
+        found = stats.tail([int(v) for v in rng.exponential(1e6, count)])
+        assert found is not None
+        assert found.interval.low <= found.interval.value <= found.interval.high
+        held += found.interval.low <= -1e6 * math.log(1 - found.fraction) <= found.interval.high
+    assert held / 500 > 0.93
+
+
+def test_clopper_pearson_of_a_known_case() -> None:
+    # 10 of 100: 0.0490 to 0.1762, as scipy.stats.binomtest(10, 100).proportion_ci() gives
+    found = stats.exact_proportion(10, 100)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0490, 0.1762)
+    assert stats.exact_proportion(0, 0) == (0, 0, 1)
+    assert stats.exact_proportion(0, 5).low == 0
+    assert stats.exact_proportion(5, 5).high == 1
+    with pytest.raises(ValueError, match="5 of 4"):
+        stats.exact_proportion(5, 4)
+
+
+@given(st.lists(positive, min_size=2, max_size=20), st.lists(positive, min_size=2, max_size=20))
+def test_an_independent_ratio_turns_round(a: list[float], b: list[float]) -> None:
+    one, other = stats.independent_ratio(a, b), stats.independent_ratio(b, a)
+    assert one.ratio.value == pytest.approx(1 / other.ratio.value, rel=1e-6)
+    assert one.probability_below_1 + other.probability_below_1 == pytest.approx(1, abs=1e-6)
+    assert one.ratio.low <= one.ratio.value * (1 + 1e-9)
+
+
+def test_welch_agrees_with_scipy() -> None:
+    from scipy.stats import ttest_ind
+
+    a, b = [1.0, 1.2, 1.1, 1.3], [0.9, 1.0, 0.95, 1.05, 0.97]
+    by_scipy = ttest_ind(np.log(a), np.log(b), equal_var=False)
+    found = stats.independent_ratio(a, b)
+    interval = by_scipy.confidence_interval(0.95)
+    assert (found.ratio.low, found.ratio.high) == (
+        pytest.approx(math.exp(interval.low)),
+        pytest.approx(math.exp(interval.high)),
+    )
+    assert found.probability_below_1 == pytest.approx(by_scipy.pvalue / 2)
+
+
+def test_too_little_for_an_independent_interval() -> None:
+    assert stats.independent_ratio([2.0], [1.0, 1.1]).ratio.high == math.inf
+    assert stats.independent_ratio([2.0, 2.0], [1.0, 1.0]) == ((2.0, 2.0, 2.0), 0.0)
+    with pytest.raises(ValueError, match="non-empty"):
+        stats.independent_ratio([], [1.0])
+
+
+def test_the_probability_that_a_ratio_is_below_1() -> None:
+    assert stats.ratio_probability([0.1]) == 0.5
+    assert stats.ratio_probability([-0.1, -0.1]) == 1.0
+    assert stats.ratio_probability([0.0, 0.0]) == 0.5
+    assert stats.ratio_probability([-0.1, -0.2, -0.15]) > 0.95
+    assert stats.ratio_probability([-0.1, 0.1]) == pytest.approx(0.5)
+
+
+class TestSettling:
+    def test_equal_steps_have_settled(self) -> None:
+        assert stats.has_settled([100] * 12)
+
+    def test_a_slow_beginning_is_forgotten(self) -> None:
+        assert stats.has_settled([900, 500, 200] + [100] * 13)
+
+    def test_steps_that_still_fall_have_not(self) -> None:
+        falling = [int(1000 * 0.9**i) for i in range(20)]
+        assert not stats.has_settled(falling)
+        assert stats.window_spread(falling) == pytest.approx(0.9**-10 - 1, rel=0.02)
+
+    def test_too_few_steps_say_nothing(self) -> None:
+        assert stats.window_spread([1, 1]) is None
+        assert not stats.has_settled([1, 1])
+
+    def test_three_long_steps_are_enough(self) -> None:
+        assert stats.has_settled([500, 500, 510])

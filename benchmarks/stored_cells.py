@@ -1,0 +1,47 @@
+"""Opens, summarises and reports a simulated run of 10,302 cells: python benchmarks/stored_cells.py
+
+The cells are drawn from a generator, each with outputs of its own, which is the slowest case: cells of a real run
+answer mostly alike. Writing them is not timed.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def write(path: Path) -> None:
+    sys.path.insert(0, str(ROOT))
+    from kcost.core.plan import Settings
+    from tests.unit.runs import plan, simulated_run, write_run
+
+    models = ("simulated-cnn", "simulated-bert")
+    run, outputs = simulated_run(plan(models=models, batches=tuple(range(1, 304)), settings=Settings()), steps=10)
+    write_run(path, run, outputs)
+
+
+def read(path: Path) -> None:
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    from kcost import api
+
+    verdict = api.make_report(path, html=path / "report.html")
+    cells = sum(len(r.cells) for r in verdict.rankings)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    print(f"{cells} cells: {wall_s:.1f} s, of that {cpu_s:.1f} s on the CPU; peak {megabytes:.0f} MiB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        read(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / "run")
+            # A process of its own: the peak of memory is that of reading alone.
+            subprocess.run([sys.executable, __file__, str(Path(folder) / "run")], check=True)

@@ -1,0 +1,126 @@
+"""Whether what went on beside a cell's turns leaves its figures worth believing. Derived when a run is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from kcost.core.result import CellResult, Environment, Run, Watch
+from kcost.core.schema import Record
+from kcost.core.units import format_percent
+
+Kind = Literal["other-work", "steal", "busy-parent", "frequency", "throttled", "swapping", "gpu-shared"]
+
+INVALID_CELLS = 0.25
+"""A run is INVALID when more than this share of its measured cells is."""
+
+
+class Limits(NamedTuple):
+    """From where on something is told, and from where on it makes a cell INVALID."""
+
+    tell: float
+    invalid: float
+
+
+LIMITS: dict[Kind, Limits] = {
+    "other-work": Limits(0.05, 0.20),
+    "steal": Limits(0.02, 0.10),
+    "busy-parent": Limits(0.05, 0.25),
+    "frequency": Limits(0.05, 0.20),
+    "throttled": Limits(0.0, 0.25),
+    "swapping": Limits(0.0, 0.25),
+    "gpu-shared": Limits(0.0, 0.25),
+}
+"""Shares: of the machine's CPU time (other-work, steal), of the time of the turns (busy-parent), of the lowest clock
+(frequency), of the turns (the others). They are choices, not laws: two busy processes beside a cell on two to eight
+cores make it INVALID, an idle desktop does not."""
+
+_TEXTS: dict[Kind, tuple[str, str]] = {
+    "other-work": ("other processes took {} of the machine's CPU time", "Measure again while nothing else runs."),
+    "steal": ("a hypervisor kept {} of the CPU time for other machines", "Use a machine of its own, or another hour."),
+    "busy-parent": ("the waiting parent took {} of the turns' time itself", "Run kcost without a debugger or tracer."),
+    "frequency": ("the CPU's clock moved by {}", "Fix the clock: cpupower frequency-set -g performance, no turbo."),
+    "throttled": ("the CPU was slowed for heat or power in {} of the turns", "Cool it, or measure shorter rounds."),
+    "swapping": ("memory was swapped in {} of the turns", "Free memory, or measure fewer cells at a time."),
+    "gpu-shared": ("another process was on the GPU in {} of the turns", "End it, or choose another GPU."),
+}
+
+
+class Disturbance(Record):
+    """Something that went on beside a cell's turns, beyond its limit."""
+
+    kind: Kind
+    text: str
+    number: float
+    limit: float
+    invalid: bool
+    remedy: str
+
+
+def disturbances(cell: CellResult, environment: Environment) -> tuple[Disturbance, ...]:
+    """What disturbed a cell's turns, in the order of `Kind`; empty for rounds that nobody watched."""
+    watched = [r.watch for r in cell.rounds if r.watch is not None]
+    if not watched:
+        return ()
+    return tuple(_beyond_limits(_shares(watched, environment.cores)))
+
+
+def _beyond_limits(shares: Iterable[tuple[Kind, float | None]]) -> Iterator[Disturbance]:
+    for kind, number in shares:
+        tell, invalid = LIMITS[kind]
+        if number is not None and number > tell:
+            text, remedy = _TEXTS[kind]
+            beyond = number > invalid
+            yield Disturbance(
+                kind=kind,
+                text=text.format(format_percent(number)),
+                number=number,
+                limit=invalid if beyond else tell,
+                invalid=beyond,
+                remedy=remedy,
+            )
+
+
+def _shares(watched: Sequence[Watch], cores: int) -> Iterator[tuple[Kind, float | None]]:
+    # Summed over all turns: the kernel counts in hundredths of a second, and a turn may be as short as that.
+    wall_s = sum(w.wall_s for w in watched)
+    machine_s = wall_s * cores
+    yield "other-work", _share((_foreign_cpu_s(w) for w in watched), machine_s)
+    yield "steal", _share((w.steal_s for w in watched), machine_s)
+    yield "busy-parent", sum(w.parent_cpu_s for w in watched) / wall_s if wall_s else None
+    clocks = [w.cpu_mhz for w in watched if w.cpu_mhz]
+    yield "frequency", max(clocks) / min(clocks) - 1 if clocks else None
+    yield "throttled", _turns_with(w.throttles for w in watched)
+    yield "swapping", _turns_with(w.swapped_pages for w in watched)
+    yield "gpu-shared", _turns_with(w.gpu_other_processes for w in watched)
+
+
+def _foreign_cpu_s(watch: Watch) -> float | None:
+    if watch.machine_busy_s is None or watch.worker_cpu_s is None:
+        return None
+    return watch.machine_busy_s - watch.worker_cpu_s - watch.parent_cpu_s
+
+
+def _share(parts: Iterable[float | None], whole: float) -> float | None:
+    known = [p for p in parts if p is not None]
+    return max(0.0, sum(known) / whole) if known and whole else None
+
+
+def _turns_with(counts: Iterable[int | None]) -> float | None:
+    known = [c for c in counts if c is not None]
+    return sum(c > 0 for c in known) / len(known) if known else None
+
+
+def invalid_cell(cell: CellResult, environment: Environment) -> str | None:
+    """Why a cell's figures are not to be believed; None where nothing says so."""
+    found = [d.text for d in disturbances(cell, environment) if d.invalid]
+    return "; ".join(found) or None
+
+
+def invalid_run(run: Run) -> str | None:
+    """Why a run as a whole is INVALID; None where at most INVALID_CELLS of its measured cells are."""
+    measured = run.measured()
+    reasons = [r for c in measured if (r := invalid_cell(c, run.environments[c.environment_id])) is not None]
+    if not measured or len(reasons) / len(measured) <= INVALID_CELLS:
+        return None
+    return f"{len(reasons)} of {len(measured)} cells were disturbed beyond the limits: {reasons[0]}"

@@ -1,0 +1,94 @@
+"""Cells of runtimes, as the parent sees them: what is converted, and what a conversion that fails costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcost.bench import runner
+from kcost.bench.runner import Converted, measure
+from kcost.core.artifact import Model
+from kcost.core.conversion import PRECISIONS, RUNTIMES
+from kcost.core.errors import KcostError, UnavailableError, WorkerError
+from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
+from tests.unit.bench.test_runner import SETTINGS, by_label
+
+AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
+EVERY_PRECISION = ["float32", "bfloat16", "int8", "int8_dynamic"]
+
+
+def test_a_runtime_is_a_method_of_the_backend_that_converts_to_it() -> None:
+    plan = Plan.parse({**AXES, "methods": [*RUNTIMES, "jit"], "precisions": EVERY_PRECISION})
+    cells = expand(plan, {"m": "0" * 64})
+    found = {(c.runtime, c.precision) for c in cells if c.runtime}
+    assert found == {(r, p) for r in RUNTIMES for p in PRECISIONS[r]}
+    assert {c.precision for c in cells if c.runtime is None} == KERAS_PRECISIONS
+    assert "inference torch/onnx int8 cpu batch 1" in {c.label for c in cells}
+
+
+def test_a_plan_measures_runtimes_only_when_it_names_them() -> None:
+    cells = expand(Plan.parse({**AXES, "phases": ["inference", "training"], "precisions": EVERY_PRECISION}), {"m": "0"})
+    assert {c.runtime for c in cells} == {None}
+    assert {c.precision for c in cells} == KERAS_PRECISIONS
+
+
+def onnx_plan(folder: Path) -> Plan:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fake.keras").write_text("{}")
+    np.savez(folder / "samples.npz", x=np.zeros((8, 2), np.float32), labels=np.zeros(8, np.int32))
+    return Plan.parse(
+        {
+            **AXES,
+            "models": [str(folder / "fake.keras")],
+            "backends": ["fake", "torch"],
+            "methods": ["eager", "onnx"],
+            "precisions": ["float32"],
+            "batches": [1, 2],
+            "settings": SETTINGS,
+        }
+    )
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch, *, samples: bool) -> None:
+    """No framework is started: the cells of torch itself are taken out, and of onnx only converting is asked for."""
+    monkeypatch.setattr(runner, "require", lambda backend: backend)
+    whole = runner.expand
+
+    def only_converted(plan: Plan, models: dict[str, str]) -> tuple[Any, ...]:
+        return tuple(c for c in whole(plan, models) if c.backend == "fake" or c.runtime)
+
+    monkeypatch.setattr(runner, "expand", only_converted)
+    if samples:
+        monkeypatch.setattr(Model, "samples_file", property(lambda self: self.keras_file.parent / "samples.npz"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(UnavailableError("No such operation.", "Erfc"), "unsupported"), (WorkerError("It ends.", "SIGSEGV"), "crash")],
+)
+def test_a_conversion_that_fails_is_tried_once_and_costs_its_own_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: KcostError, status: str
+) -> None:
+    without_torch(monkeypatch, samples=True)
+    asked: list[tuple[str, str]] = []
+
+    def fails(model: Model, runtime: str, precision: str, cache: Path) -> Path:
+        asked.append((runtime, precision))
+        raise error
+
+    converted: Converted = fails
+    cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run", converted=converted))
+    assert asked == [("onnx", "float32")]
+    onnx = [c for c in cells.values() if c.spec.runtime == "onnx"]
+    assert [(c.status, str(error.received) in str(c.reason)) for c in onnx] == [(status, True)] * 2
+    assert {c.status for c in cells.values() if c.spec.runtime is None} == {"ok"}
+
+
+def test_a_bare_model_has_no_samples_for_a_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch, samples=False)
+    cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run", converted=lambda *_: tmp_path))
+    onnx = [c for c in cells.values() if c.spec.runtime == "onnx"]
+    assert {(c.status, "Name an artifact folder" in str(c.reason)) for c in onnx} == {("unsupported", True)}

@@ -1,0 +1,123 @@
+"""The self-test: its maths on made-up numbers, and its short form on the simulated backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from kcost.bench.self_test import MOVED, Form, Move, Pair, SelfTest, busy_neighbours, moves, self_test
+from kcost.core.errors import WorkerError
+from kcost.core.result import Round, Run, Watch
+from tests.unit.bench.test_runner import fake_plan
+from tests.unit.runs import plan, simulated_run
+
+TINY = Form(pairs=4, rounds=3)
+
+
+def pairs(count: int, bias: float, seed: int = 0) -> tuple[Pair, ...]:
+    """Cells against themselves under a drift that both turns share, the second slower by `bias`."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        drift = 1e6 * np.exp(rng.normal(0, 0.2, 10))
+        a, b = (drift * np.exp(rng.normal(0, 0.02, 10)) for _ in range(2))
+        found.append(Pair(model="m", cell="c", a_ns=tuple(a), b_ns=tuple(b * (1 + bias))))
+    return tuple(found)
+
+
+def test_equals_win_as_seldom_as_the_interval_says() -> None:
+    found = SelfTest(simulated=True, pairs=pairs(1000, bias=0.0))
+    assert 0.03 < found.false_winners / 1000 < 0.07
+    assert found.passed
+
+
+def test_a_harness_that_favours_one_turn_fails() -> None:
+    found = SelfTest(simulated=True, pairs=pairs(200, bias=0.05))
+    assert found.false_winners > 150
+    assert not found.passed
+    assert "beat themselves" in found.failures[0]
+
+
+def move(loaded: float, invalid: str | None = None) -> Move:
+    return Move(model="m", cell="c", baseline="b", quiet=2.0, loaded=loaded, invalid=invalid)
+
+
+@pytest.mark.parametrize(
+    ("one", "passed"), [(move(2.05), True), (move(1.95), True), (move(2.2), False), (move(2.2, "busy"), True)]
+)
+def test_a_ratio_holds_still_or_is_marked(one: Move, passed: bool) -> None:
+    assert one.moved == pytest.approx(one.loaded / 2 - 1)
+    found = SelfTest(simulated=True, pairs=pairs(20, 0.0), moves=(one,))
+    assert found.passed is passed
+    assert bool(found.failures) is not passed
+    assert passed or f"{MOVED:.2f}" == "0.05"
+
+
+def test_ratios_are_held_against_the_baseline_of_their_block() -> None:
+    run, _ = simulated_run(plan(batches=(32,), phases=("inference",), precisions=("float32",), backends=("jax",)))
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+
+    def slower(r: Round) -> Round:
+        return r.model_copy(update={"step_ns": tuple(2 * ns for ns in r.step_ns), "watch": busy})
+
+    def loaded(method: str) -> Run:
+        cells = tuple(
+            c.model_copy(update={"rounds": tuple(map(slower, c.rounds))}) if c.spec.method == method else c
+            for c in run.cells
+        )
+        return run.model_copy(update={"cells": cells})
+
+    (one,) = moves(run, loaded("jit"))
+    assert (one.cell, one.baseline) == (
+        "inference jax/jit float32 cpu batch 32",
+        "inference jax/predict float32 cpu batch 32",
+    )
+    assert one.moved == pytest.approx(1.0)
+    assert "other processes took" in str(one.invalid)
+    (other,) = moves(run, loaded("predict"))
+    assert other.moved == pytest.approx(-0.5)
+    assert other.invalid is not None, "a disturbed baseline is as bad"
+
+
+def test_the_short_form_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = {p.pid for p in psutil.Process().children()}
+    told: list[str] = []
+    found = self_test(
+        fake_plan(tmp_path, {}, batches=[1], precisions=["float32"]),
+        form=TINY,
+        out=tmp_path / "out",
+        on_progress=lambda done, total, text: told.append(text),
+    )
+    assert found.simulated
+    assert len(found.pairs) == 4
+    assert {len(p.a_ns) for p in found.pairs} == {len(p.b_ns) for p in found.pairs} == {3}
+    assert {p.cell for p in found.pairs} == {
+        "inference fake/eager float32 cpu batch 1",
+        "inference fake/predict float32 cpu batch 1",
+    }
+    (one,) = found.moves
+    assert one.quiet > 0
+    assert one.loaded > 0
+    assert "each cell against itself" in told
+    assert {p.pid for p in psutil.Process().children()} == before
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["loaded", "pairs", "quiet"]
+    document = found.model_dump(mode="json")
+    assert document["false_winners"] == found.false_winners
+    assert document["passed"] is found.passed
+
+
+def test_a_cell_that_fails_fails_the_self_test(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="oom"):
+        self_test(fake_plan(tmp_path, {"oom": ["any"]}, batches=[1]), form=TINY, noisy=False)
+
+
+def test_neighbours_are_busy_until_the_block_ends() -> None:
+    before = set(psutil.Process().children())
+    with busy_neighbours():
+        started = set(psutil.Process().children()) - before
+        assert len(started) == 2
+        assert all(p.is_running() for p in started)
+    assert set(psutil.Process().children()) == before

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kcost.core.disturbance import LIMITS, disturbances, invalid_cell, invalid_run
+from kcost.core.result import CellResult, Watch
+from kcost.cost.notices import measurement_notices
+from tests.unit.runs import environment, plan, replaced, simulated_run
+
+QUIET = {"wall_s": 0.15, "worker_cpu_s": 0.29, "parent_cpu_s": 0.001, "machine_busy_s": 0.30, "steal_s": 0.0}
+
+
+def watched(*turns: dict[str, Any]) -> CellResult:
+    run, _ = simulated_run(plan(batches=(1,), phases=("inference",)))
+    cell = run.cells[0]
+    rounds = tuple(cell.rounds[0].model_copy(update={"watch": Watch(**{**QUIET, **t})}) for t in turns)
+    return cell.model_copy(update={"rounds": rounds})
+
+
+def found(*turns: dict[str, Any]) -> list[tuple[str, bool]]:
+    return [(d.kind, d.invalid) for d in disturbances(watched(*turns), environment(cores=2))]
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        ({}, []),
+        ({"machine_busy_s": None}, []),
+        ({"machine_busy_s": 0.33, "worker_cpu_s": 0.30}, [("other-work", False)]),
+        ({"machine_busy_s": 0.30, "worker_cpu_s": 0.15}, [("other-work", True)]),
+        ({"steal_s": 0.01}, [("steal", False)]),
+        ({"steal_s": 0.06}, [("steal", True)]),
+        ({"parent_cpu_s": 0.01}, [("busy-parent", False)]),
+        ({"parent_cpu_s": 0.15, "worker_cpu_s": 0.15}, [("busy-parent", True)]),
+        ({"throttles": 1}, [("throttled", True)]),
+        ({"swapped_pages": 3}, [("swapping", True)]),
+        ({"gpu_other_processes": 1}, [("gpu-shared", True)]),
+        ({"gpu_other_processes": 0, "throttles": 0, "swapped_pages": 0, "cpu_mhz": 3000.0}, []),
+    ],
+)
+def test_each_kind_has_a_limit_to_be_told_and_one_to_be_invalid(
+    turn: dict[str, Any], expected: list[tuple[str, bool]]
+) -> None:
+    assert found(*[turn] * 4) == expected
+
+
+def test_one_turn_in_five_is_told_and_not_invalid() -> None:
+    assert found({"swapped_pages": 3}, *[{"swapped_pages": 0}] * 4) == [("swapping", False)]
+
+
+def test_a_clock_that_moves() -> None:
+    assert found({"cpu_mhz": 3000.0}, {"cpu_mhz": 2800.0}) == [("frequency", False)]
+    assert found({"cpu_mhz": 3000.0}, {"cpu_mhz": 2000.0}) == [("frequency", True)]
+
+
+def test_rounds_that_nobody_watched_say_nothing() -> None:
+    run, _ = simulated_run(plan())
+    assert disturbances(run.cells[0], environment()) == ()
+    assert invalid_run(run) is None
+
+
+def test_a_notice_carries_number_limit_and_remedy() -> None:
+    import numpy as np
+
+    cell = watched(*[{"machine_busy_s": 0.30, "worker_cpu_s": 0.0}] * 6)
+    notices = {n.code: n for n in measurement_notices(cell, environment(cores=2), np.ones(6))}
+    assert "high-load" not in notices
+    notice = notices["invalid"]
+    assert notice.text.startswith("INVALID: other processes took")
+    assert (notice.limit, notice.number) == (LIMITS["other-work"].invalid, pytest.approx(0.997, abs=0.01))
+    assert "nothing else runs" in notice.remedy
+    assert invalid_cell(cell, environment(cores=2)) in notice.text
+
+
+def test_a_run_is_invalid_when_more_than_a_quarter_of_its_cells_is() -> None:
+    run, _ = simulated_run(plan(batches=(1,), phases=("inference",), backends=("jax", "torch")))
+    busy = watched(*[{"machine_busy_s": 0.30, "worker_cpu_s": 0.0}] * 6).rounds
+    assert len(run.cells) == 6
+    one = replaced(run, run.cells[0].spec.cell_id, rounds=busy)
+    assert invalid_run(one) is None
+    two = replaced(one, run.cells[1].spec.cell_id, rounds=busy)
+    assert "2 of 6 cells were disturbed beyond the limits: other processes took" in str(invalid_run(two))
