@@ -15,7 +15,7 @@ from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import due
 from kcost.bench.store import RunStore
 from kcost.core import environment
-from kcost.core.artifact import Model, open_model
+from kcost.core.artifact import SAMPLES_FILE, Model, open_model
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
 from kcost.core.plan import CellSpec, Plan, Precision, Settings, expand
@@ -278,18 +278,16 @@ class _Session:
         found = self._conversions[key]
         if isinstance(found, CellFailure):
             raise found
-        return request.model_copy(update={"keras_file": found})
+        # Without real samples those that the conversion was checked on are measured on.
+        samples = request.samples_file or found / SAMPLES_FILE
+        return request.model_copy(update={"keras_file": found, "samples_file": samples})
 
     def _convert_for(self, model: Model, runtime: Runtime, precision: Precision) -> Path | CellFailure:
         """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
         self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
         try:
-            if self._converted is None or model.samples_file is None:
-                raise UnavailableError(
-                    "A runtime measures a converted artifact, whose samples its answers are compared on.",
-                    received=f"{runtime} with {model.keras_file}",
-                    remedy="Name an artifact folder, and give the plan to `kcost bench`.",
-                )
+            if self._converted is None:
+                raise UnavailableError("A runtime measures a converted model.", f"{runtime}, and nothing that converts")
             return self._converted(model, runtime, precision, self._store.path / CONVERTED_FOLDER).absolute()
         except StorageError:
             raise

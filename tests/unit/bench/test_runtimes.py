@@ -10,10 +10,12 @@ import pytest
 
 from kcost.bench import runner
 from kcost.bench.runner import Converted, measure
-from kcost.core.artifact import Model
+from kcost.bench.store import RunStore
+from kcost.core.artifact import Model, open_model
 from kcost.core.conversion import PRECISIONS, RUNTIMES
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
+from kcost.core.result import CellResult
 from tests.unit.bench.test_runner import SETTINGS, by_label
 
 AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
@@ -52,7 +54,7 @@ def onnx_plan(folder: Path) -> Plan:
     )
 
 
-def without_torch(monkeypatch: pytest.MonkeyPatch, *, samples: bool) -> None:
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """No framework is started: the cells of torch itself are taken out, and of onnx only converting is asked for."""
     monkeypatch.setattr(runner, "require", lambda backend: backend)
     whole = runner.expand
@@ -61,8 +63,6 @@ def without_torch(monkeypatch: pytest.MonkeyPatch, *, samples: bool) -> None:
         return tuple(c for c in whole(plan, models) if c.backend == "fake" or c.runtime)
 
     monkeypatch.setattr(runner, "expand", only_converted)
-    if samples:
-        monkeypatch.setattr(Model, "samples_file", property(lambda self: self.keras_file.parent / "samples.npz"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch, *, samples: bool) -> None:
 def test_a_conversion_that_fails_is_tried_once_and_costs_its_own_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: KcostError, status: str
 ) -> None:
-    without_torch(monkeypatch, samples=True)
+    without_torch(monkeypatch)
     asked: list[tuple[str, str]] = []
 
     def fails(model: Model, runtime: str, precision: str, cache: Path) -> Path:
@@ -87,8 +87,21 @@ def test_a_conversion_that_fails_is_tried_once_and_costs_its_own_cells(
     assert {c.status for c in cells.values() if c.spec.runtime is None} == {"ok"}
 
 
-def test_a_bare_model_has_no_samples_for_a_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_torch(monkeypatch, samples=False)
-    cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run", converted=lambda *_: tmp_path))
+def test_without_anything_that_converts_a_runtime_is_unsupported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_torch(monkeypatch)
+    cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run"))
     onnx = [c for c in cells.values() if c.spec.runtime == "onnx"]
-    assert {(c.status, "Name an artifact folder" in str(c.reason)) for c in onnx} == {("unsupported", True)}
+    assert {(c.status, "nothing that converts" in str(c.reason)) for c in onnx} == {("unsupported", True)}
+
+
+def test_a_bare_model_is_measured_on_the_samples_of_its_conversion(tmp_path: Path) -> None:
+    plan = onnx_plan(tmp_path)
+    model = open_model(plan.models[0])
+    spec = next(c for c in runner.expand(plan, {model.name: model.sha256}) if c.runtime)
+    session = runner._Session(
+        plan, {model.name: model}, RunStore(tmp_path / "run"), lambda *_: None, lambda *_: tmp_path, 1
+    )
+    request = session._request(CellResult(spec=spec, environment_id="x", status="partial"))
+    assert (request.keras_file, request.samples_file) == (tmp_path, tmp_path / "samples.npz")
