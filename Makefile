@@ -4,15 +4,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 BACKENDS := tensorflow jax torch
 # Most of a test is importing and compiling, which takes one core: two processes take half the time.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+NOT_SLOW = -m 'not slow'
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_SLOW)
 
-.PHONY: demo test test-unit test-contract check bench clean
+.PHONY: demo test test-all test-unit test-contract check bench clean
 
 demo: .venv/installed
 	rm -rf demo
 	$(BIN)/kcost demo --out demo
 
 test: test-unit test-contract
+
+# With the tests that take minutes.
+test-all:
+	$(MAKE) test NOT_SLOW=
 
 test-unit: .venv/installed
 	$(PYTEST)

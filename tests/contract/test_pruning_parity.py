@@ -16,11 +16,16 @@ from kcost.core.process import version_of
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.optimize.kernels import kernels_of
 from kcost.optimize.pruning import PruningCallback, masks_of
+from tests.contract.conftest import BACKEND
 
-pytestmark = pytest.mark.skipif(
-    version_of("tensorflow-model-optimization") is None or version_of("tf_keras") is None,
-    reason="tensorflow_model_optimization and tf_keras are not installed",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        version_of("tensorflow-model-optimization") is None or version_of("tf_keras") is None,
+        reason="tensorflow_model_optimization and tf_keras are not installed",
+    ),
+    # The masks are made by the same numpy code everywhere: one backend in each run is enough.
+    *([pytest.mark.slow] if BACKEND != "tensorflow" else []),
+]
 
 EPOCHS, STEPS = 4, 16
 POLYNOMIAL = {"initial_sparsity": 0.0, "final_sparsity": 0.8, "begin_step": 3, "end_step": 11, "frequency": 2}

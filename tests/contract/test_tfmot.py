@@ -66,6 +66,7 @@ def test_other_processes_are_refused(training: Training) -> None:
 
 @on_tensorflow
 @installed
+@pytest.mark.slow
 def test_a_model_pruned_in_tfmot_comes_back(training: Training) -> None:
     model = trained(training, "seed")
     before = model.get_weights()
@@ -95,6 +96,7 @@ def test_int8_in_litert_answers_as_the_float_model(size: str, training: Training
 
 @on_tensorflow
 @installed
+@pytest.mark.slow
 def test_a_model_trained_for_int8_comes_back_with_its_litert_file(training: Training) -> None:
     model = trained(training)  # with normalisation, which TFMOT wraps as well
     aware, tflite = train_for_int8(model, training)

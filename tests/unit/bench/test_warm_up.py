@@ -14,7 +14,7 @@ def test_a_warm_up_goes_on_until_it_has_settled() -> None:
     def slow_at_first(_: int) -> None:
         time.sleep(0.02 if next(calls) < 4 else 0.005)
 
-    done = _warm_up(slow_at_first, Settings(warmup_s=0.05, warmup_max_s=20))
+    done = _warm_up(slow_at_first, Settings(warmup_s=0.1, warmup_max_s=20))
     assert has_settled(done)
     assert len(done) > 6
 
