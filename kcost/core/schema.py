@@ -18,12 +18,18 @@ from pydantic_core import from_json
 from kcost import __version__
 from kcost.core.errors import SchemaError, storage
 
-VERSIONS = {"artifact": 1, "run": 1, "cell": 1, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
+VERSIONS = {"artifact": 2, "run": 2, "cell": 2, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
 """The schema number that this version of kcost writes, by kind of file."""
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPGRADES: dict[tuple[str, int], Upgrade] = {}
+UPGRADES: dict[tuple[str, int], Upgrade] = {
+    # Schema 2 adds fields that may be missing: answers by class in an artifact; watched turns, settled warm-ups,
+    # precision, several numbers of threads and models that take turns together in a run.
+    ("artifact", 1): dict,
+    ("run", 1): dict,
+    ("cell", 1): dict,
+}
 """(kind, n) -> the function that turns a document of schema n into one of schema n + 1."""
 
 

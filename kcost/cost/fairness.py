@@ -68,21 +68,8 @@ def differences(one: Fairness, other: Fairness, environments: Mapping[str, Envir
     for (name, mine), (_, theirs) in zip(one.must_be_equal, other.must_be_equal, strict=True):
         if mine != theirs:
             if name == "environment":
-                fields = environment_differences(environments[str(mine)], environments[str(theirs)])
+                fields = environments[str(mine)].differences(environments[str(theirs)])
                 found.append(f"environment: another {', '.join(fields)}")
             else:
                 found.append(f"{name}: {mine}, not {theirs}")
-    return tuple(found)
-
-
-def environment_differences(one: Environment, other: Environment) -> tuple[str, ...]:
-    """Names of the fields, packages and variables in which two environments differ."""
-    mine, theirs = one.model_dump(), other.model_dump()
-    found: list[str] = []
-    for field, value in mine.items():
-        if isinstance(value, dict):
-            names = sorted(k for k in value.keys() | theirs[field].keys() if value.get(k) != theirs[field].get(k))
-            found.extend(f"{field}.{name}" for name in names)
-        elif value != theirs[field]:
-            found.append(field)
     return tuple(found)

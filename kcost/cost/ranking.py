@@ -12,7 +12,7 @@ from pydantic import Field
 from kcost.core.plan import Backend, Device, Method, Phase, Precision
 from kcost.core.result import CellResult
 from kcost.core.schema import Record
-from kcost.core.stats import Interval, paired_ratio
+from kcost.core.stats import Interval, paired_ratio, tail
 from kcost.core.units import format_percent, significant
 from kcost.cost.estimate import CostEstimate
 from kcost.cost.fairness import Fairness
@@ -51,6 +51,15 @@ class Ratio(Record):
         return f"{significant(self.value)} times (95%: {significant(self.low)} to {high})"
 
 
+class TailLatency(Record):
+    """The highest percentile that a cell's steps are enough for, with its exact binomial interval."""
+
+    name: str = Field(description="p99, p97, p95 or p90")
+    ms: float
+    low_ms: float
+    high_ms: float
+
+
 class RankedCell(Record):
     """A measured cell with what is derived from it."""
 
@@ -67,8 +76,10 @@ class RankedCell(Record):
     step_ms: float = Field(description="median over all steps")
     step_p95_ms: float
     step_p99_ms: float | None = Field(description=f"None under {SAMPLES_FOR_P99} steps, which do not show it")
+    tail: TailLatency | None = Field(default=None, description="None under 64 steps, which show no tail")
     steps: int
     rounds: int
+    invalid: str | None = Field(default=None, description="why its figures are not to be believed")
     examples_per_s: float
     cost: CostEstimate
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over this cell's")
@@ -144,6 +155,7 @@ class Measured(NamedTuple):
     cost: CostEstimate
     quality: Quality
     fairness: Fairness
+    invalid: str | None = None
 
     @property
     def round_keys(self) -> list[tuple[str, int]]:
@@ -162,6 +174,15 @@ def percentiles_ms(cell: CellResult) -> Percentiles:
         return (steps[below] + (steps[above] - steps[below]) * (place - below)) / 1e6
 
     return Percentiles(len(steps), at(0.50), at(0.95), at(0.99))
+
+
+def tail_of(cell: CellResult) -> TailLatency | None:
+    """The highest percentile of the cell's steps that their number shows."""
+    found = tail(list(itertools.chain.from_iterable(r.step_ns for r in cell.rounds)))
+    if found is None:
+        return None
+    value, low, high = found.interval.scaled(1e-6)
+    return TailLatency(name=found.name, ms=value, low_ms=low, high_ms=high)
 
 
 def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
@@ -291,7 +312,9 @@ def _ranked(
         step_ms=slow.p50,
         step_p95_ms=slow.p95,
         step_p99_ms=slow.p99 if slow.shows_p99 else None,
+        tail=tail_of(cell),
         steps=slow.steps,
+        invalid=measured.invalid,
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
         cost=measured.cost,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from kcost.core.disturbance import invalid_cell, invalid_run
 from kcost.core.plan import Phase
 from kcost.core.result import CellResult, Environment, Run, failed
 from kcost.core.schema import VERSIONS, Record
@@ -15,7 +16,14 @@ from kcost.core.units import format_usd
 from kcost.cost.fairness import Fairness, differences, fairness_of
 from kcost.cost.inference import usd_per_million
 from kcost.cost.machine_match import Match
-from kcost.cost.notices import SAMPLES_FOR_P99, Notice, failure_notice, measurement_notices, model_notices
+from kcost.cost.notices import (
+    SAMPLES_FOR_P99,
+    Notice,
+    failure_notice,
+    measurement_notices,
+    model_notices,
+    precision_notice,
+)
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.quality import Quality, QualityCheck, ReadOutputs, reference_cell
 from kcost.cost.ranking import (
@@ -55,6 +63,7 @@ class Verdict(Record):
     run_created_at: str
     max_drop: float
     p99_ms: float | None
+    invalid: str | None = Field(default=None, description="why the run as a whole is not to be believed")
     prices: dict[str, Match] = Field(description="by environment_id")
     rankings: tuple[Ranking, ...]
     conclusions: tuple[Conclusion, ...] = Field(description="one for each ranking, in the same order")
@@ -127,13 +136,19 @@ def conclude(
                 )
             for one in measured:
                 notices.extend(measurement_notices(one.cell, run.environments[one.cell.environment_id], one.medians_ns))
+    cells_by_id = {c.spec.cell_id: c for c in run.cells}
     for ranking in rankings:
         notices.extend(_ranking_notices(ranking, p99_ms, max_drop))
+        if (asked := run.index.plan.settings.precision) is not None:
+            ratios = [(c.cell_id, c.times_cheaper) for c in ranking.cells if c.cell_id != ranking.baseline]
+            found = (precision_notice(cells_by_id[i], r.value, r.high, asked) for i, r in ratios if r is not None)
+            notices.extend(n for n in found if n is not None)
     notices.extend(failure_notice(cell) for cell in failed(run.cells))
     return Verdict(
         run_created_at=run.index.created_at,
         max_drop=max_drop,
         p99_ms=p99_ms,
+        invalid=invalid_run(run),
         prices=dict(prices),
         rankings=tuple(rankings),
         conclusions=tuple(_conclusion(r) for r in rankings),
@@ -162,7 +177,10 @@ def _measured(
         cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
     else:
         cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
-    return Measured(cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness)
+    invalid = invalid_cell(cell, run.environments[cell.environment_id])
+    return Measured(
+        cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness, invalid
+    )
 
 
 def _groups(
@@ -250,6 +268,9 @@ def _conclusion(ranking: Ranking) -> Conclusion:
 
     def conclusion(outcome: Outcome, says: str, ratio: Ratio | None = None) -> Conclusion:
         simulated = best is not None and best.cost.basis == "simulated"
+        compared = [c for c in ranking.cells if c.cell_id in (ranking.baseline, None if best is None else best.cell_id)]
+        invalid = next((c.invalid for c in compared if c.invalid is not None), None)
+        marks = (" [simulated]" if simulated else "") + (f" [INVALID: {invalid}]" if invalid is not None else "")
         return Conclusion(
             model=ranking.model,
             phase=ranking.phase,
@@ -257,7 +278,7 @@ def _conclusion(ranking: Ranking) -> Conclusion:
             best=None if best is None else best.cell_id,
             baseline=ranking.baseline,
             times_cheaper=ratio,
-            sentence=f"{who}: {says}" + (" [simulated]" if simulated else ""),
+            sentence=f"{who}: {says}{marks}",
         )
 
     if best is None:

@@ -6,8 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import PriceError, SchemaError
 from kcost.core.plan import Settings
-from kcost.core.result import CellResult, Round, Run
-from kcost.cost.fairness import environment_differences
+from kcost.core.result import CellResult, Round, Run, Watch
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.ranking import percentiles_ms
 from kcost.cost.verdict import Verdict, conclude, prices_for
@@ -238,7 +237,7 @@ def test_another_environment_is_apart_and_told_by_what_differs() -> None:
     run = run.model_copy(update={"environments": {**run.environments, other.environment_id: other}})
     apart = verdict_of(run, outputs).rankings[1].apart
     assert apart == ("environment: another cpu_model, packages.keras, packages.tensorflow, packages.torch",)
-    assert environment_differences(other, other) == ()
+    assert other.differences(other) == ()
 
 
 def test_cells_of_another_device_are_apart() -> None:
@@ -365,3 +364,36 @@ def test_a_bare_model_is_said_to_have_made_up_inputs() -> None:
     run = run.model_copy(update={"index": run.index.model_copy(update={"models": (bare,)})})
     (notice,) = (n for n in verdict_of(run, outputs).notices if n.code == "synthetic-data")
     assert "inputs were made up" in notice.text
+
+
+BUSY = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+
+
+def test_a_disturbed_cell_is_told_to_be_invalid_wherever_it_decides() -> None:
+    run, outputs = simulated_run(SMALL)
+    run = slower(run, {JIT: 10.0, PREDICT: 42.0})
+    jit = find(run, JIT)
+    run = replaced(run, jit.spec.cell_id, rounds=tuple(r.model_copy(update={"watch": BUSY}) for r in jit.rounds))
+    verdict = verdict_of(run, outputs)
+    assert verdict.conclusions[0].sentence.endswith("[INVALID: other processes took 50.0% of the machine's CPU time]")
+    assert verdict.rankings[0].best.invalid is not None
+    assert verdict.invalid is None, "one of its cells is not the run"
+    assert [n.cell for n in verdict.notices if n.code == "invalid"] == [JIT]
+
+
+def test_a_ratio_that_is_known_less_closely_than_asked_is_told() -> None:
+    run, outputs = simulated_run(plan(batches=(32,), phases=("inference",), settings=Settings(precision=0.01)))
+    run = slower(run, {JIT: 10.0, PREDICT: 42.0})
+    jit = find(run, JIT)
+    run = replaced(run, jit.spec.cell_id, rounds=timed(jit, 10.0, scatter=0.2))
+    (notice,) = (n for n in verdict_of(run, outputs).notices if n.code == "imprecise")
+    assert (notice.cell, notice.limit) == (JIT, 0.01)
+
+
+def test_the_tail_is_the_one_that_the_steps_show() -> None:
+    run, outputs = simulated_run(SMALL, steps=20)
+    cells = verdict_of(run, outputs).rankings[0].cells
+    assert {c.tail.name for c in cells} == {"p90"}, "6 rounds of 20 steps"
+    assert all(c.tail.low_ms <= c.tail.ms <= c.tail.high_ms for c in cells)
+    few = verdict_of(*simulated_run(SMALL)).rankings[0].cells
+    assert {c.tail for c in few} == {None}
