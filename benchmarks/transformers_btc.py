@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--backends", default="jax,torch,tensorflow", help="of kcost, for speed")
     parser.add_argument("--precision", default="float32", help="of kcost, for speed: float32 or mixed_bfloat16")
+    parser.add_argument("--no-jit", action="store_true", help="of kcost, for speed: without Keras's choice of XLA")
     parser.add_argument("--who", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     {"score": score, "speed": speed, "child": child}[asked.what](asked)
@@ -81,6 +82,7 @@ class _Worker:
             "--precision",
             asked.precision,
         ]
+        command += ["--no-jit"] if asked.no_jit else []
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -135,7 +137,8 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
     model = with_precision(plain, request.precision)
     batches = task.batches("train", BATCH, seed=0)
     steps = EPOCHS * len(batches)
-    model.compile(optimizer=make_optimizer(model, request, RATE, steps), loss=loss_of(task.name))
+    jit = False if asked.no_jit else "auto"
+    model.compile(optimizer=make_optimizer(model, request, RATE, steps), loss=loss_of(task.name), jit_compile=jit)
 
     class Part(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
         """Some batches of the epoch."""
