@@ -260,8 +260,8 @@ def test_a_run_that_was_cut_short_ends_as_if_it_had_not(
     keras.utils.set_random_seed(0)
     end_epoch = Checkpoint.end_epoch
 
-    def die_after_two(self: Checkpoint, model: keras.Model, logs: dict[str, float]) -> bool:
-        better = end_epoch(self, model, logs)
+    def die_after_two(self: Checkpoint, model: keras.Model, logs: dict[str, float], **options: Any) -> bool:
+        better = end_epoch(self, model, logs, **options)
         if self.epoch == 2:
             raise Killed
         return better
