@@ -1,0 +1,53 @@
+"""`kcost optimize` from the command line, both models measured for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kcost.core.process import installed
+
+pytestmark = pytest.mark.skipif(not installed("torch"), reason="torch is not installed")
+
+
+def kcost(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kcost.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_model_is_measured_before_and_after_and_one_that_may_have_lost_too_much_is_kept_apart(tmp_path: Path) -> None:
+    model = tmp_path / "digits"
+    trained = kcost(
+        *("train", "cnn", "--data", "digits", "--limit", 200, "--epochs", 2, "--backend", "torch", "--out", model)
+    )
+    assert trained.returncode == 0, trained.stderr
+    common = ("--backend", "torch", "--rounds", 2, "--batches", "8", "--limit", 200, "--json")
+
+    out = tmp_path / "kept"
+    found = kcost("optimize", model, "--int8", "weight-only", "--max-drop", 0.5, "--out", out, *common)
+    assert found.returncode == 0, found.stderr
+    payoff = json.loads(found.stdout)
+    assert payoff["word"] in ("pays", "size only", "no gain", "slower")
+    assert [s["kind"] for s in payoff["steps"]] == ["quantize"]
+    (speed,) = payoff["speeds"]
+    assert (speed["batch"], speed["times_faster"]["rounds"]) == (8, 2)
+    assert (out / "artifact.json").exists()
+    assert payoff["after"]["file_bytes"] < payoff["before"]["file_bytes"]
+
+    # 200 examples cannot show that a drop is below a thousandth, however equal the answers are.
+    refused = kcost("optimize", model, "--int8", "weight-only", "--max-drop", 0.001, "--out", tmp_path / "b", *common)
+    assert refused.returncode == 1, refused.stderr
+    assert json.loads(refused.stdout)["word"] == "refused"
+    assert not (tmp_path / "b").exists()
+    assert (tmp_path / "b-refused" / "artifact.json").exists()
+
+
+def test_two_precisions_at_once_are_refused(tmp_path: Path) -> None:
+    found = kcost("optimize", tmp_path / "none.keras", "--int8", "dynamic", "--bfloat16", "--out", tmp_path / "o")
+    assert found.returncode == 2
+    assert "one precision" in found.stderr
+    assert "Traceback" not in found.stderr
