@@ -155,12 +155,15 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
 
     full = [i for i in range(len(batches)) if len(batches.rows(i)[0]) == BATCH]
     a_shape_each = list({batches.rows(i)[1]: i for i in full}.values())
-    # The tensorflow trainer takes an axis for fixed unless the first two batches differ in it.
     first = Part(a_shape_each * 2)
     place = iter(full * 100)
 
     def turn() -> None:
         part = [next(place) for _ in range(BATCHES_A_TURN)]
+        # The tensorflow trainer takes an axis for fixed unless the first two batches differ in it.
+        other = next((i for i in part if batches.rows(i)[1] != batches.rows(part[0])[1]), part[1])
+        part.remove(other)
+        part.insert(1, other)
         model.fit(Part(part), epochs=1, shuffle=False, verbose=0)
 
     return lambda: model.fit(first, epochs=1, shuffle=False, verbose=0), turn
