@@ -17,11 +17,17 @@ def bench(
     out: Annotated[Path, typer.Option(help="Run folder; one that is there goes on where it stopped.")],
     backends: Annotated[str | None, typer.Option(help="Comma-separated; default: all that are installed.")] = None,
     devices: Annotated[str | None, typer.Option(help="Comma-separated: cpu, gpu, tpu. Default: cpu.")] = None,
-    precisions: Annotated[str | None, typer.Option(help="Comma-separated: float32, bfloat16.")] = None,
+    precisions: Annotated[
+        str | None, typer.Option(help="Comma-separated: float32, bfloat16; of runtimes also int8, int8_dynamic.")
+    ] = None,
     batches: Annotated[str | None, typer.Option(help="Comma-separated batch sizes. Default: 1,32.")] = None,
     phases: Annotated[str | None, typer.Option(help="Comma-separated: inference, training.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch.")
+        str | None,
+        typer.Option(
+            help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch; "
+            "saved_model, litert, onnx, openvino."
+        ),
     ] = None,
     threads: Annotated[
         str | None, typer.Option(help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.")

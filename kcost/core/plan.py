@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,6 +50,9 @@ SLOW_TO_COMPILE: frozenset[Method] = frozenset({"compile"})
 """Methods that a plan runs only when it names them: torch.compile takes up to a minute a shape."""
 
 KERAS_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bfloat16"})
+
+MODULE_FUNCTION = re.compile(r"[\w.]+:\w+")
+"""A model given as the function that makes it."""
 
 JIT_METHODS: frozenset[Method] = frozenset({"xla", "jit", "compile"})
 
@@ -121,7 +125,7 @@ class Plan(Record):
 
     @staticmethod
     def read(path: Path) -> Plan:
-        """The plan in a TOML file; model paths in it are relative to the file.
+        """The plan in a TOML file; model paths in it are relative to the file, a `module:function` stays as it is.
 
         Raises:
             PlanError: no such file, not TOML, or not a plan.
@@ -131,7 +135,11 @@ class Plan(Record):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise PlanError("A plan is a TOML file.", received=f"{path}: {error}", remedy="Mend the file.") from error
         plan = Plan.parse(document, path)
-        return plan.model_copy(update={"models": tuple(str(path.parent / m) for m in plan.models)})
+        return plan.model_copy(update={"models": tuple(_from(path.parent, m) for m in plan.models)})
+
+
+def _from(folder: Path, model: str) -> str:
+    return model if MODULE_FUNCTION.fullmatch(model) else str(folder / model)
 
 
 class CellSpec(Record):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from kcost.core.artifact import INDEX_FILE, new_folder
+from kcost.core.plan import MODULE_FUNCTION
 from kcost.core.process import chosen_backend, run_job
 
 CONFIG_FILE = "config.json"
@@ -16,7 +16,7 @@ def needs_building(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return (path / CONFIG_FILE).is_file() and not (path / INDEX_FILE).is_file()
-    return not path.exists() and path.suffix != ".keras" and re.fullmatch(r"[\w.]+:\w+", source) is not None
+    return not path.exists() and path.suffix != ".keras" and MODULE_FUNCTION.fullmatch(source) is not None
 
 
 def build(source: str, folder: Path, *, log: Path | None = None) -> Path:

@@ -1,26 +1,51 @@
+"""Warm-ups on a simulated clock: no step takes real time."""
+
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from itertools import count
+from types import SimpleNamespace
+
+import pytest
 
 from kcost.core.plan import Settings
 from kcost.core.stats import has_settled
-from kcost.worker.measure import _warm_up
+from kcost.worker import measure
 
 
-def test_a_warm_up_goes_on_until_it_has_settled() -> None:
+class Clock:
+    """Nanoseconds that pass only when a step says so."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def step(self, seconds: Callable[[], float]) -> Callable[[int], None]:
+        """A step that takes as long as `seconds` gives."""
+
+        def run(_: int) -> None:
+            self.now_ns += round(seconds() * 1e9)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter_ns=lambda: made.now_ns))
+    return made
+
+
+def test_a_warm_up_goes_on_until_it_has_settled(clock: Clock) -> None:
     calls = count()
-
-    def slow_at_first(_: int) -> None:
-        time.sleep(0.02 if next(calls) < 4 else 0.005)
-
-    done = _warm_up(slow_at_first, Settings(warmup_s=0.1, warmup_max_s=20))
+    step = clock.step(lambda: 0.02 if next(calls) < 4 else 0.005)
+    done = measure._warm_up(step, Settings(warmup_s=0.1, warmup_max_s=20))
     assert has_settled(done)
     assert len(done) > 6
 
 
-def test_one_that_does_not_settle_ends_at_its_longest_time() -> None:
+def test_one_that_does_not_settle_ends_at_its_longest_time(clock: Clock) -> None:
     calls = count(1)
-    done = _warm_up(lambda _: time.sleep(0.002 * next(calls)), Settings(warmup_s=0.01, warmup_max_s=0.2))
+    step = clock.step(lambda: 0.002 * next(calls))
+    done = measure._warm_up(step, Settings(warmup_s=0.01, warmup_max_s=0.2))
     assert not has_settled(done)
     assert sum(done) >= 0.2e9

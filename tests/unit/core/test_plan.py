@@ -130,3 +130,8 @@ def test_plain_keras_is_the_baseline_and_something_stands_in_for_it() -> None:
 def test_the_plans_of_the_benchmarks_folder_are_plans(name: str) -> None:
     plan = Plan.read(Path(__file__).parents[3] / "benchmarks" / f"{name}.toml")
     assert expand(plan, MODELS)
+
+
+def test_paths_of_a_plan_are_relative_to_it_and_functions_are_not_paths(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('models = ["mine.keras", "package.module:make"]')
+    assert Plan.read(tmp_path / "plan.toml").models == (str(tmp_path / "mine.keras"), "package.module:make")
