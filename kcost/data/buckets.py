@@ -67,17 +67,6 @@ def bucket_batches(
     return tuple(batches[i] for i in rng.permutation(len(batches)))
 
 
-def share_saved(lengths: np.ndarray, max_length: int, batch_size: int = 32) -> float:
-    """Share of positions that length buckets spare in an epoch, against padding all to `max_length`: 0 to 1.
-
-    Args:
-        lengths: positions of each example that are not padding, shape (n,), integers.
-        max_length: what all would be padded to.
-        batch_size: examples a batch; a larger one moves more examples to a longer bucket.
-    """
-    return padding_saved(bucket_batches(lengths, batch_size, bucket_lengths(max_length), 0), max_length)
-
-
 def padding_saved(batches: Sequence[Batch], max_length: int) -> float:
     """Share of positions that bucketing spares, against padding every example to `max_length`: 0 to 1."""
     examples = sum(len(batch.indices) for batch in batches)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.data.buckets import bucket_batches, bucket_lengths
+from kcost.data.buckets import bucket_batches, bucket_lengths, padding_saved
 
 Arrays = np.ndarray | dict[str, np.ndarray]
 
@@ -72,12 +72,36 @@ def shuffled(count: int, batch_size: int, seed: int | None) -> Plan:
     return plan
 
 
+def _buckets(max_length: int) -> tuple[int, ...]:
+    """The lengths that sequences are padded to.
+
+    XLA compiles a step for each, which takes longer than finer buckets spare; torch takes any length at once.
+    """
+    return bucket_lengths(max_length, 8 if keras.backend.backend() == "torch" else 16)
+
+
+def shortest_bucket(length: int, max_length: int) -> int:
+    """The length that sequences of up to `length` positions are padded to."""
+    return next(n for n in _buckets(max_length) if n >= length)
+
+
+def share_saved(lengths: np.ndarray, max_length: int, batch_size: int = 32) -> float:
+    """Share of positions that length buckets spare in an epoch, against padding all to `max_length`: 0 to 1.
+
+    Args:
+        lengths: positions of each example that are not padding, shape (n,), integers.
+        max_length: what all would be padded to.
+        batch_size: examples a batch; a larger one moves more examples to a longer bucket.
+    """
+    return padding_saved(bucket_batches(lengths, batch_size, _buckets(max_length), 0), max_length)
+
+
 def bucketed(lengths: np.ndarray, batch_size: int, max_length: int, seed: int | None) -> Plan:
     """A plan that puts sequences of like length together; the same each epoch where `seed` is None."""
 
     def plan(epoch: int) -> list[tuple[np.ndarray, int | None]]:
         epoch_seed = 0 if seed is None else (seed, epoch)
-        batches = list(bucket_batches(lengths, batch_size, bucket_lengths(max_length), epoch_seed))
+        batches = list(bucket_batches(lengths, batch_size, _buckets(max_length), epoch_seed))
         # Keras's tensorflow trainer takes an axis for fixed unless the first two batches differ in it.
         other = next((i for i, b in enumerate(batches) if b.length != batches[0].length), None)
         if other is not None:

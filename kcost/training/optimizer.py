@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kcost.backends import driver
 from kcost.core.request import TrainRequest
 from kcost.training.layers import depth_of_layers
 
@@ -61,6 +62,11 @@ def make_optimizer(
     warmup_steps = round(request.warmup_fraction * total_steps)
     plain_rate = request.schedule == "constant" and warmup_steps == 0
     rate = learning_rate if plain_rate else WarmupDecay(learning_rate, request.schedule, warmup_steps, total_steps)
+    decays = [request.weight_decay if len(v.shape) > 1 else 0.0 for v in model.trainable_variables]
+    if keras.backend.backend() == "torch" and not driver("torch").devices()["gpu"]:
+        from kcost.backends.torch_adamw import FusedAdamW
+
+        return FusedAdamW(rate, _factors(model, request.layer_decay), decays, global_clipnorm=request.clip_norm)
     if request.layer_decay == 1.0:
         # Keras's own class: on torch it updates all variables in one call.
         optimizer = keras.optimizers.AdamW(rate, weight_decay=request.weight_decay, global_clipnorm=request.clip_norm)
@@ -68,9 +74,14 @@ def make_optimizer(
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
         return optimizer
+    return LayerwiseAdamW(rate, _factors(model, request.layer_decay), decays, global_clipnorm=request.clip_norm)
+
+
+def _factors(model: keras.Model, layer_decay: float) -> list[float]:
+    """The factor of the learning rate of each trainable variable: the deeper its layer, the nearer to 1."""
+    if layer_decay == 1.0:
+        return [1.0] * len(model.trainable_variables)
     depths = depth_of_layers(model)
     top = max(depths.values())
     depth_of = {id(v): depths[layer.name] for layer in model.layers for v in layer.trainable_variables}
-    factors = [request.layer_decay ** (top - depth_of[id(v)]) for v in model.trainable_variables]
-    decays = [request.weight_decay if len(v.shape) > 1 else 0.0 for v in model.trainable_variables]
-    return LayerwiseAdamW(rate, factors, decays, global_clipnorm=request.clip_norm)
+    return [layer_decay ** (top - depth_of[id(v)]) for v in model.trainable_variables]

@@ -11,9 +11,8 @@ from kcost.core import scores
 from kcost.core.artifact import Artifact, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.data import TextSet
-from kcost.data.buckets import bucket_lengths, share_saved
 from kcost.data.tokenize import WordPiece
-from kcost.training.batches import ArrayBatches, bucketed
+from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket
 from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, class_report
 
 
@@ -105,7 +104,7 @@ class SequenceClassification(Task):
         """As `Task.inputs`, cut to the bucket of the longest text."""
         encoded = {name: array[:count] for name, array in self.encoded(split).items()}
         longest = int(_lengths(encoded).max())
-        length = next(n for n in bucket_lengths(self.max_length) if n >= longest)
+        length = shortest_bucket(longest, self.max_length)
         return {name: array[:, :length] for name, array in encoded.items()}
 
     def save_files(self, folder: Path) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 from kcost.core import scores
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.data import ImageSet, TagSet
-from kcost.data.buckets import bucket_lengths, share_saved
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
-from kcost.training.batches import ArrayBatches, bucketed, shuffled
+from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket, shuffled
 
 SAMPLES = 256
 """Held-out examples that an artifact carries, for benchmarks to be fed with and scored on."""
@@ -202,7 +201,7 @@ class TokenClassification(Task):
         encoded = self.encoded(split)
         rows = np.arange(min(count, len(encoded)))
         longest = int(encoded.lengths[rows].max())
-        return encoded.take(rows, next(n for n in bucket_lengths(self.max_length) if n >= longest))
+        return encoded.take(rows, shortest_bucket(longest, self.max_length))
 
     def save_files(self, folder: Path) -> None:
         self.pieces.save(folder)

@@ -144,25 +144,36 @@ def small_model() -> keras.Model:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")])
 
 
-def test_a_factor_of_one_is_keras_adamw_and_of_zero_no_step_at_all() -> None:
+def optimizers_by_variable() -> list[type[keras.optimizers.Optimizer]]:
+    """Those with a factor of the rate for each variable, on this backend."""
+    if keras.backend.backend() != "torch":
+        return [LayerwiseAdamW]
+    from kcost.backends.torch_adamw import FusedAdamW
+
+    return [LayerwiseAdamW, FusedAdamW]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_a_factor_of_one_is_keras_adamw_and_of_zero_no_step_at_all(clip_norm: float | None) -> None:
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     y = np.random.default_rng(1).integers(0, 2, 16).astype("int32")
-    models = []
-    for make in (
-        lambda m: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-        lambda m: LayerwiseAdamW(0.01, [1.0] * 4, [0.1] * 4),
-        lambda m: LayerwiseAdamW(0.01, [0.0, 0.0, 1.0, 1.0], [0.1] * 4),
-    ):
+
+    def after_steps(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
         model = small_model()
-        model.compile(make(model), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         for _ in range(5):
             model.train_on_batch(x, y)
-        models.append([keras.ops.convert_to_numpy(w) for w in model.weights])
+        return [keras.ops.convert_to_numpy(w) for w in model.weights]
+
     start = [keras.ops.convert_to_numpy(w) for w in small_model().weights]
-    for plain, layerwise in zip(models[0], models[1], strict=True):
-        np.testing.assert_allclose(layerwise, plain, atol=1e-6)
-    np.testing.assert_array_equal(models[2][0], start[0])
-    assert (models[2][2] != start[2]).any()
+    plain = after_steps(keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=clip_norm))
+    for kind in optimizers_by_variable():
+        same = after_steps(kind(0.01, [1.0] * 4, [0.1] * 4, global_clipnorm=clip_norm))
+        part = after_steps(kind(0.01, [0.0, 0.0, 1.0, 1.0], [0.1] * 4, global_clipnorm=clip_norm))
+        for expected, found in zip(plain, same, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_array_equal(part[0], start[0])
+        assert (part[2] != start[2]).any()
 
 
 @pytest.mark.parametrize(
