@@ -338,8 +338,13 @@ def compare_runs(
     return compare(a, b, fail_if=fail_if, usd_per_hour=usd_per_hour, allow_different=allow_different)
 
 
-def make_plan(what: Sequence[str], *, settings: dict[str, Any] | None = None, **axes: Any) -> Plan:
+def make_plan(
+    what: Sequence[str], *, settings: dict[str, Any] | None = None, profile: bool = False, **axes: Any
+) -> Plan:
     """A plan from one .toml file, or from models and axes; an axis or a setting that is None keeps its default.
+
+    Args:
+        profile: look into each cell after its turns, whatever a plan file says of it: no cell changes by that.
 
     Raises:
         PlanError: an axis that cannot be measured, or a plan file together with axes of its own.
@@ -354,7 +359,11 @@ def make_plan(what: Sequence[str], *, settings: dict[str, Any] | None = None, **
                 received=f"{what[0]} and {', '.join([*given, *chosen])}",
                 remedy="Write them into the plan, or name models instead of a plan.",
             )
-        return Plan.read(Path(what[0]))
+        plan = Plan.read(Path(what[0]))
+        looking = plan.settings.model_copy(update={"profile": True})
+        return plan.model_copy(update={"settings": looking}) if profile else plan
+    if profile:
+        chosen["profile"] = True
     document: dict[str, object] = {"models": list(what), **given}
     # A backend that is named but missing is an error; one that nobody named is left out.
     document.setdefault("backends", [b for b in BACKENDS if installed(b)] or [require(BACKENDS[0])])
@@ -421,10 +430,12 @@ def _conclude(
     max_drop: float | None = None,
     p99_ms: float | None = None,
 ) -> Verdict:
+    from kcost.core.collector import collector_paused
     from kcost.cost.verdict import MAX_DROP, conclude
 
     drop = MAX_DROP if max_drop is None else max_drop
-    return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
+    with collector_paused():
+        return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
 
 
 def run_demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:

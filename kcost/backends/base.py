@@ -5,16 +5,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kcost.core.errors import UnavailableError
+from kcost.core.profile import Trace, Work
 
 Inputs = dict[str, np.ndarray]
 LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
+
+
+class Subject(NamedTuple):
+    """A cell that is ready, as a profiler needs it."""
+
+    model: Any
+    step: Callable[[int], None]
+    """Does the i-th step to its end, as it was measured."""
+    batches: list[Inputs]
+    labels: np.ndarray | None
+    """Of the first batch, for a training step; None for inference."""
 
 
 class Driver(ABC):
@@ -120,6 +132,41 @@ class Driver(ABC):
     def int8_unavailable(self) -> str | None:
         """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
         return None
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        """The operations of `steps` steps on the CPU, by the backend's own profiler.
+
+        Raises:
+            UnavailableError: the backend has none that tells operations apart.
+        """
+        raise UnavailableError("Operations are told apart by a profiler of the backend.", f"{self.name} without one")
+
+    def count_work(self, subject: Subject) -> Work:
+        """Flops and bytes of one step, with who counted them.
+
+        Raises:
+            UnavailableError: nothing counts them.
+        """
+        raise UnavailableError("Flops and bytes are counted in the program of a backend.", received=self.name)
+
+    def square_product(self, size: int, dtype: str) -> Callable[[], None]:
+        """A program that multiplies two (size, size) matrices and waits for the product, 2 * size**3 flops.
+
+        Args:
+            dtype: float32 or bfloat16.
+
+        Raises:
+            UnavailableError: the backend runs no programs but its models.
+        """
+        raise UnavailableError("A peak is measured with programs of a backend.", f"{self.name}, which runs models only")
+
+    def sum_in_place(self, elements: int) -> Callable[[], None]:
+        """A program that adds float32 numbers to as many others where these lie, and waits: 12 bytes an element.
+
+        Raises:
+            UnavailableError: the backend runs no programs but its models.
+        """
+        raise UnavailableError("A peak is measured with programs of a backend.", f"{self.name}, which runs models only")
 
     def is_jit(self, model: Any, method: str) -> bool:
         """Whether a step of this method runs as one compiled program."""

@@ -2,7 +2,7 @@
 
 Its model file is JSON: `step_s` (default 0.0005), `outputs` (default [[0.9, 0.1]]), and, each a list of
 `precision/batch` or "any": `crash` (the process kills itself in the first round), `hang`, `garbage`, `oom`,
-`unsupported`.
+`unsupported`; and for a profile `profile_crash` and `profile_unsupported`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from kcost.backends.base import Driver, Inputs, Step
+from kcost.backends.base import Driver, Inputs, Step, Subject
 from kcost.core.errors import UnavailableError
+from kcost.core.profile import Operation, Trace, Work, trace_of
 
 
 class FakeModel:
@@ -94,6 +95,34 @@ class FakeDriver(Driver):
 
     def device_kind(self, outputs: Any) -> str:
         return "cpu"
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        """Operations with fixed parts of the time that the steps took."""
+        batch = len(next(iter(subject.batches[0].values())))
+        if subject.model.asked("profile_unsupported", batch):
+            raise UnavailableError("The fake profiler was told to lack this.", received=f"batch {batch}")
+        if subject.model.asked("profile_crash", batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        start = time.perf_counter_ns()
+        for number in range(steps):
+            subject.step(number)
+        wall_ns = time.perf_counter_ns() - start
+        parts = {"sleep": 0.6, "wake": 0.3}
+        found = [Operation(name=name, calls=steps, self_ns=int(part * wall_ns)) for name, part in parts.items()]
+        return trace_of("simulated", steps, wall_ns, found)
+
+    def count_work(self, subject: Subject) -> Work:
+        """A million flops and a hundred thousand bytes an example."""
+        batch = len(next(iter(subject.batches[0].values())))
+        return Work(flops=1_000_000 * batch, flops_source="simulated", bytes=100_000 * batch, bytes_source="simulated")
+
+    def square_product(self, size: int, dtype: str) -> Callable[[], None]:
+        """Sleeps as a machine of 10 TFLOP/s would compute."""
+        return lambda: time.sleep(2 * size**3 / 1e13)
+
+    def sum_in_place(self, elements: int) -> Callable[[], None]:
+        """Sleeps as memory of 1 TB/s would take."""
+        return lambda: time.sleep(12 * elements / 1e12)
 
 
 DRIVER = FakeDriver

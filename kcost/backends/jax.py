@@ -9,7 +9,9 @@ import jax
 import keras
 import numpy as np
 
-from kcost.backends.base import Driver, Step, arrange, as_host_array
+from kcost.backends import jax_profile
+from kcost.backends.base import Driver, Step, Subject, arrange, as_host_array
+from kcost.core.profile import Trace, Work
 
 
 class JaxDriver(Driver):
@@ -65,6 +67,18 @@ class JaxDriver(Driver):
     def peak_device_bytes(self) -> int | None:
         stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
         return None if stats is None else int(stats["peak_bytes_in_use"])
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        return jax_profile.trace_steps(subject, steps)
+
+    def count_work(self, subject: Subject) -> Work:
+        return jax_profile.count_work(subject)
+
+    def square_product(self, size: int, dtype: str) -> Callable[[], None]:
+        return jax_profile.square_product(size, dtype)
+
+    def sum_in_place(self, elements: int) -> Callable[[], None]:
+        return jax_profile.sum_in_place(elements)
 
 
 DRIVER = JaxDriver

@@ -12,8 +12,10 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
-from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+from kcost.backends import tensorflow_profile
+from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.int8_products import float32_product, no_int8_cpu
+from kcost.core.profile import Trace, Work
 
 
 class TensorFlowDriver(Driver):
@@ -86,6 +88,18 @@ class TensorFlowDriver(Driver):
         if not tf.config.list_physical_devices("GPU"):
             return None
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        return tensorflow_profile.trace_steps(subject, steps)
+
+    def count_work(self, subject: Subject) -> Work:
+        return tensorflow_profile.count_work(subject)
+
+    def square_product(self, size: int, dtype: str) -> Callable[[], None]:
+        return tensorflow_profile.square_product(size, dtype)
+
+    def sum_in_place(self, elements: int) -> Callable[[], None]:
+        return tensorflow_profile.sum_in_place(elements)
 
 
 def _inside_xla() -> bool:

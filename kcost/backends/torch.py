@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import torch
 
-from kcost.backends.base import Driver, Inputs, Step, arrange, as_host_array
+from kcost.backends import torch_profile
+from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.int8_products import float32_product, no_int8_cpu
+from kcost.core.profile import Trace, Work
 
 
 class TorchDriver(Driver):
@@ -96,6 +98,18 @@ class TorchDriver(Driver):
 
     def peak_device_bytes(self) -> int | None:
         return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        return torch_profile.trace_steps(subject, steps)
+
+    def count_work(self, subject: Subject) -> Work:
+        return torch_profile.count_work(subject)
+
+    def square_product(self, size: int, dtype: str) -> Callable[[], None]:
+        return torch_profile.square_product(size, dtype)
+
+    def sum_in_place(self, elements: int) -> Callable[[], None]:
+        return torch_profile.sum_in_place(elements)
 
 
 DRIVER = TorchDriver

@@ -13,8 +13,9 @@ from kcost.core.environment import load_1min
 from kcost.core.errors import KcostError, WorkerError, storage
 from kcost.core.plan import Backend, CellSpec, Device, Settings
 from kcost.core.process import Worker
+from kcost.core.profile import Profile
 from kcost.core.request import MeasureRequest
-from kcost.core.result import Preparation, Round, Status
+from kcost.core.result import Preparation, Round, Status, Watch
 from kcost.core.run_cost import EnergyCounter, idle_watts
 
 
@@ -132,6 +133,37 @@ class Pool:
             energy_uj=counter.spent_uj(uj_before, uj_after) if counter else None,
         )
 
+    def scenario(self, request: MeasureRequest, ask: dict[str, Any], longest_s: float) -> tuple[tuple[int, ...], Watch]:
+        """Has a cell answer queries while all others sleep: the durations in nanoseconds, and what went on beside it.
+
+        Args:
+            ask: one of those in `kcost.core.scenario`, as plain data.
+            longest_s: what this may take, on top of what any answer may.
+
+        Raises:
+            CellFailure: the cell failed. Its worker is replaced when it is next asked for something.
+        """
+        spec = request.spec
+        key, gpu = _key(spec), spec.device == "gpu"
+        if not self._alive(key) or spec.cell_id not in self._prepared[key]:
+            self.prepare(request)
+        self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
+        answer = self._ask(spec, {"op": "scenario", "cell_id": spec.cell_id, "ask": ask}, more_s=longest_s)
+        return tuple(answer["durations_ns"]), self._watcher.end(answer["cpu_s"], gpu=gpu)
+
+    def profile(self, request: MeasureRequest) -> Profile:
+        """Where the time of a cell goes; a worker that fails in it costs the profile and nothing else."""
+        spec = request.spec
+        key = _key(spec)
+        try:
+            if not self._alive(key) or spec.cell_id not in self._prepared[key]:
+                self.prepare(request)
+            answer = self._ask(spec, {"op": "profile", "cell_id": spec.cell_id})
+        except CellFailure as failure:
+            known = failure.status if failure.status != "partial" else "crash"
+            return Profile(status=known, reason=failure.reason)
+        return Profile.model_validate(answer["profile"])
+
     def _alive(self, key: _Key) -> bool:
         worker = self._workers.get(key)
         return worker is not None and worker.alive()
@@ -155,11 +187,11 @@ class Pool:
             self._workers[key] = Worker(_JOB, backend, threads=spec.threads, device=spec.device, log=file)
         return self._workers[key]
 
-    def _ask(self, spec: CellSpec, message: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, spec: CellSpec, message: dict[str, Any], *, more_s: float = 0.0) -> dict[str, Any]:
         worker = self._worker(spec)
         kills_before = _oom_kills()
         try:
-            answer = worker.ask(message, self._settings.timeout_s)
+            answer = worker.ask(message, self._settings.timeout_s + more_s)
         except WorkerError as error:
             worker.kill()
             reason = str(error.received)

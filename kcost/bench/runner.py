@@ -7,12 +7,14 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import due
+from kcost.bench.scenarios import failed as failed_scenario, measured as measured_scenario
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import SAMPLES_FILE, Model, open_model
@@ -22,6 +24,7 @@ from kcost.core.plan import CellSpec, Plan, Precision, Settings, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
+from kcost.core.scenario import missing, with_result
 
 OnProgress = Callable[[int, int, str], None]
 """Told after each piece of work: pieces done, pieces in all, and what comes next."""
@@ -45,7 +48,9 @@ def measure(
 
     An existing run goes on where it stopped: settled cells stay, a partly measured cell gets the rounds
     that it lacks, and a cell that failed is tried once more. A plan that was widened adds its new cells, and one that
-    asks for more rounds, or a narrower precision, adds rounds.
+    asks for more rounds, or a narrower precision, adds rounds. After the turns of a block each of its cells is measured
+    in the scenarios of the plan that it lacks, alone, while all others sleep. Where the plan asks for profiles each of
+    them is looked into last of all, once.
 
     Args:
         converted: gives the folder of a model that was converted for a runtime, such as
@@ -66,10 +71,11 @@ def measure(
     cells = [_known(store, spec, environment_id) for spec in specs]
     key = _block_of_all_models if plan.together else _block
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
-    pending = [found for block in blocks if (found := _pending(block, plan.settings))]
-    session = _Session(plan, models, store, on_progress, converted, total=sum(map(len, pending)))
-    for place, block in enumerate(pending):
-        session.measure_block(block, blocks_left=len(pending) - place)
+    pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id)).cells]
+    total = sum(_pieces(work, plan.settings, environment_id) for work in pending)
+    session = _Session(plan, models, store, on_progress, converted, environment_id, total)
+    for place, work in enumerate(pending):
+        session.measure_block(work, blocks_left=len(pending) - place)
     run = store.load()
     _refuse_empty([c for c in run.cells if c.spec in specs])
     return run
@@ -83,12 +89,41 @@ def _block_of_all_models(cell: CellResult) -> tuple[str, ...]:
     return cell.spec.block[1:]
 
 
-def _pending(block: list[CellResult], settings: Settings) -> list[CellResult]:
+class _Work(NamedTuple):
+    """What is to be done of a block."""
+
+    cells: list[CellResult]
+    """Those that something is still to be measured of."""
+    turning: frozenset[str]
+    """cell_ids of those that get turns; the others lack scenarios or a profile alone."""
+
+
+def _pending(block: list[CellResult], settings: Settings, environment_id: str) -> _Work:
     """The cells of a block that something is still to be measured of."""
-    missing = {c.spec.cell_id for c in block if c.status not in SETTLED}
     possible = [c for c in block if c.status != "unsupported"]
-    missing |= {c.spec.cell_id for c in due(possible, settings)}
-    return [c for c in block if c.spec.cell_id in missing]
+    turning = frozenset(
+        {c.spec.cell_id for c in block if c.status not in SETTLED} | {c.spec.cell_id for c in due(possible, settings)}
+    )
+    lacking = {
+        c.spec.cell_id
+        for c in possible
+        if missing(c, settings, environment_id) or _lacks_profile(c, settings, environment_id)
+    }
+    return _Work([c for c in block if c.spec.cell_id in turning | lacking], turning)
+
+
+def _lacks_profile(cell: CellResult, settings: Settings, environment_id: str) -> bool:
+    """Whether a cell that was measured here is still to be looked into."""
+    if not settings.profile or cell.status != "ok" or cell.environment_id != environment_id:
+        return False
+    return cell.profile is None or cell.profile.status not in SETTLED
+
+
+def _pieces(work: _Work, settings: Settings, environment_id: str) -> int:
+    """How many pieces of work there are, as progress counts them: preparing, rounds, scenarios, profiles."""
+    scenarios = sum(len(missing(cell, settings, environment_id)) for cell in work.cells)
+    profiles = len(work.cells) if settings.profile else 0
+    return len(work.cells) + len(work.turning) * settings.rounds + scenarios + profiles
 
 
 def _most_rounds(settings: Settings) -> str:
@@ -183,6 +218,7 @@ class _Session:
         store: RunStore,
         on_progress: OnProgress,
         converted: Converted | None,
+        environment_id: str,
         total: int,
     ) -> None:
         self._converted = converted
@@ -191,7 +227,8 @@ class _Session:
         self._id = uuid.uuid4().hex[:8]
         self._shuffle = random.Random(plan.settings.seed).shuffle
         self._on_progress = on_progress
-        self._done, self._total = 0, total * (plan.settings.rounds + 1)
+        self._environment_id = environment_id
+        self._done, self._total = 0, total
         minutes = plan.settings.minutes
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
@@ -200,14 +237,15 @@ class _Session:
         self._total = max(self._total, self._done)  # rounds that a precision asks for were not foreseen
         self._on_progress(self._done, self._total, text)
 
-    def measure_block(self, cells: Iterable[CellResult], blocks_left: int = 1) -> None:
-        """Gets the cells of a block ready, then gives them turns, round by round in shuffled order.
+    def measure_block(self, work: _Work, blocks_left: int = 1) -> None:
+        """Gets the cells of a block ready, gives them turns, round by round in shuffled order, then their scenarios.
 
         Args:
             blocks_left: this block and those after it, which share what is left of the time.
         """
         with Pool(self._store.logs, self._settings) as pool:
-            live = self._prepare(pool, self._convert(cells))
+            prepared = self._prepare(pool, self._convert(work), work.turning)
+            live = [c for c in prepared if c.spec.cell_id in work.turning]
             ends = self._share_of_time(blocks_left)
             number, most = 0, _most_rounds(self._settings)
             while turns := due(live, self._settings, time_left=time.monotonic() < ends):
@@ -227,20 +265,47 @@ class _Session:
                     live.append(cell)
                     self._advance("")
                 number += 1
+            for cell in (*live, *(c for c in prepared if c.spec.cell_id not in work.turning)):
+                self._measure_scenarios(pool, cell)
+            for cell in prepared:
+                self._profile(pool, cell.spec.cell_id)
 
-    def _convert(self, cells: Iterable[CellResult]) -> list[CellResult]:
+    def _measure_scenarios(self, pool: Pool, cell: CellResult) -> None:
+        """What the cell lacks of the scenarios, stored as it grows. A failure in here is no failure of the cell."""
+        for scenario in missing(cell, self._settings, self._environment_id) if cell.status == "ok" else ():
+
+            def tell(text: str, label: str = cell.spec.label) -> None:
+                self._on_progress(self._done, self._total, f"{text}: {label}")
+
+            request = self._request(cell)
+            for result in measured_scenario(scenario, cell, pool, request, self._environment_id, tell):
+                cell = with_result(cell, result)
+                self._store.write_cell(cell)
+            self._advance("")
+
+    def _profile(self, pool: Pool, cell_id: str) -> None:
+        """Looks into a cell as the run holds it by now, where that is still to be done. It stays as it was measured."""
+        cell = self._store.read_cell(cell_id)
+        if cell is None or not _lacks_profile(cell, self._settings, self._environment_id):
+            return
+        self._on_progress(self._done, self._total, f"profiling {cell.spec.label}")
+        profile = pool.profile(self._request(cell))
+        self._store.write_cell(cell.model_copy(update={"profile": profile}))
+        self._advance("")
+
+    def _convert(self, work: _Work) -> list[CellResult]:
         """The cells that need no conversion or have it; before any worker is there, whose start would be slowed."""
         found = []
-        for cell in cells:
+        for cell in work.cells:
             try:
                 self._request(cell)
                 found.append(cell)
             except CellFailure as failure:
-                self._fail(cell, failure)
+                self._not_ready(cell, failure, work.turning)
         return found
 
-    def _prepare(self, pool: Pool, cells: list[CellResult]) -> list[CellResult]:
-        """Those of the cells that could be got ready."""
+    def _prepare(self, pool: Pool, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
+        """Those of the cells that could be got ready. What is stored of a preparation is that of a cell's turns."""
         if not cells:
             return []
         self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
@@ -249,15 +314,31 @@ class _Session:
         for cell in cells:
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
             try:
-                # A cell that has been ok stays so: an earlier plan asked for fewer rounds.
-                status = "ok" if cell.status == "ok" else "partial"
-                cell = cell.model_copy(update={**pool.prepare(self._request(cell)), "status": status})
+                found = pool.prepare(self._request(cell))
+                if cell.spec.cell_id in turning:
+                    # A cell that has been ok stays so, as an earlier plan asked for fewer rounds; one that failed in a
+                    # further round has all that it needs.
+                    done = cell.status == "ok" or len(cell.rounds) >= self._settings.rounds
+                    status = {"status": "ok", "reason": None} if done else {"status": "partial"}
+                    cell = cell.model_copy(update={**found, **status})
+                    self._store.write_cell(cell)
                 live.append(cell)
-                self._store.write_cell(cell)
                 self._advance("")
             except CellFailure as failure:
-                self._fail(cell, failure)
+                self._not_ready(cell, failure, turning)
         return live
+
+    def _not_ready(self, cell: CellResult, failure: CellFailure, turning: frozenset[str]) -> None:
+        """Stores that a cell could not be got ready. One that lacks no turns keeps its status: its scenarios failed."""
+        if cell.spec.cell_id in turning:
+            self._fail(cell, failure)
+            return
+        lacking = missing(cell, self._settings, self._environment_id)
+        for scenario in lacking:
+            result = failed_scenario(scenario, cell, self._settings, self._environment_id, failure)
+            cell = with_result(cell, result)
+        self._store.write_cell(cell)
+        self._advance("", pieces=1 + len(lacking))
 
     def _share_of_time(self, blocks_left: int) -> float:
         """When this block may begin no further round, on the monotonic clock."""
@@ -299,4 +380,5 @@ class _Session:
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
-        self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)))
+        scenarios = len(missing(cell, self._settings, self._environment_id))
+        self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)

@@ -161,6 +161,9 @@ def self_test(
         pairs, simulated = _against_themselves(plan, form, folder / "pairs", on_progress)
         if not noisy:
             return SelfTest(simulated=simulated, pairs=pairs)
+        # It tests turns: a plan's scenarios would take minutes and tell it nothing, and so would profiles.
+        without = {"scenarios": (), "latency_bound_ms": None, "profile": False}
+        plan = plan.model_copy(update={"settings": plan.settings.model_copy(update=without)})
         quiet = measure(plan, folder / "quiet", on_progress)
         with busy_neighbours():
             loaded = measure(plan, folder / "loaded", on_progress)

@@ -9,11 +9,8 @@ RUN/logs/                   what the workers printed
 
 from __future__ import annotations
 
-import gc
 import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import numpy as np
 
 from kcost.core import schema
 from kcost.core.artifact import refuse_existing
+from kcost.core.collector import collector_paused
 from kcost.core.errors import InputError, SchemaError, storage
 from kcost.core.result import CellResult, Environment, Run, RunIndex
 
@@ -139,7 +137,7 @@ class RunStore:
             SchemaError: one of its files is damaged or of a newer schema, or a cell names an environment
                 that the run does not hold; the message names the file.
         """
-        with _collector_paused():
+        with collector_paused():
             return self._load()
 
     def _load(self) -> Run:
@@ -159,18 +157,6 @@ class RunStore:
                 )
             cells.append(cell)
         return Run(index=index, environments=environments, cells=tuple(cells))
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No garbage collection: it would walk all cells read so far, again and again, and find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @lru_cache(maxsize=64)

@@ -39,6 +39,15 @@ def bench(
     minutes: Annotated[
         float | None, typer.Option(help="No round begins after this, once each cell has its own.")
     ] = None,
+    scenarios: Annotated[
+        str | None, typer.Option(help="Comma-separated: single-stream, offline, server; measured after the rounds.")
+    ] = None,
+    latency_bound_ms: Annotated[
+        float | None, typer.Option(help="Scenario server: find the highest rate whose p99 latency is within this.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="After the rounds, look into each cell: where its time goes.")
+    ] = False,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure each cell against itself, and beside busy neighbours.")
     ] = False,
@@ -58,8 +67,14 @@ def bench(
         "methods": parts(methods),
         "threads": parts(threads),
     }
-    settings = {"rounds": rounds, "precision": None if precision is None else fraction(precision), "minutes": minutes}
-    plan = api.make_plan(what, settings=settings, **axes)
+    settings = {
+        "rounds": rounds,
+        "precision": None if precision is None else fraction(precision),
+        "minutes": minutes,
+        "scenarios": parts(scenarios),
+        "latency_bound_ms": latency_bound_ms,
+    }
+    plan = api.make_plan(what, settings=settings, profile=profile, **axes)
     if self_test:
         from kcost.report.bench_terminal import show_self_test
 
@@ -76,6 +91,10 @@ def bench(
     else:
         costed = api.estimate_cost(out)
         print_answer(False, costed, lambda console: answers.show_cost(console, costed))
+        if plan.settings.profile:
+            from kcost.report.profile_terminal import show_profiles
+
+            print_answer(False, run, lambda console: show_profiles(console, run))
 
 
 @app.command()

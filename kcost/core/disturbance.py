@@ -59,7 +59,11 @@ class Disturbance(Record):
 
 def disturbances(cell: CellResult, environment: Environment) -> tuple[Disturbance, ...]:
     """What disturbed a cell's turns, in the order of `Kind`; empty for rounds that nobody watched."""
-    watched = [r.watch for r in cell.rounds if r.watch is not None]
+    return disturbances_of([r.watch for r in cell.rounds if r.watch is not None], environment)
+
+
+def disturbances_of(watched: Sequence[Watch], environment: Environment) -> tuple[Disturbance, ...]:
+    """What disturbed the turns that were watched, in the order of `Kind`; empty for none."""
     if not watched:
         return ()
     return tuple(_beyond_limits(_shares(watched, environment.cores)))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kcost.core.conversion import CONVERTED_IN, PRECISIONS, RUNTIMES, Runtime
 from kcost.core.errors import PlanError
@@ -28,6 +28,9 @@ Precision = Literal["float32", "bfloat16", "int8", "int8_dynamic"]
 """int8 and int8_dynamic are those of runtimes; see `core.conversion`."""
 Phase = Literal["inference", "training"]
 Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch", Runtime]
+
+Scenario = Literal["single-stream", "offline", "server"]
+"""Ways in which queries reach a model, after those of MLPerf Inference; see `core.scenario`."""
 
 BACKENDS: tuple[Backend, ...] = ("tensorflow", "jax", "torch")
 """The real backends, in the order in which Keras names them; `fake` exists to test the harness."""
@@ -72,7 +75,30 @@ class Settings(Record):
     warmup_s: float = Field(default=0.5, ge=0, description="least time a cell warms up")
     warmup_max_s: float = Field(default=3.0, ge=0, description="longest warm-up of a cell that does not settle")
     timeout_s: float = Field(default=300.0, gt=0, description="longest wait for one answer of a worker")
+    scenarios: tuple[Scenario, ...] = Field(
+        default=(), description="what inference cells are measured in after their rounds; server brings offline along"
+    )
+    latency_bound_ms: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="server: what the p99 of the latencies must hold"
+    )
+    scenario_s: float = Field(
+        default=3.0, gt=0, allow_inf_nan=False, description="least time of a scenario, and of each trial of a rate"
+    )
+    scenario_max_s: float = Field(
+        default=120.0, gt=0, allow_inf_nan=False, description="longest time of the same, where queries are slow"
+    )
+    profile: bool = Field(default=False, description="look into each cell after its turns: where its time goes")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _scenarios_have_what_they_need(self) -> Settings:
+        if len(set(self.scenarios)) != len(self.scenarios):
+            raise ValueError(f"scenarios holds each value once, not {list(self.scenarios)}")
+        if ("server" in self.scenarios) != (self.latency_bound_ms is not None):
+            raise ValueError("the scenario server and latency_bound_ms (--latency-bound-ms) come together")
+        if self.scenario_max_s < self.scenario_s:
+            raise ValueError(f"scenario_max_s is at least scenario_s, {self.scenario_s:g}, not {self.scenario_max_s:g}")
+        return self
 
 
 class Plan(Record):
@@ -106,6 +132,15 @@ class Plan(Record):
         if values is not None and len(set(values)) != len(values):
             raise ValueError(f"an axis holds each value once, not {list(values)}")
         return values
+
+    @model_validator(mode="after")
+    def _scenarios_have_cells(self) -> Plan:
+        asked = self.settings.scenarios
+        if asked and "inference" not in self.phases:
+            raise ValueError(f"the scenarios {', '.join(asked)} are measured in the phase inference")
+        if "single-stream" in asked and 1 not in self.batches:
+            raise ValueError(f"single-stream is measured at batch 1, which is not among the batches {self.batches}")
+        return self
 
     @staticmethod
     def parse(document: dict[str, object], where: object = "the plan") -> Plan:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kcost.core.plan import CellSpec, Plan
+from kcost.core.profile import Profile
 from kcost.core.schema import VERSIONS, Record
 
 Status = Literal["ok", "partial", "unsupported", "oom", "timeout", "crash"]
@@ -109,6 +110,53 @@ class Preparation(Record):
     simulated: bool = False
 
 
+class MeasuredScenario(Record):
+    """What the results of all scenarios have in common."""
+
+    environment_id: str
+    seed: int = Field(description="of the arrivals")
+    scenario_s: float
+    scenario_max_s: float
+    failure: str | None = Field(default=None, description="why it did not come to its end, such as `crash: ...`")
+
+
+class SingleStream(MeasuredScenario):
+    """Queries of one sample, each issued when the one before had its answer."""
+
+    scenario: Literal["single-stream"] = "single-stream"
+    latency_ns: tuple[int, ...] = ()
+    watch: Watch | None = None
+
+
+class Offline(MeasuredScenario):
+    """All samples are there from the beginning: steps of the cell's batch size, back to back."""
+
+    scenario: Literal["offline"] = "offline"
+    step_ns: tuple[int, ...] = ()
+    watch: Watch | None = None
+
+
+class Trial(Record):
+    """One rate of arrivals: queries of one sample come as a Poisson process, whether or not the server keeps up."""
+
+    queries_per_s: float = Field(gt=0, description="mean rate of the arrivals")
+    queries: int = Field(gt=0, description="how many arrive; it was given up where there are fewer latencies")
+    latency_ns: tuple[int, ...] = Field(description="from the scheduled arrival to the answer, in order of arrival")
+    watch: Watch | None = None
+
+
+class Server(MeasuredScenario):
+    """The search for the highest rate whose p99 latency holds a bound."""
+
+    scenario: Literal["server"] = "server"
+    latency_bound_ms: float = Field(gt=0)
+    capacity_per_s: float | None = Field(description="samples a second offline, above which no rate is tried")
+    trials: tuple[Trial, ...] = Field(default=(), description="in the order in which they were made")
+
+
+ScenarioResult = Annotated[SingleStream | Offline | Server, Field(discriminator="scenario")]
+
+
 class CellResult(Record):
     """A cell's spec with what came of it."""
 
@@ -122,6 +170,10 @@ class CellResult(Record):
     outputs_file: str | None = Field(
         default=None, description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`"
     )
+    scenarios: tuple[ScenarioResult, ...] = Field(
+        default=(), description="one for each scenario and its settings, the latest last; see `core.scenario`"
+    )
+    profile: Profile | None = Field(default=None, description="where its time goes; None where nobody asked")
 
 
 class ModelEntry(Record):

@@ -25,7 +25,7 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 UPGRADES: dict[tuple[str, int], Upgrade] = {
     # Schema 2 adds fields that may be missing: answers by class in an artifact; watched turns, settled warm-ups,
-    # precision, several numbers of threads and models that take turns together in a run.
+    # precision, several numbers of threads, models that take turns together and scenarios in a run.
     ("artifact", 1): dict,
     ("run", 1): dict,
     ("cell", 1): dict,

@@ -17,6 +17,9 @@ RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
 """Fixed, so that the same predictions always give the same interval."""
 
+FEW_SENTENCES = 256
+"""Up to as many, the draws of the bootstrap are kept: the cells of a run are scored on the same number of sentences."""
+
 Span = tuple[str, int, int]
 """An entity: its type, its first word and the word after its last."""
 
@@ -146,13 +149,23 @@ def _bootstrap_f1(counts: np.ndarray) -> tuple[float, float]:
     Args:
         counts: true positives, false positives and false negatives of each sentence, shape (sentences, 3).
     """
-    # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
-    kinds, times = np.unique(counts, axis=0, return_counts=True)
-    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(len(counts), times / len(counts), size=RESAMPLES)
-    found, wrong, missed = (draws @ kinds).T
+    if len(counts) <= FEW_SENTENCES:
+        found, wrong, missed = (_draws(len(counts)) @ counts.astype(np.int32)).T
+    else:
+        # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
+        kinds, times = np.unique(counts, axis=0, return_counts=True)
+        draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(len(counts), times / len(counts), size=RESAMPLES)
+        found, wrong, missed = (draws @ kinds).T
     f1 = 2 * found / np.maximum(2 * found + wrong + missed, 1)
     low, high = np.quantile(f1, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=16)
+def _draws(sentences: int) -> np.ndarray:
+    """How often each resample holds each sentence, shape (RESAMPLES, sentences), int32."""
+    shares = np.full(sentences, 1 / sentences)
+    return np.random.default_rng(BOOTSTRAP_SEED).multinomial(sentences, shares, size=RESAMPLES).astype(np.int32)
 
 
 def _span_pairs(

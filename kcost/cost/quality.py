@@ -116,7 +116,8 @@ def _scores(entry: ModelEntry, predictions: np.ndarray, labels: np.ndarray) -> t
 
 
 def _tags(numbers: np.ndarray, known: np.ndarray, entry: ModelEntry) -> list[list[str]]:
-    return [[entry.label_names[n] for n in row[keep]] for row, keep in zip(numbers, known, strict=True)]
+    tags = np.array(entry.label_names, dtype=object)[np.where(known, numbers, 0)]
+    return [row[keep].tolist() for row, keep in zip(tags, known, strict=True)]
 
 
 def _max_abs_difference(mine: np.ndarray | None, theirs: np.ndarray | None) -> float | None:

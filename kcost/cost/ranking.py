@@ -137,6 +137,8 @@ class Percentiles(NamedTuple):
     p50: float
     p95: float
     p99: float
+    tail: TailLatency | None
+    """The highest percentile that as many steps show; None under 64."""
 
     @property
     def shows_p99(self) -> bool:
@@ -173,16 +175,12 @@ def percentiles_ms(cell: CellResult) -> Percentiles:
         above = min(below + 1, len(steps) - 1)
         return (steps[below] + (steps[above] - steps[below]) * (place - below)) / 1e6
 
-    return Percentiles(len(steps), at(0.50), at(0.95), at(0.99))
-
-
-def tail_of(cell: CellResult) -> TailLatency | None:
-    """The highest percentile of the cell's steps that their number shows."""
-    found = tail(list(itertools.chain.from_iterable(r.step_ns for r in cell.rounds)))
-    if found is None:
-        return None
-    value, low, high = found.interval.scaled(1e-6)
-    return TailLatency(name=found.name, ms=value, low_ms=low, high_ms=high)
+    found = tail(steps)
+    shown = None
+    if found is not None:
+        value, low, high = found.interval.scaled(1e-6)
+        shown = TailLatency(name=found.name, ms=value, low_ms=low, high_ms=high)
+    return Percentiles(len(steps), at(0.50), at(0.95), at(0.99), shown)
 
 
 def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
@@ -200,7 +198,8 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
             return standing, reason
     if p99_ms is not None and measured.cell.spec.phase == "inference":
         slow = measured.slow_ms
-        name, slow_ms = ("p99", slow.p99) if slow.shows_p99 else ("p95", slow.p95)
+        # Too few steps for any tail: the p95 of those that there are stands in.
+        name, slow_ms = ("p95", slow.p95) if slow.tail is None else (slow.tail.name, slow.tail.ms)
         if slow_ms > p99_ms:
             return "too slow", f"{name} {significant(slow_ms)} ms; the limit is {p99_ms:g} ms"
     return "ranked", None
@@ -312,7 +311,7 @@ def _ranked(
         step_ms=slow.p50,
         step_p95_ms=slow.p95,
         step_p99_ms=slow.p99 if slow.shows_p99 else None,
-        tail=tail_of(cell),
+        tail=slow.tail,
         steps=slow.steps,
         invalid=measured.invalid,
         rounds=len(cell.rounds),

@@ -36,6 +36,7 @@ from kcost.cost.ranking import (
     percentiles_ms,
     rank,
 )
+from kcost.cost.scenarios import ScenarioRow, scenario_rows
 from kcost.cost.training import usd_of_training
 
 MAX_DROP = 0.01
@@ -68,6 +69,7 @@ class Verdict(Record):
     rankings: tuple[Ranking, ...]
     conclusions: tuple[Conclusion, ...] = Field(description="one for each ranking, in the same order")
     notices: tuple[Notice, ...]
+    scenarios: tuple[ScenarioRow, ...] = Field(default=(), description="empty where the plan asked for none")
 
     def ranking(self, model: str, phase: Phase) -> Ranking | None:
         """The main ranking of a model and phase: the one with the reference in it."""
@@ -153,6 +155,7 @@ def conclude(
         rankings=tuple(rankings),
         conclusions=tuple(_conclusion(r) for r in rankings),
         notices=tuple(notices),
+        scenarios=scenario_rows(run, prices),
     )
 
 

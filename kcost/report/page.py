@@ -13,6 +13,8 @@ from kcost.cost.notices import by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.plots import plots_of
+from kcost.report.profiles import ROOFLINE_SOURCE, calls_text, views_of
+from kcost.report.scenarios import HEADINGS, NOTE, scenario_tables
 
 TEMPLATE = "page.html"
 ROWS = 40
@@ -45,6 +47,7 @@ def render(run: Run, verdict: Verdict) -> bytes:
         percent=format_percent,
         left=rows_left,
         part=part_of_plain,
+        calls=calls_text,
     )
     plots = [plots_of(ranking) for ranking in verdict.rankings]
     return (
@@ -58,10 +61,15 @@ def render(run: Run, verdict: Verdict) -> bytes:
             synthetic=[m for m in run.index.models if m.synthetic_data],
             environments=run.environments,
             failures=failed(run.cells),
+            scenarios=scenario_tables(verdict.scenarios),
+            scenario_headings=HEADINGS,
+            scenario_note=NOTE,
             rows=ROWS,
             most_failures=FAILURES,
             notices=by_code(verdict.notices),
             most_notices=NOTICES_OF_A_KIND,
+            profiles=views_of(run),
+            roofline_source=ROOFLINE_SOURCE,
             cell_count=len(run.cells),
             plotly_js=get_plotlyjs(),
             version=__version__,

@@ -16,8 +16,9 @@ COLOURS = {"tensorflow": "#e8710a", "jax": "#2b7de9", "torch": "#c2377e", "fake"
 SYMBOLS = {
     "predict": "x-thin-open", "graph": "circle", "xla": "diamond", "jit": "square", "eager": "triangle-up",
     "compile": "star", "train_on_batch": "circle",
+    "saved_model": "hexagon", "litert": "pentagon", "onnx": "cross", "openvino": "bowtie",
 }  # fmt: skip
-DASHES = {"float32": "solid", "bfloat16": "dot"}
+DASHES = {"float32": "solid", "bfloat16": "dot", "int8": "dash", "int8_dynamic": "dashdot"}
 MOST_TICKS = 12
 MOST_DECADES = 5
 

@@ -12,6 +12,7 @@ from kcost.core.units import format_percent, format_usd, significant
 from kcost.cost.notices import Notice, by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
+from kcost.report.scenarios import show_scenarios
 
 ROWS = 15
 NOTICES_OF_A_KIND = 3
@@ -28,6 +29,7 @@ def show_verdict(console: Console, verdict: Verdict, *, rows: int = ROWS) -> Non
     """
     for ranking in verdict.rankings:
         _show_ranking(console, ranking, verdict.p99_ms, rows)
+    show_scenarios(console, verdict.scenarios)
     _show_prices(console, verdict)
     _show_notices(console, verdict.notices)
     if not verdict.rankings:

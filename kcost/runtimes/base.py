@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ import numpy as np
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import EXTRAS, Runtime, RuntimePrecision
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
+from kcost.core.profile import Trace
 
 _MODULES: dict[Runtime, str] = {
     "saved_model": "kcost.runtimes.saved_model_runtime",
@@ -46,6 +47,18 @@ class LoadedFile(ABC):
             InputError: an input is missing, unknown, or of a shape that the file does not take.
             MemoryError: there is not enough memory.
         """
+
+    def trace_steps(self, batches: Sequence[Mapping[str, np.ndarray]], steps: int) -> Trace:
+        """The operations of `steps` steps over the batches in turn, by the runtime's own profiler.
+
+        It runs the file in a session of its own: the one that is measured records nothing.
+
+        Raises:
+            UnavailableError: the runtime has none that Python can reach.
+        """
+        raise UnavailableError(
+            "Operations are told apart by a profiler of the runtime.", f"{type(self).__name__} without one in Python"
+        )
 
     @abstractmethod
     def close(self) -> None:

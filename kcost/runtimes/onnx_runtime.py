@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,6 +17,7 @@ import onnxruntime
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
 from kcost.core.errors import ArtifactError, InputError
+from kcost.core.profile import Operation, Trace, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
 _DTYPES = {
@@ -31,15 +37,9 @@ class LoadedOnnx(LoadedFile):
     """An ONNX graph with ONNX Runtime's own optimizations."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
-        # Threads that wait must sleep: spinning ones would slow the worker whose turn is next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._path, self._threads = path, threads
         with refusals(ArtifactError, "ONNX Runtime opens an .onnx file.", path, DAMAGED):
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = _session(path, _options(threads))
         self.inputs = tuple(
             TensorSpec(
                 name=one.name,
@@ -59,9 +59,56 @@ class LoadedOnnx(LoadedFile):
             outputs: list[np.ndarray] = self._session.run(None, feed)
             return outputs
 
+    def trace_steps(self, batches: Sequence[Mapping[str, np.ndarray]], steps: int) -> Trace:
+        """The nodes of the optimized graph by type, from the file that ONNX Runtime writes of a session."""
+        with tempfile.TemporaryDirectory(prefix="kcost-trace-") as folder:
+            options = _options(self._threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            session = _session(self._path, options)
+            feeds = [
+                dict(zip((spec.name for spec in self.inputs), self.ordered(batch), strict=True)) for batch in batches
+            ]
+            session.run(None, feeds[0])  # the first plans its memory, and is cut off below
+            begin_ns = time.perf_counter_ns()
+            for number in range(steps):
+                session.run(None, feeds[number % len(feeds)])
+            wall_ns = time.perf_counter_ns() - begin_ns
+            events = json.loads(Path(session.end_profiling()).read_bytes())
+        runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
+        calls: Counter[str] = Counter()
+        self_ns: Counter[str] = Counter()
+        of_node: Counter[tuple[str, str]] = Counter()
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= runs[-steps]:
+                kind, node = event["args"]["op_name"], event["name"].removesuffix("_kernel_time")
+                calls[kind] += 1
+                self_ns[kind] += 1000 * event["dur"]
+                of_node[kind, node] += event["dur"]
+        longest = {kind: node for (kind, node), _ in reversed(of_node.most_common())}
+        found = (
+            Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
+            for kind, count in calls.items()
+        )
+        return trace_of("ONNX Runtime's profiler", steps, wall_ns, found)
+
     def close(self) -> None:
         """See LoadedFile.close."""
         self._session = None
+
+
+def _options(threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    # Threads that wait must sleep: spinning ones would slow the worker whose turn is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def load(path: Path, threads: int, precision: RuntimePrecision) -> LoadedOnnx:

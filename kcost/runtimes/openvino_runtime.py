@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import openvino
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
 from kcost.core.errors import ArtifactError, InputError
+from kcost.core.profile import Operation, Trace, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -32,6 +36,7 @@ class LoadedOpenVINO(LoadedFile):
         }
         if precision in _HINTS:
             settings["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+        self._settings = settings
         with refusals(ArtifactError, "OpenVINO opens an .xml file with its .bin beside it.", path, DAMAGED):
             core = openvino.Core()
             model = core.read_model(path)
@@ -50,6 +55,33 @@ class LoadedOpenVINO(LoadedFile):
         with refusals(InputError, "An OpenVINO model runs on inputs that its operations take.", self._path, DAMAGED):
             found = self._request.infer(self.ordered(inputs), share_inputs=True)
             return [np.array(found[port]) for port in self._compiled.outputs]
+
+    def trace_steps(self, batches: Sequence[Mapping[str, np.ndarray]], steps: int) -> Trace:
+        """The operations of the compiled model by type, from the counters that each request can keep."""
+        compiled = openvino.Core().compile_model(self._path, "CPU", {**self._settings, "PERF_COUNT": True})
+        request = compiled.create_infer_request()
+        feeds = [self.ordered(batch) for batch in batches]
+        request.infer(feeds[0], share_inputs=True)
+        calls: Counter[str] = Counter()
+        self_ns: Counter[str] = Counter()
+        of_node: Counter[tuple[str, str]] = Counter()
+        wall_ns = 0
+        for number in range(steps):
+            begin_ns = time.perf_counter_ns()
+            request.infer(feeds[number % len(feeds)], share_inputs=True)
+            wall_ns += time.perf_counter_ns() - begin_ns
+            for node in request.profiling_info:
+                if node.status == openvino.ProfilingInfo.Status.EXECUTED:
+                    spent_ns = 1000 * round(node.real_time / timedelta(microseconds=1))
+                    calls[node.node_type] += 1
+                    self_ns[node.node_type] += spent_ns
+                    of_node[node.node_type, node.node_name] += spent_ns
+        longest = {kind: name for (kind, name), _ in reversed(of_node.most_common())}
+        found = (
+            Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
+            for kind, count in calls.items()
+        )
+        return trace_of("OpenVINO's performance counters", steps, wall_ns, found)
 
     def close(self) -> None:
         """See LoadedFile.close."""

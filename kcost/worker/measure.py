@@ -2,8 +2,9 @@
 
 Requests: {"op": "start", "runtime"}, which imports the backend, or the runtime where that is not null;
 {"op": "prepare", "request": MeasureRequest, "started_beside"}; {"op": "round", "cell_id", "round_s"}, answered with
-{"step_ns", "cpu_s", "peak_host_bytes"}; and {"op": "release"}, which forgets all cells. A failure that is the cell's
-own comes back as {"status", "reason"}.
+{"step_ns", "cpu_s", "peak_host_bytes"}; {"op": "scenario", "cell_id", "ask"}, with one of those in `core.scenario`,
+answered with {"durations_ns", "cpu_s"}; {"op": "profile", "cell_id"}, answered with {"profile": Profile}; and
+{"op": "release"}, which forgets all cells. A failure that is the cell's own comes back as {"status", "reason"}.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from kcost.backends import driver
-from kcost.backends.base import Driver, LoadedPrecision
+from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.conversion import Runtime
 from kcost.core.errors import InputError, KcostError, UnavailableError
 from kcost.core.plan import CellSpec, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
+from kcost.core.scenario import ASK
 from kcost.core.schema import write_bytes
 from kcost.core.stats import has_settled
+from kcost.worker import scenarios
 from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples
+from kcost.worker.profile import profile_cell
 
 MIN_WARMUP_STEPS = 3
 MAX_SCORED_STEPS = 64
@@ -40,6 +44,12 @@ WARMUP_GROWTH = 1.25
 
 _ready: dict[str, Callable[[int], None]] = {}
 """By cell_id, a function that does the cell's i-th step to its end."""
+
+_queries: dict[str, scenarios.Queries] = {}
+"""By cell_id, for inference, what answers single samples."""
+
+_subjects: dict[str, tuple[MeasureRequest, Subject]] = {}
+"""By cell_id, what a profile looks into."""
 
 
 class _Backend(NamedTuple):
@@ -54,6 +64,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Answers one request. See the module."""
     if request["op"] == "release":
         _ready.clear()
+        _queries.clear()
+        _subjects.clear()
         _model.cache_clear()
         gc.collect()
         return {}
@@ -62,6 +74,10 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             return {"import_s": _backend(request["runtime"]).import_s}
         if request["op"] == "round":
             return _round(_ready[request["cell_id"]], request["round_s"])
+        if request["op"] == "scenario":
+            return _scenario(_queries[request["cell_id"]], request["ask"])
+        if request["op"] == "profile":
+            return _profile(*_subjects[request["cell_id"]])
         asked = MeasureRequest.model_validate(request["request"])
         return _prepare(asked, request.get("started_beside", 0)).model_dump()
     except UnavailableError as error:
@@ -102,6 +118,19 @@ def _round(step: Callable[[int], None], round_s: float) -> dict[str, Any]:
     before = time.process_time()
     step_ns = _timed(step, round_s, 1)
     return {"step_ns": step_ns, "cpu_s": time.process_time() - before, "peak_host_bytes": _host_bytes("VmHWM")}
+
+
+def _scenario(queries: scenarios.Queries, ask: dict[str, Any]) -> dict[str, Any]:
+    """One scenario of a cell, or one rate of it, with the CPU time that it took (all threads)."""
+    before = time.process_time()
+    durations = scenarios.run(ASK.validate_python(ask), queries, scenarios.SystemClock())
+    return {"durations_ns": durations, "cpu_s": time.process_time() - before}
+
+
+def _profile(request: MeasureRequest, subject: Subject) -> dict[str, Any]:
+    """Where the time of a cell goes."""
+    backend = _backend(request.spec.runtime).driver
+    return {"profile": profile_cell(backend, subject, request.spec).model_dump(mode="json")}
 
 
 def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
@@ -147,7 +176,10 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         rows = len(scored) if spec.method == "predict" else spec.batch
         probed = _probe(lambda x: backend.to_host(forward(x)), samples, scored, rows, request.settings.seed)
         _write_outputs(request.outputs_file, *probed, scored.labels)
+        _queries[spec.cell_id] = scenarios.Queries(lambda x: backend.to_host(forward(x)), samples, spec.batch)
     _ready[spec.cell_id] = step
+    labels = batches[0].labels if spec.phase == "training" else None
+    _subjects[spec.cell_id] = (request, Subject(model, step, [b.inputs for b in batches], labels))
     return Preparation(
         import_s=import_s,
         load_s=load_s,

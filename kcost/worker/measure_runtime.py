@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kcost.backends.base import Driver, Inputs, Step, as_host_array
+from kcost.backends.base import Driver, Inputs, Step, Subject, as_host_array
 from kcost.core.conversion import Conversion, Runtime, read_conversion
 from kcost.core.errors import InputError, UnavailableError
+from kcost.core.profile import Trace
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
 
 
@@ -30,9 +31,13 @@ class ConvertedModel:
         """Parameters of the Keras model that was converted."""
         return self.conversion.parameters
 
+    def named(self, inputs: Inputs) -> Inputs:
+        """Inputs by the names of the file, for inputs by the names that Keras knows."""
+        return {name: inputs[model_name] for name, model_name in self._names.items()}
+
     def run(self, inputs: Inputs) -> list[np.ndarray]:
         """Outputs in the order of the Keras model, for inputs by the names that Keras knows."""
-        found = self.loaded.run({name: inputs[model_name] for name, model_name in self._names.items()})
+        found = self.loaded.run(self.named(inputs))
         return [found[position] for position in self._positions]
 
 
@@ -110,6 +115,11 @@ class RuntimeDriver(Driver):
     def device_kind(self, outputs: Any) -> str:
         """Always cpu."""
         return "cpu"
+
+    def trace_steps(self, subject: Subject, steps: int) -> Trace:
+        """The operations of the file, by the runtime's own profiler. Raises as `LoadedFile.trace_steps` does."""
+        model: ConvertedModel = subject.model
+        return model.loaded.trace_steps([model.named(batch) for batch in subject.batches], steps)
 
     def _lacks(self, what: str) -> UnavailableError:
         return UnavailableError("A runtime runs the forward pass of an exported file.", f"{self._runtime}, {what}")

@@ -26,6 +26,7 @@ from kcost.core.conversion import (
 from kcost.core.errors import ArtifactError, GateError, InputError, StorageError, UnavailableError
 from kcost.core.plan import Backend, CellSpec, Settings
 from kcost.core.process import Worker
+from kcost.core.profile import Profile, top
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
@@ -253,5 +254,24 @@ def test_the_measuring_loop_runs_a_runtime(convert_once: Converter, tmp_path: Pa
         answer = worker.ask({"op": "prepare", "request": request.model_dump(mode="json")})
         assert Preparation.model_validate(answer).backend_version == runtime_version(runtime)
         assert worker.ask({"op": "round", "cell_id": spec.cell_id, "round_s": 0.01})["step_ns"]
+        profile = Profile.model_validate(worker.ask({"op": "profile", "cell_id": spec.cell_id})["profile"])
+    _check_profile(profile, runtime)
     with np.load(tmp_path / "outputs.npz") as stored:
         assert stored["outputs"].shape == (32, 10)
+
+
+def _check_profile(profile: Profile, runtime: Runtime) -> None:
+    """Two runtimes have a profiler that Python reaches; the others say that they have none."""
+    assert profile.work is not None
+    assert profile.work.flops is None
+    assert runtime in profile.work.flops_source
+    assert profile.peak is None
+    if runtime not in ("onnx", "openvino"):
+        assert profile.status == "unsupported"
+        assert "profiler of the runtime" in str(profile.reason)
+        return
+    assert profile.trace is not None, profile.reason
+    rows = top(profile.trace)
+    assert any("Conv" in row.name or row.name in ("Gemm", "FullyConnected") for row in rows), rows
+    assert sum(row.share for row in rows) <= 1
+    assert all(row.largest for row in rows)

@@ -109,6 +109,16 @@ def test_a_partly_measured_cell_gets_only_the_rounds_it_lacks(tmp_path: Path) ->
     assert [r.session == cell.rounds[0].session for r in again.rounds] == [True, True, False]
 
 
+def test_a_cell_that_failed_in_a_further_round_has_all_that_it_needs(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1])
+    out = tmp_path / "run"
+    cell = measure(plan, out).cells[0]
+    failed = cell.model_copy(update={"status": "crash", "reason": "test"})
+    (out / "cells" / f"{cell.spec.cell_id}.json").write_text(failed.model_dump_json())
+    again = {c.spec.cell_id: c for c in measure(plan, out).cells}[cell.spec.cell_id]
+    assert (again.status, again.reason, again.rounds) == ("ok", None, cell.rounds)
+
+
 def test_a_wider_plan_measures_only_what_is_new(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = measure(fake_plan(tmp_path, {}, batches=[1]), out)

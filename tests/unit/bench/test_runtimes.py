@@ -101,7 +101,7 @@ def test_a_bare_model_is_measured_on_the_samples_of_its_conversion(tmp_path: Pat
     model = open_model(plan.models[0])
     spec = next(c for c in runner.expand(plan, {model.name: model.sha256}) if c.runtime)
     session = runner._Session(
-        plan, {model.name: model}, RunStore(tmp_path / "run"), lambda *_: None, lambda *_: tmp_path, 1
+        plan, {model.name: model}, RunStore(tmp_path / "run"), lambda *_: None, lambda *_: tmp_path, "here", 1
     )
     request = session._request(CellResult(spec=spec, environment_id="x", status="partial"))
     assert (request.keras_file, request.samples_file) == (tmp_path, tmp_path / "samples.npz")

@@ -1,10 +1,15 @@
+from itertools import chain
+from typing import get_args
+
 import plotly.graph_objects as go
 import pytest
 from hypothesis import given, strategies as st
 
+from kcost.core.conversion import RUNTIMES
+from kcost.core.plan import INFERENCE_METHODS, Precision
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
-from kcost.report.plots import pareto_front, plots_of, round_numbers, score_by_cost, step_time_by_batch
+from kcost.report.plots import DASHES, SYMBOLS, pareto_front, plots_of, round_numbers, score_by_cost, step_time_by_batch
 from tests.unit.runs import plan, simulated_run
 
 
@@ -18,6 +23,11 @@ def test_plotly_knows_every_attribute() -> None:
     for phase in ("inference", "training"):
         for plot in plots_of(ranking(phase)):
             go.Figure(plot.figure)  # raises ValueError for an attribute or a value that plotly does not have
+
+
+def test_every_method_and_precision_has_its_mark() -> None:
+    assert set(SYMBOLS) == {*chain.from_iterable(INFERENCE_METHODS.values()), "train_on_batch", *RUNTIMES}
+    assert set(DASHES) == set(get_args(Precision))
 
 
 def test_each_way_of_running_is_a_line_through_its_batches() -> None:

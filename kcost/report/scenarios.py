@@ -1,0 +1,117 @@
+"""The scenarios of a run as tables: the same words in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kcost.core.stats import samples_for_tail
+from kcost.core.units import format_usd, significant
+from kcost.cost.ranking import TailLatency
+from kcost.cost.scenarios import ScenarioRow
+
+NOTE = (
+    "single-stream: one query at a time. offline: all samples there at once. server: queries arrive at random "
+    "(Poisson) at this rate, and their p99 latency, counted from the arrival, is within the bound. USD are per million "
+    "at that rate, for a machine that has that much work in every hour that is paid for."
+)
+
+HEADINGS = (
+    "run as",
+    "single-stream p90, ms",
+    "single-stream p99, ms",
+    "offline, samples/s",
+    "offline, USD per million",
+    "server, queries/s",
+    "server p99, ms",
+    "server, USD per million",
+)
+"""The first column is text; the others are figures, or say in words why there is none."""
+
+WIDE_ONLY = frozenset({"single-stream p90, ms", "server p99, ms"})
+WIDE = 125
+"""Columns of a terminal from which all of a table fits."""
+
+
+class ScenarioTable(NamedTuple):
+    """A table that is ready to be drawn: plain text, nothing escaped."""
+
+    title: str
+    rows: list[list[str]]
+    remarks: list[str]
+    """What failed, and figures that are not to be believed: those begin with INVALID."""
+
+
+def scenario_tables(rows: Sequence[ScenarioRow]) -> list[ScenarioTable]:
+    """A table for each model and latency bound."""
+
+    def key(row: ScenarioRow) -> tuple[str, float]:
+        return row.model, row.latency_bound_ms or 0.0
+
+    return [_table(list(group)) for _, group in groupby(sorted(rows, key=key), key=key)]
+
+
+def _table(rows: list[ScenarioRow]) -> ScenarioTable:
+    bound_ms = rows[0].latency_bound_ms
+    title = f"{rows[0].model}, scenarios" + ("" if bound_ms is None else f": server with p99 within {bound_ms:g} ms")
+    remarks = [f"{_name(row)}: {failure}" for row in rows for failure in row.failures]
+    remarks += [f"INVALID: {_name(row)}: {row.invalid}" for row in rows if row.invalid is not None]
+    return ScenarioTable(title, [_texts(row) for row in rows], remarks)
+
+
+def show_scenarios(console: Console, rows: Sequence[ScenarioRow]) -> None:
+    """Prints the tables; nothing for no rows."""
+    if not rows:
+        return
+    places = [i for i, heading in enumerate(HEADINGS) if console.width >= WIDE or heading not in WIDE_ONLY]
+    for shown in scenario_tables(rows):
+        table = Table(title=escape(shown.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for place in places:
+            longest = max(map(len, HEADINGS[place].split()))
+            table.add_column(HEADINGS[place], justify="right" if place else "left", min_width=longest)
+        for texts in shown.rows:
+            table.add_row(*(escape(texts[place]) for place in places))
+        console.print(table)
+        for remark in shown.remarks:
+            style = "bold red" if remark.startswith("INVALID") else "yellow"
+            console.print(f"[{style}]{escape(remark)}[/{style}]", highlight=False)
+    console.print(NOTE, highlight=False)
+    console.print()
+
+
+def _name(row: ScenarioRow) -> str:
+    return row.label.removeprefix("inference ")
+
+
+def _texts(row: ScenarioRow) -> list[str]:
+    return [
+        _name(row),
+        _single_stream(row, row.single_stream_p90, 0.90),
+        _single_stream(row, row.single_stream_p99, 0.99),
+        "-" if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
+        "-" if row.offline_usd_per_million is None else format_usd(row.offline_usd_per_million),
+        _server(row),
+        "-" if row.server_p99 is None else significant(row.server_p99.ms),
+        "-" if row.server_usd_per_million is None else format_usd(row.server_usd_per_million),
+    ]
+
+
+def _single_stream(row: ScenarioRow, tail: TailLatency | None, fraction: float) -> str:
+    if tail is not None:
+        return significant(tail.ms)
+    return f"can't tell: under {samples_for_tail(fraction)} queries" if row.single_stream else "-"
+
+
+def _server(row: ScenarioRow) -> str:
+    if row.server_queries_per_s is not None:
+        return significant(row.server_queries_per_s)
+    if row.lowest_queries_per_s is not None:
+        return f"not held, even at {significant(row.lowest_queries_per_s)}"
+    if row.server_outcome == "not tried":
+        return "can't tell: too slow to try a rate"
+    return "-" if row.server_outcome is None else "unfinished"

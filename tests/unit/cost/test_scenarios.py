@@ -1,0 +1,108 @@
+"""What the scenarios of a run say, in dollars and in milliseconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from kcost.core.result import CellResult, Offline, Run, ScenarioResult, Server, SingleStream, Trial, Watch
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.scenarios import ScenarioRow, scenario_rows
+from kcost.cost.verdict import prices_for
+from tests.unit.runs import plan, replaced, simulated_run
+
+MS = 1_000_000
+
+
+def run_with(*results: ScenarioResult, batch: int = 1) -> Run:
+    """A run of which the jax/jit float32 cell of one batch size holds these results."""
+    run, _ = simulated_run(plan(phases=("inference",)))
+    return replaced(run, cell_of(run, batch).spec.cell_id, scenarios=results)
+
+
+def cell_of(run: Run, batch: int) -> CellResult:
+    return next(c for c in run.cells if (c.spec.method, c.spec.precision, c.spec.batch) == ("jit", "float32", batch))
+
+
+def conditions() -> dict[str, object]:
+    run, _ = simulated_run(plan(phases=("inference",)))
+    return {"environment_id": run.cells[0].environment_id, "seed": 0, "scenario_s": 3.0, "scenario_max_s": 120.0}
+
+
+def single(count: int) -> SingleStream:
+    return SingleStream.model_validate({**conditions(), "latency_ns": tuple(MS + i for i in range(count))})
+
+
+def offline(**changes: object) -> Offline:
+    return Offline.model_validate({**conditions(), "step_ns": (4 * MS,) * 10, **changes})
+
+
+def server(*trials: Trial, **changes: object) -> Server:
+    found = {**conditions(), "latency_bound_ms": 50, "capacity_per_s": 250.0, "trials": trials}
+    return Server.model_validate({**found, **changes})
+
+
+def trial(rate: float, ms: int, queries: int = 662, watch: Watch | None = None) -> Trial:
+    return Trial(queries_per_s=rate, queries=queries, latency_ns=(ms * MS,) * queries, watch=watch)
+
+
+def rows_of(run: Run) -> tuple[ScenarioRow, ...]:
+    return scenario_rows(run, prices_for(run, PriceBook.read()))
+
+
+def test_a_run_without_scenarios_has_no_rows() -> None:
+    run, _ = simulated_run(plan())
+    assert rows_of(run) == ()
+
+
+def test_dollars_are_the_hour_s_price_over_the_rate() -> None:
+    held = server(trial(243, 20))
+    run = run_with(single(700), offline(), held)
+    (row,) = rows_of(run)
+    match = next(iter(prices_for(run, PriceBook.read()).values()))
+    usd_per_hour = match.price.on_demand_usd_per_hour * match.share
+    assert row.offline_samples_per_s == pytest.approx(250)
+    assert row.offline_usd_per_million == pytest.approx(usd_per_hour / (250 * 3600) * 1e6)
+    assert row.server_outcome == "held"
+    assert row.server_queries_per_s == 243
+    assert row.server_usd_per_million == pytest.approx(usd_per_hour / (243 * 3600) * 1e6)
+    assert row.server_p99 is not None
+    assert row.server_p99.ms == 20
+    assert row.single_stream_p90 is not None
+    assert row.single_stream_p99 is not None
+    assert row.single_stream_p90.ms < row.single_stream_p99.ms
+    assert row.single_stream_p99.low_ms <= row.single_stream_p99.ms <= row.single_stream_p99.high_ms
+
+
+@pytest.mark.parametrize(("queries", "p90", "p99"), [(63, False, False), (64, True, False), (662, True, True)])
+def test_few_queries_show_no_tail(queries: int, p90: bool, p99: bool) -> None:
+    (row,) = rows_of(run_with(single(queries)))
+    assert row.single_stream
+    assert (row.single_stream_p90 is not None, row.single_stream_p99 is not None) == (p90, p99)
+
+
+def test_a_bound_that_no_rate_holds_and_a_cell_too_slow_to_try_one() -> None:
+    fails = [trial(rate, 60) for rate in (125.0, 125.0, 62.5, 62.5, 31.25, 31.25, 15.625, 15.625, 7.8125, 7.8125)]
+    (row,) = rows_of(run_with(offline(), server(*fails)))
+    assert (row.server_outcome, row.server_queries_per_s) == ("not held", None)
+    assert row.lowest_queries_per_s == 7.8125
+    assert row.server_usd_per_million is None
+    (row,) = rows_of(run_with(offline(), server(capacity_per_s=5.0)))
+    assert (row.server_outcome, row.lowest_queries_per_s) == ("not tried", None)
+
+
+def test_a_search_that_was_cut_short_gives_no_rate() -> None:
+    (row,) = rows_of(run_with(offline(), server(trial(125, 20), failure="crash: gone")))
+    assert (row.server_outcome, row.server_queries_per_s) == ("unfinished", None)
+    assert row.failures == ("server: crash: gone",)
+
+
+def test_each_latency_bound_has_a_row() -> None:
+    rows = rows_of(run_with(offline(), server(trial(243, 20)), server(trial(243, 5), latency_bound_ms=10)))
+    assert [r.latency_bound_ms for r in rows] == [10, 50]
+
+
+def test_other_work_beside_a_trial_is_told() -> None:
+    busy = Watch(wall_s=10.0, worker_cpu_s=1.0, parent_cpu_s=0.0, machine_busy_s=15.0)
+    (row,) = rows_of(run_with(offline(), server(trial(243, 20, watch=busy))))
+    assert row.invalid is not None
+    assert row.invalid.startswith("server: other processes took 70.0%")

@@ -1,0 +1,72 @@
+"""The scenarios of a run in the terminal and on the page."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from kcost.core.result import Run
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.verdict import Verdict, conclude, prices_for
+from kcost.report.page import render
+from kcost.report.terminal import show_verdict
+from tests.unit.cost.test_scenarios import offline, run_with, server, single, trial
+from tests.unit.runs import plan, simulated_run
+
+
+def verdict_of(run: Run) -> Verdict:
+    _, outputs = simulated_run(plan(phases=("inference",)))
+    return conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id))
+
+
+def shown(run: Run, width: int = 160) -> str:
+    text = io.StringIO()
+    show_verdict(Console(file=text, width=width), verdict_of(run))
+    return text.getvalue()
+
+
+def test_figures_with_their_units_in_the_heading() -> None:
+    run = run_with(single(700), offline(), server(trial(243, 20)))
+    text = " ".join(shown(run).split())
+    assert "simulated-cnn, scenarios: server with p99 within 50 ms" in text
+    assert "offline, samples/s" in text
+    assert "server, queries/s" in text
+    row = next(line for line in shown(run).splitlines() if "243" in line)
+    assert "250" in row
+    assert row.count("$") == 2
+
+
+def test_it_fits_into_eighty_columns() -> None:
+    text = shown(run_with(single(700), offline(), server(trial(243, 20))), 80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    assert "p90" not in text
+    assert "single-stream" in text
+
+
+def test_what_is_not_known_is_said_in_words() -> None:
+    fails = [trial(rate, 60) for rate in (125.0, 125.0, 62.5, 62.5, 31.25, 31.25, 15.625, 15.625, 7.8125, 7.8125)]
+    held_not = shown(run_with(single(64), offline(), server(*fails)), 250)
+    assert "not held, even at 7.81" in held_not
+    assert "can't tell: under 662 queries" in held_not
+    assert "too slow to try a rate" in shown(run_with(offline(), server(capacity_per_s=5.0)), 250)
+    failed = shown(run_with(offline(), server(failure="crash: killed by SIGKILL")), 250)
+    assert "unfinished" in failed
+    assert "server: crash: killed by SIGKILL" in failed
+
+
+def test_the_page_has_the_same_table() -> None:
+    run = run_with(single(700), offline(), server(trial(243, 20), failure=None))
+    page = render(run, verdict_of(run)).decode()
+    assert "<h2>Scenarios</h2>" in page
+    assert "<h3>simulated-cnn, scenarios: server with p99 within 50 ms</h3>" in page
+    assert '<td class="n">243</td>' in page
+    without, _ = simulated_run(plan(phases=("inference",)))
+    assert "<h2>Scenarios</h2>" not in render(without, verdict_of(without)).decode()
+
+
+def test_what_a_failure_says_is_text_not_markup() -> None:
+    run = run_with(offline(failure="crash: <b>[red]</b>"))
+    assert "crash: <b>[red]</b>" in shown(run, 250)
+    assert "crash: &lt;b&gt;[red]&lt;/b&gt;" in render(run, verdict_of(run)).decode()
