@@ -1,7 +1,7 @@
 """What TensorFlow tells of a step: the trace of its profiler, and the products in the step's graph.
 
-The trace is an XSpace, whose classes come with TensorFlow. The count that `tf.compat.v1.profiler` offers takes no
-graph with functions or variables in it and knows neither einsum nor fused operations, so that the graph is read here.
+The trace is an XSpace, whose classes come with TensorFlow. The count of `tf.compat.v1.profiler` is made for the graphs
+of TensorFlow 1 and was tried on a frozen one alone; here the traced function is read, with einsum and fused operations.
 """
 
 from __future__ import annotations

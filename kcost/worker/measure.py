@@ -13,7 +13,7 @@ import gc
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -169,14 +169,18 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
             backend.to_host(forward(batches[i % len(batches)].inputs))
 
     first_call_s = _seconds(step)
-    warmup = _warm_up(step, request.settings)
+    done: list[int] = []
     if spec.phase == "inference":
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
-        probed = _probe(lambda x: backend.to_host(forward(x)), samples, scored, rows, request.settings.seed)
+        answer, calls = _recorded(lambda x: backend.to_host(forward(x)))
+        probed = _probe(answer, samples, scored, rows, request.settings.seed)
+        # Scoring runs the very steps that are measured: a large model need not warm up for as long again.
+        done = calls if rows == spec.batch else []
         _write_outputs(request.outputs_file, *probed, scored.labels)
         _queries[spec.cell_id] = scenarios.Queries(lambda x: backend.to_host(forward(x)), samples, spec.batch)
+    warmup = _warm_up(step, request.settings, done)
     _ready[spec.cell_id] = step
     labels = batches[0].labels if spec.phase == "training" else None
     _subjects[spec.cell_id] = (request, Subject(model, step, [b.inputs for b in batches], labels))
@@ -231,9 +235,25 @@ def _seconds(step: Callable[[int], None]) -> float:
     return time.perf_counter() - start
 
 
-def _warm_up(step: Callable[[int], None], settings: Settings) -> list[int]:
-    """Durations of steps until they have settled, or have taken `warmup_max_s`."""
-    done = _timed(step, settings.warmup_s, MIN_WARMUP_STEPS)
+def _recorded(
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
+) -> tuple[Callable[[dict[str, np.ndarray]], list[np.ndarray]], list[int]]:
+    """The same function, and the list that it writes the duration of each call to, in nanoseconds."""
+    durations: list[int] = []
+
+    def timed(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        start = time.perf_counter_ns()
+        outputs = forward(inputs)
+        durations.append(time.perf_counter_ns() - start)
+        return outputs
+
+    return timed, durations
+
+
+def _warm_up(step: Callable[[int], None], settings: Settings, before: Sequence[int] = ()) -> list[int]:
+    """Durations of steps, `before` among them, until they have settled, or have taken `warmup_max_s`."""
+    done = [*before]
+    done += _timed(step, settings.warmup_s - sum(done) / 1e9, MIN_WARMUP_STEPS - len(done))
     while not has_settled(done) and (spent_s := sum(done) / 1e9) < settings.warmup_max_s:
         more_s = min(spent_s * (WARMUP_GROWTH - 1), settings.warmup_max_s - spent_s)
         done += _timed(step, more_s, 1)

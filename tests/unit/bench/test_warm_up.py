@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kcost.core.plan import Settings
@@ -49,3 +50,23 @@ def test_one_that_does_not_settle_ends_at_its_longest_time(clock: Clock) -> None
     done = measure._warm_up(step, Settings(warmup_s=0.01, warmup_max_s=0.2))
     assert not has_settled(done)
     assert sum(done) >= 0.2e9
+
+
+def test_steps_that_were_run_before_count(clock: Clock) -> None:
+    before = [5_000_000] * 40
+    step = clock.step(lambda: pytest.fail("there was no need of another step"))
+    assert measure._warm_up(step, Settings(warmup_s=0.1, warmup_max_s=20), before) == before
+
+
+def test_scoring_tells_how_long_each_call_took(clock: Clock) -> None:
+    seconds = iter((0.5, 0.25))
+
+    def forward(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        clock.now_ns += round(next(seconds) * 1e9)
+        return [inputs["x"]]
+
+    timed, durations = measure._recorded(forward)
+    x = np.ones(2)
+    assert timed({"x": x})[0] is x
+    timed({"x": x})
+    assert durations == [500_000_000, 250_000_000]
