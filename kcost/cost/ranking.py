@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from kcost.core.plan import Backend, Device, Method, Phase, Precision
+from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of
 from kcost.core.result import CellResult
+from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
 from kcost.core.stats import Interval, paired_ratio, tail
 from kcost.core.units import format_percent, significant
@@ -81,10 +82,17 @@ class RankedCell(Record):
     rounds: int
     invalid: str | None = Field(default=None, description="why its figures are not to be believed")
     examples_per_s: float
+    step_joules: float | None = Field(default=None, description="energy of a step; None where it is not measured")
+    energy_basis: str = Field(default=NOT_MEASURED, description="the counter or the model that the energy is from")
     cost: CostEstimate
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over this cell's")
     quality: Quality
     fairness: Fairness
+
+    @property
+    def joules_per_thousand(self) -> float | None:
+        """Energy of a thousand examples."""
+        return None if self.step_joules is None else self.step_joules / self.batch * 1000
 
     @property
     def name(self) -> str:
@@ -245,21 +253,12 @@ def ratio_of_costs(one: Measured, other: Measured) -> Ratio | None:
     return Ratio(value=found.value, low=found.low, high=high, rounds=shared)
 
 
-def baseline_of(group: list[Measured], phase: Phase) -> Measured | None:
-    """Plain Keras in a group: `predict`, or a training step, in float32, on TensorFlow, at batch 32.
-
-    TensorFlow is Keras's default backend and 32 the default batch size of `predict` and `fit`. Without them
-    the first backend that was measured and the largest batch take their place.
-    """
+def plain_keras(group: list[Measured], phase: Phase) -> Measured | None:
+    """What a group's costs are compared with: plain Keras as `core.plan.baseline_of` has it; None without any."""
     method = "predict" if phase == "inference" else "train_on_batch"
     plain = [m for m in group if m.cell.spec.method == method and m.cell.spec.precision == "float32"]
-    backends = ("tensorflow", "jax", "torch", "fake")
-
-    def order(measured: Measured) -> tuple[int, bool, int]:
-        spec = measured.cell.spec
-        return (backends.index(spec.backend), spec.batch != 32, -spec.batch)
-
-    return min(plain, key=order, default=None)
+    spec = baseline_of([m.cell.spec for m in plain])
+    return next((m for m in plain if m.cell.spec == spec), None)
 
 
 def rank(
@@ -273,7 +272,7 @@ def rank(
     p99_ms: float | None,
 ) -> Ranking:
     """The ranking of cells that were measured under the same settings."""
-    baseline = baseline_of(group, phase)
+    baseline = plain_keras(group, phase)
     standings = {m.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms) for m in group}
     ordered = sorted(group, key=lambda m: (standings[m.cell_id][0] != "ranked", m.cost.usd, m.cell_id))
     cells = []
@@ -296,7 +295,7 @@ def _ranked(
     measured: Measured, place: int | None, standing: Standing, reason: str | None, baseline: Measured | None
 ) -> RankedCell:
     cell, spec = measured.cell, measured.cell.spec
-    slow = measured.slow_ms
+    slow, energy = measured.slow_ms, step_energy(cell)
     return RankedCell(
         cell_id=measured.cell_id,
         label=spec.label,
@@ -316,6 +315,8 @@ def _ranked(
         invalid=measured.invalid,
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
+        step_joules=energy.joules,
+        energy_basis=energy.basis,
         cost=measured.cost,
         times_cheaper=None if baseline is None else ratio_of_costs(baseline, measured),
         quality=measured.quality,

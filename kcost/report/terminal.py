@@ -16,7 +16,7 @@ from kcost.report.scenarios import show_scenarios
 
 ROWS = 15
 NOTICES_OF_A_KIND = 3
-WIDE = 125
+WIDE = 134
 """Columns of a terminal from which every column of a ranking fits."""
 LEFT = frozenset({"run as", "dtype"})
 
@@ -83,6 +83,8 @@ def _columns(ranking: Ranking, *, wide: bool) -> dict[str, Callable[[RankedCell]
     columns["step"] = lambda c: f"{significant(c.step_ms)} ms"
     if wide:
         columns["p95"] = lambda c: f"{significant(c.step_p95_ms)} ms"
+        if any(c.step_joules is not None for c in ranking.cells):
+            columns["J/1,000"] = lambda c: "-" if c.joules_per_thousand is None else significant(c.joules_per_thousand)
     if ranking.phase == "inference":
         columns["score"] = lambda c: f"{c.quality.scores[0].value:.4f}" if c.quality.scores else "-"
         if wide:
@@ -118,6 +120,9 @@ def _settings(ranking: Ranking) -> str:
     scores = [c.quality.scores[0] for c in ranking.cells if c.quality.scores]
     if scores:
         told += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
+    energies = sorted({c.energy_basis for c in ranking.cells if c.step_joules is not None})
+    if energies:
+        told += f" Energy of 1,000 examples: {'; '.join(energies)}."
     if ranking.baseline is not None:
         told += " * is plain Keras."
     if ranking.reference is not None and ranking.phase == "inference":

@@ -42,6 +42,20 @@ def test_it_fits_into_eighty_columns_and_leaves_out_the_less_telling_columns() -
     assert "95% interval" not in narrow
 
 
+def test_energy_is_shown_with_its_basis_where_it_is_known() -> None:
+    run, outputs = simulated_run(plan(phases=("inference",)))
+    assert "J/1,000" not in shown(verdict_of(run, outputs), 140)
+    one = run.cells[0]
+    real = one.preparation.model_copy(update={"simulated": False})
+    known = verdict_of(replaced(run, one.spec.cell_id, preparation=real), outputs)
+    (cell,) = (c for c in known.rankings[0].cells if c.step_joules is not None)
+    assert cell.cell_id == one.spec.cell_id
+    assert cell.joules_per_thousand == cell.step_joules / cell.batch * 1000
+    text = " ".join(shown(known, 140).split())
+    assert "J/1,000" in text
+    assert "Energy of 1,000 examples: estimated: 3.97 W a core" in text
+
+
 def test_few_rows_still_show_plain_keras() -> None:
     verdict = verdict_of(*simulated_run(plan(phases=("inference",))))
     text = shown(verdict, 140, rows=3)
