@@ -9,7 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """No garbage collection: it would walk all cells of a large run, again and again, and find nothing."""
+    """No garbage collection meanwhile.
+
+    A collection would be counted to whichever timed step it falls into, and over the cells of a large run it walks all
+    of them, again and again, and finds nothing.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

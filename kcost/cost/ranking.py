@@ -191,6 +191,14 @@ def percentiles_ms(cell: CellResult) -> Percentiles:
     return Percentiles(len(steps), at(0.50), at(0.95), at(0.99), shown)
 
 
+def held_tail(tail: TailLatency | None, p95_ms: float) -> tuple[str, float]:
+    """Name and milliseconds of what a limit of the p99 is held against: the highest percentile that the steps show.
+
+    Where that is below the p95, the p95 of those steps that there are stands in: never less than that.
+    """
+    return ("p95", p95_ms) if tail is None or tail.name == "p90" else (tail.name, tail.ms)
+
+
 def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
     """Whether a cell may be ranked, and why not."""
     quality = measured.quality
@@ -205,9 +213,7 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
         if standing != "ranked":
             return standing, reason
     if p99_ms is not None and measured.cell.spec.phase == "inference":
-        slow = measured.slow_ms
-        # Too few steps for any tail: the p95 of those that there are stands in.
-        name, slow_ms = ("p95", slow.p95) if slow.tail is None else (slow.tail.name, slow.tail.ms)
+        name, slow_ms = held_tail(measured.slow_ms.tail, measured.slow_ms.p95)
         if slow_ms > p99_ms:
             return "too slow", f"{name} {significant(slow_ms)} ms; the limit is {p99_ms:g} ms"
     return "ranked", None

@@ -22,6 +22,7 @@ import numpy as np
 
 from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
+from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
 from kcost.core.errors import InputError, KcostError, UnavailableError
 from kcost.core.plan import CellSpec, Settings
@@ -264,9 +265,7 @@ def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> lis
     """Durations in nanoseconds of single steps, for at least `least_s` and `least_steps`."""
     durations: list[int] = []
     clock = time.perf_counter_ns
-    collecting = gc.isenabled()
-    gc.disable()  # a collection would be counted to whichever step it falls into
-    try:
+    with collector_paused():
         end = clock() + int(least_s * 1e9)
         before = clock()
         while before < end or len(durations) < least_steps:
@@ -274,9 +273,6 @@ def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> lis
             after = clock()
             durations.append(after - before)
             before = after
-    finally:
-        if collecting:
-            gc.enable()
     return durations
 
 

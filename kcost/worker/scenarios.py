@@ -6,16 +6,15 @@ Time is whatever the clock that is passed in says, so that tests run on simulate
 from __future__ import annotations
 
 import bisect
-import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from kcost.backends.base import Inputs
+from kcost.core.collector import collector_paused
 from kcost.core.scenario import NS_PER_S, AskOffline, AskSingleStream, AskTrial, arrivals_ns
 from kcost.worker.inputs import Samples
 
@@ -83,7 +82,7 @@ def run(ask: AskSingleStream | AskOffline | AskTrial, queries: Queries, clock: C
     """What a worker was asked to measure: latencies, or for offline durations of steps, in nanoseconds."""
     for _ in range(UNTIMED_STEPS):
         queries.answer(0, queries.batch)
-    with _no_collection():
+    with collector_paused():
         if isinstance(ask, AskSingleStream):
             return single_stream(queries.answer, ask, clock)
         if isinstance(ask, AskOffline):
@@ -147,15 +146,3 @@ def serve(answer: Answer, batch: int, ask: AskTrial, clock: Clock) -> list[int]:
         late += sum(ns > bound_ns for ns in answered)
         latencies += answered
     return latencies
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection: it would be counted to whichever query it falls into."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

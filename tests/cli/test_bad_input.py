@@ -25,14 +25,6 @@ def check(found: subprocess.CompletedProcess[str], code: int, *told: str) -> Non
     assert found.stdout == ""
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A file that the simulated backend takes for a model."""
-    path = tmp_path / "fake.keras"
-    path.write_text("{}")
-    return path
-
-
 def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
     found = kcost("train", "cnn", "--data", "digits", "--out", tmp_path / "a", KERAS_BACKEND="mxnet")
     check(found, 3, "one of tensorflow, jax, torch", "Received: 'mxnet'")

@@ -13,14 +13,6 @@ from tests.unit.bench.test_scenarios import scenario_plan
 CELLS = ("--backends", "fake", "--phases", "inference", "--methods", "eager", "--precisions", "float32")
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model of the simulated backend whose step takes half a millisecond."""
-    path = tmp_path / "fake.keras"
-    path.write_text("{}")
-    return path
-
-
 def test_a_plan_with_scenarios_gives_a_table_and_goes_on_without_measuring_again(tmp_path: Path) -> None:
     plan = scenario_plan(tmp_path)
     settings = json.loads(plan.settings.model_dump_json(exclude_none=True))

@@ -8,7 +8,7 @@ from kcost.core.errors import PriceError, SchemaError
 from kcost.core.plan import Settings
 from kcost.core.result import CellResult, Round, Run, Watch
 from kcost.cost.pricebook import PriceBook
-from kcost.cost.ranking import percentiles_ms
+from kcost.cost.ranking import TailLatency, held_tail, percentiles_ms
 from kcost.cost.verdict import Verdict, conclude, prices_for
 from tests.unit.runs import Outputs, environment, plan, preparation, replaced, simulated_run
 
@@ -397,3 +397,13 @@ def test_the_tail_is_the_one_that_the_steps_show() -> None:
     assert all(c.tail.low_ms <= c.tail.ms <= c.tail.high_ms for c in cells)
     few = verdict_of(*simulated_run(SMALL)).rankings[0].cells
     assert {c.tail for c in few} == {None}
+
+
+@pytest.mark.parametrize(
+    ("shown", "held"), [(None, "p95"), ("p90", "p95"), ("p95", "p95"), ("p97", "p97"), ("p99", "p99")]
+)
+def test_a_p99_limit_is_held_against_the_highest_tail_that_is_known_but_never_less_than_the_p95(
+    shown: str | None, held: str
+) -> None:
+    known = None if shown is None else TailLatency(name=shown, ms=7.0, low_ms=6.0, high_ms=8.0)
+    assert held_tail(known, 5.0) == (held, 5.0 if shown in (None, "p90") else 7.0)
