@@ -236,9 +236,10 @@ def _ranking_notices(ranking: Ranking, p99_ms: float | None, max_drop: float) ->
                 **about,
             )
         if p99_ms is not None and ranking.phase == "inference" and cell.step_p99_ms is None:
+            name, _ = held_tail(cell.tail, cell.step_p95_ms)
             yield Notice(
                 code="p99-unknown",
-                text=f"{cell.steps} steps do not show a p99: the limit was held against the {held_tail(cell.tail, cell.step_p95_ms)[0]}.",
+                text=f"{cell.steps} steps do not show a p99: the limit was held against the {name}.",
                 number=cell.steps,
                 limit=SAMPLES_FOR_P99,
                 remedy="Raise settings.rounds or settings.round_s in the plan.",
