@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kcost.core import environment
 from kcost.core.artifact import Artifact, open_model
+from kcost.core.collector import collector_paused
 from kcost.core.errors import PlanError
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
@@ -372,6 +373,7 @@ def make_plan(
     return Plan.parse(document, "the command line")
 
 
+@collector_paused()
 def estimate_cost(
     run: PathLike,
     *,
@@ -402,6 +404,7 @@ def estimate_cost(
     return _conclude(store, loaded, matched, max_drop, p99_ms)
 
 
+@collector_paused()
 def make_report(run: PathLike, *, html: PathLike | None = None) -> Verdict:
     """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does."""
     from kcost.cost.verdict import prices_for
@@ -430,12 +433,10 @@ def _conclude(
     max_drop: float | None = None,
     p99_ms: float | None = None,
 ) -> Verdict:
-    from kcost.core.collector import collector_paused
     from kcost.cost.verdict import MAX_DROP, conclude
 
     drop = MAX_DROP if max_drop is None else max_drop
-    with collector_paused():
-        return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
+    return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
 
 
 def run_demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:

@@ -17,8 +17,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Which way of running a Keras 3 model is the cheapest, in dollars, that still meets its limits.",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from kcost import __version__
+
+        print(f"kcost {__version__}")  # noqa: T201 -- the answer
+        raise typer.Exit
+
+
+@app.callback()
+def kcost(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which way of running a Keras 3 model is the cheapest, in dollars, that still meets its limits."""
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 BackendOption = Annotated[

@@ -13,6 +13,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -193,8 +194,7 @@ class CellSpec(Record):
     @property
     def cell_id(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the spec's canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _cell_id(self)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -211,6 +211,13 @@ class CellSpec(Record):
         """The cell in a few words, unique within its model."""
         threads = f" {self.threads} thread(s)" if self.threads else ""
         return f"{self.phase} {self.backend}/{self.method} {self.precision} {self.device} batch {self.batch}{threads}"
+
+
+@lru_cache(maxsize=1 << 15)
+def _cell_id(spec: CellSpec) -> str:
+    # Not a cached property: `model_copy` would hand the id on to a copy that differs.
+    text = json.dumps(spec.model_dump(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _methods(plan: Plan, backend: Backend, phase: Phase, precision: Precision) -> Iterable[Method]:

@@ -46,16 +46,27 @@ def location(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     Source: the textbook t interval (for example Jain, The Art of Computer Systems Performance Analysis,
     1991, chapter 13), on logarithms because times and ratios of times are skewed to the right.
     """
-    logs = np.log(np.asarray(values, dtype=np.float64)).ravel()
-    mean = float(logs.sum()) / logs.size
+    logs = [math.log(v) for v in np.asarray(values, dtype=np.float64).ravel().tolist()]
+    mean, deviation = _mean_and_deviation(logs)
     centre = math.exp(mean)
-    if logs.size < 2:
+    if len(logs) < 2:
         return Interval(centre, 0.0, math.inf)
-    # A run has thousands of these, of ten values each: numpy's own `std` takes ten times as long over so few.
-    apart = logs - mean
-    variance = float(apart @ apart) / (logs.size - 1)
-    half = _student_t(logs.size - 1, confidence) * math.sqrt(variance / logs.size)
+    half = _student_t(len(logs) - 1, confidence) * deviation / math.sqrt(len(logs))
     return Interval(centre, centre * math.exp(-half), centre * math.exp(half))
+
+
+def relative_spread(values: ArrayLike) -> float:
+    """Standard deviation of positive values over their mean, as a fraction; 0 for a single value."""
+    mean, deviation = _mean_and_deviation(np.asarray(values, dtype=np.float64).ravel().tolist())
+    return deviation / mean
+
+
+def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation, with n - 1 below the fraction line; that of a single value is 0."""
+    # A run has thousands of these, of ten values each: over so few, numpy takes several times as long.
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum([(v - mean) ** 2 for v in values])
+    return mean, math.sqrt(squares / max(1, len(values) - 1))
 
 
 @cache

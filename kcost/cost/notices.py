@@ -12,7 +12,7 @@ from pydantic import Field
 from kcost.core.disturbance import disturbances
 from kcost.core.result import CellResult, Environment, ModelEntry
 from kcost.core.schema import Record
-from kcost.core.stats import SETTLED_WITHIN, samples_for_tail, window_spread
+from kcost.core.stats import SETTLED_WITHIN, relative_spread, samples_for_tail, window_spread
 from kcost.core.units import format_percent
 
 MAX_LOAD_ABOVE_CORES = 0.5
@@ -100,7 +100,7 @@ def measurement_notices(cell: CellResult, environment: Environment, medians: np.
             limit=FEW_ROUNDS,
             remedy="Raise settings.rounds in the plan and run it again: it goes on where it stopped.",
         )
-    spread = float(medians.std(ddof=1) / medians.mean()) if len(medians) > 1 else 0.0
+    spread = relative_spread(medians)
     if spread > MAX_SPREAD:
         yield Notice(
             code="spread",

@@ -62,8 +62,9 @@ class QualityCheck:
     def __init__(self, entry: ModelEntry, reference: Arrays | None) -> None:
         self._entry = entry
         self._reference = reference
-        # Most cells answer exactly alike, and scoring entities takes longer than all else here.
+        # Most cells answer exactly alike, the others most sentences, and scoring entities takes longer than all else.
         self._scored: dict[bytes, tuple[Score, ...]] = {}
+        self._sentences: dict[bytes, np.ndarray] = {}
 
     def of(self, arrays: Arrays | None) -> Quality:
         """The quality of a cell with these arrays; empty where there is nothing to compare."""
@@ -97,27 +98,33 @@ class QualityCheck:
         digest.update(np.ascontiguousarray(labels).tobytes())
         key = digest.digest()
         if key not in self._scored:
-            self._scored[key] = _scores(self._entry, predictions, labels)
+            self._scored[key] = self._score(predictions, labels)
         return self._scored[key]
 
+    def _score(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
+        from kcost.core.scores import accuracy, entity_f1_of
 
-def _scores(entry: ModelEntry, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
-    from kcost.core.scores import accuracy, entity_f1
+        known = labels >= 0
+        if self._entry.task != "token-classification":
+            return (accuracy(labels[known], predictions[known], SPLIT),)
+        tokens = accuracy(labels[known], predictions[known], SPLIT, unit="tokens")
+        tokens = tokens.model_copy(update={"name": "token_accuracy"})
+        if max(labels.max(), predictions[known].max()) >= len(self._entry.label_names):
+            return (tokens,)  # classes without a name: there are no tags to find entities in
+        entities = entity_f1_of(self._entity_counts(predictions, labels), SPLIT)
+        return (entities, tokens) if entities.count else (tokens,)
 
-    known = labels >= 0
-    if entry.task != "token-classification":
-        return (accuracy(labels[known], predictions[known], SPLIT),)
-    tokens = accuracy(labels[known], predictions[known], SPLIT, unit="tokens")
-    tokens = tokens.model_copy(update={"name": "token_accuracy"})
-    if max(labels.max(), predictions[known].max()) >= len(entry.label_names):
-        return (tokens,)  # classes without a name: there are no tags to find entities in
-    entities = entity_f1(_tags(labels, known, entry), _tags(predictions, known, entry), SPLIT)
-    return (entities, tokens) if entities.count else (tokens,)
+    def _entity_counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Entities found, wrongly found and missed in each sentence, shape (sentences, 3)."""
+        from kcost.core.scores import sentence_counts
 
-
-def _tags(numbers: np.ndarray, known: np.ndarray, entry: ModelEntry) -> list[list[str]]:
-    tags = np.array(entry.label_names, dtype=object)[np.where(known, numbers, 0)]
-    return [row[keep].tolist() for row, keep in zip(tags, known, strict=True)]
+        names, both = self._entry.label_names, np.stack([labels, predictions], axis=1)
+        keys = both.reshape(len(both), -1).view(f"V{both[0].nbytes}").ravel().tolist()
+        for i in [i for i, key in enumerate(keys) if key not in self._sentences]:
+            true, found = both[i]
+            tags = [[[names[n] for n in numbers[true >= 0]]] for numbers in (true, found)]
+            (self._sentences[keys[i]],) = sentence_counts(*tags)
+        return np.array([self._sentences[key] for key in keys])
 
 
 def _max_abs_difference(mine: np.ndarray | None, theirs: np.ndarray | None) -> float | None:

@@ -79,3 +79,10 @@ def test_every_command_says_what_it_does() -> None:
     ):
         assert f"\n  {command} " in root.stdout
         assert kcost(command, "--help").returncode == 0
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    import kcost as package
+
+    found = kcost("--version")
+    assert (found.returncode, found.stdout) == (0, f"kcost {package.__version__}\n")

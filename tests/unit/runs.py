@@ -145,7 +145,9 @@ def simulated_outputs(entry: ModelEntry, spec: CellSpec) -> dict[str, np.ndarray
         labels[:, -2:] = -1  # padding
     exp = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
-    return {"outputs": probabilities[:8], "predictions": probabilities.argmax(-1), "labels": labels}
+    # Class numbers are int32 in what a worker writes.
+    predictions, labels = probabilities.argmax(-1).astype(np.int32), labels.astype(np.int32)
+    return {"outputs": probabilities[:8], "predictions": predictions, "labels": labels}
 
 
 def _rounds(spec: CellSpec, drift: np.ndarray, steps: int, rng: np.random.Generator) -> tuple[Round, ...]:
