@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +34,16 @@ def kcost(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE,...", help="Your modules with custom layers of the model; kcost imports them."),
+    ] = None,
 ) -> None:
     """Which way of running a Keras 3 model is the cheapest, in dollars, that still meets its limits."""
+    if classes is not None:
+        from kcost.core.own_code import CLASSES_VARIABLE
+
+        os.environ[CLASSES_VARIABLE] = classes  # workers inherit it
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kcost.core.errors import ArtifactError, InputError, storage
+from kcost.core.own_code import import_module, in_a_line
 from kcost.models.bert import INPUT_NAMES
 from kcost.models.checkpoint import read_checkpoint, with_head
 from kcost.models.loading import inspect_keras_file
@@ -41,7 +39,7 @@ def write_keras_file(source: str, path: Path) -> None:
         except Exception as error:  # a layer's get_config is the user's code
             raise ArtifactError(
                 _SAVING,
-                received=f"the model of {source}: {_told(error)}",
+                received=f"the model of {source}: {in_a_line(error)}",
                 remedy="Give each custom layer a get_config, or build the model from Keras's own layers.",
             ) from error
     try:
@@ -76,7 +74,7 @@ def _from_function(source: str) -> keras.Model:
     except (Exception, SystemExit) as error:  # whatever the user's own code does
         raise InputError(
             "The function that makes the model returns one, called without arguments.",
-            received=f"{source}, which raised {_told(error)}",
+            received=f"{source}, which raised {in_a_line(error)}",
             remedy="Call it in a Python session with the same KERAS_BACKEND, and mend it.",
         ) from error
     if not isinstance(model, keras.Model) or not model.built:
@@ -90,19 +88,7 @@ def _from_function(source: str) -> keras.Model:
 
 
 def _function(source: str, module_name: str, function_name: str) -> Any:
-    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 -- sys.path holds strings
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # importing it runs the user's own code
-        told = f"it raised {_told(error)}"
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            told = f"there is no module {error.name!r}"
-        raise InputError(
-            "The module of module:function can be imported.",
-            received=f"{source}: {told}",
-            remedy="Start kcost in the folder that holds the module, or install the package.",
-        ) from error
+    module = import_module(module_name, "The module of module:function can be imported.", source)
     function = getattr(module, function_name, None)
     if not callable(function):
         found = "no such name" if function is None else f"a {type(function).__name__} of that name"
@@ -112,8 +98,3 @@ def _function(source: str, module_name: str, function_name: str) -> Any:
             remedy="Name a function that takes no arguments and returns a keras.Model.",
         )
     return function
-
-
-def _told(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

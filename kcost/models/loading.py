@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
 from kcost.core.schema import Record
 
 if TYPE_CHECKING:
@@ -71,9 +72,12 @@ class _Object(NamedTuple):
 def inspect_keras_file(path: Path | str) -> Summary:
     """Reads the config of a `.keras` file and refuses what cannot be loaded safely. Imports no framework.
 
+    Classes and functions come from Keras, keras_nlp and kcost, and from the modules that the user names in
+    KCOST_CLASSES: the file alone never decides what is imported.
+
     Raises:
         ArtifactError: the file is missing, damaged or cut short, holds a Lambda layer or a Python lambda,
-            or needs classes or functions that neither Keras, keras_nlp nor kcost has.
+            or needs classes or functions of anything else.
     """
     path = Path(path)
     config, metadata = _read_members(path)
@@ -87,8 +91,10 @@ def inspect_keras_file(path: Path | str) -> Summary:
         raise _damaged(path, f"{CONFIG_MEMBER} is nested too deeply for a model") from error
     for found in objects:
         _refuse_unsafe(found, path)
+    named = named_modules()
     for found in objects:
-        _refuse_custom(found, path)
+        if not _vouched_for(found, named):
+            _refuse_custom(found, path)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     return Summary(
         name=objects[0].layer or objects[0].class_name,
@@ -101,7 +107,10 @@ def inspect_keras_file(path: Path | str) -> Summary:
 def load_keras_file(path: Path | str) -> keras.Model:
     """Loads a `.keras` file in safe mode, without its optimizer. Runs no code that the file carries.
 
+    The modules in KCOST_CLASSES are imported before.
+
     Raises:
+        InputError: one of these modules cannot be imported.
         ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file.
         UnavailableError: the model needs keras_nlp, which is not installed.
     """
@@ -118,7 +127,9 @@ def load_keras_file(path: Path | str) -> keras.Model:
         importlib.import_module("keras_nlp")
     for module in summary.modules:
         if _package(module) == "kcost":
-            _import_own(module, path)
+            _import_kcost(module, path)
+    for module in named_modules():
+        import_module(module, f"The modules in {CLASSES_VARIABLE} can be imported.", module)
     import keras
 
     try:
@@ -131,7 +142,27 @@ def load_keras_file(path: Path | str) -> keras.Model:
             received=f"{path}: {_first_line(error)}",
             remedy=_resave(summary),
         ) from error
-    return model
+    return _with_inputs(model)
+
+
+def _with_inputs(model: keras.Model) -> keras.Model:
+    """The model; one of a class of the user's own inside a functional model, whose inputs have names and shapes.
+
+    Only where the file says what shapes it was built with. It says nothing of dtypes: float32, Keras's own default.
+    """
+    import keras
+
+    shapes = getattr(model, "_build_shapes_dict", None)  # Keras has no public way to it
+    if getattr(model, "inputs", None) or not shapes or len(shapes) != 1:
+        return model
+    (shape,) = shapes.values()
+    if isinstance(shape, dict):
+        tensors = {name: keras.Input(tuple(one[1:]), name=name) for name, one in shape.items()}
+    elif all(size is None or isinstance(size, int) for size in shape):
+        tensors = keras.Input(tuple(shape[1:]), name="inputs")
+    else:
+        return model
+    return keras.Model(tensors, model(tensors), name=model.name)
 
 
 def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
@@ -152,18 +183,31 @@ def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
         return model
     import keras
 
+    usual = keras.config.dtype_policy()
     try:
         config = _with_policy(keras.saving.serialize_keras_object(model), precision)
         config.pop("compile_config", None)
+        # The layers that a class of the user's own makes are in no config: they take the policy that is set.
+        keras.config.set_dtype_policy(precision)
         rebuilt: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except MemoryError:
         raise
     except Exception as error:
         raise _not_rebuilt(model, precision, _first_line(error)) from error
+    finally:
+        keras.config.set_dtype_policy(usual)
     old, new = model.weights, rebuilt.weights
     if [tuple(w.shape) for w in old] != [tuple(w.shape) for w in new]:
         # A layer that is shared with a nested model becomes two; a subclassed model may build none.
         raise _not_rebuilt(model, precision, f"{len(new)} weights after rebuilding, {len(old)} before, or other shapes")
+    kept = [
+        layer.path
+        for layer in rebuilt._flatten_layers()
+        if layer._trainable_variables and layer.dtype_policy.name == "float32"
+    ]
+    if kept:
+        more = f", and {len(kept) - 1} more" if len(kept) > 1 else ""
+        raise _not_rebuilt(model, precision, f"the layer {kept[0]!r} stays at float32{more}")
     for source, target in zip(old, new, strict=True):
         target.assign(source.value)
     return rebuilt
@@ -247,6 +291,19 @@ def _refuse_unsafe(found: _Object, path: Path) -> None:
         )
 
 
+def _vouched_for(found: _Object, named: tuple[str, ...]) -> bool:
+    """Whether an object can only come from the modules that the user named.
+
+    Keras looks a registered name up among what was registered. Where it finds nothing it imports the module of the
+    file's choice: so that is one of the named, or none, or the script's, which in a worker holds no layer.
+    """
+    if not named:
+        return False
+    if found.class_name == "function":
+        return ">" in str(found.config)  # found by its registered name alone
+    return found.module in (None, "__main__", *named) or (found.module or "").startswith(tuple(f"{n}." for n in named))
+
+
 def _refuse_custom(found: _Object, path: Path) -> None:
     if found.class_name in _DATA_CLASSES:
         return
@@ -267,10 +324,11 @@ def _refuse_custom(found: _Object, path: Path) -> None:
     else:
         origin = "a script"
     raise ArtifactError(
-        "A model file needs nothing but Keras, keras_nlp and kcost to be loaded.",
+        "A model file needs nothing but Keras, keras_nlp, kcost and the modules that you name to be loaded.",
         received=f"{path}: {_place(found)} is of the {what} {name!r} from {origin}",
-        remedy=f"kcost imports no code of your own, so it cannot know that {what}. {_SAFE_MODE} Build the model from "
-        "Keras's own layers and keras.ops (a functional model can replace a custom layer), and save it again.",
+        remedy=f"If the {what} is your own, name the module that defines it, which kcost then imports: "
+        f"`kcost --classes MODULE ...`, or {CLASSES_VARIABLE}=MODULE. Else build the model from Keras's own layers and "
+        "keras.ops (a functional model can replace a custom layer), and save it again.",
     )
 
 
@@ -294,7 +352,7 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _import_own(module: str, path: Path) -> None:
+def _import_kcost(module: str, path: Path) -> None:
     """Imports a module of kcost so that its layers are registered with Keras."""
     try:
         importlib.import_module(module)

@@ -46,6 +46,47 @@ def test_a_model_is_measured_before_and_after_and_one_that_may_have_lost_too_muc
     assert (tmp_path / "b-refused" / "artifact.json").exists()
 
 
+OWN_MODEL = """
+import keras
+import numpy as np
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class Own(keras.Model):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.flat, self.hidden = keras.layers.Flatten(), keras.layers.Dense(64, activation="relu", name="hidden")
+        self.end = keras.layers.Dense(10, activation="softmax", name="end")
+
+    def call(self, x):
+        return self.end(self.hidden(self.flat(x)))
+
+
+if __name__ == "__main__":
+    from my_models import Own
+
+    model = Own(name="own")
+    model(np.zeros((1, 8, 8, 1), "float32"))
+    model.save("own.keras")
+"""
+
+
+def test_a_subclassed_model_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models.py").write_text(OWN_MODEL)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "my_models.py"], check=True, timeout=120)
+    command = ("optimize", "own.keras", "--int8", "weight-only", "--max-drop", 0.5, "--data", "digits", "--rounds", 2)
+    refused = kcost(*command, "--out", "refused")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the class 'Own' from the package 'mine'" in refused.stderr
+
+    found = kcost("--classes", "my_models", *command, "--out", "out", "--json")
+    assert found.returncode == 0, found.stderr
+    (step,) = json.loads(found.stdout)["steps"]
+    assert any("own/hidden" in change for change in step["changed"])
+
+
 def test_two_precisions_at_once_are_refused(tmp_path: Path) -> None:
     found = kcost("optimize", tmp_path / "none.keras", "--int8", "dynamic", "--bfloat16", "--out", tmp_path / "o")
     assert found.returncode == 2

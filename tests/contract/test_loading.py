@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 from keras_nlp.models import BertBackbone
 
-from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.errors import ArtifactError, InputError, UnavailableError
 from kcost.models.loading import Precision, inspect_keras_file, load_keras_file, with_precision
 
 RANDOM = np.random.default_rng(0)
@@ -177,6 +177,70 @@ def test_code_that_is_not_keras_is_refused_by_name(tmp_path: Path) -> None:
         keras.Model(x, keras.Sequential([layer], name="around")(x)).save(tmp_path / f"{i}.keras")
         with pytest.raises(ArtifactError, match=message):
             load_keras_file(tmp_path / f"{i}.keras")
+
+
+OWN_MODULE = """
+import keras
+
+
+@keras.saving.register_keras_serializable(package="towers")
+class Tower(keras.Model):
+    def __init__(self, width, **settings):
+        super().__init__(**settings)
+        self.width = width
+        self.hidden = keras.layers.Dense(width, activation="relu")
+        self.end = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.end(self.hidden(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+"""
+
+
+def test_classes_of_a_module_that_the_user_names_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_towers.py").write_text(OWN_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_towers  # type: ignore[import-not-found]
+
+    model, x = my_towers.Tower(5, name="tower"), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(x))
+    model.save(tmp_path / "tower.keras")
+    with pytest.raises(ArtifactError, match="--classes MODULE"):
+        load_keras_file(tmp_path / "tower.keras")
+    monkeypatch.setenv("KCOST_CLASSES", "my_other_towers")
+    with pytest.raises(ArtifactError, match="the class 'Tower'"):
+        load_keras_file(tmp_path / "tower.keras")
+    monkeypatch.setenv("KCOST_CLASSES", "my_towers, my_other_towers")
+    with pytest.raises(InputError, match="there is no module 'my_other_towers'"):
+        load_keras_file(tmp_path / "tower.keras")
+
+    monkeypatch.setenv("KCOST_CLASSES", "my_towers")
+    loaded = load_keras_file(tmp_path / "tower.keras")
+    assert [tuple(tensor.shape) for tensor in loaded.inputs] == [(None, 4)]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(x)), expected, atol=1e-6)
+    # The layers that it makes itself change with it, though no config names them.
+    low = with_precision(loaded, "bfloat16")
+    assert {layer.compute_dtype for layer in low._flatten_layers() if layer.weights} == {"bfloat16"}
+    assert keras.config.dtype_policy().name == "float32"
+    np.testing.assert_allclose(outputs(low, x)[0], expected, atol=0.1)
+
+
+def test_a_model_whose_own_layers_insist_on_float32_is_not_called_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insisting = OWN_MODULE.replace("Dense(3)", 'Dense(3, dtype="float32")').replace('"towers"', '"insisting"')
+    (tmp_path / "my_insisting_towers.py").write_text(insisting)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_insisting_towers  # type: ignore[import-not-found]
+
+    model = my_insisting_towers.Tower(5, name="tower")
+    model(np.zeros((1, 4), np.float32))
+    model.save(tmp_path / "tower.keras")
+    monkeypatch.setenv("KCOST_CLASSES", "my_insisting_towers")
+    with pytest.raises(UnavailableError, match=r"the layer '.*dense_\d+' stays at float32"):
+        with_precision(load_keras_file(tmp_path / "tower.keras"), "bfloat16")
 
 
 def test_what_keras_cannot_build_is_told_in_a_line(tmp_path: Path) -> None:
