@@ -199,9 +199,13 @@ def optimize(
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
     skip: Annotated[str | None, typer.Option(help="Comma-separated names or patterns of layers to leave.")] = None,
     epochs: Annotated[int, typer.Option(help="Of fine-tuning with --prune; 0 prunes once.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Of fine-tuning.")] = 32,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-3 for images, 5e-5 for texts.")] = None,
-    flip: Annotated[bool, typer.Option(help="Images: mirror left and right while fine-tuning.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Of fine-tuning; default: as trained, else 32.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: as trained, else 1e-3 for images, 5e-5 for texts.")
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Images: mirror left and right; default: as trained.")
+    ] = None,
     calibration_examples: Annotated[int, typer.Option(help="Training examples that static int8 looks at.")] = 256,
     batches: Annotated[str, typer.Option(help="Comma-separated batch sizes to measure before and after.")] = "1,32",
     threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,

@@ -79,9 +79,11 @@ class OptimizeRequest(Record):
     quantize: QuantizeMode | None = None
     skip: tuple[str, ...] = Field(default=(), description="names or path patterns of layers to leave as they are")
     epochs: int = Field(default=3, ge=0, description="of fine-tuning after or while pruning; 0 prunes once")
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0, description="None: 1e-3 for images, 5e-5 for texts")
-    flip: bool = Field(default=False, description="images: mirror left and right while fine-tuning")
+    batch_size: int | None = Field(default=None, ge=1, description="None: as the model was trained, else 32")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="None: as the model was trained, else 1e-3 for images, 5e-5 for texts"
+    )
+    flip: bool | None = Field(default=None, description="images: mirror left and right; None: as the model was trained")
     calibration_examples: int = Field(default=256, ge=1, description="of the training split, for static int8")
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
     seed: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kcost.core import environment
-from kcost.core.artifact import RunCost, Step, open_model, refuse_existing
+from kcost.core.artifact import Artifact, RunCost, Step, open_model, refuse_existing
 from kcost.core.errors import InputError
 from kcost.core.process import version_of
 from kcost.core.prune_spec import PruneSpec, StructuredPruning, parse_prune_spec
@@ -29,6 +29,19 @@ from kcost.worker.opening import open_with_data
 from kcost.worker.train import PRETRAINED_LEARNING_RATE, write_artifact
 
 FINE_TUNING_RATE = {"image-classification": 1e-3}
+"""Where it is not known at what rate the model was trained; PRETRAINED_LEARNING_RATE for all other tasks."""
+
+FINE_TUNING_BATCH = 32
+AS_TRAINED = (
+    *("learning_rate", "batch_size", "weight_decay", "label_smoothing", "class_weights"),
+    *("augment", "augment_strength", "flip"),
+)
+"""Settings that fine-tuning takes over from the model's training, where its artifact tells them.
+
+At the rate of the training, which falls to 0 again, pruned networks regain more than at a small one: Renda, Frankle and
+Carbin (2020), Comparing Rewinding and Fine-tuning in Neural Network Pruning.
+"""
+
 TAYLOR_BATCHES = 32
 """Batches of training data that first-order importance is taken on."""
 
@@ -48,7 +61,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     steps: list[Step] = []
     history: list[dict[str, float]] = []
     if spec is not None:
-        model, step, history = _pruned(model, task, spec, asked)
+        model, step, history = _pruned(model, task, spec, asked, _fine_tuning(asked, task, about))
         steps.append(step)
     if asked.quantize is not None:
         model, step = _quantized(model, task, asked)
@@ -69,35 +82,35 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pruned(
-    model: keras.Model, task: Task, spec: PruneSpec, asked: OptimizeRequest
+    model: keras.Model, task: Task, spec: PruneSpec, asked: OptimizeRequest, tuning: TrainRequest
 ) -> tuple[keras.Model, Step, list[dict[str, float]]]:
     """A pruned model, fine-tuned where epochs are asked for."""
     meter = _meter()
-    labelled = Labelled(_some_batches(task, asked), loss_of(task.name)) if spec.importance == "taylor" else None
+    labelled = Labelled(_some_batches(task, tuning), loss_of(task.name)) if spec.importance == "taylor" else None
     warnings: list[str] = []
     history: list[dict[str, float]] = []
     at_once = asked.epochs == 0 or isinstance(spec, StructuredPruning) or spec.importance == "taylor"
     coverage = Coverage()
     if at_once:
         model, coverage = prune(model, spec, skip=asked.skip, labelled=labelled)
-    rate = asked.learning_rate or FINE_TUNING_RATE.get(task.name, PRETRAINED_LEARNING_RATE)
+    rate = tuning.learning_rate
+    assert rate is not None
     if asked.epochs:
-        request = _fine_tuning(asked, task, rate)
-        steps = asked.epochs * len(task.batches("train", asked.batch_size, seed=asked.seed))
+        steps = asked.epochs * len(task.batches("train", tuning.batch_size, seed=asked.seed))
         callbacks: list[PruningCallback] = []
         if not isinstance(spec, StructuredPruning):
             callbacks.append(PruningCallback(None if at_once else spec, steps, skip=asked.skip))
         if not at_once:
             model = copy_weights(model, model)
-        checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", request)
+        checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", tuning)
         keepable: Callable[[], bool] = lambda: all(c.reached for c in callbacks)  # noqa: E731
-        report = fit(model, task, request, rate, checkpoint, callbacks, keepable)
+        report = fit(model, task, tuning, rate, checkpoint, callbacks, keepable)
         history, warnings = report.history, report.warnings
         checkpoint.remove()
         model = copy_weights(model, model)  # without optimizer and masks
         if not isinstance(spec, StructuredPruning):
             coverage = coverage_of(model, spec, asked.skip)
-    settings = {"prune": asked.prune, "epochs": len(history), "learning_rate": rate, "batch_size": asked.batch_size}
+    settings = {"prune": asked.prune, "epochs": len(history), **tuning.model_dump(include=set(AS_TRAINED))}
     step = _step("prune", settings, coverage, task, _cost(meter, task, asked), warnings)
     return model, step, history
 
@@ -113,29 +126,34 @@ def _quantized(model: keras.Model, task: Task, asked: OptimizeRequest) -> tuple[
     return model, _step("quantize", settings, coverage, task, _cost(meter, task, asked))
 
 
-def _some_batches(task: Task, asked: OptimizeRequest) -> Iterator[tuple[Any, Any]]:
-    batches = task.batches("train", asked.batch_size, seed=asked.seed)
+def _some_batches(task: Task, tuning: TrainRequest) -> Iterator[tuple[Any, Any]]:
+    batches = task.batches("train", tuning.batch_size, seed=tuning.seed)
     return (batches[i] for i in range(min(TAYLOR_BATCHES, len(batches))))
 
 
-def _fine_tuning(asked: OptimizeRequest, task: Task, rate: float) -> TrainRequest:
-    """The options of `fit` for fine-tuning: a rate that falls to 0, and no early stop."""
+def _fine_tuning(asked: OptimizeRequest, task: Task, about: Artifact | None) -> TrainRequest:
+    """The options of `fit`: what was asked for, else as trained; a rate that falls to 0, and no early stop."""
+    trained = next((s.settings for s in reversed(() if about is None else about.steps) if s.kind == "train"), {})
+    settings: dict[str, Any] = {
+        "learning_rate": FINE_TUNING_RATE.get(task.name, PRETRAINED_LEARNING_RATE),
+        "batch_size": FINE_TUNING_BATCH,
+        **{name: trained[name] for name in AS_TRAINED if trained.get(name) is not None},
+        **{name: value for name in AS_TRAINED if (value := getattr(asked, name, None)) is not None},
+    }
     return TrainRequest(
         family="cnn" if task.name == "image-classification" else "bert",
         data=asked.data or task.record.name,
         out=asked.out,
         name=asked.name,
         epochs=asked.epochs,
-        batch_size=asked.batch_size,
-        learning_rate=rate,
         patience=asked.epochs,
         schedule="linear",
         warmup_fraction=0.1,
         clip_norm=1.0,
-        flip=asked.flip,
         seed=asked.seed,
         usd_per_hour=asked.usd_per_hour,
         usd_basis=asked.usd_basis,
+        **settings,
     )
 
 

@@ -14,13 +14,15 @@ from kcost.core.request import OptimizeAnswer
 from kcost.models.loading import load_keras_file
 from kcost.worker import evaluate, optimize, train
 
+AS_TRAINED = {"learning_rate": 2e-3, "label_smoothing": 0.1, "batch_size": 16}
 PRICE = {"usd_per_hour": 0.1, "usd_basis": "a test"}
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("optimize") / "digits"
-    train.run({"family": "cnn", "data": "digits", "out": str(out), "name": "m", "epochs": 8, "limit": 400, **PRICE})
+    asked = {"family": "cnn", "data": "digits", "out": str(out), "name": "m", "epochs": 8, "limit": 400, **AS_TRAINED}
+    train.run({**asked, **PRICE})
     return out
 
 
@@ -48,7 +50,11 @@ def test_pruned_while_fine_tuned_and_then_int8(digits: Path, tmp_path: Path, bac
     assert zeros(tmp_path / "pruned", "probabilities") == pytest.approx(0.5, abs=0.01)
     assert "sparsity 0.5" in pruned.artifact.steps[1].changed[0]
 
-    both = optimized(digits, tmp_path / "both", prune="magnitude:0.5", quantize="dynamic")
+    settings = pruned.artifact.steps[1].settings
+    assert {name: settings[name] for name in AS_TRAINED} == AS_TRAINED
+
+    both = optimized(digits, tmp_path / "both", prune="magnitude:0.5", quantize="dynamic", batch_size=32)
+    assert both.artifact.steps[1].settings["batch_size"] == 32
     assert [s.kind for s in both.artifact.steps] == ["train", "prune", "quantize"]
     # The zeros of pruning are zeros of int8 too.
     assert zeros(tmp_path / "both", "probabilities") >= 0.49
