@@ -206,6 +206,9 @@ def optimize(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Images: mirror left and right; default: as trained.")
     ] = None,
+    distill: Annotated[
+        float, typer.Option(help="Share of the loss that goes by the model's own answers before.")
+    ] = 0.5,
     calibration_examples: Annotated[int, typer.Option(help="Training examples that static int8 looks at.")] = 256,
     batches: Annotated[str, typer.Option(help="Comma-separated batch sizes to measure before and after.")] = "1,32",
     threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,
@@ -241,6 +244,7 @@ def optimize(
             batch_size=batch_size,
             learning_rate=learning_rate,
             flip=flip,
+            distill=distill,
             calibration_examples=calibration_examples,
             limit=limit,
             seed=seed,

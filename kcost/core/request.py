@@ -56,6 +56,9 @@ class TrainRequest(Record):
     flip: bool = Field(default=False, description="images: mirror left and right as well")
     adversarial_epsilon: float = Field(default=0.0, ge=0, description="train on FGSM examples of this size too")
     tensorboard: Path | None = None
+    distill: float = Field(
+        default=0.0, ge=0, le=1, description="share of the loss that goes by another model's answers"
+    )
     prune_above: dict[int, float] | None = Field(
         default=None, description="epoch, from 1 on -> validation loss above which the run ends there"
     )
@@ -84,6 +87,9 @@ class OptimizeRequest(Record):
         default=None, gt=0, description="None: as the model was trained, else 1e-3 for images, 5e-5 for texts"
     )
     flip: bool | None = Field(default=None, description="images: mirror left and right; None: as the model was trained")
+    distill: float = Field(
+        default=0.5, ge=0, le=1, description="share of the loss that goes by the model's own answers"
+    )
     calibration_examples: int = Field(default=256, ge=1, description="of the training split, for static int8")
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
     seed: int = 0

@@ -25,6 +25,9 @@ class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no
     transform: Transform | None
     """Changes each batch as it is taken, for augmentation."""
 
+    soft_targets: np.ndarray | None = None
+    """Probabilities to learn from as well, shape (*labels, classes): labels come as (*labels, 1 + classes) then."""
+
     def __init__(self, inputs: Arrays, labels: np.ndarray, plan: Plan, transform: Transform | None = None) -> None:
         """`plan` gives the batches of an epoch by its number, from 0 on; each epoch has as many."""
         super().__init__()
@@ -40,10 +43,19 @@ class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no
         rows, length = self._batches[index]
         if isinstance(self._inputs, dict):
             inputs: Arrays = {n: a[rows, :length] for n, a in self._inputs.items()}
-            labels = self._labels[rows] if self._labels.ndim == 1 else self._labels[rows, :length]
         else:
-            inputs, labels = self._inputs[rows], self._labels[rows]
-        return (inputs, labels) if self.transform is None else self.transform(inputs, labels, self._epoch, index)
+            inputs = self._inputs[rows]
+        labels = self._of(self._labels, rows, length)
+        if self.transform is not None:
+            inputs, labels = self.transform(inputs, labels, self._epoch, index)
+        if self.soft_targets is not None:
+            soft = self._of(self.soft_targets, rows, length).astype(np.float32)
+            labels = np.concatenate([labels[..., None].astype(np.float32), soft], axis=-1)
+        return inputs, labels
+
+    def _of(self, targets: np.ndarray, rows: np.ndarray, length: int | None) -> np.ndarray:
+        """The targets of some rows, with one for each position where there are such labels."""
+        return targets[rows] if self._labels.ndim == 1 else targets[rows, :length]
 
     def rows(self, index: int) -> tuple[np.ndarray, int | None]:
         """The rows of a batch of this epoch, and the length that their sequences are cut to."""

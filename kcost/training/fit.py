@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kcost.core.errors import InputError, UnavailableError
 from kcost.core.request import TrainRequest
@@ -45,6 +46,7 @@ def fit(
     checkpoint: Checkpoint,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keepable: Callable[[], bool] = lambda: True,
+    soft_targets: np.ndarray | None = None,
 ) -> TrainingReport:
     """Trains `model` in place; left in it are the weights of the epoch with the lowest validation loss.
 
@@ -53,6 +55,7 @@ def fit(
     Args:
         callbacks: called before the model is stored after an epoch.
         keepable: asked after an epoch whether its weights may be the ones that are left.
+        soft_targets: another model's probabilities on the training split, which `request.distill` of the loss goes by.
 
     Raises:
         InputError: the loss stopped being a finite number, or an option does not fit the model.
@@ -63,6 +66,7 @@ def fit(
     batches = task.batches("train", request.batch_size, seed=request.seed)
     if request.augment or request.flip:
         report.warnings += _augment(batches, task, request)
+    batches.soft_targets = soft_targets
     trained = model
     if request.adversarial_epsilon:
         from kcost.training.adversarial import adversarial_model
@@ -71,7 +75,7 @@ def fit(
     weights = task.balanced_class_weights() if request.class_weights == "balanced" else None
     trained.compile(
         optimizer=make_optimizer(model, request, learning_rate, request.epochs * len(batches)),
-        loss=loss_of(task.name, request.label_smoothing, weights),
+        loss=loss_of(task.name, request.label_smoothing, weights, 0.0 if soft_targets is None else request.distill),
     )
     trained.optimizer.build(trained.trainable_variables)
     if checkpoint.resume(trained):

@@ -18,21 +18,28 @@ FROM_LOGITS = {"image-classification": False, "token-classification": True, "seq
 
 
 class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
-    """Cross-entropy over integer labels with label smoothing and class weights.
+    """Cross-entropy over integer labels with label smoothing, class weights, and soft targets beside them.
 
     With s the smoothing, w the weight of an element's class and p the model's probabilities, the loss is the mean,
     weighted by w, of (1 - s) * -log p[label] + s * mean over classes of -log p. Labels of -1 weigh nothing.
+    Where labels come with soft targets q, that is (1 - d) of an element; d times the sum of -q * log p is the rest.
 
-    Source of label smoothing: Szegedy et al. (2016), Rethinking the Inception Architecture, section 7.
+    Source of label smoothing: Szegedy et al. (2016), Rethinking the Inception Architecture, section 7. Of soft targets:
+    see `training.distillation`.
     """
 
-    def __init__(self, from_logits: bool, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
+    def __init__(
+        self, from_logits: bool, label_smoothing: float, class_weights: Sequence[float] | None, soft_share: float = 0.0
+    ) -> None:
         super().__init__(name="weighted_cross_entropy", reduction=None)
-        self._from_logits, self._smoothing = from_logits, label_smoothing
+        self._from_logits, self._smoothing, self._soft_share = from_logits, label_smoothing, soft_share
         self._class_weights = None if class_weights is None else ops.convert_to_tensor(class_weights, "float32")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Labels (...) and outputs (..., classes) in, one float32 scalar out."""
+        """Labels (...), or labels and soft targets (..., 1 + classes), and outputs (..., classes) in; a scalar out."""
+        soft = None
+        if len(y_true.shape) == len(y_pred.shape):
+            soft, y_true = ops.cast(y_true[..., 1:], "float32"), y_true[..., 0]
         y_pred = ops.cast(y_pred, "float32")
         epsilon = keras.backend.epsilon()
         log_p = ops.log_softmax(y_pred) if self._from_logits else ops.log(ops.clip(y_pred, epsilon, 1.0))
@@ -41,6 +48,8 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras ha
         labels = ops.where(known, y_true, 0)
         hit = -ops.squeeze(ops.take_along_axis(log_p, ops.expand_dims(labels, -1), axis=-1), -1)
         element = (1 - self._smoothing) * hit - self._smoothing * ops.mean(log_p, axis=-1)
+        if soft is not None:
+            element = (1 - self._soft_share) * element - self._soft_share * ops.sum(soft * log_p, axis=-1)
         weight = ops.cast(known, "float32")
         if self._class_weights is not None:
             weight = weight * ops.take(self._class_weights, labels)
@@ -48,8 +57,16 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras ha
         return ops.sum(weight * element) / ops.maximum(ops.sum(weight), epsilon)
 
 
-def loss_of(task: str, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> keras.losses.Loss:
+def loss_of(
+    task: str,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    soft_share: float = 0.0,
+) -> keras.losses.Loss:
     """Cross-entropy over integer labels, as the task's outputs need it. Keras's own where it suffices.
+
+    Args:
+        soft_share: part of the loss that goes by soft targets, for labels that come with them; 0 to 1.
 
     Raises:
         UnavailableError: the task is unknown, so that no loss can be chosen.
@@ -60,7 +77,7 @@ def loss_of(task: str, label_smoothing: float = 0.0, class_weights: Sequence[flo
             received=f"task {task!r}",
             remedy="Measure inference only (--phases inference), or give an artifact folder, which names its task.",
         )
-    if label_smoothing or class_weights is not None:
-        return WeightedCrossEntropy(FROM_LOGITS[task], label_smoothing, class_weights)
+    if label_smoothing or class_weights is not None or soft_share:
+        return WeightedCrossEntropy(FROM_LOGITS[task], label_smoothing, class_weights, soft_share)
     ignored = IGNORED_LABEL if task == "token-classification" else None
     return keras.losses.SparseCategoricalCrossentropy(from_logits=FROM_LOGITS[task], ignore_class=ignored)

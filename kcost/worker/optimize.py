@@ -21,6 +21,7 @@ from kcost.optimize.importance import Labelled
 from kcost.optimize.pruning import PruningCallback, coverage_of, prune
 from kcost.optimize.quantization import quantize
 from kcost.training.checkpoint import Checkpoint
+from kcost.training.distillation import soft_targets
 from kcost.training.fit import EVALUATION_BATCH, fit
 from kcost.training.losses import loss_of
 from kcost.training.tasks import Task
@@ -89,6 +90,7 @@ def _pruned(
     labelled = Labelled(_some_batches(task, tuning), loss_of(task.name)) if spec.importance == "taylor" else None
     warnings: list[str] = []
     history: list[dict[str, float]] = []
+    soft = soft_targets(model, task, EVALUATION_BATCH) if asked.epochs and asked.distill else None
     at_once = asked.epochs == 0 or isinstance(spec, StructuredPruning) or spec.importance == "taylor"
     coverage = Coverage()
     if at_once:
@@ -104,13 +106,13 @@ def _pruned(
             model = copy_weights(model, model)
         checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", tuning)
         keepable: Callable[[], bool] = lambda: all(c.reached for c in callbacks)  # noqa: E731
-        report = fit(model, task, tuning, rate, checkpoint, callbacks, keepable)
+        report = fit(model, task, tuning, rate, checkpoint, callbacks, keepable, soft)
         history, warnings = report.history, report.warnings
         checkpoint.remove()
         model = copy_weights(model, model)  # without optimizer and masks
         if not isinstance(spec, StructuredPruning):
             coverage = coverage_of(model, spec, asked.skip)
-    settings = {"prune": asked.prune, "epochs": len(history), **tuning.model_dump(include=set(AS_TRAINED))}
+    settings = {"prune": asked.prune, "epochs": len(history), **tuning.model_dump(include={*AS_TRAINED, "distill"})}
     step = _step("prune", settings, coverage, task, _cost(meter, task, asked), warnings)
     return model, step, history
 
@@ -137,6 +139,7 @@ def _fine_tuning(asked: OptimizeRequest, task: Task, about: Artifact | None) -> 
     settings: dict[str, Any] = {
         "learning_rate": FINE_TUNING_RATE.get(task.name, PRETRAINED_LEARNING_RATE),
         "batch_size": FINE_TUNING_BATCH,
+        "distill": asked.distill,
         **{name: trained[name] for name in AS_TRAINED if trained.get(name) is not None},
         **{name: value for name in AS_TRAINED if (value := getattr(asked, name, None)) is not None},
     }

@@ -17,6 +17,7 @@ from kcost.models.cnn import cnn
 from kcost.models.loading import with_precision
 from kcost.training import fit as fit_module
 from kcost.training.checkpoint import Checkpoint
+from kcost.training.distillation import soft_targets
 from kcost.training.fit import TrainingReport, fit
 from kcost.training.layers import depth_of_layers
 from kcost.training.losses import WeightedCrossEntropy, loss_of
@@ -25,7 +26,7 @@ from kcost.training.tasks import ImageClassification, TokenClassification
 from kcost.training.transfer import copy_weights
 
 
-def request(**changes: Any) -> TrainRequest:
+def train_request(**changes: Any) -> TrainRequest:
     values = {
         "family": "cnn",
         "data": "digits",
@@ -56,7 +57,7 @@ def tagger(task: TokenClassification, **keywords: Any) -> keras.Model:
 
 
 def train(model: keras.Model, task: Any, tmp_path: Path, **changes: Any) -> TrainingReport:
-    asked = request(**changes)
+    asked = train_request(**changes)
     return fit(model, task, asked, asked.learning_rate or 1e-3, Checkpoint(tmp_path / "state", asked))
 
 
@@ -222,6 +223,11 @@ def test_the_weighted_loss_is_the_formula(task: str, from_logits: bool) -> None:
     weight = class_weights[np.maximum(labels, 0)] * kept
     found = WeightedCrossEntropy(from_logits, smoothing, class_weights)(labels, given)
     assert float(found) == pytest.approx((weight * element).sum() / weight.sum(), rel=1e-5)
+    q = rng.dirichlet(np.ones(3), (4, 5)).astype("float32")
+    both = np.concatenate([labels[..., None], q], -1).astype("float32")
+    taught = 0.7 * element - 0.3 * (q * np.log(p)).sum(-1)
+    found = WeightedCrossEntropy(from_logits, smoothing, class_weights, 0.3)(both, given)
+    assert float(found) == pytest.approx((weight * taught).sum() / weight.sum(), rel=1e-5)
     plain = WeightedCrossEntropy(True, 0.0, None)(labels, logits)
     assert float(plain) == pytest.approx(float(loss_of("token-classification")(labels, logits)), rel=1e-5)
     assert float(plain) == pytest.approx(nll[kept].mean(), rel=1e-5)
@@ -230,6 +236,24 @@ def test_the_weighted_loss_is_the_formula(task: str, from_logits: bool) -> None:
 def test_a_batch_without_a_label_has_no_loss() -> None:
     labels, logits = np.full((2, 3), -1, "int32"), np.ones((2, 3, 4), "float32")
     assert float(WeightedCrossEntropy(True, 0.1, None)(labels, logits)) == 0
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_a_model_learns_the_answers_of_another(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    task = request.getfixturevalue(kind)
+    teacher, pupil = (cnn((8, 8, 1), 10) if kind == "images" else tagger(task) for _ in range(2))
+    soft, labels = soft_targets(teacher, task, 16), task.labels("train")
+    assert soft.shape == (*labels.shape, len(task.label_names))
+    np.testing.assert_allclose(soft.astype("float32").sum(-1)[labels >= 0], 1, atol=5e-3)
+    assert (soft.argmax(-1) == task.predict(teacher, "train", 16))[labels >= 0].mean() > 0.99
+
+    def apart() -> float:
+        return float(np.abs(soft_targets(pupil, task, 16).astype("float32") - soft)[labels >= 0].mean())
+
+    before = apart()
+    asked = train_request(epochs=4, batch_size=16, distill=1.0, patience=4)
+    fit(pupil, task, asked, 1e-3, Checkpoint(tmp_path / "state", asked), soft_targets=soft)
+    assert apart() < 0.7 * before
 
 
 def test_balanced_weights_weigh_rare_classes_more(texts: TokenClassification, images: ImageClassification) -> None:
