@@ -19,6 +19,7 @@ from kcost.backends import tensorflow_encoder
 from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, constant_weights, internal_unavailable
 from kcost.optimize.blocks import BlockSpec, EncoderBlock
 
+_measured_choice = tensorflow_encoder._multiplies_bfloat16.__wrapped__
 WIDTH, TIME = 32, 7
 COMPUTES = ("float32", "bfloat16", "int8_dynamic", "int8_static")
 WAYS = ("eager", "graph", "constant", "portable", "xla")
@@ -27,6 +28,12 @@ TYPICAL = {"float32": 1e-5, "bfloat16": 1e-2, "int8_dynamic": 5e-4, "int8_static
 LARGEST = {"float32": 1e-5, "bfloat16": 2e-2, "int8_dynamic": 2e-2, "int8_static": 2e-2}
 """Relative errors: of the median place, and in the root mean square. The second is larger for int8, where a last bit
 may turn the rounding of a number that lies near a tie."""
+
+
+@pytest.fixture(autouse=True)
+def float32_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine compares the same: whether bfloat16 is faster is measured, and has tests of its own below."""
+    monkeypatch.setattr(tensorflow_encoder, "_multiplies_bfloat16", lambda: False)
 
 
 def block(compute: str, **fields: Any) -> EncoderBlock:
@@ -86,6 +93,29 @@ def test_it_gives_what_the_plain_operations_give(compute: str, fields: dict[str,
     expected = np.asarray(made.sites(x, mask)["output"])
     for way in WAYS:
         assert_close(traced(made, way)(x, mask), expected, compute, way)
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "int8_static"])
+def test_where_bfloat16_is_faster_attention_takes_it(compute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorflow_encoder, "_multiplies_bfloat16", lambda: True)
+    made = block(compute)
+    x, mask = inputs()
+    expected = np.asarray(made.sites(x, mask)["output"])
+    if compute == "int8_static" and (reason := internal_unavailable(QUANTIZED_MATMUL)):
+        pytest.skip(reason)
+    function = traced(made, "constant")
+    assert_close(function(x, mask), expected, "bfloat16", "constant")
+    nodes = function.get_concrete_function().graph.as_graph_def().node
+    assert {node.attr["T"].type for node in nodes if node.op == "Softmax"} == {tf.bfloat16.as_datatype_enum}
+
+
+@pytest.mark.parametrize(("bfloat16_ns", "float32_ns", "faster"), [(5, 10, True), (10, 5, False), (9, 10, False)])
+def test_the_clock_says_whether_bfloat16_is_faster(
+    bfloat16_ns: int, float32_ns: int, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [time for _ in range(8) for time in (0, bfloat16_ns, 0, float32_ns)]
+    monkeypatch.setattr(tensorflow_encoder, "perf_counter_ns", iter(times).__next__)
+    assert _measured_choice() is faster
 
 
 @pytest.mark.parametrize("way", ["constant", "portable"])
