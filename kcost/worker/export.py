@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import keras
 
 ENDPOINT = "serving_default"
+
+CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
+"""A graph is one protocol buffer, of less than 2 GiB; some of it is left to all that is no constant."""
+
 SEED = 0
 
 ROUNDED = ("int8", "uint8", "bfloat16", "float16")
@@ -184,6 +188,20 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
     return flat
 
 
+def _refuse_large_constants(model: keras.Model) -> None:
+    """Raises ArtifactError where the weights of encoder blocks are more than a graph can hold."""
+    from kcost.optimize.blocks import EncoderBlock
+
+    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock)]
+    held = sum(int(np.prod(w.shape)) * _itemsize(str(w.dtype)) for block in blocks for w in block.weights)
+    if held > CONSTANTS_LIMIT_BYTES:
+        raise ArtifactError(
+            f"Encoder blocks become constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
+            received=f"the model {model.name!r} with {held:,} bytes in {len(blocks)} encoder blocks",
+            remedy="Export the model from before its layers were fused: its weights lie in files of their own.",
+        )
+
+
 def write_saved_model(
     model: keras.Model, inputs: Sequence[ModelInput], output_names: Sequence[str], folder: str, portable: bool
 ) -> None:
@@ -192,6 +210,8 @@ def write_saved_model(
     import tensorflow as tf
 
     from kcost.backends.tensorflow_encoder import constant_weights
+
+    _refuse_large_constants(model)
 
     def serve(tensors: dict[str, Any]) -> dict[str, Any]:
         with constant_weights(portable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from tests.contract.conftest import BACKEND
 if BACKEND != "tensorflow":
     pytest.skip("blocks of TensorFlow", allow_module_level=True)
 
+import keras
 import tensorflow as tf
 
 from kcost.backends import tensorflow_encoder
 from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, constant_weights, internal_unavailable
+from kcost.core.errors import ArtifactError
 from kcost.optimize.blocks import BlockSpec, EncoderBlock
+from kcost.worker import export
 
 _measured_choice = tensorflow_encoder._multiplies_bfloat16.__wrapped__
 WIDTH, TIME = 32, 7
@@ -193,3 +197,13 @@ def test_without_onednn_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_operation_is_unavailable() -> None:
     assert "was built without _NoSuchProduct" in str(internal_unavailable("_NoSuchProduct"))
+
+
+def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = keras.Input((None, WIDTH))
+    model = keras.Model(x, block("int8_dynamic")(x))
+    monkeypatch.setattr(export, "CONSTANTS_LIMIT_BYTES", 4_000)
+    inputs = export.model_inputs(model, tmp_path / "model.keras")
+    with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*[5-9],\d{3} bytes in 1 encoder blocks"):
+        export.write_saved_model(model, inputs, export.output_names(model), str(tmp_path / "out"), portable=False)
+    assert not (tmp_path / "out").exists()
