@@ -52,11 +52,15 @@ def build_image_set(
         notes: what else the record shall say.
 
     Raises:
-        DataError: the parts have different image shapes, or there are too few images for three splits.
+        DataError: the parts have different image shapes, there is one class alone, or there are too few images for
+            three splits.
     """
     shapes = {part: raw.x.shape[1:] for part, raw in parts.items()}
     if len(set(shapes.values())) > 1:
         raise DataError("All images of a data set have one shape.", f"{name} with {shapes}", "Resize them first.")
+    if len(label_names) < 2:
+        received = f"{name} with the class {label_names[0]!r} alone"
+        raise DataError("Images are of at least two classes.", received, "Check the labels, or the folders' names.")
     places, split_notes = cuts.complete({part: raw.y for part, raw in parts.items()}, seed)
     duplicate_notes = cuts.duplicates({split: _keys(parts[part].x, at) for split, (part, at) in places.items()})
     unseen = np.setdiff1d(np.arange(len(label_names)), parts["train"].y[places["train"][1]])

@@ -38,10 +38,7 @@ def read_jsonl(path: Path) -> RawFile:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(_FORMS, f"{where}: {error}", "Put one whole JSON object on each line.") from error
+        entry = json_line(line, where, _FORMS)
         if not isinstance(entry, dict):
             _refuse(where, f"a {type(entry).__name__}", _FORMS)
         tokens, tags = _from_tokens(entry, where) if "tokens" in entry else _from_text(entry, where)
@@ -55,6 +52,25 @@ def read_jsonl(path: Path) -> RawFile:
     if not sentences:
         raise DataError("A file of JSON lines holds at least one word.", f"{path}, without any", "Give another file.")
     return RawFile(path, tuple(sentences), blank_tokens)
+
+
+def json_line(line: str, where: str, forms: str) -> Any:
+    """The value that one line of JSON holds.
+
+    Args:
+        where: file and line, for the message.
+        forms: the rule that the message begins with.
+
+    Raises:
+        DataError: the line is not whole JSON.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        told = f"{where}: {error}"
+        if isinstance(error, json.JSONDecodeError):
+            told = f"{where}, column {error.colno}: {error.msg}"  # its own text calls each line its line 1
+        raise DataError(forms, told, "Put one whole JSON object on each line.") from error
 
 
 def _from_tokens(entry: dict[str, Any], where: str) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ import numpy as np
 from kcost.core.artifact import Dataset
 from kcost.core.errors import DataError
 from kcost.data import splits as cuts, tags as schemes
-from kcost.data.conll import RawFile
+from kcost.data.conll import RawFile, RawSentence
 from kcost.data.sets import SPLITS, Sentence, TagSet, sentences_split, tag_names_of
 
 
@@ -30,7 +30,8 @@ def build_tag_set(
         name, source, licence, synthetic: for the record.
         seed: of the validation cut and of `limit`.
         limit: at most that many sentences a split, a seeded sample.
-        repair: True gives an I that continues nothing a B and counts it; False refuses the file.
+        repair: True lets a tag that continues nothing start an entity, and one that leaves an entity open end it,
+            and counts them; False refuses the file.
         notes: what else the record shall say.
 
     Raises:
@@ -67,22 +68,35 @@ def _normalised(parts: dict[str, RawFile], repair: bool) -> tuple[dict[str, list
     found: dict[str, list[Sentence]] = {}
     notes = [] if scheme == "BIO" else [f"tags converted from {scheme} to BIO"]
     for part, file in parts.items():
-        found[part], repairs = [], 0
+        found[part], started, ended = [], 0, 0
         for raw in file.sentences:
             bio, broken = schemes.normalise(raw.tags, scheme)
             if broken and not repair:
-                raise DataError(
-                    "A tag that continues an entity follows a tag of the same entity.",
-                    received=f"{file.path}, line {raw.lines[broken[0]]}: {raw.tags[broken[0]]}, which continues none",
-                    remedy="Correct that line, or load with repair=True, which starts a new entity there.",
-                )
-            repairs += len(broken)
+                raise _broken_sequence(file, raw, broken[0], scheme)
+            starts = sum(schemes.continues_none(raw.tags, i) for i in broken)
+            started, ended = started + starts, ended + len(broken) - starts
             found[part].append(Sentence(raw.tokens, bio))
-        if repairs:
-            notes.append(f"{part}: {repairs} tags that continued no entity were repaired to start one")
+        if started:
+            notes.append(f"{part}: {started} tags that continued no entity were repaired to start one")
+        if ended:
+            notes.append(f"{part}: {ended} tags that left their entity open were repaired to end it")
         if file.blank_tokens:
             notes.append(f"{part}: {file.blank_tokens} lines with an empty token and the tag O were left out")
     return found, tuple(notes)
+
+
+def _broken_sequence(file: RawFile, raw: RawSentence, at: int, scheme: str) -> DataError:
+    if schemes.continues_none(raw.tags, at):
+        rule = "A tag that continues an entity follows a tag of the same entity."
+        wrong, mended = "continues none", "starts a new entity there"
+    else:
+        rule = f"In {scheme} an entity ends with an E or is an S."
+        wrong, mended = "leaves its entity open", "ends the entity there"
+    return DataError(
+        rule,
+        received=f"{file.path}, line {raw.lines[at]}: {raw.tags[at]}, which {wrong}",
+        remedy=f"Correct that line, or load with repair=True (kcost without --no-repair), which {mended}.",
+    )
 
 
 def _sampled(sentences: tuple[Sentence, ...], limit: int, seed: int) -> tuple[Sentence, ...]:

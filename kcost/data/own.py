@@ -42,7 +42,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
             parts,
             label_names,
             name=name,
-            source=str(path),
+            source=str(path.absolute()),
             licence=_LICENCE,
             seed=seed,
             limit=limit,
@@ -53,7 +53,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
         return build_text_set(
             {part: read_texts(file) for part, file in files.items()},
             name=name,
-            source=str(path),
+            source=str(path.absolute()),
             licence=_LICENCE,
             seed=seed,
             limit=limit,
@@ -61,7 +61,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
     return build_tag_set(
         {part: _read_text_file(file) for part, file in files.items()},
         name=name,
-        source=str(path),
+        source=str(path.absolute()),
         licence=_LICENCE,
         seed=seed,
         limit=limit,

@@ -41,17 +41,27 @@ def normalise(tags: Sequence[str], scheme: Scheme) -> tuple[tuple[str, ...], tup
 
     A tag that should continue an entity and has none before it (at the start, after O, after another type, after
     the E or S that closed one) starts one: the reading of conlleval. In IOB1 that is how entities start, no break.
+    In BIOES an entity that no E or S closes is broken at its last tag, where it ends in BIO as well.
     """
     bio: list[str] = []
     broken: list[int] = []
     for i, tag in enumerate(tags):
-        previous = tags[i - 1] if i else "O"
-        continues = previous[1:] == tag[1:] and previous[0] not in "ESLU"
-        if tag == "O":
-            bio.append(tag)
-        elif tag[0] in "IEL" and not continues:
+        if continues_none(tags, i):
             bio.append("B" + tag[1:])
             broken.append(i)
         else:
-            bio.append(_TO_BIO_PREFIX[tag[0]] + tag[1:])
+            bio.append(tag if tag == "O" else _TO_BIO_PREFIX[tag[0]] + tag[1:])
+            if scheme == "BIOES" and leaves_open(tags, i):
+                broken.append(i)
     return tuple(bio), () if scheme == "IOB1" else tuple(broken)
+
+
+def continues_none(tags: Sequence[str], i: int) -> bool:
+    """Whether the tag at `i` says that it continues or ends an entity, and there is none before it."""
+    previous = tags[i - 1] if i else "O"
+    return tags[i][0] in "IEL" and not (previous[0] in "BI" and previous[1:] == tags[i][1:])
+
+
+def leaves_open(tags: Sequence[str], i: int) -> bool:
+    """Whether the tag at `i` says, in BIOES, that its entity goes on, and the next tag does not continue it."""
+    return tags[i][0] in "BI" and (i + 1 == len(tags) or tags[i + 1][0] not in "IEL" or tags[i + 1][1:] != tags[i][1:])

@@ -15,6 +15,7 @@ from kcost.core.artifact import Dataset
 from kcost.core.errors import DataError
 from kcost.data import splits as cuts
 from kcost.data.conll import read_text
+from kcost.data.jsonl import json_line
 from kcost.data.sets import SPLITS, Texts, TextSet, texts_split
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -22,6 +23,7 @@ LONGEST_FIELD = 1 << 24
 """Characters of a CSV field; the csv module's own limit is shorter than some documents."""
 
 _FORMS = 'Each line is an object with "text" (or "tokens", a list) and "label", both strings.'
+_QUOTING = "Quote texts that hold separators, quotes or line ends."
 _TAG_KEYS = frozenset({"tags", "labels", "ner_tags", "spans", "entities"})
 
 
@@ -111,10 +113,7 @@ def _json_rows(path: Path) -> list[tuple[str, str]]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(_FORMS, f"{where}: {error}", "Put one whole JSON object on each line.") from error
+        entry = json_line(line, where, _FORMS)
         if not isinstance(entry, dict):
             raise DataError(_FORMS, f"{where}: a {type(entry).__name__}", "Put one JSON object on each line.")
         rows.append(_checked(_text_of(entry), entry.get("label"), where))
@@ -132,16 +131,25 @@ def _csv_rows(path: Path) -> list[tuple[str, str]]:
     rule = "A CSV file of texts has a header with the columns text and label."
     lines = io.StringIO(read_text(path), newline="")
     limit = csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     try:
-        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         header = reader.fieldnames or []
         if not {"text", "label"} <= set(header):
             raise DataError(rule, f"{path} with {', '.join(header) or 'no header'}", "Rename the columns.")
-        return [_checked(row["text"], row["label"], f"{path}, line {reader.line_num}") for row in reader]
+        return [_csv_row(row, len(header), f"{path}, line {reader.line_num}") for row in reader]
     except csv.Error as error:
-        raise DataError(rule, f"{path}: {error}", "Quote texts that hold separators, quotes or line ends.") from error
+        where = f"{path}, line {reader.line_num + 1}"  # the first of the row that could not be read
+        raise DataError(rule, f"{where}: {error}", _QUOTING) from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _csv_row(row: dict[Any, Any], columns: int, where: str) -> tuple[str, str]:
+    more = row.get(None)  # where the csv module puts what stands beyond the header's columns
+    if more is not None:
+        rule = f"Each row of a CSV file has the {columns} columns of its header."
+        raise DataError(rule, f"{where}: {columns + len(more)} columns", _QUOTING)
+    return _checked(row["text"], row["label"], where)
 
 
 def _checked(text: object, label: object, where: str) -> tuple[str, str]:

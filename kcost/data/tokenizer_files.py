@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kcost.core.errors import ArtifactError
-from kcost.data.tokenize import CONFIG_FILE, VOCAB_FILE, WordPiece
+from kcost.data.tokenize import CONFIG_FILE, END, MASK, PAD, START, UNKNOWN, VOCAB_FILE, WordPiece
 
 TOKENIZER_FILE = "tokenizer.json"
 PRESET_VOCAB_FILE = Path("assets", "tokenizer", "vocabulary.txt")
@@ -17,22 +17,27 @@ def read_tokenizer(folder: Path | str) -> WordPiece:
     """The tokenizer of a checkpoint's folder.
 
     It is read from `vocab.txt` with `tokenizer_config.json`, from the `tokenizer.json` that transformers 5 writes
-    instead, or from a Keras preset's `tokenizer.json` with `assets/tokenizer/vocabulary.txt`.
+    instead, or from a Keras preset's `tokenizer.json` with `assets/tokenizer/vocabulary.txt`. Where `vocab.txt` stands
+    alone, its text was lower-cased if no piece of it holds a capital letter.
 
     Raises:
-        ArtifactError: the folder holds none of them, or another kind of tokenizer.
+        ArtifactError: there is no such folder, it holds none of them, or another kind of tokenizer.
         DataError: a vocabulary is broken.
     """
     folder = Path(folder)
     if (folder / VOCAB_FILE).is_file() and (folder / CONFIG_FILE).is_file():
         return WordPiece.from_vocab_file(folder / VOCAB_FILE)
     path = folder / TOKENIZER_FILE
+    if not path.is_file() and (folder / VOCAB_FILE).is_file():
+        pieces = WordPiece.from_vocab_file(folder / VOCAB_FILE, lowercase=True)
+        special = (PAD, UNKNOWN, START, END, MASK)
+        cased = any(p != p.lower() for p in pieces.vocab if p not in special and not p.startswith("[unused"))
+        return WordPiece(pieces.vocab, lowercase=not cased)
     if not path.is_file():
         raise ArtifactError(
-            f"The folder of a BERT holds {VOCAB_FILE} with {CONFIG_FILE}, or {TOKENIZER_FILE}.",
-            received=f"{folder} without them",
-            remedy="Copy the folder whole. Where only tokenizer_config.json is lacking, write one: "
-            '{"do_lower_case": true}, or false for a cased model.',
+            f"The folder of a BERT holds {VOCAB_FILE} or {TOKENIZER_FILE}.",
+            received=f"{folder} without them" if folder.is_dir() else f"{folder}, which is no folder",
+            remedy="Give the folder that holds config.json, the weights and the vocabulary.",
         )
     try:
         told = json.loads(path.read_text(encoding="utf-8"))

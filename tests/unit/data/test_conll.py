@@ -195,6 +195,16 @@ def test_a_broken_sequence_is_repaired_and_counted_or_refused(tmp_path):
         load(str(tmp_path), repair=False)
 
 
+def test_an_entity_that_bioes_leaves_open_is_repaired_and_counted_or_refused(tmp_path):
+    closed = ["Ada/B-PER Lu/E-PER sat/O Rome/S-LOC"] * 9
+    path = _write(tmp_path / "train.conll", conll(*closed, "Bea/B-PER Orr/I-PER met/O Cy/I-LOC Di/E-LOC"))
+    notes = _load(path).record.notes
+    assert "train: 1 tags that left their entity open were repaired to end it" in notes
+    assert "train: 1 tags that continued no entity were repaired to start one" in notes
+    with pytest.raises(DataError, match=r"train.conll, line 47: I-PER, which leaves its entity open(.|\n)*--no-repair"):
+        load(str(path), repair=False)
+
+
 @pytest.mark.parametrize(
     ("scheme", "tags"),
     [("IOB1", "I-PER I-PER O I-LOC B-LOC"), ("BIOES", "B-PER E-PER O S-LOC S-LOC")],

@@ -117,6 +117,12 @@ def test_duplicates_between_splits_and_unseen_classes_are_noted(tmp_path):
     assert "classes without a train example: 9" in notes
 
 
+def test_one_class_alone_is_refused(tmp_path):
+    x, y = grey_images(30)
+    with pytest.raises(DataError, match=r"at least two classes(.|\n)*the class '4' alone"):
+        load(str(write_idx_folder(tmp_path, {"train": (x, np.full_like(y, 4))})))
+
+
 def test_too_few_images(tmp_path):
     with pytest.raises(DataError, match="at least one example"):
         load(str(write_idx_folder(tmp_path, {"train": grey_images(2)})))

@@ -68,7 +68,7 @@ def _span(start: object, end: object, label: object = "PER") -> dict[str, object
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('{"tokens": ["a"]', "line 2: Expecting"),
+        ('{"tokens": ["a"]', "line 2, column 17: Expecting"),
         ("[" * 100_000, "line 2: "),
         ("[1]", "line 2: a list"),
         ({"words": ["a"]}, "line 2: the keys words"),

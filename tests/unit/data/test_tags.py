@@ -72,7 +72,10 @@ def test_a_broken_sequence_is_repaired_as_conlleval_reads_it(tags):
     [
         (["E-PER", "O"], "BIOES", ("B-PER", "O"), (0,)),
         (["S-PER", "I-PER"], "BIOES", ("B-PER", "B-PER"), (1,)),
-        (["B-PER", "E-LOC"], "BIOES", ("B-PER", "B-LOC"), (1,)),
+        (["B-PER", "E-LOC"], "BIOES", ("B-PER", "B-LOC"), (0, 1)),
+        (["B-PER", "I-PER", "O"], "BIOES", ("B-PER", "I-PER", "O"), (1,)),
+        (["B-PER", "B-PER", "E-PER"], "BIOES", ("B-PER", "B-PER", "I-PER"), (0,)),
+        (["O", "I-PER"], "BIOES", ("O", "B-PER"), (1,)),
         (["B-PER", "L-PER", "U-PER"], "BIOES", ("B-PER", "I-PER", "B-PER"), ()),
         (["I-PER", "B-PER"], "IOB1", ("B-PER", "B-PER"), ()),
     ],

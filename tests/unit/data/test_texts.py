@@ -108,7 +108,7 @@ def test_tagged_sentences_stay_tagged_sentences(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('{"text": "a"', "line 3: Expecting"),
+        ('{"text": "a"', "line 3, column 13: Expecting"),
         ("[" * 100_000, "line 3: "),
         ("[1]", "line 3: a list"),
         ({"label": "a"}, "line 3: no text"),
@@ -136,7 +136,9 @@ def test_a_broken_line_is_named(tmp_path, entry, message):
         ("text,label\n", "without any"),
         ("text,label\na\n", "line 2: a label"),
         ("text,label\na,\n", "line 2: a label"),
-        ('text,label\n"a,b\n', "unexpected end of data"),
+        ('text,label\n"a,b\n', "line 2: unexpected end of data"),
+        ('text,label\na,b\n"c" d,b\n', "line 3: ',' expected after '\"'"),
+        ("text,label\na,b\nwell, this,c\n", "line 3: 3 columns"),
         ("text,label\na,b\nc,b\n", "the label 'b' alone"),
         ("text,label\na,b\n,c\nx,c\n", "none left for"),
     ],

@@ -111,7 +111,16 @@ def test_settings_that_cannot_be_followed_are_refused(tmp_path, config):
         read_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(("more", "lowercase"), [(("##s", "[unused1]"), True), (("Ada",), False), (("##S",), False)])
+def test_a_vocabulary_alone_tells_by_its_pieces_whether_it_is_cased(tmp_path, more, lowercase):
+    pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", *more)
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    found = read_tokenizer(tmp_path)
+    assert (found.lowercase, found.strip_accents, found.vocab["ada"]) == (lowercase, None, 5)
+
+
 def test_a_folder_without_a_tokenizer(tmp_path):
-    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB))
-    with pytest.raises(ArtifactError, match=r"without them(.|\n)*do_lower_case"):
+    with pytest.raises(ArtifactError, match=r"vocab.txt or tokenizer.json(.|\n)*without them"):
         read_tokenizer(tmp_path)
+    with pytest.raises(ArtifactError, match="nowhere, which is no folder"):
+        read_tokenizer(tmp_path / "nowhere")
