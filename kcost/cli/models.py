@@ -12,40 +12,52 @@ from kcost.cli.shared import BackendOption, Json, Limit, ModelArgument, app, num
 
 @app.command()
 def train(
-    family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences.")],
-    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences or labelled texts.")],
+    data: Annotated[str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.")],
     out: Annotated[Path, typer.Option(help="Artifact folder to make.")],
     size: Annotated[str | None, typer.Option(help="cnn: seed, small. bert: tiny, mini, minilm, base.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    epochs: int = 5,
-    batch_size: int = 32,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert.")] = None,
-    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss before it stops.")] = 2,
-    max_length: Annotated[int, typer.Option(help="bert: word pieces of a sentence.")] = 128,
+    epochs: Annotated[int, typer.Option(help="Most passes over the training split.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 32,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert, 5e-5 with --init.")
+    ] = None,
+    patience: Annotated[
+        int, typer.Option(help="It stops after more epochs than this without a better validation loss.")
+    ] = 2,
+    max_length: Annotated[
+        int, typer.Option(help="bert: word pieces of a sentence at most; later words are lost.")
+    ] = 128,
     vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
     init: Annotated[
         Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")
     ] = None,
     freeze: Annotated[str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.")] = "none",
     freeze_layers: Annotated[int, typer.Option(help="bert: freeze embeddings and this many encoder layers.")] = 0,
-    lora_rank: Annotated[int | None, typer.Option(help="bert: train low-rank updates of this rank only.")] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="bert: train low-rank updates of this rank, and the head, only.")
+    ] = None,
     layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate, a layer towards the input.")] = 1.0,
     schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
     warmup_fraction: Annotated[float, typer.Option(help="Share of all steps in which the rate rises.")] = 0.0,
     clip_norm: Annotated[float | None, typer.Option(help="Largest global norm of the gradient.")] = None,
-    weight_decay: float = 0.01,
-    dropout: float = 0.1,
-    label_smoothing: float = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's; biases and normalisations are spared.")] = 0.01,
+    dropout: Annotated[
+        float | None, typer.Option(help="Default: 0.1 for bert, 0.2 for cnn --size small; the seed cnn has none.")
+    ] = None,
+    label_smoothing: Annotated[float, typer.Option(help="Share of each label that is spread over all classes.")] = 0.0,
     class_weights: Annotated[str, typer.Option(help="none, or balanced: rare classes weigh more.")] = "none",
     precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16.")] = "float32",
     augment: Annotated[bool, typer.Option(help="Images: rotation of 10 degrees, shifts of 10%.")] = False,
     augment_strength: Annotated[float, typer.Option(help="Factor of these; few epochs want less.")] = 1.0,
     flip: Annotated[bool, typer.Option(help="Images: mirror left and right as well.")] = False,
-    adversarial_epsilon: Annotated[float, typer.Option(help="Train on FGSM examples of this size too.")] = 0.0,
+    adversarial_epsilon: Annotated[
+        float, typer.Option(help="Train on FGSM examples of this size too; 0 for none.")
+    ] = 0.0,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard files.")] = None,
     repair: Annotated[bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.")] = True,
     limit: Limit = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.")] = 0,
     backend: BackendOption = None,
     json_: Json = False,
 ) -> None:
@@ -116,8 +128,8 @@ def evaluate(
 
 @app.command()
 def search(
-    family: Annotated[str, typer.Argument(help="cnn or bert.")],
-    data: Annotated[str, typer.Option(help="Name of a data set, or a path.")],
+    family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences or labelled texts.")],
+    data: Annotated[str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.")],
     out: Annotated[Path, typer.Option(help="Folder of the study; one that is there goes on.")],
     trials: Annotated[int, typer.Option(help="Trials in all, over every process on the study.")] = 20,
     minutes: Annotated[float | None, typer.Option(help="No trial begins after this time.")] = None,
@@ -126,18 +138,18 @@ def search(
     study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
     size: Annotated[str | None, typer.Option(help="Fixes the size; it is searched otherwise.")] = None,
     init: Annotated[Path | None, typer.Option(help="bert: checkpoint folder that trials start from.")] = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    max_length: int | None = None,
-    vocabulary_size: int | None = None,
-    patience: int | None = None,
-    freeze: str | None = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of a trial; default: as `kcost train`.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Fixes it; it is searched otherwise.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Fixes it; it is searched otherwise.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="bert: fixes it; it is searched otherwise.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(help="bert: word pieces to learn, as `kcost train`.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Early stopping of a trial, as `kcost train`.")] = None,
+    freeze: Annotated[str | None, typer.Option(help="Layers that keep their weights, as `kcost train`.")] = None,
     limit: Limit = None,
-    seed: int | None = None,
-    provider: str | None = None,
-    region: str | None = None,
-    instance: str | None = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search and of each trial.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Price at this provider, such as aws.")] = None,
+    region: Annotated[str | None, typer.Option(help="Price in this region.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Price as this instance; default: the closest one.")] = None,
     prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
     backend: BackendOption = None,

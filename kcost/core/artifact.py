@@ -225,6 +225,13 @@ def refuse_existing(path: Path) -> None:
         )
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raises StorageError where no folder can be made at `path`. The folder above it is made where it is not there."""
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.").cleanup()
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path` whole when the block ends, or not at all when it fails.

@@ -9,7 +9,12 @@ from kcost.core.errors import InputError
 SIZES = ("seed", "small")
 
 
-def cnn(image_shape: tuple[int, int, int], classes: int, size: str = "seed") -> keras.Model:
+SMALL_DROPOUT = 0.2
+
+
+def cnn(
+    image_shape: tuple[int, int, int], classes: int, size: str = "seed", dropout: float | None = None
+) -> keras.Model:
     """A classifier from images (batch, height, width, channels), float32 in [0, 1], to class probabilities.
 
     Args:
@@ -18,15 +23,18 @@ def cnn(image_shape: tuple[int, int, int], classes: int, size: str = "seed") -> 
         size: `seed` is one convolution of 32 filters, pooling and a dense softmax. `small` has two blocks
             of two convolutions with batch normalisation and one more convolution at the lowest resolution, where it
             costs least, for harder sets; under 100,000 parameters.
+        dropout: before the dense layer of `small`, None for SMALL_DROPOUT; `seed` has none.
 
     Raises:
-        InputError: an unknown size, or images too small for its pooling.
+        InputError: an unknown size, images too small for its pooling, or a dropout for `seed`.
     """
     if size not in SIZES:
         raise InputError(f"A cnn has one of the sizes {', '.join(SIZES)}.", received=repr(size))
     least = 4 if size == "seed" else 8
     if min(image_shape[:2]) < least:
         raise InputError(f"A cnn of size {size} takes images of at least {least} x {least}.", received=image_shape)
+    if size == "seed" and dropout is not None:
+        raise InputError("A cnn of size seed has no dropout.", dropout, "Leave --dropout out, or take --size small.")
     images = keras.Input(image_shape, name="images")
     x = images
     if size == "seed":
@@ -38,7 +46,7 @@ def cnn(image_shape: tuple[int, int, int], classes: int, size: str = "seed") -> 
         x = _block(x, filters=64, name="block2")
         x = _convolution(x, filters=48, name="last")
         x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-        x = keras.layers.Dropout(0.2, name="dropout")(x)
+        x = keras.layers.Dropout(SMALL_DROPOUT if dropout is None else dropout, name="dropout")(x)
     probabilities = keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
     return keras.Model(images, probabilities, name=f"cnn_{size}")
 

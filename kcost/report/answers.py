@@ -104,7 +104,9 @@ def show_quality(console: Console, report: QualityReport) -> None:
     console.print(table)
     if report.confusion is not None and len(report.confusion) <= WIDEST_CONFUSION:
         names = list(report.classes)
-        confusion = _table("Confusion: a row for each label, a column for each answer", "", *map(escape, names))
+        # Not as the table's title, which is folded to the width of the table.
+        console.print("[bold]Confusion: a row for each label, a column for each answer[/bold]")
+        confusion = _table("", "", *map(escape, names))
         for name, row in zip(names, report.confusion, strict=True):
             confusion.add_row(escape(name), *map(str, row))
         console.print(confusion)
@@ -117,7 +119,9 @@ def show_quality(console: Console, report: QualityReport) -> None:
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Scores of a model, and its answers by class."""
+    """Scores of a model, what they rest on, and its answers by class."""
+    for note in evaluation.dataset.notes:
+        console.print(f"{evaluation.dataset.name}: {note}", highlight=False, markup=False)
     show_scores(console, evaluation.scores)
     show_quality(console, evaluation.report)
 
@@ -149,7 +153,7 @@ def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
         kind = "synthetic data" if artifact.dataset.synthetic else "real data"
         console.print(f"{artifact.dataset.name}, {kind}, {artifact.dataset.licence}", highlight=False)
         for note in artifact.dataset.notes:
-            console.print(f"  {note}", highlight=False)
+            console.print(f"  {note}", highlight=False, markup=False)
     for step in artifact.steps:
         console.print(f"{step.kind} on {step.backend} {step.backend_version}", highlight=False)
         for note in (*step.changed, *(f"warning: {w}" for w in step.warnings)):

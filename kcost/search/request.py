@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kcost.core.plan import Backend, Device
-from kcost.core.request import Family
+from kcost.core.request import Family, Seed
 from kcost.core.schema import Record
 
 SCHEMA = 1
@@ -33,7 +33,7 @@ class SearchRequest(Record):
     study: str | None = Field(default=None, min_length=1, description="name in the database; None: of data and family")
     device: Device = Field(default="cpu", description="device that costs are measured on")
     settings: dict[str, Any] = Field(default={}, description="fields of TrainRequest that are fixed, not searched")
-    seed: int = 0
+    seed: Seed = 0
     provider: str | None = None
     region: str | None = None
     instance: str | None = None

@@ -43,7 +43,7 @@ CNN: tuple[Parameter, ...] = (
     Choice(name="label_smoothing", values=(0.0, 0.1), first=0.0),
     Choice(name="augment", values=(False, True), first=False),
 )
-"""A cnn has no dropout to search: `seed` has none, and that of `small` is part of the architecture."""
+"""A cnn has no dropout to search: `seed` has none."""
 
 BERT: tuple[Parameter, ...] = (
     Choice(name="size", values=("tiny", "mini"), first="tiny"),

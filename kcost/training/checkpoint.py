@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kcost.backends import driver
+from kcost.core.artifact import Dataset
 from kcost.core.errors import StorageError
 from kcost.core.request import TrainRequest
 from kcost.core.schema import write_bytes
@@ -31,24 +32,28 @@ class Checkpoint:
     def __init__(self, folder: Path, request: TrainRequest) -> None:
         self._folder = folder
         self._driver = driver(keras.backend.backend())
-        self._request = request.model_dump(mode="json")
+        # Where a run goes on, and what an hour costs there, may change: a spot instance that is gone is one reason.
+        settings = request.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
+        self._run = {**settings, "backend": keras.backend.backend()}
         self.epoch = 0
         self.best_loss = float("inf")
         self.wait = 0
         self.history: list[dict[str, float]] = []
 
-    def resume(self, model: keras.Model) -> bool:
+    def resume(self, model: keras.Model, data: Dataset) -> bool:
         """Brings model and counters to where the run stopped; False where there is nothing to go on from.
 
         Raises:
-            StorageError: the folder is of a run with other settings.
+            StorageError: the folder is of a run with other settings, on other data or on another backend.
         """
+        self._run["content of the data"] = {name: split.sha256 for name, split in data.splits.items()}
         path = self._folder / PROGRESS_FILE
         if not path.exists():
             return False
         told = json.loads(path.read_text())
-        if told["request"] != self._request:
-            differs = sorted(k for k in self._request if told["request"].get(k) != self._request[k])
+        held = told.get("run", {})
+        if held != self._run:
+            differs = sorted(k for k in self._run if held.get(k) != self._run[k])
             raise StorageError(
                 "A run that was cut short goes on with the settings it began with.",
                 received=f"{self._folder} with other {', '.join(differs)}",
@@ -88,7 +93,7 @@ class Checkpoint:
         _save(self._state_file(), _variables(model), extra)
         counters = {"epoch": self.epoch, "best_loss": self.best_loss, "wait": self.wait, "history": self.history}
         # Written last: it names the state that it belongs to, so that a kill in between loses this epoch only.
-        write_bytes(self._folder / PROGRESS_FILE, json.dumps({"request": self._request, **counters}).encode())
+        write_bytes(self._folder / PROGRESS_FILE, json.dumps({"run": self._run, **counters}).encode())
         (self._folder / f"{self.epoch - 1}-{STATE_FILE}").unlink(missing_ok=True)
         return better
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.core.errors import InputError, UnavailableError
+from kcost.core.errors import InputError, UnavailableError, storage
 from kcost.core.request import TrainRequest
 from kcost.training.augment import augmentation, flip_warning
 from kcost.training.batches import ArrayBatches
@@ -59,13 +59,18 @@ def fit(
 
     Raises:
         InputError: the loss stopped being a finite number, or an option does not fit the model.
-        StorageError: the checkpoint cannot be written, or is of a run with other settings.
+        StorageError: the checkpoint or TensorBoard's files cannot be written, or the checkpoint is of a run with other
+            settings, on other data or on another backend.
     """
-    report = TrainingReport()
+    report, progress = TrainingReport(), Progress(request.epochs)
     report.changed = choose_trainable(model, request)
     batches = task.batches("train", request.batch_size, seed=request.seed)
     if request.augment or request.flip:
         report.warnings += _augment(batches, task, request)
+    if request.augment_strength != 1 and not request.augment:
+        report.warnings.append(f"--augment-strength {request.augment_strength:g} does nothing without --augment")
+    for warning in report.warnings:
+        progress.warn(warning)  # now, and not after hours
     batches.soft_targets = soft_targets
     trained = model
     if request.adversarial_epsilon:
@@ -78,10 +83,10 @@ def fit(
         loss=loss_of(task.name, request.label_smoothing, weights, 0.0 if soft_targets is None else request.distill),
     )
     trained.optimizer.build(trained.trainable_variables)
-    if checkpoint.resume(trained):
+    if checkpoint.resume(trained, task.record):
         report.resumed_at_epoch = checkpoint.epoch
         batches.start_at(checkpoint.epoch)
-    keeper = _Keeper(checkpoint, request, keepable)
+    keeper = _Keeper(checkpoint, request, keepable, progress)
     start = time.perf_counter()
     if checkpoint.epoch < request.epochs and checkpoint.wait <= request.patience:
         trained.fit(
@@ -91,7 +96,7 @@ def fit(
             initial_epoch=checkpoint.epoch,
             shuffle=False,  # the batches come shuffled, by seed and epoch; Keras's own order could not be resumed
             verbose=0,
-            callbacks=[*callbacks, Progress(request.epochs), keeper, *_tensorboard(request)],
+            callbacks=[*callbacks, progress, keeper, *_tensorboard(request)],
         )
     report.wall_s = time.perf_counter() - start
     report.history, report.pruned = checkpoint.history, keeper.pruned
@@ -113,9 +118,12 @@ def _augment(batches: ArrayBatches, task: Task, request: TrainRequest) -> list[s
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Checks the loss, keeps checkpoints and stops early."""
 
-    def __init__(self, checkpoint: Checkpoint, request: TrainRequest, keepable: Callable[[], bool]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, request: TrainRequest, keepable: Callable[[], bool], progress: Progress
+    ) -> None:
         super().__init__()
-        self._checkpoint, self._request, self._keepable = checkpoint, request, keepable
+        self._checkpoint, self._request, self._keepable, self._progress = checkpoint, request, keepable, progress
+        self._told_gap = False
         self.pruned = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -132,6 +140,10 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._require_finite(values, f"epoch {epoch + 1}")
         self._checkpoint.end_epoch(self.model, values, keepable=self._keepable())
+        if not self._told_gap:
+            for warning in _gap_warning(self._checkpoint.history):
+                self._told_gap = True
+                self._progress.warn(warning)
         if self._checkpoint.wait > self._request.patience:
             self.model.stop_training = True
         limit = (self._request.prune_above or {}).get(epoch + 1)
@@ -141,6 +153,8 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
     def _require_finite(self, logs: dict[str, Any], where: str) -> None:
         bad = {name: float(value) for name, value in logs.items() if not math.isfinite(float(value))}
         if bad:
+            # The same settings would end here again, and others may not go on from what is stored.
+            self._checkpoint.remove()
             raise InputError(
                 "Training keeps a finite loss.", received=f"{bad} at {where}", remedy="Lower --learning-rate."
             )
@@ -157,7 +171,8 @@ def _tensorboard(request: TrainRequest) -> list[keras.callbacks.Callback]:
             received="an environment without it",
             remedy="Install it: pip install 'kcost[tensorboard]'",
         ) from error
-    writer = SummaryWriter(str(request.tensorboard))
+    with storage(request.tensorboard):
+        writer = SummaryWriter(str(request.tensorboard))
 
     def write(epoch: int, logs: dict[str, Any]) -> None:
         for name, value in logs.items():

@@ -40,7 +40,7 @@ def choose_trainable(model: keras.Model, request: TrainRequest) -> tuple[str, ..
     """Freezes layers, or adds low-rank updates, as a request says; returns what was changed, for the record.
 
     Raises:
-        InputError: the model has not what is to be frozen or adapted.
+        InputError: the model has not what is to be frozen or adapted, or the rank is larger than the projections.
     """
     changed: list[str] = []
     if request.freeze != "none" or request.freeze_layers:
@@ -83,6 +83,13 @@ def _adapt(model: keras.Model, rank: int) -> str:
             "Low-rank updates go to the query and value projections of attention.",
             received=f"{model.name}, which has none",
             remedy="Leave --lora-rank out.",
+        )
+    width = min(layer.kernel.shape[0] for layer in targets)
+    if rank > width:
+        raise InputError(
+            "A low-rank update has a rank up to the width of its projection.",
+            received=f"--lora-rank {rank} for a width of {width}",
+            remedy="Give a small one, such as 8.",
         )
     for layer in model.layers:
         if layer.name not in HEAD:

@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress as Bar,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -17,11 +18,12 @@ from rich.progress import (
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Shows steps, loss and time left; one line an epoch stays on screen."""
+    """Shows steps, loss and time left of the whole run; one line an epoch stays on screen, and each warning."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self._epochs = epochs
+        self._task: TaskID | None = None
         self._console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
@@ -34,15 +36,18 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this first."""
         self._bar.start()
-        self._task = self._bar.add_task("", total=None, loss="")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this before each epoch."""
-        self._label = f"epoch {epoch + 1}/{self._epochs}"
-        self._bar.reset(self._task, total=self.params["steps"], description=self._label, loss="")
+        self._label, steps = f"epoch {epoch + 1}/{self._epochs}", self.params["steps"]
+        if self._task is None:
+            # A run that resumes begins with the steps that are done: they took this process no time.
+            self._task = self._bar.add_task(self._label, total=self._epochs * steps, completed=epoch * steps, loss="")
+        self._bar.update(self._task, description=self._label)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after each step."""
+        assert self._task is not None  # an epoch has begun
         self._bar.advance(self._task)
         if logs and batch % 10 == 0:
             self._bar.update(self._task, loss=f"loss {float(logs['loss']):.4f}")
@@ -51,6 +56,10 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
         """Keras calls this after validation."""
         told = ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
         self._console.print(f"{self._label}: {told}", highlight=False)
+
+    def warn(self, text: str) -> None:
+        """Says at once what the answer says again at the end."""
+        self._console.print(f"warning: {text}", highlight=False, markup=False)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this last."""

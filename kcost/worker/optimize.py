@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kcost.core import environment
-from kcost.core.artifact import Artifact, RunCost, Step, open_model, refuse_existing
+from kcost.core.artifact import Artifact, RunCost, Step, open_model, refuse_existing, refuse_unwritable
 from kcost.core.errors import InputError
 from kcost.core.process import version_of
 from kcost.core.prune_spec import PruneSpec, StructuredPruning, parse_prune_spec
@@ -51,6 +51,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Optimizes as an OptimizeRequest says; answers with an OptimizeAnswer."""
     asked = OptimizeRequest.model_validate(request)
     refuse_existing(asked.out)
+    refuse_unwritable(asked.out)
     spec = None if asked.prune is None else parse_prune_spec(asked.prune)
     if spec is None and asked.quantize is None:
         raise InputError("Something is to be done to the model.", received="neither --prune nor --int8 nor --bfloat16")

@@ -23,6 +23,7 @@ from kcost.core.artifact import (
     TensorSpec,
     new_folder,
     refuse_existing,
+    refuse_unwritable,
     sha256_of,
 )
 from kcost.core.errors import DataError, InputError
@@ -38,6 +39,9 @@ from kcost.training.transfer import copy_weights
 
 HISTORY_FILE = "history.json"
 SCRATCH_LEARNING_RATE = {"cnn": 1e-3, "bert": 5e-4}
+BERT_DROPOUT = 0.1
+"""As Devlin et al. (2019), appendix A.2, trained it."""
+
 PRETRAINED_LEARNING_RATE = 5e-5
 """The largest of the rates that Devlin et al. (2019), appendix A.3, found to work for fine-tuning."""
 
@@ -46,6 +50,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Trains as a TrainRequest says; answers with the artifact, the history and the validation scores."""
     asked = TrainRequest.model_validate(request)
     refuse_existing(asked.out)  # before minutes of training, not after
+    refuse_unwritable(asked.out)
     keras.utils.set_random_seed(asked.seed)
     machine = environment.collect()
     meter = Meter(machine.cores, len(machine.accelerators))
@@ -102,7 +107,7 @@ def make(asked: TrainRequest) -> tuple[Task, keras.Model]:
         from kcost.models.cnn import cnn
 
         images = ImageClassification(found)
-        return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed")
+        return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed", asked.dropout)
     if asked.family == "bert" and not isinstance(found, data.ImageSet):
         return _make_bert(asked, found)
     wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[asked.family]
@@ -118,24 +123,25 @@ def _make_bert(asked: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[
     from kcost.models.bert import backbone, sequence_classifier, token_classifier
     from kcost.training.pretrained import from_checkpoint
 
+    dropout = BERT_DROPOUT if asked.dropout is None else asked.dropout
     tags = isinstance(found, data.TagSet)
     wanted = found.tag_names if isinstance(found, data.TagSet) else found.label_names
     task: TokenClassification | SequenceClassification
     if asked.init is None:
         make = TokenClassification if tags else SequenceClassification
         task = make.with_own_vocabulary(found, asked.vocabulary_size, asked.max_length)  # type: ignore[arg-type]
-        encoder = backbone(len(task.pieces.vocab), asked.size or "tiny", dropout=asked.dropout)
+        encoder = backbone(len(task.pieces.vocab), asked.size or "tiny", dropout=dropout)
         head = token_classifier if tags else sequence_classifier
-        return task, head(encoder, len(wanted), dropout=asked.dropout)
+        return task, head(encoder, len(wanted), dropout=dropout)
     if asked.size is not None:
         raise InputError("A checkpoint has its own size.", received=f"--size {asked.size}", remedy="Leave --size out.")
-    pretrained = from_checkpoint(asked.init, asked.max_length, dropout=asked.dropout)
+    pretrained = from_checkpoint(asked.init, asked.max_length, dropout=dropout)
     names = pretrained.label_names(found.task, wanted)
     if isinstance(found, data.TagSet):
         task = TokenClassification(found, names, pretrained.pieces, asked.max_length)
     else:
         task = SequenceClassification(found, names, pretrained.pieces, asked.max_length)
-    return task, pretrained.model(found.task, wanted, dropout=asked.dropout)
+    return task, pretrained.model(found.task, wanted, dropout=dropout)
 
 
 def write_artifact(
