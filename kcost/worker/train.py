@@ -79,6 +79,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 def _step(asked: TrainRequest, learning_rate: float, report: TrainingReport, cost: RunCost) -> Step:
     backend = os.environ["KERAS_BACKEND"]
     settings = asked.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
+    if asked.family == "bert":
+        settings["dropout"] = _dropout(asked)
     changed = report.changed
     if report.resumed_at_epoch is not None:
         changed = (*changed, f"resumed after epoch {report.resumed_at_epoch}; the cost is that of the last part alone")
@@ -123,7 +125,7 @@ def _make_bert(asked: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[
     from kcost.models.bert import backbone, sequence_classifier, token_classifier
     from kcost.training.pretrained import from_checkpoint
 
-    dropout = BERT_DROPOUT if asked.dropout is None else asked.dropout
+    dropout = _dropout(asked)
     tags = isinstance(found, data.TagSet)
     wanted = found.tag_names if isinstance(found, data.TagSet) else found.label_names
     task: TokenClassification | SequenceClassification
@@ -142,6 +144,11 @@ def _make_bert(asked: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[
     else:
         task = SequenceClassification(found, names, pretrained.pieces, asked.max_length)
     return task, pretrained.model(found.task, wanted, dropout=dropout)
+
+
+def _dropout(asked: TrainRequest) -> float:
+    """Of a bert."""
+    return BERT_DROPOUT if asked.dropout is None else asked.dropout
 
 
 def write_artifact(

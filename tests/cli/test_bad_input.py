@@ -132,6 +132,46 @@ def test_an_option_outside_its_range(tmp_path: Path) -> None:
     check(found, 2, "epochs: Input should be greater than or equal to 1")
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "told"),
+    [
+        ("cnn", ("--seed", "-1"), ("seed: Input should be greater than or equal to 0",)),
+        ("cnn", ("--seed", str(2**32)), ("seed: Input should be less than 4294967296",)),
+        ("cnn", ("--max-length", "16"), ("A cnn reads no text.", "Leave --max-length out.")),
+        ("bert", ("--init", ".", "--vocabulary-size", "500"), ("has its own vocabulary", "--vocabulary-size")),
+        ("cnn", ("--freeze", "half"), ("freeze: Input should be 'none', 'embeddings' or 'backbone'",)),
+        ("cnn", ("--learning-rate", "-1"), ("learning_rate: Input should be greater than 0",)),
+        ("cnn", ("--limit", "some"), ("--limit", "valid integer")),
+    ],
+)
+def test_a_bad_option_of_training(tmp_path: Path, family: str, options: tuple[str, ...], told: tuple[str, ...]) -> None:
+    """Found out before a worker is started."""
+    check(kcost("train", family, "--data", "digits", "--out", tmp_path / "a", *options), 2, *told)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "told"),
+    [
+        ("a.conll", "Ada B-PER\nLovelace\n", (), ("a.conll, line 2: 'Lovelace'", "Add the tag")),
+        ("a.conll", "Ada B-PER\nsat O\nRome I-LOC\n", ("--no-repair",), ("a.conll, line 3: I-LOC", "--no-repair")),
+        ("a.jsonl", '{"text": "Ada", "spans": []}\n{"text": "Ada"\n', (), ("a.jsonl, line 2, column 15",)),
+        ("a.csv", "text,label\nwell, this,c\n", (), ("a.csv, line 2: 3 columns", "Quote texts")),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    tmp_path: Path, name: str, content: str, options: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    (tmp_path / name).write_text(content)
+    found = kcost("train", "bert", "--data", tmp_path / name, *options, "--out", tmp_path / "out")
+    check(found, 2, *told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_folder_that_is_not_there(tmp_path: Path) -> None:
+    found = kcost("train", "bert", "--data", "ner-mini", "--init", tmp_path / "nowhere", "--out", tmp_path / "a")
+    check(found, 2, "nowhere, which is no folder", "config.json")
+
+
 def test_an_unknown_family_and_size(tmp_path: Path) -> None:
     check(kcost("train", "rnn", "--data", "digits", "--out", tmp_path / "a"), 2, "Input should be 'cnn' or 'bert'")
     found = kcost("train", "cnn", "--data", "digits", "--size", "huge", "--out", tmp_path / "a")

@@ -83,7 +83,71 @@ def test_the_same_seed_gives_the_same_numbers(digits: Path, tmp_path: Path) -> N
     stored = open_model(digits).artifact
     assert stored is not None
     assert again["artifact"]["scores"][0]["value"] == stored.scores[0].value
+    assert again["history"] == json.loads((digits / "history.json").read_text())
     assert again["history"] != other["history"]
+
+
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "thing", *map(str, range(60)))
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import keras_nlp
+
+    folder = tmp_path_factory.mktemp("preset")
+    encoder = keras_nlp.models.BertBackbone(len(PIECES), 2, 2, 8, 16, max_sequence_length=16)
+    encoder.save_to_preset(str(folder))
+    keras_nlp.models.BertTokenizer(vocabulary=PIECES, lowercase=True).save_to_preset(str(folder))
+    return folder
+
+
+def test_labelled_texts_are_learnt_from_a_keras_preset(preset: Path, tmp_path: Path) -> None:
+    rows = [f"{'good' if i % 2 else 'bad'} thing {i},{'yes' if i % 2 else 'no'}" for i in range(60)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows, rows[0]]))
+    out = tmp_path / "out"
+    asked = request(out, family="bert", data=str(tmp_path / "texts.csv"), init=str(preset), max_length=16, epochs=1)
+    train.run(asked | {"freeze_layers": 1, "schedule": "linear", "learning_rate": 1e-3})
+    artifact = open_model(out).artifact
+    assert artifact is not None
+    assert (artifact.task, artifact.label_names) == ("sequence-classification", ("no", "yes"))
+    assert artifact.steps[0].changed[0].endswith("embeddings_layer_norm, transformer_layer_0")
+    assert (artifact.steps[0].settings["dropout"], artifact.steps[0].settings["init"]) == (0.1, str(preset))
+    assert (out / "vocab.txt").read_text().split("\n")[:-1] == list(PIECES)
+    assert artifact.report is not None
+    assert (artifact.scores[0].name, artifact.scores[0].unit) == ("accuracy", "texts")
+    assert np.array(artifact.report.confusion).sum() == artifact.scores[0].count
+    cost = artifact.steps[0].cost
+    assert cost is not None
+    assert artifact.dataset is not None
+    splits = artifact.dataset.splits
+    assert cost.labelled_examples == splits["train"].count + splits["validation"].count
+    assert (cost.wall_s > 0, cost.usd == pytest.approx(cost.wall_s / 3600 * 0.1)) == (True, True)
+    assert cost.energy_wh is None or cost.energy_wh > 0
+    assert cost.energy_basis
+    found = evaluate.run({"model": str(out), "limit": 200})
+    assert found["scores"][0]["value"] == pytest.approx(artifact.scores[0].value, abs=1e-6)
+    assert found["dataset"]["splits"]["test"]["sha256"] == splits["test"].sha256
+
+
+def test_a_folder_for_each_class_of_images_is_learnt(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(low, low + 128, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{i}.png")
+    asked = request(tmp_path / "out", data=str(tmp_path / "pictures"), epochs=8, learning_rate=1e-2, batch_size=8)
+    artifact = train.run(asked)["artifact"]
+    assert (artifact["label_names"], artifact["inputs"][0]["shape"]) == (["dark", "light"], [None, 12, 12, 3])
+    assert artifact["scores"][0]["value"] > 0.9
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StorageError, match="kcost needs to write to /proc/kcost-model"):
+        train.run(request(Path("/proc/kcost-model")))
+    assert "epoch 1" not in capfd.readouterr().err
 
 
 def test_an_existing_folder_is_refused_before_training(digits: Path) -> None:
