@@ -122,7 +122,9 @@ def entity_f1(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Seque
 
     The value is that of seqeval's `f1_score(mode="strict", scheme=IOB2)`. The interval holds the middle 95% of
     `RESAMPLES` resamples: sentences, not entities, are drawn, as the entities of one sentence are right or wrong
-    together. With no entity in truth nor predicted the value is 0 and the interval 0 to 1.
+    together. Where all resamples agree, as with no error at all, they know nothing of what was not drawn: the interval
+    is then Wilson's for the share J of entities found in those found, wrong or missed, with F1 = 2 J / (1 + J). With
+    no entity in truth nor predicted the value is 0 and the interval 0 to 1.
 
     Source of the interval: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
@@ -142,6 +144,9 @@ def entity_f1_of(counts: np.ndarray, split: str) -> Score:
     low, high = 0.0, 1.0
     if counts.any():
         low, high = _bootstrap_f1(counts)
+    if low == high:
+        found = proportion(total.true_positives, int(counts.sum()))
+        low, high = (2 * share / (1 + share) for share in (found.low, found.high))
     return Score(
         name="entity_f1", split=split, value=total.f1, low=low, high=high, count=total.support, unit="entities"
     )

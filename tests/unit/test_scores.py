@@ -104,7 +104,14 @@ def test_the_fast_bootstrap_draws_as_the_plain_one(monkeypatch):
 
 def test_perfect_wrong_and_empty():
     perfect = entity_f1([["B-PER", "I-PER"]], [["B-PER", "I-PER"]], "test")
-    assert (perfect.value, perfect.low, perfect.high, perfect.count, perfect.unit) == (1, 1, 1, 1, "entities")
+    assert (perfect.value, perfect.high, perfect.count, perfect.unit) == (1, 1, 1, "entities")
+    one_of_one = proportion(1, 1).low
+    assert perfect.low == pytest.approx(2 * one_of_one / (1 + one_of_one))
+    assert 0.3 < perfect.low < 0.4, "one entity says little"
+    assert entity_f1([["B-PER"]] * 400, [["B-PER"]] * 400, "test").low > 0.99
+    missed = entity_f1([["B-PER"]] * 20, [["O"]] * 20, "test")
+    assert (missed.value, missed.low, missed.count) == (0, 0, 20)
+    assert 0.2 < missed.high < 0.35
     shifted = entity_f1([["B-PER", "I-PER"]], [["B-PER", "O"]], "test")
     assert (shifted.value, shifted.count) == (0, 1)
     nothing = entity_f1([["O"]], [["O"]], "test")

@@ -6,12 +6,12 @@ from kcost.core.request import TrainRequest
 from kcost.search.space import BERT, CNN, FINE_TUNING_RATE, Choice, Range, comparable_key, cost_key, describe, space_of
 
 
-@pytest.mark.parametrize("space", [CNN, BERT, (FINE_TUNING_RATE,)])
-def test_every_value_is_one_that_training_takes(space) -> None:
+@pytest.mark.parametrize(("family", "space"), [("cnn", CNN), ("bert", BERT), ("bert", (FINE_TUNING_RATE,))])
+def test_every_value_is_one_that_training_takes(family, space) -> None:
     for parameter in space:
         values = parameter.values if isinstance(parameter, Choice) else (parameter.low, parameter.high)
         for value in (*values, parameter.first):
-            request = {"family": "cnn", "data": "d", "out": "o", "name": "n", "usd_per_hour": 1.0, "usd_basis": "b"}
+            request = {"family": family, "data": "d", "out": "o", "name": "n", "usd_per_hour": 1.0, "usd_basis": "b"}
             assert getattr(TrainRequest(**{**request, parameter.name: value}), parameter.name) == value
 
 
