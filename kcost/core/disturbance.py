@@ -87,16 +87,16 @@ def _beyond_limits(shares: Iterable[tuple[Kind, float | None]]) -> Iterator[Dist
 
 def _shares(watched: Sequence[Watch], cores: int) -> Iterator[tuple[Kind, float | None]]:
     # Summed over all turns: the kernel counts in hundredths of a second, and a turn may be as short as that.
-    wall_s = sum(w.wall_s for w in watched)
+    wall_s = sum([w.wall_s for w in watched])
     machine_s = wall_s * cores
-    yield "other-work", _share((_foreign_cpu_s(w) for w in watched), machine_s)
-    yield "steal", _share((w.steal_s for w in watched), machine_s)
-    yield "busy-parent", sum(w.parent_cpu_s for w in watched) / wall_s if wall_s else None
+    yield "other-work", _share([_foreign_cpu_s(w) for w in watched], machine_s)
+    yield "steal", _share([w.steal_s for w in watched], machine_s)
+    yield "busy-parent", sum([w.parent_cpu_s for w in watched]) / wall_s if wall_s else None
     clocks = [w.cpu_mhz for w in watched if w.cpu_mhz]
     yield "frequency", max(clocks) / min(clocks) - 1 if clocks else None
-    yield "throttled", _turns_with(w.throttles for w in watched)
-    yield "swapping", _turns_with(w.swapped_pages for w in watched)
-    yield "gpu-shared", _turns_with(w.gpu_other_processes for w in watched)
+    yield "throttled", _turns_with([w.throttles for w in watched])
+    yield "swapping", _turns_with([w.swapped_pages for w in watched])
+    yield "gpu-shared", _turns_with([w.gpu_other_processes for w in watched])
 
 
 def _foreign_cpu_s(watch: Watch) -> float | None:
@@ -117,14 +117,22 @@ def _turns_with(counts: Iterable[int | None]) -> float | None:
 
 def invalid_cell(cell: CellResult, environment: Environment) -> str | None:
     """Why a cell's figures are not to be believed; None where nothing says so."""
-    found = [d.text for d in disturbances(cell, environment) if d.invalid]
-    return "; ".join(found) or None
+    return invalid_by(disturbances(cell, environment))
+
+
+def invalid_by(found: Iterable[Disturbance]) -> str | None:
+    """What of the disturbances makes figures not to be believed; None where none does."""
+    return "; ".join(d.text for d in found if d.invalid) or None
 
 
 def invalid_run(run: Run) -> str | None:
     """Why a run as a whole is INVALID; None where at most INVALID_CELLS of its measured cells are."""
-    measured = run.measured()
-    reasons = [r for c in measured if (r := invalid_cell(c, run.environments[c.environment_id])) is not None]
-    if not measured or len(reasons) / len(measured) <= INVALID_CELLS:
+    return invalid_if_many([invalid_cell(c, run.environments[c.environment_id]) for c in run.measured()])
+
+
+def invalid_if_many(cells: Sequence[str | None]) -> str | None:
+    """As `invalid_run`, from what `invalid_cell` says of each measured cell."""
+    reasons = [reason for reason in cells if reason is not None]
+    if not cells or len(reasons) / len(cells) <= INVALID_CELLS:
         return None
-    return f"{len(reasons)} of {len(measured)} cells were disturbed beyond the limits: {reasons[0]}"
+    return f"{len(reasons)} of {len(cells)} cells were disturbed beyond the limits: {reasons[0]}"

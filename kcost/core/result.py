@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from kcost.core.plan import CellSpec, Plan
 from kcost.core.profile import Profile
@@ -59,7 +60,12 @@ class Environment(Record):
         return tuple(found)
 
 
-class Watch(Record):
+SAMPLES = ConfigDict(extra="forbid")
+"""For what a large run has a hundred thousand of. As models, all of them, they would take three times the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=SAMPLES)
+class Watch:
     """What went on beside a cell in its turn: raw, as differences of counters. None where the system does not say."""
 
     wall_s: float = Field(description="of the turn, as the parent saw it")
@@ -74,7 +80,8 @@ class Watch(Record):
     gpu_other_processes: int | None = Field(default=None, description="processes on the GPU that are not kcost's")
 
 
-class Round(Record):
+@dataclass(frozen=True, slots=True, kw_only=True, config=SAMPLES)
+class Round:
     """The samples of one cell in one round."""
 
     session: str = Field(description="one start of `kcost bench`; rounds pair only within a session")

@@ -7,6 +7,7 @@ newer one is refused. Writing is atomic: a reader sees the old file or the new o
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,10 @@ def describe_validation(error: ValidationError, limit: int = 5) -> str:
     return "; ".join(found[:limit]) + (f"; and {more} more" if more > 0 else "")
 
 
+_WRITTEN = re.compile(rb'\s*\{\s*"schema"\s*:\s*(\d+)\s*[,}]')
+"""How a file begins that kcost wrote. One of the present schema needs no dictionary on its way to a model."""
+
+
 def read(kind: str, path: Path, model: type[R]) -> R:
     """Reads, upgrades and checks one file.
 
@@ -91,6 +96,12 @@ def read(kind: str, path: Path, model: type[R]) -> R:
         FileNotFoundError: there is no such file.
     """
     text = path.read_bytes()
+    found = _WRITTEN.match(text)
+    if found is not None and int(found[1]) == VERSIONS[kind]:
+        try:
+            return model.model_validate_json(text)
+        except ValidationError:
+            pass  # told below, in the words for what is wrong with it
     try:
         document = from_json(text)
         if not isinstance(document, dict):

@@ -35,7 +35,12 @@ class Interval(NamedTuple):
 def median_per_round(rounds: list[tuple[int, ...]]) -> np.ndarray:
     """Median of each round's samples: shape (rounds,), float64, the unit of the samples."""
     # A round has some ten samples: building an array of them would take longer than sorting them.
-    return np.array([statistics.median(r) for r in rounds], dtype=np.float64)
+    return np.array([_median(sorted(r)) for r in rounds], dtype=np.float64)
+
+
+def _median(ordered: list[int]) -> float:
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def location(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:

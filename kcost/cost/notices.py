@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from kcost.core.disturbance import disturbances
+from kcost.core.disturbance import Disturbance, disturbances
 from kcost.core.result import CellResult, Environment, ModelEntry
 from kcost.core.schema import Record
 from kcost.core.stats import SETTLED_WITHIN, relative_spread, samples_for_tail, window_spread
@@ -67,14 +67,17 @@ def by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
     return found
 
 
-def measurement_notices(cell: CellResult, environment: Environment, medians: np.ndarray) -> Iterator[Notice]:
+def measurement_notices(
+    cell: CellResult, environment: Environment, medians: np.ndarray, disturbed: Sequence[Disturbance] | None = None
+) -> Iterator[Notice]:
     """What is doubtful about how a cell was measured.
 
     Args:
         medians: of the cell's rounds, shape (rounds,).
+        disturbed: the cell's `disturbances`, for a caller that has them.
     """
     spec = cell.spec
-    yield from _disturbance_notices(cell, environment)
+    yield from _disturbance_notices(cell, disturbances(cell, environment) if disturbed is None else disturbed)
     yield from _warmup_notices(cell)
     loads = [r.load_1min for r in cell.rounds if r.load_1min is not None]
     allowed = environment.cores + MAX_LOAD_ABOVE_CORES
@@ -113,8 +116,8 @@ def measurement_notices(cell: CellResult, environment: Environment, medians: np.
         )
 
 
-def _disturbance_notices(cell: CellResult, environment: Environment) -> Iterator[Notice]:
-    for found in disturbances(cell, environment):
+def _disturbance_notices(cell: CellResult, disturbed: Sequence[Disturbance]) -> Iterator[Notice]:
+    for found in disturbed:
         yield Notice(
             code="invalid" if found.invalid else found.kind,
             text=f"INVALID: {found.text}." if found.invalid else f"{found.text[0].upper()}{found.text[1:]}.",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -56,6 +58,15 @@ def reference_cell(cells: Iterable[CellResult]) -> CellResult | None:
     return min(plain, key=order, default=None)
 
 
+class _Judged(NamedTuple):
+    """What predictions are worth beside the reference's."""
+
+    agreement: float | None
+    agreement_count: int
+    scores: tuple[Score, ...]
+    reference_scores: tuple[Score, ...]
+
+
 class QualityCheck:
     """Compares cells of one model with its reference, one at a time."""
 
@@ -63,42 +74,55 @@ class QualityCheck:
         self._entry = entry
         self._reference = reference
         # Most cells answer exactly alike, the others most sentences, and scoring entities takes longer than all else.
-        self._scored: dict[bytes, tuple[Score, ...]] = {}
-        self._sentences: dict[bytes, np.ndarray] = {}
+        self._digests = _Digests()
+        self._judged: dict[tuple[bytes, bytes], _Judged] = {}
+        self._scored: dict[tuple[bytes, bytes, int], tuple[Score, ...]] = {}
+        self._sentences: dict[bytes, tuple[int, int, int]] = {}
 
     def of(self, arrays: Arrays | None) -> Quality:
         """The quality of a cell with these arrays; empty where there is nothing to compare."""
         if arrays is None:
             return Quality()
-        reference = self._reference
         predictions, labels = arrays.get("predictions"), arrays.get("labels")
-        if reference is None:
-            return Quality(scores=self._scores(predictions, labels))
-        agreement, count = _agreement(predictions, reference.get("predictions"), labels)
-        theirs = reference.get("predictions")
-        if predictions is not None and theirs is not None and labels is not None:
-            # A smaller batch answers fewer examples: both are scored on those that both answered.
-            shared = min(len(predictions), len(theirs))
-            predictions, theirs, labels = predictions[:shared], theirs[:shared], labels[:shared]
-        difference = _max_abs_difference(arrays.get("outputs"), reference.get("outputs"))
+        key = (self._digests.of(predictions), self._digests.of(labels))
+        if key not in self._judged:
+            self._judged[key] = self._judge(predictions, labels)
+        judged = self._judged[key]
+        reference = None if self._reference is None else self._reference.get("outputs")
+        difference = _max_abs_difference(arrays.get("outputs"), reference)
         finite = difference is None or math.isfinite(difference)
         return Quality(
             max_abs_difference=difference if finite else None,
             not_finite=not finite,
-            agreement=agreement,
-            agreement_count=count,
-            scores=self._scores(predictions, labels),
-            reference_scores=self._scores(theirs, labels),
+            agreement=judged.agreement,
+            agreement_count=judged.agreement_count,
+            scores=judged.scores,
+            reference_scores=judged.reference_scores,
         )
 
-    def _scores(self, predictions: np.ndarray | None, labels: np.ndarray | None) -> tuple[Score, ...]:
-        if predictions is None or labels is None or predictions.shape != labels.shape or not (labels >= 0).any():
+    def _judge(self, predictions: np.ndarray | None, labels: np.ndarray | None) -> _Judged:
+        if self._reference is None:
+            return _Judged(None, 0, self._scores(predictions, labels), ())
+        theirs = self._reference.get("predictions")
+        agreement, count = _agreement(predictions, theirs, labels)
+        # A smaller batch answers fewer examples: both are scored on those that both answered.
+        shared = None if predictions is None or theirs is None else min(len(predictions), len(theirs))
+        return _Judged(
+            agreement, count, self._scores(predictions, labels, shared), self._scores(theirs, labels, shared)
+        )
+
+    def _scores(
+        self, predictions: np.ndarray | None, labels: np.ndarray | None, rows: int | None = None
+    ) -> tuple[Score, ...]:
+        """The scores on the first `rows` examples, or on all of them."""
+        if predictions is None or labels is None:
             return ()
-        digest = hashlib.sha256(np.ascontiguousarray(predictions).tobytes())
-        digest.update(np.ascontiguousarray(labels).tobytes())
-        key = digest.digest()
+        rows = max(len(predictions), len(labels)) if rows is None else rows
+        key = (self._digests.of(predictions), self._digests.of(labels), rows)
         if key not in self._scored:
-            self._scored[key] = self._score(predictions, labels)
+            predictions, labels = predictions[:rows], labels[:rows]
+            known = predictions.shape == labels.shape and bool((labels >= 0).any())
+            self._scored[key] = self._score(predictions, labels) if known else ()
         return self._scored[key]
 
     def _score(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
@@ -123,8 +147,29 @@ class QualityCheck:
         for i in [i for i, key in enumerate(keys) if key not in self._sentences]:
             true, found = both[i]
             tags = [[[names[n] for n in numbers[true >= 0]]] for numbers in (true, found)]
-            (self._sentences[keys[i]],) = sentence_counts(*tags)
-        return np.array([self._sentences[key] for key in keys])
+            (counts,) = sentence_counts(*tags).tolist()
+            self._sentences[keys[i]] = tuple(counts)
+        return np.array([self._sentences[key] for key in keys], np.int64)
+
+
+class _Digests:
+    """Hashes of arrays by their content. One that cannot change is hashed once, for as long as it lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[np.ndarray], bytes]] = {}
+
+    def of(self, array: np.ndarray | None) -> bytes:
+        """The SHA-256 of the array's dtype, shape and values; nothing for None."""
+        if array is None:
+            return b""
+        known, digest = self._known.get(id(array), (None, b""))
+        if known is not None and known() is array:
+            return digest
+        found = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+        if not array.flags.writeable:
+            self._known[id(array)] = (weakref.ref(array), found.digest())
+        return found.digest()
 
 
 def _max_abs_difference(mine: np.ndarray | None, theirs: np.ndarray | None) -> float | None:

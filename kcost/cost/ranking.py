@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from kcost.core.disturbance import Disturbance
 from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of
 from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
@@ -165,7 +166,8 @@ class Measured(NamedTuple):
     cost: CostEstimate
     quality: Quality
     fairness: Fairness
-    invalid: str | None = None
+    disturbed: tuple[Disturbance, ...]
+    invalid: str | None
 
     @property
     def round_keys(self) -> list[tuple[str, int]]:
@@ -183,7 +185,7 @@ def percentiles_ms(cell: CellResult) -> Percentiles:
         above = min(below + 1, len(steps) - 1)
         return (steps[below] + (steps[above] - steps[below]) * (place - below)) / 1e6
 
-    found = tail(steps)
+    found = tail(steps)  # sorts what is sorted, which is quick
     shown = None
     if found is not None:
         value, low, high = found.interval.scaled(1e-6)

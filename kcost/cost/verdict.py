@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from kcost.core.disturbance import invalid_cell, invalid_run
+from kcost.core.disturbance import disturbances, invalid_by, invalid_if_many
 from kcost.core.plan import Phase
 from kcost.core.result import CellResult, Environment, Run, failed
 from kcost.core.schema import VERSIONS, Record
@@ -117,6 +117,7 @@ def conclude(
     """
     rankings: list[Ranking] = []
     notices = list(_price_notices(prices))
+    invalid: list[str | None] = []
     for entry in run.index.models:
         cells = run.measured(entry.name)
         simulated = sum(c.preparation is not None and c.preparation.simulated for c in cells)
@@ -138,7 +139,9 @@ def conclude(
                     )
                 )
             for one in measured:
-                notices.extend(measurement_notices(one.cell, run.environments[one.cell.environment_id], one.medians_ns))
+                invalid.append(one.invalid)
+                machine = run.environments[one.cell.environment_id]
+                notices.extend(measurement_notices(one.cell, machine, one.medians_ns, one.disturbed))
     cells_by_id = {c.spec.cell_id: c for c in run.cells}
     for ranking in rankings:
         notices.extend(_ranking_notices(ranking, p99_ms, max_drop))
@@ -151,7 +154,7 @@ def conclude(
         run_created_at=run.index.created_at,
         max_drop=max_drop,
         p99_ms=p99_ms,
-        invalid=invalid_run(run),
+        invalid=invalid_if_many(invalid),
         prices=dict(prices),
         rankings=tuple(rankings),
         conclusions=tuple(_conclusion(r) for r in rankings),
@@ -181,9 +184,18 @@ def _measured(
         cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
     else:
         cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
-    invalid = invalid_cell(cell, run.environments[cell.environment_id])
+    disturbed = disturbances(cell, run.environments[cell.environment_id])
     return Measured(
-        cell, cell.spec.cell_id, medians_ns, step_ns, percentiles_ms(cell), cost, quality, fairness, invalid
+        cell=cell,
+        cell_id=cell.spec.cell_id,
+        medians_ns=medians_ns,
+        step_ns=step_ns,
+        slow_ms=percentiles_ms(cell),
+        cost=cost,
+        quality=quality,
+        fairness=fairness,
+        disturbed=disturbed,
+        invalid=invalid_by(disturbed),
     )
 
 

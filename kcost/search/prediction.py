@@ -11,6 +11,7 @@ import json
 import platform
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,7 +196,7 @@ class Predictor:
     def _kept(self, cell: CellResult, raw: CellResult, beside: str, *notices: str) -> dict[str, Any]:
         """A measured cell as a study keeps it: of each round the median, which is what a cost is made from."""
         medians = median_per_round([r.step_ns for r in cell.rounds])
-        rounds = tuple(r.model_copy(update={"step_ns": (round(m),)}) for r, m in zip(cell.rounds, medians, strict=True))
+        rounds = tuple(replace(r, step_ns=(round(m),)) for r, m in zip(cell.rounds, medians, strict=True))
         doubts = measurement_notices(raw, self._machine.environment, median_per_round([r.step_ns for r in raw.rounds]))
         told = [f"{n.code}: {n.text} ({raw.spec.model}, {raw.spec.label})" for n in doubts]
         return {
@@ -221,7 +222,7 @@ def relative_to(cell: CellResult, beside: CellResult, at_first: CellResult) -> C
     medians = median_per_round([r.step_ns for r in cell.rounds])
     references = median_per_round([r.step_ns for r in beside.rounds])
     rounds = tuple(
-        r.model_copy(update={"step_ns": (round(then_ns * own / other),)})
+        replace(r, step_ns=(round(then_ns * own / other),))
         for r, own, other in zip(cell.rounds, medians, references, strict=True)
     )
     return cell.model_copy(update={"rounds": rounds})

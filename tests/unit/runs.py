@@ -7,6 +7,7 @@ store = write_run(tmp_path / "run", run, outputs)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from kcost.bench.store import RunStore
 from kcost.core.plan import JIT_METHODS, CellSpec, Plan, Settings, expand
-from kcost.core.result import CellResult, Environment, ModelEntry, Preparation, Round, Run, RunIndex
+from kcost.core.result import CellResult, Environment, ModelEntry, Preparation, Round, Run, RunIndex, Watch
 
 Outputs = dict[str, dict[str, np.ndarray]]
 """cell_id -> the arrays of its npz file."""
@@ -79,9 +80,13 @@ def plan(**changes: Any) -> Plan:
 
 
 def simulated_run(
-    plan: Plan, *, seed: int = 0, steps: int = 8, machine: Environment | None = None
+    plan: Plan, *, seed: int = 0, steps: int | None = 8, machine: Environment | None = None
 ) -> tuple[Run, Outputs]:
-    """A run in which every cell of the plan is ok. The same arguments give the same run."""
+    """A run in which every cell of the plan is ok. The same arguments give the same run.
+
+    Args:
+        steps: in each round; None gives as many as `round_s` holds, and what was watched meanwhile.
+    """
     machine = machine or environment()
     models = tuple(MODELS[m] for m in plan.models)
     specs = expand(plan, {m.name: m.sha256 for m in models})
@@ -95,7 +100,7 @@ def simulated_run(
             environment_id=machine.environment_id,
             status="ok",
             preparation=preparation(spec),
-            rounds=_rounds(spec, drift, steps, rng),
+            rounds=_rounds(spec, drift, steps, rng) if steps else _whole_rounds(spec, drift, plan.settings, rng),
             outputs_file=f"{spec.cell_id}.npz" if spec.cell_id in outputs else None,
         )
         for spec in specs
@@ -156,6 +161,32 @@ def _rounds(spec: CellSpec, drift: np.ndarray, steps: int, rng: np.random.Genera
     return tuple(
         Round(session="simulated", number=n, step_ns=tuple(int(d) for d in row), load_1min=0.5)
         for n, row in enumerate(durations)
+    )
+
+
+def _whole_rounds(spec: CellSpec, drift: np.ndarray, settings: Settings, rng: np.random.Generator) -> tuple[Round, ...]:
+    """Rounds with all that a worker and its parent write down on a CPU without an energy counter."""
+    steps = max(1, int(settings.round_s * 1e3 / expected_step_ms(spec)))
+    return tuple(
+        replace(
+            one,
+            watch=_watch(sum(one.step_ns) / 1e9, rng),
+            peak_host_bytes=int(rng.integers(500, 600)) << 20,
+        )
+        for one in _rounds(spec, drift, steps, rng)
+    )
+
+
+def _watch(steps_s: float, rng: np.random.Generator) -> Watch:
+    """A turn on a quiet machine with two busy cores."""
+    wall_s, other_s = steps_s + rng.uniform(0.0002, 0.002), rng.uniform(0, 0.004)
+    return Watch(
+        wall_s=round(wall_s, 5),
+        worker_cpu_s=round(2 * steps_s, 5),
+        parent_cpu_s=round(rng.uniform(0.0002, 0.002), 5),
+        machine_busy_s=round(2 * steps_s + other_s, 2),
+        steal_s=round(rng.uniform(0, 0.002), 2),
+        swapped_pages=0,
     )
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 
@@ -176,3 +177,27 @@ def test_arrays_of_every_layout_come_back(tmp_path: Path) -> None:
         assert np.array_equal(found[name], array)
         assert found[name].dtype == array.dtype
         assert not found[name].flags.writeable
+
+
+@pytest.mark.parametrize("place", ["cell", "round", "watch"])
+def test_an_unknown_key_is_refused_wherever_it_stands(tmp_path: Path, place: str) -> None:
+    run, _ = simulated_run(plan(batches=(1,)), steps=None)
+    write_run(tmp_path / "run", run)
+    path = tmp_path / "run" / "cells" / f"{run.cells[0].spec.cell_id}.json"
+    document = json.loads(path.read_text())
+    one = document["rounds"][0]
+    {"cell": document, "round": one, "watch": one["watch"]}[place]["colour"] = "red"
+    path.write_text(json.dumps(document))
+    with pytest.raises(SchemaError, match=f"(?s){path.name}.*colour"):
+        open_run(tmp_path / "run")
+
+
+def test_rounds_come_back_with_what_was_watched_and_cannot_be_changed(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan(batches=(1,)), steps=None)
+    write_run(tmp_path / "run", run, outputs)
+    found = open_run(tmp_path / "run")
+    assert by_id(found) == by_id(run)
+    one = found.cells[0].rounds[0]
+    assert one.watch is not None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.watch.wall_s = 0.0

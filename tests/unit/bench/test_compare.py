@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def slowed(run: Run, factor: float, *labels: str, session: str | None = None) ->
 
     def change(r: Round) -> Round:
         steps = tuple(int(ns * factor) for ns in r.step_ns)
-        return r.model_copy(update={"step_ns": steps, "session": session or r.session})
+        return replace(r, step_ns=steps, session=session or r.session)
 
     cells = tuple(
         c.model_copy(update={"rounds": tuple(map(change, c.rounds))}) if not labels or c.spec.label in labels else c
@@ -74,7 +75,7 @@ def test_a_growth_that_may_be_noise_does_not_fail() -> None:
     run = run_of(0)
     cell = next(c for c in run.cells if c.spec.label == LABEL)
     noisy = tuple(
-        r.model_copy(update={"step_ns": tuple(int(ns * (1.6 if i % 2 else 0.7)) for ns in r.step_ns), "session": "b"})
+        replace(r, step_ns=tuple(int(ns * (1.6 if i % 2 else 0.7)) for ns in r.step_ns), session="b")
         for i, r in enumerate(cell.rounds)
     )
     other = replaced(run, cell.spec.cell_id, rounds=noisy)
@@ -153,7 +154,7 @@ def test_an_invalid_cell_is_not_judged_and_is_named() -> None:
     run = run_of(0)
     cell = next(c for c in run.cells if c.spec.label == LABEL)
     busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
-    rounds = tuple(r.model_copy(update={"watch": busy}) for r in slowed(run, 3.0).cells[0].rounds)
+    rounds = tuple(replace(r, watch=busy) for r in slowed(run, 3.0).cells[0].rounds)
     found = compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
     assert found.not_judged == (f"simulated-cnn {LABEL}",)
     assert not found.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_ratios_are_held_against_the_baseline_of_their_block() -> None:
     busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
 
     def slower(r: Round) -> Round:
-        return r.model_copy(update={"step_ns": tuple(2 * ns for ns in r.step_ns), "watch": busy})
+        return replace(r, step_ns=tuple(2 * ns for ns in r.step_ns), watch=busy)
 
     def loaded(method: str) -> Run:
         cells = tuple(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -43,7 +44,7 @@ def test_an_invalid_cell_is_loud() -> None:
     run = run_of(0)
     busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
     cell = run.cells[0]
-    rounds = tuple(r.model_copy(update={"watch": busy}) for r in cell.rounds)
+    rounds = tuple(replace(r, watch=busy) for r in cell.rounds)
     told = text_of(
         show_comparison, compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
     )

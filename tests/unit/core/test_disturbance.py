@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ QUIET = {"wall_s": 0.15, "worker_cpu_s": 0.29, "parent_cpu_s": 0.001, "machine_b
 def watched(*turns: dict[str, Any]) -> CellResult:
     run, _ = simulated_run(plan(batches=(1,), phases=("inference",)))
     cell = run.cells[0]
-    rounds = tuple(cell.rounds[0].model_copy(update={"watch": Watch(**{**QUIET, **t})}) for t in turns)
+    rounds = tuple(replace(cell.rounds[0], watch=Watch(**{**QUIET, **t})) for t in turns)
     return cell.model_copy(update={"rounds": rounds})
 
 

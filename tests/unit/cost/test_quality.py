@@ -109,3 +109,29 @@ def test_the_reference_is_float32_not_predict_in_the_order_of_backends() -> None
     assert reference_cell(no_tensorflow).spec.label == "inference jax/jit float32 cpu batch 32"
     assert reference_cell(c for c in inference if c.spec.method == "predict") is None
     assert reference_cell(c for c in inference if c.spec.precision == "bfloat16") is None
+
+
+def test_answers_that_change_in_their_place_are_judged_again() -> None:
+    check = QualityCheck(CNN, answers([1, 2, 3, 4], [1, 2, 3, 4]))
+    mine = answers([1, 2, 3, 4], [1, 2, 3, 4])
+    assert check.of(mine).agreement == 1.0
+    mine["predictions"][0] = 0
+    assert check.of(mine).agreement == 0.75
+
+
+def test_equal_bytes_in_another_shape_are_other_answers() -> None:
+    labels = np.array([[0, 1, 1], [0, 1, 1]], np.int32)
+    check = QualityCheck(BERT, {"predictions": labels})
+    assert check.of({"predictions": labels, "labels": labels}).agreement == 1.0
+    flat = check.of({"predictions": labels.reshape(3, 2), "labels": labels.reshape(3, 2)})
+    assert flat.agreement is None
+
+
+def test_what_is_read_only_is_hashed_again_once_another_array_lies_in_its_place() -> None:
+    check = QualityCheck(CNN, answers([1, 2, 3, 4], [1, 2, 3, 4]))
+    for wrong in range(5):
+        predictions = np.array([0] * wrong + [1, 2, 3, 4][wrong:])
+        predictions.setflags(write=False)
+        found = check.of({"predictions": predictions, "labels": np.array([1, 2, 3, 4])})
+        assert found.agreement == 1 - wrong / 4
+        del predictions  # the next one may get its address

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_rounds_of_other_sessions_do_not_pair() -> None:
     run, outputs = simulated_run(SMALL)
     run = slower(run, {JIT: 10.0, PREDICT: 40.0})
     jit = find(run, JIT)
-    other = tuple(r.model_copy(update={"session": "another day"}) for r in jit.rounds)
+    other = tuple(replace(r, session="another day") for r in jit.rounds)
     run = replaced(run, jit.spec.cell_id, rounds=(*other, *jit.rounds[:2]))
     (conclusion,) = verdict_of(run, outputs).conclusions
     assert conclusion.outcome == "can't tell"
@@ -300,7 +301,7 @@ def test_what_is_doubtful_is_noticed_with_number_and_limit() -> None:
     run, outputs = simulated_run(SMALL)
     run = slower(run, {}, rounds=4)
     jit, graph, eager = (find(run, label) for label in (JIT, GRAPH, EAGER))
-    busy = tuple(r.model_copy(update={"load_1min": 3.5}) for r in jit.rounds)
+    busy = tuple(replace(r, load_1min=3.5) for r in jit.rounds)
     run = replaced(run, jit.spec.cell_id, rounds=busy)
     run = replaced(run, graph.spec.cell_id, rounds=timed(graph, 10.0, rounds=4, scatter=0.2))
     run = replaced(run, eager.spec.cell_id, status="oom", reason="asked for 80 GiB", rounds=())
@@ -373,7 +374,7 @@ def test_a_disturbed_cell_is_told_to_be_invalid_wherever_it_decides() -> None:
     run, outputs = simulated_run(SMALL)
     run = slower(run, {JIT: 10.0, PREDICT: 42.0})
     jit = find(run, JIT)
-    run = replaced(run, jit.spec.cell_id, rounds=tuple(r.model_copy(update={"watch": BUSY}) for r in jit.rounds))
+    run = replaced(run, jit.spec.cell_id, rounds=tuple(replace(r, watch=BUSY) for r in jit.rounds))
     verdict = verdict_of(run, outputs)
     assert verdict.conclusions[0].sentence.endswith("[INVALID: other processes took 50.0% of the machine's CPU time]")
     assert verdict.rankings[0].best.invalid is not None
