@@ -33,8 +33,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The library's own hot paths, then the models on each backend.
 bench: .venv/installed
-	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks || exit 1; done
+	$(BIN)/python -m pytest benchmarks/library
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/backends || exit 1; done
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kcost needs Python 3.11 or newer. Received: %d.%d. Set PYTHON=python3.11" % sys.version_info[:2])'
