@@ -1,14 +1,16 @@
 """A simulated backend, to test the harness in seconds: it sleeps where a real one computes.
 
 Its model file is JSON: `step_s` (default 0.0005), `outputs` (default [[0.9, 0.1]]), and, each a list of
-`precision/batch` or "any": `crash` (the process kills itself in the first round), `hang`, `garbage`, `oom`,
-`unsupported`; and for a profile `profile_crash` and `profile_unsupported`.
+`precision/batch` or "any": `crash` (the process kills itself in the first round), `hang`, `garbage`, `oom` (it says
+so), `fill` (it takes memory until none is left), `unsupported`; and for a profile `profile_crash` and
+`profile_unsupported`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -53,8 +55,24 @@ class FakeModel:
                 time.sleep(3600)
             if self.asked("garbage", batch):
                 os.write(int(os.environ["KCOST_ANSWER_FD"]), b"\x00 not json\n")
+            if self.asked("fill", batch):
+                _fill_memory()
         time.sleep(self.script.get("step_s", 0.0005))
         return np.repeat(np.array(self.script.get("outputs", [[0.9, 0.1]]), np.float32), batch, axis=0)
+
+
+def _fill_memory() -> None:
+    """Takes memory until the system refuses more: what this process has, and half a gigabyte. Raises MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 29), hard))
+    held = []
+    try:
+        while True:
+            held.append(bytearray(1 << 26))
+    finally:
+        held.clear()
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class FakeDriver(Driver):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -66,6 +67,7 @@ def test_cells_take_turns_in_shuffled_order(tmp_path: Path) -> None:
         ("hang", "timeout", "no answer"),
         ("garbage", "crash", "not json"),
         ("oom", "oom", "MemoryError"),
+        ("fill", "oom", "MemoryError"),
         ("unsupported", "unsupported", "told to lack this"),
     ],
 )
@@ -81,6 +83,18 @@ def test_a_fault_costs_its_own_cell_only(tmp_path: Path, fault: str, status: str
     assert (broken.status, reason in str(broken.reason)) == (status, True)
     assert {c.status for c in cells.values()} == {"ok"}
     assert {len(c.rounds) for c in cells.values()} == {3}
+
+
+def test_a_worker_that_the_kernel_ended_for_want_of_memory_is_told_from_one_that_crashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = itertools.count()  # /proc/vmstat counts on, whichever process it was
+    monkeypatch.setattr("kcost.bench.pool._oom_kills", lambda: next(kills))
+    plan = fake_plan(tmp_path, {"crash": ["float32/32"], "healthy_calls": 3}, methods=["eager"], precisions=["float32"])
+    cells = by_label(measure(plan, tmp_path / "run"))
+    broken, healthy = cells["eager float32 cpu batch 32"], cells["eager float32 cpu batch 1"]
+    assert (broken.status, "want of memory" in str(broken.reason)) == ("oom", True)
+    assert (healthy.status, len(healthy.rounds)) == ("ok", 3)
 
 
 def test_starting_again_measures_nothing_twice_and_tries_the_failed_cell_once_more(tmp_path: Path) -> None:
@@ -137,14 +151,19 @@ def test_another_environment_does_not_count_as_measured_here(tmp_path: Path, mon
     assert {k: v for k, v in rounds_of(with_flags).items() if k in rounds_of(first)} == rounds_of(first)
 
 
-def start_bench(folder: Path, out: Path) -> subprocess.Popen[str]:
+def write_plan(folder: Path, rounds: int) -> Path:
     fake_plan(folder, {"step_s": 0.002})
     plan = folder / "plan.toml"
     plan.write_text(
         'models = ["fake.keras"]\nbackends = ["fake"]\nphases = ["inference"]\nmethods = ["eager"]\n'
         'batches = [1, 2, 4, 8]\nprecisions = ["float32"]\n'
-        "[settings]\nrounds = 40\nround_s = 0.05\nwarmup_s = 0.01\n"
+        f"[settings]\nrounds = {rounds}\nround_s = 0.05\nwarmup_s = 0.01\n"
     )
+    return plan
+
+
+def start_bench(folder: Path, out: Path) -> subprocess.Popen[str]:
+    plan = write_plan(folder, rounds=40)
     command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(out), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -221,6 +240,31 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_stored(tmp_path: Path) ->
     assert "Received: File too large" in found.stdout
     assert not list((out / "cells").glob("*new*")), "no half file stays"
     assert open_run(out) == held
+
+
+def test_a_disk_that_fills_while_a_bench_runs_ends_it_and_costs_nothing_that_was_stored(tmp_path: Path) -> None:
+    """A cell's file grows with each of its rounds: under a limit for files some rounds are stored, and then no more."""
+    out, plan = tmp_path / "run", write_plan(tmp_path, rounds=40)
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY));"
+        "sys.argv[0] = 'kcost'; runpy.run_module('kcost.cli', run_name='__main__')"
+    )
+    command = ["bench", str(plan), "--out", str(out), "--json"]
+    full = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, timeout=120)
+    assert full.returncode == 2, full.stderr
+    assert "Received: File too large" in full.stderr
+    assert "Traceback" not in full.stderr
+    held = open_run(out)
+    assert {c.status for c in held.cells} == {"partial"}
+    assert all(0 < len(c.rounds) < 40 for c in held.cells)
+    assert not list((out / "cells").glob(".*")), "no half file stays"
+    again = subprocess.run([sys.executable, "-m", "kcost.cli", *command], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    finished = {c.spec.cell_id: c for c in open_run(out).cells}
+    assert {(c.status, len(c.rounds)) for c in finished.values()} == {("ok", 40)}
+    for cell in held.cells:
+        assert finished[cell.spec.cell_id].rounds[: len(cell.rounds)] == cell.rounds
 
 
 def test_an_output_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
