@@ -43,6 +43,12 @@ class Driver(ABC):
     def devices(self) -> dict[str, list[str]]:
         """Names of the devices that the framework sees, by kind: cpu, gpu, tpu."""
 
+    def take_device(self, device: str) -> None:  # noqa: B027 -- most frameworks choose by themselves
+        """Makes what follows run on a kind of device that `devices` lists, where Keras does not choose it by itself.
+
+        Called before anything is loaded; a process takes one.
+        """
+
     @abstractmethod
     def set_threads(self, threads: int) -> None:
         """Limits the framework's own thread pools. Called before anything is computed."""

@@ -29,6 +29,13 @@ class TensorFlowDriver(Driver):
     def devices(self) -> dict[str, list[str]]:
         return {k: [d.name for d in tf.config.list_physical_devices(k.upper())] for k in ("cpu", "gpu", "tpu")}
 
+    def take_device(self, device: str) -> None:
+        if device == "tpu":
+            # TensorFlow places nothing on a TPU by itself: https://www.tensorflow.org/guide/tpu
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+            tf.device("/TPU:0").__enter__()  # never left: the process is for this device
+
     def set_threads(self, threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -85,9 +92,8 @@ class TensorFlowDriver(Driver):
         return bool(tf.config.experimental.tensor_float_32_execution_enabled())
 
     def peak_device_bytes(self) -> int | None:
-        if not tf.config.list_physical_devices("GPU"):
-            return None
-        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+        kind = next((k for k in ("tpu", "gpu") if self.devices()[k]), None)
+        return None if kind is None else int(tf.config.experimental.get_memory_info(f"{kind.upper()}:0")["peak"])
 
     def trace_steps(self, subject: Subject, steps: int) -> Trace:
         return tensorflow_profile.trace_steps(subject, steps)

@@ -24,8 +24,8 @@ from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
-from kcost.core.errors import InputError, KcostError, UnavailableError
-from kcost.core.plan import CellSpec, Settings
+from kcost.core.errors import KcostError, UnavailableError
+from kcost.core.plan import CellSpec, Device, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.core.scenario import ASK
@@ -138,6 +138,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     spec = request.spec
     backend, import_s, imported_host_bytes = _backend(spec.runtime)
     _check_device(backend, spec)
+    _take_device(spec.device, spec.runtime)
     _reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
@@ -151,6 +152,8 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     batches = samples.batches(spec.batch)
     step: Callable[[int], None]
     if spec.phase == "training":
+        if spec.device != "cpu":
+            _check_placement(backend, [v.value for v in model.trainable_variables], spec)
         train = backend.train_step(model, request.task)
         if samples.labels is None:
             raise UnavailableError("A training step needs labels.", received="samples without labels")
@@ -164,7 +167,8 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
             if spec.method == "predict"
             else backend.compile_forward(model, spec.method)
         )
-        _check_output_device(backend, forward(batches[0].inputs) if spec.device != "cpu" else None, spec)
+        if spec.device != "cpu":
+            _check_placement(backend, forward(batches[0].inputs), spec)
 
         def step(i: int) -> None:
             backend.to_host(forward(batches[i % len(batches)].inputs))
@@ -225,9 +229,19 @@ def _check_device(backend: Driver, spec: CellSpec) -> None:
         )
 
 
-def _check_output_device(backend: Driver, outputs: Any, spec: CellSpec) -> None:
-    if outputs is not None and (found := backend.device_kind(outputs)) != spec.device:
-        raise InputError(f"A cell that asked for a {spec.device} runs on one.", received=f"outputs on {found}")
+@lru_cache(maxsize=1)
+def _take_device(device: Device, runtime: Runtime | None) -> None:
+    _backend(runtime).driver.take_device(device)
+
+
+def _check_placement(backend: Driver, tensors: Any, spec: CellSpec) -> None:
+    """Raises UnavailableError where tensors of a cell lie elsewhere than it asked for: a figure of another device."""
+    if (found := backend.device_kind(tensors)) != spec.device:
+        raise UnavailableError(
+            f"A cell that asked for a {spec.device} runs on one.",
+            received=f"tensors on the {found}, although {spec.backend} lists a {spec.device}",
+            remedy=f"Look into the worker's log for why the framework left its {spec.device} alone.",
+        )
 
 
 def _seconds(step: Callable[[int], None]) -> float:
