@@ -7,6 +7,7 @@ import math
 import random
 import time
 import uuid
+import zipfile
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,7 @@ from kcost.bench.precision import due
 from kcost.bench.scenarios import failed as failed_scenario, measured as measured_scenario
 from kcost.bench.store import RunStore
 from kcost.core import environment
-from kcost.core.artifact import SAMPLES_FILE, Model, open_model
+from kcost.core.artifact import SAMPLES_FILE, Model, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
 from kcost.core.plan import CellSpec, Plan, Precision, Settings, expand
@@ -63,8 +64,8 @@ def measure(
     """
     for backend in plan.backends:
         require(backend)
-    models = _open_models(plan)
-    specs = expand(plan, {name: model.sha256 for name, model in models.items()})
+    models = open_models(plan)
+    specs = specs_of(plan, models)
     store = _store(plan, models, out)
     here = environment.collect()
     environment_id = store.write_environment(here)
@@ -143,10 +144,17 @@ def _refuse_empty(cells: list[CellResult]) -> None:
     )
 
 
-def _open_models(plan: Plan) -> dict[str, Model]:
+def open_models(plan: Plan) -> dict[str, Model]:
+    """The models of a plan by name, with its data in the place of their own samples where it names some.
+
+    Raises:
+        ArtifactError: a model cannot be opened.
+        InputError: two have one name, or the data are no npz file.
+    """
+    data = None if plan.data is None else _data_file(plan.data)
     models: dict[str, Model] = {}
     for path in plan.models:
-        model = open_model(path)
+        model = open_model(path).model_copy(update={"data_file": data})
         if model.name in models:
             raise InputError(
                 "The models of a run have different names.",
@@ -155,6 +163,23 @@ def _open_models(plan: Plan) -> dict[str, Model]:
             )
         models[model.name] = model
     return models
+
+
+def _data_file(name: str) -> Path:
+    path = Path(name)
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        raise InputError(
+            "Data to measure on are an npz file: an array for each input, by its name, and `labels` where known.",
+            received=f"{path}, which is {'another file' if path.is_file() else 'not there'}",
+            remedy="Write one: numpy.savez(FILE, **{name: array of rows}, labels=class numbers).",
+        )
+    return path.absolute()
+
+
+def specs_of(plan: Plan, models: dict[str, Model]) -> tuple[CellSpec, ...]:
+    """The cells of a plan over the models that `open_models` gave. Raises PlanError as `expand` does."""
+    data = next((m.data_file for m in models.values()), None)
+    return expand(plan, {n: m.sha256 for n, m in models.items()}, None if data is None else sha256_of(data))
 
 
 def request_for(spec: CellSpec, model: Model, settings: Settings, folder: Path) -> MeasureRequest:
@@ -187,16 +212,18 @@ def _entry(model: Model) -> ModelEntry:
     about = model.artifact
     data = about.dataset if about else None
     trained = next((s for s in reversed(about.steps) if s.kind == "train"), None) if about else None
+    own = model.data_file
     return ModelEntry(
         name=model.name,
         path=str(model.keras_file),
         sha256=model.sha256,
         task=model.task,
-        dataset=data.name if data else None,
-        synthetic_data=data.synthetic if data else True,
+        dataset=own.name if own else data.name if data else None,
+        synthetic_data=False if own else data.synthetic if data else True,
         label_names=about.label_names if about else (),
         train_examples=data.splits["train"].count if data and "train" in data.splits else None,
         train_epochs=int(trained.settings["epochs"]) if trained and "epochs" in trained.settings else None,
+        data_sha256=None if own is None else sha256_of(own),
     )
 
 

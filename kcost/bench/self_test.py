@@ -17,11 +17,10 @@ from pydantic import Field, computed_field
 
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import ratio_to
-from kcost.bench.runner import OnProgress, measure, request_for
-from kcost.core.artifact import open_model
+from kcost.bench.runner import OnProgress, measure, open_models, request_for, specs_of
 from kcost.core.disturbance import invalid_cell, invalid_run
 from kcost.core.errors import WorkerError
-from kcost.core.plan import CellSpec, Plan, baseline_of, expand
+from kcost.core.plan import CellSpec, Plan, baseline_of
 from kcost.core.process import require
 from kcost.core.result import CellResult, Round, Run
 from kcost.core.schema import Record
@@ -173,8 +172,8 @@ def self_test(
 
 
 def _against_themselves(plan: Plan, form: Form, folder: Path, on_progress: OnProgress) -> tuple[tuple[Pair, ...], bool]:
-    models = {m.name: m for m in map(open_model, plan.models)}
-    specs = sorted(expand(plan, {name: m.sha256 for name, m in models.items()}), key=lambda s: s.block)
+    models = open_models(plan)
+    specs = sorted(specs_of(plan, models), key=lambda s: s.block)
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(plan.settings.seed)
     each = math.ceil(form.pairs / len(specs))

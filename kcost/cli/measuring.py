@@ -32,6 +32,10 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="Inputs for any model: an array each, by name, and `labels` if known."),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds in which each cell has one turn, at least.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="Such as 3%: rounds go on until each ratio is known this closely.")
@@ -66,6 +70,7 @@ def bench(
         "phases": parts(phases),
         "methods": parts(methods),
         "threads": parts(threads),
+        "data": data,
     }
     settings = {
         "rounds": rounds,

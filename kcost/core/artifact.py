@@ -162,10 +162,13 @@ class Model(Record):
     keras_file: Path
     sha256: str
     artifact: Artifact | None = Field(description="None for a bare .keras file")
+    data_file: Path | None = Field(default=None, description="npz with inputs, and labels, in the place of its samples")
 
     @property
     def samples_file(self) -> Path | None:
-        """Real held-out inputs and labels of an artifact folder, None for a bare file."""
+        """Real inputs and labels: those it was given, else the held-out ones of an artifact folder, else None."""
+        if self.data_file is not None:
+            return self.data_file
         path = self.keras_file.parent / SAMPLES_FILE
         return path if self.artifact is not None and path.exists() else None
 

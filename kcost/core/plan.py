@@ -117,6 +117,9 @@ class Plan(Record):
     threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(0,), min_length=1, description="CPU threads of a worker, one number or several; 0 means every core"
     )
+    data: str | None = Field(
+        default=None, description="npz with real inputs for every model, and labels; None: each artifact's own samples"
+    )
     together: bool = Field(
         default=False, description="cells of all models take turns with each other, so that models can be compared"
     )
@@ -161,7 +164,7 @@ class Plan(Record):
 
     @staticmethod
     def read(path: Path) -> Plan:
-        """The plan in a TOML file; model paths in it are relative to the file, a `module:function` stays as it is.
+        """The plan in a TOML file; paths in it are relative to the file, a `module:function` stays as it is.
 
         Raises:
             PlanError: no such file, not TOML, or not a plan.
@@ -171,7 +174,8 @@ class Plan(Record):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise PlanError("A plan is a TOML file.", received=f"{path}: {error}", remedy="Mend the file.") from error
         plan = Plan.parse(document, path)
-        return plan.model_copy(update={"models": tuple(_from(path.parent, m) for m in plan.models)})
+        data = None if plan.data is None else str(path.parent / plan.data)
+        return plan.model_copy(update={"models": tuple(_from(path.parent, m) for m in plan.models), "data": data})
 
 
 def _from(folder: Path, model: str) -> str:
@@ -190,6 +194,7 @@ class CellSpec(Record):
     phase: Phase
     method: Method
     threads: int = Field(ge=0)
+    data_sha256: str | None = Field(default=None, description="of the plan's `data`; None for each model's own samples")
 
     @property
     def cell_id(self) -> str:
@@ -216,7 +221,9 @@ class CellSpec(Record):
 @lru_cache(maxsize=1 << 15)
 def _cell_id(spec: CellSpec) -> str:
     # Not a cached property: `model_copy` would hand the id on to a copy that differs.
-    text = json.dumps(spec.model_dump(), sort_keys=True, separators=(",", ":"))
+    # A cell without data of its own has the id that it had before there were such.
+    left_out = {"data_sha256"} if spec.data_sha256 is None else None
+    text = json.dumps(spec.model_dump(exclude=left_out), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -233,8 +240,8 @@ def _methods(plan: Plan, backend: Backend, phase: Phase, precision: Precision) -
     return tuple(m for m in (*known, *runtimes) if m in plan.methods)
 
 
-def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
-    """The cells of a plan over models given as name -> SHA-256 of the model file.
+def expand(plan: Plan, models: dict[str, str], data_sha256: str | None = None) -> tuple[CellSpec, ...]:
+    """The cells of a plan over models given as name -> SHA-256 of the model file, and the SHA-256 of the plan's data.
 
     Raises:
         PlanError: no cell is left, because no backend of the plan has a method that it names.
@@ -250,6 +257,7 @@ def expand(plan: Plan, models: dict[str, str]) -> tuple[CellSpec, ...]:
             phase=phase,
             method=method,
             threads=threads,
+            data_sha256=data_sha256,
         )
         for (name, sha256), phase, device, threads, batch, precision, backend in itertools.product(
             models.items(), plan.phases, plan.devices, plan.threads, plan.batches, plan.precisions, plan.backends

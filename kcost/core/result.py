@@ -195,6 +195,7 @@ class ModelEntry(Record):
     label_names: tuple[str, ...] = ()
     train_examples: int | None = Field(default=None, description="size of the training split, for the cost of a run")
     train_epochs: int | None = None
+    data_sha256: str | None = Field(default=None, description="of the plan's data; None for the model's own samples")
 
 
 class RunIndex(Record):
@@ -214,11 +215,18 @@ class Run(Record):
     cells: tuple[CellResult, ...]
 
     def measured(self, model: str | None = None, phase: str | None = None) -> tuple[CellResult, ...]:
-        """The cells with status ok, of one model and phase where these are given."""
+        """The cells with status ok, of one model and phase where these are given.
+
+        Those of an earlier file of a model, or of other data, stay in the folder and are none of these.
+        """
+        now = {m.name: (m.sha256, m.data_sha256) for m in self.index.models}
         return tuple(
             c
             for c in self.cells
-            if c.status == "ok" and model in (None, c.spec.model) and phase in (None, c.spec.phase)
+            if c.status == "ok"
+            and model in (None, c.spec.model)
+            and phase in (None, c.spec.phase)
+            and now.get(c.spec.model) == (c.spec.model_sha256, c.spec.data_sha256)
         )
 
     def entry(self, model: str) -> ModelEntry:

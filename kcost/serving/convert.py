@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kcost.core import schema
-from kcost.core.artifact import Model, new_folder
+from kcost.core.artifact import Model, new_folder, sha256_of
 from kcost.core.conversion import (
     CONVERTED_IN,
     INDEX_FILE,
@@ -97,7 +97,9 @@ def converted(
 
     Raises as `convert` does, and SchemaError where what is there is damaged.
     """
-    folder = Path(cache) / f"{model.sha256[:16]}-{runtime}-{precision}"
+    # What int8 is calibrated on is part of a conversion.
+    data = "" if model.data_file is None else f"-{sha256_of(model.data_file)[:16]}"
+    folder = Path(cache) / f"{model.sha256[:16]}-{runtime}-{precision}{data}"
     if (folder / INDEX_FILE).is_file():
         read_conversion(folder)  # a damaged one is told, not made again over it
         return folder

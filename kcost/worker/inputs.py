@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kcost.backends.base import Inputs
-from kcost.core.errors import UnavailableError
+from kcost.core.errors import InputError, UnavailableError
 
 FREE_AXIS = {"int": 128, "float": 64}
 """Length given to a free axis of a made-up input, by kind of dtype: a sequence, or an image side."""
@@ -39,11 +41,73 @@ class Samples:
         return [self.rows(i * batch, batch) for i in range(max(1, min(count, len(self) // batch)))]
 
 
-def read_samples(path: Path) -> Samples:
-    """The samples of an artifact folder."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return Samples(inputs={k: v for k, v in arrays.items() if k != "labels"}, labels=arrays.get("labels"))
+Signature = Mapping[str, tuple[tuple[int | None, ...], str]]
+"""Of a model: name of an input -> its shape, the batch axis first, None where free, and its dtype."""
+
+REMEDY = "Write it with numpy.savez(FILE, **{name: array of rows}, labels=class numbers)."
+
+
+def signature_of(model: Any) -> Signature | None:
+    """The signature of a Keras model or a converted one; None for a model that names no inputs."""
+    if (tensors := getattr(model, "inputs", None)) is not None:
+        return {t.name: (tuple(t.shape), str(t.dtype)) for t in tensors}
+    conversion = getattr(model, "conversion", None)
+    return None if conversion is None else {i.model_name: (i.shape, i.dtype) for i in conversion.inputs}
+
+
+def read_samples(path: Path, signature: Signature | None) -> Samples:
+    """Samples that a model takes: those of an artifact folder, or a user's own.
+
+    An only array is taken for an only input, whatever its name. Numbers become those of the input's dtype where nothing
+    but precision may be lost: uint8 becomes float32, float64 does too, and no float becomes a whole number.
+
+    Raises:
+        InputError: the file cannot be read, has no array for an input, or one that does not fit; labels that are not
+            class numbers, one a row or one a position.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError("Samples are an npz file without objects.", f"{path}: {error}", REMEDY) from error
+    labels = arrays.pop("labels", None)
+    inputs = arrays if signature is None else _fitted(arrays, signature, path)
+    rows = {len(a) if a.ndim else 0 for a in (*inputs.values(), *(() if labels is None else (labels,)))}
+    if len(rows) != 1 or 0 in rows:
+        found = ", ".join(f"{n} {a.shape}" for n, a in {**inputs, "labels": labels}.items() if a is not None)
+        raise InputError("Samples have as many rows in each array, one at least.", f"{path}: {found}", REMEDY)
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise InputError("Labels are class numbers.", f"{path}: labels of dtype {labels.dtype}", "Leave others out.")
+    return Samples(inputs, labels)
+
+
+def _fitted(arrays: dict[str, np.ndarray], signature: Signature, path: Path) -> Inputs:
+    """The arrays that the signature names, in its dtypes."""
+    if len(arrays) == len(signature) == 1:
+        arrays = dict(zip(signature, arrays.values(), strict=True))
+    fitted: Inputs = {}
+    for name, (shape, dtype) in signature.items():
+        wanted = f"{name} {dtype} ({', '.join('any' if size is None else str(size) for size in shape)})"
+        if name not in arrays:
+            raise InputError(
+                "Samples hold an array for each input of the model, by its name.",
+                received=f"{path} with {', '.join(sorted(arrays)) or 'none'}, and without {wanted}",
+                remedy=REMEDY,
+            )
+        array = arrays[name]
+        fits = array.ndim == len(shape) and all(
+            w in (None, s) for w, s in zip(shape[1:], array.shape[1:], strict=True)
+        )
+        # numpy has no bfloat16: an input of that dtype takes float32 and casts by itself.
+        numpy_dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
+        if not fits or not np.can_cast(array.dtype, numpy_dtype, "same_kind"):
+            raise InputError(
+                "An array of samples has the shape of its input, but for the number of rows, and its kind of numbers.",
+                received=f"{path}: {name} {array.dtype} {array.shape}, where the model wants {wanted}",
+                remedy=REMEDY,
+            )
+        fitted[name] = array.astype(numpy_dtype, copy=False)
+    return fitted
 
 
 def random_like(samples: Samples, rows: int, seed: int) -> Samples:

@@ -32,7 +32,7 @@ from kcost.core.scenario import ASK
 from kcost.core.schema import write_bytes
 from kcost.core.stats import has_settled
 from kcost.worker import scenarios
-from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples
+from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples, signature_of
 from kcost.worker.profile import profile_cell
 
 MIN_WARMUP_STEPS = 3
@@ -212,7 +212,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
 
 def _samples(request: MeasureRequest, model: Any) -> Samples:
     if request.samples_file is not None:
-        return read_samples(request.samples_file)
+        return read_samples(request.samples_file, signature_of(model))
     if request.spec.backend == "fake":
         return Samples({"x": np.zeros((64, 2), np.float32)}, np.zeros(64, np.int32))
     return make_samples(model, max(64, request.spec.batch), request.settings.seed)

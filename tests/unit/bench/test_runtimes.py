@@ -59,8 +59,8 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "require", lambda backend: backend)
     whole = runner.expand
 
-    def only_converted(plan: Plan, models: dict[str, str]) -> tuple[Any, ...]:
-        return tuple(c for c in whole(plan, models) if c.backend == "fake" or c.runtime)
+    def only_converted(plan: Plan, models: dict[str, str], data_sha256: str | None) -> tuple[Any, ...]:
+        return tuple(c for c in whole(plan, models, data_sha256) if c.backend == "fake" or c.runtime)
 
     monkeypatch.setattr(runner, "expand", only_converted)
 

@@ -1,0 +1,121 @@
+"""Data of one's own for any model: what fits is taken, what does not is refused with what the model wants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcost.bench.compare import compare
+from kcost.bench.runner import measure
+from kcost.bench.store import RunStore, open_run
+from kcost.core.errors import InputError
+from kcost.core.plan import Plan
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.verdict import conclude, prices_for
+from kcost.worker.inputs import Signature, read_samples
+from tests.unit.bench.test_runner import fake_plan
+
+IMAGE: Signature = {"images": ((None, 4, 4, 1), "float32")}
+TEXT: Signature = {"token_ids": ((None, None), "int32"), "padding_mask": ((None, None), "int32")}
+
+
+def saved(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / "mine.npz", **arrays)
+    return folder / "mine.npz"
+
+
+def test_an_only_array_is_taken_for_an_only_input_and_cast(tmp_path: Path) -> None:
+    pixels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+    found = read_samples(saved(tmp_path, x=pixels, labels=[1, 0]), IMAGE)
+    assert found.inputs.keys() == {"images"}
+    assert found.inputs["images"].dtype == np.float32
+    assert np.array_equal(found.inputs["images"], pixels)
+    assert found.labels is not None
+    assert found.labels.tolist() == [1, 0]
+
+
+def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_left(tmp_path: Path) -> None:
+    ids = np.ones((3, 7), np.int64)
+    found = read_samples(saved(tmp_path, token_ids=ids, padding_mask=ids, segment_ids=ids), TEXT)
+    assert {n: (a.shape, a.dtype.name) for n, a in found.inputs.items()} == {
+        "token_ids": ((3, 7), "int32"),
+        "padding_mask": ((3, 7), "int32"),
+    }
+    assert found.labels is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "signature", "told"),
+    [
+        ({"token_ids": np.ones((3, 7), int)}, TEXT, r"without padding_mask int32 \(any, any\)"),
+        ({"x": np.ones((3, 4, 4))}, IMAGE, r"images float64 \(3, 4, 4\), .* wants images float32 \(any, 4, 4, 1\)"),
+        ({"x": np.ones((3, 4, 5, 1))}, IMAGE, r"\(3, 4, 5, 1\)"),
+        ({"token_ids": np.ones((3, 7)), "padding_mask": np.ones((3, 7), int)}, TEXT, "token_ids float64"),
+        ({"x": np.ones((3, 4, 4, 1)), "labels": [1, 2]}, IMAGE, r"as many rows .*labels \(2,\)"),
+        ({"x": np.ones((0, 4, 4, 1))}, IMAGE, "one at least"),
+        ({"x": np.ones((2, 4, 4, 1)), "labels": [0.5, 1.5]}, IMAGE, "labels of dtype float64"),
+        ({"x": np.array([{}], dtype=object)}, IMAGE, "without objects"),
+        ({}, IMAGE, "with none, and without images"),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    tmp_path: Path, arrays: dict[str, np.ndarray], signature: Signature, told: str
+) -> None:
+    with pytest.raises(InputError, match=f"(?s){told}"):
+        read_samples(saved(tmp_path, **arrays), signature)
+
+
+def data_plan(folder: Path, **changes: Any) -> Plan:
+    return fake_plan(folder, {}, methods=["eager"], batches=[1], precisions=["float32"], **changes)
+
+
+def test_a_bench_on_data_scores_by_its_labels_and_other_data_are_other_cells(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    made_up = measure(data_plan(tmp_path), out)
+    right = saved(tmp_path, x=np.zeros((40, 2), np.float32), labels=[0] * 30 + [1] * 10)  # the model always answers 0
+    on_data = measure(data_plan(tmp_path, data=str(right)), out)
+    assert len(on_data.cells) == 2, "what was measured on made-up inputs stays in the folder"
+    (cell,) = on_data.measured()
+    assert cell.spec.data_sha256 is not None
+    assert cell.spec.cell_id != made_up.cells[0].spec.cell_id
+    with np.load(out / "cells" / str(cell.outputs_file)) as outputs:
+        assert outputs["labels"].tolist() == [0] * 30 + [1] * 10
+    verdict = conclude(on_data, prices_for(on_data, PriceBook.read()), RunStore(out).read_outputs)
+    (ranking,) = verdict.rankings
+    (ranked,) = ranking.cells
+    assert [(s.name, s.value, s.count) for s in ranked.quality.scores] == [("accuracy", 0.75, 40)]
+    assert "synthetic-data" not in {n.code for n in verdict.notices}
+    again = measure(data_plan(tmp_path, data=str(right)), out)
+    assert again == on_data, "nothing is measured twice"
+
+
+def test_runs_on_different_data_are_not_compared(tmp_path: Path) -> None:
+    a = measure(data_plan(tmp_path), tmp_path / "a")
+    data = saved(tmp_path, x=np.zeros((4, 2), np.float32))
+    b = measure(data_plan(tmp_path, data=str(data)), tmp_path / "b")
+    with pytest.raises(InputError, match="none in common"):
+        compare(a, b)
+
+
+def test_data_that_are_not_there_end_the_bench_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)npz file.*not there"):
+        measure(data_plan(tmp_path, data=str(tmp_path / "none.npz")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cell_without_data_keeps_the_id_that_it_had(tmp_path: Path) -> None:
+    measure(data_plan(tmp_path), tmp_path / "run")
+    (path,) = (tmp_path / "run" / "cells").glob("*.json")
+    document = json.loads(path.read_text())
+    del document["spec"]["data_sha256"]
+    path.write_text(json.dumps(document))
+    assert open_run(tmp_path / "run").cells[0].spec.cell_id == path.stem
+
+
+def test_data_of_a_plan_file_are_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('models = ["m.keras"]\ndata = "mine.npz"\n')
+    assert Plan.read(tmp_path / "plan.toml").data == str(tmp_path / "mine.npz")
