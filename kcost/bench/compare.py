@@ -187,7 +187,7 @@ def compare(
 
 def _by_key(run: Run) -> dict[str, CellResult]:
     """Cells by what they are, whatever the model file holds, in the order of their names."""
-    found = {c.spec.model_copy(update={"model_sha256": ""}).cell_id: c for c in run.cells}
+    found = {c.spec.model_copy(update={"model_sha256": ""}).cell_id: c for c in run.present}
     return dict(sorted(found.items(), key=lambda item: _name(item[1].spec)))
 
 

@@ -214,19 +214,19 @@ class Run(Record):
     environments: dict[str, Environment]
     cells: tuple[CellResult, ...]
 
-    def measured(self, model: str | None = None, phase: str | None = None) -> tuple[CellResult, ...]:
-        """The cells with status ok, of one model and phase where these are given.
-
-        Those of an earlier file of a model, or of other data, stay in the folder and are none of these.
-        """
+    @property
+    def present(self) -> tuple[CellResult, ...]:
+        """The cells of the models and data in the index. Those of an earlier file of a model, or of other data, stay
+        in the folder and are none of these."""
         now = {m.name: (m.sha256, m.data_sha256) for m in self.index.models}
+        return tuple(c for c in self.cells if now.get(c.spec.model) == (c.spec.model_sha256, c.spec.data_sha256))
+
+    def measured(self, model: str | None = None, phase: str | None = None) -> tuple[CellResult, ...]:
+        """Those of the present cells that are ok, of one model and phase where these are given."""
         return tuple(
             c
-            for c in self.cells
-            if c.status == "ok"
-            and model in (None, c.spec.model)
-            and phase in (None, c.spec.phase)
-            and now.get(c.spec.model) == (c.spec.model_sha256, c.spec.data_sha256)
+            for c in self.present
+            if c.status == "ok" and model in (None, c.spec.model) and phase in (None, c.spec.phase)
         )
 
     def entry(self, model: str) -> ModelEntry:

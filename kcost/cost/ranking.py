@@ -83,6 +83,8 @@ class RankedCell(Record):
     rounds: int
     invalid: str | None = Field(default=None, description="why its figures are not to be believed")
     examples_per_s: float
+    peak_host_bytes: int | None = Field(default=None, description="most that its worker held in a measured turn")
+    peak_device_bytes: int | None = Field(default=None, description="most that its worker took of an accelerator")
     step_joules: float | None = Field(default=None, description="energy of a step; None where it is not measured")
     energy_basis: str = Field(default=NOT_MEASURED, description="the counter or the model that the energy is from")
     cost: CostEstimate
@@ -94,6 +96,11 @@ class RankedCell(Record):
     def joules_per_thousand(self) -> float | None:
         """Energy of a thousand examples."""
         return None if self.step_joules is None else self.step_joules / self.batch * 1000
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Peak memory where the model lies: of the accelerator where it is on one, else of the worker."""
+        return self.peak_host_bytes if self.device == "cpu" else self.peak_device_bytes
 
     @property
     def name(self) -> str:
@@ -323,6 +330,8 @@ def _ranked(
         invalid=measured.invalid,
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
+        peak_host_bytes=max((r.peak_host_bytes for r in cell.rounds if r.peak_host_bytes is not None), default=None),
+        peak_device_bytes=None if cell.preparation is None else cell.preparation.peak_device_bytes,
         step_joules=energy.joules,
         energy_basis=energy.basis,
         cost=measured.cost,

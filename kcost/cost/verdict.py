@@ -149,7 +149,7 @@ def conclude(
             ratios = [(c.cell_id, c.times_cheaper) for c in ranking.cells if c.cell_id != ranking.baseline]
             found = (precision_notice(cells_by_id[i], r.value, r.high, asked) for i, r in ratios if r is not None)
             notices.extend(n for n in found if n is not None)
-    notices.extend(failure_notice(cell) for cell in failed(run.cells))
+    notices.extend(failure_notice(cell) for cell in failed(run.present))
     return Verdict(
         run_created_at=run.index.created_at,
         max_drop=max_drop,

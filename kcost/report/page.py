@@ -60,7 +60,7 @@ def render(run: Run, verdict: Verdict) -> bytes:
             simulated=_simulated(verdict),
             synthetic=[m for m in run.index.models if m.synthetic_data],
             environments=run.environments,
-            failures=failed(run.cells),
+            failures=failed(run.present),
             scenarios=scenario_tables(verdict.scenarios),
             scenario_headings=HEADINGS,
             scenario_note=NOTE,
@@ -70,7 +70,7 @@ def render(run: Run, verdict: Verdict) -> bytes:
             most_notices=NOTICES_OF_A_KIND,
             profiles=views_of(run),
             roofline_source=ROOFLINE_SOURCE,
-            cell_count=len(run.cells),
+            cell_count=len(run.present),
             plotly_js=get_plotlyjs(),
             version=__version__,
         )

@@ -24,7 +24,7 @@ class ProfileView(NamedTuple):
 
 def views_of(run: Run) -> tuple[ProfileView, ...]:
     """The cells of a run that were looked into: by model, phase and batch size, the fastest first."""
-    looked_into = [cell for cell in run.cells if cell.profile is not None]
+    looked_into = [cell for cell in run.present if cell.profile is not None]
     looked_into.sort(key=lambda c: (c.spec.model, c.spec.phase, c.spec.batch, _step_s(c) or math.inf))
     return tuple(_view(cell, cell.profile) for cell in looked_into if cell.profile is not None)
 

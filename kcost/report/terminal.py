@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kcost.core.units import format_percent, format_usd, significant
+from kcost.core.units import format_bytes, format_percent, format_usd, significant
 from kcost.cost.notices import Notice, by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
@@ -17,7 +17,9 @@ from kcost.report.scenarios import show_scenarios
 ROWS = 15
 NOTICES_OF_A_KIND = 3
 WIDE = 134
-"""Columns of a terminal from which every column of a ranking fits."""
+"""Columns of a terminal from which every column of a ranking fits, but for memory."""
+MEMORY = 12
+"""Columns more from which memory does too."""
 LEFT = frozenset({"run as", "dtype"})
 
 
@@ -41,7 +43,7 @@ def show_verdict(console: Console, verdict: Verdict, *, rows: int = ROWS) -> Non
 def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows: int) -> None:
     apart = f", apart: {'; '.join(ranking.apart)}" if ranking.apart else ""
     limit = f", within {p99_ms:g} ms" if p99_ms is not None and ranking.phase == "inference" else ""
-    columns = _columns(ranking, wide=console.width >= WIDE)
+    columns = _columns(ranking, console.width)
     table = Table(
         title=escape(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.cells[0].cost.unit}"),
         title_justify="left",
@@ -63,8 +65,9 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     console.print()
 
 
-def _columns(ranking: Ranking, *, wide: bool) -> dict[str, Callable[[RankedCell], str]]:
-    """Heading -> text of a cell; the less telling ones only where there is room."""
+def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], str]]:
+    """Heading -> text of a cell; the less telling ones only where a terminal of this width has room."""
+    wide = width >= WIDE
 
     def name(cell: RankedCell) -> str:
         plain = " *" if cell.cell_id == ranking.baseline else ""
@@ -85,6 +88,8 @@ def _columns(ranking: Ranking, *, wide: bool) -> dict[str, Callable[[RankedCell]
         columns["p95"] = lambda c: f"{significant(c.step_p95_ms)} ms"
         if any(c.step_joules is not None for c in ranking.cells):
             columns["J/1,000"] = lambda c: "-" if c.joules_per_thousand is None else significant(c.joules_per_thousand)
+        if width >= WIDE + MEMORY and any(c.peak_bytes is not None for c in ranking.cells):
+            columns["memory"] = lambda c: "-" if c.peak_bytes is None else format_bytes(c.peak_bytes)
     if ranking.phase == "inference":
         columns["score"] = lambda c: f"{c.quality.scores[0].value:.4f}" if c.quality.scores else "-"
         if wide:

@@ -128,7 +128,9 @@ def test_different_environments_are_refused_by_name() -> None:
 def test_another_revision_and_another_model_file_may_differ() -> None:
     b = run_of(1, machine=environment(git_revision="abc"))
     cells = tuple(c.model_copy(update={"spec": c.spec.model_copy(update={"model_sha256": "f" * 64})}) for c in b.cells)
-    found = compare(run_of(0), b.model_copy(update={"cells": cells}))
+    models = tuple(m.model_copy(update={"sha256": "f" * 64}) for m in b.index.models)
+    index = b.index.model_copy(update={"models": models})
+    found = compare(run_of(0), b.model_copy(update={"cells": cells, "index": index}))
     assert len(found.changes) == len(cells)
     assert found.differences == ()
 

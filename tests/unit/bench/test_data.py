@@ -93,6 +93,20 @@ def test_a_bench_on_data_scores_by_its_labels_and_other_data_are_other_cells(tmp
     assert again == on_data, "nothing is measured twice"
 
 
+def test_cells_of_an_earlier_file_of_a_model_stay_in_the_folder_and_out_of_what_is_told(tmp_path: Path) -> None:
+    out, plan = tmp_path / "run", data_plan(tmp_path)
+    before = measure(plan, out)
+    Path(plan.models[0]).write_text('{"step_s": 0.001}')
+    after = measure(plan, out)
+    assert len(after.cells) == 2
+    (cell,) = after.measured()
+    assert cell.spec.model_sha256 not in {c.spec.model_sha256 for c in before.cells}
+    verdict = conclude(after, prices_for(after, PriceBook.read()), RunStore(out).read_outputs)
+    assert [c.cell_id for r in verdict.rankings for c in r.cells] == [cell.spec.cell_id]
+    (change,) = compare(before, after).changes
+    assert change.median_ms.ratio > 1.2, "the present file's step is twice as long"
+
+
 def test_runs_on_different_data_are_not_compared(tmp_path: Path) -> None:
     a = measure(data_plan(tmp_path), tmp_path / "a")
     data = saved(tmp_path, x=np.zeros((4, 2), np.float32))

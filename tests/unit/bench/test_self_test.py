@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kcost.bench.self_test import MOVED, Form, Move, Pair, SelfTest, busy_neighbours, moves, self_test
+from kcost.bench.self_test import MOVED, SHORT, Form, Move, Pair, SelfTest, busy_neighbours, moves, self_test
 from kcost.core.errors import WorkerError
 from kcost.core.result import Round, Run, Watch
 from tests.unit.bench.test_runner import fake_plan
@@ -108,6 +109,22 @@ def test_the_short_form_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     document = found.model_dump(mode="json")
     assert document["false_winners"] == found.false_winners
     assert document["passed"] is found.passed
+
+
+def test_the_form_for_continuous_integration_finds_few_winners_among_equals_and_marks_what_neighbours_move(
+    tmp_path: Path,
+) -> None:
+    """The whole harness against itself, in the short form: simulated steps, real turns, real busy neighbours."""
+    settings = {"rounds": 5, "round_s": 0.02, "warmup_s": 0.01, "timeout_s": 20}
+    test_plan = fake_plan(tmp_path, {"step_s": 0.002}, batches=[1], precisions=["float32"], settings=settings)
+    found = self_test(test_plan, form=SHORT)
+    assert len(found.pairs) == SHORT.pairs
+    # 95% intervals of equals have 9 winners among 24 once in 600,000 times; those of a broken harness have them always.
+    assert found.false_winners <= 8
+    (one,) = found.moves
+    if len(os.sched_getaffinity(0)) <= 8:  # two neighbours take a fifth of at most that many cores
+        assert "other processes took" in str(one.invalid)
+        assert one.passed
 
 
 def test_a_cell_that_fails_fails_the_self_test(tmp_path: Path) -> None:

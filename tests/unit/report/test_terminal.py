@@ -56,6 +56,22 @@ def test_energy_is_shown_with_its_basis_where_it_is_known() -> None:
     assert "Energy of 1,000 examples: estimated: 3.97 W a core" in text
 
 
+def test_memory_is_shown_where_there_is_room_and_is_that_of_the_accelerator_for_a_cell_on_one() -> None:
+    run, outputs = simulated_run(plan(phases=("inference",), batches=(1,)), steps=None)
+    found = verdict_of(run, outputs)
+    assert "memory" in shown(found, 160)
+    assert "memory" not in shown(found, 140)
+    (ranking,) = found.rankings
+    cell = ranking.cells[0]
+    rounds = next(c for c in run.cells if c.spec.cell_id == cell.cell_id).rounds
+    assert cell.peak_bytes == max(r.peak_host_bytes for r in rounds)
+    assert f"{cell.peak_bytes >> 20} MiB" in shown(found, 160)
+    on_gpu = cell.model_copy(update={"device": "gpu", "peak_device_bytes": 3 << 30})
+    assert on_gpu.peak_bytes == 3 << 30
+    without = verdict_of(*simulated_run(plan(phases=("inference",))))
+    assert "memory" not in shown(without, 160)
+
+
 def test_few_rows_still_show_plain_keras() -> None:
     verdict = verdict_of(*simulated_run(plan(phases=("inference",))))
     text = shown(verdict, 140, rows=3)
