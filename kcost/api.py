@@ -149,12 +149,13 @@ def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress =
 
 def _with_built_models(plan: Plan, out: Path) -> Plan:
     """The plan with models that have no .keras file yet built into one each, once a run folder."""
+    from kcost.bench.store import BUILT_FOLDER
     from kcost.serving.build import build, needs_building
 
     models = []
     for source in plan.models:
         if needs_building(source):
-            folder = out / "built" / hashlib.sha256(source.encode()).hexdigest()[:12]
+            folder = out / BUILT_FOLDER / hashlib.sha256(source.encode()).hexdigest()[:12]
             made = next(folder.glob("*.keras"), None)
             source = str(made or build(source, folder))
         models.append(source)

@@ -5,6 +5,7 @@ RUN/environments/<id>.json  the machines that cells were measured on
 RUN/cells/<cell_id>.json    one cell: spec, status, raw samples
 RUN/cells/<cell_id>.npz     what that cell's model answered
 RUN/logs/                   what the workers printed
+RUN/built/                  models that were built from module:function or a checkpoint
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ INDEX_FILE = "run.json"
 CELLS_FOLDER = "cells"
 ENVIRONMENTS_FOLDER = "environments"
 LOGS_FOLDER = "logs"
+BUILT_FOLDER = "built"
+"""Models that were built from `module:function` or a checkpoint, before there is a run."""
 
 LOCAL_HEADER = struct.Struct("<26x2H")
 """What stands before each member of a zip archive: after 26 bytes the lengths of its name and of its extra field."""
@@ -49,12 +52,13 @@ class RunStore:
         return (self.path / INDEX_FILE).is_file()
 
     def create(self, index: RunIndex) -> None:
-        """Makes the folder of a new run.
+        """Makes the folder of a new run, which may hold models that were built for it.
 
         Raises:
-            StorageError: the folder holds something already, or cannot be written to.
+            StorageError: the folder holds something else already, or cannot be written to.
         """
-        refuse_existing(self.path)
+        if not (self.path.is_dir() and [p.name for p in self.path.iterdir()] == [BUILT_FOLDER]):
+            refuse_existing(self.path)
         with storage(self.path):
             for folder in (CELLS_FOLDER, ENVIRONMENTS_FOLDER, LOGS_FOLDER):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)

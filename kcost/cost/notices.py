@@ -197,7 +197,7 @@ def model_notices(entry: ModelEntry, simulated_cells: int) -> Iterator[Notice]:
             code="synthetic-data",
             text="Its inputs were made up, as it came without samples: nothing is known of its scores.",
             model=entry.name,
-            remedy="Benchmark an artifact folder, which holds real samples.",
+            remedy="Give real inputs with --data, or benchmark an artifact folder, which holds some.",
         )
     elif entry.synthetic_data:
         yield Notice(

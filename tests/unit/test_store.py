@@ -66,6 +66,17 @@ def test_create_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_new_run_may_hold_models_that_were_built_for_it_and_nothing_else(tmp_path: Path) -> None:
+    run, _ = simulated_run(plan())
+    (tmp_path / "run" / "built" / "abc").mkdir(parents=True)
+    RunStore(tmp_path / "run").create(run.index)
+    assert open_run(tmp_path / "run").index == run.index
+    (tmp_path / "other" / "built").mkdir(parents=True)
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    with pytest.raises(StorageError, match="overwrites"):
+        RunStore(tmp_path / "other").create(run.index)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff\xfe", b'{"schema": "1"}'])
 def test_a_damaged_cell_names_its_file(tmp_path: Path, content: bytes) -> None:
     run, _ = simulated_run(plan())
