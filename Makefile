@@ -33,10 +33,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The library's own hot paths, then the models on each backend.
+# The library's own hot paths, without what benchmarks/conftest.py sets up for a backend; then the models on each.
 bench: .venv/installed
-	$(BIN)/python -m pytest benchmarks/library
-	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/backends || exit 1; done
+	$(BIN)/python -m pytest --confcutdir=benchmarks/library benchmarks/library
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/test_*.py || exit 1; done
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kcost needs Python 3.11 or newer. Received: %d.%d. Set PYTHON=python3.11" % sys.version_info[:2])'
