@@ -64,15 +64,15 @@ class Chain:
 def chains_of(model: keras.Model) -> Iterator[Chain]:
     """A chain for every Dense and convolution layer in the graphs of a model and of the models in it."""
     paths = {id(layer): path for path, layer in walk(model)}
-    graphs = [graph for graph in map(_graph, (model, *(layer for _, layer in walk(model)))) if graph is not None]
-    calls = Counter(id(node.operation) for graph in graphs for node in _nodes(graph))
+    graphs = [graph for graph in map(graph_of, (model, *(layer for _, layer in walk(model)))) if graph is not None]
+    calls = Counter(id(node.operation) for graph in graphs for node in nodes_of(graph))
     for graph in graphs:
         consumers: dict[int, list[Any]] = {}
-        for node in _nodes(graph):
+        for node in nodes_of(graph):
             for tensor in node.input_tensors:
                 consumers.setdefault(id(tensor), []).append(node)
         outputs = {id(tensor) for tensor in graph.outputs}
-        for node in _nodes(graph):
+        for node in nodes_of(graph):
             if isinstance(node.operation, _PRODUCERS):
                 between: list[keras.layers.Layer] = []
                 end = _end(node, consumers, outputs, calls, between)
@@ -83,14 +83,15 @@ def chains_of(model: keras.Model) -> Iterator[Chain]:
                     yield Chain(path, producer, tuple(between), end)
 
 
-def _graph(layer: Any) -> Any:
+def graph_of(layer: Any) -> Any:
     """The functional model that a layer is, or is made of; None for other layers."""
     if isinstance(layer, keras.Sequential):
         return layer._functional
     return layer if isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth") else None
 
 
-def _nodes(graph: Any) -> list[Any]:
+def nodes_of(graph: Any) -> list[Any]:
+    """The calls of layers in a graph, those that others depend on first."""
     return [node for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True) for node in nodes]
 
 

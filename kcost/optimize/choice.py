@@ -1,61 +1,141 @@
-"""Which of two forms of a layer is the faster one here: measured, in turns."""
+"""Which of several forms of a model, or of a part of it, is the fastest one here: measured, in turns."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from kcost.backends import driver
+from kcost.backends.base import Inputs, Step
 from kcost.core.plan import INFERENCE_METHODS
+from kcost.optimize.rewrite import copy_layer
 
-BATCHES = (1, 32)
-ROUNDS = 7
+BATCHES = (1, 32, 256)
+ROUNDS = 9
+TURN_S = 0.004
+"""How long a turn takes at least: a step of less is made several times."""
+WARM_UP_STEPS = 3
+"""The first compile, and prepare what the later ones use."""
+LONGEST_STEP_S = 1.0
+"""A batch size is left out where a step of the first form is expected to take longer."""
 UNKNOWN_SIZE = 32
 """Stands for an axis of the inputs that has no fixed size."""
 
-_RATIOS: dict[str, float] = {}
+
+class Timed(NamedTuple):
+    """The time of a form over that of the first one, at some batch sizes: up to the first at which it is slower."""
+
+    ratios: dict[int, float]
+
+    @property
+    def worst(self) -> float:
+        """The largest ratio of all batch sizes."""
+        return max(self.ratios.values())
+
+    @property
+    def mean(self) -> float:
+        """The geometric mean over the batch sizes."""
+        return math.exp(statistics.fmean(map(math.log, self.ratios.values())))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in self.ratios.items())
 
 
-def time_ratio(layer: keras.layers.Layer, other: keras.layers.Layer) -> float:
-    """The time of `other` over that of `layer`, at batch size 1, and where that is not more, the larger of 1 and 32.
+_TIMED: dict[str, list[Timed]] = {}
 
-    Each is compiled as the backend's first inference method says and both take turns; the ratio is the median of the
-    rounds, so that a busy machine slows both alike. Layers of the same shapes and settings are measured once.
+
+def timed_layers(layers: Sequence[keras.layers.Layer], others: Sequence[keras.layers.Layer]) -> list[Timed]:
+    """The time of each of `others` over that of `layers`, one after the other, in whose place it may stand.
+
+    Layers of the same shapes and settings are measured once.
 
     Args:
-        layer: a built layer of one input.
-        other: a built layer in its place.
+        layers: built layers of one input; they are copied.
+        others: built layers.
     """
-    input_shape = layer.get_build_config()["input_shape"]
-    settings = [{**x.get_config(), "name": None} for x in (layer, other)]
+    input_shape = layers[0].get_build_config()["input_shape"]
+    settings = [[{**layer.get_config(), "name": None} for layer in group] for group in (layers, others)]
     key = repr((input_shape, settings))
-    if key not in _RATIOS:
-        _RATIOS[key] = _measured(layer, other, input_shape)
-    return _RATIOS[key]
+    if key not in _TIMED:
+        shape = [size or UNKNOWN_SIZE for size in input_shape[1:]]
+        forms = [[copy_layer(layer) for layer in layers], *([other] for other in others)]
+        _TIMED[key] = timed([keras.Sequential([keras.Input(shape), *form]) for form in forms])
+    return _TIMED[key]
 
 
-def _measured(layer: keras.layers.Layer, other: keras.layers.Layer, input_shape: Sequence[int | None]) -> float:
+def timed(models: Sequence[keras.Model]) -> list[Timed]:
+    """The time of each model but the first over that of the first, at batch sizes 1, 32 and 256, or till it is slower.
+
+    Each is compiled as the backend's first inference method says, warmed up at every batch size, and all take turns; a
+    ratio is the median of those of the rounds, so that a busy machine slows all alike.
+
+    Args:
+        models: built models of the same inputs.
+    """
     own = driver(keras.backend.backend())
-    method = INFERENCE_METHODS[own.name][0]  # type: ignore[index]  # a backend that Keras has
-    shape = [size or UNKNOWN_SIZE for size in input_shape[1:]]
-    steps = [own.compile_forward(keras.Sequential([keras.Input(shape), x]), method) for x in (layer, other)]
-    ratios = []
+    method = method_timed()
+    steps = [own.compile_forward(model, method) for model in models]
+    found = [Timed({}) for _ in models[1:]]
+    image_s = 0.0
     for batch in BATCHES:
-        images = {"x": np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)}
-        rounds = []
-        for number in range(ROUNDS + 2):  # the first two compile and warm up
-            times = []
-            for step in steps:
-                start = time.perf_counter()
-                own.to_host(step(images))
-                times.append(time.perf_counter() - start)
-            if number >= 2:
-                rounds.append(times[1] / times[0])
-        ratios.append(statistics.median(rounds))
-        if ratios[-1] > 1:
-            break  # slower is slower
-    return max(ratios)
+        left = [i for i, times in enumerate(found) if all(ratio <= 1 for ratio in times.ratios.values())]
+        if not left or image_s * batch > LONGEST_STEP_S:
+            break
+        inputs = _inputs(models[0], batch)
+        step_s, ratios = _turns([_waiting(steps[i], inputs, own.to_host) for i in (0, *(i + 1 for i in left))])
+        image_s = step_s / batch
+        for i, ratio in zip(left, ratios, strict=True):
+            found[i].ratios[batch] = ratio
+    return found
+
+
+def method_timed() -> str:
+    """The way of running a forward pass that forms are timed in: the backend's first one."""
+    return INFERENCE_METHODS[driver(keras.backend.backend()).name][0]  # type: ignore[index]  # one that Keras has
+
+
+def _turns(calls: Sequence[Callable[[], object]]) -> tuple[float, list[float]]:
+    """Seconds of a call of the first, and the median ratio of each other one to it."""
+    for call in calls:
+        for _ in range(WARM_UP_STEPS):
+            call()
+    repeats = [max(1, math.ceil(TURN_S / max(_seconds(call, 1), 1e-9))) for call in calls]
+    first: list[float] = []
+    rounds: list[list[float]] = []
+    for number in range(ROUNDS):
+        order = range(len(calls)) if number % 2 == 0 else reversed(range(len(calls)))
+        taken = dict.fromkeys(range(len(calls)), 0.0)
+        for i in order:
+            taken[i] = _seconds(calls[i], repeats[i])
+        first.append(taken[0])
+        rounds.append([taken[i] / taken[0] for i in range(1, len(calls))])
+    return statistics.median(first), [statistics.median(ratios) for ratios in zip(*rounds, strict=True)]
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _waiting(step: Step, inputs: Inputs, to_host: Callable[[object], object]) -> Callable[[], object]:
+    return lambda: to_host(step(inputs))
+
+
+def _inputs(model: keras.Model, batch: int) -> Inputs:
+    """Made-up inputs of a model, the same in each call: normal numbers, and zeros where these are whole."""
+    random = np.random.default_rng(0)
+    found = {}
+    for tensor in model.inputs:
+        shape = (batch, *(size or UNKNOWN_SIZE for size in tensor.shape[1:]))
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
+        numbers = random.normal(size=shape).astype(np.float32) if is_float else np.zeros(shape, tensor.dtype)
+        found[tensor.name] = numbers
+    return found

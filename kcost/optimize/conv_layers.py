@@ -1,11 +1,12 @@
 # ruff: noqa: D102  # what Keras itself calls is described in keras.layers.Layer
 """Keras layers with int8 convolution kernels.
 
-An int8 convolution is one int8 product of image patches (im2col): exact, the same bits on each backend.
+The sums of an int8 convolution are exact, the same bits on each backend and in each way of computing them.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,9 +151,21 @@ class QuantizedConv2D(_Convolution):
             rounded = rounded_activations(inputs, scale)
         else:
             rounded, scale = quantized_activations(inputs, (1, 2, 3))
+        return self.finished(ops.cast(self.sums(rounded), "float32") * (scale * self.kernel_scale))
+
+    def sums(self, x: Any) -> Any:
+        """The convolution of int8 images (batch, height, width, channels) in int32: the same bits on each backend.
+
+        By the backend's integer convolution, or, where it has none here, by `patch_sums`.
+        """
+        module = importlib.import_module(f"kcost.backends.{keras.backend.backend()}_convolution")
+        found = module.int8_convolution(x, self.kernel.value, self.strides, self.padding, self.dilation_rate)
+        return self.patch_sums(x) if found is None else found
+
+    def patch_sums(self, x: Any) -> Any:
+        """As `sums`, by one product of image patches (im2col) with the kernel."""
         kernel = ops.reshape(self.kernel, (-1, self.kernel_shape[-1]))
-        sums = driver(keras.backend.backend()).int8_matmul(self._patches(rounded), kernel)
-        return self.finished(ops.cast(sums, "float32") * (scale * self.kernel_scale))
+        return driver(keras.backend.backend()).int8_matmul(self._patches(x), kernel)
 
     def _patches(self, x: Any) -> Any:
         """int8 images (batch, height, width, channels) -> patches (batch, rows, columns, places * channels)."""

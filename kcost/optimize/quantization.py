@@ -17,13 +17,14 @@ from kcost.core.errors import InputError
 from kcost.models.loading import with_precision
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
-from kcost.optimize.choice import time_ratio
+from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
+from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
 from kcost.optimize.recognise import encoder_block_of
-from kcost.optimize.rewrite import copy_layer, rewrite
+from kcost.optimize.rewrite import Absorbed, copy_layer, rewrite
 
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 Calibration = np.ndarray | Mapping[str, np.ndarray]
@@ -33,6 +34,7 @@ BATCH = 32
 
 _BLOCK_COMPUTE = {"dynamic": "int8_dynamic", "static": "int8_static", "bfloat16": "bfloat16"}
 _PRODUCTS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv2D)
+_MEASURED = ("dynamic", "static", "bfloat16")
 _EMBEDDINGS = (keras.layers.Embedding, keras.layers.ReversibleEmbedding)
 
 
@@ -46,19 +48,21 @@ def quantize(
 ) -> tuple[keras.Model, Coverage]:
     """A quantized copy of a model, and what was changed and what was not.
 
-    Encoder blocks that kcost knows become one fused block (dynamic, static, bfloat16); other layers change one by one.
+    Encoder blocks that kcost knows become one fused block (dynamic, static, bfloat16), convolutions one after the other
+    one chain (static, bfloat16); other layers change one by one.
 
     Args:
         model: a built float32 model; it is not changed.
         mode: dynamic: int8 weights per output channel, activations rounded to int8 by their own range, row by row.
             static: the same with ranges from `calibration`, per tensor; of several ways to choose ranges, the one with
             the smallest error of the outputs on `calibration`. weight-only: int8 weights, products of floats.
-            keras: Keras's own `model.quantize("int8")`. bfloat16: known encoder blocks in bfloat16, or, in a model
-            without any, every layer.
+            keras: Keras's own `model.quantize("int8")`. bfloat16: known encoder blocks and chains of convolutions in
+            bfloat16, or, in a model without any, every layer.
         calibration: for static: inputs of the model by name, or one array for its only input; examples on axis 0.
         skip: patterns (as in a shell: `*`, `?`) of names or paths of layers that stay as they are.
-        measure: whether a convolution stays in float where its int8 form is timed to be slower here. False takes
-            int8 wherever there is one, which gives the same model on each machine.
+        measure: whether forms are timed here in a model with convolutions: a chain takes the fastest of int8, bfloat16
+            and float32 (static), a layer stays in float where its int8 form is slower at some batch size, and so does
+            the model as a whole. False takes int8 (or bfloat16) wherever there is one: the same model on each machine.
 
     Returns:
         The new, uncompiled model, which can be saved to a .keras file and loaded on any backend, and the Coverage.
@@ -71,6 +75,18 @@ def quantize(
     if mode not in get_args(QuantizeMode):
         known = ", ".join(get_args(QuantizeMode))
         raise InputError(f"Quantization has one of the modes {known}.", received=repr(mode))
+    measure = measure and mode in _MEASURED and _has_convolutions(model)
+    new, coverage = _quantized(model, mode, calibration, skip, measure)
+    reason = slower_model(model, new) if measure and coverage.changed else None
+    if reason is None:
+        return new, coverage
+    left = tuple(change.model_copy(update={"what": reason}) for change in coverage.changed)
+    return rewrite(model, lambda layer, path: None), Coverage(skipped=(*left, *coverage.skipped))
+
+
+def _quantized(
+    model: keras.Model, mode: str, calibration: Calibration | None, skip: Sequence[str], measure: bool
+) -> tuple[keras.Model, Coverage]:
     if mode == "static":
         return _static(model, calibration, skip, measure)
     conversion = _Conversion(mode, skip, measure)
@@ -104,6 +120,8 @@ class _Conversion:
         self.ranges_note = ranges_note
         self.changed: dict[str, Change] = {}
         self.skipped: dict[str, Change] = {}
+        self.chains: dict[int, FoundChain] = {}
+        self.absorbed: dict[int, str] = {}
 
     def run(self, model: keras.Model) -> keras.Model:
         """The new model.
@@ -111,6 +129,9 @@ class _Conversion:
         Raises:
             InputError: as `quantize` says.
         """
+        if self.mode in FORMS:
+            found = convolution_chains(model, self.is_skipped)
+            self.chains = {id(layer): chain for chain in found for _, layer in chain.layers}
         new = rewrite(model, self.replacement, self._refused)
         for pattern, used in self.skip.items():
             if not used:
@@ -127,14 +148,17 @@ class _Conversion:
             if _has_matrix(layer):
                 self._skip(layer, path, "named in skip")
             return None
+        if id(layer) in self.absorbed:
+            if layer.count_params():
+                self._change(layer, path, f"in the chain of {self.absorbed[id(layer)]}")
+            return Absorbed(name=layer.name)
         try:
-            new = self._block(layer) or self._single(layer)
+            new = self._block(layer) or self._chain(layer, path) or self._single(layer)
         except _LeftError as reason:
             self._skip(layer, path, str(reason))
             return None
-        if new is not None:
-            what = f"{_kind(layer)} -> {self._described(new)}"
-            self.changed[path] = Change(layer=path, what=what, parameters=layer.count_params())
+        if new is not None and path not in self.changed:
+            self._change(layer, path, self._described(new))
         return new
 
     def is_skipped(self, path: str) -> bool:
@@ -154,6 +178,22 @@ class _Conversion:
         ranges = self._ranges_of(layer)
         return block.converted(_BLOCK_COMPUTE[self.mode], ranges)  # type: ignore[arg-type]  # one of Compute
 
+    def _chain(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
+        """The chain that begins with a layer; None for a layer of no chain.
+
+        The layers behind the first come later, and find what was chosen.
+        """
+        found = self.chains.get(id(layer))
+        if found is None or type(layer) is not keras.layers.Conv2D:
+            return None
+        ranges = [(self._ranges_of(x) or {}).get("input", 0.0) for x in found.convolutions] if self.ranges else None
+        chosen = chosen_chain(found, self.mode, ranges, self.ranges_note, self.measure)
+        if chosen.chain is None:
+            raise _LeftError(chosen.what)
+        self.absorbed |= {id(x): path for _, x in found.layers[1:]}
+        self._change(layer, path, chosen.what)
+        return chosen.chain
+
     def _single(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
         kind = type(layer)
         if self.mode == "bfloat16" or not _has_matrix(layer):
@@ -172,16 +212,18 @@ class _Conversion:
             raise _LeftError(f"no int8 form of {kind.__name__}")
         largest = (self._ranges_of(layer) or {}).get("input")
         if kind is keras.layers.Dense:
-            return QuantizedDense.of(layer, self.mode, largest)
+            return self._if_faster(layer, QuantizedDense.of(layer, self.mode, largest))
         form: Any = QuantizedEinsumDense if kind is keras.layers.EinsumDense else QuantizedConv2D
         reason = form.refusal(layer, self.mode)
         if reason is not None:
             raise _LeftError(reason)
         new: keras.layers.Layer = form.of(layer, self.mode, largest)
-        if isinstance(new, QuantizedConv2D) and self.mode != "weight-only" and self.measure:
-            ratio = time_ratio(layer, new)
-            if ratio > 1:
-                raise _LeftError(f"int8 {self.mode} takes {ratio:.1f} times the time of float32 here")
+        return self._if_faster(layer, new)
+
+    def _if_faster(self, layer: keras.layers.Layer, new: keras.layers.Layer) -> keras.layers.Layer:
+        reason = slower_layer(layer, new, f"int8 {self.mode}") if self.measure else None
+        if reason is not None:
+            raise _LeftError(reason)
         return new
 
     def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, float] | None:
@@ -205,6 +247,9 @@ class _Conversion:
             return "int8 weight-only (products of floats: it has no matrix product)"
         slow = None if self.mode == "weight-only" else _slow_products()
         return f"int8 {self.mode}{self.ranges_note}" + ("" if slow is None else f" (float32 products here: {slow})")
+
+    def _change(self, layer: keras.layers.Layer, path: str, what: str) -> None:
+        self.changed[path] = Change(layer=path, what=f"{_kind(layer)} -> {what}", parameters=layer.count_params())
 
     def _skip(self, layer: keras.layers.Layer, path: str, reason: str) -> None:
         self.skipped[path] = Change(layer=path, what=reason, parameters=_own_parameters(layer))
@@ -339,6 +384,10 @@ def _own_variables(layer: keras.layers.Layer) -> list[Any]:
 
 def _own_parameters(layer: keras.layers.Layer) -> int:
     return sum(int(np.prod(v.shape, dtype=int)) for v in _own_variables(layer))
+
+
+def _has_convolutions(model: keras.Model) -> bool:
+    return any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
 
 
 def _has_matrix(layer: keras.layers.Layer) -> bool:

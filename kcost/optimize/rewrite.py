@@ -18,13 +18,20 @@ from keras.saving import deserialize_keras_object, register_keras_serializable, 
 from kcost.core.errors import InputError
 
 Replace = Callable[[keras.layers.Layer, str], keras.layers.Layer | None]
-"""(layer, path) -> a built layer to stand in its place, or None to look at its sublayers, if any, and else keep it."""
+"""(layer, path) -> a built layer to stand in its place, or None to look at its sublayers, if any, and else keep it.
+
+An `Absorbed` layer takes the layer out: allowed for one of one input in a functional or Sequential model.
+"""
 
 Refused = Callable[[keras.layers.Layer, str, str], None]
 """(layer, path, reason): called for a layer whose sublayers can't be replaced; it is copied as it is."""
 
 Place = tuple[str | int, ...]
 """The way from a layer to a sublayer: attributes, and keys of the lists and dicts that they hold."""
+
+
+class Absorbed(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
+    """Says that another layer does the work of this one: it is in no model that was rewritten."""
 
 
 def rewrite(model: keras.Model, replace: Replace, refused: Refused | None = None) -> keras.Model:
@@ -88,7 +95,8 @@ class _Rewriter:
             given = model.inputs[0]
             first = keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)
             layers = [self.layer(x, inside + x.name) or self.copy(x, inside + x.name) for x in model.layers]
-            return keras.Sequential([first, *layers], name=model.name)
+            kept = [layer for layer in layers if not isinstance(layer, Absorbed)]
+            return keras.Sequential([first, *kept], name=model.name)
 
         def made_again(operation: Any) -> Any:
             if not isinstance(operation, keras.layers.Layer):
@@ -98,7 +106,7 @@ class _Rewriter:
 
         # The same graph as a plain model: cloning would bring a subclass's compiled state along.
         plain = keras.Model(model.input, model.output, name=model.name)
-        return keras.models.clone_model(plain, clone_function=made_again)
+        return keras.models.clone_model(plain, clone_function=made_again, call_function=_called)
 
     def layer(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         """What stands in the place of a layer; None if nothing in it changes."""
@@ -216,6 +224,10 @@ class RewrittenModel(_Rewritten, keras.Model):  # type: ignore[misc]  # Keras is
 
 def _is_graph(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and hasattr(layer, "_inputs_struct"))
+
+
+def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    return args[0] if isinstance(layer, Absorbed) else layer(*args, **kwargs)
 
 
 def _from_config(layer: keras.layers.Layer, path: str) -> keras.layers.Layer:
