@@ -1,16 +1,21 @@
 """What int8 and bfloat16 bring: one model in every mode and backend, all in turns of one run, against Keras float32.
 
     python benchmarks/optimize_targets.py ARTIFACT OUT [--modes bfloat16,dynamic,static] [--threads 1,2] [--compile]
+    python benchmarks/optimize_targets.py CNN OUT --each-backend --batches 1,32,256
 
 ARTIFACT is an artifact folder, whose data calibrate static int8 and score each mode. Times are taken on made-up inputs:
 128 word pieces a sentence for a tagger. A ratio is that of the same backend and method in float32, at its best number
 of threads, to the mode at its own best. OUT/run is a run folder; a second call goes on with it.
+
+What becomes of convolutions is chosen by timing: --each-backend makes the modes on each backend and measures them
+there, in OUT/BACKEND.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from kcost import api
@@ -18,12 +23,12 @@ from kcost.core.artifact import open_model
 from kcost.core.plan import Plan
 from kcost.core.process import run_job
 from kcost.core.request import OptimizeAnswer, OptimizeRequest
-from kcost.core.result import CellResult, Run
+from kcost.core.result import CellResult
 from kcost.core.units import significant
 from kcost.cost.estimate import step_ns
 from kcost.cost.payoff import shared_rounds_ratio
 
-METHODS = ["saved_model", "graph", "jit", "eager"]
+METHODS = {"tensorflow": ["saved_model", "graph"], "jax": ["jit"], "torch": ["eager"]}
 
 
 def main() -> None:
@@ -36,28 +41,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--backends", default="tensorflow,jax,torch")
     parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes")
+    parser.add_argument("--each-backend", action="store_true", help="a file of each mode for each backend")
     asked = parser.parse_args()
-    models = asked.out / "models"
+    backends = asked.backends.split(",")
+    if asked.each_backend:
+        cells = [cell for backend in backends for cell in measured(asked, asked.out / backend, [backend])]
+    else:
+        cells = measured(asked, asked.out, backends)
+    show(cells)
+
+
+def measured(asked: argparse.Namespace, out: Path, backends: list[str]) -> list[CellResult]:
+    """The cells of all modes on some backends, from files that are made on the first of them."""
+    models = out / "models"
     models.mkdir(parents=True, exist_ok=True)
     first = models / "float32.keras"
     if not first.exists():
         shutil.copy(open_model(asked.artifact).keras_file, first)
     for mode in asked.modes.split(","):
-        make(asked.artifact, mode, models, asked.backends.split(",")[0])
+        make(asked.artifact, mode, models, backends[0])
     plan = Plan.parse(
         {
             "models": [str(models / f"{mode}.keras") for mode in ("float32", *asked.modes.split(","))],
-            "backends": asked.backends.split(","),
+            "backends": backends,
             "precisions": ["float32"],
             "batches": [int(b) for b in asked.batches.split(",")],
             "phases": ["inference"],
-            "methods": [*METHODS, *(["compile"] if asked.compile else [])],
+            "methods": [
+                m for b in backends for m in (*METHODS[b], *(["compile"] if asked.compile and b == "torch" else []))
+            ],
             "threads": [int(t) for t in asked.threads.split(",")],
             "together": True,
             "settings": {"rounds": asked.rounds, "timeout_s": 600},
         }
     )
-    show(api.run_bench(plan, asked.out / "run"))
+    return list(api.run_bench(plan, out / "run").cells)
 
 
 def make(artifact: Path, mode: str, models: Path, backend: str) -> None:
@@ -75,14 +93,16 @@ def make(artifact: Path, mode: str, models: Path, backend: str) -> None:
     answer = OptimizeAnswer.model_validate(run_job("optimize", backend, request.model_dump(mode="json")))  # type: ignore[arg-type]
     drop = answer.drop
     change = f"{drop.score} {drop.before:.4f} -> {drop.after:.4f}, drop at most {drop.bound:.4f} (95%)"
-    print(f"{mode}: {change}, {drop.count} {drop.unit}")
+    print(f"{mode}, made on {backend}: {change}, {drop.count} {drop.unit}")
+    for told in (*answer.artifact.steps[-1].changed, *answer.artifact.steps[-1].skipped):
+        print(f"    {told}")
     shutil.copy(models / f"{mode}-artifact" / "model.keras", models / f"{mode}.keras")
 
 
-def show(run: Run) -> None:
+def show(cells: Sequence[CellResult]) -> None:
     """A line for each method, batch size and mode: the best thread count of both, and their ratio."""
     best: dict[tuple[str, int, str], CellResult] = {}
-    for cell in run.cells:
+    for cell in cells:
         if cell.status != "ok":
             print(f"{cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}")
             continue

@@ -24,7 +24,7 @@ from kcost.models.cnn import cnn
 from kcost.optimize.quantization import QuantizeMode, quantize
 from tests.contract.conftest import BACKEND
 
-BATCHES = (1, 32)
+BATCHES = {"cnn-small": (1, 32, 256), "minilm-tagger": (1, 32)}
 MODES = ("float32", *get_args(QuantizeMode))
 METHODS = [m for m in INFERENCE_METHODS[BACKEND] if m != "predict" and m not in SLOW_TO_COMPILE]
 METHODS += ["saved_model"] if BACKEND == "tensorflow" else []
@@ -86,10 +86,9 @@ def step_of(model: keras.Model, method: str, inputs: dict[str, np.ndarray]) -> C
     return lambda: own.to_host(forward(inputs))
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("name", "batch"), [(name, batch) for name in INPUTS for batch in BATCHES[name]])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", INPUTS)
 def test_optimized_forward(benchmark: Any, name: str, mode: str, method: str, batch: int) -> None:
     benchmark.group = f"{name} {method}, batch {batch}"
     try:

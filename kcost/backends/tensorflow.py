@@ -72,7 +72,10 @@ class TensorFlowDriver(Driver):
         if self.int8_unavailable() is not None:
             to_float32, to_int32 = (lambda t: tf.cast(t, tf.float32)), (lambda t: tf.cast(t, tf.int32))
             return float32_product(x, w, tf.matmul, to_float32, to_int32)
-        return _onednn_product(x, w)
+        if w.shape[0] <= ONEDNN_TERMS:
+            return _onednn_product(x, w)
+        pieces = [slice(start, start + ONEDNN_TERMS) for start in range(0, w.shape[0], ONEDNN_TERMS)]
+        return tf.add_n([_onednn_product(x[..., piece], w[piece]) for piece in pieces])
 
     def int8_unavailable(self) -> str | None:
         return _no_int8_product()
@@ -106,6 +109,10 @@ class TensorFlowDriver(Driver):
 
     def sum_in_place(self, elements: int) -> Callable[[], None]:
         return tensorflow_profile.sum_in_place(elements)
+
+
+ONEDNN_TERMS = 512
+"""Terms of an exact sum: oneDNN's come through float32, which holds each integer to 2^24; 512 * 255 * 128 is less."""
 
 
 def _inside_xla() -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kcost.backends.int8_products import no_int8_cpu
+from kcost.backends.tensorflow import ONEDNN_TERMS
 from kcost.backends.tensorflow_encoder import _host_value, _mode, internal_unavailable
 
 if TYPE_CHECKING:
@@ -66,16 +67,20 @@ def int8_convolution(
     Returns:
         int32 (batch, height, width, filters).
     """
-    if _mode() != "native" or internal_unavailable(SUMS) or no_int8_cpu():
+    exact = int(np.prod(kernel.shape[:3])) <= ONEDNN_TERMS
+    if _mode() != "native" or not exact or internal_unavailable(SUMS) or no_int8_cpu():
         return None
-    weights = _host_value(kernel)
+    return _signed_sums(x, _host_value(kernel), strides, padding, dilation)
+
+
+def _signed_sums(x: Any, kernel: np.ndarray, strides: tuple[int, int], padding: str, dilation: tuple[int, int]) -> Any:
     # The operation takes unsigned bytes: flipping the top bit adds 128, also around the images.
     whole = tf.bitwise.bitwise_xor(tf.bitcast(x, tf.uint8), np.uint8(_ZERO_POINT))
     if padding == "same":
-        spans = [(size - 1) * step for size, step in zip(weights.shape[:2], dilation, strict=True)]
+        spans = [(size - 1) * step for size, step in zip(kernel.shape[:2], dilation, strict=True)]
         whole = _padded(whole, spans, strides)
-    sums = _sums(whole, weights, strides, "VALID", dilation)
-    return sums - _ZERO_POINT * weights.astype(np.int32).sum(axis=(0, 1, 2))
+    sums = _sums(whole, kernel, strides, "VALID", dilation)
+    return sums - _ZERO_POINT * kernel.astype(np.int32).sum(axis=(0, 1, 2))
 
 
 def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> Any:
@@ -123,7 +128,7 @@ def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> 
     stage, kernel = spec.stages[last], parts[f"kernel_{last}"]
     if last == 0:
         whole = tf.bitcast(x, tf.int8)
-        sums = int8_convolution(whole, kernel, stage.strides, stage.padding, stage.dilation)
+        sums = _signed_sums(whole, kernel, stage.strides, stage.padding, stage.dilation)
     else:
         sums = _sums(tf.bitcast(x, tf.uint8), kernel, stage.strides, stage.padding.upper(), stage.dilation)
     x = tf.cast(sums, tf.float32) * (np.float32(steps[last]) * parts[f"kernel_scale_{last}"])
@@ -131,7 +136,7 @@ def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> 
 
 
 def _sums(whole: Any, kernel: np.ndarray, strides: tuple[int, int], padding: str, dilation: tuple[int, int]) -> Any:
-    """The int32 convolution of uint8 images; the ranges change nothing of it."""
+    """The int32 convolution of uint8 images, to within a rounding to float32; the ranges change nothing of it."""
     sums = tf.raw_ops.QuantizedConv2D(
         input=tf.bitcast(whole, tf.quint8),
         filter=tf.bitcast(tf.constant(kernel), tf.qint8),

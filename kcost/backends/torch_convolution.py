@@ -37,16 +37,19 @@ def unavailable(spec: ChainSpec) -> str | None:
     return _without_integer_convolutions() if spec.is_int8 else None
 
 
-def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
-    """The output of a chain, (batch, height, width, filters), float32.
+def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
+    """The output of a chain, (batch, height, width, filters), float32; None in an export, which takes plain operations.
 
     Args:
         spec: of the chain.
         parts: its variables, as kcost.optimize.conv_chain lays them out.
         x: (batch, height, width, channels), any float dtype.
     """
+    if torch.compiler.is_exporting():
+        return None
     if not spec.is_int8:
         return _float_chain(spec, parts, x)
+    x = x.float()
     names = ("kernel", "kernel_scale", "bias", "input_scale")
     lists = [[parts[f"{name}_{i}"] for i in range(len(spec.stages))] for name in names]
     # Eager code calls the function itself: going through the dispatcher costs time at batch size 1.

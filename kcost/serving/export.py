@@ -164,7 +164,7 @@ def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]
         )
     if plain:
         layer, reason = plain[0]
-        found.append(f"{len(plain)} encoder blocks are in their plain, slower form, {layer!r} among them: {reason}.")
+        found.append(f"{len(plain)} fused layers are in their plain, slower form, {layer!r} among them: {reason}.")
     return tuple(found)
 
 

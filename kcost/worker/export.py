@@ -237,19 +237,20 @@ def write_saved_model(
 
 
 def _internal_operations(folder: Path) -> list[str]:
-    """Operations of the SavedModel that only some builds of TensorFlow have: their names begin with `_`."""
+    """Operations of the SavedModel that only some builds of TensorFlow have, or can run with int8 weights."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return sorted({node.op for node in nodes if node.op.startswith("_")})
+    return sorted({node.op for node in nodes if node.op.startswith(("_", "QuantizedConv2D"))})
 
 
 def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
-    """Encoder blocks that run in their plain form on this machine, and why."""
+    """Encoder blocks and chains of convolutions that run in their plain form on this machine, and why."""
     from kcost.optimize.blocks import EncoderBlock
+    from kcost.optimize.conv_chain import ConvolutionChain
 
-    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock)]
+    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock | ConvolutionChain)]
     return [(block.path, reason) for block in blocks if (reason := block.fallback_reason) is not None]
 
 

@@ -16,8 +16,9 @@ from kcost.backends.int8_products import EXACT_TERMS, float32_product
 from kcost.core.errors import InputError
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.loading import load_keras_file
-from kcost.optimize import quantization
+from kcost.optimize import chain_choice, quantization
 from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize.choice import BATCHES, Timed, timed_layers
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.layers import (
     MODES,
@@ -76,7 +77,8 @@ def test_int8_products_are_those_of_numpy_bit_for_bit(backend: str, rows: int, i
     extreme = np.full((rows, inner), -128, np.int8), np.full((inner, outer), -128, np.int8)
     mixed = np.where(int8s(rows, inner) > 0, np.int8(127), np.int8(-128)), extreme[1]
     multiply = driver(backend).int8_matmul
-    for x, w in ((int8s(rows, inner), int8s(inner, outer)), extreme, mixed):
+    odd = np.where(mixed[0] > 0, np.int8(127), np.int8(-127)), np.full((inner, outer), 127, np.int8)
+    for x, w in ((int8s(rows, inner), int8s(inner, outer)), extreme, mixed, odd):
         expected = x.astype(np.int32) @ w.astype(np.int32)
         for product in (multiply, compiled(multiply, backend)):
             found = ops.convert_to_numpy(product(ops.convert_to_tensor(x), ops.convert_to_tensor(w)))
@@ -304,11 +306,15 @@ def test_every_compiled_forward_runs_quantized_models(backend: str) -> None:
 def test_a_convolution_stays_float_where_int8_is_slower(monkeypatch: Any) -> None:
     layers = [keras.layers.Conv2D(4, 3, name="slow"), keras.layers.Conv2D(4, 3, name="fast"), keras.layers.Flatten()]
     model, x = keras.Sequential([keras.Input((8, 8, 1)), *layers]), np.abs(normal(4, 8, 8, 1))
-    monkeypatch.setattr(quantization, "time_ratio", lambda layer, new: 1.5 if layer.name == "slow" else 0.5)
-    new, coverage = quantize(model, "static", {model.inputs[0].name: x})
-    assert [(c.layer, c.what) for c in coverage.skipped] == [
-        ("slow", "int8 static takes 1.5 times the time of float32 here")
-    ]
+    slow = {"slow": Timed({1: 0.5, 32: 1.5})}
+    times = lambda layers, others: [slow.get(layers[0].name, Timed({1: 0.5})) for _ in others]  # noqa: E731
+    monkeypatch.setattr(chain_choice, "timed_layers", times)
+    monkeypatch.setattr(chain_choice, "timed", lambda models: [Timed({1: 0.5})])
+    new, coverage = quantize(model, "dynamic")
+    (skipped,) = coverage.skipped
+    assert skipped.layer == "slow"
+    assert "int8 dynamic is slower here" in skipped.what
+    assert "1.50 at batch 32" in skipped.what
     assert [c.layer for c in coverage.changed] == ["fast"]
     everything, coverage = quantize(model, "dynamic", measure=False)
     assert coverage.skipped == ()
@@ -317,11 +323,12 @@ def test_a_convolution_stays_float_where_int8_is_slower(monkeypatch: Any) -> Non
 
 
 def test_a_convolution_is_timed() -> None:
-    from kcost.optimize.choice import time_ratio
-
     layer = keras.layers.Conv2D(4, 3)
     layer.build((None, 8, 8, 2))
-    assert time_ratio(layer, QuantizedConv2D.of(layer, "dynamic")) > 0
+    (times,) = timed_layers([layer], [QuantizedConv2D.of(layer, "dynamic")])
+    assert times.worst >= times.mean > 0
+    assert set(times.ratios) <= set(BATCHES)
+    assert not layer._inbound_nodes
 
 
 def test_skipped_layers_stay_as_they_are() -> None:

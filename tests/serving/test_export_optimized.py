@@ -167,7 +167,7 @@ def test_a_machine_without_onednn_writes_plain_blocks_and_says_so(
     monkeypatch.setattr(export_module, "run_job", run_job)
     report = export(open_model(tmp_path / "dynamic.keras"), tmp_path / "out", "tagger", 1, log=tmp_path / "log")
     assert report.internal_operations == ()
-    assert any("2 encoder blocks are in their plain" in w and "TF_ENABLE_ONEDNN_OPTS" in w for w in report.warnings)
+    assert any("2 fused layers are in their plain" in w and "TF_ENABLE_ONEDNN_OPTS" in w for w in report.warnings)
 
 
 if __name__ == "__main__":
