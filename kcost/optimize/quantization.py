@@ -91,7 +91,7 @@ def _quantized(
         return _static(model, calibration, skip, measure)
     conversion = _Conversion(mode, skip, measure)
     new = conversion.run(model)
-    if mode == "bfloat16" and not conversion.changed:
+    if mode == "bfloat16" and not conversion.changed and not conversion.chains:
         if skip:
             rule = "bfloat16 of a model without known encoder blocks changes every layer."
             raise InputError(rule, f"skip={list(skip)}", "Leave out skip.")
@@ -186,7 +186,8 @@ class _Conversion:
         found = self.chains.get(id(layer))
         if found is None or type(layer) is not keras.layers.Conv2D:
             return None
-        ranges = [(self._ranges_of(x) or {}).get("input", 0.0) for x in found.convolutions] if self.ranges else None
+        calibrated = [self._ranges_of(convolution) for convolution in found.convolutions]
+        ranges = [sites["input"] for sites in calibrated if sites is not None]
         chosen = chosen_chain(found, self.mode, ranges, self.ranges_note, self.measure)
         if chosen.chain is None:
             raise _LeftError(chosen.what)

@@ -299,6 +299,19 @@ def test_a_chain_takes_the_fastest_form_that_is_never_slower(case: str, monkeypa
     assert relative_error(new(x), model(x)) < CLOSE["int8_static"]
 
 
+def test_bfloat16_leaves_a_chain_that_would_be_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_choice, "timed_layers", lambda layers, others: [Timed({1: 1.1}) for _ in others])
+    layers = [*chain_layers()["as in cnn"], LAYERS.Dropout(0.1), LAYERS.Conv2D(3, 1, name="last", activation="relu")]
+    model, x = model_of(layers), normal(2, 12, 13, 3)
+    new, coverage = quantize(model, "bfloat16", skip=["last"])
+    assert not coverage.changed
+    slow = {change.layer: change.what for change in coverage.skipped}
+    assert slow.pop("last") == "named in skip"
+    assert len(slow) == 3
+    assert all("bfloat16 1.10 at batch 1" in what for what in slow.values())
+    np.testing.assert_array_equal(on_host(new(x)), on_host(model(x)))
+
+
 @pytest.mark.parametrize("mode", ["static", "bfloat16", "dynamic"])
 def test_a_model_that_is_slower_as_a_whole_stays_float32(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain_choice, "timed_layers", lambda layers, others: [Timed({1: 0.5}) for _ in others])
