@@ -17,7 +17,7 @@ FORMS: dict[str, tuple[Compute, ...]] = {
 }
 """What a chain may become in each mode, the first where nothing is measured. Other modes change layers one by one."""
 
-_WORDS = {"int8_static": "int8 static", "bfloat16": "bfloat16", "float32": "float32 with normalisations folded in"}
+_WORDS = {"int8_static": "int8 static", "bfloat16": "bfloat16", "float32": "float32"}
 
 
 class ChosenChain(NamedTuple):
@@ -45,7 +45,7 @@ def chosen_chain(
         return ChosenChain(forms[compute], _words(forms[compute], ranges_note))
     times = dict(zip(forms, timed_layers([layer for _, layer in found.layers], list(forms.values())), strict=True))
     measured = "; ".join(f"{_WORDS[compute]} {times[compute]}" for compute in forms)
-    basis = f"time over that of float32 by {method_timed()}: {measured}"
+    basis = f"time of a chain over that of its layers by {method_timed()}: {measured}"
     fast = [compute for compute in forms if times[compute].worst <= 1]
     if not fast:
         return ChosenChain(None, f"slower here ({basis})")
