@@ -106,7 +106,8 @@ def test_a_chain_is_timed_on_this_machine() -> None:
     model = cnn((8, 8, 1), 3, "small")
     new, coverage = quantize(model, "static", np.abs(normal(8, 8, 8, 1)))
     told = [change.what for change in (*coverage.changed, *coverage.skipped)]
-    assert any("time of a chain over that of its layers" in what for what in told)
+    # Whatever is fastest here, the times are told: those of the chain, or of the model where that is slower as a whole.
+    assert any("at batch 1" in what for what in told)
     assert {"block1_conv1", "last_conv", "probabilities"} <= {
         change.layer for change in (*coverage.changed, *coverage.skipped)
     }
