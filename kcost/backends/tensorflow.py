@@ -15,6 +15,7 @@ from tensorflow.python.ops import control_flow_util
 from kcost.backends import tensorflow_profile
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.int8_products import float32_product, no_int8_cpu
+from kcost.backends.tensorflow_constants import constant_weights
 from kcost.core.profile import Trace, Work
 
 
@@ -41,8 +42,6 @@ class TensorFlowDriver(Driver):
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
     def compile_forward(self, model: Any, method: str) -> Step:
-        from kcost.backends.tensorflow_encoder import constant_weights  # the two import each other
-
         def forward(x: Any) -> Any:
             with constant_weights():  # a snapshot of the weights, as on jax
                 return model(x, training=False)

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from kcost.backends.int8_products import no_int8_cpu
 from kcost.backends.tensorflow import ONEDNN_TERMS
-from kcost.backends.tensorflow_encoder import _host_value, _mode, internal_unavailable
+from kcost.backends.tensorflow_constants import constant_mode, host_value
+from kcost.backends.tensorflow_encoder import internal_unavailable
 
 if TYPE_CHECKING:
     from kcost.optimize.conv_chain import ChainSpec, Stage
@@ -48,8 +49,8 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
         x: (batch, height, width, channels), any float dtype.
     """
     if not spec.is_int8:
-        return _float_chain(spec, parts if _mode() is None else _on_host(parts), tf.cast(x, tf.float32))
-    return _integer_chain(spec, _on_host(parts), tf.cast(x, tf.float32)) if _mode() == "native" else None
+        return _float_chain(spec, parts if constant_mode() is None else _on_host(parts), tf.cast(x, tf.float32))
+    return _integer_chain(spec, _on_host(parts), tf.cast(x, tf.float32)) if constant_mode() == "native" else None
 
 
 def int8_convolution(
@@ -68,9 +69,9 @@ def int8_convolution(
         int32 (batch, height, width, filters).
     """
     exact = int(np.prod(kernel.shape[:3])) <= ONEDNN_TERMS
-    if _mode() != "native" or not exact or internal_unavailable(SUMS) or no_int8_cpu():
+    if constant_mode() != "native" or not exact or internal_unavailable(SUMS) or no_int8_cpu():
         return None
-    return _signed_sums(x, _host_value(kernel), strides, padding, dilation)
+    return _signed_sums(x, host_value(kernel), strides, padding, dilation)
 
 
 def _signed_sums(x: Any, kernel: np.ndarray, strides: tuple[int, int], padding: str, dilation: tuple[int, int]) -> Any:
@@ -179,4 +180,4 @@ def _finished(stage: Stage, x: Any, bias: Any) -> Any:
 
 
 def _on_host(parts: Parts) -> dict[str, np.ndarray]:
-    return {name: _host_value(value) for name, value in parts.items()}
+    return {name: host_value(value) for name, value in parts.items()}

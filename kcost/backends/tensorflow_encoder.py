@@ -14,21 +14,19 @@ Two things make the difference, both measured:
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import kernels, op_def_library, op_def_registry, ops
-from tensorflow.python.ops import control_flow_util
+from tensorflow.python.framework import kernels, op_def_library, op_def_registry
 
 from kcost.backends.int8_products import no_int8_cpu
 from kcost.backends.tensorflow import DRIVER
+from kcost.backends.tensorflow_constants import constant_mode, host_value
 
 if TYPE_CHECKING:
     from kcost.optimize.blocks import BlockSpec
@@ -45,25 +43,6 @@ _PROBE = (512, 384)
 """What bfloat16 and float32 products are compared on: about a millisecond each."""
 _PROBE_ROUNDS = 7
 _CLEARLY_LESS = 0.8
-
-_constants: ContextVar[str | None] = ContextVar("constant weights", default=None)
-
-
-@contextlib.contextmanager
-def constant_weights(portable: bool = False) -> Iterator[None]:
-    """Makes the blocks that are traced inside constants of the graph, with the values that they have now.
-
-    For graphs whose weights never change again and that need no gradients: an export, a compiled forward pass.
-    Nothing is done to what is called eagerly or compiled by XLA.
-
-    Args:
-        portable: public operations only, so that the graph loads on any build of TensorFlow.
-    """
-    token = _constants.set("portable" if portable else "native")
-    try:
-        yield
-    finally:
-        _constants.reset(token)
 
 
 def unavailable(spec: BlockSpec) -> str | None:
@@ -116,20 +95,13 @@ def encoder_block(
 
 def _products(spec: BlockSpec, parts: Mapping[str, Any]) -> _Float | _Int8 | _DynamicInt8 | _StaticInt8:
     """The kind of products that the place allows in which the block is traced, and its weights."""
-    mode = _mode()
+    mode = constant_mode()
     if mode is not None:
-        parts = {name: _host_value(value) for name, value in parts.items()}
+        parts = {name: host_value(value) for name, value in parts.items()}
         if spec.is_int8 and mode == "native" and internal_unavailable(QUANTIZED_MATMUL) is None:
             return _StaticInt8(spec, parts) if spec.compute == "int8_static" else _DynamicInt8(spec, parts)
     tensors = {name: tf.convert_to_tensor(value) for name, value in parts.items()}
     return _Int8(spec, tensors) if spec.is_int8 else _Float(spec, tensors)
-
-
-def _mode() -> str | None:
-    """`native` or `portable` where weights are to be constants, None elsewhere: eagerly, in XLA, in other graphs."""
-    if tf.executing_eagerly() or control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph()):
-        return None
-    return _constants.get()
 
 
 class _Float(NamedTuple):
@@ -302,7 +274,7 @@ def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
     epsilon, and the operation's default is 1e-3.
     """
     gamma, beta = parts[f"{name}_gamma"], parts[f"{name}_beta"]
-    if _mode() == "native" and internal_unavailable(LAYER_NORM) is None:
+    if constant_mode() == "native" and internal_unavailable(LAYER_NORM) is None:
         norm = op_def_library.apply_op(LAYER_NORM, name=name, x=x, scale=gamma, offset=beta, epsilon=spec.epsilon)
         return tf.reshape(norm, (-1, spec.width))
     mean = tf.reduce_mean(x, axis=1, keepdims=True)
@@ -322,14 +294,6 @@ def _activation(spec: BlockSpec, x: Any) -> Any:
 def _row_scale(x: Any) -> Any:
     """What takes the largest of each row to 127; (rows, 1)."""
     return tf.maximum(tf.reduce_max(tf.abs(x), axis=-1, keepdims=True), _LEAST) / 127.0
-
-
-def _host_value(value: Any) -> np.ndarray:
-    """The value that a variable has now, read so that a function in the making does not count it as used."""
-    with tf.init_scope():
-        if isinstance(value, tf.Variable):
-            value = tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
-        return np.asarray(value)
 
 
 @cache

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from kcost.backends.base import Subject, arrange
+from kcost.backends.tensorflow_constants import constant_weights
 from kcost.backends.trace import TENSORFLOW_EVENT, Event, instruction_name, operations
 from kcost.backends.work import LEAST_BYTES, least_bytes
 from kcost.core.errors import UnavailableError
@@ -89,8 +90,6 @@ def count_work(subject: Subject) -> Work:
 
 def _graph(subject: Subject) -> tuple[Any, list[Any]]:
     """The graph of a step, and the outputs that leave it."""
-    from kcost.backends.tensorflow_encoder import constant_weights  # it imports the driver, which imports this
-
     model = subject.model
     x = tf.nest.map_structure(_spec, arrange(model, subject.batches[0]))
     if subject.labels is not None:

@@ -209,7 +209,7 @@ def write_saved_model(
     import keras
     import tensorflow as tf
 
-    from kcost.backends.tensorflow_encoder import constant_weights
+    from kcost.backends.tensorflow_constants import constant_weights
 
     _refuse_large_constants(model)
 

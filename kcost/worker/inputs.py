@@ -95,9 +95,7 @@ def _fitted(arrays: dict[str, np.ndarray], signature: Signature, path: Path) -> 
                 remedy=REMEDY,
             )
         array = arrays[name]
-        fits = array.ndim == len(shape) and all(
-            w in (None, s) for w, s in zip(shape[1:], array.shape[1:], strict=True)
-        )
+        fits = array.ndim == len(shape) and all(w in (None, s) for w, s in zip(shape[1:], array.shape[1:], strict=True))
         # numpy has no bfloat16: an input of that dtype takes float32 and casts by itself.
         numpy_dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
         if not fits or not np.can_cast(array.dtype, numpy_dtype, "same_kind"):

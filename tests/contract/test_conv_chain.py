@@ -96,7 +96,7 @@ def compiled_sums(layer: QuantizedConv2D, x: np.ndarray, backend: str) -> np.nda
         import tensorflow as tf
 
         from kcost.backends.tensorflow import ONEDNN_TERMS
-        from kcost.backends.tensorflow_encoder import constant_weights
+        from kcost.backends.tensorflow_constants import constant_weights
 
         def function(x: Any) -> Any:
             with constant_weights():

@@ -18,7 +18,8 @@ import keras
 import tensorflow as tf
 
 from kcost.backends import tensorflow_encoder
-from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, constant_weights, internal_unavailable
+from kcost.backends.tensorflow_constants import constant_weights
+from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, internal_unavailable
 from kcost.core.errors import ArtifactError
 from kcost.optimize.blocks import BlockSpec, EncoderBlock
 from kcost.worker import export
