@@ -13,6 +13,14 @@ INT8_CPU_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 EXACT_TERMS = 1024
 """Terms that float32 adds exactly in any order: |int8 x int8| <= 2^14, and float32 holds each integer up to 2^24."""
 
+LOWEST = {"gelu": -0.17, "gelu_tanh": -0.17, "relu": 0.0}
+"""What an activation's values never lie below: the least of GELU is -0.16997, that of its tanh form -0.17004."""
+
+
+def steps_above(lowest: float, largest: Any) -> Any:
+    """The size of 255 equal steps from the lowest value to the largest: half of what int8 needs around 0."""
+    return (largest - lowest) / 255
+
 
 @cache
 def no_int8_cpu() -> str | None:

@@ -17,14 +17,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_library, op_def_registry
 
-from kcost.backends.int8_products import no_int8_cpu
+from kcost.backends.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.int8_products import LOWEST, no_int8_cpu, steps_above
 from kcost.backends.tensorflow import DRIVER
 from kcost.backends.tensorflow_constants import constant_mode, host_value
 
@@ -38,11 +38,6 @@ _SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
 _MASKED = -1e9
 _LEAST = 1e-12
-
-_PROBE = (512, 384)
-"""What bfloat16 and float32 products are compared on: about a millisecond each."""
-_PROBE_ROUNDS = 7
-_CLEARLY_LESS = 0.8
 
 
 def unavailable(spec: BlockSpec) -> str | None:
@@ -128,10 +123,17 @@ class _Int8(NamedTuple):
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
         x = tf.cast(x, tf.float32)
+        kernel, kernel_scale, bias = (self.parts[f"{name}_{part}"] for part in ("kernel", "scale", "bias"))
+        if self.spec.compute == "int8_static" and name == "down":
+            lowest = LOWEST[self.spec.activation]
+            step = steps_above(lowest, 127 * self.parts["hidden_scale"])
+            whole = tf.cast(tf.clip_by_value(tf.round((x - lowest) / step) - 128.0, -128.0, 127.0), tf.int8)
+            shift = (128 * step + lowest) * tf.cast(tf.reduce_sum(tf.cast(kernel, tf.int32), axis=0), tf.float32)
+            y = (tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * step + shift) * kernel_scale + bias
+            return y if addend is None else y + addend
         scale = self.parts[f"{_SITES[name]}_scale"] if self.spec.compute == "int8_static" else _row_scale(x)
         whole = tf.cast(tf.clip_by_value(tf.round(x / scale), -127.0, 127.0), tf.int8)
-        y = tf.cast(_driver().int8_matmul(whole, self.parts[f"{name}_kernel"]), tf.float32)
-        y = y * (scale * self.parts[f"{name}_scale"]) + self.parts[f"{name}_bias"]
+        y = tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * (scale * kernel_scale) + bias
         return y if addend is None else y + addend
 
     def activated(self, name: str, x: Any) -> Any:
@@ -150,18 +152,23 @@ class _StaticInt8(NamedTuple):
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
         # Attention in bfloat16 only where that is faster. Elsewhere a graph computes what the plain form does.
-        scale = float(self.parts[f"{_SITES[name]}_scale"])
-        whole = x if x.dtype == tf.quint8 else self._quantized(x, scale)
+        whole = x if name == "down" else self._quantized(x, self._step(name))
         dtype = tf.bfloat16 if name == "qkv" and _multiplies_bfloat16() else tf.float32
         fused = ("BiasAdd", "Dequantize") if addend is None else ("BiasAdd", "Add", "Dequantize")
-        return _quantized_matmul(self.parts, name, whole, scale, fused, dtype, addend)
+        limits = self._hidden_limits() if name == "down" else _around_0(self._step(name))
+        return _quantized_matmul(self.parts, name, whole, limits, fused, dtype, addend)
 
     def activated(self, name: str, x: Any) -> Any:
-        scale, out_scale = (float(self.parts[f"{site}_scale"]) for site in (_SITES[name], _SITES["down"]))
+        step = self._step(name)
         fused = ("BiasAdd", _FUSED_ACTIVATIONS[self.spec.activation], "Requantize")
-        return _quantized_matmul(
-            self.parts, name, self._quantized(x, scale), scale, fused, tf.quint8, out_scale=out_scale
-        )
+        whole, limits = self._quantized(x, step), _around_0(step)
+        return _quantized_matmul(self.parts, name, whole, limits, fused, tf.quint8, out_limits=self._hidden_limits())
+
+    def _step(self, name: str) -> float:
+        return float(self.parts[f"{_SITES[name]}_scale"])
+
+    def _hidden_limits(self) -> tuple[float, float]:
+        return LOWEST[self.spec.activation], 127 * self._step("down")
 
     @staticmethod
     def _quantized(x: Any, scale: float) -> Any:
@@ -190,7 +197,7 @@ class _DynamicInt8(NamedTuple):
         scale = _row_scale(x)
         whole = tf.bitcast(tf.cast(tf.round(x / scale) + 128.0, tf.uint8), tf.quint8)
         bare = {**self.parts, f"{name}_bias": np.zeros_like(self.parts[f"{name}_bias"])}
-        y = _quantized_matmul(bare, name, whole, 1.0, ("BiasAdd", "Dequantize"), tf.float32)
+        y = _quantized_matmul(bare, name, whole, _around_0(1.0), ("BiasAdd", "Dequantize"), tf.float32)
         y = y * scale + self.parts[f"{name}_bias"]
         return y if addend is None else y + addend
 
@@ -198,43 +205,47 @@ class _DynamicInt8(NamedTuple):
         return _activation(self.spec, self.product(name, x))
 
 
+def _around_0(step: float) -> tuple[float, float]:
+    return -128 * step, 127 * step
+
+
 def _quantized_matmul(
     parts: Mapping[str, np.ndarray],
     name: str,
     whole: Any,
-    scale: float,
+    limits: tuple[float, float],
     fused: tuple[str, ...],
     dtype: tf.DType,
     addend: Any = None,
-    out_scale: float | None = None,
+    out_limits: tuple[float, float] | None = None,
 ) -> Any:
-    """`_QuantizedMatMul` of uint8 rows, whose value is (whole - 128) * scale, with a constant int8 kernel.
+    """`_QuantizedMatMul` of uint8 rows with a constant int8 kernel.
 
     Args:
         parts: of the block: kernel, its scale per channel, and bias are read.
         name: of the product.
         whole: quint8 (rows, inputs).
-        scale: of the rows.
+        limits: the values of 0 and 255 in the rows.
         fused: what is computed inside, in order, as the operation names it.
-        dtype: of the result; quint8 with `out_scale`.
+        dtype: of the result; quint8 with `out_limits`.
         addend: what is added inside, of the result's shape and dtype.
-        out_scale: of the result: its value is (result - 128) * out_scale.
+        out_limits: the values of 0 and 255 in the result.
     """
     kernel, largest = parts[f"{name}_kernel"], 127 * parts[f"{name}_scale"]
     device = [whole, tf.bitcast(tf.constant(kernel), tf.qint8), tf.constant(parts[f"{name}_bias"])]
-    host = [tf.constant(limit * scale, tf.float32) for limit in (-128, 127)]
+    host = [tf.constant(limit, tf.float32) for limit in limits]
     host += [tf.constant(-largest), tf.constant(largest)]
     if addend is not None:
         device.append(addend)
-    if out_scale is not None:
-        host += [tf.constant(limit * out_scale, tf.float32) for limit in (-128, 127)]
+    if out_limits is not None:
+        host += [tf.constant(limit, tf.float32) for limit in out_limits]
     found, _ = op_def_library.apply_op(
         QUANTIZED_MATMUL,
         name=f"{name}_int8_product",
         device_inputs=device,
         host_inputs=host,
         Tdevice_outputs=[dtype],
-        Thost_outputs=[] if out_scale is None else [tf.float32, tf.float32],
+        Thost_outputs=[] if out_limits is None else [tf.float32, tf.float32],
         T1=tf.quint8,
         T2=tf.qint8,
         Tbias=tf.float32,
@@ -303,18 +314,7 @@ def _driver() -> Any:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Whether bfloat16 products are clearly faster than float32 ones here, found by timing both in turns.
-
-    The instructions alone don't tell: AVX512-BF16 runs them at half the rate of float32 on one make of CPU (80 against
-    150 GFLOP/s a core), and at twice its rate on another (204 against 108), both with TensorFlow 2.21.
-    """
+    """Whether bfloat16 products are clearly faster than float32 ones here."""
     with tf.init_scope():  # eager, whatever is traced around it
-        inputs = [tf.cast(tf.ones(_PROBE), dtype) for dtype in (tf.bfloat16, tf.float32)]
-        taken: list[list[int]] = [[], []]
-        for _ in range(_PROBE_ROUNDS + 1):  # the first makes oneDNN's kernel
-            for x, times in zip(inputs, taken, strict=True):
-                start = perf_counter_ns()
-                tf.matmul(x, x, transpose_b=True).numpy()
-                times.append(perf_counter_ns() - start)
-    narrow, wide = (min(times[1:]) for times in taken)
-    return narrow < _CLEARLY_LESS * wide
+        narrow, wide = (tf.cast(tf.ones(PROBE), dtype) for dtype in (tf.bfloat16, tf.float32))
+        return clearly_faster(*(lambda x=x: tf.matmul(x, x, transpose_b=True).numpy() for x in (narrow, wide)))

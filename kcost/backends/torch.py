@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from kcost.core.profile import Trace, Work
 
 
 class TorchDriver(Driver):
-    """Forward passes under inference_mode, eager or through torch.compile."""
+    """Forward passes under inference_mode, eager or traced by torch.export and compiled."""
 
     name = "torch"
 
@@ -32,15 +33,14 @@ class TorchDriver(Driver):
 
     def compile_forward(self, model: Any, method: str) -> Step:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-
-        def forward(x: Any) -> Any:
-            return model(x, training=False)
-
-        function = torch.compile(forward) if method == "compile" else forward
+        if method == "compile":
+            function, mode = _compiled(model), torch.no_grad
+        else:
+            function, mode = (lambda x: model(x, training=False)), torch.inference_mode
 
         def step(inputs: Inputs) -> Any:
             tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            with torch.inference_mode():
+            with mode():
                 return function(arrange(model, tensors))
 
         return step
@@ -110,6 +110,46 @@ class TorchDriver(Driver):
 
     def sum_in_place(self, elements: int) -> Callable[[], None]:
         return torch_profile.sum_in_place(elements)
+
+
+def _compiled(model: Any) -> Callable[[Any], Any]:
+    """A forward pass as one compiled program for each shape of its inputs.
+
+    torch.export traces through Keras. TorchDynamo alone breaks at each of Keras's layers (keras 3.15, torch 2.13), so
+    that what it compiles is slower than eager code; it takes only what torch.export refuses.
+    """
+
+    class Forward(torch.nn.Module):  # type: ignore[misc]  # torch is not read by the type checker
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            return self.model(x, training=False)
+
+    whole = Forward().eval()
+    programs: dict[tuple[Any, ...], Callable[[Any], Any]] = {}
+
+    def run(x: Any) -> Any:
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in keras.tree.flatten(x))
+        if shapes not in programs:
+            programs[shapes] = torch.compile(_traced(whole, x))
+        return programs[shapes](x)
+
+    return run
+
+
+def _traced(whole: Any, x: Any) -> Any:
+    try:
+        return torch.export.export(whole, (x,), strict=False).module()
+    except MemoryError:
+        raise
+    except Exception as error:  # it has many for what it cannot trace
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(
+            f"torch.compile takes this model piece by piece, as torch.export refuses it: {reason}", stacklevel=2
+        )
+        return whole
 
 
 DRIVER = TorchDriver

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
+
+from kcost.backends.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.int8_products import LOWEST, steps_above
 
 if TYPE_CHECKING:
     from kcost.optimize.blocks import BlockSpec
@@ -23,15 +26,15 @@ Parts = Mapping[str, Any]
 _ZERO_POINT = 128
 _MASKED = -1e9
 _SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
-_LOWEST = {"gelu": -0.17, "gelu_tanh": -0.17, "relu": 0.0}
 _POST = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
 
-_packed_kernels: Any = WeakIdKeyDictionary()
-"""int8 kernels -> (version, the kernel in oneDNN's layout, zero points); an entry goes when its kernel does."""
+_prepared_kernels: Any = WeakIdKeyDictionary()
+"""Kernels -> (version, what was prepared from them); an entry goes when its kernel does."""
 
 
 def unavailable(spec: BlockSpec) -> str | None:
     """Why blocks of this kind run the plain implementation here; None where they do not."""
+    _multiplies_bfloat16()  # found now: what is traced later has no times
     return _without_integer_products() if spec.is_int8 else None
 
 
@@ -68,24 +71,28 @@ def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = N
     kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
     if spec.compute == "int8_static":
         step = parts[f"{_SITES[name]}_scale"]
-        return _integer_product(parts, name, _whole(x, step), step, bias, residual=residual)
+        narrow = name == "qkv" and _multiplies_bfloat16()  # attention follows
+        return _integer_product(parts, name, _whole(x, step), step, bias, residual=residual, narrow=narrow)
     if spec.compute == "float32":
         product = torch.addmm(bias, x, kernel)
     elif spec.compute == "bfloat16":
-        product = functional.linear(x.bfloat16(), kernel.t(), bias.bfloat16())
+        dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+        product = functional.linear(x.to(dtype), _transposed(kernel, dtype), bias.to(dtype))
     else:
+        x = x.float()
         scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127)
         # The half makes the cut to whole numbers a rounding.
         whole = torch.addcmul(torch.tensor(_ZERO_POINT + 0.5), x, scale.reciprocal()).to(torch.uint8)
         product = torch.addcmul(bias, _integer_product(parts, name, whole, torch.tensor(1.0), None), scale)
+        if name == "qkv" and _multiplies_bfloat16():
+            product = product.bfloat16()
     return product if residual is None else product + residual
 
 
 def _static_network(spec: BlockSpec, parts: Parts, x: Any, residual: Any) -> Any:
     """The feed-forward network whose hidden layer never leaves eight bits."""
-    entering, lowest = parts["attended_scale"], _LOWEST[spec.activation]
-    # What GELU and ReLU give has a known lower end, so that 256 steps need half the size.
-    inside = (127 * parts["hidden_scale"] - lowest) / 255
+    entering, lowest = parts["attended_scale"], LOWEST[spec.activation]
+    inside = steps_above(lowest, 127 * parts["hidden_scale"])
     post, algorithm = _POST[spec.activation]
     hidden = _integer_product(
         parts, "up", _whole(x, entering), entering, parts["up_bias"],
@@ -95,6 +102,7 @@ def _static_network(spec: BlockSpec, parts: Parts, x: Any, residual: Any) -> Any
 
 
 def _whole(x: Any, step: Any) -> Any:
+    x = x.float()  # bfloat16 has no halves above 128
     shift = torch.tensor(_ZERO_POINT + 0.5)  # the half makes the cut to whole numbers a rounding
     # Eager code takes one pass over x for it; compiled code can't turn the step into a number.
     compiling = torch.compiler.is_compiling()
@@ -115,8 +123,11 @@ def _integer_product(
     algorithm: str = "",
     next_step: Any = None,
     next_lowest: float | None = None,
+    narrow: bool = False,
 ) -> Any:
-    """(whole - zero point) * step times a kernel, plus bias and residual, float32; or uint8 where `next_step` is given.
+    """(whole - zero point) * step times a kernel, plus bias and residual, float32.
+
+    uint8 where `next_step` is given, bfloat16 where `narrow` is true.
 
     A zero point is 128, or follows from the lowest value and the step.
     """
@@ -124,7 +135,7 @@ def _integer_product(
     call = torch.ops.kcost.integer_product if torch.compiler.is_compiling() else _onednn_product
     return call(
         whole, parts[f"{name}_kernel"], parts[f"{name}_scale"], bias, step, lowest, residual, post, algorithm,
-        next_step, next_lowest,
+        next_step, next_lowest, narrow,
     )  # fmt: skip
 
 
@@ -140,6 +151,7 @@ def _onednn_product(
     algorithm: str,
     next_step: Any,
     next_lowest: float | None,
+    narrow: bool,
 ) -> Any:
     packed, zeros = _packed(kernel)
     step_size = float(step)
@@ -149,7 +161,7 @@ def _onednn_product(
             *entering, residual, bias, 1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], ""
         )
     if next_step is None:
-        leaving: tuple[Any, ...] = (1.0, 0, torch.float32)
+        leaving: tuple[Any, ...] = (1.0, 0, torch.bfloat16 if narrow else torch.float32)
     else:
         next_size = float(next_step)
         leaving = (next_size, _zero_point(next_lowest, next_size), torch.uint8)
@@ -161,19 +173,18 @@ def _zero_point(lowest: float | None, step: float) -> int:
 
 
 # An operator of its own: torch.compile takes oneDNN's only where the packed kernel is a constant of the graph, and a
-# constant is baked into the code that is kept on disk.
-torch.library.custom_op(
-    "kcost::integer_product",
-    _onednn_product,
-    mutates_args=(),
-    schema="(Tensor whole, Tensor kernel, Tensor scale, Tensor? bias, Tensor step, float? lowest, Tensor? residual, "
-    "str post, str algorithm, Tensor? next_step, float? next_lowest) -> Tensor",
+# constant is baked into the code that is kept on disk. Defined by hand, as `custom_op` adds 15 us to each call.
+_LIBRARY = torch.library.Library("kcost", "FRAGMENT")
+_LIBRARY.define(
+    "integer_product(Tensor whole, Tensor kernel, Tensor scale, Tensor? bias, Tensor step, float? lowest, "
+    "Tensor? residual, str post, str algorithm, Tensor? next_step, float? next_lowest, bool narrow) -> Tensor"
 )
+_LIBRARY.impl("integer_product", _onednn_product, "CPU")
 
 
 def _shape_of_product(whole: Any, kernel: Any, *others: Any) -> Any:
-    next_step = others[-2]
-    dtype = torch.float32 if next_step is None else torch.uint8
+    next_step, narrow = others[-3], others[-1]
+    dtype = torch.uint8 if next_step is not None else torch.bfloat16 if narrow else torch.float32
     return whole.new_empty((whole.shape[0], kernel.shape[1]), dtype=dtype)
 
 
@@ -181,13 +192,30 @@ torch.library.register_fake("kcost::integer_product", _shape_of_product)
 
 
 def _packed(kernel: Any) -> tuple[Any, Any]:
-    version = 0 if kernel.is_inference() else kernel._version  # counts assignments
-    kept = _packed_kernels.get(kernel)
-    if kept is None or kept[0] != version:
+    """An int8 kernel in oneDNN's layout, and its zero points."""
+
+    def pack() -> tuple[Any, Any]:
         packed = torch.ops.onednn.qlinear_prepack(kernel.detach().t().contiguous(), None)
-        kept = version, packed, torch.zeros(kernel.shape[1], dtype=torch.int32)
-        _packed_kernels[kernel] = kept
-    return kept[1], kept[2]
+        return packed, torch.zeros(kernel.shape[1], dtype=torch.int32)
+
+    found: tuple[Any, Any] = _prepared(kernel, pack)
+    return found
+
+
+def _transposed(kernel: Any, dtype: Any) -> Any:
+    """A kernel as (outputs, inputs) in a dtype, laid out so: oneDNN takes up to twice as long for a mere view."""
+    if torch.compiler.is_compiling():
+        return kernel.t().to(dtype)
+    return _prepared(kernel, lambda: kernel.detach().t().to(dtype).contiguous())
+
+
+def _prepared(kernel: Any, prepare: Callable[[], Any]) -> Any:
+    version = 0 if kernel.is_inference() else kernel._version  # counts assignments
+    kept = _prepared_kernels.get(kernel)
+    if kept is None or kept[0] != version:
+        kept = version, prepare()
+        _prepared_kernels[kernel] = kept
+    return kept[1]
 
 
 def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None) -> Any:
@@ -212,6 +240,20 @@ def _activation(spec: BlockSpec, x: Any) -> Any:
 
 def _norm(spec: BlockSpec, parts: Parts, name: str, x: Any) -> Any:
     return functional.layer_norm(x, (spec.width,), parts[f"{name}_gamma"], parts[f"{name}_beta"], spec.epsilon)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch is not read by the type checker
+def _multiplies_bfloat16() -> bool:
+    """Whether bfloat16 products are clearly faster than float32 ones here."""
+    return _measured_bfloat16()
+
+
+@functools.cache
+def _measured_bfloat16() -> bool:
+    if torch.cuda.is_available():
+        return True
+    narrow, wide = (torch.ones(PROBE, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    return clearly_faster(lambda: narrow @ narrow.t(), lambda: wide @ wide.t())
 
 
 @functools.cache

@@ -16,7 +16,8 @@ How the variables in `EncoderBlock.parts` are laid out:
 - int8_dynamic, int8_static: kernels are int8, symmetric per output column, kernel = int8 * `qkv_scale`, `out_scale`,
   `up_scale`, `down_scale` (float32, one number a column).
 - int8_static: also `input_scale`, `context_scale`, `attended_scale`, `hidden_scale`, float32 scalars: what goes into
-  the four products is int8 * scale.
+  the first three products is int8 * scale. What goes into the last comes from an activation, whose lowest value is
+  known: it is one of 256 numbers from there to 127 * `hidden_scale`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kcost.backends.int8_products import LOWEST, steps_above
 from kcost.core.errors import InputError
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
@@ -299,6 +301,12 @@ def _product(spec: BlockSpec, parts: Tensors, name: str, x: Any) -> Any:
         return ops.matmul(x, kernel) + bias
     if spec.compute == "bfloat16":
         return ops.cast(ops.matmul(ops.cast(x, "bfloat16"), kernel), "float32") + bias
+    if spec.compute == "int8_static" and name == "down":
+        lowest = LOWEST[spec.activation]
+        step = steps_above(lowest, 127 * parts["hidden_scale"])
+        whole, kernel = ops.clip(ops.round((x - lowest) / step) - 128, -128, 127), ops.cast(kernel, "float32")
+        shift = (128 * step + lowest) * ops.sum(kernel, axis=0)
+        return (ops.matmul(whole, kernel) * step + shift) * parts["down_scale"] + bias
     if spec.compute == "int8_static":
         scale = parts[f"{PRODUCTS[name]}_scale"]
     else:  # one scale a row; a row of zeros stays zeros

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,14 +46,38 @@ def test_every_method_answers_as_the_model_does(own: Driver, make: object) -> No
             assert own.device_kind(step(inputs)) == "cpu"
 
 
-def test_torch_compile_answers_as_the_model_does(own: Driver) -> None:
+class Undecided(keras.Model):  # type: ignore[misc]  # keras is not read by the type checker
+    """Looks at its values in Python, which torch.export cannot trace."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x + 1 if float(keras.ops.sum(x)) > 0 else x
+
+
+def small_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    return cnn((8, 8, 1), 4), image_model()[1]  # the smallest: compiling takes seconds for each layer
+
+
+@pytest.mark.parametrize("make", [small_model, text_model])
+@pytest.mark.filterwarnings("error:torch.compile takes this model piece by piece")
+def test_torch_compile_takes_a_model_whole(own: Driver, make: object) -> None:
     if own.name != "torch":
         assert "compile" not in INFERENCE_METHODS[own.name]  # type: ignore[index]
         return
-    model = cnn((8, 8, 1), 4)  # the smallest: compiling takes seconds for each layer
-    inputs = image_model()[1]
-    expected = keras.ops.convert_to_numpy(model(arrange(model, inputs), training=False))
-    np.testing.assert_allclose(own.to_host(own.compile_forward(model, "compile")(inputs))[0], expected, atol=1e-4)
+    model, inputs = make()  # type: ignore[operator]
+    step = own.compile_forward(model, "compile")
+    for rows in (slice(None), slice(0, 2)):  # another shape is another program
+        some = {name: array[rows] for name, array in inputs.items()}
+        expected = keras.ops.convert_to_numpy(model(arrange(model, some), training=False))
+        np.testing.assert_allclose(own.to_host(step(some))[0], expected, atol=1e-4)
+
+
+def test_torch_compile_says_that_it_takes_a_model_in_pieces(own: Driver) -> None:
+    if own.name != "torch":
+        return
+    x = np.ones((2, 3), "float32")
+    step = own.compile_forward(Undecided(), "compile")
+    with pytest.warns(UserWarning, match="piece by piece"):
+        np.testing.assert_array_equal(own.to_host(step({"x": x}))[0], x + 1)
 
 
 def test_a_compiled_forward_outlives_predict(own: Driver) -> None:

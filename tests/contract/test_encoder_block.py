@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,35 @@ def test_each_arithmetic_stays_near_float32(compute: Any, norm_first: bool) -> N
 
 
 @pytest.mark.parametrize("compute", INFERENCE)
-def test_the_backends_code_agrees_with_the_plain_one(compute: Any) -> None:
-    """Closer than to float32: the same roundings, but for the form of GELU and the order of sums."""
+@pytest.mark.parametrize("fast_bfloat16", [False, True])
+def test_the_backends_code_agrees_with_the_plain_one(
+    compute: Any, fast_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closer than to float32: the same roundings, but for attention's, the form of GELU and the order of sums."""
     original = encoder_block_of(encoder())
     assert isinstance(original, EncoderBlock)
+    monkeypatch.setattr(original._backend, "_multiplies_bfloat16", lambda: fast_bfloat16)
+    if keras.backend.backend() == "jax":
+        importlib.import_module("jax").clear_caches()  # programs traced with the other answer
     x, mask = inputs()
     made = original.converted(compute, ranges(original, x, mask))
     values = {name: variable.value for name, variable in made.parts.items()}
     shown = keras.ops.cast(mask, "bool")[:, None, None, :]
     plain = numpy(forward(made.spec, values, keras.ops.convert_to_tensor(x), shown)["output"])
     assert difference(numpy(made(x, padding_mask=mask)), plain) < 0.01
+
+
+@pytest.mark.parametrize("compute", ["float32", *INFERENCE])
+@pytest.mark.parametrize("batch", [8, 9])  # more than 512 rows: jax takes them in pieces, the last one smaller
+def test_a_large_batch_answers_as_its_sentences_do(compute: Any, batch: int) -> None:
+    original = encoder_block_of(encoder())
+    assert isinstance(original, EncoderBlock)
+    x, mask = inputs(batch, 130)
+    made = original.converted(compute, ranges(original, x, mask))
+    for padding in (None, mask):
+        whole = numpy(made(x, padding_mask=padding))
+        alone = [made(x[i : i + 1], padding_mask=None if padding is None else mask[i : i + 1]) for i in range(batch)]
+        assert difference(whole, np.concatenate([numpy(y) for y in alone])) < (1e-6 if compute == "float32" else 5e-3)
 
 
 def test_integer_products_are_of_these_integers() -> None:

@@ -24,7 +24,6 @@ from kcost.core.errors import ArtifactError
 from kcost.optimize.blocks import BlockSpec, EncoderBlock
 from kcost.worker import export
 
-_measured_choice = tensorflow_encoder._multiplies_bfloat16.__wrapped__
 WIDTH, TIME = 32, 7
 COMPUTES = ("float32", "bfloat16", "int8_dynamic", "int8_static")
 WAYS = ("eager", "graph", "constant", "portable", "xla")
@@ -112,15 +111,6 @@ def test_where_bfloat16_is_faster_attention_takes_it(compute: str, monkeypatch: 
     assert_close(function(x, mask), expected, "bfloat16", "constant")
     nodes = function.get_concrete_function().graph.as_graph_def().node
     assert {node.attr["T"].type for node in nodes if node.op == "Softmax"} == {tf.bfloat16.as_datatype_enum}
-
-
-@pytest.mark.parametrize(("bfloat16_ns", "float32_ns", "faster"), [(5, 10, True), (10, 5, False), (9, 10, False)])
-def test_the_clock_says_whether_bfloat16_is_faster(
-    bfloat16_ns: int, float32_ns: int, faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times = [time for _ in range(8) for time in (0, bfloat16_ns, 0, float32_ns)]
-    monkeypatch.setattr(tensorflow_encoder, "perf_counter_ns", iter(times).__next__)
-    assert _measured_choice() is faster
 
 
 @pytest.mark.parametrize("way", ["constant", "portable"])
