@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 QUANTIZED_MATMUL = "_QuantizedMatMul"
 LAYER_NORM = "_MklLayerNorm"
+FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
 _SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
@@ -128,12 +129,14 @@ class _Int8(NamedTuple):
             lowest = LOWEST[self.spec.activation]
             step = steps_above(lowest, 127 * self.parts["hidden_scale"])
             whole = tf.cast(tf.clip_by_value(tf.round((x - lowest) / step) - 128.0, -128.0, 127.0), tf.int8)
-            shift = (128 * step + lowest) * tf.cast(tf.reduce_sum(tf.cast(kernel, tf.int32), axis=0), tf.float32)
+            sums = self.parts["down_sums"] if self.spec.balanced else tf.reduce_sum(tf.cast(kernel, tf.float32), axis=0)
+            shift = (128 * step + lowest) * sums
             y = (tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * step + shift) * kernel_scale + bias
             return y if addend is None else y + addend
         scale = self.parts[f"{_SITES[name]}_scale"] if self.spec.compute == "int8_static" else _row_scale(x)
         whole = tf.cast(tf.clip_by_value(tf.round(x / scale), -127.0, 127.0), tf.int8)
-        y = tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * (scale * kernel_scale) + bias
+        left = 1.0 if self.spec.is_balanced(name) else scale
+        y = tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * (left * kernel_scale) + bias
         return y if addend is None else y + addend
 
     def activated(self, name: str, x: Any) -> Any:
@@ -152,38 +155,37 @@ class _StaticInt8(NamedTuple):
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
         # Attention in bfloat16 only where that is faster. Elsewhere a graph computes what the plain form does.
-        whole = x if name == "down" else self._quantized(x, self._step(name))
+        whole = x if name == "down" else self._quantized(name, x)
         dtype = tf.bfloat16 if name == "qkv" and _multiplies_bfloat16() else tf.float32
         fused = ("BiasAdd", "Dequantize") if addend is None else ("BiasAdd", "Add", "Dequantize")
         limits = self._hidden_limits() if name == "down" else _around_0(self._step(name))
         return _quantized_matmul(self.parts, name, whole, limits, fused, dtype, addend)
 
     def activated(self, name: str, x: Any) -> Any:
-        step = self._step(name)
         fused = ("BiasAdd", _FUSED_ACTIVATIONS[self.spec.activation], "Requantize")
-        whole, limits = self._quantized(x, step), _around_0(step)
+        whole, limits = self._quantized(name, x), _around_0(self._step(name))
         return _quantized_matmul(self.parts, name, whole, limits, fused, tf.quint8, out_limits=self._hidden_limits())
 
     def _step(self, name: str) -> float:
-        return float(self.parts[f"{_SITES[name]}_scale"])
+        """The number that is left to multiply the whole numbers by."""
+        return 1.0 if self.spec.is_balanced(name) else float(self.parts[f"{_SITES[name]}_scale"])
 
     def _hidden_limits(self) -> tuple[float, float]:
         return LOWEST[self.spec.activation], 127 * self._step("down")
 
-    @staticmethod
-    def _quantized(x: Any, scale: float) -> Any:
-        whole = tf.raw_ops.QuantizeV2(
-            input=tf.cast(x, tf.float32),
-            min_range=-127 * scale,
-            max_range=127 * scale,
-            T=tf.qint8,
-            mode="SCALED",
-            round_mode="HALF_TO_EVEN",
-            narrow_range=True,
+    def _quantized(self, name: str, x: Any) -> Any:
+        step = self._step(name)
+        x = tf.cast(x, tf.float32)
+        if self.spec.is_balanced(name):
+            x *= 1 / self.parts[f"{_SITES[name]}_scale"]
+        return tf.raw_ops.QuantizeV2(
+            input=x,
+            min_range=-128 * step,
+            max_range=127 * step,
+            T=tf.quint8,
+            mode="MIN_FIRST",
             ensure_minimum_range=0.0,
         )[0]
-        flipped = tf.bitwise.bitwise_xor(tf.bitcast(whole, tf.uint8), np.uint8(128))
-        return tf.bitcast(flipped, tf.quint8)
 
 
 class _DynamicInt8(NamedTuple):
@@ -268,14 +270,36 @@ def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, 
     """The heads' outputs (batch * time, heads * head_width) from query, key and value, in the dtype of `qkv`."""
     split = tf.reshape(qkv, (batch, time, 3, spec.heads, spec.head_width))
     query, key, value = tf.unstack(tf.transpose(split, (2, 0, 3, 1, 4)), num=3)
-    # A product that is scaled and added to is fused; a constant 1 would be optimized away, and the fusion with it.
-    scale = spec.query_scale if spec.query_scale != 1 else tf.cast(tf.minimum(time, 1), qkv.dtype)
-    scores = tf.matmul(query, key, transpose_b=True) * scale
-    if padding_mask is not None:
-        real = tf.cast(tf.cast(padding_mask, tf.bool), tf.float32)
-        scores += tf.cast((1.0 - real) * _MASKED, qkv.dtype)[:, None, None, :]
+    scores = _scores(spec, query, key, padding_mask)
     context = tf.matmul(tf.nn.softmax(scores), value)
     return tf.reshape(tf.transpose(context, (0, 2, 1, 3)), (-1, spec.projected))
+
+
+def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> Any:
+    """What each place (third axis) makes of each other one (last axis), before softmax."""
+    if padding_mask is None:
+        return tf.matmul(query, key, transpose_b=True) * spec.query_scale
+    real = tf.cast(tf.cast(padding_mask, tf.bool), tf.float32)
+    mask = tf.cast((1.0 - real) * _MASKED, query.dtype)[:, None, None, :]
+    if constant_mode() == "native" and internal_unavailable(FUSED_BATCH_MATMUL) is None:
+        # TensorFlow's optimizer fuses these itself in float32, but not in bfloat16.
+        fused = op_def_library.apply_op(
+            FUSED_BATCH_MATMUL,
+            name="scores",
+            x=query,
+            y=key,
+            args=[tf.constant(spec.query_scale, query.dtype), mask],
+            adj_x=False,
+            adj_y=True,
+            fused_ops=["Mul", "Add"],
+            epsilon=1e-4,
+            leakyrelu_alpha=0.2,
+        )
+        shape = tf.shape(query)
+        return tf.reshape(fused, (shape[0], spec.heads, shape[2], shape[2]))
+    # A product that is scaled and added to is fused; a constant 1 would be optimized away, and the fusion with it.
+    scale = spec.query_scale if spec.query_scale != 1 else tf.cast(tf.minimum(tf.shape(query)[2], 1), query.dtype)
+    return tf.matmul(query, key, transpose_b=True) * scale + mask
 
 
 def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:

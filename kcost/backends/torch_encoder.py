@@ -72,7 +72,8 @@ def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = N
     if spec.compute == "int8_static":
         step = parts[f"{_SITES[name]}_scale"]
         narrow = name == "qkv" and _multiplies_bfloat16()  # attention follows
-        return _integer_product(parts, name, _whole(x, step), step, bias, residual=residual, narrow=narrow)
+        whole, left = _whole(x, step), torch.tensor(1.0) if spec.is_balanced(name) else step
+        return _integer_product(parts, name, whole, left, bias, residual=residual, narrow=narrow)
     if spec.compute == "float32":
         product = torch.addmm(bias, x, kernel)
     elif spec.compute == "bfloat16":
@@ -94,8 +95,9 @@ def _static_network(spec: BlockSpec, parts: Parts, x: Any, residual: Any) -> Any
     entering, lowest = parts["attended_scale"], LOWEST[spec.activation]
     inside = steps_above(lowest, 127 * parts["hidden_scale"])
     post, algorithm = _POST[spec.activation]
+    left = torch.tensor(1.0) if spec.is_balanced("up") else entering
     hidden = _integer_product(
-        parts, "up", _whole(x, entering), entering, parts["up_bias"],
+        parts, "up", _whole(x, entering), left, parts["up_bias"],
         post=post, algorithm=algorithm, next_step=inside, next_lowest=lowest,
     )  # fmt: skip
     return _integer_product(parts, "down", hidden, inside, parts["down_bias"], lowest=lowest, residual=residual)
@@ -105,8 +107,12 @@ def _whole(x: Any, step: Any) -> Any:
     x = x.float()  # bfloat16 has no halves above 128
     shift = torch.tensor(_ZERO_POINT + 0.5)  # the half makes the cut to whole numbers a rounding
     # Eager code takes one pass over x for it; compiled code can't turn the step into a number.
-    compiling = torch.compiler.is_compiling()
-    shifted = x * (1 / step) + shift if compiling else torch.add(shift, x, alpha=1 / float(step))
+    if torch.compiler.is_compiling():
+        shifted = x * (1 / step) + shift
+    elif step.ndim:
+        shifted = torch.addcmul(shift, x, step.reciprocal())
+    else:
+        shifted = torch.add(shift, x, alpha=1 / float(step))
     return shifted.clamp_(1, 255).to(torch.uint8)
 
 

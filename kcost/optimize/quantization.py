@@ -15,7 +15,7 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.core.errors import InputError
 from kcost.models.loading import with_precision
-from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize.blocks import BALANCED, PRODUCTS, EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
 from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
@@ -110,7 +110,7 @@ class _Conversion:
         mode: str,
         skip: Sequence[str],
         measure: bool,
-        ranges: Mapping[int, Mapping[str, float]] | None = None,
+        ranges: Mapping[int, Mapping[str, Any]] | None = None,
         ranges_note: str = "",
     ) -> None:
         self.mode = mode
@@ -227,7 +227,7 @@ class _Conversion:
             raise _LeftError(reason)
         return new
 
-    def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, float] | None:
+    def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, Any] | None:
         if self.ranges is None:
             return None
         found = self.ranges.get(id(layer))
@@ -287,8 +287,14 @@ def _static(
 
 def _ranges(
     found: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod
-) -> dict[int, dict[str, float]]:
-    return {id(layer): {name: h.range_by(method) for name, h in sites.items()} for layer, sites in found.items()}
+) -> dict[int, dict[str, Any]]:
+    """By a layer's id and the site: the range, or those of each place of the last axis where a block balances them."""
+    ranges: dict[int, dict[str, Any]] = {}
+    for layer, sites in found.items():
+        ranges[id(layer)] = {name: h.range_by(method) for name, h in sites.items()}
+        if set(sites) == set(PRODUCTS.values()):
+            ranges[id(layer)] |= {PRODUCTS[product]: sites[PRODUCTS[product]].places for product in BALANCED}
+    return ranges
 
 
 def _sites(model: keras.Model) -> dict[keras.layers.Layer, Sites]:
@@ -349,8 +355,14 @@ def _shape_fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> boo
 
 
 def _outputs(model: keras.Model, batch: Any) -> list[np.ndarray]:
+    """The outputs as float32; those of each place without those of padding, which nobody reads."""
     outputs = keras.tree.flatten(model(batch, training=False))
-    return [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in outputs]
+    found = [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in outputs]
+    mask = batch.get("padding_mask") if isinstance(batch, Mapping) else None
+    if mask is None:
+        return found
+    real = np.asarray(mask).astype(bool)
+    return [x[real] if x.shape[: real.ndim] == real.shape else x for x in found]
 
 
 def _relative_error(expected: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> float:

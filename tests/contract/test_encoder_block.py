@@ -113,6 +113,36 @@ def test_the_backends_code_agrees_with_the_plain_one(
     assert difference(numpy(made(x, padding_mask=mask)), plain) < 0.01
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_balanced_scales_lose_less_where_a_place_is_large(norm_first: bool, tmp_path: Path) -> None:
+    original = encoder_block_of(encoder(norm_first=norm_first))
+    assert isinstance(original, EncoderBlock)
+    for name in ("attention_norm_gamma", "output_norm_gamma"):
+        gamma = numpy(original.parts[name])
+        gamma[3] = 30  # as trained encoders have it
+        original.parts[name].assign(gamma)
+    x, mask = inputs()
+    x[..., 5] *= 20
+    places = {site: np.abs(numpy(y)).max(axis=(0, 1)) for site, y in original.sites(x, mask).items()}
+    one, balanced = (
+        original.converted("int8_static", found)
+        for found in ({site: float(largest.max()) for site, largest in places.items()}, places)
+    )
+    assert balanced.spec.balanced
+    assert not one.spec.balanced
+    expected = numpy(original(x, padding_mask=mask))
+    errors = [difference(numpy(made(x, padding_mask=mask)), expected) for made in (one, balanced)]
+    assert errors[1] < 0.6 * errors[0]
+    values = {name: variable.value for name, variable in balanced.parts.items()}
+    shown = keras.ops.cast(mask, "bool")[:, None, None, :]
+    plain = numpy(forward(balanced.spec, values, keras.ops.convert_to_tensor(x), shown)["output"])
+    assert difference(numpy(balanced(x, padding_mask=mask)), plain) < 0.01
+    embedded, padding = keras.Input((None, WIDTH)), keras.Input((None,), dtype="int32")
+    keras.Model([embedded, padding], balanced(embedded, padding_mask=padding)).save(tmp_path / "model.keras")
+    again = load_keras_file(tmp_path / "model.keras")
+    np.testing.assert_array_equal(numpy(again([x, mask])), numpy(balanced(x, padding_mask=mask)))
+
+
 @pytest.mark.parametrize("compute", ["float32", *INFERENCE])
 @pytest.mark.parametrize("batch", [8, 9])  # more than 512 rows: jax takes them in pieces, the last one smaller
 def test_a_large_batch_answers_as_its_sentences_do(compute: Any, batch: int) -> None:

@@ -84,3 +84,29 @@ def test_values_that_are_not_finite_do_not_count() -> None:
     histogram = histogram_of([1.0, np.nan, np.inf, -2.0])
     assert histogram.counts.sum() == 2
     assert histogram.largest == 2
+
+
+def test_least_squares_clip_where_a_few_values_are_large() -> None:
+    values = np.append(np.random.default_rng(3).normal(size=100_000), [40.0])
+    histogram = histogram_of(values)
+    found = histogram.range_by("least-squares")
+
+    def error(largest: float) -> float:
+        step = largest / 127
+        return float(np.square(np.clip(np.rint(values / step), -127, 127) * step - values).sum())
+
+    tried = np.linspace(2, 40, 200)
+    assert error(found) <= 1.02 * min(map(error, tried))
+    assert found < 40
+
+
+@given(st.lists(st.lists(st.tuples(floats, floats, floats), min_size=1, max_size=9), min_size=1, max_size=5))
+def test_the_largest_at_each_place_is_known(rows: list[list[tuple[float, float, float]]]) -> None:
+    histogram = histogram_of(*rows)
+    expected = np.abs(np.concatenate([np.asarray(r, np.float32) for r in rows])).max(axis=0)
+    assert histogram.places is not None
+    np.testing.assert_array_equal(histogram.places, expected)
+
+
+def test_batches_of_other_widths_have_no_places() -> None:
+    assert histogram_of(np.ones((2, 3)), np.ones((2, 4))).places is None
