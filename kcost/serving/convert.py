@@ -67,7 +67,7 @@ def convert(
         made = _ask("convert", backend, request.model_dump(mode="json"), log, timeout_s)
         path = draft.absolute() / made["file"]
         asked = {"runtime": runtime, "precision": precision, "path": str(path)}
-        asked |= {key: made[key] for key in ("inputs", "outputs", "probes")}
+        asked |= {key: made[key] for key in ("inputs", "outputs", "probes", "rounded")}
         checked = _ask("check-conversion", "fake", asked, log, timeout_s)
         found = Conversion(
             runtime=runtime,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kcost.core.conversion import TOLERANCES, ConversionCheck
+from kcost.core.conversion import ROUNDED_TOLERANCE, TOLERANCES, ConversionCheck
 from kcost.core.errors import ArtifactError, GateError
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
 
@@ -16,8 +16,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Opens the file and compares its outputs with those of the Keras model.
 
     Args:
-        request: `path` of the file, `runtime`, `precision`; `inputs`, `outputs` and `probes` as the convert job
-            answered.
+        request: `path` of the file, `runtime`, `precision`; `inputs`, `outputs`, `probes` and `rounded` as the convert
+            job answered.
 
     Returns:
         `checks`, one ConversionCheck a probe; `runtime_version`; `notes` of the runtime.
@@ -64,10 +64,11 @@ def _check(loaded: LoadedFile, probe: dict[str, Any], names: list[str], request:
     one, expected = (np.concatenate([y.ravel().astype(np.float64) for y in side]) for side in (found, wanted))
     norm = float(np.linalg.norm(expected))
     error = float(np.linalg.norm(one - expected)) / (norm or 1.0)
-    tolerance = TOLERANCES[request["precision"]]
+    tolerance = max(TOLERANCES[request["precision"]], ROUNDED_TOLERANCE if request["rounded"] else 0.0)
+    kind = "that rounds what it computes" if request["rounded"] else f"in {request['precision']}"
     if not error <= tolerance:  # a NaN is never within the tolerance
         raise GateError(
-            f"A model in {request['precision']} keeps its outputs within a relative error of {tolerance:g}.",
+            f"A model {kind} keeps its outputs within a relative error of {tolerance:g}.",
             received=f"{request['runtime']}: {error:.3g} for a batch of {probe['batch']}",
             remedy="Nothing was kept. Take another precision of this runtime, or another runtime.",
         )

@@ -39,7 +39,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `file`, `inputs`, `outputs`, `parameters`, `real_samples`, `seconds`, `versions` as Conversion has them, and
-        `probes` (file, batch, free_axes).
+        `probes` (file, batch, free_axes); `rounded`: whether the model rounds what it computes, at any precision.
 
     Raises:
         ArtifactError: the model cannot be loaded, or cannot be converted; the reason is the converter's.
@@ -78,6 +78,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": outputs,
         "parameters": model.count_params(),
+        "rounded": export.is_rounded(model),
         "real_samples": asked.samples_file is not None,
         "seconds": time.perf_counter() - start,
         "versions": {"keras": keras.__version__, backend.name: backend.version(), **versions},

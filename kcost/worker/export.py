@@ -279,7 +279,7 @@ def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str,
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             refusal = error
             continue
-        return _with_changes(model, inputs, probes) if _is_rounded(model) else probes
+        return _with_changes(model, inputs, probes) if is_rounded(model) else probes
     raise ArtifactError(
         "A model is checked after its export, on inputs that it takes.",
         received=f"{request['keras_file']}, which refused {source} inputs: {first_reason(refusal)}",
@@ -287,7 +287,8 @@ def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str,
     ) from refusal
 
 
-def _is_rounded(model: keras.Model) -> bool:
+def is_rounded(model: keras.Model) -> bool:
+    """Whether a model rounds what it computes to int8 or 16 bits."""
     return any(weight.dtype in ROUNDED for weight in model.weights)
 
 

@@ -32,6 +32,7 @@ from kcost.core.result import Preparation
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
 from kcost.serving import convert as convert_module
 from kcost.serving.convert import converted
+from kcost.worker import check_conversion
 
 CASES: list[tuple[str, Runtime, RuntimePrecision]] = [
     *(("cnn", runtime, "float32") for runtime in RUNTIMES),
@@ -215,6 +216,25 @@ def test_a_conversion_that_says_something_else_is_refused(
     with pytest.raises(GateError, match="relative error"):
         convert_module.convert(open_model(models / "tensorflow" / "cnn.keras"), "onnx", "float32", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rounded", "off", "kept"), [(False, 0.003, False), (True, 0.003, True), (True, 0.1, False)])
+def test_a_model_that_rounds_may_be_off_by_its_rounding(
+    convert_once: Converter, tmp_path: Path, rounded: bool, off: float, kept: bool
+) -> None:
+    folder = convert_once("cnn", "onnx", "float32")
+    loaded = open_file("onnx", folder / "model.onnx", threads=1, precision="float32")
+    inputs = {spec.name: np.ones((2, *spec.shape[1:]), np.float32) for spec in loaded.inputs}
+    (output,) = loaded.run(inputs)
+    np.savez(tmp_path / "probe.npz", **{f"input/{k}": v for k, v in inputs.items()}, **{"output/0": output * (1 + off)})
+    probe = {"file": str(tmp_path / "probe.npz"), "batch": 2, "free_axes": []}
+    request = {"runtime": "onnx", "precision": "float32", "path": str(folder / "model.onnx"), "rounded": rounded}
+    request |= {"inputs": [{"name": i} for i in inputs], "outputs": [{"name": loaded.outputs[0]}], "probes": [probe]}
+    if kept:
+        assert check_conversion.run(request)["checks"][0]["relative_error"] == pytest.approx(off, rel=0.02)
+    else:
+        with pytest.raises(GateError, match="relative error"):
+            check_conversion.run(request)
 
 
 def test_a_folder_without_a_conversion(tmp_path: Path, convert_once: Converter) -> None:
