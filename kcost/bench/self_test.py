@@ -24,11 +24,11 @@ from kcost.core.plan import CellSpec, Plan, baseline_of
 from kcost.core.process import require
 from kcost.core.result import CellResult, Round, Run
 from kcost.core.schema import Record
-from kcost.core.stats import exact_proportion, median_per_round, paired_ratio
+from kcost.core.stats import exact_proportion, median_per_round, paired_ratio, surely_differs
 from kcost.core.units import format_percent
 
 FALSE_WINNERS = 0.05
-"""Share of A/A pairs in which a 95% interval may exclude 1."""
+"""Share of A/A pairs that may have a winner. Cells are told apart with 99% confidence, so that chance gives 1%."""
 
 SURE = 0.90
 """The share is held to be too high when the whole exact interval of this confidence lies above FALSE_WINNERS."""
@@ -63,8 +63,7 @@ class Pair(Record):
     @property
     def has_winner(self) -> bool:
         """Whether the two would be told apart, which is false."""
-        ratio = paired_ratio(self.a_ns, self.b_ns)
-        return not ratio.low <= 1 <= ratio.high
+        return surely_differs(paired_ratio(self.a_ns, self.b_ns), len(self.a_ns))
 
 
 class Move(Record):

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
+DECISION_CONFIDENCE = 0.99
+"""How sure it must be that two cells differ before one is called the faster. At 95%, one pair of equals in twenty would
+have a winner, and a ranking holds many pairs."""
+
 TAIL_CONFIDENCE = 0.99
 """How sure a tail percentile must be: the figure of the MLPerf inference rules."""
 
@@ -94,6 +98,19 @@ def paired_ratio(numerators: ArrayLike, denominators: ArrayLike, confidence: flo
     if a.shape != b.shape or a.size == 0:
         raise ValueError(f"paired_ratio wants two non-empty arrays of one length. Received: {a.shape} and {b.shape}")
     return location(a / b, confidence)
+
+
+def surely_differs(ratio: Interval, rounds: int) -> bool:
+    """Whether a ratio differs from 1 by DECISION_CONFIDENCE.
+
+    Args:
+        ratio: with its interval at CONFIDENCE, as `location` and `paired_ratio` give it.
+        rounds: how many values it comes from.
+    """
+    if rounds < 2 or not math.isfinite(ratio.high):
+        return False
+    wider = _student_t(rounds - 1, DECISION_CONFIDENCE) / _student_t(rounds - 1, CONFIDENCE)
+    return abs(math.log(ratio.value)) > wider * math.log(ratio.high / ratio.value)
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:

@@ -14,7 +14,7 @@ from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_
 from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
-from kcost.core.stats import Interval, paired_ratio, tail
+from kcost.core.stats import Interval, paired_ratio, surely_differs, tail
 from kcost.core.units import format_percent, significant
 from kcost.cost.estimate import CostEstimate
 from kcost.cost.fairness import Fairness
@@ -45,8 +45,10 @@ class Ratio(Record):
 
     @property
     def tells_apart(self) -> bool:
-        """Whether the two differ: enough rounds in common, and an interval without 1."""
-        return self.rounds >= MIN_SHARED_ROUNDS and self.high is not None and not self.low <= 1 <= self.high
+        """Whether the two differ for sure: enough rounds in common, and an interval of 99% would not hold 1."""
+        if self.rounds < MIN_SHARED_ROUNDS or self.high is None:
+            return False
+        return surely_differs(Interval(self.value, self.low, self.high), self.rounds)
 
     def __str__(self) -> str:
         high = "unbounded" if self.high is None else significant(self.high)

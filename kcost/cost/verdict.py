@@ -318,7 +318,7 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         told = str(ratio).replace(" times (", " times cheaper (", 1)
         return conclusion("cheaper", f"{cheapest}; {told} than {plain}{ties}.", ratio)
     else:
-        why = f"{ratio} is not clearly more than 1"
+        why = f"{ratio} is not more than 1 for sure (99%)"
     return conclusion("can't tell", f"can't tell whether {best.name} is cheaper than {plain}: {why}.", ratio)
 
 

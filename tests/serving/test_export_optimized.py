@@ -115,7 +115,8 @@ def test_only_an_export_that_is_not_portable_has_internal_operations(
     assert not [w for w in portable.warnings if "refuses to load" in w]
     if any("plain, slower form" in w for w in report.warnings):
         pytest.skip(report.warnings[-1])
-    expected = {"float32": (), "bfloat16": ("_MklLayerNorm",)}.get(mode, ("_MklLayerNorm", "_QuantizedMatMul"))
+    fused = ("_MklFusedBatchMatMulV2", "_MklLayerNorm")
+    expected = {"float32": (), "bfloat16": fused}.get(mode, (*fused, "_QuantizedMatMul"))
     assert report.internal_operations == expected
     assert len([w for w in report.warnings if "refuses to load" in w]) == (mode != "float32")
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from kcost.core import stats
 
@@ -152,3 +152,21 @@ class TestSettling:
 
     def test_three_long_steps_are_enough(self) -> None:
         assert stats.has_settled([500, 500, 510])
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=3, max_size=30))
+def test_cells_are_told_apart_where_an_interval_of_99_percent_leaves_1_out(ratios: list[float]) -> None:
+    wide = stats.location(ratios, stats.DECISION_CONFIDENCE)
+    assume(min(abs(wide.low - 1), abs(wide.high - 1)) > 1e-9)
+    assert stats.surely_differs(stats.location(ratios), len(ratios)) == (not wide.low <= 1 <= wide.high)
+
+
+def test_equals_are_rarely_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    pairs = rng.lognormal(0, 0.02, (2000, 2, 10))
+    told_apart = sum(stats.surely_differs(stats.paired_ratio(a, b), 10) for a, b in pairs)
+    assert 5 <= told_apart <= 40  # 1% of them
+
+
+def test_one_round_tells_nothing_apart() -> None:
+    assert not stats.surely_differs(stats.location([2.0]), 1)
