@@ -6,10 +6,10 @@ Two things make the difference, both measured:
   each into one operation of oneDNN, but only where it finds them in the form that it looks for: matrices with two
   axes, constants for weights. So tokens are kept as rows of a matrix, and `constant_weights` turns weights into
   constants. All of this is public operations, with gradients, that run everywhere and that XLA compiles.
-- int8 products with scales per channel and all of that fused in exist as `_QuantizedMatMul` alone, and a fused layer
-  norm as `_MklLayerNorm`: internal operations of TensorFlow built with oneDNN on x86, without gradients. The first
-  keeps a copy of the weights that it sees first. So they are used inside `constant_weights` only; elsewhere int8
-  products are the driver's.
+- int8 products with scales per channel and all of that fused in exist as `_QuantizedMatMul` alone, a fused layer norm
+  as `_MklLayerNorm`, and fused scores in bfloat16 as `_MklFusedBatchMatMulV2`: internal operations of TensorFlow built
+  with oneDNN on x86, without gradients. The first keeps a copy of the weights that it sees first. So they are used
+  inside `constant_weights` only; elsewhere int8 products are the driver's.
 """
 
 from __future__ import annotations
