@@ -39,9 +39,7 @@ def unavailable(spec: BlockSpec) -> str | None:
     return None
 
 
-def encoder_block(
-    spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None, cache: dict[str, Any]
-) -> Any:
+def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None) -> Any:
     """The output of an encoder block, (batch, time, width); float32 has gradients.
 
     Args:
@@ -49,7 +47,6 @@ def encoder_block(
         parts: its variables, as kcost.optimize.blocks lays them out.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for no padding.
-        cache: unused: XLA prepares weights itself.
     """
     parts, (batch, time, _) = dict(parts), x.shape
     shapes_known = isinstance(batch, int) and isinstance(time, int)  # an export may leave them free

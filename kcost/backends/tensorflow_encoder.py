@@ -58,9 +58,7 @@ def internal_unavailable(operation: str) -> str | None:
     return no_int8_cpu() if operation == QUANTIZED_MATMUL else None
 
 
-def encoder_block(
-    spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None, cache: dict[str, Any]
-) -> Any:
+def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None) -> Any:
     """The output of a block, of the shape of x; float32, but for bfloat16 x of a float32 block's own dtype policy.
 
     Args:
@@ -68,7 +66,6 @@ def encoder_block(
         parts: its variables' values, by name.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for all.
-        cache: not used: a graph holds what was prepared.
     """
     products = _products(spec, parts)
     shape = tf.shape(x)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import torch
+import torch._inductor
+import torch._inductor.config
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from kcost.backends import torch_profile
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.int8_products import float32_product, no_int8_cpu
+from kcost.backends.torch_constants import constant_weights
 from kcost.core.profile import Trace, Work
 
 
 class TorchDriver(Driver):
-    """Forward passes under inference_mode, eager or traced by torch.export and compiled."""
+    """Forward passes under inference_mode, eager or traced by torch.export and compiled by AOTInductor."""
 
     name = "torch"
 
@@ -133,23 +141,69 @@ def _compiled(model: Any) -> Callable[[Any], Any]:
     def run(x: Any) -> Any:
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in keras.tree.flatten(x))
         if shapes not in programs:
-            programs[shapes] = torch.compile(_traced(whole, x))
+            programs[shapes] = _program(whole, x)
         return programs[shapes](x)
 
     return run
 
 
-def _traced(whole: Any, x: Any) -> Any:
+def _program(whole: Any, x: Any) -> Callable[[Any], Any]:
+    """On CPU a library by AOTInductor, without Python between its operations and with the weights as constants."""
+    on_cpu = not torch.cuda.is_available()
     try:
-        return torch.export.export(whole, (x,), strict=False).module()
+        with constant_weights() if on_cpu else contextlib.nullcontext():
+            traced = torch.export.export(whole, (x,), strict=False).module()
     except MemoryError:
         raise
     except Exception as error:  # it has many for what it cannot trace
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(
-            f"torch.compile takes this model piece by piece, as torch.export refuses it: {reason}", stacklevel=2
+        _warn("torch.compile takes this model piece by piece, as torch.export refuses it", error)
+        return torch.compile(whole)  # type: ignore[no-any-return]
+    if on_cpu:
+        try:
+            return _library(traced, x)
+        except MemoryError:
+            raise
+        except Exception as error:  # of the exporter, the code it makes, or the C++ compiler
+            _warn("torch.compile takes this model, as AOTInductor refuses it", error)
+    return torch.compile(traced, options={"freezing": on_cpu})  # type: ignore[no-any-return]
+
+
+def _warn(what: str, error: Exception) -> None:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    warnings.warn(f"{what}: {reason}", stacklevel=4)
+
+
+def _library(traced: Any, x: Any) -> Callable[[Any], Any]:
+    exported = torch.export.export(_with_buffers(traced), (x,), strict=False)
+    with tempfile.TemporaryDirectory(prefix="kcost-torch-") as folder:
+        package = Path(folder) / "program.pt2"
+        torch._inductor.aoti_compile_and_package(
+            exported, package_path=str(package), inductor_configs={"freezing": True}
         )
-        return whole
+        _forget_libraries(package)
+        return torch._inductor.aoti_load_package(str(package))  # type: ignore[no-any-return]
+
+
+def _forget_libraries(package: Path) -> None:
+    """Deletes AOTInductor's own copies of what it packed: as large as the model, and never read again."""
+    with zipfile.ZipFile(package) as packed:
+        libraries = [Path(name).name for name in packed.namelist() if name.endswith(".so")]
+    for name in libraries:
+        for copy in Path(cache_dir()).glob(f"*/{name}"):
+            copy.unlink()
+
+
+def _with_buffers(traced: Any) -> Any:
+    """The same module with the weights as buffers: what reads Keras's variables is traced with them as constants.
+
+    Freezing folds constants too early, and takes one away that is read twice (torch 2.13).
+    """
+    for module in traced.modules():
+        held = {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor)}
+        for name, value in held.items():
+            delattr(module, name)
+            module.register_buffer(name, value.detach(), persistent=False)
+    return traced
 
 
 DRIVER = TorchDriver

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
-from torch.utils.weak import WeakIdKeyDictionary
 
 from kcost.backends.int8_products import EXACT_TERMS, no_int8_cpu
+from kcost.backends.torch_constants import prepared, weights_are_constant
 
 if TYPE_CHECKING:
     from kcost.optimize.conv_chain import ChainSpec, Stage
@@ -25,11 +24,6 @@ Pair = tuple[int, int]
 Parts = Mapping[str, Any]
 
 _ZERO_POINT = 128
-_KEPT_SHAPES = 8
-"""Of the inputs that a kernel is kept prepared for: oneDNN's layout of it depends on them."""
-
-_prepared_kernels: Any = WeakIdKeyDictionary()
-"""kernels -> (version, what was prepared from it by key); an entry goes when its kernel does."""
 
 
 def unavailable(spec: ChainSpec) -> str | None:
@@ -38,14 +32,14 @@ def unavailable(spec: ChainSpec) -> str | None:
 
 
 def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
-    """The output of a chain, (batch, height, width, filters), float32; None in an export, which takes plain operations.
+    """The output of a chain, (batch, height, width, filters), float32; None in an export that others read.
 
     Args:
         spec: of the chain.
         parts: its variables, as kcost.optimize.conv_chain lays them out.
         x: (batch, height, width, channels), any float dtype.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() and not weights_are_constant():
         return None
     if not spec.is_int8:
         return _float_chain(spec, parts, x)
@@ -200,7 +194,7 @@ def _onednn(
         packed = torch.ops.onednn.qconv_prepack(weight, scale, step, zero_point, *place, list(x.shape))
         return packed, torch.zeros(kernel.shape[3], dtype=torch.int32)
 
-    packed, zeros = _prepared(kernel, key, pack)
+    packed, zeros = prepared(kernel, key, pack)
     attribute = "relu" if geometry.relu else "none"
     return torch.ops.onednn.qconv2d_pointwise(
         x, step, zero_point, packed, scale, zeros, bias, *place, next_step, 0, dtype, attribute, [], ""
@@ -215,7 +209,7 @@ def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
         if torch.compiler.is_compiling():
             weight = kernel.permute(3, 2, 0, 1)
         else:
-            weight = _prepared(kernel, "float", functools.partial(_weight, kernel))
+            weight = prepared(kernel, "float", functools.partial(_weight, kernel))
         before, after = _padding(x.shape[2:], stage.spans, stage.strides, stage.padding == "same")
         if before != after:
             x = functional.pad(x, (before[1], after[1], before[0], after[0]))
@@ -262,19 +256,6 @@ def _padding(sizes: Sequence[int], spans: Pair, strides: Pair, same: bool) -> tu
         for size, span, stride in zip(sizes, spans, strides, strict=True)
     ]
     return (total[0] // 2, total[1] // 2), (total[0] - total[0] // 2, total[1] - total[1] // 2)
-
-
-def _prepared(kernel: Any, key: Any, prepare: Any) -> Any:
-    version = 0 if kernel.is_inference() else kernel._version  # counts assignments
-    kept = _prepared_kernels.get(kernel)
-    if kept is None or kept[0] != version:
-        kept = _prepared_kernels[kernel] = version, OrderedDict()
-    forms = kept[1]
-    if key not in forms:
-        if len(forms) >= _KEPT_SHAPES:
-            forms.popitem(last=False)
-        forms[key] = prepare()
-    return forms[key]
 
 
 @functools.cache

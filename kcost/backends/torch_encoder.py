@@ -6,17 +6,18 @@ with AMX and falls to a reference loop on others (seen with oneDNN 3.12). The in
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import platform
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
-from torch.utils.weak import WeakIdKeyDictionary
 
 from kcost.backends.bfloat16_products import PROBE, clearly_faster
 from kcost.backends.int8_products import LOWEST, steps_above
+from kcost.backends.torch_constants import prepared, weights_are_constant
 
 if TYPE_CHECKING:
     from kcost.optimize.blocks import BlockSpec
@@ -25,11 +26,7 @@ Parts = Mapping[str, Any]
 
 _ZERO_POINT = 128
 _MASKED = -1e9
-_SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
 _POST = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
-
-_prepared_kernels: Any = WeakIdKeyDictionary()
-"""Kernels -> (version, what was prepared from them); an entry goes when its kernel does."""
 
 
 def unavailable(spec: BlockSpec) -> str | None:
@@ -38,7 +35,7 @@ def unavailable(spec: BlockSpec) -> str | None:
     return _without_integer_products() if spec.is_int8 else None
 
 
-def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | None, cache: dict[str, Any]) -> Any:
+def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | None) -> Any:
     """The output of an encoder block, (batch, time, width), float32; compute float32 has gradients.
 
     Args:
@@ -46,18 +43,27 @@ def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | Non
         parts: its variables, as kcost.optimize.blocks lays them out.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for no padding.
-        cache: unused: packed kernels are kept by kernel, so that compiled code finds them too.
     """
+    if spec.is_int8 and torch.compiler.is_compiling() and not weights_are_constant():
+        sizes = [spec.width, spec.heads, spec.head_width, spec.inner, int(spec.norm_first), int(spec.balanced)]
+        ordered = [parts[name] for name in spec.variables()]
+        words = [spec.activation, spec.compute]
+        return torch.ops.kcost.encoder_block(x, padding_mask, ordered, sizes, spec.epsilon, words)
+    return _block(spec, parts, x, padding_mask)
+
+
+def _block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | None) -> Any:
     batch, time, width = x.shape
     stream = x.reshape(batch * time, width).float()
     entered = _norm(spec, parts, "attention_norm", stream) if spec.norm_first else stream
-    qkv = _product(spec, parts, "qkv", entered)
+    static = _static(spec, parts) if spec.compute == "int8_static" else None
+    qkv = static.qkv(entered) if static else _product(spec, parts, "qkv", entered)
     context = _attention(spec, qkv.view(batch, time, -1), padding_mask).reshape(batch * time, -1)
-    middle = _product(spec, parts, "out", context, residual=stream)
+    middle = static.out(context, residual=stream) if static else _product(spec, parts, "out", context, residual=stream)
     attended = _norm(spec, parts, "output_norm" if spec.norm_first else "attention_norm", middle)
     residual = middle if spec.norm_first else attended
-    if spec.compute == "int8_static":
-        output = _static_network(spec, parts, attended, residual)
+    if static:
+        output = static.down(static.up(attended), residual=residual)
     else:
         hidden = _activation(spec, _product(spec, parts, "up", attended))
         output = _product(spec, parts, "down", hidden, residual=residual)
@@ -66,14 +72,39 @@ def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | Non
     return output.view(batch, time, width)
 
 
+# An operator of its own: torch.compile takes oneDNN's products only where the packed kernels are constants.
+_LIBRARY = torch.library.Library("kcost", "FRAGMENT")
+_LIBRARY.define(
+    "encoder_block(Tensor x, Tensor? padding_mask, Tensor[] ordered, int[] sizes, float epsilon, str[] words) -> Tensor"
+)
+_LIBRARY.define("packed(Tensor kernel) -> Tensor")
+
+
+def _block_of_fields(
+    x: Any, padding_mask: Any | None, ordered: Sequence[Any], sizes: list[int], epsilon: float, words: list[Any]
+) -> Any:
+    from kcost.optimize.blocks import BlockSpec
+
+    width, heads, head_width, inner, norm_first, balanced = sizes
+    spec = BlockSpec(
+        *(width, heads, head_width, inner, words[0], epsilon, bool(norm_first)),
+        compute=words[1],
+        balanced=bool(balanced),
+    )
+    return _block(spec, dict(zip(spec.variables(), ordered, strict=True)), x, padding_mask)
+
+
+def _shape_of_block(x: Any, *others: Any) -> Any:
+    return x.new_empty(x.shape, dtype=torch.float32)
+
+
+_LIBRARY.impl("encoder_block", _block_of_fields, "CPU")
+torch.library.register_fake("kcost::encoder_block", _shape_of_block)
+
+
 def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = None) -> Any:
     """x times the kernel, plus bias and residual; (rows, columns). Float32, or bfloat16 where there is no residual."""
     kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
-    if spec.compute == "int8_static":
-        step = parts[f"{_SITES[name]}_scale"]
-        narrow = name == "qkv" and _multiplies_bfloat16()  # attention follows
-        whole, left = _whole(x, step), torch.tensor(1.0) if spec.is_balanced(name) else step
-        return _integer_product(parts, name, whole, left, bias, residual=residual, narrow=narrow)
     if spec.compute == "float32":
         product = torch.addmm(bias, x, kernel)
     elif spec.compute == "bfloat16":
@@ -82,146 +113,123 @@ def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = N
     else:
         x = x.float()
         scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127)
-        # The half makes the cut to whole numbers a rounding.
-        whole = torch.addcmul(torch.tensor(_ZERO_POINT + 0.5), x, scale.reciprocal()).to(torch.uint8)
-        product = torch.addcmul(bias, _integer_product(parts, name, whole, torch.tensor(1.0), None), scale)
+        zeros = torch.zeros(kernel.shape[1], dtype=torch.int32)
+        operands = (1.0, _ZERO_POINT, _packed(kernel), parts[f"{name}_scale"], zeros)
+        whole = _whole(x, scale.reciprocal())
+        product = _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
+        product = torch.addcmul(bias, product, scale)
         if name == "qkv" and _multiplies_bfloat16():
             product = product.bfloat16()
     return product if residual is None else product + residual
 
 
-def _static_network(spec: BlockSpec, parts: Parts, x: Any, residual: Any) -> Any:
-    """The feed-forward network whose hidden layer never leaves eight bits."""
-    entering, lowest = parts["attended_scale"], LOWEST[spec.activation]
-    inside = steps_above(lowest, 127 * parts["hidden_scale"])
-    post, algorithm = _POST[spec.activation]
-    left = torch.tensor(1.0) if spec.is_balanced("up") else entering
-    hidden = _integer_product(
-        parts, "up", _whole(x, entering), left, parts["up_bias"],
-        post=post, algorithm=algorithm, next_step=inside, next_lowest=lowest,
-    )  # fmt: skip
-    return _integer_product(parts, "down", hidden, inside, parts["down_bias"], lowest=lowest, residual=residual)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _StaticProduct:
+    """A product of int8 numbers whose steps are known, with all that it needs besides its input.
 
-
-def _whole(x: Any, step: Any) -> Any:
-    x = x.float()  # bfloat16 has no halves above 128
-    shift = torch.tensor(_ZERO_POINT + 0.5)  # the half makes the cut to whole numbers a rounding
-    # Eager code takes one pass over x for it; compiled code can't turn the step into a number.
-    if torch.compiler.is_compiling():
-        shifted = x * (1 / step) + shift
-    elif step.ndim:
-        shifted = torch.addcmul(shift, x, step.reciprocal())
-    else:
-        shifted = torch.add(shift, x, alpha=1 / float(step))
-    return shifted.clamp_(1, 255).to(torch.uint8)
-
-
-def _integer_product(
-    parts: Parts,
-    name: str,
-    whole: Any,
-    step: Any,
-    bias: Any,
-    *,
-    lowest: float | None = None,
-    residual: Any = None,
-    post: str = "none",
-    algorithm: str = "",
-    next_step: Any = None,
-    next_lowest: float | None = None,
-    narrow: bool = False,
-) -> Any:
-    """(whole - zero point) * step times a kernel, plus bias and residual, float32.
-
-    uint8 where `next_step` is given, bfloat16 where `narrow` is true.
-
-    A zero point is 128, or follows from the lowest value and the step.
+    Calling it multiplies rows (rows, inputs), float or uint8 already where `per_step` is None, and adds the bias and
+    a residual, if there is one.
     """
-    # Eager code calls the function itself: going through the dispatcher costs as much as a small product.
-    call = torch.ops.kcost.integer_product if torch.compiler.is_compiling() else _onednn_product
-    return call(
-        whole, parts[f"{name}_kernel"], parts[f"{name}_scale"], bias, step, lowest, residual, post, algorithm,
-        next_step, next_lowest, narrow,
-    )  # fmt: skip
 
+    per_step: Any | None
+    """1 / the step of what goes in, (inputs,)."""
+    operands: tuple[float, int, Any, Any, Any]
+    """Step and zero point of what goes in, and the kernel's operands."""
+    bias: Any
+    leaving: tuple[float, int, Any, str, list[Any], str] = (1.0, 0, torch.float32, "none", [], "")
+    """Step, zero point and dtype of what comes out, and the activation."""
 
-def _onednn_product(
-    whole: Any,
-    kernel: Any,
-    scale: Any,
-    bias: Any,
-    step: Any,
-    lowest: float | None,
-    residual: Any,
-    post: str,
-    algorithm: str,
-    next_step: Any,
-    next_lowest: float | None,
-    narrow: bool,
-) -> Any:
-    packed, zeros = _packed(kernel)
-    step_size = float(step)
-    entering = (whole, step_size, _zero_point(lowest, step_size), packed, scale, zeros)
-    if residual is not None:
+    def __call__(self, x: Any, residual: Any | None = None) -> Any:
+        whole = x if self.per_step is None else _whole(x.float(), self.per_step)  # bfloat16 has no halves above 128
+        if residual is None:
+            return _onednn_product(whole, *self.operands, self.bias, *self.leaving)
         return torch.ops.onednn.qlinear_pointwise.binary(
-            *entering, residual, bias, 1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], ""
+            whole, *self.operands, residual, self.bias, 1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], ""
         )
-    if next_step is None:
-        leaving: tuple[Any, ...] = (1.0, 0, torch.bfloat16 if narrow else torch.float32)
-    else:
-        next_size = float(next_step)
-        leaving = (next_size, _zero_point(next_lowest, next_size), torch.uint8)
-    return torch.ops.onednn.qlinear_pointwise.default(*entering, bias, *leaving, post, [], algorithm)
 
 
-def _zero_point(lowest: float | None, step: float) -> int:
-    return _ZERO_POINT if lowest is None else round(-lowest / step)
+class _Static(NamedTuple):
+    """The four products of a static int8 block."""
+
+    qkv: _StaticProduct
+    out: _StaticProduct
+    up: _StaticProduct
+    down: _StaticProduct
 
 
-# An operator of its own: torch.compile takes oneDNN's only where the packed kernel is a constant of the graph, and a
-# constant is baked into the code that is kept on disk. Defined by hand, as `custom_op` adds 15 us to each call.
-_LIBRARY = torch.library.Library("kcost", "FRAGMENT")
-_LIBRARY.define(
-    "integer_product(Tensor whole, Tensor kernel, Tensor scale, Tensor? bias, Tensor step, float? lowest, "
-    "Tensor? residual, str post, str algorithm, Tensor? next_step, float? next_lowest, bool narrow) -> Tensor"
-)
-_LIBRARY.impl("integer_product", _onednn_product, "CPU")
-
-
-def _shape_of_product(whole: Any, kernel: Any, *others: Any) -> Any:
-    next_step, narrow = others[-3], others[-1]
-    dtype = torch.uint8 if next_step is not None else torch.bfloat16 if narrow else torch.float32
-    return whole.new_empty((whole.shape[0], kernel.shape[1]), dtype=dtype)
-
-
-torch.library.register_fake("kcost::integer_product", _shape_of_product)
-
-
-def _packed(kernel: Any) -> tuple[Any, Any]:
-    """An int8 kernel in oneDNN's layout, and its zero points."""
-
-    def pack() -> tuple[Any, Any]:
-        packed = torch.ops.onednn.qlinear_prepack(kernel.detach().t().contiguous(), None)
-        return packed, torch.zeros(kernel.shape[1], dtype=torch.int32)
-
-    found: tuple[Any, Any] = _prepared(kernel, pack)
+def _static(spec: BlockSpec, parts: Parts) -> _Static:
+    """What eager code prepares once, and a trace each time: in it, the packed kernels come from an operator."""
+    if torch.compiler.is_compiling():
+        return _prepare_static(spec, parts)
+    names = [name for name in spec.variables() if name.endswith(("kernel", "scale", "bias"))]
+    found: _Static = prepared(
+        parts["qkv_kernel"], "static", lambda: _prepare_static(spec, parts), lambda: [parts[name] for name in names]
+    )
     return found
+
+
+def _prepare_static(spec: BlockSpec, parts: Parts) -> _Static:
+    def operands(name: str, step: float, zero_point: int) -> tuple[float, int, Any, Any, Any]:
+        kernel, scale = parts[f"{name}_kernel"], parts[f"{name}_scale"].detach()
+        return step, zero_point, _packed(kernel), scale, torch.zeros(kernel.shape[1], dtype=torch.int32)
+
+    def product(name: str, site: str, *leaving: Any) -> _StaticProduct:
+        step = parts[f"{site}_scale"]
+        per_step = (1 / step.detach()).expand(parts[f"{name}_kernel"].shape[0]).contiguous()
+        entering = operands(name, 1.0 if spec.is_balanced(name) else float(step), _ZERO_POINT)
+        return _StaticProduct(per_step, entering, parts[f"{name}_bias"].detach(), *leaving)
+
+    lowest = LOWEST[spec.activation]
+    inside = steps_above(lowest, 127 * float(parts["hidden_scale"]))
+    zero_point = round(-lowest / inside)
+    post, algorithm = _POST[spec.activation]
+    attention_dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+    return _Static(
+        qkv=product("qkv", "input", (1.0, 0, attention_dtype, "none", [], "")),
+        out=product("out", "context"),
+        up=product("up", "attended", (inside, zero_point, torch.uint8, post, [], algorithm)),
+        down=_StaticProduct(None, operands("down", inside, zero_point), parts["down_bias"].detach()),
+    )
+
+
+def _whole(x: Any, per_step: Any) -> Any:
+    """Float32 x as the nearest number of steps, 127 at most, plus the zero point; uint8."""
+    if torch.compiler.is_compiling():
+        return (torch.round(x * per_step).clamp(-127, 127) + _ZERO_POINT).to(torch.uint8)
+    # A cast to uint8 that begins at floats takes three times as long as this one.
+    shifted = torch.addcmul(_SHIFT, x, per_step)
+    return shifted.clamp_(_WHOLE_ONLY + 1, _WHOLE_ONLY + 255).view(torch.int32).to(torch.uint8)
+
+
+_WHOLE_ONLY = 1.5 * 2**23
+"""Around it float32 numbers lie 1 apart, so that a sum with it is rounded to whole numbers, kept in the lowest bits."""
+_SHIFT = torch.tensor(_WHOLE_ONLY + _ZERO_POINT)
+
+
+def _onednn_product(whole: Any, *operands: Any) -> Any:
+    return torch.ops.onednn.qlinear_pointwise.default(whole, *operands)
+
+
+def _packed(kernel: Any) -> Any:
+    """An int8 kernel in oneDNN's layout; in a trace an operator, as its layout is none that traces know."""
+    if torch.compiler.is_compiling():
+        return torch.ops.kcost.packed(kernel)
+    return prepared(kernel, "packed", lambda: _pack(kernel))
+
+
+def _pack(kernel: Any) -> Any:
+    return torch.ops.onednn.qlinear_prepack(kernel.detach().t().contiguous(), None)
+
+
+_LIBRARY.impl("packed", _pack, "CPU")
+torch.library.register_fake("kcost::packed", lambda kernel: kernel.new_empty(kernel.shape))
 
 
 def _transposed(kernel: Any, dtype: Any) -> Any:
     """A kernel as (outputs, inputs) in a dtype, laid out so: oneDNN takes up to twice as long for a mere view."""
     if torch.compiler.is_compiling():
         return kernel.t().to(dtype)
-    return _prepared(kernel, lambda: kernel.detach().t().to(dtype).contiguous())
-
-
-def _prepared(kernel: Any, prepare: Callable[[], Any]) -> Any:
-    version = 0 if kernel.is_inference() else kernel._version  # counts assignments
-    kept = _prepared_kernels.get(kernel)
-    if kept is None or kept[0] != version:
-        kept = version, prepare()
-        _prepared_kernels[kernel] = kept
-    return kept[1]
+    return prepared(kernel, dtype, lambda: kernel.detach().t().to(dtype).contiguous())
 
 
 def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None) -> Any:
@@ -270,10 +278,11 @@ def _without_integer_products() -> str | None:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"oneDNN's integer products were measured on x86 CPUs only, not on {platform.machine()}"
     # Without VNNI, pairs of products are summed in 16 bits and are cut off: these extremes show it.
-    parts = {"k_kernel": torch.full((64, 16), 127, dtype=torch.int8), "k_scale": torch.ones(16)}
+    kernel, scale = torch.full((64, 16), 127, dtype=torch.int8), torch.ones(16)
     whole = torch.full((16, 64), 255, dtype=torch.uint8)
     try:
-        found = _integer_product(parts, "k", whole, torch.tensor(1.0), None)
+        operands = (1.0, _ZERO_POINT, _pack(kernel), scale, torch.zeros(16, dtype=torch.int32))
+        found = _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
     except (AttributeError, RuntimeError) as error:
         return f"this PyTorch has no oneDNN integer products: {str(error).splitlines()[0]}"
     if not bool((found == 64 * 127 * (255 - _ZERO_POINT)).all()):

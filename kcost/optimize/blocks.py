@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Literal, get_args
 
@@ -39,6 +39,7 @@ from keras import ops
 
 from kcost.backends.int8_products import LOWEST, steps_above
 from kcost.core.errors import InputError
+from kcost.optimize.lean import LeanLayer
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 Compute = Literal["float32", "bfloat16", "int8_dynamic", "int8_static"]
@@ -145,7 +146,7 @@ class BlockSpec:
 
 
 @keras.saving.register_keras_serializable(package="kcost")
-class EncoderBlock(keras.layers.Layer):  # type: ignore[misc]  # keras is not read by the type checker
+class EncoderBlock(LeanLayer):
     """An encoder layer of a transformer: inputs (batch, time, width) to outputs of that shape.
 
     Only compute float32 has trainable variables; `converted` makes the others from it. Inference runs the code of
@@ -164,7 +165,6 @@ class EncoderBlock(keras.layers.Layer):  # type: ignore[misc]  # keras is not re
         trained_dropout = self.spec.compute == "float32" and self.spec.dropout > 0
         self._seed = keras.random.SeedGenerator() if trained_dropout else None
         self._backend, self._reason = _backend_module(self.spec)
-        self._cache: dict[str, Any] = {}
 
     @property
     def fallback_reason(self) -> str | None:
@@ -210,10 +210,10 @@ class EncoderBlock(keras.layers.Layer):  # type: ignore[misc]  # keras is not re
         """
         if padding_mask is None:
             padding_mask = getattr(inputs, "_keras_mask", None)
-        values = {name: variable.value for name, variable in self.parts.items()}
+        values: Tensors = _Values(self.parts)
         plain = training or attention_mask is not None or self.fallback_reason is not None
         if self._backend is not None and not plain:
-            output = self._backend.encoder_block(self.spec, values, inputs, padding_mask, self._cache)
+            output = self._backend.encoder_block(self.spec, values, inputs, padding_mask)
         else:
             if self._is_cast:
                 values = {name: ops.cast(value, self.compute_dtype) for name, value in values.items()}
@@ -232,15 +232,6 @@ class EncoderBlock(keras.layers.Layer):  # type: ignore[misc]  # keras is not re
         config: dict[str, Any] = super().get_config()
         config.pop("autocast", None)
         return {**config, "spec": dataclasses.asdict(self.spec)}
-
-    def load_own_variables(self, store: Any) -> None:
-        """Reads the variables, and forgets what was prepared from the ones before."""
-        super().load_own_variables(store)
-        self.forget_prepared()
-
-    def forget_prepared(self) -> None:
-        """Drops what the backend prepared from the variables. Call it after assigning to one by hand."""
-        self._cache.clear()
 
     def sites(self, inputs: Any, padding_mask: Any = None) -> dict[str, Any]:
         """What goes into the four products, for calibration: `input`, `context`, `attended`, `hidden`, and `output`.
@@ -279,6 +270,22 @@ class EncoderBlock(keras.layers.Layer):  # type: ignore[misc]  # keras is not re
 
     def _dropout(self, x: Any) -> Any:
         return keras.random.dropout(x, self.spec.dropout, seed=self._seed)
+
+
+class _Values(Mapping[str, Any]):
+    """The values of variables, each read when it is asked for: reading all takes longer than a small product."""
+
+    def __init__(self, variables: Mapping[str, keras.Variable]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> Any:
+        return self._variables[name].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
 
 
 def forward(

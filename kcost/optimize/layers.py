@@ -23,6 +23,7 @@ from keras import ops
 
 from kcost.backends import driver
 from kcost.core.errors import InputError
+from kcost.optimize.lean import LeanLayer
 
 Mode = Literal["dynamic", "static", "weight-only"]
 MODES: tuple[Mode, ...] = ("dynamic", "static", "weight-only")
@@ -68,7 +69,7 @@ def host(tensor: Any) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(tensor), dtype=np.float32)
 
 
-class QuantizedLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
+class QuantizedLayer(LeanLayer):
     """Base of the layers with int8 weights: no weight of them is trained."""
 
     def __init__(self, mode: str, **kwargs: Any) -> None:

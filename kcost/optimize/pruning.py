@@ -17,7 +17,6 @@ from kcost.core.prune_spec import (
     PruneSpec,
     StructuredPruning,
 )
-from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.importance import Labelled, taylor_scores
 from kcost.optimize.kernels import Kernel, copy_of, kernels_of
@@ -95,8 +94,6 @@ def apply_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
     """Sets what the masks drop to zero; the rest keeps every bit."""
     for kernel, mask in zip(kernels, masks, strict=True):
         kernel.variable.assign(ops.where(mask, kernel.variable.value, 0))
-        if isinstance(kernel.layer, EncoderBlock):
-            kernel.layer.forget_prepared()
 
 
 def coverage_of(model: keras.Model, spec: MaskPruning, skip: Sequence[str] = ()) -> Coverage:

@@ -58,7 +58,7 @@ def small_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("make", [small_model, text_model])
-@pytest.mark.filterwarnings("error:torch.compile takes this model piece by piece")
+@pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_torch_compile_takes_a_model_whole(own: Driver, make: object) -> None:
     if own.name != "torch":
         assert "compile" not in INFERENCE_METHODS[own.name]  # type: ignore[index]
@@ -78,6 +78,24 @@ def test_torch_compile_says_that_it_takes_a_model_in_pieces(own: Driver) -> None
     step = own.compile_forward(Undecided(), "compile")
     with pytest.warns(UserWarning, match="piece by piece"):
         np.testing.assert_array_equal(own.to_host(step({"x": x}))[0], x + 1)
+
+
+def test_what_aotinductor_refuses_is_compiled_still(own: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    if own.name != "torch":
+        return
+    import torch._inductor
+
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError("no shim for this operator")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    given = keras.Input((3,), name="x")
+    model = keras.Model(given, keras.layers.Dense(2)(given))
+    x = np.ones((2, 3), "float32")
+    step = own.compile_forward(model, "compile")
+    with pytest.warns(UserWarning, match="AOTInductor refuses it: no shim"):
+        found = own.to_host(step({"x": x}))[0]
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(model(x)), atol=1e-5)
 
 
 def test_a_compiled_forward_outlives_predict(own: Driver) -> None:

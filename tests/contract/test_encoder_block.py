@@ -9,6 +9,7 @@ import keras_nlp
 import numpy as np
 import pytest
 
+from kcost.backends import driver
 from kcost.core.errors import InputError
 from kcost.models.loading import load_keras_file, with_precision
 from kcost.optimize.blocks import BlockSpec, EncoderBlock, forward
@@ -242,9 +243,32 @@ def test_torch_compile_takes_a_block_whole(backend: str, compute: Any) -> None:
     # aot_eager: all of torch.compile but the C++ compiler, which takes a minute.
     whole = torch.compile(made._backend.encoder_block, backend="aot_eager", fullgraph=True)
     with torch.inference_mode():
-        found = whole(made.spec, values, torch.from_numpy(x), torch.from_numpy(mask), {})
+        found = whole(made.spec, values, torch.from_numpy(x), torch.from_numpy(mask))
     np.testing.assert_allclose(found.numpy(), expected, atol=0.05)
     assert difference(found.numpy(), expected) < 1e-2
+
+
+@pytest.mark.filterwarnings("error:torch.compile takes this model")
+def test_the_method_compile_takes_blocks_of_each_arithmetic(backend: str) -> None:
+    if backend != "torch":
+        return
+    x, mask = inputs()
+    embedded, shown = keras.Input((None, WIDTH), name="x"), keras.Input((None,), dtype="int32", name="mask")
+    stream = embedded
+    for compute in ("float32", *INFERENCE):
+        original = block(BlockSpec(WIDTH, HEADS, 16, INNER, "gelu", norm_first=compute == "int8_static"))
+        places = {site: np.abs(numpy(y)).max(axis=(0, 1)) for site, y in original.sites(x, mask).items()}
+        made = original.converted(compute, places if compute == "int8_static" else None)  # type: ignore[arg-type]
+        stream = made(stream, padding_mask=shown)
+    model = keras.Model([embedded, shown], stream)
+    expected = numpy(model([x, mask], training=False))
+    step = driver(backend).compile_forward(model, "compile")
+    for _ in range(2):
+        found = numpy(step({"x": x, "mask": mask}))
+        assert difference(found, expected) < 0.03
+    # It holds the weights of that time, as a program that is shipped does.
+    model.layers[-1].parts["output_norm_beta"].assign(np.ones(WIDTH))
+    np.testing.assert_array_equal(numpy(step({"x": x, "mask": mask})), found)
 
 
 def test_a_block_learns_through_fit() -> None:
