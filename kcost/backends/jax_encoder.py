@@ -9,17 +9,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from kcost.backends.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.block_spec import BlockSpec
 from kcost.backends.int8_products import LOWEST, steps_above
-
-if TYPE_CHECKING:
-    from kcost.optimize.blocks import BlockSpec
 
 _MASKED = -1e9
 _PIECE_ROWS = 1024
@@ -44,7 +42,7 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
 
     Args:
         spec: of the block.
-        parts: its variables, as kcost.optimize.blocks lays them out.
+        parts: its variables, as kcost.backends.block_spec lays them out.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for no padding.
     """

@@ -17,19 +17,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_library, op_def_registry
 
 from kcost.backends.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.block_spec import BlockSpec
 from kcost.backends.int8_products import LOWEST, no_int8_cpu, steps_above
 from kcost.backends.tensorflow import DRIVER
 from kcost.backends.tensorflow_constants import constant_mode, host_value
-
-if TYPE_CHECKING:
-    from kcost.optimize.blocks import BlockSpec
 
 QUANTIZED_MATMUL = "_QuantizedMatMul"
 LAYER_NORM = "_MklLayerNorm"

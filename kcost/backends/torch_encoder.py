@@ -10,17 +10,15 @@ import dataclasses
 import functools
 import platform
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from kcost.backends.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.block_spec import BlockSpec
 from kcost.backends.int8_products import LOWEST, steps_above
 from kcost.backends.torch_constants import prepared, weights_are_constant
-
-if TYPE_CHECKING:
-    from kcost.optimize.blocks import BlockSpec
 
 Parts = Mapping[str, Any]
 
@@ -40,7 +38,7 @@ def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | Non
 
     Args:
         spec: of the block.
-        parts: its variables, as kcost.optimize.blocks lays them out.
+        parts: its variables, as kcost.backends.block_spec lays them out.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for no padding.
     """
@@ -83,8 +81,6 @@ _LIBRARY.define("packed(Tensor kernel) -> Tensor")
 def _block_of_fields(
     x: Any, padding_mask: Any | None, ordered: Sequence[Any], sizes: list[int], epsilon: float, words: list[Any]
 ) -> Any:
-    from kcost.optimize.blocks import BlockSpec
-
     width, heads, head_width, inner, norm_first, balanced = sizes
     spec = BlockSpec(
         *(width, heads, head_width, inner, words[0], epsilon, bool(norm_first)),

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kcost.optimize.blocks import Activation, BlockSpec, EncoderBlock
+from kcost.backends.block_spec import Activation, BlockSpec
+from kcost.optimize.blocks import EncoderBlock
 
 _ACTIVATIONS: dict[Activation, Any] = {
     "gelu": lambda x: ops.gelu(x, approximate=False),

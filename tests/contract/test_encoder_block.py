@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from kcost.backends import driver
+from kcost.backends.block_spec import BlockSpec
 from kcost.core.errors import InputError
 from kcost.models.loading import load_keras_file, with_precision
-from kcost.optimize.blocks import BlockSpec, EncoderBlock, forward
+from kcost.optimize.blocks import EncoderBlock, forward
 from kcost.optimize.recognise import encoder_block_of
 
 WIDTH, INNER, HEADS = 64, 96, 4

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from kcost.optimize.blocks import BlockSpec, EncoderBlock
+from kcost.backends.block_spec import BlockSpec
+from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.layers import QuantizedDense, QuantizedEmbedding
 
 from .test_encoder_block import INNER, WIDTH, block, inputs, numpy

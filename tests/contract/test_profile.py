@@ -11,10 +11,11 @@ import pytest
 
 from kcost.backends import driver
 from kcost.backends.base import Driver, Inputs, Subject
+from kcost.backends.block_spec import BlockSpec
 from kcost.core.plan import INFERENCE_METHODS, CellSpec
 from kcost.core.profile import top
 from kcost.models.bert import SIZES, backbone, token_classifier
-from kcost.optimize.blocks import BlockSpec, EncoderBlock
+from kcost.optimize.blocks import EncoderBlock
 from kcost.worker.profile import profile_cell
 
 from .test_models import token_inputs
