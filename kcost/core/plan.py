@@ -46,12 +46,12 @@ INFERENCE_METHODS: dict[Backend, tuple[Method, ...]] = {
 
 predict: `keras.Model.predict`, the plain default. graph: tf.function without XLA, as TensorFlow Serving
 runs it. xla: tf.function(jit_compile=True). jit: jax.jit over stateless_call. eager: torch under
-inference_mode. compile: torch.compile. A runtime (saved_model, litert, onnx, openvino) is a method of the backend that
-converts to it, and runs the converted file without Keras; a plan measures it when it names it.
+inference_mode. compile: torch.export and AOTInductor. A runtime (saved_model, litert, onnx, openvino) is a method of
+the backend that converts to it, and runs the converted file without Keras; a plan measures it when it names it.
 """
 
 SLOW_TO_COMPILE: frozenset[Method] = frozenset({"compile"})
-"""Methods that a plan runs only when it names them: torch.compile takes up to a minute a shape."""
+"""Methods that a plan runs only when it names them: PyTorch's compiler takes up to a minute a shape."""
 
 KERAS_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bfloat16"})
 
