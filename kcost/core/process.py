@@ -98,8 +98,6 @@ def worker_environment(backend: Backend, threads: int, keras_home: str, device: 
         OMP_NUM_THREADS=count,
         OPENBLAS_NUM_THREADS=count,
         MKL_NUM_THREADS=count,
-        # Threads that wait must sleep: spinning ones would slow the worker whose turn is next.
-        OMP_WAIT_POLICY="PASSIVE",
         PYTHONHASHSEED="0",
         # A worker takes what it needs of an accelerator's memory, so that peaks mean something.
         XLA_PYTHON_CLIENT_PREALLOCATE="false",

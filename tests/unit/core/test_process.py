@@ -41,7 +41,8 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it() -> None:
 def test_a_worker_gets_its_threads_and_keeps_off_the_gpu_for_cpu_cells() -> None:
     there = worker_environment("jax", 1, "/home", device="cpu")
     assert (there["KERAS_BACKEND"], there["OMP_NUM_THREADS"], there["CUDA_VISIBLE_DEVICES"]) == ("jax", "1", "-1")
-    assert there["OMP_WAIT_POLICY"] == "PASSIVE"
+    # How threads wait is left as users have it: PyTorch's would be woken for each operation.
+    assert there.get("OMP_WAIT_POLICY") == os.environ.get("OMP_WAIT_POLICY")
     every = worker_environment("jax", 0, "/home", device="gpu")
     assert every["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
     assert every.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
