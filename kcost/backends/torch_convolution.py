@@ -47,7 +47,8 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
     names = ("kernel", "kernel_scale", "bias", "input_scale")
     lists = [[parts[f"{name}_{i}"] for i in range(len(spec.stages))] for name in names]
     # Eager code calls the function itself: going through the dispatcher costs time at batch size 1.
-    call: Any = torch.ops.kcost.integer_chain if torch.compiler.is_compiling() else _integer_chain
+    as_operator = torch.compiler.is_compiling() and not weights_are_constant()
+    call: Any = torch.ops.kcost.integer_chain if as_operator else _integer_chain
     return call(x, *lists, [number for stage in spec.stages for number in _Geometry.of(stage).flat()])
 
 
@@ -189,16 +190,39 @@ def _onednn(
     place = (list(geometry.strides), list(before), list(geometry.dilation), 1)
     key = (tuple(x.shape), zero_point)
 
-    def pack() -> Any:
-        weight = kernel.detach().permute(3, 2, 0, 1).contiguous()
-        packed = torch.ops.onednn.qconv_prepack(weight, scale, step, zero_point, *place, list(x.shape))
+    def pack(operator: Any) -> Any:
+        packed = operator(kernel.detach(), scale, step, zero_point, *place, list(x.shape))
         return packed, torch.zeros(kernel.shape[3], dtype=torch.int32)
 
-    packed, zeros = prepared(kernel, key, pack)
+    if torch.compiler.is_compiling():
+        packed, zeros = pack(torch.ops.kcost.packed_convolution)
+    else:
+        packed, zeros = prepared(kernel, key, lambda: pack(_packed))
     attribute = "relu" if geometry.relu else "none"
-    return torch.ops.onednn.qconv2d_pointwise(
+    return torch.ops.onednn.qconv_pointwise(
         x, step, zero_point, packed, scale, zeros, bias, *place, next_step, 0, dtype, attribute, [], ""
     )
+
+
+def _packed(kernel: Any, *settings: Any) -> Any:
+    return torch.ops.onednn.qconv_prepack(kernel.permute(3, 2, 0, 1).contiguous(), *settings)
+
+
+# An operator for traces, as the layout that it gives is none that these know.
+torch.library.custom_op(
+    "kcost::packed_convolution",
+    _packed,
+    mutates_args=(),
+    schema="(Tensor kernel, Tensor scale, float step, int zero_point, int[] strides, int[] padding, int[] dilation, "
+    "int groups, int[] shape) -> Tensor",
+)
+
+
+def _shape_of_packed(kernel: Any, *settings: Any) -> Any:
+    return kernel.new_empty([kernel.shape[i] for i in (3, 2, 0, 1)])
+
+
+torch.library.register_fake("kcost::packed_convolution", _shape_of_packed)
 
 
 def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:

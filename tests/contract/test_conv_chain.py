@@ -289,6 +289,7 @@ def test_an_exported_program_has_public_operations_alone(backend: str) -> None:
     assert relative_error(found, new(x)) < 1e-3
 
 
+@pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_compiled_code_runs_the_same_chain(backend: str) -> None:
     if backend != "torch":
         pytest.skip("the other backends are compiled in every test")
