@@ -190,7 +190,7 @@ def _forget_libraries(package: Path) -> None:
         libraries = [Path(name).name for name in packed.namelist() if name.endswith(".so")]
     for name in libraries:
         for copy in Path(cache_dir()).glob(f"*/{name}"):
-            copy.unlink()
+            copy.unlink(missing_ok=True)
 
 
 def _with_buffers(traced: Any) -> Any:
