@@ -26,6 +26,8 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
     def _is_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if not self.built or self._forward_hooks or self._forward_pre_hooks or self.dtype_policy.name != "float32":
             return False
+        if self.supports_masking and type(self).compute_mask is not keras.layers.Layer.compute_mask:
+            return False  # it makes a mask of its own, which Keras attaches to the outputs
         return all(
             value is None
             or value is False

@@ -76,6 +76,17 @@ def test_a_listener_a_mask_and_a_training_are_not_skipped(backend: str, monkeypa
         assert len(heard) == 1
 
 
+def test_a_mask_that_a_layer_makes_reaches_the_next(backend: str) -> None:
+    rows = keras.layers.Embedding(9, WIDTH, mask_zero=True)
+    rows.build()
+    embedding, made = QuantizedEmbedding.of(rows), block()
+    ids = keras.ops.convert_to_tensor([[4, 5, 0, 0], [1, 2, 3, 4]], dtype="int32")
+    given = keras.Input((None,), dtype="int32")
+    found = numpy(keras.Model(given, made(embedding(given)))(ids, training=False))
+    expected = numpy(made(keras.ops.convert_to_tensor(numpy(embedding(ids))), padding_mask=ids != 0))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_another_dtype_is_cast_as_keras_does_it(backend: str) -> None:
     dense = keras.layers.Dense(3)
     dense.build((None, 4))
