@@ -53,8 +53,8 @@ SEQUENCE, IMAGE, VOLUME, VECTOR = (8, 3), (8, 8, 3), (4, 4, 4, 2), (6,)
 class Specimen(NamedTuple):
     """A model with a layer to look at, and what goes in by name, ROWS rows each."""
 
-    layer: str
-    """The layer's name in the model, which a refusal has to tell."""
+    layers: tuple[str, ...]
+    """The names of the layer and of its class: a refusal has to tell one of them."""
     model: keras.Model
     inputs: dict[str, np.ndarray]
 
@@ -158,7 +158,7 @@ def of(kind: type[keras.layers.Layer], arrays: Sequence[np.ndarray], arguments: 
     tensors = _tensors(arrays)
     apart = "query" in inspect.signature(kind.call).parameters
     outputs = layer(*tensors) if apart else layer(tensors[0] if len(tensors) == 1 else tensors)
-    return model_of(label(kind), tensors, outputs, arrays)
+    return model_of(kind, tensors, outputs, arrays)
 
 
 def _tensors(arrays: Sequence[np.ndarray]) -> list[keras.KerasTensor]:
@@ -166,11 +166,11 @@ def _tensors(arrays: Sequence[np.ndarray]) -> list[keras.KerasTensor]:
     return [keras.Input(a.shape[1:], dtype=d, name=f"x{i}") for i, (a, d) in enumerate(zip(arrays, kinds, strict=True))]
 
 
-def model_of(name: str, tensors: Any, outputs: Any, arrays: Sequence[np.ndarray]) -> Specimen:
+def model_of(kind: type, tensors: Any, outputs: Any, arrays: Sequence[np.ndarray]) -> Specimen:
     """A specimen of a functional model, with other weights than those it was made with."""
     model = keras.Model(tensors[0] if len(tensors) == 1 else tensors, outputs, name="specimen")
     fill(model)
-    return Specimen(name, model, {t.name: a for t, a in zip(tensors, arrays, strict=True)})
+    return Specimen((label(kind), kind.__name__), model, {t.name: a for t, a in zip(tensors, arrays, strict=True)})
 
 
 def fill(model: keras.Model) -> None:
@@ -193,7 +193,7 @@ def _cell(kind: type[keras.layers.Layer]) -> Specimen:
     """A cell is called by a layer that loops."""
     cell = kind([layers.GRUCell(3), layers.LSTMCell(2)]) if kind is layers.StackedRNNCells else kind(3)
     made = guessed(layers.RNN, {"cell": cell})
-    return made._replace(layer=label(layers.RNN))
+    return made._replace(layers=(*made.layers, kind.__name__))
 
 
 def _masking(kind: type[keras.layers.Layer]) -> Specimen:
@@ -202,14 +202,14 @@ def _masking(kind: type[keras.layers.Layer]) -> Specimen:
     array[:, 5:] = 0
     tensors = _tensors([array])
     outputs = layers.GlobalAveragePooling1D()(kind(name=label(kind))(tensors[0]))
-    return model_of(label(kind), tensors, outputs, [array])
+    return model_of(kind, tensors, outputs, [array])
 
 
 def _input_layer(kind: type[keras.layers.Layer]) -> Specimen:
     array = floats(*VECTOR)
     model = keras.Sequential([kind(VECTOR, name=label(kind)), layers.Dense(2)])
     fill(model)
-    return Specimen(label(kind), model, {model.inputs[0].name: array})
+    return Specimen((label(kind), kind.__name__), model, {model.inputs[0].name: array})
 
 
 def _pipeline(kind: type[keras.layers.Layer]) -> Specimen:

@@ -38,8 +38,8 @@ HEAD = """# What kcost makes of each layer of Keras
 
 This page is made by `make zoo` and not written by hand. Each public layer class of `keras.layers` ({version}) stands in
 a tiny model with weights that are not the defaults, and goes through each mode on each backend. What a model answers is
-held against plain Keras: within {float32:g} in float32, and within {bfloat16:.0%} (bfloat16) or {int8:.0%} (int8) of its
-root mean square. `make test` checks a part of this table, `make test-all` the whole.
+held against plain Keras: within {float32:g} in float32, and within {bfloat16:.0%} (bfloat16) or {int8:.0%} (int8) of
+its root mean square. `make test` checks a part of this table, `make test-all` the whole.
 
 A cell says what the layer became: `int8`, `bfloat16`, `float`, or `refused` with a reason that names the layer (below).
 Where backends differ, each is told. The columns from `dynamic` to `bfloat16` are the modes of `kcost optimize`, each
@@ -85,7 +85,7 @@ class Table(NamedTuple):
         cells: dict[tuple[str, str, str], str] = {}
         for line in text.splitlines():
             name, *found = [cell.strip() for cell in line.strip("|").split("|")]
-            if line.startswith("| ") and len(found) == len(MODES) and name != "Layer":
+            if line.startswith("| ") and len(found) == len(MODES) and name not in ("Layer", "---"):
                 for mode, cell in zip(MODES, found, strict=True):
                     cells |= {(name, mode, backend): word for backend, word in _words(cell).items()}
         return Table(cells)
@@ -186,7 +186,7 @@ def main(folder: Path) -> None:
     import keras
 
     from .specimens import MadeElsewhereError, NotMadeError, layer_classes, layer_specimen
-    from .trial import BFLOAT16, FLOAT32, INT8
+    from .trial import ONE_LAYER
 
     rows = read_rows(folder)
     not_made = {}
@@ -195,7 +195,7 @@ def main(folder: Path) -> None:
             layer_specimen(name)
         except (NotMadeError, MadeElsewhereError) as error:
             not_made[name] = str(error)
-    head = HEAD.format(version=f"Keras {keras.__version__}", float32=FLOAT32, bfloat16=BFLOAT16, int8=INT8)
+    head = HEAD.format(version=f"Keras {keras.__version__}", **ONE_LAYER._asdict())
     FILE.write_text(render(rows, not_made, head), encoding="utf-8")
 
 

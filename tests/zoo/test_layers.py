@@ -1,7 +1,7 @@
 """Each public layer class of Keras, in each mode: right, or refused with a reason that names it.
 
-The short form loads each layer, quantizes it in one mode and loads it again. The whole form does all else: a bench round
-in float32 and bfloat16, every mode of `quantize`, a SavedModel.
+The short form loads each layer, quantizes it in one mode and loads it again. The whole form does all else: a bench
+round in float32 and bfloat16, every mode of `quantize`, a SavedModel.
 """
 
 from __future__ import annotations

@@ -27,12 +27,23 @@ from .specimens import Specimen
 from .table import MODES, Row
 
 SAME = 1e-6
-"""Largest difference of the same numbers, computed by the same layers in float32; beyond 1, in parts of the largest."""
-FLOAT32 = 1e-5
-"""The same, where another program computes them: a compiled one, or one of another backend."""
-BFLOAT16 = 2e-2
-INT8 = 5e-2
-"""Root mean square of the difference, in parts of that of the outputs: tiny models have few roundings to average."""
+"""Largest difference of outputs that the same layers compute in float32; beyond 1, in parts of the largest output."""
+
+
+class Tolerances(NamedTuple):
+    """How far a model's outputs may be from plain Keras's."""
+
+    float32: float
+    """Largest difference, as of SAME, where another program or backend computes them."""
+    bfloat16: float
+    """Root mean square of the difference, in parts of that of the outputs."""
+    int8: float
+    """The same."""
+
+
+ONE_LAYER = Tolerances(float32=1e-5, bfloat16=2e-2, int8=5e-2)
+DEEP = Tolerances(float32=1e-4, bfloat16=0.1, int8=0.25)
+"""Of many layers with random weights, where roundings add up."""
 
 SETTINGS = Settings(rounds=1, round_s=1e-4, warmup_s=0, warmup_max_s=0)
 
@@ -41,13 +52,14 @@ class Shown(NamedTuple):
     """A specimen in files, with the outputs of plain Keras."""
 
     name: str
-    layer: str
+    layers: tuple[str, ...]
+    """Names that a refusal may tell."""
     file: Path
     inputs: dict[str, np.ndarray]
     expected: list[np.ndarray]
 
 
-class _WrongError(Exception):
+class WrongError(Exception):
     """Other outputs than plain Keras has."""
 
 
@@ -58,8 +70,8 @@ def show(name: str, specimen: Specimen, folder: Path) -> Shown:
     expected = outputs_of(specimen.model, specimen.inputs)
     np.savez(folder / "inputs.npz", **specimen.inputs)
     np.savez(folder / "expected.npz", *expected)
-    (folder / "specimen.json").write_text(json.dumps({"name": name, "layer": specimen.layer}))
-    return Shown(name, specimen.layer, file, specimen.inputs, expected)
+    (folder / "specimen.json").write_text(json.dumps({"name": name, "layers": specimen.layers}))
+    return Shown(name, specimen.layers, file, specimen.inputs, expected)
 
 
 def shown(folder: Path) -> Shown:
@@ -72,8 +84,11 @@ def shown(folder: Path) -> Shown:
 class Trial:
     """One specimen on this process's backend."""
 
-    def __init__(self, subject: Shown, workers: Mapping[str, Worker] | None = None) -> None:
+    def __init__(
+        self, subject: Shown, workers: Mapping[str, Worker] | None = None, tolerances: Tolerances = ONE_LAYER
+    ) -> None:
         self.subject = subject
+        self.tolerances = tolerances
         self.backend = keras.backend.backend()
         self.folder = subject.file.parent
         self.workers = workers or {}
@@ -87,11 +102,11 @@ class Trial:
         try:
             form, note = self._run(mode)
         except KcostError as error:
-            named = self.subject.layer in str(error) or self.subject.name in str(error)
+            named = any(layer in str(error) for layer in self.subject.layers)
             told = next((x for x in str(error).splitlines() if x.startswith("Received: ")), str(error))
             told = told.removeprefix("Received: ").replace(f"{self.folder}/", "")
             return self._row(mode, "refused" if named else "wrong", "" if named else "refused without a name: ", told)
-        except _WrongError as error:
+        except WrongError as error:
             return self._row(mode, "wrong", "", str(error))
         except Exception as error:  # what is not one of kcost's own errors is what this looks for
             frames = traceback.extract_tb(error.__traceback__)
@@ -105,7 +120,7 @@ class Trial:
 
     def _run(self, mode: str) -> tuple[str, str]:
         if mode == "load":
-            agree(outputs_of(load_keras_file(self.subject.file), self.subject.inputs), self.subject.expected, FLOAT32)
+            self._agrees(outputs_of(load_keras_file(self.subject.file), self.subject.inputs), "float")
             return "float", ""
         if mode in ("float32", "bfloat16"):
             self._measured(mode)
@@ -113,6 +128,14 @@ class Trial:
         if mode.startswith("quantize "):
             return self._quantized(mode.removeprefix("quantize "))
         return self._exported(mode)
+
+    def _agrees(self, found: Sequence[np.ndarray], form: str, expected: Sequence[np.ndarray] | None = None) -> None:
+        """Holds outputs against plain Keras's by what computed them: float, int8 or bfloat16."""
+        expected = self.subject.expected if expected is None else expected
+        if form == "float":
+            agree(found, expected, self.tolerances.float32)
+        else:
+            agree(found, expected, mean=getattr(self.tolerances, form))
 
     def _measured(self, precision: str) -> None:
         """One bench round; in float32 with inputs that kcost makes up, as for a bare file."""
@@ -147,7 +170,7 @@ class Trial:
         finally:
             measure.run({"op": "release"})
         plain = outputs_of(load_keras_file(self.subject.file), inputs)[0]
-        agree([found], [plain], FLOAT32 if precision == "float32" else BFLOAT16)
+        self._agrees([found], "float" if precision == "float32" else "bfloat16", [plain])
 
     def _quantized(self, mode: str) -> tuple[str, str]:
         model = load_keras_file(self.subject.file)
@@ -155,10 +178,10 @@ class Trial:
         new, coverage = quantize(model, mode, calibration, measure=False)  # type: ignore[arg-type]  # one of the modes
         form, note = _form(new, coverage)
         found = outputs_of(new, self.subject.inputs)
-        agree(found, self.subject.expected, {"float": FLOAT32, "int8": INT8, "bfloat16": BFLOAT16}[form])
+        self._agrees(found, form)
         file = self.folder / f"{mode}.keras"
         new.save(file)
-        agree(outputs_of(load_keras_file(file), self.subject.inputs), found, SAME)
+        agree(outputs_of(load_keras_file(file), self.subject.inputs), found)
         return form, note
 
     def _exported(self, mode: str) -> tuple[str, str]:
@@ -177,7 +200,7 @@ class Trial:
         self.workers["check-saved-model"].ask({"folder": str(folder), **told})
         with np.load(Path(written["probes"][-1]["file"])) as probe:
             first = [probe[f"output/{spec['name']}"] for spec in written["outputs"]]
-        agree(first, [y[: BATCHES[-1]] for y in self.subject.expected], FLOAT32 if form == "float" else INT8)
+        self._agrees(first, form, [y[: BATCHES[-1]] for y in self.subject.expected])
         return form, note
 
 
@@ -199,23 +222,30 @@ def outputs_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.
     return own.to_host(model(arrange(model, dict(inputs)), training=False))
 
 
-def agree(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], tolerance: float) -> None:
-    """Raises _WrongError where outputs differ by more than a tolerance; what is no float has to be the same."""
+def agree(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], largest: float = SAME, *, mean: float | None = None
+) -> None:
+    """Raises WrongError where outputs differ by more than a tolerance; what is no float has to be the same.
+
+    Args:
+        largest: of the differences; beyond 1, in parts of the largest output.
+        mean: in place of it, of the root mean square of the differences, in parts of that of the outputs.
+    """
     if [a.shape for a in found] != [a.shape for a in expected]:
-        raise _WrongError(f"shapes {[a.shape for a in found]} where plain Keras has {[a.shape for a in expected]}")
+        raise WrongError(f"shapes {[a.shape for a in found]} where plain Keras has {[a.shape for a in expected]}")
     for one, other in zip(found, expected, strict=True):
-        if other.dtype.kind not in "f" or one.dtype.kind != "f":
+        if other.dtype.kind != "f" or one.dtype.kind != "f":
             if not np.array_equal(one, other):
-                raise _WrongError(f"{int((one != other).sum())} of {other.size} values are others than plain Keras's")
+                raise WrongError(f"{int((one != other).sum())} of {other.size} values are others than plain Keras's")
             continue
         difference = np.abs(one.astype(np.float64) - other)
-        if tolerance in (BFLOAT16, INT8):
-            size = float(np.sqrt(np.mean(np.square(other, dtype=np.float64))))
-            error = float(np.sqrt(np.mean(np.square(difference)))) / (size or 1.0)
+        if mean is None:
+            error, allowed = float(difference.max(initial=0)) / max(1.0, float(np.abs(other).max(initial=0))), largest
         else:
-            error = float(difference.max(initial=0)) / max(1.0, float(np.abs(other).max(initial=0)))
-        if not error <= tolerance:  # a NaN is never within
-            raise _WrongError(f"off by {error:.3g}, where {tolerance:g} is allowed")
+            size = float(np.sqrt(np.mean(np.square(other, dtype=np.float64))))
+            error, allowed = float(np.sqrt(np.mean(np.square(difference)))) / (size or 1.0), mean
+        if not error <= allowed:  # a NaN is never within
+            raise WrongError(f"off by {error:.3g}, where {allowed:g} is allowed")
 
 
 def _form(model: keras.Model, coverage: Coverage) -> tuple[str, str]:
