@@ -11,7 +11,7 @@ import numpy as np
 
 from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work
-from kcost.core.signature import in_structure
+from kcost.core.signature import in_structure, input_structure
 
 Inputs = dict[str, np.ndarray]
 LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
@@ -191,7 +191,7 @@ def arrange(model: Any, inputs: Mapping[str, Any]) -> Any:
     Raises:
         InputError: an input of the model has none.
     """
-    structure = getattr(model, "input", None)
+    structure = input_structure(model)
     if structure is not None:
         return in_structure(structure, inputs)
     return next(iter(inputs.values())) if len(inputs) == 1 else inputs

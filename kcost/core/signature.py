@@ -32,6 +32,18 @@ Signature = Mapping[str, InputSpec]
 """Of a model: the name of each input, as its `keras.Input` has it, in the order of the flattened inputs."""
 
 
+def input_structure(model: Any) -> Any:
+    """What `signature_of_structure` takes, of a Keras model; None of one that names no inputs."""
+    inputs = getattr(model, "inputs", None)
+    structure = getattr(model, "input", None)
+    if not inputs:
+        return structure
+    # Of a Sequential model, `input` is missing or that of the model that it was put into.
+    if structure is None or set(signature_of_structure(structure)) != {tensor.name for tensor in inputs}:
+        return inputs[0] if len(inputs) == 1 else list(inputs)
+    return structure
+
+
 def signature_of_structure(structure: Any) -> dict[str, InputSpec]:
     """The signature of a model whose `input` is a tensor with name, shape and dtype, or lists and dictionaries of them.
 
@@ -48,7 +60,7 @@ def _leaves(node: Any, key: str | None) -> Iterator[tuple[str | None, Any]]:
             yield from _leaves(node[name], str(name))
     elif isinstance(node, list | tuple):
         for part in node:
-            yield from _leaves(part, key)
+            yield from _leaves(part, None)
     else:
         yield key, node
 
@@ -175,10 +187,10 @@ def _other_names(given: Collection[str], signature: Signature, source: str, reme
         if name not in given and spec.key not in given
     ]
     inputs = ", ".join(signature)
-    without = f"without {', '.join(missing)}" if missing else f"for the inputs {inputs}"
+    without = f"and without {', '.join(missing)}" if missing else f"where the inputs are {inputs}"
     return InputError(
         "There is an array for each input of the model, by its name.",
-        received=f"{source + ' ' if source else ''}with {', '.join(sorted(given)) or 'none'}, and {without}",
+        received=f"{source + ' ' if source else ''}with {', '.join(sorted(given)) or 'none'}, {without}",
         remedy=remedy,
     )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kcost.core.errors import KcostError, UnavailableError, first_reason
-from kcost.core.signature import InputSpec, Signature, signature_of_structure
+from kcost.core.signature import InputSpec, Signature, input_structure, signature_of_structure
 from kcost.models.watched_forward import Choice, WatchedForward
 
 Inputs = dict[str, np.ndarray]
@@ -23,6 +23,9 @@ USUAL_LENGTH = {"int": 128, "float": 64}
 
 LONGEST = {"sequence": 2048, "image": 512, "signal": 16384}
 """The longest that is tried: of whole numbers, of floats with two free axes or more, and with one."""
+
+LEAST = 8
+"""The shortest that is tried before the lengths of the model's own tables are."""
 
 LENGTHS_APART = (32, 128, 8, 256)
 """Lengths of axes that cannot share one; each combination is tried."""
@@ -92,7 +95,7 @@ def _find(model: Any) -> Recipe:
             received=f"{type(model).__name__} without a signature",
             remedy="Call the model on data once before saving it, or build it with the functional API.",
         )
-    signature = signature_of_structure(model.input)
+    signature = signature_of_structure(input_structure(model))
     refuse_texts(signature)
     forward = WatchedForward(model)
     low = forward.smallest_table or 2
@@ -268,10 +271,12 @@ def _lengths(signature: Signature, also: Sequence[int]) -> list[int]:
     shorter = [usual >> n for n in range(1, usual.bit_length())]
     longer = [usual << n for n in range(1, (longest // usual).bit_length())]
     turns = [length for pair in itertools.zip_longest(shorter, longer) for length in pair if length]
-    # Much longer ones last: they cost time and memory.
-    near = [length for length in turns if length <= LONGEST["image"]]
+    near = [length for length in turns if LEAST <= length <= LONGEST["image"]]
+    known = [length for length in also if 1 < length <= longest]
+    # Short ones late: one place is added to any number of them. Much longer ones last: they cost time and memory.
+    short = [length for length in turns if length < LEAST]
     far = [length for length in turns if length > LONGEST["image"]]
-    return list(dict.fromkeys([usual, *near, *(length for length in also if 1 <= length <= longest), *far]))
+    return list(dict.fromkeys([usual, *near, *known, *short, *far]))
 
 
 def _drawn(

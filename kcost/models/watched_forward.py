@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kcost.core.signature import in_structure, signature_of_structure
+from kcost.core.signature import in_structure, input_structure, signature_of_structure
 from kcost.models.watching import calls_seen
 
 WORDS_A_TEXT = 16
@@ -38,7 +38,8 @@ class WatchedForward:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._layers = list(model._flatten_layers(include_self=False))
-        self._has_free_axes = any(spec.free_axes for spec in signature_of_structure(model.input).values())
+        self._structure = input_structure(model)
+        self._has_free_axes = any(spec.free_axes for spec in signature_of_structure(self._structure).values())
         self._inputs: dict[str, np.ndarray] = {}
         self.values_read: dict[str, int | Choice] = {}
         """Of inputs that went into a table as they were: its rows, or what they may be chosen from."""
@@ -72,7 +73,7 @@ class WatchedForward:
         self._inputs = inputs
         tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
         with calls_seen(self._layers, self._seen):
-            outputs = self._model(in_structure(self._model.input, tensors), training=False)
+            outputs = self._model(in_structure(self._structure, tensors), training=False)
         return [_to_numpy(y) for y in keras.tree.flatten(outputs)]
 
     def _seen(self, layer: Any, *args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kcost.backends.base import Inputs
 from kcost.core.errors import InputError
-from kcost.core.signature import InputSpec, Signature, match_inputs, signature_of_structure
+from kcost.core.signature import InputSpec, Signature, input_structure, match_inputs, signature_of_structure
 from kcost.models.probing import recipe_of, refuse_texts
 
 PROBE_ROWS = 32
@@ -45,7 +45,7 @@ REMEDY = "Write it with numpy.savez(FILE, **{name: array of rows}, labels=class 
 def signature_of(model: Any) -> Signature | None:
     """The signature of a Keras model or a converted one; None for a model that names no inputs."""
     if getattr(model, "inputs", None) is not None:
-        return signature_of_structure(model.input)
+        return signature_of_structure(input_structure(model))
     conversion = getattr(model, "conversion", None)
     return None if conversion is None else {i.model_name: InputSpec(i.shape, i.dtype, i.key) for i in conversion.inputs}
 
