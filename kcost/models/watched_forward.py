@@ -25,7 +25,9 @@ class RefusedInputsError(ValueError):
 
 
 class WatchedForward:
-    """The eager forward pass of a Keras model, in inference mode: inputs by name in, flat outputs out.
+    """The plain forward pass of a Keras model, in inference mode: inputs by name in, flat outputs out.
+
+    It is eager, but one program a shape on jax, which compiles each operation of an eager call for some 50 ms.
 
     It raises RefusedInputsError where a number has no row in a table that it is looked up in (jax answers with NaN or
     another row, a GPU ends the process), and, in a model with free axes, where a layer is given an empty tensor (the
@@ -40,7 +42,10 @@ class WatchedForward:
         self._layers = list(model._flatten_layers(include_self=False))
         self._structure = input_structure(model)
         self._has_free_axes = any(spec.free_axes for spec in signature_of_structure(self._structure).values())
+        self._numbers = {layer: number for number, layer in enumerate(self._layers)}
         self._inputs: dict[str, np.ndarray] = {}
+        self._looked_up: dict[str, Any] | None = None  # of a program that is being traced: layer and call -> tensor
+        self._program: Any = None
         self.values_read: dict[str, int | Choice] = {}
         """Of inputs that went into a table as they were: its rows, or what they may be chosen from."""
 
@@ -72,9 +77,37 @@ class WatchedForward:
 
         self._inputs = inputs
         tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
-        with calls_seen(self._layers, self._seen):
-            outputs = self._model(in_structure(self._structure, tensors), training=False)
+        x = in_structure(self._structure, tensors)
+        if keras.backend.backend() == "jax":
+            outputs = self._run_program(x)
+        else:
+            with calls_seen(self._layers, self._seen):
+                outputs = self._model(x, training=False)
         return [_to_numpy(y) for y in keras.tree.flatten(outputs)]
+
+    def _run_program(self, x: Any) -> Any:
+        """The outputs by one compiled program, whose further outputs are what is looked up."""
+        import jax
+
+        def forward(trainable: Any, fixed: Any, x: Any) -> Any:
+            self._looked_up = {}
+            try:
+                with calls_seen(self._layers, self._seen):
+                    outputs, _ = self._model.stateless_call(trainable, fixed, x, training=False)
+                return outputs, self._looked_up
+            finally:
+                self._looked_up = None
+
+        self._program = self._program or jax.jit(forward)
+        state = ([v.value for v in vs] for vs in (self._model.trainable_variables, self._model.non_trainable_variables))
+        try:
+            outputs, looked_up = self._program(*state, x)
+        except jax.errors.UnexpectedTracerError:  # looked up inside a loop: nobody sees these numbers
+            with calls_seen(self._layers, self._seen):
+                return self._model(x, training=False)
+        for call, tensor in looked_up.items():
+            self._check(self._layers[int(call.partition("/")[0])], np.asarray(tensor))
+        return outputs
 
     def _seen(self, layer: Any, *args: Any, **kwargs: Any) -> None:
         import keras
@@ -84,12 +117,16 @@ class WatchedForward:
             for tensor in tensors:
                 if any(isinstance(size, int) and size == 0 for size in _shape(tensor)):
                     raise RefusedInputsError(f"{layer.path} is given an empty tensor {_shape(tensor)}")
+        if (_rows(layer) is None and _choice(layer) is None) or not tensors or kwargs.get("reverse"):
+            return
+        if self._looked_up is not None:
+            self._looked_up[f"{self._numbers[layer]}/{len(self._looked_up)}"] = tensors[0]
+        elif (values := _values(tensors[0])) is not None:
+            self._check(layer, values)
+
+    def _check(self, layer: Any, values: np.ndarray) -> None:
+        """Refuses numbers without a row, and notes which inputs they are."""
         rows, choice = _rows(layer), _choice(layer)
-        if (rows is None and choice is None) or not tensors or kwargs.get("reverse"):
-            return
-        values = _values(tensors[0])
-        if values is None:
-            return
         if rows is not None and _is_index(layer, values) and values.size:
             if values.min() < 0 or values.max() >= rows:
                 raise RefusedInputsError(f"{layer.path} has {rows} rows, and is asked for row {int(values.max())}")
