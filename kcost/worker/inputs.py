@@ -60,6 +60,18 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
             class numbers, one a row or one a position.
         UnavailableError: an input of text, on a backend without strings.
     """
+    inputs, labels = _read(path, signature)
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise InputError("Labels are class numbers.", f"{path}: labels of dtype {labels.dtype}", "Leave others out.")
+    return Samples(inputs, labels)
+
+
+def read_inputs(path: Path, signature: Signature) -> Inputs:
+    """The inputs alone, as `read_samples` reads them, where labels of any kind may lie beside them."""
+    return _read(path, signature)[0]
+
+
+def _read(path: Path, signature: Signature | None) -> tuple[Inputs, np.ndarray | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -72,9 +84,7 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
     if len(rows) != 1 or 0 in rows:
         found = ", ".join(f"{n} {a.shape}" for n, a in {**inputs, "labels": labels}.items() if a is not None)
         raise InputError("Samples have as many rows in each array, one at least.", f"{path}: {found}", REMEDY)
-    if labels is not None and labels.dtype.kind not in "iu":
-        raise InputError("Labels are class numbers.", f"{path}: labels of dtype {labels.dtype}", "Leave others out.")
-    return Samples(inputs, labels)
+    return inputs, labels
 
 
 def random_like(samples: Samples, rows: int, seed: int) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def positions() -> keras.Model:
     return keras.Model(ids, layers.Embedding(500, 2)(ids) + layers.Embedding(50, 2)(places))
 
 
+@functools.cache  # building one takes seconds on jax
 def encoder() -> keras.Model:
     sizes = {"num_layers": 1, "num_heads": 1, "hidden_dim": 4, "intermediate_dim": 4}
     return token_classifier(BertBackbone(vocabulary_size=60, max_sequence_length=32, **sizes), 2)
