@@ -52,6 +52,8 @@ class Summary(Record):
     keras_version: str | None
     modules: tuple[str, ...]
     """The modules that its classes and functions come from, sorted."""
+    text_inputs: tuple[str, ...] = ()
+    """The names of its inputs of text, those of models inside it too."""
 
     @property
     def needs_keras_hub(self) -> bool:
@@ -101,6 +103,12 @@ def inspect_keras_file(path: Path | str) -> Summary:
         class_name=objects[0].class_name,
         keras_version=version if isinstance(version, str) else None,
         modules=tuple(sorted({m for found in objects for m in _modules(found)})),
+        text_inputs=tuple(
+            str(found.config.get("name"))
+            for found in objects
+            if (found.class_name == "InputLayer" and isinstance(found.config, dict))
+            and found.config.get("dtype") == "string"
+        ),
     )
 
 
@@ -112,7 +120,7 @@ def load_keras_file(path: Path | str) -> keras.Model:
     Raises:
         InputError: one of these modules cannot be imported.
         ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file.
-        UnavailableError: the model needs keras_nlp, which is not installed.
+        UnavailableError: the model needs keras_nlp, which is not installed; or it takes text, and the backend has none.
     """
     path = Path(path)
     summary = inspect_keras_file(path)
@@ -132,6 +140,12 @@ def load_keras_file(path: Path | str) -> keras.Model:
         import_module(module, f"The modules in {CLASSES_VARIABLE} can be imported.", module)
     import keras
 
+    if summary.text_inputs and (backend := keras.backend.backend()) != "tensorflow":
+        raise UnavailableError(
+            "A model with an input of text runs on tensorflow, the only backend with strings.",
+            received=f"{path} with {', '.join(summary.text_inputs)}, on {backend}",
+            remedy="Name tensorflow, or save the part of the model that follows once text has become numbers.",
+        )
     try:
         model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except MemoryError:

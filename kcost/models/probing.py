@@ -96,7 +96,6 @@ def _find(model: Any) -> Recipe:
             remedy="Call the model on data once before saving it, or build it with the functional API.",
         )
     signature = signature_of_structure(input_structure(model))
-    refuse_texts(signature)
     forward = WatchedForward(model)
     low = forward.smallest_table or 2
     values: dict[str, int | Choice] = {}
@@ -213,21 +212,6 @@ def cut(inputs: Inputs, signature: Signature, rows: int, scale: Fraction) -> Inp
         shape = _scaled(chosen.shape[1:], spec, scale)
         found[name] = np.ascontiguousarray(chosen[(slice(None), *(slice(length) for length in shape))])
     return found
-
-
-def refuse_texts(signature: Signature) -> None:
-    """Raises UnavailableError, with the inputs' names, where a model takes text on a backend without strings."""
-    texts = [name for name, spec in signature.items() if spec.dtype == "string"]
-    if not texts:
-        return
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise UnavailableError(
-            "An input of text runs on tensorflow, the only backend with strings.",
-            received=f"{', '.join(texts)} on {keras.backend.backend()}",
-            remedy="Measure the model on tensorflow, or cut the part off that turns text into numbers.",
-        )
 
 
 def _shapes(signature: Signature, also: Sequence[int]) -> Iterator[dict[str, tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from kcost.backends.base import Inputs
 from kcost.core.errors import InputError
 from kcost.core.signature import InputSpec, Signature, input_structure, match_inputs, signature_of_structure
-from kcost.models.probing import recipe_of, refuse_texts
+from kcost.models.probing import recipe_of
 
 PROBE_ROWS = 32
 """Rows of the parity probe: half real, half random."""
@@ -58,7 +58,6 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
     Raises:
         InputError: the file cannot be read, has no array for an input, or one that does not fit; labels that are not
             class numbers, one a row or one a position.
-        UnavailableError: an input of text, on a backend without strings.
     """
     inputs, labels = _read(path, signature)
     if labels is not None and labels.dtype.kind not in "iu":
@@ -78,7 +77,6 @@ def _read(path: Path, signature: Signature | None) -> tuple[Inputs, np.ndarray |
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError("Samples are an npz file without objects.", f"{path}: {error}", REMEDY) from error
     labels = arrays.pop("labels", None)
-    refuse_texts(signature or {})
     inputs = arrays if signature is None else match_inputs(arrays, signature, source=str(path), remedy=REMEDY)
     rows = {len(a) if a.ndim else 0 for a in (*inputs.values(), *(() if labels is None else (labels,)))}
     if len(rows) != 1 or 0 in rows:

@@ -131,7 +131,7 @@ def test_real_samples_are_used_where_there_are_some(models: Path, tmp_path: Path
 
 def test_samples_that_do_not_fit_are_refused(models: Path, tmp_path: Path, warm: RunJob) -> None:
     model = artifact_folder(tmp_path / "a", models / "jax" / "bert.keras", {"token_ids": np.zeros((2, 4), np.int32)})
-    with pytest.raises(InputError, match="without padding_mask .*segment_ids "):
+    with pytest.raises(InputError, match=r"without padding_mask .*segment_ids "):
         export(model, tmp_path / "out", "tagger", 1)
     assert not (tmp_path / "out").exists()
 
