@@ -111,16 +111,32 @@ def train(
 
 
 def evaluate(
-    model: PathLike, *, data: str | None = None, backend: Backend | None = None, **settings: Any
+    model: PathLike,
+    *,
+    data: str | None = None,
+    backend: Backend | None = None,
+    output: str | None = None,
+    task: str | None = None,
+    threshold: float | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Scores of a model on the test split of a data set, by default the one that it was trained on, and by class.
 
+    Args:
+        output, task, threshold: the output that labels are of, its kind (`kcost.core.answer.Kind`), and above what it
+            is a yes; None takes them from the file, the layers and the labels. The answer tells what it was taken as.
+        settings: limit, batch_size, auroc.
+
     Raises:
         InputError: the model and the data do not fit together.
+        GateError: the model answers with numbers that are not finite.
         UnavailableError: the backend is not installed.
     """
     chosen = require(backend) if backend else chosen_backend()
-    request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, **settings})
+    choice = {"output": output, "kind": task, "threshold": threshold}
+    request = checked(
+        EvaluateRequest, {"model": Path(model).absolute(), "data": data, "answer": choice, **settings}
+    )
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
     return Evaluation.model_validate(answer)
 
@@ -246,6 +262,9 @@ def run_optimize(
     batches: Sequence[int] = (1, 32),
     threads: int = 0,
     rounds: int = 10,
+    output: str | None = None,
+    task: str | None = None,
+    threshold: float | None = None,
     on_progress: OnProgress = _silent,
     **settings: Any,
 ) -> Payoff:
@@ -257,6 +276,7 @@ def run_optimize(
         max_drop: held against the one-sided 95% bound of the drop, as a fraction of 1.
         name: of the new model; made of the old one's and what was done where it is None.
         batches, threads, rounds: how both are measured.
+        output, task, threshold: as of `evaluate`.
         settings: further fields of `kcost.core.request.OptimizeRequest`: prune, quantize, data, skip, epochs, ...
 
     Raises:
@@ -276,6 +296,7 @@ def run_optimize(
         "name": name or "-".join(filter(None, (opened.name, *_done(kept)))),
         "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
         "usd_basis": match.why,
+        "answer": {"output": output, "kind": task, "threshold": threshold},
         **kept,
     }
     plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}

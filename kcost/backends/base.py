@@ -101,15 +101,9 @@ class Driver(ABC):
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
         return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)
 
-    def train_step(self, model: Any, task: str) -> Callable[[Inputs, np.ndarray], Any]:
-        """One optimizer step of a model: inputs by name and integer labels in, loss out.
-
-        Raises:
-            UnavailableError: the task has no loss.
-        """
-        from kcost.training.losses import loss_of
-
-        model.compile(optimizer="adam", loss=loss_of(task))
+    def train_step(self, model: Any, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
+        """One optimizer step of a model with a keras loss: inputs by name and labels in, loss out."""
+        model.compile(optimizer="adam", loss=loss)
         return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
 
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -99,7 +99,7 @@ class FakeDriver(Driver):
     def predict_step(self, model: FakeModel, batch: int) -> Step:
         return model.run
 
-    def train_step(self, model: FakeModel, task: str) -> Callable[[Inputs, np.ndarray], Any]:
+    def train_step(self, model: FakeModel, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
         return lambda inputs, labels: model.run(inputs)
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:

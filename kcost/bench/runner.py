@@ -155,6 +155,8 @@ def open_models(plan: Plan) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for path in plan.models:
         model = open_model(path).model_copy(update={"data_file": data})
+        if "fake" not in plan.backends:
+            model.output_facts()  # what is no whole .keras file is refused before anything starts
         if model.name in models:
             raise InputError(
                 "The models of a run have different names.",
@@ -186,7 +188,7 @@ def request_for(spec: CellSpec, model: Model, settings: Settings, folder: Path) 
     """What a worker needs to get a cell ready; it writes what the model answers into `folder`."""
     return MeasureRequest(
         spec=spec,
-        task=model.task,
+        outputs=() if spec.backend == "fake" else model.output_facts(),
         settings=settings,
         keras_file=model.keras_file.absolute(),
         samples_file=model.samples_file.absolute() if model.samples_file else None,

@@ -54,6 +54,20 @@ BackendOption = Annotated[
 ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
 Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
 
+OutputOption = Annotated[str | None, typer.Option("--output", help="Name of the model's output that labels are of.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="What that output answers: multiclass, binary, multilabel, regression, tags or embedding; "
+        "default: as the file, the layers and the labels say.",
+    ),
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Outputs above it are a yes; default: 0.5, of logits 0, or the file's metric's."),
+]
+
 
 def numbers(text: str) -> list[float]:
     """The numbers in a comma-separated text."""

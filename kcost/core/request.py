@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from kcost.core.answer import AnswerChoice, Answers, OutputFacts
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec, Settings
@@ -113,6 +114,7 @@ class OptimizeRequest(Record):
     )
     calibration_examples: int = Field(default=256, ge=1, description="of the training split, for static int8")
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    answer: AnswerChoice = AnswerChoice()
     seed: Seed = 0
     usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
     usd_basis: str
@@ -132,14 +134,17 @@ class EvaluateRequest(Record):
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
     limit: int | None = Field(default=None, ge=10)
     batch_size: int = Field(default=256, ge=1)
+    answer: AnswerChoice = AnswerChoice()
+    auroc: bool = Field(default=False, description="the area under the ROC curve of a binary output as well")
 
 
 class Evaluation(Record):
     """What a model answers on the test split of a data set."""
 
     scores: tuple[Score, ...]
-    report: QualityReport
+    report: QualityReport | None = Field(description="None for answers without classes")
     dataset: Dataset
+    answers: Answers = Field(description="what each output was taken as, and from what")
 
 
 class AttackRequest(Record):
@@ -180,7 +185,7 @@ class MeasureRequest(Record):
     """What a measuring worker needs to get a cell ready."""
 
     spec: CellSpec
-    task: str
+    outputs: tuple[OutputFacts, ...] = Field(default=(), description="what is known of the model's outputs")
     settings: Settings
     keras_file: Path
     samples_file: Path | None

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from kcost.core.answer import Answers
 from kcost.core.plan import CellSpec, Plan
 from kcost.core.profile import Profile
 from kcost.core.schema import VERSIONS, Record
@@ -115,6 +116,10 @@ class Preparation(Record):
     energy_source: str | None = Field(default=None, description="which counter; None where none can be read")
     peak_device_bytes: int | None = None
     simulated: bool = False
+    answers: Answers | None = Field(
+        default=None, description="what each output was taken as, the scored one among them; None in cells of before"
+    )
+    not_finite: str | None = Field(default=None, description="which answers were NaN or infinite, and how many")
 
 
 class MeasuredScenario(Record):
@@ -175,7 +180,9 @@ class CellResult(Record):
     preparation: Preparation | None = None
     rounds: tuple[Round, ...] = ()
     outputs_file: str | None = Field(
-        default=None, description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`"
+        default=None,
+        description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`; of outputs other "
+        "than the main one `outputs/NAME` and `predictions/NAME`",
     )
     scenarios: tuple[ScenarioResult, ...] = Field(
         default=(), description="one for each scenario and its settings, the latest last; see `core.scenario`"

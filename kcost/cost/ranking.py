@@ -22,7 +22,7 @@ from kcost.cost.notices import SAMPLES_FOR_P99
 from kcost.cost.quality import Quality
 
 PARITY_LIMIT = 1e-4
-"""Most that an output of a float32 cell may differ from the reference's, absolute."""
+"""Most that an output of a float32 cell may differ from the reference's, as part of the largest of its numbers."""
 
 ROUNDING = 1e-9
 """A drop of exactly the limit may come out above it: 0.9925 - 0.9825 is more than 0.01 to a computer."""
@@ -31,8 +31,8 @@ MIN_SHARED_ROUNDS = 3
 """Fewest rounds in common from which two cells are told apart."""
 
 Standing = Literal["ranked", "outputs differ", "score too low", "score not known", "too slow"]
-"""ranked, or why not: float32 outputs over PARITY_LIMIT; a score that dropped too far; a lower precision with
-no labels or predictions to judge it by; over the latency limit that was asked for."""
+"""ranked, or why not: outputs that are not finite, or float32 ones over PARITY_LIMIT; a score that dropped too far; a
+lower precision with no labels or predictions to judge it by; over the latency limit that was asked for."""
 
 
 class Ratio(Record):
@@ -214,11 +214,13 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
     """Whether a cell may be ranked, and why not."""
     quality = measured.quality
     if quality.not_finite:
-        return "outputs differ", "an output is NaN or infinite"
+        return "outputs differ", quality.not_finite_because or "an output is NaN or infinite"
     if measured.cell.spec.precision == "float32":
-        difference = quality.max_abs_difference
-        if difference is not None and difference > PARITY_LIMIT:
-            return "outputs differ", f"by up to {difference:.2g}; the limit for float32 is {PARITY_LIMIT:g}"
+        worst = quality.worst_difference
+        if worst is not None and worst.relative > PARITY_LIMIT:
+            named = f" in the output {worst.output!r}" if len(quality.differences) > 1 else ""
+            parts = f"{worst.max_abs:.2g}{named}, {worst.relative:.2g} of its largest number"
+            return "outputs differ", f"by up to {parts}; the limit for float32 is {PARITY_LIMIT:g}"
     elif measured.cell.spec.phase == "inference":
         standing, reason = _score_standing(quality, max_drop)
         if standing != "ranked":
@@ -233,6 +235,10 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
 def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | None]:
     """A score decides; without one, agreement does: n% other answers move a score by at most n points."""
     limit = f"the limit is {format_percent(max_drop)}"
+    for output in quality.other_outputs:
+        if 1 - output.share > max_drop + ROUNDING:
+            told = f"the output {output.output!r} is another for {format_percent(1 - output.share)} of {output.count}"
+            return "score too low", f"{told} examples; {limit}"
     if quality.drop is not None:
         score = quality.scores[0]
         if quality.drop > max_drop + ROUNDING:

@@ -183,7 +183,7 @@ def _measured(
     if cell.spec.phase == "training":
         cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
     else:
-        cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
+        cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell), cell.preparation)
     disturbed = disturbances(cell, run.environments[cell.environment_id])
     return Measured(
         cell=cell,

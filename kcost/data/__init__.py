@@ -5,6 +5,9 @@ Framework-free: only numpy is loaded on import, everything heavier when it is us
 
 from kcost.data.loading import load as load
 from kcost.data.sets import (
+    Arrays as Arrays,
+    ArraySet as ArraySet,
+    DataSet as DataSet,
     Images as Images,
     ImageSet as ImageSet,
     Sentence as Sentence,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kcost.core.errors import DataError, UnavailableError
+from kcost.data.arrays import is_one_hot
 from kcost.data.images import RawImages
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -39,7 +40,7 @@ def read_npz(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...]]:
     Raises:
         DataError: the file is no .npz file, an array is missing, or one has another form.
     """
-    arrays = _npz_arrays(path)
+    arrays = npz_arrays(path)
     pairs = {part: keys for part, keys in _NPZ_PARTS.items() if keys[0] in arrays}
     if "train" not in pairs and "x" in arrays:
         pairs["train"] = ("x", "y")
@@ -145,7 +146,8 @@ def _opened(image_module: Any, file: Path) -> Any:
     return copy
 
 
-def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+def npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises DataError for one that is broken or holds pickled objects."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -177,12 +179,12 @@ def _pixels(x: np.ndarray, where: str) -> np.ndarray:
 
 
 def _labels(y: np.ndarray, where: str) -> np.ndarray:
-    flat = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    flat = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y.argmax(axis=1) if is_one_hot(y) else y
     if flat.ndim != 1 or flat.dtype.kind not in "iuU":
         raise DataError(
             "Labels are integers or strings, one for each image.",
             received=f"{where}, {y.dtype} with shape {y.shape}",
-            remedy="Save class indices; for one-hot rows that is y.argmax(axis=1).",
+            remedy="Save class indices, or one-hot rows.",
         )
     return flat
 

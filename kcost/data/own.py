@@ -6,12 +6,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kcost.core.errors import DataError
+from kcost.data.arrays import build_array_set, holds_arrays
 from kcost.data.conll import RawFile, read_conll
-from kcost.data.image_files import IMAGE_SUFFIXES, labelled, read_class_folders, read_npz
+from kcost.data.image_files import IMAGE_SUFFIXES, labelled, npz_arrays, read_class_folders, read_npz
 from kcost.data.images import RawImages, build_image_set, read_idx_pair
 from kcost.data.jsonl import read_jsonl
 from kcost.data.ner import build_tag_set
-from kcost.data.sets import ImageSet, TagSet, TextSet
+from kcost.data.sets import DataSet
 from kcost.data.texts import CSV_SUFFIXES, build_text_set, holds_labelled_texts, read_texts
 
 FORMS = (
@@ -27,7 +28,7 @@ _NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", *
 _JSON = (".jsonl", ".ndjson", ".json")
 
 
-def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet | TextSet:
+def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> DataSet:
     """Loads the data at a path that exists; the arguments are those of `kcost.data.load`.
 
     Raises:
@@ -35,6 +36,11 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
         UnavailableError: a folder of images without Pillow.
     """
     name = path.stem if path.is_file() else path.resolve().name
+    archive = _npz_file(path)
+    if archive is not None and holds_arrays(arrays := npz_arrays(archive)):
+        return build_array_set(
+            arrays, name=name, source=str(path.absolute()), licence=_LICENCE, seed=seed, limit=limit
+        )
     found = _image_parts(path)
     if found is not None:
         parts, label_names, notes = found
@@ -75,6 +81,14 @@ def part_of(name: str) -> str | None:
         if any(word in name.lower() for word in words):
             return part
     return None
+
+
+def _npz_file(path: Path) -> Path | None:
+    """The .npz file that a path is, or that its folder holds beside no IDX files."""
+    if path.is_file():
+        return path if path.suffix == ".npz" else None
+    archives = sorted(path.glob("*.npz"))
+    return archives[0] if len(archives) == 1 and not _idx_pairs(path) else None
 
 
 def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[str, ...]] | None:

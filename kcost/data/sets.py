@@ -50,6 +50,34 @@ class ImageSet:
         return height, width, channels
 
 
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """One split of arrays of any kind, one row an example in each.
+
+    Attributes:
+        x: features by the name of the model's input; an only one may be called nothing.
+        y: labels by the name of the model's output; an only one may be called nothing.
+    """
+
+    x: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.x.values())))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySet:
+    """Arrays of any kind in the splits train, validation and test. `label_names` may be empty."""
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: dict[str, Arrays]
+    record: Dataset
+
+    task: Literal["arrays"] = "arrays"
+
+
 @dataclass(frozen=True)
 class Sentence:
     """Words and one BIO tag a word: `tokens` and `tags` have the same length."""
@@ -99,6 +127,9 @@ class TextSet:
     record: Dataset
 
     task: Literal["sequence-classification"] = "sequence-classification"
+
+
+DataSet = ImageSet | TagSet | TextSet | ArraySet
 
 
 def tag_names_of(sentences: Iterable[Sentence]) -> tuple[str, ...]:

@@ -10,30 +10,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.keras_file import CONFIG_MEMBER, damaged, read_members
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
 from kcost.core.schema import Record
 
 if TYPE_CHECKING:
     import keras
 
-CONFIG_MEMBER = "config.json"
-METADATA_MEMBER = "metadata.json"
-WEIGHTS_MEMBERS = ("model.weights.h5", "model.weights.npz")
-
 KERAS_HUB_PACKAGES = ("keras_hub", "keras_nlp")
 KNOWN_PACKAGES = ("keras", *KERAS_HUB_PACKAGES, "kcost", "builtins")
 """Where the classes and functions of a model may come from."""
-
-CONFIG_LIMIT_BYTES = 256 << 20
-"""No real config comes near this; a larger one is a zip bomb, and it would be parsed in memory."""
 
 _DATA_CLASSES = frozenset(
     {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__slice__", "__ellipsis__", "__typespec__"}
@@ -80,15 +71,15 @@ def inspect_keras_file(path: Path | str) -> Summary:
             or needs classes or functions of anything else.
     """
     path = Path(path)
-    config, metadata = _read_members(path)
+    config, metadata = read_members(path)
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
-        raise _damaged(path, f"{CONFIG_MEMBER} describes no model")
+        raise damaged(path, f"{CONFIG_MEMBER} describes no model")
     # The loss, metrics and optimizer are never built (compile=False), so they may be anybody's own.
     config = {key: value for key, value in config.items() if key != "compile_config"}
     try:
         objects = list(_objects(config, None))
     except RecursionError as error:
-        raise _damaged(path, f"{CONFIG_MEMBER} is nested too deeply for a model") from error
+        raise damaged(path, f"{CONFIG_MEMBER} is nested too deeply for a model") from error
     for found in objects:
         _refuse_unsafe(found, path)
     named = named_modules()
@@ -211,39 +202,6 @@ def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
     for source, target in zip(old, new, strict=True):
         target.assign(source.value)
     return rebuilt
-
-
-def _read_members(path: Path) -> tuple[Any, Any]:
-    """The parsed config and metadata of a file whose every member has the right checksum."""
-    if path.suffix != ".keras" or not path.is_file():
-        raise ArtifactError(
-            "A model is read from a .keras file.",
-            received=f"{path}" if path.exists() else f"{path}, which is not there",
-            remedy="Save the model with model.save('NAME.keras').",
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            if CONFIG_MEMBER not in names:
-                raise _damaged(path, f"a zip without {CONFIG_MEMBER}")
-            if not names.intersection(WEIGHTS_MEMBERS):
-                raise _damaged(path, f"a zip without {WEIGHTS_MEMBERS[0]}")
-            if archive.getinfo(CONFIG_MEMBER).file_size > CONFIG_LIMIT_BYTES:
-                raise _damaged(path, f"a {CONFIG_MEMBER} of more than {CONFIG_LIMIT_BYTES >> 20} MiB")
-            broken = archive.testzip()
-            if broken is not None:
-                raise _damaged(path, f"{broken} does not match its checksum")
-            config = json.loads(archive.read(CONFIG_MEMBER))
-            metadata = json.loads(archive.read(METADATA_MEMBER)) if METADATA_MEMBER in names else None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise _damaged(path, f"not a whole zip archive: {_first_line(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"a config that is not JSON: {_first_line(error)}") from error
-    except (RuntimeError, NotImplementedError) as error:  # an encrypted member, an unknown compression
-        raise _damaged(path, f"a zip that Keras did not write: {_first_line(error)}") from error
-    except OSError as error:
-        raise ArtifactError("kcost needs to read the model file.", f"{path}: {error.strerror or error}") from error
-    return config, metadata
 
 
 def _objects(node: Any, layer: str | None) -> Iterator[_Object]:
@@ -380,14 +338,6 @@ def _not_rebuilt(model: keras.Model, precision: str, reason: str) -> Unavailable
         f"A model is changed to {precision} by rebuilding it from its config.",
         received=f"the {type(model).__name__} model {model.name!r}: {reason}",
         remedy="Use a functional or Sequential model of Keras's own layers, or keep it at float32.",
-    )
-
-
-def _damaged(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(
-        "A .keras file is a zip archive with config.json and model.weights.h5.",
-        received=f"{path}: {reason}",
-        remedy="The file is damaged, cut short or of another kind. Copy it again, or save the model again.",
     )
 
 

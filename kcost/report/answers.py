@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kcost.core.answer import Answers
 from kcost.core.artifact import Artifact, QualityReport, RunCost, Score
 from kcost.core.request import AttackReport, Evaluation
 from kcost.core.units import format_bytes, format_s, format_usd, significant
@@ -75,7 +76,8 @@ def show_data_sets(console: Console, entries: Sequence[CatalogueEntry]) -> None:
 def score_text(score: Score) -> str:
     """A score with its interval and count."""
     interval = f"95%: {score.low:.4f} to {score.high:.4f}"
-    return f"{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
+    output = "" if score.output is None else f"{score.output}: "
+    return f"{output}{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
 
 
 def cost_text(cost: RunCost) -> str:
@@ -123,7 +125,17 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     for note in evaluation.dataset.notes:
         console.print(f"{evaluation.dataset.name}: {note}", highlight=False, markup=False)
     show_scores(console, evaluation.scores)
-    show_quality(console, evaluation.report)
+    show_answers(console, evaluation.answers)
+    if evaluation.report is not None:
+        show_quality(console, evaluation.report)
+
+
+def show_answers(console: Console, answers: Answers) -> None:
+    """What each output of a model was taken as, and why nothing is scored where nothing is."""
+    if answers.unscored_because is not None:
+        console.print(f"no score: {answers.unscored_because}", highlight=False, markup=False)
+    for answer in answers.outputs:
+        console.print(str(answer), highlight=False, markup=False)
 
 
 def show_attack(console: Console, report: AttackReport) -> None:

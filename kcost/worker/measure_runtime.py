@@ -100,7 +100,7 @@ class RuntimeDriver(Driver):
         """Raises UnavailableError: `predict` is Keras's."""
         raise self._lacks("predict")
 
-    def train_step(self, model: ConvertedModel, task: str) -> NoReturn:
+    def train_step(self, model: ConvertedModel, loss: Any) -> NoReturn:
         """Raises UnavailableError: an exported file holds the forward pass alone."""
         raise self._lacks("training")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kcost.core.answer_scores import predictions_of
 from kcost.core.request import AttackRequest
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
@@ -29,7 +30,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """
     asked = AttackRequest.model_validate(request)
     opened = open_with_data(asked.model, asked.data, asked.limit)
-    perturbed = PerturbedModel(opened.model, opened.task.name)
+    perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text)
     results = []
     for epsilon in sorted({0.0, *asked.epsilons}):
         found = opened.task.score(_predictions(perturbed, opened.task, asked, epsilon), "test")
@@ -46,7 +47,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 def _predictions(perturbed: PerturbedModel, task: Task, asked: AttackRequest, epsilon: float) -> np.ndarray:
     """Class numbers on the test split under attack, in the shape of its labels."""
     batches = task.batches("test", asked.batch_size, seed=None)
-    predictions = np.zeros_like(task.labels("test"))
+    kept = np.float32 if task.answers.main.kind == "binary" else np.int32
+    predictions = np.zeros(task.labels("test").shape, kept)
     for i in range(len(batches)):
         inputs, labels = batches[i]
         point = perturbed.points(inputs)
@@ -54,7 +56,7 @@ def _predictions(perturbed: PerturbedModel, task: Task, asked: AttackRequest, ep
             point = _attacked(perturbed, point, inputs, labels, asked, epsilon, np.random.default_rng((asked.seed, i)))
         rows, length = batches.rows(i)
         place = rows if predictions.ndim == 1 else (rows, slice(length))
-        predictions[place] = perturbed.predict(point, inputs).argmax(-1)
+        predictions[place] = predictions_of(task.answers.main, perturbed.predict(point, inputs))
     return predictions
 
 
