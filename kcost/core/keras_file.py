@@ -204,7 +204,8 @@ def _ending(layer: Any, by_name: dict[str, Any], depth: int, place: list[Any] | 
         return snake, False
     activation = config.get("activation")
     if isinstance(activation, dict):
-        activation = activation.get("config") if isinstance(activation.get("config"), str) else activation.get("class_name")
+        function = activation.get("config")
+        activation = function if isinstance(function, str) else activation.get("class_name")
     if class_name == "Activation" or class_name in _PRODUCTS:
         name = _snake(str(activation or "linear"))
         if class_name == "Activation" and name == "linear":

@@ -115,6 +115,12 @@ def _numbers(array: np.ndarray, where: str) -> np.ndarray:
             received=f"{where}, {array.dtype} with shape {array.shape}",
             remedy="Save numbers; labels that are names become whole numbers.",
         )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(
+            "Arrays of examples hold finite numbers.",
+            received=f"{where} with {array.size - int(np.isfinite(array).sum()):,} that are nan or infinite",
+            remedy="Remove these rows, or fill the numbers in.",
+        )
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 

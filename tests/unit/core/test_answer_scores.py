@@ -95,30 +95,36 @@ def test_numbers_agree_within_a_part_of_their_spread() -> None:
     spread = theirs.std()
     same = agreement(answer("regression"), theirs + 0.009 * spread, theirs, None)
     other = agreement(answer("regression"), theirs + 0.011 * spread, theirs, None)
-    assert same is not None and same.share == 1
-    assert other is not None and other.share == 0
+    assert same is not None
+    assert same.share == 1
+    assert other is not None
+    assert other.share == 0
     assert same.rank_correlation == pytest.approx(1)
 
 
 def test_a_reversed_order_shows_in_the_rank_correlation() -> None:
     theirs = RNG.normal(size=(50, 1))
     found = agreement(answer("regression"), -theirs, theirs, None)
-    assert found is not None and found.rank_correlation == pytest.approx(-1)
+    assert found is not None
+    assert found.rank_correlation == pytest.approx(-1)
 
 
 def test_embeddings_agree_by_their_distance() -> None:
     theirs = RNG.normal(size=(50, 8)).astype("float32")
     near = agreement(answer("embedding"), theirs * 1.001, theirs, None)
     far = agreement(answer("embedding"), theirs[::-1], theirs, None)
-    assert near is not None and near.share == 1
-    assert far is not None and far.share < 0.1
+    assert near is not None
+    assert near.share == 1
+    assert far is not None
+    assert far.share < 0.1
 
 
 def test_elements_agree_only_all_together() -> None:
     theirs = np.array([[0.9, 0.1], [0.9, 0.1]], "float32")
     mine = np.array([[0.8, 0.2], [0.9, 0.7]], "float32")
     found = agreement(answer("multilabel", 0.5), mine, theirs, None)
-    assert found is not None and (found.share, found.examples) == (0.5, 2)
+    assert found is not None
+    assert (found.share, found.examples) == (0.5, 2)
 
 
 def test_a_drop_of_r2_is_that_of_the_scores() -> None:
@@ -151,11 +157,14 @@ def test_numbers_that_are_none_are_counted_by_output() -> None:
 
 
 @given(
-    arrays.arrays(np.float32, st.tuples(st.integers(2, 20), st.integers(1, 4)), elements=st.floats(-1e3, 1e3, width=32)),
+    arrays.arrays(
+        np.float32, st.tuples(st.integers(2, 20), st.integers(1, 4)), elements=st.floats(-1e3, 1e3, width=32)
+    ),
     st.sampled_from(["regression", "multilabel", "embedding"]),
 )
 def test_a_model_agrees_with_itself(outputs: np.ndarray, kind: Kind) -> None:
     one = answer(kind, 0.5 if kind == "multilabel" else None)
     predictions = predictions_of(one, outputs)
     found = agreement(one, predictions, predictions, None)
-    assert found is not None and found.share == 1
+    assert found is not None
+    assert found.share == 1
