@@ -12,6 +12,7 @@ from kcost.core import scores
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
+from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket, shuffled
 
 SAMPLES = 256
@@ -143,7 +144,7 @@ class TokenClassification(Task):
         """A task on other data with the vocabulary, tags and length of a trained tagger."""
         trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
         max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
-        return TokenClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+        return TokenClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> Encoded:
         """A split as arrays, made once."""
@@ -177,7 +178,7 @@ class TokenClassification(Task):
             split=split,
             unit="entities",
             classes=scores.entity_report(*self._tags(predictions, split)),
-            truncated=encoded.truncated_words,
+            truncated=encoded.unseen_words,
             padding_saved=share_saved(encoded.lengths, self.max_length),
         )
 
