@@ -85,6 +85,7 @@ def _from_huggingface(folder: Path, told: dict[str, Any] | None) -> WordPiece:
     ):
         raise _unusable(folder, "texts that are cut from the left (truncation_side)")
     tokens = _StatedTokens(folder, config, told)
+    settings: dict[str, Any]
     if kind in _READ_WHOLE:
         tokenizer, settings = _read_whole(folder / TOKENIZER_FILE), {"tokenizer_class": "PreTrainedTokenizerFast"}
         names = tokens.names
@@ -103,7 +104,7 @@ def _rebuilt(
     folder: Path, config: dict[str, Any], told: dict[str, Any] | None, names: dict[str, str]
 ) -> tuple[Any, dict[str, Any]]:
     """The tokenizer that transformers makes for a BertTokenizer, without added tokens, and its settings."""
-    settings = {key: config.get(key, default) for key, default in _SETTINGS.items()}
+    settings: dict[str, Any] = {key: config.get(key, default) for key, default in _SETTINGS.items()}
     for key, value in settings.items():
         if type(value) is not bool and not (value is None and key == "strip_accents"):
             raise _unusable(folder / CONFIG_FILE, f"{key} {value!r}, where it is true or false")
