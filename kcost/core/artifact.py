@@ -99,7 +99,7 @@ class QualityReport(Record):
         default=None, description="how often each class was taken for each: [label][prediction]; None for entities"
     )
     truncated: int = Field(
-        default=0, description="words that did not fit into the model's length and were scored as missed, or cut texts"
+        default=0, description="words that the model did not see and that were scored as missed, or cut texts"
     )
     padding_saved: float | None = Field(
         default=None, description="share of positions that length buckets spare, against padding all to the longest"

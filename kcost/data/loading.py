@@ -18,9 +18,9 @@ def load(
         name_or_path: a known name, or the path of a folder or a file; a known name goes first. A path may hold
             IDX files named as MNIST's (train-images-idx3-ubyte.gz, ...), an .npz file (x_train, y_train, x_test,
             y_test, or x and y; features and labels of any kind, several as x_train/NAME), images in train/CLASS/ and
-            test/CLASS/ or in CLASS/, CoNLL files in BIO, IOB1 or BIOES, JSON lines (.jsonl) of tagged sentences, or
-            texts with a label each as JSON lines or CSV (text, label). Text files are named after their part: train,
-            dev, test.
+            test/CLASS/ or in CLASS/, CoNLL files in BIO, IOB1 or BIOES, JSON lines of tagged sentences, or texts
+            with a label each as JSON lines or CSV (text, label); content tells which. Text files are named after their
+            part: train, dev, test.
         seed: of the validation part where the source has none, and of `limit`.
         limit: at most that many examples a split, for quick runs; None for all.
         repair: for tags: True repairs broken tag sequences and counts them in the record, False refuses them.

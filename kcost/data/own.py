@@ -13,10 +13,11 @@ from kcost.data.images import RawImages, build_image_set, read_idx_pair
 from kcost.data.jsonl import read_jsonl
 from kcost.data.ner import build_tag_set
 from kcost.data.sets import DataSet
-from kcost.data.texts import CSV_SUFFIXES, build_text_set, holds_labelled_texts, read_texts
+from kcost.data.text_files import TABLE_SUFFIXES, form_of, read_text, table_separator
+from kcost.data.texts import build_text_set, read_texts
 
 FORMS = (
-    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, JSON lines (.jsonl), "
+    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, JSON lines, "
     "or CSV with the columns text and label"
 )
 """What a path may hold, for messages."""
@@ -25,7 +26,6 @@ _PART_WORDS = {"train": ("train",), "validation": ("valid", "dev", "val"), "test
 _PART_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _LICENCE = "not stated: your own data"
 _NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", *IMAGE_SUFFIXES)
-_JSON = (".jsonl", ".ndjson", ".json")
 
 
 def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> DataSet:
@@ -55,7 +55,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Data
             notes=notes,
         )
     files = _text_files(path)
-    if holds_labelled_texts(files["train"]):
+    if form_of(files["train"]) in ("table", "json-texts"):
         return build_text_set(
             {part: read_texts(file) for part, file in files.items()},
             name=name,
@@ -141,7 +141,7 @@ def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _text_files(path: Path) -> dict[str, Path]:
-    """Part -> file, "train" among them. Where a folder holds other text files, CSV files are not taken for data."""
+    """Part -> file, "train" among them. Tables go last: only where no other text file can be the train part."""
     if path.is_file():
         if path.suffix.lower() in _NOT_TEXT:
             raise DataError(f"A path to data holds {FORMS}.", path, "Of IDX or image files give the folder.")
@@ -153,7 +153,7 @@ def _text_files(path: Path) -> dict[str, Path]:
         and not file.name.startswith((".", "README", "LICENSE", "LICENCE"))
         and file.suffix.lower() not in _NOT_TEXT
     ]
-    files = [file for file in files if file.suffix.lower() not in CSV_SUFFIXES] or files
+    files = _without_tables(files)
     if len(files) == 1:
         return {"train": files[0]}
     parts = _by_part(files)
@@ -167,8 +167,26 @@ def _text_files(path: Path) -> dict[str, Path]:
     return parts
 
 
+def _without_tables(files: list[Path]) -> list[Path]:
+    """The files of a folder that may be data: no CSV of something else, and no texts beside another train file."""
+    tables = {file: has_header for file in files if (has_header := _table(file)) is not None}
+    texts = [file for file, has_header in tables.items() if has_header]
+    others = [file for file in files if file not in tables]
+    train_is_table = any(part_of(file.name) == "train" for file in texts)
+    if train_is_table and not any(part_of(file.name) == "train" for file in others):
+        return [*texts, *others]
+    return others or texts or files
+
+
+def _table(path: Path) -> bool | None:
+    """Of a file that is a table by its ending, and no CoNLL by its content: whether its columns are text and label."""
+    if path.suffix.lower() not in TABLE_SUFFIXES or form_of(path) != "table":
+        return None
+    return table_separator(read_text(path).partition("\n")[0]) is not None
+
+
 def _read_text_file(path: Path) -> RawFile:
-    return read_jsonl(path) if path.suffix.lower() in _JSON else read_conll(path)
+    return read_jsonl(path) if form_of(path) in ("json-tags", "json-texts") else read_conll(path)
 
 
 def _by_part(paths: list[Path]) -> dict[str, Path]:

@@ -113,7 +113,7 @@ def show_quality(console: Console, report: QualityReport) -> None:
             confusion.add_row(escape(name), *map(str, row))
         console.print(confusion)
     if report.padding_saved is not None:
-        lost = "words lost to truncation, scored as missed" if report.unit == "entities" else "texts cut"
+        lost = "words that the model did not see, scored as missed" if report.unit == "entities" else "texts cut"
         console.print(
             f"{report.truncated:,} {lost}; length buckets spare {report.padding_saved:.0%} of the positions",
             highlight=False,

@@ -13,6 +13,7 @@ from kcost.core.artifact import Artifact, QualityReport, Score, answers_of_task
 from kcost.core.errors import InputError
 from kcost.data import TextSet
 from kcost.data.tokenize import WordPiece
+from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket
 from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, refuse_not_finite
 
@@ -53,7 +54,7 @@ class SequenceClassification(Task):
         """A task on other data with the vocabulary, labels and length of a trained classifier."""
         trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
         max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
-        return SequenceClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+        return SequenceClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> dict[str, np.ndarray]:
         """The model's inputs of a split, shape (n, max_length) each, int32; made once."""
@@ -114,7 +115,7 @@ class SequenceClassification(Task):
         return {name: array[:, :length] for name, array in encoded.items()}
 
     def save_files(self, folder: Path) -> None:
-        """Writes the vocabulary."""
+        """Writes the tokenizer."""
         self.pieces.save(folder)
 
 

@@ -17,6 +17,7 @@ from kcost.core.artifact import Artifact, Dataset, QualityReport, Score, answers
 from kcost.core.errors import GateError, InputError
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
+from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, Arrays, bucketed, share_saved, shortest_bucket, shuffled
 
 SAMPLES = 256
@@ -228,7 +229,7 @@ class TokenClassification(Task):
         """A task on other data with the vocabulary, tags and length of a trained tagger."""
         trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
         max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
-        return TokenClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+        return TokenClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> Encoded:
         """A split as arrays, made once."""
@@ -263,7 +264,7 @@ class TokenClassification(Task):
             split=split,
             unit="entities",
             classes=scores.entity_report(*self._tags(predictions, split)),
-            truncated=encoded.truncated_words,
+            truncated=encoded.unseen_words,
             padding_saved=share_saved(encoded.lengths, self.max_length),
         )
 
