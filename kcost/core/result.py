@@ -108,6 +108,14 @@ class Preparation(Record):
     jit: bool
     tf32: bool | None = Field(description="None where the device has no TF32")
     inputs_on: Literal["host", "device"] = Field(description="where inputs and outputs of a step live")
+    computed_dtype: str | None = Field(
+        default=None,
+        description="what the layers of the loaded model compute in, such as `float32` or `bfloat16 and float32`; None "
+        "in older runs",
+    )
+    answers: int | None = Field(default=None, description="rows that were answered to be judged; None for training")
+    not_finite: int | None = Field(default=None, description="of these, rows with NaN or an infinity in an output")
+    not_scored: str | None = Field(default=None, description="why its answers could not be kept to be judged")
     parameters: int
     peak_host_bytes: int | None = Field(default=None, description="peak resident memory of the worker by then")
     imported_host_bytes: int | None = Field(default=None, description="resident memory after importing, before a model")

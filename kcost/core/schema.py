@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from kcost import __version__
 from kcost.core.errors import SchemaError, storage
 
-VERSIONS = {"artifact": 2, "run": 2, "cell": 2, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
+VERSIONS = {"artifact": 2, "run": 3, "cell": 3, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
 """The schema number that this version of kcost writes, by kind of file."""
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
@@ -30,6 +30,9 @@ UPGRADES: dict[tuple[str, int], Upgrade] = {
     ("artifact", 1): dict,
     ("run", 1): dict,
     ("cell", 1): dict,
+    # Schema 3: the precision `saved`, and of a cell what its layers compute in and whether its answers are finite.
+    ("run", 2): dict,
+    ("cell", 2): dict,
 }
 """(kind, n) -> the function that turns a document of schema n into one of schema n + 1."""
 

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kcost.core.errors import ArtifactError, UnavailableError
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
+from kcost.core.saved_policy import FLOATS
 from kcost.core.schema import Record
+from kcost.models.precision import computed_dtypes
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +43,7 @@ _DATA_CLASSES = frozenset(
 _LONGEST_REASON = 300
 _SAFE_MODE = "kcost loads every file in Keras's safe mode and has no switch for it."
 
-Precision = Literal["float32", "bfloat16", "mixed_bfloat16"]
+Precision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
 
 
 class Summary(Record):
@@ -168,20 +170,21 @@ def _with_inputs(model: keras.Model) -> keras.Model:
 def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
     """The model with its layers at another precision; the inputs keep their dtypes.
 
-    float32 gives `model` itself. bfloat16 and mixed_bfloat16 give a new, uncompiled model, built from the
-    config of `model` with each float32 `DTypePolicy` replaced, and its weights copied:
+    saved gives `model` itself, and so does float32 where all its layers compute in float32. Else a new, uncompiled
+    model is built from the config of `model` with each floating-point `DTypePolicy` replaced, and its weights copied:
 
     - bfloat16: variables and computation in bfloat16; outputs are bfloat16.
     - mixed_bfloat16: variables in float32, computation in bfloat16; for training.
 
-    Layers with a policy other than float32 (quantized ones, say) keep it.
+    Quantized layers keep their policy.
 
     Raises:
         UnavailableError: the model cannot be rebuilt from its config, as with most subclassed models.
     """
-    if precision == "float32":
-        return model
     import keras
+
+    if precision == "saved" or (precision == "float32" and not set(computed_dtypes(model)) - {"float32"}):
+        return model
 
     usual = keras.config.dtype_policy()
     try:
@@ -203,7 +206,7 @@ def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
     kept = [
         layer.path
         for layer in rebuilt._flatten_layers()
-        if layer._trainable_variables and layer.dtype_policy.name == "float32"
+        if precision != "float32" and layer._trainable_variables and layer.dtype_policy.name == "float32"
     ]
     if kept:
         more = f", and {len(kept) - 1} more" if len(kept) > 1 else ""
@@ -365,12 +368,12 @@ def _import_kcost(module: str, path: Path) -> None:
 
 
 def _with_policy(node: Any, name: str) -> Any:
-    """A copy of a serialized object in which every float32 DTypePolicy has the policy `name`."""
+    """A copy of a serialized object in which every DTypePolicy in floating point has the policy `name`."""
     if isinstance(node, (list, tuple)):
         return type(node)(_with_policy(value, name) for value in node)
     if not isinstance(node, dict):
         return node
-    if node.get("class_name") == "DTypePolicy" and node.get("config") == {"name": "float32"}:
+    if node.get("class_name") == "DTypePolicy" and node["config"]["name"] in (*FLOATS, "float32"):
         return {**node, "config": {"name": name}}
     return {key: _with_policy(value, name) for key, value in node.items()}
 

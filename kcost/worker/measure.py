@@ -13,6 +13,7 @@ import gc
 import io
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,10 @@ from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, UnavailableError
+from kcost.core.finite import rows_not_finite
 from kcost.core.idle import until_idle
-from kcost.core.plan import CellSpec, Device, Settings
+from kcost.core.own_code import in_a_line
+from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.core.scenario import ASK
@@ -43,6 +46,13 @@ MAX_SCORED_STEPS = 64
 
 WARMUP_GROWTH = 1.25
 """A warm-up that has not settled goes on for as much longer before it is looked at again."""
+
+_TRAINED_IN: dict[Precision, LoadedPrecision] = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "saved": "saved",
+}
+"""What a model is loaded in to be trained: weights that learn stay in float32."""
 
 _ready: dict[str, Callable[[int], None]] = {}
 """By cell_id, a function that does the cell's i-th step to its end."""
@@ -88,14 +98,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             return _profile(*_subjects[request["cell_id"]])
         asked = MeasureRequest.model_validate(request["request"])
         return _prepare(asked, request.get("started_beside", 0)).model_dump()
-    except UnavailableError as error:
-        return {"status": "unsupported", "reason": str(error)}
     except KcostError:
         raise
     except Exception as error:
-        status = "oom" if _is_out_of_memory(error) else "crash"
-        told = str(error).strip().splitlines()
-        return {"status": status, "reason": f"{type(error).__name__}: {told[0] if told else 'no message'}"}
+        traceback.print_exc()  # into the log of this worker
+        return {"status": "oom" if _is_out_of_memory(error) else "crash", "reason": in_a_line(error)}
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +156,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     _reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
-        precision: LoadedPrecision = "float32" if spec.precision == "float32" else "mixed_bfloat16"
+        precision = _TRAINED_IN[spec.precision]
         start = time.perf_counter()
         model = backend.load(request.keras_file, precision)
         load_s = time.perf_counter() - start
@@ -182,15 +189,25 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
 
     first_call_s = _seconds(step)
     done: list[int] = []
+    answered = _Answered(lambda x: backend.to_host(forward(x)))
+    not_finite, answers, not_scored = None, None, None
     if spec.phase == "inference":
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
-        answer, calls = _recorded(lambda x: backend.to_host(forward(x)))
-        probed = _probe(answer, samples, scored, rows, request.settings.seed)
+        try:
+            predictions = _predictions(answered, scored, rows)
+            answers, not_finite = answered.rows, answered.not_finite  # without the random rows of the probe
+            probed = _probe(answered, samples, rows, request.settings.seed)
+            _write_outputs(request.outputs_file, probed, predictions, scored.labels)
+        except (KcostError, MemoryError):
+            raise
+        except Exception as error:
+            # How long a step takes is known without: a step that fails itself fails again in the warm-up.
+            traceback.print_exc()
+            not_scored = in_a_line(error)
         # Scoring runs the very steps that are measured: a large model need not warm up for as long again.
-        done = calls if rows == spec.batch else []
-        _write_outputs(request.outputs_file, *probed, scored.labels)
+        done = answered.durations_ns if rows == spec.batch else []
         _queries[spec.cell_id] = scenarios.Queries(lambda x: backend.to_host(forward(x)), samples, spec.batch)
     warmup = _warm_up(step, request.settings, done)
     _ready[spec.cell_id] = step
@@ -209,6 +226,10 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         jit=backend.is_jit(model, spec.method),
         tf32=backend.tf32(),
         inputs_on="host",
+        computed_dtype=backend.computed_dtype(model),
+        answers=answers,
+        not_finite=not_finite,
+        not_scored=not_scored,
         parameters=model.count_params(),
         peak_host_bytes=_host_bytes("VmHWM"),
         imported_host_bytes=imported_host_bytes,
@@ -257,19 +278,23 @@ def _seconds(step: Callable[[int], None]) -> float:
     return time.perf_counter() - start
 
 
-def _recorded(
-    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
-) -> tuple[Callable[[dict[str, np.ndarray]], list[np.ndarray]], list[int]]:
-    """The same function, and the list that it writes the duration of each call to, in nanoseconds."""
-    durations: list[int] = []
+class _Answered:
+    """A forward pass that notes of each call how long it took, and how many of its rows are not finite."""
 
-    def timed(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def __init__(self, forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]]) -> None:
+        self._forward = forward
+        self.durations_ns: list[int] = []
+        self.rows = 0
+        self.not_finite = 0
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         start = time.perf_counter_ns()
-        outputs = forward(inputs)
-        durations.append(time.perf_counter_ns() - start)
+        outputs = self._forward(inputs)
+        self.durations_ns.append(time.perf_counter_ns() - start)
+        rows = len(next(iter(inputs.values())))
+        self.rows += rows
+        self.not_finite += rows_not_finite(outputs, rows)
         return outputs
-
-    return timed, durations
 
 
 def _warm_up(step: Callable[[int], None], settings: Settings, before: Sequence[int] = ()) -> list[int]:
@@ -297,22 +322,25 @@ def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> lis
     return durations
 
 
+def _predictions(
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], scored: Samples, batch: int
+) -> np.ndarray:
+    """Class numbers of the scored samples, through the measured forward pass."""
+    predictions: np.ndarray = _in_batches(forward, scored, batch).argmax(-1).astype(np.int32)
+    return predictions
+
+
 def _probe(
-    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
-    samples: Samples,
-    scored: Samples,
-    batch: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs over the parity probe and class numbers of the scored samples, through the measured forward pass.
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int, seed: int
+) -> np.ndarray:
+    """Outputs over the parity probe, through the measured forward pass.
 
     The probe is made of all samples, so that its random rows are the same whatever the batch size.
     """
     half = PROBE_ROWS // 2
     real, made = samples.rows(0, half), random_like(samples, half, seed)
     rows = Samples({n: np.concatenate([real.inputs[n], made.inputs[n]]) for n in samples.inputs}, None)
-    predictions = _in_batches(forward, scored, batch).argmax(-1).astype(np.int32)
-    return _in_batches(forward, rows, batch), predictions
+    return _in_batches(forward, rows, batch)
 
 
 def _in_batches(
