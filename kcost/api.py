@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.core import environment
-from kcost.core.artifact import Artifact, open_model
+from kcost.core.artifact import Artifact, Model, open_model, refuse_existing
 from kcost.core.collector import collector_paused
 from kcost.core.errors import PlanError
 from kcost.core.plan import BACKENDS, Backend, Plan
@@ -106,8 +106,25 @@ def train(
         "usd_basis": match.why,
         **settings,
     }
-    answer = run_job("train", chosen, checked(TrainRequest, values).model_dump(mode="json"))
+    request = checked(TrainRequest, values)
+    _refuse_before_training(data, Path(out))
+    answer = run_job("train", chosen, request.model_dump(mode="json"))
     return Artifact.model_validate(answer["artifact"])
+
+
+def _refuse_before_training(data: str, out: Path) -> None:
+    """Raises what can be told of without a framework: no such data, or an output folder that is taken."""
+    from kcost.data import refuse_unknown
+
+    refuse_unknown(data)
+    refuse_existing(out)
+
+
+def _refuse_before_scoring(model: Model, data: str | None) -> None:
+    """Raises what can be told of without a framework: data that nobody names, or that are not there."""
+    from kcost.data import chosen
+
+    chosen(model, data)
 
 
 def evaluate(
@@ -121,6 +138,7 @@ def evaluate(
     """
     chosen = require(backend) if backend else chosen_backend()
     request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, **settings})
+    _refuse_before_scoring(open_model(model), data)
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
     return Evaluation.model_validate(answer)
 
@@ -140,10 +158,15 @@ def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress =
         InputError: the plan or a model in it cannot be used.
         UnavailableError: a backend of the plan is not installed.
     """
-    from kcost.bench.runner import measure
+    from kcost.bench.runner import measure, open_models
+    from kcost.bench.store import RunStore
+    from kcost.serving.build import needs_building
     from kcost.serving.convert import converted
 
     read = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    # What can be refused is, before a framework builds the other models.
+    RunStore(out).refuse_taken()
+    open_models(read.model_copy(update={"models": tuple(m for m in read.models if not needs_building(m))}))
     return measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted)
 
 
@@ -189,7 +212,9 @@ def attack(
 
     chosen = require(backend) if backend else chosen_backend()
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
-    answer = run_job("robustness", chosen, checked(AttackRequest, given).model_dump(mode="json"))
+    request = checked(AttackRequest, given)
+    _refuse_before_scoring(open_model(model), data)
+    answer = run_job("robustness", chosen, request.model_dump(mode="json"))
     return AttackReport.model_validate(answer)
 
 
@@ -216,6 +241,7 @@ def run_search(
         InputError: an option outside its range, or a study that was begun with others.
         UnavailableError: the backend or optuna is not installed.
     """
+    from kcost.data import refuse_unknown
     from kcost.search import SearchRequest, search
 
     chosen = require(backend) if backend else chosen_backend()
@@ -227,7 +253,9 @@ def run_search(
         "settings": {name: value for name, value in settings.items() if value is not None},
         **{name: value for name, value in (options or {}).items() if value is not None},
     }
-    result = search(checked(SearchRequest, values), on_progress)
+    request = checked(SearchRequest, values)
+    refuse_unknown(data)
+    result = search(request, on_progress)
     if html is not None:
         from kcost.core.schema import write_bytes
         from kcost.report.search_page import render_search
@@ -264,7 +292,7 @@ def run_optimize(
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
     """
-    from kcost.optimization import optimize
+    from kcost.optimization import optimize, refused_folder
 
     chosen = require(backend) if backend else chosen_backend()
     opened = open_model(model)
@@ -279,7 +307,11 @@ def run_optimize(
         **kept,
     }
     plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}
-    return optimize(checked(OptimizeRequest, values), chosen, match, max_drop, plan, on_progress)
+    request = checked(OptimizeRequest, values)
+    _refuse_before_scoring(opened, request.data)
+    for folder in (request.out, refused_folder(request.out)):
+        refuse_existing(folder)
+    return optimize(request, chosen, match, max_drop, plan, on_progress)
 
 
 def _done(settings: dict[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ from kcost import data
 from kcost.core.artifact import Dataset, Model, open_model
 from kcost.core.errors import InputError
 from kcost.data import ImageSet, TagSet, TextSet
-from kcost.data.known import SOURCES
 from kcost.models.loading import load_keras_file
 from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
@@ -33,16 +32,7 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None) -> Open
         ArtifactError: the model cannot be loaded safely.
     """
     model = open_model(path)
-    about = model.artifact
-    known = about.dataset if about else None
-    # A set of the user's own is known by the path that it was read from.
-    recorded = None if known is None else known.name if known.name in SOURCES else known.source
-    name = data_name or recorded
-    if name is None:
-        raise InputError(
-            "A bare .keras file is scored on data that you name.", received=str(path), remedy="Give --data."
-        )
-    found = data.load(name, limit=limit)
+    found = data.load(data.chosen(model, data_name), limit=limit)
     task = _task(found, model)
     return Opened(load_keras_file(model.keras_file), task, found.record)
 

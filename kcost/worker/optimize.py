@@ -10,7 +10,6 @@ import keras
 
 from kcost.core import environment
 from kcost.core.artifact import Artifact, RunCost, Step, open_model, refuse_existing, refuse_unwritable
-from kcost.core.errors import InputError
 from kcost.core.process import version_of
 from kcost.core.prune_spec import PruneSpec, StructuredPruning, parse_prune_spec
 from kcost.core.request import OptimizeAnswer, OptimizeRequest, TrainRequest
@@ -53,8 +52,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     refuse_existing(asked.out)
     refuse_unwritable(asked.out)
     spec = None if asked.prune is None else parse_prune_spec(asked.prune)
-    if spec is None and asked.quantize is None:
-        raise InputError("Something is to be done to the model.", received="neither --prune nor --int8 nor --bfloat16")
     keras.utils.set_random_seed(asked.seed)
     opened = open_with_data(asked.model, asked.data, asked.limit)
     about = open_model(asked.model).artifact

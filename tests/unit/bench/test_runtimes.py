@@ -19,7 +19,7 @@ from kcost.core.result import CellResult
 from tests.unit.bench.test_runner import SETTINGS, by_label
 
 AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
-EVERY_PRECISION = ["float32", "bfloat16", "int8", "int8_dynamic"]
+EVERY_PRECISION = ["float32", "bfloat16", "saved", "int8", "int8_dynamic"]
 
 
 def test_a_runtime_is_a_method_of_the_backend_that_converts_to_it() -> None:
