@@ -11,6 +11,7 @@ from kcost.core import environment
 from kcost.core.artifact import Artifact, Model, open_model, refuse_existing
 from kcost.core.collector import collector_paused
 from kcost.core.errors import PlanError
+from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Evaluation, Family, OptimizeRequest, TrainRequest, checked
@@ -120,11 +121,13 @@ def _refuse_before_training(data: str, out: Path) -> None:
     refuse_existing(out)
 
 
-def _refuse_before_scoring(model: Model, data: str | None) -> None:
-    """Raises what can be told of without a framework: data that nobody names, or that are not there."""
+def _refuse_before_scoring(model: Model, data: str | None, backend: Backend) -> None:
+    """Raises what can be told of without a framework: a model that is never loaded, data that are not there."""
     from kcost.data import chosen
 
     chosen(model, data)
+    if backend in BACKENDS:
+        inspect_keras_file(model.keras_file)
 
 
 def evaluate(
@@ -138,7 +141,7 @@ def evaluate(
     """
     chosen = require(backend) if backend else chosen_backend()
     request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, **settings})
-    _refuse_before_scoring(open_model(model), data)
+    _refuse_before_scoring(open_model(model), data, chosen)
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
     return Evaluation.model_validate(answer)
 
@@ -213,7 +216,7 @@ def attack(
     chosen = require(backend) if backend else chosen_backend()
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
     request = checked(AttackRequest, given)
-    _refuse_before_scoring(open_model(model), data)
+    _refuse_before_scoring(open_model(model), data, chosen)
     answer = run_job("robustness", chosen, request.model_dump(mode="json"))
     return AttackReport.model_validate(answer)
 
@@ -308,7 +311,7 @@ def run_optimize(
     }
     plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}
     request = checked(OptimizeRequest, values)
-    _refuse_before_scoring(opened, request.data)
+    _refuse_before_scoring(opened, request.data, chosen)
     for folder in (request.out, refused_folder(request.out)):
         refuse_existing(folder)
     return optimize(request, chosen, match, max_drop, plan, on_progress)
@@ -511,7 +514,9 @@ def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, porta
     """
     from kcost.serving.export import export as export_model
 
-    return export_model(open_model(model), Path(out), name, version, portable=portable)
+    opened = open_model(model)
+    inspect_keras_file(opened.keras_file)
+    return export_model(opened, Path(out), name, version, portable=portable)
 
 
 def export_huggingface(model: PathLike, out: PathLike) -> CheckpointReport:

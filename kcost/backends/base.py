@@ -101,7 +101,8 @@ class Driver(ABC):
         """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
         from kcost.models.precision import computed_dtypes
 
-        return " and ".join(sorted(computed_dtypes(model))) or "integers"
+        told = computed_dtypes(model)
+        return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
 
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""

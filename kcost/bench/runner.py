@@ -21,7 +21,8 @@ from kcost.core import environment
 from kcost.core.artifact import SAMPLES_FILE, Model, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
-from kcost.core.plan import CellSpec, Plan, Settings, expand
+from kcost.core.keras_file import inspect_keras_file
+from kcost.core.plan import BACKENDS, CellSpec, Plan, Settings, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
@@ -157,7 +158,7 @@ def open_models(plan: Plan) -> dict[str, Model]:
     """The models of a plan by name, with its data in the place of their own samples where it names some.
 
     Raises:
-        ArtifactError: a model cannot be opened.
+        ArtifactError: a model is not there, is damaged, or holds what is never loaded: told before a framework starts.
         InputError: two have one name, or the data are no npz file.
     """
     data = None if plan.data is None else _data_file(plan.data)
@@ -171,6 +172,9 @@ def open_models(plan: Plan) -> dict[str, Model]:
                 remedy="Train with another --name, or rename the .keras file.",
             )
         models[model.name] = model
+    if any(backend in BACKENDS for backend in plan.backends):
+        for model in models.values():
+            inspect_keras_file(model.keras_file)
     return models
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CONFIG_MEMBER = "config.json"
+from kcost.core.keras_file import CONFIG_MEMBER
+
 POLICY_CLASSES = ("DTypePolicy", "QuantizedDTypePolicy", "QuantizedFloat8DTypePolicy")
 MIXED = "mixed_"
 QUANTIZED = "_from_"

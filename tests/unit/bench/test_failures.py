@@ -116,3 +116,20 @@ def test_cells_of_an_older_run_that_called_a_saved_policy_float32_are_measured_a
     assert measure(plan, out).cells[0].rounds == cell.rounds, "a model in float32 was measured in float32"
     monkeypatch.setattr("kcost.bench.runner.saved_policy", lambda path: "mixed_float16")
     assert measure(plan, out).cells[0].rounds[0].session != cell.rounds[0].session
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"PK\x03\x04 cut short", "not a whole zip archive"), (None, "which is not there")]
+)
+def test_a_model_that_cannot_be_opened_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
+) -> None:
+    monkeypatch.setattr("kcost.bench.runner.require", lambda backend: backend)
+    monkeypatch.setattr("kcost.core.process.Worker.__init__", lambda *a, **k: pytest.fail("a worker was started"))
+    path = tmp_path / "bad.keras"
+    if content is not None:
+        path.write_bytes(content)
+    plan = fake_plan(tmp_path, {}, backends=["jax"]).model_copy(update={"models": (str(path),)})
+    with pytest.raises(ArtifactError, match=told):
+        measure(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
