@@ -22,7 +22,7 @@ from kcost.core.artifact import SAMPLES_FILE, Model, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
 from kcost.core.keras_file import inspect_keras_file
-from kcost.core.plan import BACKENDS, CellSpec, Plan, Settings, expand
+from kcost.core.plan import CellSpec, Plan, Settings, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
@@ -137,11 +137,11 @@ def _most_rounds(settings: Settings) -> str:
     return f"at most {max(settings.rounds, settings.max_rounds)}"
 
 
-def _refuse_empty(cells: list[CellResult], refusals: list[KcostError]) -> None:
+def _refuse_empty(cells: list[CellResult], refusals: list[InputError]) -> None:
     """Raises an error where not one cell was measured: then the plan asked for what is not there.
 
     Args:
-        refusals: what workers said of cells just now.
+        refusals: what workers said of the input just now, a cell each.
     """
     if any(c.status == "ok" for c in cells):
         return
@@ -172,7 +172,7 @@ def open_models(plan: Plan) -> dict[str, Model]:
                 remedy="Train with another --name, or rename the .keras file.",
             )
         models[model.name] = model
-    if any(backend in BACKENDS for backend in plan.backends):
+    if "fake" not in plan.backends:  # whose model files are no archives
         for model in models.values():
             inspect_keras_file(model.keras_file)
     return models
@@ -283,8 +283,8 @@ class _Session:
         self._environment_id = environment_id
         self._done, self._total = 0, total
         minutes = plan.settings.minutes
-        self.refusals: list[KcostError] = []
-        """The errors by which workers refused cells."""
+        self.refusals: list[InputError] = []
+        """The errors by which workers refused the input of cells."""
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
     def _advance(self, text: str, pieces: int = 1) -> None:
@@ -435,7 +435,7 @@ class _Session:
 
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
-        if isinstance(failure.__cause__, KcostError) and not isinstance(failure.__cause__, WorkerError):
+        if isinstance(failure.__cause__, InputError):
             self.refusals.append(failure.__cause__)
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
         scenarios = len(missing(cell, self._settings, self._environment_id))

@@ -108,7 +108,9 @@ def _interval(cell: RankedCell) -> str:
 
 
 def _agreement(cell: RankedCell) -> str:
-    return "-" if cell.quality.agreement is None else format_percent(cell.quality.agreement)
+    if cell.quality.agreement is None or cell.standing == "not finite":
+        return "-"
+    return format_percent(cell.quality.agreement)
 
 
 def _difference(cell: RankedCell) -> str:
