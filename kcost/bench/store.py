@@ -53,8 +53,11 @@ class RunStore:
 
     def refuse_taken(self) -> None:
         """Raises StorageError where the folder holds something else than a run, or models that were built for one."""
-        built_alone = self.path.is_dir() and [p.name for p in self.path.iterdir()] == [BUILT_FOLDER]
-        if not (self.exists() or built_alone):
+        if not self.exists():
+            self._refuse_content()
+
+    def _refuse_content(self) -> None:
+        if not (self.path.is_dir() and [p.name for p in self.path.iterdir()] == [BUILT_FOLDER]):
             refuse_existing(self.path)
 
     def create(self, index: RunIndex) -> None:
@@ -63,7 +66,7 @@ class RunStore:
         Raises:
             StorageError: the folder holds something else already, or cannot be written to.
         """
-        self.refuse_taken()
+        self._refuse_content()
         with storage(self.path):
             for folder in (CELLS_FOLDER, ENVIRONMENTS_FOLDER, LOGS_FOLDER):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)

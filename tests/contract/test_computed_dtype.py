@@ -59,9 +59,8 @@ def test_a_cell_computes_in_what_it_says(
     model = backend.load(path, precision)
     assert backend.computed_dtype(model) == computed
     plain = keras.saving.load_model(path)
-    first, last = plain.layers[1], plain.layers[2]
-    kernels = [[np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in layer.weights] for layer in (first, last)]
-    exact = np.maximum(X @ kernels[0][0] + kernels[0][1], 0) @ kernels[1][0] + kernels[1][1]
+    kernel, bias, last_kernel, last_bias = (np.asarray(keras.ops.convert_to_numpy(v), float) for v in plain.weights)
+    exact = np.maximum(X @ kernel + bias, 0) @ last_kernel + last_bias
     (outputs,) = backend.to_host(model(X))
     difference = np.abs(outputs - exact).max()
     assert (difference < 1e-5) == (computed == "float32"), difference
