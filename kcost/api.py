@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.core import environment
-from kcost.core.artifact import Artifact, open_model
+from kcost.core.artifact import Artifact, Model, open_model, refuse_existing
 from kcost.core.collector import collector_paused
 from kcost.core.errors import PlanError
+from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Evaluation, Family, OptimizeRequest, TrainRequest, checked
@@ -106,8 +107,27 @@ def train(
         "usd_basis": match.why,
         **settings,
     }
-    answer = run_job("train", chosen, checked(TrainRequest, values).model_dump(mode="json"))
+    request = checked(TrainRequest, values)
+    _refuse_before_training(data, Path(out))
+    answer = run_job("train", chosen, request.model_dump(mode="json"))
     return Artifact.model_validate(answer["artifact"])
+
+
+def _refuse_before_training(data: str, out: Path) -> None:
+    """Raises what can be told of without a framework: no such data, or an output folder that is taken."""
+    from kcost.data import refuse_unknown
+
+    refuse_unknown(data)
+    refuse_existing(out)
+
+
+def _refuse_before_scoring(model: Model, data: str | None, backend: Backend) -> None:
+    """Raises what can be told of without a framework: a model that is never loaded, data that are not there."""
+    from kcost.data import chosen
+
+    chosen(model, data)
+    if backend in BACKENDS:
+        inspect_keras_file(model.keras_file)
 
 
 def evaluate(
@@ -137,6 +157,7 @@ def evaluate(
     request = checked(
         EvaluateRequest, {"model": Path(model).absolute(), "data": data, "answer": choice, **settings}
     )
+    _refuse_before_scoring(open_model(model), data, chosen)
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
     return Evaluation.model_validate(answer)
 
@@ -156,10 +177,15 @@ def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress =
         InputError: the plan or a model in it cannot be used.
         UnavailableError: a backend of the plan is not installed.
     """
-    from kcost.bench.runner import measure
+    from kcost.bench.runner import measure, open_models
+    from kcost.bench.store import RunStore
+    from kcost.serving.build import needs_building
     from kcost.serving.convert import converted
 
     read = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    # What can be refused is, before a framework builds the other models.
+    RunStore(out).refuse_taken()
+    open_models(read.model_copy(update={"models": tuple(m for m in read.models if not needs_building(m))}))
     return measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted)
 
 
@@ -205,7 +231,9 @@ def attack(
 
     chosen = require(backend) if backend else chosen_backend()
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
-    answer = run_job("robustness", chosen, checked(AttackRequest, given).model_dump(mode="json"))
+    request = checked(AttackRequest, given)
+    _refuse_before_scoring(open_model(model), data, chosen)
+    answer = run_job("robustness", chosen, request.model_dump(mode="json"))
     return AttackReport.model_validate(answer)
 
 
@@ -232,6 +260,7 @@ def run_search(
         InputError: an option outside its range, or a study that was begun with others.
         UnavailableError: the backend or optuna is not installed.
     """
+    from kcost.data import refuse_unknown
     from kcost.search import SearchRequest, search
 
     chosen = require(backend) if backend else chosen_backend()
@@ -243,7 +272,9 @@ def run_search(
         "settings": {name: value for name, value in settings.items() if value is not None},
         **{name: value for name, value in (options or {}).items() if value is not None},
     }
-    result = search(checked(SearchRequest, values), on_progress)
+    request = checked(SearchRequest, values)
+    refuse_unknown(data)
+    result = search(request, on_progress)
     if html is not None:
         from kcost.core.schema import write_bytes
         from kcost.report.search_page import render_search
@@ -284,7 +315,7 @@ def run_optimize(
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
     """
-    from kcost.optimization import optimize
+    from kcost.optimization import optimize, refused_folder
 
     chosen = require(backend) if backend else chosen_backend()
     opened = open_model(model)
@@ -300,7 +331,11 @@ def run_optimize(
         **kept,
     }
     plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}
-    return optimize(checked(OptimizeRequest, values), chosen, match, max_drop, plan, on_progress)
+    request = checked(OptimizeRequest, values)
+    _refuse_before_scoring(opened, request.data, chosen)
+    for folder in (request.out, refused_folder(request.out)):
+        refuse_existing(folder)
+    return optimize(request, chosen, match, max_drop, plan, on_progress)
 
 
 def _done(settings: dict[str, Any]) -> list[str]:
@@ -500,7 +535,9 @@ def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, porta
     """
     from kcost.serving.export import export as export_model
 
-    return export_model(open_model(model), Path(out), name, version, portable=portable)
+    opened = open_model(model)
+    inspect_keras_file(opened.keras_file)
+    return export_model(opened, Path(out), name, version, portable=portable)
 
 
 def export_huggingface(model: PathLike, out: PathLike) -> CheckpointReport:

@@ -13,7 +13,7 @@ from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work
 
 Inputs = dict[str, np.ndarray]
-LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
+LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
 
@@ -96,6 +96,13 @@ class Driver(ABC):
         from kcost.models.loading import load_keras_file, with_precision
 
         return with_precision(load_keras_file(keras_file), precision)
+
+    def computed_dtype(self, model: Any) -> str:
+        """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
+        from kcost.models.precision import computed_dtypes
+
+        told = computed_dtypes(model)
+        return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
 
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""

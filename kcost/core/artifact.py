@@ -19,7 +19,8 @@ from pydantic import Field
 from kcost.core import schema
 from kcost.core.answer import Answers, Kind, OutputFacts, plain_answers
 from kcost.core.errors import ArtifactError, StorageError, storage
-from kcost.core.keras_file import output_facts, read_members
+from kcost.core.keras_file import read_members
+from kcost.core.output_facts import output_facts
 from kcost.core.schema import VERSIONS, Record
 
 MODEL_FILE = "model.keras"
@@ -208,7 +209,7 @@ class Model(Record):
 @lru_cache(maxsize=64)
 def _facts_in_file(keras_file: Path, sha256: str) -> tuple[OutputFacts, ...]:
     """Read once for all cells of a model; another file of the same path has another hash."""
-    return output_facts(read_members(keras_file).config)
+    return output_facts(read_members(keras_file)[0])
 
 
 def answers_of_task(task: str) -> Answers:

@@ -1,26 +1,12 @@
-"""What a `.keras` file says of itself, read without any framework: its config, its losses, and what its outputs end in.
-
-A `.keras` file is a zip of `config.json` (classes and their settings), `model.weights.h5` and `metadata.json`.
-"""
+"""What the config of a `.keras` file says of its model's outputs: their losses, metrics, and what they end in."""
 
 from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kcost.core.answer import OutputFacts
-from kcost.core.errors import ArtifactError
-
-CONFIG_MEMBER = "config.json"
-METADATA_MEMBER = "metadata.json"
-WEIGHTS_MEMBERS = ("model.weights.h5", "model.weights.npz")
-
-CONFIG_LIMIT_BYTES = 256 << 20
-"""No real config comes near this; a larger one is a zip bomb, and it would be parsed in memory."""
 
 _PASSING = frozenset(
     {"Reshape", "Flatten", "Dropout", "Identity", "Squeeze", "ExpandDims", "Permute", "Cast", "Transpose"}
@@ -37,59 +23,6 @@ _ACTIVATIONS = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "t
 
 _DEEPEST = 64
 """Layers that are gone back through in search of what an output ends in."""
-
-
-class Members(NamedTuple):
-    """The parsed JSON members of a file; metadata is None where there is none."""
-
-    config: Any
-    metadata: Any
-
-
-def read_members(path: Path) -> Members:
-    """The parsed config and metadata of a file whose every member has the right checksum.
-
-    Raises:
-        ArtifactError: no such file, no `.keras` file, a damaged one, or one that cannot be read.
-    """
-    if path.suffix != ".keras" or not path.is_file():
-        raise ArtifactError(
-            "A model is read from a .keras file.",
-            received=f"{path}" if path.exists() else f"{path}, which is not there",
-            remedy="Save the model with model.save('NAME.keras').",
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            if CONFIG_MEMBER not in names:
-                raise damaged(path, f"a zip without {CONFIG_MEMBER}")
-            if not names.intersection(WEIGHTS_MEMBERS):
-                raise damaged(path, f"a zip without {WEIGHTS_MEMBERS[0]}")
-            if archive.getinfo(CONFIG_MEMBER).file_size > CONFIG_LIMIT_BYTES:
-                raise damaged(path, f"a {CONFIG_MEMBER} of more than {CONFIG_LIMIT_BYTES >> 20} MiB")
-            broken = archive.testzip()
-            if broken is not None:
-                raise damaged(path, f"{broken} does not match its checksum")
-            config = json.loads(archive.read(CONFIG_MEMBER))
-            metadata = json.loads(archive.read(METADATA_MEMBER)) if METADATA_MEMBER in names else None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise damaged(path, f"not a whole zip archive: {_first_line(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, f"a config that is not JSON: {_first_line(error)}") from error
-    except (RuntimeError, NotImplementedError) as error:  # an encrypted member, an unknown compression
-        raise damaged(path, f"a zip that Keras did not write: {_first_line(error)}") from error
-    except OSError as error:
-        raise ArtifactError("kcost needs to read the model file.", f"{path}: {error.strerror or error}") from error
-    return Members(config, metadata)
-
-
-def damaged(path: Path, reason: str) -> ArtifactError:
-    """The error for a file that is no whole `.keras` file."""
-    return ArtifactError(
-        "A .keras file is a zip archive with config.json and model.weights.h5.",
-        received=f"{path}: {reason}",
-        remedy="The file is damaged, cut short or of another kind. Copy it again, or save the model again.",
-    )
 
 
 def output_facts(config: Any) -> tuple[OutputFacts, ...]:
@@ -272,8 +205,3 @@ def _name(layer: Any) -> str:
     config = layer.get("config") if isinstance(layer, dict) else None
     named = config.get("name") if isinstance(config, dict) else None
     return str(layer.get("name") or named or "output") if isinstance(layer, dict) else "output"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

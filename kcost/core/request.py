@@ -11,11 +11,15 @@ from kcost.core.answer import AnswerChoice, Answers, OutputFacts
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec, Settings
+from kcost.core.prune_spec import parse_prune_spec
 from kcost.core.schema import Record, describe_validation
 from kcost.core.score_drop import ScoreDrop
 
 R = TypeVar("R", bound=Record)
 Family = Literal["cnn", "bert"]
+SIZES: dict[Family, tuple[str, ...]] = {"cnn": ("seed", "small"), "bert": ("tiny", "mini", "minilm", "base")}
+"""The sizes of each family that `kcost.models` has."""
+
 Freeze = Literal["none", "embeddings", "backbone"]
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -75,6 +79,13 @@ class TrainRequest(Record):
     usd_basis: str
 
     @model_validator(mode="after")
+    def _refuse_unknown_size(self) -> TrainRequest:
+        if self.size is not None and self.size not in SIZES[self.family]:
+            known = ", ".join(SIZES[self.family])
+            raise InputError(f"A {self.family} has one of the sizes {known}.", received=repr(self.size))
+        return self
+
+    @model_validator(mode="after")
     def _refuse_idle_options(self) -> TrainRequest:
         """Raises InputError for an option that would change nothing: whoever gives it expects that it does."""
         idle = {"cnn": ("max_length", "vocabulary_size"), "bert": () if self.init is None else ("vocabulary_size",)}
@@ -118,6 +129,19 @@ class OptimizeRequest(Record):
     seed: Seed = 0
     usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
     usd_basis: str
+
+    @model_validator(mode="after")
+    def _refuse_nothing_to_do(self) -> OptimizeRequest:
+        """Raises InputError where nothing is asked for, or a spec of pruning that is none."""
+        if self.prune is None and self.quantize is None:
+            raise InputError(
+                "Something is to be done to the model.",
+                received="neither --prune nor --int8 nor --bfloat16",
+                remedy="Give one of them, such as --int8 dynamic or --prune magnitude:0.5.",
+            )
+        if self.prune is not None:
+            parse_prune_spec(self.prune)
+        return self
 
 
 class OptimizeAnswer(Record):

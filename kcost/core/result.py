@@ -109,6 +109,12 @@ class Preparation(Record):
     jit: bool
     tf32: bool | None = Field(description="None where the device has no TF32")
     inputs_on: Literal["host", "device"] = Field(description="where inputs and outputs of a step live")
+    computed_dtype: str | None = Field(
+        default=None,
+        description="what the layers of the loaded model compute in, such as `float32` or `bfloat16 and float32`; None "
+        "in older runs",
+    )
+    not_scored: str | None = Field(default=None, description="why its answers could not be kept to be judged")
     parameters: int
     peak_host_bytes: int | None = Field(default=None, description="peak resident memory of the worker by then")
     imported_host_bytes: int | None = Field(default=None, description="resident memory after importing, before a model")
@@ -119,7 +125,9 @@ class Preparation(Record):
     answers: Answers | None = Field(
         default=None, description="what each output was taken as, the scored one among them; None in cells of before"
     )
-    not_finite: str | None = Field(default=None, description="which answers were NaN or infinite, and how many")
+    not_finite: str | None = Field(
+        default=None, description="which outputs were NaN or infinite on samples, and how many of their numbers"
+    )
 
 
 class MeasuredScenario(Record):

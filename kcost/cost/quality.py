@@ -48,8 +48,9 @@ class Quality(Record):
     """How a cell's answers compare with the reference's, on the examples that both answered."""
 
     differences: tuple[OutputDifference, ...] = Field(default=(), description="one an output that can be compared")
-    not_finite: bool = Field(default=False, description="an output was NaN or infinite, so there is no difference")
-    not_finite_because: str | None = Field(default=None, description="which, and how many numbers")
+    not_finite: bool = Field(
+        default=False, description="an output of the probe is finite in other places than the reference's"
+    )
     answered: Answer | None = Field(default=None, description="what the scored output was taken as")
     agreement: float | None = Field(default=None, description="share of predictions that are the reference's")
     agreement_count: int = 0
@@ -132,11 +133,9 @@ class QualityCheck:
             self._judged[key] = self._judge(answers.main, predictions, labels)
         judged = self._judged[key]
         differences, finite = self._differences(answers, arrays)
-        because = None if told is None else told.not_finite
         return Quality(
             differences=differences if finite else (),
-            not_finite=not finite or because is not None,
-            not_finite_because=because,
+            not_finite=not finite,
             answered=answers.main,
             agreement=judged.agreement,
             agreement_count=judged.agreement_count,
@@ -147,20 +146,21 @@ class QualityCheck:
         )
 
     def _differences(self, answers: Answers, arrays: Arrays) -> tuple[tuple[OutputDifference, ...], bool]:
-        """The difference of each output that the reference has too, and whether all are finite."""
-        differences, finite = [], True
+        """The difference of each output that the reference has too, and whether both are finite in the same places."""
+        differences, alike = [], True
         for answer in answers.outputs:
             mark = "" if answer == answers.main else f"/{answer.output}"
             mine, theirs = arrays.get(f"outputs{mark}"), (self._reference or {}).get(f"outputs{mark}")
-            if mine is not None and not np.isfinite(mine).all():
-                finite = False
-            elif mine is not None and theirs is not None and mine.shape == theirs.shape and mine.size:
-                largest = float(np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max())
-                finite = finite and math.isfinite(largest)
-                scale = float(np.abs(theirs).max())
+            if mine is None or theirs is None or mine.shape != theirs.shape or not mine.size:
+                continue
+            finite = np.isfinite(theirs)  # a random row may have no answer, such as the logarithm of a negative number
+            alike = alike and bool((np.isfinite(mine) == finite).all())
+            if alike and finite.any():
+                largest = float(np.abs(mine[finite].astype(np.float64) - theirs[finite].astype(np.float64)).max())
+                scale = float(np.abs(theirs[finite]).max())
                 relative = largest / scale if scale else math.inf if largest else 0.0
                 differences.append(OutputDifference(output=answer.output, max_abs=largest, relative=relative))
-        return tuple(differences), finite
+        return tuple(differences), alike
 
     def _others(self, answers: Answers, arrays: Arrays) -> tuple[OtherAgreement, ...]:
         agreements = []

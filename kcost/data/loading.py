@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kcost.core.errors import DataError
+from kcost.core.artifact import Model
+from kcost.core.errors import DataError, InputError
 from kcost.data.sets import DataSet, ImageSet, TagSet
 from kcost.data.sources import Source, fetch, known
 
@@ -47,6 +48,39 @@ def load(
                 "A path to data can be read.", f"{where}: {error.strerror}", "Give another path."
             ) from error
     return _load_known(known(name_or_path), seed=seed, limit=limit, repair=repair)
+
+
+def refuse_unknown(name_or_path: str) -> None:
+    """Raises DataError where kcost knows no data set of that name and nothing is at that path. Reads nothing."""
+    from kcost.data.known import SOURCES
+
+    try:
+        there = name_or_path in SOURCES or Path(name_or_path).exists()
+    except OSError:
+        return  # `load` says why the path cannot be read
+    if not there:
+        known(name_or_path)
+
+
+def chosen(model: Model, named: str | None) -> str:
+    """The name or path of the data that a model is scored on: what the user named, else what the artifact names.
+
+    Raises:
+        InputError: neither names any.
+        DataError: there is no such data set. What the artifact names may have been moved since.
+    """
+    from kcost.data.known import SOURCES
+
+    record = None if model.artifact is None else model.artifact.dataset
+    # A set of the user's own is known by the path that it was read from.
+    recorded = None if record is None else record.name if record.name in SOURCES else record.source
+    name = named or recorded
+    if name is None:
+        raise InputError(
+            "A bare .keras file is scored on data that you name.", received=str(model.keras_file), remedy="Give --data."
+        )
+    refuse_unknown(name)
+    return name
 
 
 def _load_known(source: Source, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:

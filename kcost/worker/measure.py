@@ -13,6 +13,7 @@ import gc
 import io
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -29,7 +30,8 @@ from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, UnavailableError
 from kcost.core.idle import until_idle
-from kcost.core.plan import CellSpec, Device, Settings
+from kcost.core.own_code import in_a_line
+from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.core.scenario import ASK
@@ -46,6 +48,13 @@ MAX_SCORED_STEPS = 64
 
 WARMUP_GROWTH = 1.25
 """A warm-up that has not settled goes on for as much longer before it is looked at again."""
+
+_TRAINED_IN: dict[Precision, LoadedPrecision] = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "saved": "saved",
+}
+"""What a model is loaded in to be trained: weights that learn stay in float32."""
 
 _ready: dict[str, Callable[[int], None]] = {}
 """By cell_id, a function that does the cell's i-th step to its end."""
@@ -91,14 +100,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             return _profile(*_subjects[request["cell_id"]])
         asked = MeasureRequest.model_validate(request["request"])
         return _prepare(asked, request.get("started_beside", 0)).model_dump()
-    except UnavailableError as error:
-        return {"status": "unsupported", "reason": str(error)}
     except KcostError:
         raise
     except Exception as error:
-        status = "oom" if _is_out_of_memory(error) else "crash"
-        told = str(error).strip().splitlines()
-        return {"status": status, "reason": f"{type(error).__name__}: {told[0] if told else 'no message'}"}
+        traceback.print_exc()  # into the log of this worker
+        return {"status": "oom" if _is_out_of_memory(error) else "crash", "reason": in_a_line(error)}
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +158,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     _reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
-        precision: LoadedPrecision = "float32" if spec.precision == "float32" else "mixed_bfloat16"
+        precision = _TRAINED_IN[spec.precision]
         start = time.perf_counter()
         model = backend.load(request.keras_file, precision)
         load_s = time.perf_counter() - start
@@ -186,19 +192,27 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
 
     first_call_s = _seconds(step)
     done: list[int] = []
-    bad_numbers: str | None = None
+    bad_numbers, not_scored = None, None
     if spec.phase == "inference":
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
-        answer, calls = _recorded(lambda x: backend.to_host(forward(x)))
-        probed = _probe(answer, samples, rows, request.settings.seed)
-        answered = _in_batches(answer, scored, rows)
+        recorded, calls = _recorded(lambda x: backend.to_host(forward(x)))
+        answers = None
+        try:
+            answered = _in_batches(recorded, scored, rows)
+            answers, scored_labels = resolve(request.outputs, [y.shape for y in answered], scored.labels)
+            bad_numbers = not_finite([a.output for a in answers.outputs], answered)
+            probed = _probe(recorded, samples, rows, request.settings.seed)
+            _write_outputs(request.outputs_file, answers, probed, answered, scored_labels)
+        except (KcostError, MemoryError):
+            raise
+        except Exception as error:
+            # How long a step takes is known without: a step that fails itself fails again in the warm-up.
+            traceback.print_exc()
+            not_scored = in_a_line(error)
         # Scoring runs the very steps that are measured: a large model need not warm up for as long again.
         done = calls if rows == spec.batch else []
-        answers, scored_labels = resolve(request.outputs, [y.shape for y in answered], scored.labels)
-        bad_numbers = not_finite([a.output for a in answers.outputs], answered)
-        _write_outputs(request.outputs_file, answers, probed, answered, scored_labels)
         _queries[spec.cell_id] = scenarios.Queries(lambda x: backend.to_host(forward(x)), samples, spec.batch)
     warmup = _warm_up(step, request.settings, done)
     _ready[spec.cell_id] = step
@@ -217,6 +231,8 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         jit=backend.is_jit(model, spec.method),
         tf32=backend.tf32(),
         inputs_on="host",
+        computed_dtype=backend.computed_dtype(model),
+        not_scored=not_scored,
         parameters=model.count_params(),
         peak_host_bytes=_host_bytes("VmHWM"),
         imported_host_bytes=imported_host_bytes,

@@ -92,6 +92,10 @@ class RuntimeDriver(Driver):
             conversion, open_file(self._runtime, path, threads=self._threads, precision=conversion.precision)
         )
 
+    def computed_dtype(self, model: ConvertedModel) -> str:
+        """The precision that the model was converted to."""
+        return model.conversion.precision
+
     def compile_forward(self, model: ConvertedModel, method: str) -> Step:
         """The file's own forward pass; a runtime has one method, `run`."""
         return model.run

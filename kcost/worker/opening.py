@@ -14,7 +14,6 @@ from kcost.core.answer import AnswerChoice, Labels, fitted_labels, resolve
 from kcost.core.artifact import Dataset, Model, open_model
 from kcost.core.errors import InputError
 from kcost.data import Arrays, ArraySet, DataSet, ImageSet, TextSet
-from kcost.data.known import SOURCES
 from kcost.models.loading import load_keras_file
 from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ArrayTask, ImageClassification, Task, TokenClassification
@@ -41,16 +40,7 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None, choice:
         ArtifactError: the model cannot be loaded safely.
     """
     model = open_model(path)
-    about = model.artifact
-    known = about.dataset if about else None
-    # A set of the user's own is known by the path that it was read from.
-    recorded = None if known is None else known.name if known.name in SOURCES else known.source
-    name = data_name or recorded
-    if name is None:
-        raise InputError(
-            "A bare .keras file is scored on data that you name.", received=str(path), remedy="Give --data."
-        )
-    read = data.load(name, limit=limit)
+    read = data.load(data.chosen(model, data_name), limit=limit)
     loaded = load_keras_file(model.keras_file)
     choice = choice or AnswerChoice()
     labelled = list(read.splits["test"].y) if isinstance(read, ArraySet) and choice.output is None else []

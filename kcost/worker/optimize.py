@@ -53,8 +53,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     refuse_existing(asked.out)
     refuse_unwritable(asked.out)
     spec = None if asked.prune is None else parse_prune_spec(asked.prune)
-    if spec is None and asked.quantize is None:
-        raise InputError("Something is to be done to the model.", received="neither --prune nor --int8 nor --bfloat16")
     keras.utils.set_random_seed(asked.seed)
     opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer)
     about = open_model(asked.model).artifact

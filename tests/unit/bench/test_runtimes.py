@@ -19,12 +19,12 @@ from kcost.core.result import CellResult
 from tests.unit.bench.test_runner import SETTINGS, by_label
 
 AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
-EVERY_PRECISION = ["float32", "bfloat16", "int8", "int8_dynamic"]
+EVERY_PRECISION = ["float32", "bfloat16", "saved", "int8", "int8_dynamic"]
 
 
 def test_a_runtime_is_a_method_of_the_backend_that_converts_to_it() -> None:
     plan = Plan.parse({**AXES, "methods": [*RUNTIMES, "jit"], "precisions": EVERY_PRECISION})
-    cells = expand(plan, {"m": "0" * 64})
+    cells = expand(plan, {"m": "0" * 64}, None, {"m": "mixed_float16"})
     found = {(c.runtime, c.precision) for c in cells if c.runtime}
     assert found == {(r, p) for r in RUNTIMES for p in PRECISIONS[r]}
     assert {c.precision for c in cells if c.runtime is None} == KERAS_PRECISIONS
@@ -34,7 +34,7 @@ def test_a_runtime_is_a_method_of_the_backend_that_converts_to_it() -> None:
 def test_a_plan_measures_runtimes_only_when_it_names_them() -> None:
     cells = expand(Plan.parse({**AXES, "phases": ["inference", "training"], "precisions": EVERY_PRECISION}), {"m": "0"})
     assert {c.runtime for c in cells} == {None}
-    assert {c.precision for c in cells} == KERAS_PRECISIONS
+    assert {c.precision for c in cells} == KERAS_PRECISIONS - {"saved"}
 
 
 def onnx_plan(folder: Path) -> Plan:
@@ -60,8 +60,8 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Model, "output_facts", lambda model: ())  # the fake backend's file is no .keras file
     whole = runner.expand
 
-    def only_converted(plan: Plan, models: dict[str, str], data_sha256: str | None) -> tuple[Any, ...]:
-        return tuple(c for c in whole(plan, models, data_sha256) if c.backend == "fake" or c.runtime)
+    def only_converted(*args: Any) -> tuple[Any, ...]:
+        return tuple(c for c in whole(*args) if c.backend == "fake" or c.runtime)
 
     monkeypatch.setattr(runner, "expand", only_converted)
 

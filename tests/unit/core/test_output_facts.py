@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kcost.core.keras_file import output_facts
+from kcost.core.output_facts import output_facts
 
 
 def layer(class_name: str, name: str, before: str | None = None, **config: Any) -> dict[str, Any]:
