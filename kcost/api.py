@@ -459,11 +459,12 @@ def prices(file: PathLike | None = None) -> PriceBook:
 
 
 def check_prices(file: PathLike | None = None) -> PriceCheck:
-    """Every problem of a price book. Raises PriceError for one that is no price book at all."""
+    """Every problem of a price book, and what to look at again. Raises PriceError for one that is no price book."""
     from kcost.cost.price_rules import PriceCheck
 
     book = prices(file)
-    return PriceCheck(name=book.name, rows=len(book.prices), problems=tuple(book.check()))
+    found, doubtful = tuple(book.check()), tuple(book.warnings())
+    return PriceCheck(name=book.name, rows=len(book.prices), problems=found, warnings=doubtful)
 
 
 def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:

@@ -227,10 +227,12 @@ def show_prices(console: Console, prices: Sequence[Price]) -> None:
 
 
 def show_price_check(console: Console, check: PriceCheck) -> None:
-    """The problems of a price book, or that it has none."""
-    for problem in check.problems:
+    """The problems and warnings of a price book, or that it has none."""
+    for problem in sorted((*check.problems, *check.warnings), key=lambda p: p.row):
         console.print(str(problem), highlight=False, markup=False)
     verdict = f"refused: {len(check.problems)} problem(s)" if check.problems else "no problems"
+    if check.warnings:
+        verdict += f", {len(check.warnings)} warning(s): look at these rows again"
     console.print(f"{check.name}: {check.rows} rows, {verdict}", highlight=False)
 
 
