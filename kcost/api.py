@@ -179,7 +179,7 @@ def attack(
             tokens of a text. 0, the clean examples, is always scored too.
         method: `fgsm` (one step) or `pgd` (several, from a random start).
         data: None takes the data set that the model was trained on.
-        settings: limit, steps, batch_size, seed.
+        settings: limit, pixels, steps, batch_size, seed.
 
     Raises:
         InputError: a setting outside its range, or data that do not fit the model.

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import BackendOption, Json, Limit, ModelArgument, app, numbers, parts, print_answer, progress
+from kcost.cli.shared import (
+    BackendOption,
+    Json,
+    Limit,
+    ModelArgument,
+    PixelsOption,
+    app,
+    numbers,
+    parts,
+    print_answer,
+    progress,
+)
 
 
 @app.command()
@@ -109,6 +120,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
     attack: Annotated[str | None, typer.Option(help="Score under attack too: fgsm or pgd.")] = None,
     epsilon: Annotated[str, typer.Option(help="Comma-separated sizes of the attacker's change.")] = "0.1",
+    pixels: PixelsOption = None,
     limit: Limit = None,
     backend: BackendOption = None,
     json_: Json = False,
@@ -119,10 +131,18 @@ def evaluate(
 
     if attack is not None:
         sizes = numbers(epsilon)
-        told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
+        told = api.attack(
+            artifact,
+            sizes,
+            method=attack,
+            data=data,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.attack
+            limit=limit,
+            pixels=pixels,
+        )
         print_answer(json_, told, lambda console: answers.show_attack(console, told))
         return
-    found = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
+    found = api.evaluate(artifact, data=data, backend=backend, limit=limit, pixels=pixels)  # type: ignore[arg-type]  # checked there
     print_answer(json_, found, lambda console: answers.show_evaluation(console, found))
 
 
@@ -226,6 +246,7 @@ def optimize(
     threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds in which both models have a turn.")] = 10,
     name: Annotated[str | None, typer.Option(help="Name of the new model.")] = None,
+    pixels: PixelsOption = None,
     limit: Limit = None,
     seed: int = 0,
     backend: BackendOption = None,
@@ -251,6 +272,7 @@ def optimize(
             prune=prune,
             quantize="bfloat16" if bfloat16 else int8,
             data=data,
+            pixels=pixels,
             skip=tuple(parts(skip) or ()),
             epochs=epochs,
             batch_size=batch_size,

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from kcost.core import schema
 from kcost.core.errors import ArtifactError, StorageError, storage
+from kcost.core.pixels import Pixels
 from kcost.core.schema import VERSIONS, Record
 
 MODEL_FILE = "model.keras"
@@ -149,6 +150,7 @@ class Artifact(Record):
     outputs: tuple[TensorSpec, ...]
     label_names: tuple[str, ...] = ()
     dataset: Dataset | None = None
+    pixels: Pixels | None = Field(default=None, description="how it takes images; None for texts, and where not known")
     scores: tuple[Score, ...] = ()
     report: QualityReport | None = Field(default=None, description="of the test split")
     steps: tuple[Step, ...] = ()

@@ -16,7 +16,7 @@ from kcost.data.images import RawImages
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 LEAST_BYTE_WHITE = 128.0
-"""Floats above 1 are taken for pixels in 0 to 255 where the largest is this at least: else nobody can tell the scale."""
+"""Floats above 1 are pixels in 0 to 255 where the largest is this at least: else nobody can tell their scale."""
 
 _LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini")
 """What operating systems put into folders and archives, beside names that begin with a dot."""
@@ -91,8 +91,8 @@ def read_npz(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[s
 def read_class_folders(parts: dict[str, Path]) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[str, ...]]:
     """Reads CLASS/IMAGE files below the folder of each part, with Pillow.
 
-    All images have one size. They are read as grey (1 channel) where every file is, as RGB otherwise. Transparent pixels
-    are drawn over white. Hidden files and folders are left out.
+    All images have one size. They are read as grey (1 channel) where every file is, as RGB otherwise. Transparent
+    pixels are drawn over white. Hidden files and folders are left out.
 
     Returns:
         The images by part, the class names in alphabetical order, and notes.
@@ -214,7 +214,9 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _pixels(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[dict[str, tuple[np.ndarray, float]], tuple[str, ...]]:
+def _pixels(
+    arrays: Mapping[str, np.ndarray], path: Path
+) -> tuple[dict[str, tuple[np.ndarray, float]], tuple[str, ...]]:
     """The arrays as uint8 or as float32 in [0, 1], each with the number that stood for 1; and what was assumed.
 
     Arrays of one kind have one scale, so that a dark test part is not taken for another scale than its training part.

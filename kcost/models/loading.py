@@ -81,8 +81,6 @@ def inspect_keras_file(path: Path | str) -> Summary:
     """
     path = Path(path)
     config, metadata = _read_members(path)
-    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
-        raise _damaged(path, f"{CONFIG_MEMBER} describes no model")
     # The loss, metrics and optimizer are never built (compile=False), so they may be anybody's own.
     config = {key: value for key, value in config.items() if key != "compile_config"}
     try:
@@ -102,6 +100,15 @@ def inspect_keras_file(path: Path | str) -> Summary:
         keras_version=version if isinstance(version, str) else None,
         modules=tuple(sorted({m for found in objects for m in _modules(found)})),
     )
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """The config of a `.keras` file as Keras wrote it: `class_name`, `config` and more. Imports no framework.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or cut short.
+    """
+    return _read_members(Path(path))[0]
 
 
 def load_keras_file(path: Path | str) -> keras.Model:
@@ -213,8 +220,8 @@ def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
     return rebuilt
 
 
-def _read_members(path: Path) -> tuple[Any, Any]:
-    """The parsed config and metadata of a file whose every member has the right checksum."""
+def _read_members(path: Path) -> tuple[dict[str, Any], Any]:
+    """The parsed config of an object, and the metadata, of a file whose every member has the right checksum."""
     if path.suffix != ".keras" or not path.is_file():
         raise ArtifactError(
             "A model is read from a .keras file.",
@@ -243,6 +250,8 @@ def _read_members(path: Path) -> tuple[Any, Any]:
         raise _damaged(path, f"a zip that Keras did not write: {_first_line(error)}") from error
     except OSError as error:
         raise ArtifactError("kcost needs to read the model file.", f"{path}: {error.strerror or error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
+        raise _damaged(path, f"{CONFIG_MEMBER} describes no model")
     return config, metadata
 
 

@@ -128,7 +128,9 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 def show_attack(console: Console, report: AttackReport) -> None:
     """Scores by the size of the attacker's change."""
-    norm = "largest change of a value" if report.norm == "linf" else "Euclidean length of the change"
+    norm = "largest change of a pixel, white being 1" if report.norm == "linf" else "Euclidean length of the change"
+    for note in report.dataset.notes:
+        console.print(f"{report.dataset.name}: {note}", highlight=False, markup=False)
     console.print(f"{report.attack} on {report.dataset.name}, epsilon is the {norm}", highlight=False)
     if report.mean_length is not None:
         console.print(f"mean length of what is changed: {significant(report.mean_length)}", highlight=False)

@@ -17,6 +17,7 @@ from keras import ops
 from kcost.backends import driver
 from kcost.backends.base import Inputs
 from kcost.core.errors import UnavailableError
+from kcost.core.pixels import UNIT, Pixels
 from kcost.training.attacks import TINY, GradientFn, Norm, Range, direction
 from kcost.training.losses import FROM_LOGITS, IGNORED_LABEL
 
@@ -56,20 +57,37 @@ def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 
 class PerturbedModel:
-    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens."""
+    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens.
 
-    def __init__(self, model: keras.Model, task: str) -> None:
+    Attributes:
+        unit: a change of 1 of an image in [0, 1], in the scale that the model takes; 1 for texts.
+        clip: the range of valid points in that scale; None where every value is valid.
+    """
+
+    def __init__(self, model: keras.Model, task: str, pixels: Pixels | None = None) -> None:
         """Prepares a functional model for a task that has a loss.
 
+        Args:
+            pixels: the scale that the model takes images in; None for [0, 1].
+
         Raises:
-            UnavailableError: the task has no loss, or a text model cannot be split.
+            UnavailableError: the task has no loss, a text model cannot be split, or images are whole numbers.
         """
         if task not in FROM_LOGITS:
             raise UnavailableError("An attack needs a task that kcost has a loss for.", received=f"task {task!r}")
         self._from_logits = FROM_LOGITS[task]
         self.is_text = task != "image-classification"
         self.norm: Norm = "l2" if self.is_text else "linf"
-        self.clip: Range | None = None if self.is_text else (0.0, 1.0)
+        pixels = pixels or UNIT
+        self.unit = 1.0 if self.is_text else pixels.factor
+        self.clip: Range | None = None if self.is_text else pixels.range
+        whole = [t for t in getattr(model, "inputs", None) or () if "int" in str(t.dtype)]
+        if whole and not self.is_text:
+            raise UnavailableError(
+                "An attack follows the gradient of an image's pixels, which whole numbers do not have.",
+                received=f"{model.name} with the input {whole[0].name} of {whole[0].dtype}",
+                remedy="Save the model with an input of float32.",
+            )
         self._model, self._rest = model, model
         self._embed: keras.Model | None = None
         if self.is_text:

@@ -10,6 +10,7 @@ import numpy as np
 
 from kcost.core import scores
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
+from kcost.core.pixels import Pixels
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket, shuffled
@@ -28,6 +29,8 @@ class Task(ABC):
     name: str
     record: Dataset
     label_names: tuple[str, ...]
+    pixels: Pixels | None = None
+    """The scale that images are fed in; None for texts."""
 
     @abstractmethod
     def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
@@ -90,7 +93,7 @@ class ImageClassification(Task):
 
     def __init__(self, data: ImageSet) -> None:
         self.data = data
-        self.record, self.label_names = data.record, data.label_names
+        self.record, self.label_names, self.pixels = data.record, data.label_names, data.pixels
 
     def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
         images = self.data.splits[split]

@@ -11,7 +11,7 @@ from kcost.worker.opening import open_with_data
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Scores as an EvaluateRequest says; answers with an Evaluation."""
     asked = EvaluateRequest.model_validate(request)
-    opened = open_with_data(asked.model, asked.data, asked.limit)
+    opened = open_with_data(asked.model, asked.data, asked.limit, asked.pixels)
     predictions = opened.task.predict(opened.model, "test", asked.batch_size)
     return Evaluation(
         scores=opened.task.score(predictions, "test"),

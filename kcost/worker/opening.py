@@ -10,9 +10,12 @@ import keras
 from kcost import data
 from kcost.core.artifact import Dataset, Model, open_model
 from kcost.core.errors import InputError
+from kcost.core.pixels import PixelScale
 from kcost.data import ImageSet, TagSet, TextSet
 from kcost.data.known import SOURCES
+from kcost.data.pixels import pixels_of, scaled
 from kcost.models.loading import load_keras_file
+from kcost.models.pixels import own_scaling
 from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
 
@@ -25,8 +28,11 @@ class Opened(NamedTuple):
     dataset: Dataset
 
 
-def open_with_data(path: Path, data_name: str | None, limit: int | None) -> Opened:
+def open_with_data(path: Path, data_name: str | None, limit: int | None, pixels: PixelScale | None = None) -> Opened:
     """Loads a model, and the data set that is named or that the artifact names.
+
+    Args:
+        pixels: the scale to feed images in; None takes what the artifact or the model's file says.
 
     Raises:
         InputError: no data set is known, or the model cannot be scored on it.
@@ -43,8 +49,29 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None) -> Open
             "A bare .keras file is scored on data that you name.", received=str(path), remedy="Give --data."
         )
     found = data.load(name, limit=limit)
-    task = _task(found, model)
-    return Opened(load_keras_file(model.keras_file), task, found.record)
+    loaded = load_keras_file(model.keras_file)
+    if isinstance(found, ImageSet):
+        found = _as_taken(found, model, loaded, pixels)
+    elif pixels is not None:
+        raise InputError("Pixels are of images.", f"--pixels {pixels} and {found.name}", "Leave --pixels out.")
+    return Opened(loaded, _task(found, model), found.record)
+
+
+def _as_taken(found: ImageSet, model: Model, loaded: keras.Model, asked: PixelScale | None) -> ImageSet:
+    """The images in the scale that the model takes: as asked, else as its artifact remembers, else as its file says."""
+    remembered = None if model.artifact is None else model.artifact.pixels
+    if asked is not None:
+        pixels = pixels_of(found, asked, "as --pixels says")
+    elif remembered is not None and remembered.scale != "as-is":
+        pixels = remembered.model_copy(update={"why": "as the artifact was made with"})
+    elif remembered is not None:  # the number for white is that of these data
+        pixels = pixels_of(found, "as-is", "as the artifact was made with")
+    elif (own := own_scaling(model.keras_file)) is not None:
+        pixels = pixels_of(found, own.scale, f"as the model scales them itself ({own.by} in the file)")
+    else:
+        pixels = pixels_of(found, "0-1", "as nothing in the model's file scales them")
+    tensors = getattr(loaded, "inputs", None)
+    return scaled(found, pixels, str(tensors[0].dtype) if tensors else "float32")
 
 
 def _task(found: ImageSet | TagSet | TextSet, model: Model) -> Task:

@@ -56,7 +56,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if spec is None and asked.quantize is None:
         raise InputError("Something is to be done to the model.", received="neither --prune nor --int8 nor --bfloat16")
     keras.utils.set_random_seed(asked.seed)
-    opened = open_with_data(asked.model, asked.data, asked.limit)
+    opened = open_with_data(asked.model, asked.data, asked.limit, asked.pixels)
     about = open_model(asked.model).artifact
     task, model = opened.task, opened.model
     before = task.predict(model, "test", EVALUATION_BATCH)

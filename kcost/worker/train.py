@@ -177,6 +177,7 @@ def write_artifact(
             outputs=_specs(model.outputs),
             label_names=task.label_names,
             dataset=task.record,
+            pixels=task.pixels,
             scores=task.score(predictions, "test"),
             report=task.report(predictions, "test"),
             steps=steps,
