@@ -221,7 +221,7 @@ def attack(
             tokens of a text. 0, the clean examples, is always scored too.
         method: `fgsm` (one step) or `pgd` (several, from a random start).
         data: None takes the data set that the model was trained on.
-        settings: limit, steps, batch_size, seed.
+        settings: limit, pixels, steps, batch_size, seed.
 
     Raises:
         InputError: a setting outside its range, or data that do not fit the model.
@@ -515,11 +515,12 @@ def prices(file: PathLike | None = None) -> PriceBook:
 
 
 def check_prices(file: PathLike | None = None) -> PriceCheck:
-    """Every problem of a price book. Raises PriceError for one that is no price book at all."""
+    """Every problem of a price book, and what to look at again. Raises PriceError for one that is no price book."""
     from kcost.cost.price_rules import PriceCheck
 
     book = prices(file)
-    return PriceCheck(name=book.name, rows=len(book.prices), problems=tuple(book.check()))
+    found, doubtful = tuple(book.check()), tuple(book.warnings())
+    return PriceCheck(name=book.name, rows=len(book.prices), problems=found, warnings=doubtful)
 
 
 def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:

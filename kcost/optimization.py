@@ -57,6 +57,7 @@ def optimize(
         "together": True,
         **settings,
     }
+    pixels = answer.artifact.pixels
     run = measure(Plan.parse(document, "optimize"), out / RUN_FOLDER, on_progress)
     speeds = speeds_of(run, before.name, after.name, match)
     sizes = [_size(model, run) for model in (before, after)]
@@ -74,7 +75,7 @@ def optimize(
         before=sizes[0],
         after=sizes[1],
         steps=answer.artifact.steps[done:],
-        assumptions=(match.why,),
+        assumptions=(match.why, *(() if pixels is None else (str(pixels),))),
     )
 
 

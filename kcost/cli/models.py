@@ -13,6 +13,7 @@ from kcost.cli.shared import (
     Limit,
     ModelArgument,
     OutputOption,
+    PixelsOption,
     TaskOption,
     ThresholdOption,
     app,
@@ -126,6 +127,7 @@ def evaluate(
     task: TaskOption = None,
     threshold: ThresholdOption = None,
     auroc: Annotated[bool, typer.Option("--auroc", help="Binary: the area under the ROC curve as well.")] = False,
+    pixels: PixelsOption = None,
     limit: Limit = None,
     backend: BackendOption = None,
     json_: Json = False,
@@ -136,7 +138,15 @@ def evaluate(
 
     if attack is not None:
         sizes = numbers(epsilon)
-        told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
+        told = api.attack(
+            artifact,
+            sizes,
+            method=attack,
+            data=data,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.attack
+            limit=limit,
+            pixels=pixels,
+        )
         print_answer(json_, told, lambda console: answers.show_attack(console, told))
         return
     evaluation = api.evaluate(
@@ -148,6 +158,7 @@ def evaluate(
         task=task,
         threshold=threshold,
         auroc=auroc,
+        pixels=pixels,
     )
     print_answer(json_, evaluation, lambda console: answers.show_evaluation(console, evaluation))
 
@@ -255,6 +266,7 @@ def optimize(
     output: OutputOption = None,
     task: TaskOption = None,
     threshold: ThresholdOption = None,
+    pixels: PixelsOption = None,
     limit: Limit = None,
     seed: int = 0,
     backend: BackendOption = None,
@@ -280,6 +292,7 @@ def optimize(
             prune=prune,
             quantize="bfloat16" if bfloat16 else int8,
             data=data,
+            pixels=pixels,
             skip=tuple(parts(skip) or ()),
             epochs=epochs,
             batch_size=batch_size,

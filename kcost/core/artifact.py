@@ -21,6 +21,7 @@ from kcost.core.answer import Answers, Kind, OutputFacts, plain_answers
 from kcost.core.errors import ArtifactError, StorageError, storage
 from kcost.core.keras_file import read_members
 from kcost.core.output_facts import output_facts
+from kcost.core.pixels import Pixels
 from kcost.core.schema import VERSIONS, Record
 
 MODEL_FILE = "model.keras"
@@ -163,6 +164,7 @@ class Artifact(Record):
     answers: Answers | None = Field(default=None, description="what its outputs say; None in artifacts of before")
     label_names: tuple[str, ...] = ()
     dataset: Dataset | None = None
+    pixels: Pixels | None = Field(default=None, description="how it takes images; None for texts, and where not known")
     scores: tuple[Score, ...] = ()
     report: QualityReport | None = Field(default=None, description="of the test split; None without classes")
     steps: tuple[Step, ...] = ()

@@ -73,8 +73,6 @@ def inspect_keras_file(path: Path | str) -> Summary:
     """
     path = Path(path)
     config, metadata = read_members(path)
-    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
-        raise damaged(path, f"{CONFIG_MEMBER} describes no model")
     # The loss, metrics and optimizer are never built (compile=False), so they may be anybody's own.
     config = {key: value for key, value in config.items() if key != "compile_config"}
     try:
@@ -96,7 +94,7 @@ def inspect_keras_file(path: Path | str) -> Summary:
     )
 
 
-def read_members(path: Path) -> tuple[Any, Any]:
+def read_members(path: Path) -> tuple[dict[str, Any], Any]:
     """The parsed config and metadata of a file whose every member has the right checksum."""
     if path.suffix != ".keras" or not path.is_file():
         raise ArtifactError(
@@ -126,6 +124,8 @@ def read_members(path: Path) -> tuple[Any, Any]:
         raise damaged(path, f"a zip that Keras did not write: {first_line(error)}") from error
     except OSError as error:
         raise ArtifactError("kcost needs to read the model file.", f"{path}: {error.strerror or error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
+        raise damaged(path, f"{CONFIG_MEMBER} describes no model")
     return config, metadata
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from kcost.core.answer import AnswerChoice, Answers, OutputFacts
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.core.errors import InputError
+from kcost.core.pixels import PixelScale
 from kcost.core.plan import CellSpec, Settings
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.core.schema import Record, describe_validation
@@ -111,6 +112,7 @@ class OptimizeRequest(Record):
     out: Path
     name: str = Field(min_length=1)
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     prune: str | None = Field(default=None, description="as `kcost.core.prune_spec` reads it")
     quantize: QuantizeMode | None = None
     skip: tuple[str, ...] = Field(default=(), description="names or path patterns of layers to leave as they are")
@@ -156,6 +158,7 @@ class EvaluateRequest(Record):
 
     model: Path
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     limit: int | None = Field(default=None, ge=10)
     batch_size: int = Field(default=256, ge=1)
     answer: AnswerChoice = AnswerChoice()
@@ -176,6 +179,7 @@ class AttackRequest(Record):
 
     model: Path
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     limit: int | None = Field(default=None, ge=10)
     epsilons: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         min_length=1, description="sizes of the change; 0 is always scored as well"

@@ -8,7 +8,15 @@ from pathlib import Path
 from kcost.core.errors import DataError
 from kcost.data.arrays import build_array_set, holds_arrays
 from kcost.data.conll import RawFile, read_conll
-from kcost.data.image_files import IMAGE_SUFFIXES, labelled, npz_arrays, read_class_folders, read_npz
+from kcost.data.image_files import (
+    IMAGE_SUFFIXES,
+    has_classes,
+    labelled,
+    npz_arrays,
+    read_class_folders,
+    read_npz,
+    visible,
+)
 from kcost.data.images import RawImages, build_image_set, read_idx_pair
 from kcost.data.jsonl import read_jsonl
 from kcost.data.ner import build_tag_set
@@ -94,19 +102,19 @@ def _npz_file(path: Path) -> Path | None:
 def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[str, ...]] | None:
     """Raw images by part, class names and notes; None where the path holds no images."""
     if path.is_file():
-        return (*read_npz(path), ()) if path.suffix == ".npz" else None
+        return read_npz(path) if path.suffix == ".npz" else None
     idx = _idx_pairs(path)
     if idx:
         return (*labelled({part: read_idx_pair(*pair) for part, pair in idx.items()}), ())
-    archives = sorted(path.glob("*.npz"))
+    archives = visible(path, "*.npz")
     if archives:
         if len(archives) > 1:
             raise DataError("A folder holds one .npz file.", ", ".join(map(str, archives)), "Give the path of one.")
-        return (*read_npz(archives[0]), ())
-    tree = {part: path / name for part, names in _PART_FOLDERS.items() for name in names if _has_classes(path / name)}
+        return read_npz(archives[0])
+    tree = {part: path / name for part, names in _PART_FOLDERS.items() for name in names if has_classes(path / name)}
     if "train" in tree:
         return read_class_folders(tree)
-    if not _has_classes(path):
+    if not has_classes(path):
         return None
     if (path / "train").is_dir() and (path / "test").is_dir():
         raise DataError(
@@ -117,15 +125,10 @@ def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tup
     return read_class_folders({"train": path})
 
 
-def _has_classes(folder: Path) -> bool:
-    """True where a folder inside `folder` holds an image."""
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.glob("*/*"))
-
-
 def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Part -> (images, labels) of a folder of IDX files."""
     pairs = {}
-    for images in sorted(folder.glob("*images*idx*ubyte*")):
+    for images in visible(folder, "*images*idx*ubyte*"):
         part = part_of(images.name)
         labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
         if part is None or part in pairs or not labels.is_file():

@@ -140,7 +140,9 @@ def show_answers(console: Console, answers: Answers) -> None:
 
 def show_attack(console: Console, report: AttackReport) -> None:
     """Scores by the size of the attacker's change."""
-    norm = "largest change of a value" if report.norm == "linf" else "Euclidean length of the change"
+    norm = "largest change of a pixel, white being 1" if report.norm == "linf" else "Euclidean length of the change"
+    for note in report.dataset.notes:
+        console.print(f"{report.dataset.name}: {note}", highlight=False, markup=False)
     console.print(f"{report.attack} on {report.dataset.name}, epsilon is the {norm}", highlight=False)
     if report.mean_length is not None:
         console.print(f"mean length of what is changed: {significant(report.mean_length)}", highlight=False)
@@ -239,10 +241,12 @@ def show_prices(console: Console, prices: Sequence[Price]) -> None:
 
 
 def show_price_check(console: Console, check: PriceCheck) -> None:
-    """The problems of a price book, or that it has none."""
-    for problem in check.problems:
+    """The problems and warnings of a price book, or that it has none."""
+    for problem in sorted((*check.problems, *check.warnings), key=lambda p: p.row):
         console.print(str(problem), highlight=False, markup=False)
     verdict = f"refused: {len(check.problems)} problem(s)" if check.problems else "no problems"
+    if check.warnings:
+        verdict += f", {len(check.warnings)} warning(s): look at these rows again"
     console.print(f"{check.name}: {check.rows} rows, {verdict}", highlight=False)
 
 

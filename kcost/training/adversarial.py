@@ -18,6 +18,7 @@ from kcost.backends import driver
 from kcost.backends.base import Inputs
 from kcost.core.answer import IGNORED_LABEL, Answer
 from kcost.core.errors import UnavailableError
+from kcost.core.pixels import UNIT, Pixels
 from kcost.training.attacks import TINY, GradientFn, Norm, Range, direction
 from kcost.training.losses import learns_classes
 
@@ -57,13 +58,21 @@ def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 
 class PerturbedModel:
-    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens."""
+    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens.
 
-    def __init__(self, model: keras.Model, answer: Answer, is_text: bool) -> None:
+    Attributes:
+        unit: a change of 1 of an image in [0, 1], in the scale that the model takes; 1 for texts.
+        clip: the range of valid points in that scale; None where every value is valid.
+    """
+
+    def __init__(self, model: keras.Model, answer: Answer, is_text: bool, pixels: Pixels | None = None) -> None:
         """Prepares a functional model whose only output has a unit for each class.
 
+        Args:
+            pixels: the scale that the model takes images in; None for [0, 1].
+
         Raises:
-            UnavailableError: the output is of another kind, or a text model cannot be split.
+            UnavailableError: the output is of another kind, a text model cannot be split, or images are whole numbers.
         """
         if not learns_classes(answer) or len(model.outputs) > 1:
             raise UnavailableError(
@@ -73,7 +82,16 @@ class PerturbedModel:
         self._from_logits = answer.logits
         self.is_text = is_text
         self.norm: Norm = "l2" if self.is_text else "linf"
-        self.clip: Range | None = None if self.is_text else (0.0, 1.0)
+        pixels = pixels or UNIT
+        self.unit = 1.0 if self.is_text else pixels.factor
+        self.clip: Range | None = None if self.is_text else pixels.range
+        whole = [t for t in getattr(model, "inputs", None) or () if "int" in str(t.dtype)]
+        if whole and not self.is_text:
+            raise UnavailableError(
+                "An attack follows the gradient of an image's pixels, which whole numbers do not have.",
+                received=f"{model.name} with the input {whole[0].name} of {whole[0].dtype}",
+                remedy="Save the model with an input of float32.",
+            )
         self._model, self._rest = model, model
         self._embed: keras.Model | None = None
         if self.is_text:

@@ -15,6 +15,7 @@ from kcost.core.answer import Answers
 from kcost.core.answer_scores import not_finite, outcomes_of, predictions_of, report_of, score_answers
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score, answers_of_task
 from kcost.core.errors import GateError, InputError
+from kcost.core.pixels import Pixels
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
 from kcost.data.tokenizer_files import read_tokenizer
@@ -40,6 +41,8 @@ class Task(ABC):
     """What the model's outputs say."""
     is_text = True
     """Whether the model takes tokens."""
+    pixels: Pixels | None = None
+    """The scale that images are fed in; None for texts."""
 
     @abstractmethod
     def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
@@ -203,6 +206,7 @@ class ImageClassification(ArrayTask):
             answers_of_task(self.name),
             data.label_names,
         )
+        self.pixels = data.pixels
 
 
 class TokenClassification(Task):

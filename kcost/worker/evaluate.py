@@ -11,7 +11,7 @@ from kcost.worker.opening import open_with_data
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Scores as an EvaluateRequest says; answers with an Evaluation."""
     asked = EvaluateRequest.model_validate(request)
-    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer)
+    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer, asked.pixels)
     if asked.auroc:
         opened.task.ask_auroc()
     predictions = opened.task.predict(opened.model, "test", asked.batch_size)

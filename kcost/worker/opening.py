@@ -13,8 +13,11 @@ from kcost.backends.base import arrange
 from kcost.core.answer import AnswerChoice, Labels, fitted_labels, resolve
 from kcost.core.artifact import Dataset, Model, open_model
 from kcost.core.errors import InputError
+from kcost.core.pixels import PixelScale
 from kcost.data import Arrays, ArraySet, DataSet, ImageSet, TextSet
+from kcost.data.pixels import pixels_of, scaled
 from kcost.models.loading import load_keras_file
+from kcost.models.pixels import own_scaling
 from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ArrayTask, ImageClassification, Task, TokenClassification
 
@@ -29,11 +32,18 @@ class Opened(NamedTuple):
     """The same for further outputs that the data have labels of."""
 
 
-def open_with_data(path: Path, data_name: str | None, limit: int | None, choice: AnswerChoice | None = None) -> Opened:
+def open_with_data(
+    path: Path,
+    data_name: str | None,
+    limit: int | None,
+    choice: AnswerChoice | None = None,
+    pixels: PixelScale | None = None,
+) -> Opened:
     """Loads a model, and the data set that is named or that the artifact names.
 
     Args:
         choice: what the user says of the model's answers.
+        pixels: the scale to feed images in; None takes what the artifact or the model's file says.
 
     Raises:
         InputError: no data set is known, or the model cannot be scored on it.
@@ -42,12 +52,33 @@ def open_with_data(path: Path, data_name: str | None, limit: int | None, choice:
     model = open_model(path)
     read = data.load(data.chosen(model, data_name), limit=limit)
     loaded = load_keras_file(model.keras_file)
+    if isinstance(read, ImageSet):
+        read = _as_taken(read, model, loaded, pixels)
+    elif pixels is not None:
+        raise InputError("Pixels are of images.", f"--pixels {pixels} and {read.name}", "Leave --pixels out.")
     choice = choice or AnswerChoice()
     labelled = list(read.splits["test"].y) if isinstance(read, ArraySet) and choice.output is None else []
     if len(labelled) < 2:
         return Opened(loaded, _task(read, model, loaded, choice), read.record)
     each = [_task(read, model, loaded, choice.model_copy(update={"output": name})) for name in labelled]
     return Opened(loaded, each[0], read.record, tuple(each[1:]))
+
+
+def _as_taken(images: ImageSet, model: Model, loaded: keras.Model, asked: PixelScale | None) -> ImageSet:
+    """The images in the scale that the model takes: as asked, else as its artifact remembers, else as its file says."""
+    remembered = None if model.artifact is None else model.artifact.pixels
+    if asked is not None:
+        pixels = pixels_of(images, asked, "as --pixels says")
+    elif remembered is not None and remembered.scale != "as-is":
+        pixels = remembered.model_copy(update={"why": "as the artifact was made with"})
+    elif remembered is not None:  # the number for white is that of these data
+        pixels = pixels_of(images, "as-is", "as the artifact was made with")
+    elif (own := own_scaling(model.keras_file)) is not None:
+        pixels = pixels_of(images, own.scale, f"as the model scales them itself ({own.by} in the file)")
+    else:
+        pixels = pixels_of(images, "0-1", "as nothing in the model's file scales them")
+    tensors = getattr(loaded, "inputs", None)
+    return scaled(images, pixels, str(tensors[0].dtype) if tensors else "float32")
 
 
 def _task(read: DataSet, model: Model, loaded: keras.Model, choice: AnswerChoice) -> Task:
@@ -68,7 +99,9 @@ def _task(read: DataSet, model: Model, loaded: keras.Model, choice: AnswerChoice
             raise _other_labels(about.label_names, read.label_names)
         if about is not None and about.family != "unknown" and choice == AnswerChoice():
             return ImageClassification(read)
-        return _array_task(_as_arrays(read, loaded), model, loaded, choice)
+        task = _array_task(_as_arrays(read, loaded), model, loaded, choice)
+        task.pixels = read.pixels
+        return task
     if isinstance(read, ArraySet):
         return _array_task(read, model, loaded, choice)
     if about is None:

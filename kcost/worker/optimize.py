@@ -54,7 +54,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     refuse_unwritable(asked.out)
     spec = None if asked.prune is None else parse_prune_spec(asked.prune)
     keras.utils.set_random_seed(asked.seed)
-    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer)
+    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer, asked.pixels)
     about = open_model(asked.model).artifact
     if opened.others:
         names = ", ".join(str(t.answers.scored) for t in (opened.task, *opened.others))

@@ -18,7 +18,7 @@ STEP_FRACTION = 2.5
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Scores as an AttackRequest says.
+    """Scores as an AttackRequest says. Sizes are of a change of images in [0, 1], whatever scale the model takes.
 
     Returns:
         `results`: for each epsilon from 0 up, `epsilon` and `scores`. `norm`: how the size of a change is measured,
@@ -26,11 +26,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         Euclidean length of what is changed, to set epsilon against; else None. `dataset`: its record.
 
     Raises:
-        UnavailableError: the model has no layer where it can be attacked.
+        UnavailableError: the model has no place where it can be attacked.
     """
     asked = AttackRequest.model_validate(request)
-    opened = open_with_data(asked.model, asked.data, asked.limit)
-    perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text)
+    opened = open_with_data(asked.model, asked.data, asked.limit, pixels=asked.pixels)
+    perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text, opened.task.pixels)
     results = []
     for epsilon in sorted({0.0, *asked.epsilons}):
         found = opened.task.score(_predictions(perturbed, opened.task, asked, epsilon), "test")
@@ -70,6 +70,7 @@ def _attacked(
     rng: np.random.Generator,
 ) -> np.ndarray:
     gradient_fn = perturbed.gradient_fn(inputs)
+    epsilon *= perturbed.unit
     if asked.attack == "fgsm":
         return fgsm(gradient_fn, point, labels, epsilon, clip=perturbed.clip, norm=perturbed.norm)
     return pgd(

@@ -178,6 +178,7 @@ def write_artifact(
             answers=task.answers,
             label_names=task.label_names,
             dataset=task.record,
+            pixels=task.pixels,
             scores=task.score(predictions, "test"),
             report=task.report(predictions, "test"),
             steps=steps,
