@@ -199,11 +199,11 @@ class _TransformersLoop:
         import transformers
 
         from kcost import data
-        from kcost.data.tokenize import WordPiece
+        from kcost.data.tokenizer_files import read_tokenizer
 
         torch.manual_seed(0)
         self.data = data.load("btc", seed=0)
-        pieces = WordPiece.from_vocab_file(asked.checkpoint)
+        pieces = read_tokenizer(asked.checkpoint)
         self.encoded = {
             s: pieces.encode(self.data.splits[s], self.data.tag_names, MAX_LENGTH) for s in ("train", "test")
         }

@@ -14,7 +14,7 @@ from kcost.core.profile import Trace, Work
 from kcost.core.signature import in_structure, input_structure
 
 Inputs = dict[str, np.ndarray]
-LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
+LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
 
@@ -98,19 +98,20 @@ class Driver(ABC):
 
         return with_precision(load_keras_file(keras_file), precision)
 
+    def computed_dtype(self, model: Any) -> str:
+        """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
+        from kcost.models.precision import computed_dtypes
+
+        told = computed_dtypes(model)
+        return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
+
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
         return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)
 
-    def train_step(self, model: Any, task: str) -> Callable[[Inputs, np.ndarray], Any]:
-        """One optimizer step of a model: inputs by name and integer labels in, loss out.
-
-        Raises:
-            UnavailableError: the task has no loss.
-        """
-        from kcost.training.losses import loss_of
-
-        model.compile(optimizer="adam", loss=loss_of(task))
+    def train_step(self, model: Any, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
+        """One optimizer step of a model with a keras loss: inputs by name and labels in, loss out."""
+        model.compile(optimizer="adam", loss=loss)
         return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
 
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe
 from kcost.worker import export
-from kcost.worker.inputs import Samples, make_samples, read_inputs
+from kcost.worker.inputs import Samples, make_samples, read_samples
 
 BATCHES = (1, 3, 8)
 """Batch sizes of the probes: a runtime that fixed an axis is found out."""
@@ -50,7 +50,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         samples = make_samples(model, MADE_SAMPLES, SEED)
         np.savez(asked.folder / SAMPLES_FILE, allow_pickle=False, **samples.inputs)
     else:
-        samples = Samples(read_inputs(asked.samples_file, signature_of_structure(model.input)), None)
+        samples = read_samples(asked.samples_file, signature_of_structure(model.input))
     real = None if asked.samples_file is None else samples.inputs
     given = export.probes_of(model, asked.keras_file, real, BATCHES)
     probes = [_written(asked.probes, batch, probe, signature) for batch, probe in zip(BATCHES, given, strict=True)]

@@ -20,7 +20,7 @@ from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe, cut, probes, recipe_of
 from kcost.models.watched_forward import WatchedForward
-from kcost.worker.inputs import read_inputs
+from kcost.worker.inputs import read_samples
 
 if TYPE_CHECKING:
     import keras
@@ -258,7 +258,7 @@ def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
 def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str, Any]) -> list[_Probe]:
     """One probe a batch size, of real samples where there are some."""
     file = request["samples"]
-    samples = None if file is None else read_inputs(Path(file), signature_of_structure(model.input))
+    samples = None if file is None else read_samples(Path(file), signature_of_structure(model.input)).inputs
     given = probes_of(model, Path(request["keras_file"]), samples, request["batches"])
     source = "random" if samples is None else "samples"
     probes = [

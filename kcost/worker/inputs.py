@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kcost.backends.base import Inputs
+from kcost.core.answer import Labels
 from kcost.core.errors import InputError
 from kcost.core.signature import InputSpec, Signature, input_structure, match_inputs, signature_of_structure
 from kcost.models.probing import recipe_of
@@ -23,7 +24,7 @@ class Samples:
     """Inputs by name with one row a sample, and their labels where these are known."""
 
     inputs: Inputs
-    labels: np.ndarray | None
+    labels: Labels | None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -31,7 +32,7 @@ class Samples:
     def rows(self, start: int, count: int) -> Samples:
         """`count` rows from `start` on, beginning again at the end."""
         chosen = np.arange(start, start + count) % len(self)
-        labels = None if self.labels is None else self.labels[chosen]
+        labels = _taken(self.labels, chosen)
         return Samples({name: np.ascontiguousarray(a[chosen]) for name, a in self.inputs.items()}, labels)
 
     def batches(self, batch: int, count: int = 8) -> list[Samples]:
@@ -39,7 +40,13 @@ class Samples:
         return [self.rows(i * batch, batch) for i in range(max(1, min(count, len(self) // batch)))]
 
 
-REMEDY = "Write it with numpy.savez(FILE, **{name: array of rows}, labels=class numbers)."
+def _taken(labels: Labels | None, rows: np.ndarray) -> Labels | None:
+    if labels is None or isinstance(labels, np.ndarray):
+        return None if labels is None else labels[rows]
+    return {name: array[rows] for name, array in labels.items()}
+
+
+REMEDY = "Write it with numpy.savez(FILE, **{name: array of rows}, labels=labels)."
 
 
 def signature_of(model: Any) -> Signature | None:
@@ -56,33 +63,36 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
     Arrays are matched to inputs, and cast, as `match_inputs` says.
 
     Raises:
-        InputError: the file cannot be read, has no array for an input, or one that does not fit; labels that are not
-            class numbers, one a row or one a position.
+        InputError: the file cannot be read, has no array for an input, or one that does not fit; labels that are no
+            numbers, one a row or one a position.
     """
-    inputs, labels = _read(path, signature)
-    if labels is not None and labels.dtype.kind not in "iu":
-        raise InputError("Labels are class numbers.", f"{path}: labels of dtype {labels.dtype}", "Leave others out.")
-    return Samples(inputs, labels)
-
-
-def read_inputs(path: Path, signature: Signature) -> Inputs:
-    """The inputs alone, as `read_samples` reads them, where labels of any kind may lie beside them."""
-    return _read(path, signature)[0]
-
-
-def _read(path: Path, signature: Signature | None) -> tuple[Inputs, np.ndarray | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError("Samples are an npz file without objects.", f"{path}: {error}", REMEDY) from error
-    labels = arrays.pop("labels", None)
+    labels = _labels(arrays, path)
     inputs = arrays if signature is None else match_inputs(arrays, signature, source=str(path), remedy=REMEDY)
-    rows = {len(a) if a.ndim else 0 for a in (*inputs.values(), *(() if labels is None else (labels,)))}
+    every = {**inputs, **(labels if isinstance(labels, dict) else {} if labels is None else {"labels": labels})}
+    rows = {len(a) if a.ndim else 0 for a in every.values()}
     if len(rows) != 1 or 0 in rows:
-        found = ", ".join(f"{n} {a.shape}" for n, a in {**inputs, "labels": labels}.items() if a is not None)
-        raise InputError("Samples have as many rows in each array, one at least.", f"{path}: {found}", REMEDY)
-    return inputs, labels
+        received = f"{path}: {', '.join(f'{n} {a.shape}' for n, a in every.items())}"
+        raise InputError("Samples have as many rows in each array, one at least.", received, REMEDY)
+    return Samples(inputs, labels)
+
+
+def _labels(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | dict[str, np.ndarray] | None:
+    """Takes the labels out of the arrays: `labels`, or `labels/NAME` for the output of that name."""
+    names = [name for name in arrays if name == "labels" or name.startswith("labels/")]
+    labels = {name.partition("/")[2]: arrays.pop(name) for name in names}
+    for name, array in labels.items():
+        if array.dtype.kind not in "iufb":
+            raise InputError(
+                "Labels are numbers: of classes, yes or no, or measured.",
+                received=f"{path}: labels {name} of dtype {array.dtype}".replace("  ", " "),
+                remedy="Write classes as whole numbers from 0 on, or leave the labels out.",
+            )
+    return labels[""] if set(labels) == {""} else labels or None
 
 
 def random_like(samples: Samples, rows: int, seed: int) -> Samples:

@@ -110,12 +110,12 @@ def make(asked: TrainRequest) -> tuple[Task, keras.Model]:
 
         images = ImageClassification(found)
         return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed", asked.dropout)
-    if asked.family == "bert" and not isinstance(found, data.ImageSet):
+    if asked.family == "bert" and isinstance(found, data.TagSet | data.TextSet):
         return _make_bert(asked, found)
     wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[asked.family]
     raise DataError(
         f"A {asked.family} learns from {wanted}.",
-        received=f"{found.name}, for {found.task}",
+        received=f"{found.name}, which holds {found.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
 
@@ -175,8 +175,10 @@ def write_artifact(
             parameters=model.count_params(),
             inputs=_specs(model.inputs),
             outputs=_specs(model.outputs),
+            answers=task.answers,
             label_names=task.label_names,
             dataset=task.record,
+            pixels=task.pixels,
             scores=task.score(predictions, "test"),
             report=task.report(predictions, "test"),
             steps=steps,

@@ -12,7 +12,6 @@ import pytest
 from kcost.core.artifact import Artifact, Step
 from kcost.core.errors import InputError
 from kcost.data import TextSet, load
-from kcost.data.tokenize import WordPiece
 from kcost.models.bert import INPUT_NAMES, backbone, sequence_classifier
 from kcost.models.loading import load_keras_file
 from kcost.training.losses import loss_of
@@ -110,4 +109,4 @@ def test_other_data_is_scored_with_the_labels_and_pieces_of_the_model(
     names = np.array(other.label_names)[other.labels("test")]
     assert names.tolist() == np.array(texts.label_names)[texts.splits["test"].y].tolist()
     with pytest.raises(InputError, match="Received: tool"):
-        SequenceClassification(texts, ("animal", "fruit"), WordPiece.from_vocab_file(tmp_path), 16)
+        SequenceClassification(texts, ("animal", "fruit"), other.pieces, 16)

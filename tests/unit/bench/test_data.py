@@ -58,7 +58,7 @@ def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_lef
         ({"token_ids": np.ones((3, 7)), "padding_mask": np.ones((3, 7), int)}, TEXT, "token_ids float64"),
         ({"x": np.ones((3, 4, 4, 1)), "labels": [1, 2]}, IMAGE, r"as many rows .*labels \(2,\)"),
         ({"x": np.ones((0, 4, 4, 1))}, IMAGE, "one at least"),
-        ({"x": np.ones((2, 4, 4, 1)), "labels": [0.5, 1.5]}, IMAGE, "labels of dtype float64"),
+        ({"x": np.ones((2, 4, 4, 1)), "labels": ["a", "b"]}, IMAGE, "labels of dtype <U1"),
         ({"x": np.array([{}], dtype=object)}, IMAGE, "without objects"),
         ({}, IMAGE, "with none, and without images"),
     ],
