@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work
+from kcost.core.signature import in_structure, input_structure
 
 Inputs = dict[str, np.ndarray]
 LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
@@ -182,16 +183,19 @@ class Driver(ABC):
         return method in ("xla", "jit", "compile")
 
 
-def arrange(model: Any, inputs: Inputs) -> Any:
-    """Arrays by name in the structure that the model takes: a dict, a list or a single array."""
-    structure = model.input if hasattr(model, "input") else None
-    if isinstance(structure, dict):
-        return {name: inputs[name] for name in structure}
-    if isinstance(structure, list | tuple):
-        return [inputs[tensor.name] for tensor in structure]
-    if len(inputs) == 1:
-        return next(iter(inputs.values()))
-    return inputs
+def arrange(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Arrays, or tensors, by name in the structure that the model takes: dictionaries, lists or a single one.
+
+    The names are those of the inputs, or the keys of the model's dictionary; `in_structure` has the rule. A model of no
+    known structure takes them as they are, and one alone without its name.
+
+    Raises:
+        InputError: an input of the model has none.
+    """
+    structure = input_structure(model)
+    if structure is not None:
+        return in_structure(structure, inputs)
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
 def as_host_array(array: np.ndarray) -> np.ndarray:

@@ -44,6 +44,8 @@ class Summary(Record):
     keras_version: str | None
     modules: tuple[str, ...]
     """The modules that its classes and functions come from, sorted."""
+    text_inputs: tuple[str, ...] = ()
+    """The names of its inputs of text, those of models inside it too."""
 
     @property
     def needs_keras_hub(self) -> bool:
@@ -91,6 +93,12 @@ def inspect_keras_file(path: Path | str) -> Summary:
         class_name=objects[0].class_name,
         keras_version=version if isinstance(version, str) else None,
         modules=tuple(sorted({m for found in objects for m in _modules(found)})),
+        text_inputs=tuple(
+            str(found.config.get("name"))
+            for found in objects
+            if (found.class_name == "InputLayer" and isinstance(found.config, dict))
+            and found.config.get("dtype") == "string"
+        ),
     )
 
 

@@ -27,7 +27,7 @@ def load_keras_file(path: Path | str) -> keras.Model:
     Raises:
         InputError: one of these modules cannot be imported.
         ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file.
-        UnavailableError: the model needs keras_nlp, which is not installed.
+        UnavailableError: the model needs keras_nlp, which is not installed; or it takes text, and the backend has none.
     """
     path = Path(path)
     summary = inspect_keras_file(path)
@@ -47,6 +47,12 @@ def load_keras_file(path: Path | str) -> keras.Model:
         import_module(module, f"The modules in {CLASSES_VARIABLE} can be imported.", module)
     import keras
 
+    if summary.text_inputs and (backend := keras.backend.backend()) != "tensorflow":
+        raise UnavailableError(
+            "A model with an input of text runs on tensorflow, the only backend with strings.",
+            received=f"{path} with {', '.join(summary.text_inputs)}, on {backend}",
+            remedy="Name tensorflow, or save the part of the model that follows once text has become numbers.",
+        )
     try:
         model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
