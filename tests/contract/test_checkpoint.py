@@ -199,7 +199,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert isinstance(found, TagSet)
     task = TokenClassification.with_own_vocabulary(found, 400, 48)
     model = token_classifier(backbone(len(task.pieces.vocab), "tiny"), len(task.label_names))
-    model.compile("adam", loss_of(task.name))
+    model.compile("adam", loss_of(task.answers.main))
     model.fit(task.batches("train", 16, seed=0), epochs=1, verbose=0)
     model.save(folder / MODEL_FILE)
     np.savez(folder / SAMPLES_FILE, **task.samples())  # type: ignore[arg-type]

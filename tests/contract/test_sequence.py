@@ -72,7 +72,7 @@ def test_batches_hold_each_text_once_with_its_label(task: SequenceClassification
 def test_a_classifier_learns_and_its_file_gives_the_same_scores(task: SequenceClassification, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = sequence_classifier(backbone(len(task.pieces.vocab), "tiny", dropout=0.0), 2, dropout=0.0)
-    model.compile(keras.optimizers.Adam(1e-3), loss_of(task.name))
+    model.compile(keras.optimizers.Adam(1e-3), loss_of(task.answers.main))
     (before,) = task.scores(model, "train", 64)
     model.fit(task.batches("train", 16, seed=0), epochs=6, verbose=0)
     (score,) = task.scores(model, "test", 64)
