@@ -1,4 +1,4 @@
-"""Loading `.keras` files without ever running code that comes from the file, and changing their precision.
+"""Loading `.keras` files without ever running code that comes from the file.
 
 A `.keras` file is a zip of `config.json` (classes and their settings), `model.weights.h5` and
 `metadata.json`. The config names classes and functions; the only code that it can carry itself is a
@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kcost.core.errors import ArtifactError, UnavailableError
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
@@ -40,8 +40,6 @@ _DATA_CLASSES = frozenset(
 )
 _LONGEST_REASON = 300
 _SAFE_MODE = "kcost loads every file in Keras's safe mode and has no switch for it."
-
-Precision = Literal["float32", "bfloat16", "mixed_bfloat16"]
 
 
 class Summary(Record):
@@ -107,11 +105,12 @@ def inspect_keras_file(path: Path | str) -> Summary:
 def load_keras_file(path: Path | str) -> keras.Model:
     """Loads a `.keras` file in safe mode, without its optimizer. Runs no code that the file carries.
 
-    The modules in KCOST_CLASSES are imported before.
+    The modules in KCOST_CLASSES are imported before. No initializer runs: each weight comes from the file.
 
     Raises:
         InputError: one of these modules cannot be imported.
-        ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file.
+        ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file,
+            which holds no value for a weight, say.
         UnavailableError: the model needs keras_nlp, which is not installed.
     """
     path = Path(path)
@@ -132,8 +131,12 @@ def load_keras_file(path: Path | str) -> keras.Model:
         import_module(module, f"The modules in {CLASSES_VARIABLE} can be imported.", module)
     import keras
 
+    from kcost.models.copying import refuse_unset, without_initializers
+
     try:
-        model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with without_initializers() as unset:  # the file holds every weight
+            model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            refuse_unset(unset, model)
     except MemoryError:
         raise
     except Exception as error:
@@ -163,54 +166,6 @@ def _with_inputs(model: keras.Model) -> keras.Model:
     else:
         return model
     return keras.Model(tensors, model(tensors), name=model.name)
-
-
-def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
-    """The model with its layers at another precision; the inputs keep their dtypes.
-
-    float32 gives `model` itself. bfloat16 and mixed_bfloat16 give a new, uncompiled model, built from the
-    config of `model` with each float32 `DTypePolicy` replaced, and its weights copied:
-
-    - bfloat16: variables and computation in bfloat16; outputs are bfloat16.
-    - mixed_bfloat16: variables in float32, computation in bfloat16; for training.
-
-    Layers with a policy other than float32 (quantized ones, say) keep it.
-
-    Raises:
-        UnavailableError: the model cannot be rebuilt from its config, as with most subclassed models.
-    """
-    if precision == "float32":
-        return model
-    import keras
-
-    usual = keras.config.dtype_policy()
-    try:
-        config = _with_policy(keras.saving.serialize_keras_object(model), precision)
-        config.pop("compile_config", None)
-        # The layers that a class of the user's own makes are in no config: they take the policy that is set.
-        keras.config.set_dtype_policy(precision)
-        rebuilt: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _not_rebuilt(model, precision, _first_line(error)) from error
-    finally:
-        keras.config.set_dtype_policy(usual)
-    old, new = model.weights, rebuilt.weights
-    if [tuple(w.shape) for w in old] != [tuple(w.shape) for w in new]:
-        # A layer that is shared with a nested model becomes two; a subclassed model may build none.
-        raise _not_rebuilt(model, precision, f"{len(new)} weights after rebuilding, {len(old)} before, or other shapes")
-    kept = [
-        layer.path
-        for layer in rebuilt._flatten_layers()
-        if layer._trainable_variables and layer.dtype_policy.name == "float32"
-    ]
-    if kept:
-        more = f", and {len(kept) - 1} more" if len(kept) > 1 else ""
-        raise _not_rebuilt(model, precision, f"the layer {kept[0]!r} stays at float32{more}")
-    for source, target in zip(old, new, strict=True):
-        target.assign(source.value)
-    return rebuilt
 
 
 def _read_members(path: Path) -> tuple[Any, Any]:
@@ -362,25 +317,6 @@ def _import_kcost(module: str, path: Path) -> None:
             received=f"{path}, which needs {module}",
             remedy="Another version of kcost wrote it. Install that version: pip install --upgrade kcost",
         ) from error
-
-
-def _with_policy(node: Any, name: str) -> Any:
-    """A copy of a serialized object in which every float32 DTypePolicy has the policy `name`."""
-    if isinstance(node, (list, tuple)):
-        return type(node)(_with_policy(value, name) for value in node)
-    if not isinstance(node, dict):
-        return node
-    if node.get("class_name") == "DTypePolicy" and node.get("config") == {"name": "float32"}:
-        return {**node, "config": {"name": name}}
-    return {key: _with_policy(value, name) for key, value in node.items()}
-
-
-def _not_rebuilt(model: keras.Model, precision: str, reason: str) -> UnavailableError:
-    return UnavailableError(
-        f"A model is changed to {precision} by rebuilding it from its config.",
-        received=f"the {type(model).__name__} model {model.name!r}: {reason}",
-        remedy="Use a functional or Sequential model of Keras's own layers, or keep it at float32.",
-    )
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

@@ -15,7 +15,7 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
 from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slower_model

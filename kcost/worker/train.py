@@ -30,7 +30,7 @@ from kcost.core.errors import DataError, InputError
 from kcost.core.process import version_of
 from kcost.core.request import TrainRequest
 from kcost.core.run_cost import Meter, run_cost
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.fit import EVALUATION_BATCH, TrainingReport, fit
 from kcost.training.sequence_task import SequenceClassification
