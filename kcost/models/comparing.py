@@ -222,16 +222,17 @@ def replaced_calls(
     layers: Iterable[keras.layers.Layer], make: Callable[[keras.layers.Layer, Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
     """Puts `make(layer, its call)` in the place of each layer's `call` for a while."""
-    changed: list[tuple[keras.layers.Layer, Any]] = []
+    changed: list[tuple[keras.layers.Layer, str, Any]] = []
     try:
         for layer in {id(x): x for x in layers}.values():
-            own = vars(layer).get("call")
-            layer.call = make(layer, layer.call)  # shadows the method of the class
-            changed.append((layer, own))
+            name = "call" if layer.quantization_mode is None else "quantized_call"  # what Keras calls
+            own = vars(layer).get(name)
+            setattr(layer, name, make(layer, getattr(layer, name)))  # shadows the method of the class
+            changed.append((layer, name, own))
         yield
     finally:
-        for layer, own in changed:
+        for layer, name, own in changed:
             if own is None:
-                del layer.call
+                delattr(layer, name)
             else:
-                layer.call = own
+                setattr(layer, name, own)

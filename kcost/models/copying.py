@@ -205,7 +205,8 @@ def refuse_unset(unset: Unset, model: keras.layers.Layer) -> None:
     left = unset.of(model)
     if left:
         more = f", and for {len(left) - 1} more" if len(left) > 1 else ""
-        raise StateError(left[0].rpartition("/")[0] or model.name, f"there is no value for its variable {left[0]}{more}")
+        layer = left[0].rpartition("/")[0] or model.name
+        raise StateError(layer, f"there is no value for its variable {left[0]}{more}")
 
 
 @contextmanager

@@ -10,8 +10,15 @@ import numpy as np
 
 from kcost.core.errors import UnavailableError
 from kcost.models.comparing import DifferentError, check_copy
-from kcost.models.copying import StateError, carry_state, copy_of_layer, from_config, own_variables, refuse_unset
-from kcost.models.copying import without_initializers
+from kcost.models.copying import (
+    StateError,
+    carry_state,
+    copy_of_layer,
+    from_config,
+    own_variables,
+    refuse_unset,
+    without_initializers,
+)
 
 Precision = Literal["saved", "float32", "bfloat16", "mixed_bfloat16"]
 
