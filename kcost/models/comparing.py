@@ -72,10 +72,10 @@ def check_copy(original: keras.Model, copied: keras.Model, rows: Mapping[str, np
 
 
 def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -> Any:
-    """A few rows in the structure that a model takes: the given ones, or made-up ones.
+    """A few rows in the structure that a model takes: the given ones, or made-up ones where these lack an input.
 
     Raises:
-        UnavailableError: rows that the model does not take, or none that can be made up.
+        UnavailableError: no rows can be made up that the model takes.
     """
     if rows is not None:
         few = {name: np.asarray(array)[:ROWS] for name, array in rows.items()}
@@ -85,7 +85,8 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
         if len(few) == 1 and len(model.inputs) == 1:
             (only,) = few.values()
             return keras.tree.map_structure(lambda tensor: only, tensors)
-        return keras.tree.map_structure(lambda tensor: few[tensor.name], tensors)
+        if {tensor.name for tensor in model.inputs} <= set(few):
+            return keras.tree.map_structure(lambda tensor: few[tensor.name], tensors)
     reason = "it says nothing of its inputs"
     for size in FREE_AXES:
         inputs = _made_up(model, size)

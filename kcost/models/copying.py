@@ -156,6 +156,8 @@ def _carry_own(old: Any, new: Any, path: str) -> None:
         new.load_own_variables({name: _on_host(value) for name, value in store.items()})
         if isinstance(new, keras.layers.Layer) and isinstance(old, keras.layers.Layer):
             _refuse_other_kinds(old, new, before, path)
+    for ours, theirs in zip(*(getattr(x, "_seed_generators", ()) for x in (old, new)), strict=True):
+        theirs.state.assign(ours.state)  # Keras saves no seeds; a copy draws what the original would
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory(prefix="kcost-assets-") as folder:
             old.save_assets(folder)
