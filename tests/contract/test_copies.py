@@ -134,7 +134,7 @@ def test_a_copy_gives_the_outputs_in_each_way_of_copying(name: str, tmp_path: Pa
         assert differences(expected, outputs_of(copied, x)) == 0
         assert not {id(v) for v in model.variables} & {id(v) for v in copied.variables}
     low = with_precision(model, "bfloat16", {"x": x})
-    assert {told.compute for told in computed_dtypes(low) if "float" in told.compute} == {"bfloat16"}
+    assert {(told.variables, told.compute) for told in computed_dtypes(low) if told.variables} == {("bfloat16",) * 2}
     floats = [(a, b) for a, b in zip(*map(keras.tree.flatten, (expected, outputs_of(low, x))), strict=True)]
     assert all(differences(a, b) < 0.05 for a, b in floats if a.dtype.kind == "f")
     new, coverage = quantize(model, "dynamic", measure=False)
@@ -156,8 +156,10 @@ def test_seeds_of_random_layers_go_with_a_copy() -> None:
     model = of(layers.Dropout(0.5))
     model(ROWS, training=True)
     copied = copy_of_layer(model)
-    ours, theirs = (ops.convert_to_numpy(m(ROWS, training=True)) for m in (model, copied))
-    np.testing.assert_array_equal(ours, theirs)
+    # What is drawn is not compared: torch draws from a generator of its own.
+    states = [ops.convert_to_numpy(m.layers[0].seed_generator.state) for m in (model, copied)]
+    np.testing.assert_array_equal(*states)
+    assert model.layers[0].seed_generator.state is not copied.layers[0].seed_generator.state
 
 
 def test_vocabularies_go_with_a_copy(backend: str) -> None:
@@ -172,7 +174,7 @@ def test_vocabularies_go_with_a_copy(backend: str) -> None:
     by_number.adapt(np.array([[7, 5], [5, 9]]))
     table = layers.Embedding(8, 3, name="table")
     model = keras.Model([words, numbers], [table(by_word(words)), table(by_number(numbers))])
-    rows = [ops.convert_to_tensor([["a", "z"]]), np.array([[5, 1]])]
+    rows = [ops.convert_to_tensor([["a", "z"]]), ops.convert_to_tensor([[5, 1]])]
     expected = outputs_of(model, rows)
     for copied in (copy_of_layer(model), copy_of(model), with_precision(model, "bfloat16")):
         assert differences(expected, outputs_of(copied, rows)) < 0.01
