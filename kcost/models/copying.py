@@ -64,13 +64,26 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
     """
     classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
     try:
-        config = dict(serialize_keras_object(layer))
-        config.pop("compile_config", None)
+        with _uncompiled(layer):
+            config = serialize_keras_object(layer)
         return deserialize_keras_object(change(config), custom_objects=classes)
     except MemoryError:
         raise
     except Exception as error:  # whatever a layer of somebody's own raises
         raise StateError(layer.name, first_line(error)) from error
+
+
+@contextmanager
+def _uncompiled(layer: keras.layers.Layer) -> Iterator[None]:
+    """Configs without loss and optimizer, which need not have one."""
+    models = [part for part in layer._flatten_layers() if isinstance(part, keras.Model)]
+    try:
+        for model in models:
+            model.get_compile_config = dict  # shadows the method of the class; no setting at all
+        yield
+    finally:
+        for model in models:
+            vars(model).pop("get_compile_config", None)
 
 
 def carry_state(old: keras.layers.Layer, new: keras.layers.Layer, path: str | None = None) -> list[Pair]:

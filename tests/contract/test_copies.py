@@ -152,6 +152,20 @@ def test_a_wrapper_that_makes_its_state_from_an_inner_kernel_is_skipped_with_its
     assert "would become int8" in skipped["spectral/dense"]
 
 
+def test_an_optimizer_without_a_config_is_in_no_one_s_way() -> None:
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            return 1 / (1 + step)
+
+    model = shared()
+    model.compile(keras.optimizers.SGD(Falling()), "mse")
+    copied = copy_weights(model, model)
+    assert not copied.compiled
+    assert model.compiled
+    assert type(model).get_compile_config is keras.Model.get_compile_config
+    assert "get_compile_config" not in vars(model)
+
+
 def test_seeds_of_random_layers_go_with_a_copy() -> None:
     model = of(layers.Dropout(0.5))
     model(ROWS, training=True)
