@@ -94,7 +94,8 @@ class Driver(ABC):
             ArtifactError: the file cannot be loaded safely.
             UnavailableError: the model cannot be rebuilt at that precision.
         """
-        from kcost.models.loading import load_keras_file, with_precision
+        from kcost.models.loading import load_keras_file
+        from kcost.models.precision import with_precision
 
         return with_precision(load_keras_file(keras_file), precision)
 

@@ -1,22 +1,18 @@
-"""Loading `.keras` files without ever running code that comes from the file, and changing their precision."""
+"""Loading `.keras` files without ever running code that comes from the file."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from kcost.core.errors import ArtifactError, UnavailableError
 from kcost.core.keras_file import SAFE_MODE, Summary, first_line, inspect_keras_file, package_of
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
-from kcost.core.saved_policy import FLOATS
-from kcost.models.precision import computed_dtypes
 
 if TYPE_CHECKING:
     import keras
-
-Precision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
 
 
 def load_keras_file(path: Path | str) -> keras.Model:
@@ -26,7 +22,8 @@ def load_keras_file(path: Path | str) -> keras.Model:
 
     Raises:
         InputError: one of these modules cannot be imported.
-        ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file.
+        ArtifactError: as `inspect_keras_file` says, or Keras cannot build the model from the file,
+            which holds no value for a weight, say.
         UnavailableError: the model needs keras_nlp, which is not installed; or it takes text, and the backend has none.
     """
     path = Path(path)
@@ -53,8 +50,12 @@ def load_keras_file(path: Path | str) -> keras.Model:
             received=f"{path} with {', '.join(summary.text_inputs)}, on {backend}",
             remedy="Name tensorflow, or save the part of the model that follows once text has become numbers.",
         )
+    from kcost.models.copying import refuse_unset, without_initializers
+
     try:
-        model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with without_initializers() as unset:  # the file holds every weight
+            model: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            refuse_unset(unset, model)
     except MemoryError:
         raise
     except Exception as error:
@@ -86,56 +87,6 @@ def _with_inputs(model: keras.Model) -> keras.Model:
     return keras.Model(tensors, model(tensors), name=model.name)
 
 
-def with_precision(model: keras.Model, precision: Precision) -> keras.Model:
-    """The model with its layers at another precision; the inputs keep their dtypes.
-
-    saved gives `model` itself, and so does float32 where all its layers compute in float32. Else a new, uncompiled
-    model is built from the config of `model` with each floating-point `DTypePolicy` replaced, and its weights copied:
-
-    - bfloat16: variables and computation in bfloat16; outputs are bfloat16.
-    - mixed_bfloat16: variables in float32, computation in bfloat16; for training.
-
-    Quantized layers keep their policy.
-
-    Raises:
-        UnavailableError: the model cannot be rebuilt from its config, as with most subclassed models.
-    """
-    import keras
-
-    others = [told for told in computed_dtypes(model) if "float" in told.compute and told.compute != "float32"]
-    if precision == "saved" or (precision == "float32" and not others):
-        return model
-
-    usual = keras.config.dtype_policy()
-    try:
-        config = _with_policy(keras.saving.serialize_keras_object(model), precision)
-        config.pop("compile_config", None)
-        # The layers that a class of the user's own makes are in no config: they take the policy that is set.
-        keras.config.set_dtype_policy(precision)
-        rebuilt: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _not_rebuilt(model, precision, first_line(error)) from error
-    finally:
-        keras.config.set_dtype_policy(usual)
-    old, new = model.weights, rebuilt.weights
-    if [tuple(w.shape) for w in old] != [tuple(w.shape) for w in new]:
-        # A layer that is shared with a nested model becomes two; a subclassed model may build none.
-        raise _not_rebuilt(model, precision, f"{len(new)} weights after rebuilding, {len(old)} before, or other shapes")
-    kept = [
-        layer.path
-        for layer in rebuilt._flatten_layers()
-        if precision != "float32" and layer._trainable_variables and layer.dtype_policy.name == "float32"
-    ]
-    if kept:
-        more = f", and {len(kept) - 1} more" if len(kept) > 1 else ""
-        raise _not_rebuilt(model, precision, f"the layer {kept[0]!r} stays at float32{more}")
-    for source, target in zip(old, new, strict=True):
-        target.assign(source.value)
-    return rebuilt
-
-
 def _import_kcost(module: str, path: Path) -> None:
     """Imports a module of kcost so that its layers are registered with Keras."""
     try:
@@ -146,25 +97,6 @@ def _import_kcost(module: str, path: Path) -> None:
             received=f"{path}, which needs {module}",
             remedy="Another version of kcost wrote it. Install that version: pip install --upgrade kcost",
         ) from error
-
-
-def _with_policy(node: Any, name: str) -> Any:
-    """A copy of a serialized object in which every DTypePolicy in floating point has the policy `name`."""
-    if isinstance(node, (list, tuple)):
-        return type(node)(_with_policy(value, name) for value in node)
-    if not isinstance(node, dict):
-        return node
-    if node.get("class_name") == "DTypePolicy" and node["config"]["name"] in (*FLOATS, "float32"):
-        return {**node, "config": {"name": name}}
-    return {key: _with_policy(value, name) for key, value in node.items()}
-
-
-def _not_rebuilt(model: keras.Model, precision: str, reason: str) -> UnavailableError:
-    return UnavailableError(
-        f"A model is changed to {precision} by rebuilding it from its config.",
-        received=f"the {type(model).__name__} model {model.name!r}: {reason}",
-        remedy="Use a functional or Sequential model of Keras's own layers, or keep it at float32.",
-    )
 
 
 def _resave(summary: Summary) -> str:

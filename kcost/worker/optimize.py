@@ -16,6 +16,7 @@ from kcost.core.prune_spec import PruneSpec, StructuredPruning, parse_prune_spec
 from kcost.core.request import OptimizeAnswer, OptimizeRequest, TrainRequest
 from kcost.core.run_cost import Meter, run_cost
 from kcost.core.score_drop import score_drop
+from kcost.models.comparing import ROWS
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.importance import Labelled
 from kcost.optimize.pruning import PruningCallback, coverage_of, prune
@@ -137,7 +138,8 @@ def _quantized(model: keras.Model, task: Task, asked: OptimizeRequest) -> tuple[
     assert asked.quantize is not None
     meter = _meter()
     calibration = task.inputs("train", asked.calibration_examples) if asked.quantize == "static" else None
-    model, coverage = quantize(model, asked.quantize, calibration, skip=asked.skip)
+    rows = task.inputs("test", ROWS)
+    model, coverage = quantize(model, asked.quantize, calibration, skip=asked.skip, rows=rows)
     settings: dict[str, Any] = {"mode": asked.quantize}
     if calibration is not None:
         settings["calibration_examples"] = len(next(iter(calibration.values())))

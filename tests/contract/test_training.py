@@ -15,7 +15,7 @@ from kcost.core.errors import InputError, StorageError
 from kcost.core.request import TrainRequest
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.training import fit as fit_module
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets

@@ -74,7 +74,7 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
         ({"models": []}, "models: Tuple should have at least 1 item"),
         ({"batches": [0]}, "batches.0: Input should be greater than 0"),
         ({"batches": [1, 1]}, "an axis holds each value once"),
-        ({"backends": ["mxnet"]}, "backends.0: Input should be 'tensorflow', 'jax', 'torch'"),
+        ({"backends": ["mxnet"]}, "backends.0: Input should be 'tensorflow', 'jax' or 'torch'"),
         ({"devices": ["npu"]}, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'"),
         ({"settings": {"round": 3}}, "settings.round: Extra inputs"),
         ({"threads": -1}, "threads.0: Input should be greater than or equal to 0"),
