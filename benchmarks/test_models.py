@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from kcost.backends import driver
+from kcost.core.artifact import answers_of_task
 from kcost.core.plan import INFERENCE_METHODS
 from kcost.models.bert import INPUT_NAMES, backbone, token_classifier
 from kcost.models.cnn import cnn
+from kcost.training.losses import loss_of
 from tests.contract.conftest import BACKEND
 
 BATCHES = (1, 32)
@@ -63,6 +65,6 @@ def test_training_step(benchmark: Any, model: str) -> None:
     own = driver(BACKEND)
     make, task = MODELS[model]
     keras_model, inputs, labels = make(32)
-    step = own.train_step(keras_model, task)
+    step = own.train_step(keras_model, loss_of(answers_of_task(task).main))
     loss = benchmark.pedantic(lambda: own.to_host(step(inputs, labels)), warmup_rounds=2, rounds=10, iterations=1)
     assert np.isfinite(loss[0]).all()

@@ -138,7 +138,8 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
     batches = task.batches("train", BATCH, seed=0)
     steps = EPOCHS * len(batches)
     jit = False if asked.no_jit else "auto"
-    model.compile(optimizer=make_optimizer(model, request, RATE, steps), loss=loss_of(task.name), jit_compile=jit)
+    loss = loss_of(task.answers.main)
+    model.compile(optimizer=make_optimizer(model, request, RATE, steps), loss=loss, jit_compile=jit)
 
     class Part(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
         """Some batches of the epoch."""
@@ -199,11 +200,11 @@ class _TransformersLoop:
         import transformers
 
         from kcost import data
-        from kcost.data.tokenize import WordPiece
+        from kcost.data.tokenizer_files import read_tokenizer
 
         torch.manual_seed(0)
         self.data = data.load("btc", seed=0)
-        pieces = WordPiece.from_vocab_file(asked.checkpoint)
+        pieces = read_tokenizer(asked.checkpoint)
         self.encoded = {
             s: pieces.encode(self.data.splits[s], self.data.tag_names, MAX_LENGTH) for s in ("train", "test")
         }

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.core import environment
-from kcost.core.artifact import Artifact, open_model
+from kcost.core.artifact import Artifact, Model, open_model, refuse_existing
 from kcost.core.collector import collector_paused
 from kcost.core.errors import PlanError
+from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import BACKENDS, Backend, Plan
 from kcost.core.process import chosen_backend, installed, require, run_job
 from kcost.core.request import EvaluateRequest, Evaluation, Family, OptimizeRequest, TrainRequest, checked
@@ -106,21 +107,57 @@ def train(
         "usd_basis": match.why,
         **settings,
     }
-    answer = run_job("train", chosen, checked(TrainRequest, values).model_dump(mode="json"))
+    request = checked(TrainRequest, values)
+    _refuse_before_training(data, Path(out))
+    answer = run_job("train", chosen, request.model_dump(mode="json"))
     return Artifact.model_validate(answer["artifact"])
 
 
+def _refuse_before_training(data: str, out: Path) -> None:
+    """Raises what can be told of without a framework: no such data, or an output folder that is taken."""
+    from kcost.data import refuse_unknown
+
+    refuse_unknown(data)
+    refuse_existing(out)
+
+
+def _refuse_before_scoring(model: Model, data: str | None, backend: Backend) -> None:
+    """Raises what can be told of without a framework: a model that is never loaded, data that are not there."""
+    from kcost.data import chosen
+
+    chosen(model, data)
+    if backend in BACKENDS:
+        inspect_keras_file(model.keras_file)
+
+
 def evaluate(
-    model: PathLike, *, data: str | None = None, backend: Backend | None = None, **settings: Any
+    model: PathLike,
+    *,
+    data: str | None = None,
+    backend: Backend | None = None,
+    output: str | None = None,
+    task: str | None = None,
+    threshold: float | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Scores of a model on the test split of a data set, by default the one that it was trained on, and by class.
 
+    Args:
+        output, task, threshold: the output that labels are of, its kind (`kcost.core.answer.Kind`), and above what it
+            is a yes; None takes them from the file, the layers and the labels. The answer tells what it was taken as.
+        settings: limit, batch_size, auroc.
+
     Raises:
         InputError: the model and the data do not fit together.
+        GateError: the model answers with numbers that are not finite.
         UnavailableError: the backend is not installed.
     """
     chosen = require(backend) if backend else chosen_backend()
-    request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, **settings})
+    choice = {"output": output, "kind": task, "threshold": threshold}
+    request = checked(
+        EvaluateRequest, {"model": Path(model).absolute(), "data": data, "answer": choice, **settings}
+    )
+    _refuse_before_scoring(open_model(model), data, chosen)
     answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
     return Evaluation.model_validate(answer)
 
@@ -140,10 +177,15 @@ def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress =
         InputError: the plan or a model in it cannot be used.
         UnavailableError: a backend of the plan is not installed.
     """
-    from kcost.bench.runner import measure
+    from kcost.bench.runner import measure, open_models
+    from kcost.bench.store import RunStore
+    from kcost.serving.build import needs_building
     from kcost.serving.convert import converted
 
     read = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    # What can be refused is, before a framework builds the other models.
+    RunStore(out).refuse_taken()
+    open_models(read.model_copy(update={"models": tuple(m for m in read.models if not needs_building(m))}))
     return measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted)
 
 
@@ -179,7 +221,7 @@ def attack(
             tokens of a text. 0, the clean examples, is always scored too.
         method: `fgsm` (one step) or `pgd` (several, from a random start).
         data: None takes the data set that the model was trained on.
-        settings: limit, steps, batch_size, seed.
+        settings: limit, pixels, steps, batch_size, seed.
 
     Raises:
         InputError: a setting outside its range, or data that do not fit the model.
@@ -189,7 +231,9 @@ def attack(
 
     chosen = require(backend) if backend else chosen_backend()
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
-    answer = run_job("robustness", chosen, checked(AttackRequest, given).model_dump(mode="json"))
+    request = checked(AttackRequest, given)
+    _refuse_before_scoring(open_model(model), data, chosen)
+    answer = run_job("robustness", chosen, request.model_dump(mode="json"))
     return AttackReport.model_validate(answer)
 
 
@@ -216,6 +260,7 @@ def run_search(
         InputError: an option outside its range, or a study that was begun with others.
         UnavailableError: the backend or optuna is not installed.
     """
+    from kcost.data import refuse_unknown
     from kcost.search import SearchRequest, search
 
     chosen = require(backend) if backend else chosen_backend()
@@ -227,7 +272,9 @@ def run_search(
         "settings": {name: value for name, value in settings.items() if value is not None},
         **{name: value for name, value in (options or {}).items() if value is not None},
     }
-    result = search(checked(SearchRequest, values), on_progress)
+    request = checked(SearchRequest, values)
+    refuse_unknown(data)
+    result = search(request, on_progress)
     if html is not None:
         from kcost.core.schema import write_bytes
         from kcost.report.search_page import render_search
@@ -246,6 +293,9 @@ def run_optimize(
     batches: Sequence[int] = (1, 32),
     threads: int = 0,
     rounds: int = 10,
+    output: str | None = None,
+    task: str | None = None,
+    threshold: float | None = None,
     on_progress: OnProgress = _silent,
     **settings: Any,
 ) -> Payoff:
@@ -257,6 +307,7 @@ def run_optimize(
         max_drop: held against the one-sided 95% bound of the drop, as a fraction of 1.
         name: of the new model; made of the old one's and what was done where it is None.
         batches, threads, rounds: how both are measured.
+        output, task, threshold: as of `evaluate`.
         settings: further fields of `kcost.core.request.OptimizeRequest`: prune, quantize, data, skip, epochs, ...
 
     Raises:
@@ -264,7 +315,7 @@ def run_optimize(
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
     """
-    from kcost.optimization import optimize
+    from kcost.optimization import optimize, refused_folder
 
     chosen = require(backend) if backend else chosen_backend()
     opened = open_model(model)
@@ -276,10 +327,15 @@ def run_optimize(
         "name": name or "-".join(filter(None, (opened.name, *_done(kept)))),
         "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
         "usd_basis": match.why,
+        "answer": {"output": output, "kind": task, "threshold": threshold},
         **kept,
     }
     plan = {"batches": list(batches), "threads": threads, "settings": {"rounds": rounds}}
-    return optimize(checked(OptimizeRequest, values), chosen, match, max_drop, plan, on_progress)
+    request = checked(OptimizeRequest, values)
+    _refuse_before_scoring(opened, request.data, chosen)
+    for folder in (request.out, refused_folder(request.out)):
+        refuse_existing(folder)
+    return optimize(request, chosen, match, max_drop, plan, on_progress)
 
 
 def _done(settings: dict[str, Any]) -> list[str]:
@@ -459,11 +515,12 @@ def prices(file: PathLike | None = None) -> PriceBook:
 
 
 def check_prices(file: PathLike | None = None) -> PriceCheck:
-    """Every problem of a price book. Raises PriceError for one that is no price book at all."""
+    """Every problem of a price book, and what to look at again. Raises PriceError for one that is no price book."""
     from kcost.cost.price_rules import PriceCheck
 
     book = prices(file)
-    return PriceCheck(name=book.name, rows=len(book.prices), problems=tuple(book.check()))
+    found, doubtful = tuple(book.check()), tuple(book.warnings())
+    return PriceCheck(name=book.name, rows=len(book.prices), problems=found, warnings=doubtful)
 
 
 def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:
@@ -479,7 +536,9 @@ def export(model: PathLike, out: PathLike, *, name: str, version: int = 1, porta
     """
     from kcost.serving.export import export as export_model
 
-    return export_model(open_model(model), Path(out), name, version, portable=portable)
+    opened = open_model(model)
+    inspect_keras_file(opened.keras_file)
+    return export_model(opened, Path(out), name, version, portable=portable)
 
 
 def export_huggingface(model: PathLike, out: PathLike) -> CheckpointReport:

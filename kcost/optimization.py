@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kcost.bench.runner import measure
@@ -17,6 +18,11 @@ from kcost.cost.payoff import Payoff, Size, decide, speeds_of
 REFUSED_SUFFIX = "-refused"
 RUN_FOLDER = "bench"
 """Where the measurements lie in the folder of the optimized model."""
+
+
+def refused_folder(out: Path) -> Path:
+    """Where the model goes that may have lost too much."""
+    return out.with_name(out.name + REFUSED_SUFFIX)
 
 
 def optimize(
@@ -40,7 +46,7 @@ def optimize(
     answer = OptimizeAnswer.model_validate(run_job("optimize", backend, request.model_dump(mode="json")))
     out = request.out
     if answer.drop.bound > max_drop:
-        out = out.replace(out.with_name(out.name + REFUSED_SUFFIX))
+        out = out.replace(refused_folder(out))
     before, after = open_model(request.model), open_model(out)
     document = {
         "models": [str(request.model), str(out)],
@@ -51,6 +57,7 @@ def optimize(
         "together": True,
         **settings,
     }
+    pixels = answer.artifact.pixels
     run = measure(Plan.parse(document, "optimize"), out / RUN_FOLDER, on_progress)
     speeds = speeds_of(run, before.name, after.name, match)
     sizes = [_size(model, run) for model in (before, after)]
@@ -68,7 +75,7 @@ def optimize(
         before=sizes[0],
         after=sizes[1],
         steps=answer.artifact.steps[done:],
-        assumptions=(match.why,),
+        assumptions=(match.why, *(() if pixels is None else (str(pixels),))),
     )
 
 

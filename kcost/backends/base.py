@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work
+from kcost.core.signature import in_structure, input_structure
 
 Inputs = dict[str, np.ndarray]
-LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
+LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
 Step = Callable[[Inputs], Any]
 """One inference step: numpy inputs by name in, outputs on the device out (not yet waited for)."""
 
@@ -93,23 +94,25 @@ class Driver(ABC):
             ArtifactError: the file cannot be loaded safely.
             UnavailableError: the model cannot be rebuilt at that precision.
         """
-        from kcost.models.loading import load_keras_file, with_precision
+        from kcost.models.loading import load_keras_file
+        from kcost.models.precision import with_precision
 
         return with_precision(load_keras_file(keras_file), precision)
+
+    def computed_dtype(self, model: Any) -> str:
+        """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
+        from kcost.models.precision import computed_dtypes
+
+        told = computed_dtypes(model)
+        return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
 
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
         return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)
 
-    def train_step(self, model: Any, task: str) -> Callable[[Inputs, np.ndarray], Any]:
-        """One optimizer step of a model: inputs by name and integer labels in, loss out.
-
-        Raises:
-            UnavailableError: the task has no loss.
-        """
-        from kcost.training.losses import loss_of
-
-        model.compile(optimizer="adam", loss=loss_of(task))
+    def train_step(self, model: Any, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
+        """One optimizer step of a model with a keras loss: inputs by name and labels in, loss out."""
+        model.compile(optimizer="adam", loss=loss)
         return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
 
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,16 +184,19 @@ class Driver(ABC):
         return method in ("xla", "jit", "compile")
 
 
-def arrange(model: Any, inputs: Inputs) -> Any:
-    """Arrays by name in the structure that the model takes: a dict, a list or a single array."""
-    structure = model.input if hasattr(model, "input") else None
-    if isinstance(structure, dict):
-        return {name: inputs[name] for name in structure}
-    if isinstance(structure, list | tuple):
-        return [inputs[tensor.name] for tensor in structure]
-    if len(inputs) == 1:
-        return next(iter(inputs.values()))
-    return inputs
+def arrange(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Arrays, or tensors, by name in the structure that the model takes: dictionaries, lists or a single one.
+
+    The names are those of the inputs, or the keys of the model's dictionary; `in_structure` has the rule. A model of no
+    known structure takes them as they are, and one alone without its name.
+
+    Raises:
+        InputError: an input of the model has none.
+    """
+    structure = input_structure(model)
+    if structure is not None:
+        return in_structure(structure, inputs)
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
 def as_host_array(array: np.ndarray) -> np.ndarray:

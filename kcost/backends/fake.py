@@ -1,9 +1,10 @@
 """A simulated backend, to test the harness in seconds: it sleeps where a real one computes.
 
-Its model file is JSON: `step_s` (default 0.0005), `outputs` (default [[0.9, 0.1]]), and, each a list of
-`precision/batch` or "any": `crash` (the process kills itself in the first round), `hang`, `garbage`, `oom` (it says
-so), `fill` (it takes memory until none is left), `unsupported`; and for a profile `profile_crash` and
-`profile_unsupported`.
+Its model file is JSON: `step_s` (default 0.0005), `outputs` (default [[0.9, 0.1]]) of `dtype` (default float32),
+`computed_dtype` (precision -> what its layers are said to compute in), and, each a list of `precision/batch` or "any":
+`crash` (the process kills itself in the first round), `hang`, `garbage`, `oom` (it says so), `fill` (it takes memory
+until none is left), `unsupported`, `load_error` (it cannot be loaded; there the batch is 0); and for a profile
+`profile_crash` and `profile_unsupported`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kcost.backends.base import Driver, Inputs, Step, Subject
-from kcost.core.errors import UnavailableError
+from kcost.core.errors import ArtifactError, UnavailableError
 from kcost.core.profile import Operation, Trace, Work, trace_of
 
 
@@ -41,6 +42,11 @@ class FakeModel:
         """Whether the script asks for this fault at this precision and batch size."""
         return bool({f"{self.precision}/{batch}", "any"} & set(self.script.get(what, [])))
 
+    def refuse_to_load(self) -> None:
+        """Raises what loading is told to fail with, whatever the batch size."""
+        if self.asked("load_error", 0):
+            raise ArtifactError("The fake backend was told not to load this.", received=self.precision)
+
     def run(self, inputs: Inputs) -> np.ndarray:
         batch = len(next(iter(inputs.values())))
         calls = self.calls[batch] = self.calls.get(batch, 0) + 1
@@ -58,7 +64,8 @@ class FakeModel:
             if self.asked("fill", batch):
                 _fill_memory()
         time.sleep(self.script.get("step_s", 0.0005))
-        return np.repeat(np.array(self.script.get("outputs", [[0.9, 0.1]]), np.float32), batch, axis=0)
+        outputs = np.array(self.script.get("outputs", [[0.9, 0.1]]), self.script.get("dtype", "float32"))
+        return np.repeat(outputs, batch, axis=0)
 
 
 def _fill_memory() -> None:
@@ -91,7 +98,13 @@ class FakeDriver(Driver):
         """Sleeping takes no threads."""
 
     def load(self, keras_file: Path, precision: str) -> FakeModel:
-        return FakeModel(keras_file.read_text(), precision)
+        model = FakeModel(keras_file.read_text(), precision)
+        model.refuse_to_load()
+        return model
+
+    def computed_dtype(self, model: FakeModel) -> str:
+        """What the script's `computed_dtype` says, else the precision that was asked for."""
+        return str(model.script.get("computed_dtype", {}).get(model.precision, model.precision))
 
     def compile_forward(self, model: FakeModel, method: str) -> Step:
         return model.run
@@ -99,7 +112,7 @@ class FakeDriver(Driver):
     def predict_step(self, model: FakeModel, batch: int) -> Step:
         return model.run
 
-    def train_step(self, model: FakeModel, task: str) -> Callable[[Inputs, np.ndarray], Any]:
+    def train_step(self, model: FakeModel, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
         return lambda inputs, labels: model.run(inputs)
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:

@@ -54,6 +54,14 @@ class TensorFlowDriver(Driver):
 
         return step
 
+    def predict_step(self, model: Any, batch: int) -> Step:
+        """As for every backend; Keras takes text as tensors only."""
+        return lambda inputs: model.predict(
+            arrange(model, {n: tf.constant(a) if a.dtype.kind in "US" else a for n, a in inputs.items()}),
+            batch_size=batch,
+            verbose=0,
+        )
+
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def gradient(x: Any, *others: Any) -> Any:
             x = tf.convert_to_tensor(x)

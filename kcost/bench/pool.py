@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 from kcost.bench.watch import Watcher
 from kcost.core.conversion import Runtime
 from kcost.core.environment import load_1min
-from kcost.core.errors import KcostError, WorkerError, storage
+from kcost.core.errors import KcostError, StorageError, WorkerError, storage
 from kcost.core.plan import Backend, CellSpec, Device, Settings
 from kcost.core.process import Worker
 from kcost.core.profile import Profile
@@ -89,7 +89,7 @@ class Pool:
 
         Raises:
             CellFailure: it cannot be got ready.
-            KcostError: the worker refused the model itself, which no other cell could use either.
+            StorageError: the run folder cannot be written to.
         """
         spec = request.spec
         self._worker(spec)
@@ -199,6 +199,10 @@ class Pool:
             if "SIGKILL" in reason and _oom_kills() > kills_before:
                 status, reason = "oom", "the kernel ended the process for want of memory"
             raise CellFailure(status, reason) from error
+        except StorageError:
+            raise  # no other cell could be stored either
+        except KcostError as error:
+            raise CellFailure("unsupported", str(error)) from error
         if "status" in answer:
             raise CellFailure(answer["status"], answer["reason"])
         return answer

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import due
@@ -21,10 +21,12 @@ from kcost.core import environment
 from kcost.core.artifact import SAMPLES_FILE, Model, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
-from kcost.core.plan import CellSpec, Plan, Precision, Settings, expand
+from kcost.core.keras_file import inspect_keras_file
+from kcost.core.plan import CellSpec, Plan, Settings, expand
 from kcost.core.process import require
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
+from kcost.core.saved_policy import saved_policy
 from kcost.core.scenario import missing, with_result
 
 OnProgress = Callable[[int, int, str], None]
@@ -59,7 +61,8 @@ def measure(
 
     Raises:
         UnavailableError: a backend of the plan is not installed. Nothing is started then.
-        ArtifactError: a model cannot be opened or loaded.
+        ArtifactError: a model cannot be opened. Nothing is started then, either.
+        KcostError: not one cell could be measured; what a worker refused, where all were refused for one reason.
         StorageError: `out` cannot be written to; what was stored before stays.
     """
     for backend in plan.backends:
@@ -69,7 +72,8 @@ def measure(
     store = _store(plan, models, out)
     here = environment.collect()
     environment_id = store.write_environment(here)
-    cells = [_known(store, spec, environment_id) for spec in specs]
+    mixed = _saved_policies(models)
+    cells = [_known(store, spec, environment_id, spec.model in mixed) for spec in specs]
     key = _block_of_all_models if plan.together else _block
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
     pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id)).cells]
@@ -78,7 +82,7 @@ def measure(
     for place, work in enumerate(pending):
         session.measure_block(work, blocks_left=len(pending) - place)
     run = store.load()
-    _refuse_empty([c for c in run.cells if c.spec in specs])
+    _refuse_empty([c for c in run.cells if c.spec in specs], session.refusals)
     return run
 
 
@@ -133,10 +137,16 @@ def _most_rounds(settings: Settings) -> str:
     return f"at most {max(settings.rounds, settings.max_rounds)}"
 
 
-def _refuse_empty(cells: list[CellResult]) -> None:
-    """Raises an error where not one cell was measured: then the plan asked for what is not there."""
+def _refuse_empty(cells: list[CellResult], refusals: list[InputError]) -> None:
+    """Raises an error where not one cell was measured: then the plan asked for what is not there.
+
+    Args:
+        refusals: what workers said of the input just now, a cell each.
+    """
     if any(c.status == "ok" for c in cells):
         return
+    if len(refusals) == len(cells) and len({str(error) for error in refusals}) == 1:
+        raise refusals[0]
     reasons = "; ".join(sorted({f"{c.status}: {c.reason}" for c in cells}))
     everywhere = all(c.status == "unsupported" for c in cells)
     raise (UnavailableError if everywhere else WorkerError)(
@@ -148,13 +158,15 @@ def open_models(plan: Plan) -> dict[str, Model]:
     """The models of a plan by name, with its data in the place of their own samples where it names some.
 
     Raises:
-        ArtifactError: a model cannot be opened.
+        ArtifactError: a model is not there, is damaged, or holds what is never loaded: told before a framework starts.
         InputError: two have one name, or the data are no npz file.
     """
     data = None if plan.data is None else _data_file(plan.data)
     models: dict[str, Model] = {}
     for path in plan.models:
         model = open_model(path).model_copy(update={"data_file": data})
+        if "fake" not in plan.backends:
+            model.output_facts()  # what is no whole .keras file is refused before anything starts
         if model.name in models:
             raise InputError(
                 "The models of a run have different names.",
@@ -162,6 +174,9 @@ def open_models(plan: Plan) -> dict[str, Model]:
                 remedy="Train with another --name, or rename the .keras file.",
             )
         models[model.name] = model
+    if "fake" not in plan.backends:  # whose model files are no archives
+        for model in models.values():
+            inspect_keras_file(model.keras_file)
     return models
 
 
@@ -179,14 +194,20 @@ def _data_file(name: str) -> Path:
 def specs_of(plan: Plan, models: dict[str, Model]) -> tuple[CellSpec, ...]:
     """The cells of a plan over the models that `open_models` gave. Raises PlanError as `expand` does."""
     data = next((m.data_file for m in models.values()), None)
-    return expand(plan, {n: m.sha256 for n, m in models.items()}, None if data is None else sha256_of(data))
+    digest = None if data is None else sha256_of(data)
+    return expand(plan, {n: m.sha256 for n, m in models.items()}, digest, _saved_policies(models))
+
+
+def _saved_policies(models: dict[str, Model]) -> dict[str, str]:
+    """The dtype policies of those models that were saved under another than float32."""
+    return {name: policy for name, m in models.items() if (policy := saved_policy(m.keras_file)) is not None}
 
 
 def request_for(spec: CellSpec, model: Model, settings: Settings, folder: Path) -> MeasureRequest:
     """What a worker needs to get a cell ready; it writes what the model answers into `folder`."""
     return MeasureRequest(
         spec=spec,
-        task=model.task,
+        outputs=() if spec.backend == "fake" else model.output_facts(),
         settings=settings,
         keras_file=model.keras_file.absolute(),
         samples_file=model.samples_file.absolute() if model.samples_file else None,
@@ -227,9 +248,16 @@ def _entry(model: Model) -> ModelEntry:
     )
 
 
-def _known(store: RunStore, spec: CellSpec, environment_id: str) -> CellResult:
-    """What the run holds of a cell; an empty one where it holds nothing, or something of another machine."""
+def _known(store: RunStore, spec: CellSpec, environment_id: str, mixed: bool) -> CellResult:
+    """What the run holds of a cell; an empty one where it holds nothing, or something of another machine.
+
+    Args:
+        mixed: the model was saved under another dtype policy than float32. Where a cell does not say what was computed,
+            an older kcost called that policy float32.
+    """
     held = store.read_cell(spec.cell_id)
+    if mixed and held is not None and held.preparation is not None and held.preparation.computed_dtype is None:
+        held = None
     if held is not None and (held.status in SETTLED or held.environment_id == environment_id):
         return held
     return CellResult(spec=spec, environment_id=environment_id, status="partial")
@@ -249,7 +277,7 @@ class _Session:
         total: int,
     ) -> None:
         self._converted = converted
-        self._conversions: dict[tuple[str, Runtime, Precision], Path | CellFailure] = {}
+        self._conversions: dict[tuple[str, Runtime, RuntimePrecision], Path | CellFailure] = {}
         self._settings, self._models, self._store = plan.settings, models, store
         self._id = uuid.uuid4().hex[:8]
         self._shuffle = random.Random(plan.settings.seed).shuffle
@@ -257,6 +285,8 @@ class _Session:
         self._environment_id = environment_id
         self._done, self._total = 0, total
         minutes = plan.settings.minutes
+        self.refusals: list[InputError] = []
+        """The errors by which workers refused the input of cells."""
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
     def _advance(self, text: str, pieces: int = 1) -> None:
@@ -380,9 +410,10 @@ class _Session:
         request = request_for(spec, model, self._settings, self._store.outputs_file(spec.cell_id).parent)
         if spec.runtime is None:
             return request
-        key = (spec.model, spec.runtime, spec.precision)
+        precision = cast(RuntimePrecision, spec.precision)  # `expand` gives a runtime no other
+        key = (spec.model, spec.runtime, precision)
         if key not in self._conversions:
-            self._conversions[key] = self._convert_for(model, spec.runtime, spec.precision)
+            self._conversions[key] = self._convert_for(model, spec.runtime, precision)
         found = self._conversions[key]
         if isinstance(found, CellFailure):
             raise found
@@ -390,7 +421,7 @@ class _Session:
         samples = request.samples_file or found / SAMPLES_FILE
         return request.model_copy(update={"keras_file": found, "samples_file": samples})
 
-    def _convert_for(self, model: Model, runtime: Runtime, precision: Precision) -> Path | CellFailure:
+    def _convert_for(self, model: Model, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
         """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
         self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
         try:
@@ -406,6 +437,8 @@ class _Session:
 
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
+        if isinstance(failure.__cause__, InputError):
+            self.refusals.append(failure.__cause__)
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
         scenarios = len(missing(cell, self._settings, self._environment_id))
         self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)

@@ -51,14 +51,22 @@ class RunStore:
         """Whether the folder holds a run's index. Says nothing of whether it can be read."""
         return (self.path / INDEX_FILE).is_file()
 
+    def refuse_taken(self) -> None:
+        """Raises StorageError where the folder holds something else than a run, or models that were built for one."""
+        if not self.exists():
+            self._refuse_content()
+
+    def _refuse_content(self) -> None:
+        if not (self.path.is_dir() and [p.name for p in self.path.iterdir()] == [BUILT_FOLDER]):
+            refuse_existing(self.path)
+
     def create(self, index: RunIndex) -> None:
         """Makes the folder of a new run, which may hold models that were built for it.
 
         Raises:
             StorageError: the folder holds something else already, or cannot be written to.
         """
-        if not (self.path.is_dir() and [p.name for p in self.path.iterdir()] == [BUILT_FOLDER]):
-            refuse_existing(self.path)
+        self._refuse_content()
         with storage(self.path):
             for folder in (CELLS_FOLDER, ENVIRONMENTS_FOLDER, LOGS_FOLDER):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)

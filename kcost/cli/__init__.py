@@ -1,6 +1,7 @@
 """The command line: parse, one call, print. The answer goes to standard output, all else to standard error.
 
-Exit codes: 0 done; 1 a gate failed; 2 wrong usage or bad input; 3 something asked for is not there.
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage, bad input, or an error that nobody foresaw; 3 something asked for is
+not there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from kcost.cli.shared import app
 
 
 def main() -> NoReturn:
-    """The console script. Every error that kcost raises on purpose becomes a message and an exit code."""
+    """The console script. Every error becomes a message and an exit code; the traceback of one that kcost did not raise
+    on purpose goes to a log."""
     from kcost.core.errors import KcostError
 
     try:
@@ -30,4 +32,10 @@ def main() -> NoReturn:
         # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        from kcost.core.unforeseen import logged, place_of
+
+        told = f"error: kcost did not foresee this: {place_of(error)}. {logged(error)}"
+        print(told, file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     sys.exit(0)

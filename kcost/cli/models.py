@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import BackendOption, Json, Limit, ModelArgument, app, numbers, parts, print_answer, progress
+from kcost.cli.shared import (
+    BackendOption,
+    Json,
+    Limit,
+    ModelArgument,
+    OutputOption,
+    PixelsOption,
+    TaskOption,
+    ThresholdOption,
+    app,
+    numbers,
+    parts,
+    print_answer,
+    progress,
+)
 
 
 @app.command()
@@ -109,6 +123,11 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
     attack: Annotated[str | None, typer.Option(help="Score under attack too: fgsm or pgd.")] = None,
     epsilon: Annotated[str, typer.Option(help="Comma-separated sizes of the attacker's change.")] = "0.1",
+    output: OutputOption = None,
+    task: TaskOption = None,
+    threshold: ThresholdOption = None,
+    auroc: Annotated[bool, typer.Option("--auroc", help="Binary: the area under the ROC curve as well.")] = False,
+    pixels: PixelsOption = None,
     limit: Limit = None,
     backend: BackendOption = None,
     json_: Json = False,
@@ -119,11 +138,29 @@ def evaluate(
 
     if attack is not None:
         sizes = numbers(epsilon)
-        told = api.attack(artifact, sizes, method=attack, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]
+        told = api.attack(
+            artifact,
+            sizes,
+            method=attack,
+            data=data,
+            backend=backend,  # type: ignore[arg-type]  # checked by api.attack
+            limit=limit,
+            pixels=pixels,
+        )
         print_answer(json_, told, lambda console: answers.show_attack(console, told))
         return
-    found = api.evaluate(artifact, data=data, backend=backend, limit=limit)  # type: ignore[arg-type]  # checked there
-    print_answer(json_, found, lambda console: answers.show_evaluation(console, found))
+    evaluation = api.evaluate(
+        artifact,
+        data=data,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        limit=limit,
+        output=output,
+        task=task,
+        threshold=threshold,
+        auroc=auroc,
+        pixels=pixels,
+    )
+    print_answer(json_, evaluation, lambda console: answers.show_evaluation(console, evaluation))
 
 
 @app.command()
@@ -226,6 +263,10 @@ def optimize(
     threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds in which both models have a turn.")] = 10,
     name: Annotated[str | None, typer.Option(help="Name of the new model.")] = None,
+    output: OutputOption = None,
+    task: TaskOption = None,
+    threshold: ThresholdOption = None,
+    pixels: PixelsOption = None,
     limit: Limit = None,
     seed: int = 0,
     backend: BackendOption = None,
@@ -251,6 +292,7 @@ def optimize(
             prune=prune,
             quantize="bfloat16" if bfloat16 else int8,
             data=data,
+            pixels=pixels,
             skip=tuple(parts(skip) or ()),
             epochs=epochs,
             batch_size=batch_size,
@@ -258,6 +300,9 @@ def optimize(
             flip=flip,
             distill=distill,
             calibration_examples=calibration_examples,
+            output=output,
+            task=task,
+            threshold=threshold,
             limit=limit,
             seed=seed,
         )

@@ -52,7 +52,31 @@ BackendOption = Annotated[
     typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed."),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
+PixelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pixels",
+        metavar="0-1|0-255|mean-std|as-is",
+        help="How the model takes the pixels of images: mean-std subtracts the mean of the training split's pixels in "
+        "[0, 1] and divides by their standard deviation, as-is feeds them as the files have them. Default: as the "
+        "artifact was made with, else as a layer in the file that scales them says, else 0-1.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
+
+OutputOption = Annotated[str | None, typer.Option("--output", help="Name of the model's output that labels are of.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="What that output answers: multiclass, binary, multilabel, regression, tags or embedding; "
+        "default: as the file, the layers and the labels say.",
+    ),
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Outputs above it are a yes; default: 0.5, of logits 0, or the file's metric's."),
+]
 
 
 def numbers(text: str) -> list[float]:

@@ -67,7 +67,7 @@ def prices_check(
     file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
     json_: Json = False,
 ) -> None:
-    """Refuse a price book with rows that cannot be trusted."""
+    """Refuse a price book with rows that cannot be trusted, and warn of rows to look at again."""
     from kcost import api
     from kcost.report import answers
 

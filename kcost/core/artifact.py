@@ -10,20 +10,33 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from kcost.core import schema
+from kcost.core.answer import Answers, Kind, OutputFacts, plain_answers
 from kcost.core.errors import ArtifactError, StorageError, storage
+from kcost.core.keras_file import read_members
+from kcost.core.output_facts import output_facts
+from kcost.core.pixels import Pixels
 from kcost.core.schema import VERSIONS, Record
 
 MODEL_FILE = "model.keras"
 SAMPLES_FILE = "samples.npz"
 INDEX_FILE = "artifact.json"
 
-Task = Literal["image-classification", "token-classification", "sequence-classification", "unknown"]
+Task = Literal["image-classification", "token-classification", "sequence-classification", "arrays", "unknown"]
+"""arrays: whatever a model answers on arrays of numbers, of which `answers` tells the kind."""
+
+_TASK_ANSWERS: dict[str, tuple[Kind, bool]] = {
+    "image-classification": ("multiclass", False),
+    "token-classification": ("tags", True),
+    "sequence-classification": ("multiclass", True),
+}
+"""Task -> what kcost's own models of it answer, and whether as logits."""
 
 
 class TensorSpec(Record):
@@ -44,6 +57,7 @@ class Score(Record):
     high: float = Field(description="upper end of the 95% interval")
     count: int = Field(ge=0, description="examples, tokens or entities that the figure rests on")
     unit: str = Field(description="what `count` counts")
+    output: str | None = Field(default=None, description="of the model's outputs; None where it has only one")
 
 
 class Counts(Record):
@@ -87,7 +101,7 @@ class QualityReport(Record):
         default=None, description="how often each class was taken for each: [label][prediction]; None for entities"
     )
     truncated: int = Field(
-        default=0, description="words that did not fit into the model's length and were scored as missed, or cut texts"
+        default=0, description="words that the model did not see and that were scored as missed, or cut texts"
     )
     padding_saved: float | None = Field(
         default=None, description="share of positions that length buckets spare, against padding all to the longest"
@@ -147,10 +161,12 @@ class Artifact(Record):
     parameters: int | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    answers: Answers | None = Field(default=None, description="what its outputs say; None in artifacts of before")
     label_names: tuple[str, ...] = ()
     dataset: Dataset | None = None
+    pixels: Pixels | None = Field(default=None, description="how it takes images; None for texts, and where not known")
     scores: tuple[Score, ...] = ()
-    report: QualityReport | None = Field(default=None, description="of the test split")
+    report: QualityReport | None = Field(default=None, description="of the test split; None without classes")
     steps: tuple[Step, ...] = ()
     created_at: str
 
@@ -176,6 +192,32 @@ class Model(Record):
     def task(self) -> Task:
         """The task, or unknown for a bare file."""
         return "unknown" if self.artifact is None else self.artifact.task
+
+
+    def output_facts(self) -> tuple[OutputFacts, ...]:
+        """What is known of each output: as the artifact stores it, else as the `.keras` file says.
+
+        Raises:
+            ArtifactError: the file cannot be read.
+        """
+        about = self.artifact
+        if about is not None and about.answers is not None:
+            return tuple(OutputFacts(name=a.output, stated=a) for a in about.answers.outputs)
+        if about is not None and about.family != "unknown" and about.task in _TASK_ANSWERS:
+            return tuple(OutputFacts(name=a.output, stated=a) for a in answers_of_task(about.task).outputs)
+        return _facts_in_file(self.keras_file, self.sha256)
+
+
+@lru_cache(maxsize=64)
+def _facts_in_file(keras_file: Path, sha256: str) -> tuple[OutputFacts, ...]:
+    """Read once for all cells of a model; another file of the same path has another hash."""
+    return output_facts(read_members(keras_file)[0])
+
+
+def answers_of_task(task: str) -> Answers:
+    """What kcost's own models of a task answer. Raises KeyError for a task that it trains no model for."""
+    kind, logits = _TASK_ANSWERS[task]
+    return plain_answers(kind, logits=logits, because=f"the task {task}")
 
 
 def sha256_of(path: Path) -> str:

@@ -75,6 +75,7 @@ class ConvertedTensor(TensorSpec):
     """An input or output: `name` in the converted file, and what Keras calls it."""
 
     model_name: str
+    key: str | None = Field(default=None, description="of an input: its name in the dictionary that Keras takes")
 
 
 class ConversionCheck(Record):

@@ -19,6 +19,7 @@ command line prints and exits.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,13 @@ class GateError(KcostError):
 
 class WorkerError(KcostError):
     """A worker process ended without giving its answer."""
+
+
+def first_reason(error: BaseException | None) -> str:
+    """The line of a framework's error that says why: Keras puts a heading in front of it and prints it in bold."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return told[0] if told else type(error).__name__
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

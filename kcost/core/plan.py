@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,8 +25,9 @@ from kcost.core.schema import Record, describe_validation
 
 Backend = Literal["tensorflow", "jax", "torch", "fake"]
 Device = Literal["cpu", "gpu", "tpu"]
-Precision = Literal["float32", "bfloat16", "int8", "int8_dynamic"]
-"""int8 and int8_dynamic are those of runtimes; see `core.conversion`."""
+Precision = Literal["float32", "bfloat16", "saved", "int8", "int8_dynamic"]
+"""What a model is asked to compute in. saved: what its file was saved under, where that is not float32. int8 and
+int8_dynamic are those of runtimes; see `core.conversion`."""
 Phase = Literal["inference", "training"]
 Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch", Runtime]
 
@@ -53,7 +54,7 @@ the backend that converts to it, and runs the converted file without Keras; a pl
 SLOW_TO_COMPILE: frozenset[Method] = frozenset({"compile"})
 """Methods that a plan runs only when it names them: PyTorch's compiler takes up to a minute a shape."""
 
-KERAS_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bfloat16"})
+KERAS_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bfloat16", "saved"})
 
 MODULE_FUNCTION = re.compile(r"[\w.]+:\w+")
 """A model given as the function that makes it."""
@@ -108,7 +109,11 @@ class Plan(Record):
     models: tuple[str, ...] = Field(min_length=1)
     backends: tuple[Backend, ...] = Field(default=BACKENDS, min_length=1)
     devices: tuple[Device, ...] = Field(default=("cpu",), min_length=1)
-    precisions: tuple[Precision, ...] = Field(default=("float32", "bfloat16"), min_length=1)
+    precisions: tuple[Precision, ...] = Field(
+        default=("float32", "bfloat16", "saved"),
+        min_length=1,
+        description="saved: only for models that were saved under another dtype policy than float32",
+    )
     batches: tuple[Positive, ...] = Field(default=(1, 32), min_length=1)
     phases: tuple[Phase, ...] = Field(default=("inference", "training"), min_length=1)
     methods: tuple[Method, ...] | None = Field(
@@ -195,6 +200,9 @@ class CellSpec(Record):
     method: Method
     threads: int = Field(ge=0)
     data_sha256: str | None = Field(default=None, description="of the plan's `data`; None for each model's own samples")
+    saved_policy: str | None = Field(
+        default=None, description="dtype policy that the file was saved under; of precision `saved` alone"
+    )
 
     @property
     def cell_id(self) -> str:
@@ -215,14 +223,24 @@ class CellSpec(Record):
     def label(self) -> str:
         """The cell in a few words, unique within its model."""
         threads = f" {self.threads} thread(s)" if self.threads else ""
-        return f"{self.phase} {self.backend}/{self.method} {self.precision} {self.device} batch {self.batch}{threads}"
+        return f"{self.phase} {self.backend}/{self.method} {self.dtype} {self.device} batch {self.batch}{threads}"
+
+    @property
+    def dtype(self) -> str:
+        """The precision in words, such as `float32` or `as saved: mixed_float16`."""
+        return dtype_told(self.precision, self.saved_policy)
+
+
+def dtype_told(precision: Precision, saved_policy: str | None) -> str:
+    """What a cell is asked to compute in, in words."""
+    return f"as saved: {saved_policy}" if precision == "saved" else precision
 
 
 @lru_cache(maxsize=1 << 15)
 def _cell_id(spec: CellSpec) -> str:
     # Not a cached property: `model_copy` would hand the id on to a copy that differs.
-    # A cell without data of its own has the id that it had before there were such.
-    left_out = {"data_sha256"} if spec.data_sha256 is None else None
+    # A cell without data of its own, or a policy, has the id that it had before there were such.
+    left_out = {name for name in ("data_sha256", "saved_policy") if getattr(spec, name) is None}
     text = json.dumps(spec.model_dump(exclude=left_out), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -240,12 +258,25 @@ def _methods(plan: Plan, backend: Backend, phase: Phase, precision: Precision) -
     return tuple(m for m in (*known, *runtimes) if m in plan.methods)
 
 
-def expand(plan: Plan, models: dict[str, str], data_sha256: str | None = None) -> tuple[CellSpec, ...]:
-    """The cells of a plan over models given as name -> SHA-256 of the model file, and the SHA-256 of the plan's data.
+def expand(
+    plan: Plan,
+    models: dict[str, str],
+    data_sha256: str | None = None,
+    saved_policies: Mapping[str, str] | None = None,
+) -> tuple[CellSpec, ...]:
+    """The cells of a plan over models.
+
+    Args:
+        models: name -> SHA-256 of the model file.
+        data_sha256: of the plan's data.
+        saved_policies: name -> dtype policy, of the models that were saved under another than float32: these alone
+            have cells of the precision `saved`.
 
     Raises:
-        PlanError: no cell is left, because no backend of the plan has a method that it names.
+        PlanError: no cell is left, because no backend of the plan has a method that it names, or the plan asks for the
+            saved policy alone and that is float32.
     """
+    policies = saved_policies or {}
     cells = tuple(
         CellSpec(
             model=name,
@@ -258,12 +289,20 @@ def expand(plan: Plan, models: dict[str, str], data_sha256: str | None = None) -
             method=method,
             threads=threads,
             data_sha256=data_sha256,
+            saved_policy=policies[name] if precision == "saved" else None,
         )
         for (name, sha256), phase, device, threads, batch, precision, backend in itertools.product(
             models.items(), plan.phases, plan.devices, plan.threads, plan.batches, plan.precisions, plan.backends
         )
+        if precision != "saved" or name in policies
         for method in _methods(plan, backend, phase, precision)
     )
+    if not cells and plan.precisions == ("saved",):
+        raise PlanError(
+            "The precision `saved` measures models that were saved under another dtype policy than float32.",
+            received=f"{', '.join(models)}, saved under float32",
+            remedy="Take the precision float32.",
+        )
     if not cells:
         raise PlanError(
             "A plan expands to at least one cell.",

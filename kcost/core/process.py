@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import BACKENDS, Backend
+from kcost.core.unforeseen import WORKER_LOG_VARIABLE
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 """Backend -> the module that must be importable for it."""
@@ -130,6 +131,7 @@ class Worker:
         read_fd, write_fd = os.pipe()
         environment = worker_environment(backend, threads, self._home.name, device)
         environment[ANSWER_FD_VARIABLE] = str(write_fd)
+        environment[WORKER_LOG_VARIABLE] = "" if log is None else str(Path(log.name).absolute())
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kcost.worker", job],
@@ -260,5 +262,7 @@ def run_job(job: str, backend: Backend, request: dict[str, Any], *, log: Path | 
         try:
             return worker.ask(request)
         except WorkerError as error:
+            if error.remedy is not None:
+                raise  # the worker told of itself, and where its log is
             tail = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise WorkerError(error.rule, f"{error.received}. It last printed: {tail}", f"See {log}.") from error

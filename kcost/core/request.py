@@ -7,14 +7,20 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from kcost.core.answer import AnswerChoice, Answers, OutputFacts
 from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
 from kcost.core.errors import InputError
+from kcost.core.pixels import PixelScale
 from kcost.core.plan import CellSpec, Settings
+from kcost.core.prune_spec import parse_prune_spec
 from kcost.core.schema import Record, describe_validation
 from kcost.core.score_drop import ScoreDrop
 
 R = TypeVar("R", bound=Record)
 Family = Literal["cnn", "bert"]
+SIZES: dict[Family, tuple[str, ...]] = {"cnn": ("seed", "small"), "bert": ("tiny", "mini", "minilm", "base")}
+"""The sizes of each family that `kcost.models` has."""
+
 Freeze = Literal["none", "embeddings", "backbone"]
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -74,6 +80,13 @@ class TrainRequest(Record):
     usd_basis: str
 
     @model_validator(mode="after")
+    def _refuse_unknown_size(self) -> TrainRequest:
+        if self.size is not None and self.size not in SIZES[self.family]:
+            known = ", ".join(SIZES[self.family])
+            raise InputError(f"A {self.family} has one of the sizes {known}.", received=repr(self.size))
+        return self
+
+    @model_validator(mode="after")
     def _refuse_idle_options(self) -> TrainRequest:
         """Raises InputError for an option that would change nothing: whoever gives it expects that it does."""
         idle = {"cnn": ("max_length", "vocabulary_size"), "bert": () if self.init is None else ("vocabulary_size",)}
@@ -99,6 +112,7 @@ class OptimizeRequest(Record):
     out: Path
     name: str = Field(min_length=1)
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     prune: str | None = Field(default=None, description="as `kcost.core.prune_spec` reads it")
     quantize: QuantizeMode | None = None
     skip: tuple[str, ...] = Field(default=(), description="names or path patterns of layers to leave as they are")
@@ -113,9 +127,23 @@ class OptimizeRequest(Record):
     )
     calibration_examples: int = Field(default=256, ge=1, description="of the training split, for static int8")
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    answer: AnswerChoice = AnswerChoice()
     seed: Seed = 0
     usd_per_hour: float = Field(gt=0, description="price of this machine, for the cost of the run")
     usd_basis: str
+
+    @model_validator(mode="after")
+    def _refuse_nothing_to_do(self) -> OptimizeRequest:
+        """Raises InputError where nothing is asked for, or a spec of pruning that is none."""
+        if self.prune is None and self.quantize is None:
+            raise InputError(
+                "Something is to be done to the model.",
+                received="neither --prune nor --int8 nor --bfloat16",
+                remedy="Give one of them, such as --int8 dynamic or --prune magnitude:0.5.",
+            )
+        if self.prune is not None:
+            parse_prune_spec(self.prune)
+        return self
 
 
 class OptimizeAnswer(Record):
@@ -130,16 +158,20 @@ class EvaluateRequest(Record):
 
     model: Path
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     limit: int | None = Field(default=None, ge=10)
     batch_size: int = Field(default=256, ge=1)
+    answer: AnswerChoice = AnswerChoice()
+    auroc: bool = Field(default=False, description="the area under the ROC curve of a binary output as well")
 
 
 class Evaluation(Record):
     """What a model answers on the test split of a data set."""
 
     scores: tuple[Score, ...]
-    report: QualityReport
+    report: QualityReport | None = Field(description="None for answers without classes")
     dataset: Dataset
+    answers: Answers = Field(description="what each output was taken as, and from what")
 
 
 class AttackRequest(Record):
@@ -147,6 +179,7 @@ class AttackRequest(Record):
 
     model: Path
     data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
     limit: int | None = Field(default=None, ge=10)
     epsilons: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         min_length=1, description="sizes of the change; 0 is always scored as well"
@@ -180,7 +213,7 @@ class MeasureRequest(Record):
     """What a measuring worker needs to get a cell ready."""
 
     spec: CellSpec
-    task: str
+    outputs: tuple[OutputFacts, ...] = Field(default=(), description="what is known of the model's outputs")
     settings: Settings
     keras_file: Path
     samples_file: Path | None

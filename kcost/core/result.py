@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from kcost.core.answer import Answers
 from kcost.core.plan import CellSpec, Plan
 from kcost.core.profile import Profile
 from kcost.core.schema import VERSIONS, Record
@@ -108,6 +109,12 @@ class Preparation(Record):
     jit: bool
     tf32: bool | None = Field(description="None where the device has no TF32")
     inputs_on: Literal["host", "device"] = Field(description="where inputs and outputs of a step live")
+    computed_dtype: str | None = Field(
+        default=None,
+        description="what the layers of the loaded model compute in, such as `float32` or `bfloat16 and float32`; None "
+        "in older runs",
+    )
+    not_scored: str | None = Field(default=None, description="why its answers could not be kept to be judged")
     parameters: int
     peak_host_bytes: int | None = Field(default=None, description="peak resident memory of the worker by then")
     imported_host_bytes: int | None = Field(default=None, description="resident memory after importing, before a model")
@@ -115,6 +122,12 @@ class Preparation(Record):
     energy_source: str | None = Field(default=None, description="which counter; None where none can be read")
     peak_device_bytes: int | None = None
     simulated: bool = False
+    answers: Answers | None = Field(
+        default=None, description="what each output was taken as, the scored one among them; None in cells of before"
+    )
+    not_finite: str | None = Field(
+        default=None, description="which outputs were NaN or infinite on samples, and how many of their numbers"
+    )
 
 
 class MeasuredScenario(Record):
@@ -175,7 +188,9 @@ class CellResult(Record):
     preparation: Preparation | None = None
     rounds: tuple[Round, ...] = ()
     outputs_file: str | None = Field(
-        default=None, description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`"
+        default=None,
+        description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`; of outputs other "
+        "than the main one `outputs/NAME` and `predictions/NAME`",
     )
     scenarios: tuple[ScenarioResult, ...] = Field(
         default=(), description="one for each scenario and its settings, the latest last; see `core.scenario`"

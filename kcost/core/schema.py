@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from kcost import __version__
 from kcost.core.errors import SchemaError, storage
 
-VERSIONS = {"artifact": 2, "run": 2, "cell": 2, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
+VERSIONS = {"artifact": 2, "run": 3, "cell": 3, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
 """The schema number that this version of kcost writes, by kind of file."""
+
+HIDDEN = "'fake'"
+"""A value of `core.plan.Backend` that tests name and users are not told of."""
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -30,6 +33,9 @@ UPGRADES: dict[tuple[str, int], Upgrade] = {
     ("artifact", 1): dict,
     ("run", 1): dict,
     ("cell", 1): dict,
+    # Schema 3: the precision `saved`, and of a cell what its layers compute in and whether its answers are finite.
+    ("run", 2): dict,
+    ("cell", 2): dict,
 }
 """(kind, n) -> the function that turns a document of schema n into one of schema n + 1."""
 
@@ -79,9 +85,18 @@ def upgrade(kind: str, document: dict[str, Any], where: object) -> dict[str, Any
 
 def describe_validation(error: ValidationError, limit: int = 5) -> str:
     """The problems of a validation error in one line, each with its place in the document."""
-    found = [f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {e['msg']}" for e in error.errors()]
+    found = [f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {_message(e)}" for e in error.errors()]
     more = len(found) - limit
     return "; ".join(found[:limit]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _message(problem: ErrorDetails) -> str:
+    """What is wrong in one place; `fake`, the simulated backend, is not offered."""
+    names = re.findall(r"'[^']*'", str(problem.get("ctx", {}).get("expected", "")))
+    if problem["type"] != "literal_error" or HIDDEN not in names:
+        return problem["msg"]
+    *most, last = (name for name in names if name != HIDDEN)
+    return f"Input should be {', '.join(most)} or {last}"
 
 
 _WRITTEN = re.compile(rb'\s*\{\s*"schema"\s*:\s*(\d+)\s*[,}]')

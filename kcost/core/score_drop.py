@@ -66,40 +66,84 @@ def accuracy_drop(before: np.ndarray, after: np.ndarray, unit: str = "examples")
     )
 
 
-def f1_drop(before: np.ndarray, after: np.ndarray) -> ScoreDrop:
-    """The drop of a micro F1, by a paired bootstrap over sentences.
+def f1_drop(before: np.ndarray, after: np.ndarray, unit: str = "sentences", score: str = "entity_f1") -> ScoreDrop:
+    """The drop of a micro F1, by a paired bootstrap over examples.
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13: the percentile bound.
 
     Args:
-        before, after: entities found, wrongly found and missed in each sentence, shape (sentences, 3), integers.
+        before, after: what was found, wrongly found and missed in each example, shape (n, 3), integers.
 
     Raises:
         ValueError: the two differ in shape, or are empty.
     """
     _check(before, after, 2)
-    # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
+    # Examples with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
     kinds, times = np.unique(np.concatenate([before, after], axis=1), axis=0, return_counts=True)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     draws = rng.multinomial(len(before), times / len(before), size=RESAMPLES) @ kinds
     drops = _f1(draws[:, :3]) - _f1(draws[:, 3:])
     old, new = float(_f1(before.sum(axis=0)[None])[0]), float(_f1(after.sum(axis=0)[None])[0])
     return ScoreDrop(
-        score="entity_f1",
+        score=score,
         before=old,
         after=new,
         value=old - new,
         bound=float(np.quantile(drops, ONE_SIDED)),
         p_value=None,
-        method=f"paired bootstrap, {RESAMPLES} resamples of sentences",
+        method=f"paired bootstrap, {RESAMPLES} resamples of {unit}",
         count=len(before),
-        unit="sentences",
+        unit=unit,
     )
 
 
-def score_drop(before: np.ndarray, after: np.ndarray, unit: str) -> ScoreDrop:
-    """The drop of a task's main score from the outcomes of two models: see `Task.outcomes`."""
-    return accuracy_drop(before[:, 0], after[:, 0], unit) if before.shape[1] == 1 else f1_drop(before, after)
+def r2_drop(before: np.ndarray, after: np.ndarray, unit: str = "examples") -> ScoreDrop:
+    """The drop of an R2, by the influence that each example has on it.
+
+    Source: the delta method, as Efron and Tibshirani (1993), chapter 22, have it; one-sided Student t.
+
+    Args:
+        before, after: squared errors and squared distances of the labels from their mean in the same unit, shape
+            (n, 2), floats, as `answer_scores.outcomes_of` gives them. The second column, of the labels, is equal in
+            both.
+
+    Raises:
+        ValueError: the two differ in shape, or are empty.
+    """
+    _check(before, after, 2)
+    errors, changed, deviations = before[:, 0], after[:, 0] - before[:, 0], before[:, 1]
+    variance = float(deviations.mean())
+    value = float(changed.mean()) / variance
+    influence = (changed - value * deviations) / variance
+    bound = math.inf
+    if len(before) > 1:
+        from scipy import stats
+
+        limit = float(stats.t.ppf(ONE_SIDED, len(before) - 1))
+        bound = value + limit * float(influence.std(ddof=1)) / math.sqrt(len(before))
+    return ScoreDrop(
+        score="r2",
+        before=1 - float(errors.mean()) / variance,
+        after=1 - float(after[:, 0].mean()) / variance,
+        value=value,
+        bound=bound,
+        p_value=None,
+        method="delta method on paired squared errors, one-sided Student t",
+        count=len(before),
+        unit=unit,
+    )
+
+
+def score_drop(before: np.ndarray, after: np.ndarray, unit: str, score: str | None = None) -> ScoreDrop:
+    """The drop of a task's main score from the outcomes of two models: see `Task.outcomes`.
+
+    Args:
+        score: its name, where it is an F1 of other things than entities.
+    """
+    columns = before.shape[1]
+    if columns == 1:
+        return accuracy_drop(before[:, 0], after[:, 0], unit)
+    return r2_drop(before, after, unit) if columns == 2 else f1_drop(before, after, unit, score or "entity_f1")
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from kcost.core.artifact import Counts, Score
-from kcost.core.stats import CONFIDENCE, proportion
+from kcost.core.stats import CONFIDENCE, mean_interval, proportion
 
 RESAMPLES = 1000
 """Bootstrap resamples of the F1 interval."""
@@ -39,6 +39,127 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray, split: str, unit: str 
     found = proportion(int((labels == predictions).sum()), len(labels))
     return Score(
         name="accuracy", split=split, value=found.value, low=found.low, high=found.high, count=len(labels), unit=unit
+    )
+
+
+def auroc(labels: np.ndarray, margins: np.ndarray, split: str, unit: str = "examples") -> Score:
+    """Area under the ROC curve: how often a yes has a larger margin than a no, ties counted half.
+
+    Source of the interval: DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44, 837-845.
+
+    Args:
+        labels: 0 and 1, both among them, shape (n,), integers.
+        margins: the larger, the surer of a yes; shape (n,), floats.
+    """
+    from scipy.stats import rankdata
+
+    yes, no = margins[labels == 1].astype(np.float64), margins[labels == 0].astype(np.float64)
+    among_all = rankdata(np.concatenate([yes, no]))
+    above_no = (among_all[: len(yes)] - rankdata(yes)) / len(no)
+    below_yes = 1 - (among_all[len(yes) :] - rankdata(no)) / len(yes)
+    value = float(above_no.mean())
+    variance = sum(float(part.var(ddof=1)) / len(part) for part in (above_no, below_yes) if len(part) > 1)
+    half = 1.959963984540054 * variance**0.5
+    return Score(
+        name="auroc",
+        split=split,
+        value=value,
+        low=max(0.0, value - half),
+        high=min(1.0, value + half),
+        count=len(labels),
+        unit=unit,
+    )
+
+
+def element_counts(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Elements that are rightly a yes, wrongly a yes and wrongly a no in each row: shape (n, 3), int64.
+
+    Args:
+        labels, answers: 0 and 1, shape (n, elements).
+    """
+    true, said = labels.astype(bool), answers.astype(bool)
+    return np.stack([(true & said).sum(1), (~true & said).sum(1), (true & ~said).sum(1)], axis=1).astype(np.int64)
+
+
+def multilabel(labels: np.ndarray, answers: np.ndarray, split: str, unit: str = "examples") -> tuple[Score, ...]:
+    """Micro F1 over all elements, macro F1 (the mean over columns), and the share of right elements.
+
+    The intervals draw rows, as the elements of one row are right or wrong together: a bootstrap for F1, Student t for
+    the share. A column without any yes, in truth or answered, counts 0 in the macro F1, as in Keras's F1Score.
+
+    Args:
+        labels, answers: 0 and 1, shape (n, elements).
+    """
+    counts = element_counts(labels, answers)
+    micro = _f1_score("f1_micro", counts, split, unit, len(labels))
+    columns = np.stack([(labels & answers), ((1 - labels) & answers), (labels & (1 - answers))], axis=-1)
+    right = mean_interval((labels == answers).mean(1))
+    return (
+        micro,
+        _macro_f1(columns, split, unit),
+        Score(
+            name="binary_accuracy",
+            split=split,
+            value=right.value,
+            low=max(0.0, right.low),
+            high=min(1.0, right.high),
+            count=len(labels),
+            unit=unit,
+        ),
+    )
+
+
+def _macro_f1(columns: np.ndarray, split: str, unit: str) -> Score:
+    """The mean F1 of columns, from counts of shape (n, elements, 3), with a bootstrap over rows."""
+    rows = len(columns)
+    flat = columns.reshape(rows, -1)
+    kinds, times = np.unique(flat, axis=0, return_counts=True)
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(rows, times / rows, size=RESAMPLES) @ kinds
+    drawn = _macro(draws.reshape(RESAMPLES, -1, 3))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value = float(_macro(flat.sum(0).reshape(1, -1, 3))[0])
+    return Score(name="f1_macro", split=split, value=value, low=float(low), high=float(high), count=rows, unit=unit)
+
+
+def _macro(counts: np.ndarray) -> np.ndarray:
+    right, wrong, missed = np.moveaxis(counts, -1, 0)
+    mean: np.ndarray = (2 * right / np.maximum(2 * right + wrong + missed, 1)).mean(-1)
+    return mean
+
+
+def regression(labels: np.ndarray, answers: np.ndarray, split: str, unit: str = "examples") -> tuple[Score, ...]:
+    """R2 (where labels differ), mean absolute error and root mean squared error, in the unit of the labels.
+
+    R2 is the mean over columns, as Keras's R2Score has it. Its interval, and that of the RMSE, are of the influence
+    that each row has (the delta method: Efron and Tibshirani 1993, chapter 22), with Student t; the MAE's is Student
+    t.
+
+    Args:
+        labels, answers: shape (n, numbers), floats.
+    """
+    labels, answers = labels.astype(np.float64), answers.astype(np.float64)
+    errors = answers - labels
+    deviations = np.square(labels - labels.mean(0))
+    told = []
+    if len(labels) > 1 and (deviations.mean(0) > 0).all():
+        ratios = np.square(errors).mean(0) / deviations.mean(0)
+        influence = ((ratios * deviations - np.square(errors)) / deviations.mean(0)).mean(1)
+        told.append(("r2", mean_interval(influence, centre=float((1 - ratios).mean()))))
+    told.append(("mae", mean_interval(np.abs(errors).mean(1))))
+    squares = np.square(errors).mean(1)
+    rmse = float(np.sqrt(squares.mean()))
+    told.append(("rmse", mean_interval((squares - squares.mean()) / (2 * rmse or 1.0), centre=rmse)))
+    return tuple(
+        Score(
+            name=name,
+            split=split,
+            value=found.value,
+            low=found.low if name == "r2" else max(0.0, found.low),
+            high=min(1.0, found.high) if name == "r2" else found.high,
+            count=len(labels),
+            unit=unit,
+        )
+        for name, found in told
     )
 
 
@@ -140,6 +261,11 @@ def entity_f1(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Seque
 
 def entity_f1_of(counts: np.ndarray, split: str) -> Score:
     """As `entity_f1`, from the counts of `sentence_counts`, shape (sentences, 3)."""
+    return _f1_score("entity_f1", counts, split, "entities", _counts(*counts.sum(axis=0)).support)
+
+
+def _f1_score(name: str, counts: np.ndarray, split: str, unit: str, count: int) -> Score:
+    """A micro F1 from counts a row, shape (n, 3), with the interval that `entity_f1` describes."""
     total = _counts(*counts.sum(axis=0))
     low, high = 0.0, 1.0
     if counts.any():
@@ -147,9 +273,7 @@ def entity_f1_of(counts: np.ndarray, split: str) -> Score:
     if low == high:
         found = proportion(total.true_positives, int(counts.sum()))
         low, high = (2 * share / (1 + share) for share in (found.low, found.high))
-    return Score(
-        name="entity_f1", split=split, value=total.f1, low=low, high=high, count=total.support, unit="entities"
-    )
+    return Score(name=name, split=split, value=total.f1, low=low, high=high, count=count, unit=unit)
 
 
 def _bootstrap_f1(counts: np.ndarray) -> tuple[float, float]:

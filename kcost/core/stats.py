@@ -64,6 +64,22 @@ def location(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     return Interval(centre, centre * math.exp(-half), centre * math.exp(half))
 
 
+def mean_interval(values: ArrayLike, centre: float | None = None, confidence: float = CONFIDENCE) -> Interval:
+    """Mean of values with a Student-t interval.
+
+    One value has no spread to take an interval from: its interval is unbounded.
+
+    Args:
+        centre: put in the place of the mean, where the values are the influence that each row has on a figure.
+    """
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    value = float(numbers.mean()) if centre is None else centre
+    if len(numbers) < 2:
+        return Interval(value, -math.inf, math.inf)
+    half = _student_t(len(numbers) - 1, confidence) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    return Interval(value, value - half, value + half)
+
+
 def relative_spread(values: ArrayLike) -> float:
     """Standard deviation of positive values over their mean, as a fraction; 0 for a single value."""
     mean, deviation = _mean_and_deviation(np.asarray(values, dtype=np.float64).ravel().tolist())

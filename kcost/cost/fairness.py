@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from kcost.core.errors import SchemaError
 from kcost.core.result import CellResult, Environment
 from kcost.core.schema import Record
@@ -16,7 +18,7 @@ from kcost.core.schema import Record
 class Fairness(Record):
     """The settings that were in force for a cell."""
 
-    dtype: str
+    dtype: str = Field(description="what the layers compute in, as the cell says; in older runs what was asked for")
     jit: bool
     device: str
     device_name: str
@@ -51,7 +53,7 @@ def fairness_of(cell: CellResult) -> Fairness:
         )
     done = cell.preparation
     return Fairness(
-        dtype=cell.spec.precision,
+        dtype=done.computed_dtype or cell.spec.precision,
         jit=done.jit,
         device=cell.spec.device,
         device_name=done.device_name,

@@ -22,6 +22,8 @@ SAMPLES_FOR_P99 = samples_for_tail(0.99)
 """662 steps: fewer do not show a p99."""
 
 Code = Literal[
+    "not-finite",
+    "not-judged",
     "simulated",
     "synthetic-data",
     "price-assumed",
@@ -178,6 +180,20 @@ def failure_notice(cell: CellResult) -> Notice:
         remedy="Run the plan again: it goes on with what is missing."
         if cell.status in ("partial", "timeout", "crash")
         else "Take the cell out of the plan, or mend what the reason names.",
+    )
+
+
+def reference_notice(reference: CellResult, not_finite: str) -> Notice:
+    """Says that the cell that others are held against does not answer in finite numbers: no figure of its model counts.
+
+    Args:
+        not_finite: which of its answers.
+    """
+    return Notice(
+        code="not-finite",
+        text=f"The model does not answer: {reference.spec.label} gives {not_finite}. Nothing of it is ranked.",
+        model=reference.spec.model,
+        remedy="Look for NaN in its weights and for numbers that overflow, and train it again.",
     )
 
 

@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from typing import Literal
 
 from pydantic import Field
 
@@ -47,16 +48,20 @@ class Price(Record):
 
 
 class Problem(Record):
-    """One reason not to trust a row of a price book."""
+    """One reason not to trust a row of a price book, or, as a warning, to look at it again."""
 
     row: int = Field(description="line of the file, the header being line 1")
     key: str
     rule: str
     received: str
     remedy: str
+    level: Literal["problem", "warning"] = Field(
+        default="problem", description="a problem refuses the book; a warning may be wrong, and is told only"
+    )
 
     def __str__(self) -> str:
-        return f"line {self.row}, {self.key}: {self.rule} Received: {self.received}. {self.remedy}"
+        mark = "warning: " if self.level == "warning" else ""
+        return f"{mark}line {self.row}, {self.key}: {self.rule} Received: {self.received}. {self.remedy}"
 
 
 class PriceCheck(Record):
@@ -65,6 +70,7 @@ class PriceCheck(Record):
     name: str
     rows: int = Field(description="rows that could be read as prices")
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 Row = Mapping[str, str]
@@ -99,9 +105,10 @@ def parse_row(number: int, row: Row) -> Price | list[Problem]:
 
     Args:
         number: the row's line in the file.
-        row: column -> text, with all of COLUMNS; surrounding white space does not count.
+        row: column -> text, with all of COLUMNS; surrounding spaces and tabs do not count. Other white space does: a
+            no-break space beside a number is a spreadsheet's own way to write it, in thousands perhaps.
     """
-    cells = {name: row[name].strip() for name in COLUMNS}
+    cells = {name: row[name].strip(" \t\r\n") for name in COLUMNS}
     key = " ".join(cells[c] or f"(no {c})" for c in ("provider", "instance", "region"))
     problems: list[Problem] = []
 
@@ -121,13 +128,13 @@ def parse_row(number: int, row: Row) -> Price | list[Problem]:
         return value
 
     for column in ("provider", "instance", "region"):
-        if not cells[column]:
+        if not cells[column].strip():
             refuse(column, f"Every price names its {column}.")
-    if not cells["source"]:
+    if not cells["source"].strip():
         refuse("source", "Every price names its source.", "Name the price list and the day that it was read.")
-    is_tpu = cells["accelerator"].lower().startswith("tpu")
-    vcpus = amount("vcpus", needed=not is_tpu, whole=True)
-    memory_gib = amount("memory_gib", needed=not is_tpu)
+    with_host = not _is_tpu_name(cells["accelerator"])
+    vcpus = amount("vcpus", needed=with_host, whole=True)
+    memory_gib = amount("memory_gib", needed=with_host)
     count = amount("accelerator_count", needed=True, whole=True, zero=True)
     on_demand = amount("on_demand_usd_per_hour", needed=True)
     spot = amount("spot_usd_per_hour", needed=False)
@@ -160,6 +167,15 @@ def _date(text: str) -> date | None:
         return None
 
 
+def is_tpu(price: Price) -> bool:
+    """Whether a price is of a TPU, which is sold by the chip with its host."""
+    return price.accelerator is not None and _is_tpu_name(price.accelerator)
+
+
+def _is_tpu_name(accelerator: str) -> bool:
+    return accelerator.lower().startswith("tpu")
+
+
 def check_prices(prices: Numbered, reference: Iterable[Price]) -> list[Problem]:
     """What is wrong with prices that each look well on their own, in the order of their lines.
 
@@ -186,15 +202,16 @@ def _problem(line: int, price: Price, rule: str, received: str, remedy: str) -> 
 def _doubled(prices: Numbered) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for line, price in prices:
-        if price.key in first:
+        key = price.key.lower()  # as `PriceBook.find` compares them
+        if key in first:
             yield _problem(
                 line,
                 price,
                 "A book holds each provider, instance and region once.",
-                f"the key of line {first[price.key]} again",
+                f"the key of line {first[key]} again",
                 "Keep the row with a date.",
             )
-        first.setdefault(price.key, line)
+        first.setdefault(key, line)
 
 
 def _placeholders(prices: Numbered) -> Iterator[Problem]:
@@ -226,14 +243,14 @@ def _accelerator_adds_nothing(prices: Numbered) -> Iterator[Problem]:
     bare: dict[tuple[str, str, int | None, float | None], Price] = {}
     for _, price in prices:
         if price.accelerator is None:
-            size = (price.provider, price.region, price.vcpus, price.memory_gib)
+            size = _size(price)
             held = bare.get(size)
             if held is None or price.on_demand_usd_per_hour < held.on_demand_usd_per_hour:
                 bare[size] = price
     for line, price in prices:
         if price.accelerator is None:
             continue
-        twin = bare.get((price.provider, price.region, price.vcpus, price.memory_gib))
+        twin = bare.get(_size(price))
         if twin is not None and price.on_demand_usd_per_hour <= twin.on_demand_usd_per_hour:
             yield _problem(
                 line,
@@ -245,9 +262,13 @@ def _accelerator_adds_nothing(prices: Numbered) -> Iterator[Problem]:
             )
 
 
+def _size(price: Price) -> tuple[str, str, int | None, float | None]:
+    return price.provider.lower(), price.region.lower(), price.vcpus, price.memory_gib
+
+
 def _accelerator_left_out(prices: Numbered, medians: Mapping[str, float]) -> Iterator[Problem]:
     for line, price in prices:
-        if price.provider not in SOLD_APART or price.accelerator is None or price.accelerator.startswith("TPU"):
+        if price.provider.lower() not in SOLD_APART or price.accelerator is None or price.accelerator.startswith("TPU"):
             continue
         each = price.on_demand_usd_per_hour / price.accelerator_count
         median = medians[price.accelerator]
@@ -263,7 +284,7 @@ def _accelerator_left_out(prices: Numbered, medians: Mapping[str, float]) -> Ite
 
 def _tpu_counts(prices: Numbered) -> Iterator[Problem]:
     for line, price in prices:
-        if price.accelerator is None or not price.accelerator.lower().startswith("tpu"):
+        if price.accelerator is None or not is_tpu(price):
             continue
         name = TPU_NAME.fullmatch(price.instance)
         version = name.group(1) if name else None

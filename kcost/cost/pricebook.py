@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -30,6 +31,7 @@ from kcost.core.errors import PriceError
 from kcost.core.result import Environment
 from kcost.cost.machine_match import Match, closest_price
 from kcost.cost.price_rules import COLUMNS, Price, Problem, check_prices, parse_row
+from kcost.cost.price_warnings import warn_of
 
 __all__ = ["Match", "Price", "PriceBook", "Problem"]
 
@@ -99,6 +101,14 @@ class PriceBook:
     def check(self) -> list[Problem]:
         """Everything that is wrong with the book, in the order of its lines; empty for a sound one."""
         return sorted((*self._problems, *check_prices(self._lines, _own().prices)), key=lambda p: p.row)
+
+    def warnings(self, today: date | None = None) -> list[Problem]:
+        """What should be looked at again but refuses nothing, in the order of the lines: units, days, spellings.
+
+        Args:
+            today: None asks the clock.
+        """
+        return warn_of(self._lines, _own().prices, today or date.today())
 
     def checked(self) -> PriceBook:
         """This book.

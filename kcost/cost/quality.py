@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
+from kcost.core.answer import Answer, Answers, Kind, plain_answers
+from kcost.core.answer_scores import agreement
 from kcost.core.artifact import Score
 from kcost.core.plan import BACKENDS, INFERENCE_METHODS
-from kcost.core.result import CellResult, ModelEntry
+from kcost.core.result import CellResult, ModelEntry, Preparation
 from kcost.core.schema import Record
 
 Arrays = Mapping[str, np.ndarray]
@@ -22,21 +24,55 @@ ReadOutputs = Callable[[CellResult], Arrays | None]
 
 SPLIT = "measured samples"
 
+HIGHER_IS_BETTER = frozenset({"accuracy", "token_accuracy", "entity_f1", "f1_micro", "r2"})
+"""Scores that decide, on a scale that ends at 1. An error in the unit of the labels has no such scale."""
+
+
+class OutputDifference(Record):
+    """How far an output is from the reference's, over the parity probe."""
+
+    output: str
+    max_abs: float
+    relative: float = Field(description="to the largest of the reference's numbers; infinite where these are all 0")
+
+
+class OtherAgreement(Record):
+    """How far an output that is not the scored one answers as the reference's."""
+
+    output: str
+    share: float
+    count: int
+
 
 class Quality(Record):
     """How a cell's answers compare with the reference's, on the examples that both answered."""
 
-    max_abs_difference: float | None = Field(default=None, description="of the parity probe's outputs")
-    not_finite: bool = Field(default=False, description="an output was NaN or infinite, so there is no difference")
+    differences: tuple[OutputDifference, ...] = Field(default=(), description="one an output that can be compared")
+    not_finite: bool = Field(
+        default=False, description="an output of the probe is finite in other places than the reference's"
+    )
+    answered: Answer | None = Field(default=None, description="what the scored output was taken as")
     agreement: float | None = Field(default=None, description="share of predictions that are the reference's")
     agreement_count: int = 0
+    rank_correlation: float | None = Field(default=None, description="Spearman's, of a regression's answers")
+    other_outputs: tuple[OtherAgreement, ...] = Field(default=(), description="outputs that nothing is scored by")
     scores: tuple[Score, ...] = Field(default=(), description="the first is the one that decides")
     reference_scores: tuple[Score, ...] = Field(default=(), description="of the reference on the same examples")
 
     @property
+    def worst_difference(self) -> OutputDifference | None:
+        """The output that is relatively farthest from the reference's."""
+        return max(self.differences, key=lambda d: d.relative, default=None)
+
+    @property
+    def max_abs_difference(self) -> float | None:
+        """The largest difference of any output, absolute."""
+        return max((d.max_abs for d in self.differences), default=None)
+
+    @property
     def drop(self) -> float | None:
         """How much less the cell scores than the reference; negative where it scores more."""
-        if not self.scores or not self.reference_scores:
+        if not self.scores or not self.reference_scores or self.scores[0].name not in HIGHER_IS_BETTER:
             return None
         return self.reference_scores[0].value - self.scores[0].value
 
@@ -63,6 +99,7 @@ class _Judged(NamedTuple):
 
     agreement: float | None
     agreement_count: int
+    rank_correlation: float | None
     scores: tuple[Score, ...]
     reference_scores: tuple[Score, ...]
 
@@ -75,62 +112,105 @@ class QualityCheck:
         self._reference = reference
         # Most cells answer exactly alike, the others most sentences, and scoring entities takes longer than all else.
         self._digests = _Digests()
-        self._judged: dict[tuple[bytes, bytes], _Judged] = {}
-        self._scored: dict[tuple[bytes, bytes, int], tuple[Score, ...]] = {}
+        self._judged: dict[tuple[bytes, bytes, Answer], _Judged] = {}
+        self._scored: dict[tuple[bytes, bytes, int, Answer], tuple[Score, ...]] = {}
+        kind: Kind = "tags" if entry.task == "token-classification" else "multiclass"
+        self._usual = plain_answers(kind, logits=True, because="the task of the model")
         self._sentences: dict[bytes, tuple[int, int, int]] = {}
 
-    def of(self, arrays: Arrays | None) -> Quality:
-        """The quality of a cell with these arrays; empty where there is nothing to compare."""
+    def of(self, arrays: Arrays | None, told: Preparation | None = None) -> Quality:
+        """The quality of a cell with these arrays; empty where there is nothing to compare.
+
+        Args:
+            told: what its worker said of its answers; without it they are classes, as in cells of before.
+        """
         if arrays is None:
             return Quality()
+        answers = (None if told is None else told.answers) or self._usual
         predictions, labels = arrays.get("predictions"), arrays.get("labels")
-        key = (self._digests.of(predictions), self._digests.of(labels))
+        key = (self._digests.of(predictions), self._digests.of(labels), answers.main)
         if key not in self._judged:
-            self._judged[key] = self._judge(predictions, labels)
+            self._judged[key] = self._judge(answers.main, predictions, labels)
         judged = self._judged[key]
-        reference = None if self._reference is None else self._reference.get("outputs")
-        difference = _max_abs_difference(arrays.get("outputs"), reference)
-        finite = difference is None or math.isfinite(difference)
+        differences, finite = self._differences(answers, arrays)
         return Quality(
-            max_abs_difference=difference if finite else None,
+            differences=differences if finite else (),
             not_finite=not finite,
+            answered=answers.main,
             agreement=judged.agreement,
             agreement_count=judged.agreement_count,
+            rank_correlation=judged.rank_correlation,
+            other_outputs=self._others(answers, arrays),
             scores=judged.scores,
             reference_scores=judged.reference_scores,
         )
 
-    def _judge(self, predictions: np.ndarray | None, labels: np.ndarray | None) -> _Judged:
-        if self._reference is None:
-            return _Judged(None, 0, self._scores(predictions, labels), ())
-        theirs = self._reference.get("predictions")
-        agreement, count = _agreement(predictions, theirs, labels)
+    def _differences(self, answers: Answers, arrays: Arrays) -> tuple[tuple[OutputDifference, ...], bool]:
+        """The difference of each output that the reference has too, and whether both are finite in the same places."""
+        differences, alike = [], True
+        for answer in answers.outputs:
+            mark = "" if answer == answers.main else f"/{answer.output}"
+            mine, theirs = arrays.get(f"outputs{mark}"), (self._reference or {}).get(f"outputs{mark}")
+            if mine is None or theirs is None or mine.shape != theirs.shape or not mine.size:
+                continue
+            finite = np.isfinite(theirs)  # a random row may have no answer, such as the logarithm of a negative number
+            alike = alike and bool((np.isfinite(mine) == finite).all())
+            if alike and finite.any():
+                largest = float(np.abs(mine[finite].astype(np.float64) - theirs[finite].astype(np.float64)).max())
+                scale = float(np.abs(theirs[finite]).max())
+                relative = largest / scale if scale else math.inf if largest else 0.0
+                differences.append(OutputDifference(output=answer.output, max_abs=largest, relative=relative))
+        return tuple(differences), alike
+
+    def _others(self, answers: Answers, arrays: Arrays) -> tuple[OtherAgreement, ...]:
+        agreements = []
+        for answer in answers.outputs:
+            key = f"predictions/{answer.output}"
+            if answer != answers.main and key in arrays and key in (self._reference or {}):
+                found = agreement(answer, arrays[key], (self._reference or {})[key], None)
+                if found is not None:
+                    agreements.append(OtherAgreement(output=answer.output, share=found.share, count=found.examples))
+        return tuple(agreements)
+
+    def _judge(self, answer: Answer, predictions: np.ndarray | None, labels: np.ndarray | None) -> _Judged:
+        theirs = (self._reference or {}).get("predictions")
+        if predictions is None or theirs is None:
+            return _Judged(None, 0, None, self._scores(answer, predictions, labels), ())
+        same = agreement(answer, predictions, theirs, labels)
         # A smaller batch answers fewer examples: both are scored on those that both answered.
-        shared = None if predictions is None or theirs is None else min(len(predictions), len(theirs))
+        shared = min(len(predictions), len(theirs))
         return _Judged(
-            agreement, count, self._scores(predictions, labels, shared), self._scores(theirs, labels, shared)
+            None if same is None else same.share,
+            0 if same is None else same.examples,
+            None if same is None else same.rank_correlation,
+            self._scores(answer, predictions, labels, shared),
+            self._scores(answer, theirs, labels, shared),
         )
 
     def _scores(
-        self, predictions: np.ndarray | None, labels: np.ndarray | None, rows: int | None = None
+        self, answer: Answer, predictions: np.ndarray | None, labels: np.ndarray | None, rows: int | None = None
     ) -> tuple[Score, ...]:
         """The scores on the first `rows` examples, or on all of them."""
         if predictions is None or labels is None:
             return ()
         rows = max(len(predictions), len(labels)) if rows is None else rows
-        key = (self._digests.of(predictions), self._digests.of(labels), rows)
+        key = (self._digests.of(predictions), self._digests.of(labels), rows, answer)
         if key not in self._scored:
             predictions, labels = predictions[:rows], labels[:rows]
-            known = predictions.shape == labels.shape and bool((labels >= 0).any())
-            self._scored[key] = self._score(predictions, labels) if known else ()
+            known = len(predictions) == len(labels) and answer.kind != "embedding"
+            known = known and predictions.reshape(len(labels), -1).shape == labels.reshape(len(labels), -1).shape
+            self._scored[key] = self._score(answer, predictions, labels) if known else ()
         return self._scored[key]
 
-    def _score(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
+    def _score(self, answer: Answer, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
+        from kcost.core.answer_scores import score_answers
         from kcost.core.scores import accuracy, entity_f1_of
 
-        known = labels >= 0
         if self._entry.task != "token-classification":
-            return (accuracy(labels[known], predictions[known], SPLIT),)
+            return score_answers(answer, predictions, labels, SPLIT)
+        known = labels >= 0
+        if not known.any():
+            return ()
         tokens = accuracy(labels[known], predictions[known], SPLIT, unit="tokens")
         tokens = tokens.model_copy(update={"name": "token_accuracy"})
         if max(labels.max(), predictions[known].max()) >= len(self._entry.label_names):
@@ -170,22 +250,3 @@ class _Digests:
         if not array.flags.writeable:
             self._known[id(array)] = (weakref.ref(array), found.digest())
         return found.digest()
-
-
-def _max_abs_difference(mine: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
-    """The largest difference; NaN or infinite where an output is. None where the two cannot be compared."""
-    if mine is None or theirs is None or mine.shape != theirs.shape or mine.size == 0:
-        return None
-    return float(np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max())
-
-
-def _agreement(
-    mine: np.ndarray | None, theirs: np.ndarray | None, labels: np.ndarray | None
-) -> tuple[float | None, int]:
-    if mine is None or theirs is None or mine.shape[1:] != theirs.shape[1:]:
-        return None, 0
-    shared = min(len(mine), len(theirs))
-    equal = mine[:shared] == theirs[:shared]
-    if labels is not None and labels.shape == mine.shape:
-        equal = equal[labels[:shared] >= 0]  # what stands on padding is no answer
-    return (float(equal.mean()), int(equal.size)) if equal.size else (None, 0)

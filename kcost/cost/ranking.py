@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.disturbance import Disturbance
-from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of
+from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of, dtype_told
 from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
@@ -18,11 +18,12 @@ from kcost.core.stats import Interval, paired_ratio, surely_differs, tail
 from kcost.core.units import format_percent, significant
 from kcost.cost.estimate import CostEstimate
 from kcost.cost.fairness import Fairness
+from kcost.cost.judgement import Judgement
 from kcost.cost.notices import SAMPLES_FOR_P99
 from kcost.cost.quality import Quality
 
 PARITY_LIMIT = 1e-4
-"""Most that an output of a float32 cell may differ from the reference's, absolute."""
+"""Most that an output of a float32 cell may differ from the reference's, as part of the largest of its numbers."""
 
 ROUNDING = 1e-9
 """A drop of exactly the limit may come out above it: 0.9925 - 0.9825 is more than 0.01 to a computer."""
@@ -30,9 +31,15 @@ ROUNDING = 1e-9
 MIN_SHARED_ROUNDS = 3
 """Fewest rounds in common from which two cells are told apart."""
 
-Standing = Literal["ranked", "outputs differ", "score too low", "score not known", "too slow"]
-"""ranked, or why not: float32 outputs over PARITY_LIMIT; a score that dropped too far; a lower precision with
-no labels or predictions to judge it by; over the latency limit that was asked for."""
+FULL_PRECISION = frozenset({"float64", "float32", "integers"})
+"""dtypes in which outputs are held against PARITY_LIMIT; with any other among them, scores decide."""
+
+Standing = Literal[
+    "ranked", "not finite", "not judged", "outputs differ", "score too low", "score not known", "too slow"
+]
+"""ranked, or why not: answers with NaN or infinite numbers, its own or the reference's; answers that could not be
+compared; float32 outputs over PARITY_LIMIT; a score that dropped too far; a lower precision with no labels or
+predictions to judge it by; over the latency limit that was asked for."""
 
 
 class Ratio(Record):
@@ -72,6 +79,7 @@ class RankedCell(Record):
     backend: Backend
     method: Method
     precision: Precision
+    saved_policy: str | None = Field(default=None, description="of precision `saved`: what the file was saved under")
     device: Device
     batch: int
     rank: int | None = Field(description="1 is the cheapest; None where the cell may not be ranked")
@@ -107,7 +115,12 @@ class RankedCell(Record):
     @property
     def name(self) -> str:
         """What was chosen, in a few words."""
-        return f"{self.backend}/{self.method} {self.precision} at batch {self.batch}"
+        return f"{self.backend}/{self.method} {self.dtype} at batch {self.batch}"
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, in words: as its model was saved, or what its layers say."""
+        return dtype_told("saved", self.saved_policy) if self.precision == "saved" else self.fairness.dtype
 
 
 class Ranking(Record):
@@ -173,7 +186,7 @@ class Measured(NamedTuple):
     step_ns: Interval
     slow_ms: Percentiles
     cost: CostEstimate
-    quality: Quality
+    judgement: Judgement
     fairness: Fairness
     disturbed: tuple[Disturbance, ...]
     invalid: str | None
@@ -210,15 +223,25 @@ def held_tail(tail: TailLatency | None, p95_ms: float) -> tuple[str, float]:
     return ("p95", p95_ms) if tail is None or tail.name == "p90" else (tail.name, tail.ms)
 
 
-def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) -> tuple[Standing, str | None]:
+def standing_of(
+    measured: Measured, *, max_drop: float, p99_ms: float | None, reference_not_finite: str | None = None
+) -> tuple[Standing, str | None]:
     """Whether a cell may be ranked, and why not."""
-    quality = measured.quality
+    quality = measured.judgement.quality
+    if (why := measured.judgement.not_finite) is not None:
+        return "not finite", why
+    if reference_not_finite is not None:
+        return "not finite", f"the model's reference answers with {reference_not_finite}"
+    if (why := measured.judgement.not_judged) is not None:
+        return "not judged", why
     if quality.not_finite:
-        return "outputs differ", "an output is NaN or infinite"
-    if measured.cell.spec.precision == "float32":
-        difference = quality.max_abs_difference
-        if difference is not None and difference > PARITY_LIMIT:
-            return "outputs differ", f"by up to {difference:.2g}; the limit for float32 is {PARITY_LIMIT:g}"
+        return "outputs differ", "NaN or infinite numbers where the reference has others"
+    if set(measured.fairness.dtype.split(" and ")) <= FULL_PRECISION:
+        worst = quality.worst_difference
+        if worst is not None and worst.relative > PARITY_LIMIT:
+            named = f" in the output {worst.output!r}" if len(quality.differences) > 1 else ""
+            parts = f"{worst.max_abs:.2g}{named}, {worst.relative:.2g} of its largest number"
+            return "outputs differ", f"by up to {parts}; the limit for float32 is {PARITY_LIMIT:g}"
     elif measured.cell.spec.phase == "inference":
         standing, reason = _score_standing(quality, max_drop)
         if standing != "ranked":
@@ -233,6 +256,10 @@ def standing_of(measured: Measured, *, max_drop: float, p99_ms: float | None) ->
 def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | None]:
     """A score decides; without one, agreement does: n% other answers move a score by at most n points."""
     limit = f"the limit is {format_percent(max_drop)}"
+    for output in quality.other_outputs:
+        if 1 - output.share > max_drop + ROUNDING:
+            told = f"the output {output.output!r} is another for {format_percent(1 - output.share)} of {output.count}"
+            return "score too low", f"{told} examples; {limit}"
     if quality.drop is not None:
         score = quality.scores[0]
         if quality.drop > max_drop + ROUNDING:
@@ -287,10 +314,18 @@ def rank(
     reference: str | None,
     max_drop: float,
     p99_ms: float | None,
+    reference_not_finite: str | None = None,
 ) -> Ranking:
-    """The ranking of cells that were measured under the same settings."""
+    """The ranking of cells that were measured under the same settings.
+
+    Args:
+        reference_not_finite: how many answers of the reference hold NaN or infinite numbers: then nothing is ranked.
+    """
     baseline = plain_keras(group, phase)
-    standings = {m.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms) for m in group}
+    standings = {
+        m.cell_id: standing_of(m, max_drop=max_drop, p99_ms=p99_ms, reference_not_finite=reference_not_finite)
+        for m in group
+    }
     ordered = sorted(group, key=lambda m: (standings[m.cell_id][0] != "ranked", m.cost.usd, m.cell_id))
     cells = []
     for place, measured in enumerate(ordered, start=1):
@@ -319,6 +354,7 @@ def _ranked(
         backend=spec.backend,
         method=spec.method,
         precision=spec.precision,
+        saved_policy=spec.saved_policy,
         device=spec.device,
         batch=spec.batch,
         rank=place,
@@ -338,7 +374,7 @@ def _ranked(
         energy_basis=energy.basis,
         cost=measured.cost,
         times_cheaper=None if baseline is None else ratio_of_costs(baseline, measured),
-        quality=measured.quality,
+        quality=measured.judgement.quality,
         fairness=measured.fairness,
     )
 

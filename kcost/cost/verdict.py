@@ -15,6 +15,7 @@ from kcost.core.stats import location, median_per_round
 from kcost.core.units import format_usd
 from kcost.cost.fairness import Fairness, differences, fairness_of
 from kcost.cost.inference import usd_per_million
+from kcost.cost.judgement import Judge
 from kcost.cost.machine_match import Match
 from kcost.cost.notices import (
     SAMPLES_FOR_P99,
@@ -23,9 +24,10 @@ from kcost.cost.notices import (
     measurement_notices,
     model_notices,
     precision_notice,
+    reference_notice,
 )
 from kcost.cost.pricebook import PriceBook
-from kcost.cost.quality import Quality, QualityCheck, ReadOutputs, reference_cell
+from kcost.cost.quality import ReadOutputs, reference_cell
 from kcost.cost.ranking import (
     MIN_SHARED_ROUNDS,
     PARITY_LIMIT,
@@ -104,7 +106,9 @@ def conclude(
 
     Cells that differ in device, threads, TF32, where inputs live, or environment are ranked apart. A float32
     cell is ranked if its outputs are within PARITY_LIMIT of the reference's, one of lower precision if its
-    score is at most `max_drop` below the reference's on the same examples.
+    score is at most `max_drop` below the reference's on the same examples. What a cell computes in is what its layers
+    do. A cell whose answers cannot be read or compared, or are not finite, is not ranked, and says why; where those of
+    the reference are not finite, no cell of the model is.
 
     Args:
         prices: environment_id -> price, as `prices_for` gives them.
@@ -113,7 +117,7 @@ def conclude(
         p99_ms: leaves out cells whose steps take longer; of the steps one after another, not under load.
 
     Raises:
-        SchemaError: a cell with status ok lacks what such a cell has, or its stored outputs are damaged.
+        SchemaError: a cell with status ok lacks what such a cell has.
     """
     rankings: list[Ranking] = []
     notices = list(_price_notices(prices))
@@ -122,10 +126,12 @@ def conclude(
         cells = run.measured(entry.name)
         simulated = sum(c.preparation is not None and c.preparation.simulated for c in cells)
         notices.extend(model_notices(entry, simulated))
-        reference = reference_cell(c for c in cells if c.spec.phase == "inference" and c.outputs_file is not None)
-        check = QualityCheck(entry, None if reference is None else read_outputs(reference))
+        judge = Judge(entry, cells, read_outputs)
+        reference = judge.reference
+        if reference is not None and judge.not_finite is not None:
+            notices.append(reference_notice(reference, judge.not_finite))
         for phase in ("inference", "training"):
-            measured = [_measured(cell, run, prices, check, read_outputs) for cell in run.measured(entry.name, phase)]
+            measured = [_measured(cell, run, prices, judge) for cell in run.measured(entry.name, phase)]
             for apart, group in _groups(measured, reference, run.environments):
                 rankings.append(
                     rank(
@@ -136,15 +142,17 @@ def conclude(
                         reference=None if reference is None else reference.spec.label,
                         max_drop=max_drop,
                         p99_ms=p99_ms,
+                        reference_not_finite=judge.not_finite,
                     )
                 )
             for one in measured:
                 invalid.append(one.invalid)
                 machine = run.environments[one.cell.environment_id]
                 notices.extend(measurement_notices(one.cell, machine, one.medians_ns, one.disturbed))
+    not_finite = {n.model for n in notices if n.code == "not-finite"}
     cells_by_id = {c.spec.cell_id: c for c in run.cells}
     for ranking in rankings:
-        notices.extend(_ranking_notices(ranking, p99_ms, max_drop))
+        notices.extend(_ranking_notices(ranking, p99_ms, max_drop, ranking.model in not_finite))
         if (asked := run.index.plan.settings.precision) is not None:
             ratios = [(c.cell_id, c.times_cheaper) for c in ranking.cells if c.cell_id != ranking.baseline]
             found = (precision_notice(cells_by_id[i], r.value, r.high, asked) for i, r in ratios if r is not None)
@@ -158,7 +166,7 @@ def conclude(
         prices=dict(prices),
         rankings=tuple(rankings),
         conclusions=tuple(_conclusion(r) for r in rankings),
-        notices=tuple(notices),
+        notices=tuple(sorted(notices, key=lambda n: n.code != "not-finite")),  # that is said first
         scenarios=scenario_rows(run, prices),
     )
 
@@ -173,17 +181,15 @@ def _price_notices(prices: Mapping[str, Match]) -> Iterator[Notice]:
         )
 
 
-def _measured(
-    cell: CellResult, run: Run, prices: Mapping[str, Match], check: QualityCheck, read_outputs: ReadOutputs
-) -> Measured:
+def _measured(cell: CellResult, run: Run, prices: Mapping[str, Match], judge: Judge) -> Measured:
     fairness = fairness_of(cell)
     match = prices[cell.environment_id]
     medians_ns = median_per_round([r.step_ns for r in cell.rounds])
     step_ns = location(medians_ns)
     if cell.spec.phase == "training":
-        cost, quality = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns), Quality()
+        cost = usd_of_training(cell, match, run.entry(cell.spec.model), step=step_ns)
     else:
-        cost, quality = usd_per_million(cell, match, step=step_ns), check.of(read_outputs(cell))
+        cost = usd_per_million(cell, match, step=step_ns)
     disturbed = disturbances(cell, run.environments[cell.environment_id])
     return Measured(
         cell=cell,
@@ -192,7 +198,7 @@ def _measured(
         step_ns=step_ns,
         slow_ms=percentiles_ms(cell),
         cost=cost,
-        quality=quality,
+        judgement=judge.of(cell),
         fairness=fairness,
         disturbed=disturbed,
         invalid=invalid_by(disturbed),
@@ -222,12 +228,28 @@ def _main_fairness(measured: list[Measured], reference: CellResult | None) -> Fa
     return measured[0].fairness if chosen is None else fairness_of(chosen)
 
 
-def _ranking_notices(ranking: Ranking, p99_ms: float | None, max_drop: float) -> Iterator[Notice]:
+def _ranking_notices(
+    ranking: Ranking, p99_ms: float | None, max_drop: float, reference_told: bool
+) -> Iterator[Notice]:
     lower = False
     for cell in ranking.cells:
-        lower = lower or cell.precision != "float32"
+        lower = lower or cell.dtype != "float32"
         about = {"model": ranking.model, "cell": cell.label}
-        if cell.standing == "outputs differ":
+        if cell.standing == "not finite" and not reference_told:
+            yield Notice(
+                code="not-finite",
+                text=f"Not ranked: {cell.reason}.",
+                remedy=f"Its numbers leave the range of {cell.dtype}: take another dtype.",
+                **about,
+            )
+        elif cell.standing == "not judged":
+            yield Notice(
+                code="not-judged",
+                text=f"Not ranked, as its answers could not be judged: {cell.reason}.",
+                remedy="If a file is damaged, delete the cell's .json and .npz files and run `kcost bench` again.",
+                **about,
+            )
+        elif cell.standing == "outputs differ":
             yield Notice(
                 code="outputs-differ",
                 text=f"Not ranked: its outputs differ from those of {ranking.reference}, {cell.reason}.",
@@ -258,7 +280,11 @@ def _ranking_notices(ranking: Ranking, p99_ms: float | None, max_drop: float) ->
                 **about,
             )
     if ranking.phase == "inference":
-        unchecked = sum(c.quality.max_abs_difference is None and not c.quality.not_finite for c in ranking.cells)
+        told = ("not finite", "not judged")
+        unchecked = sum(
+            c.quality.max_abs_difference is None and not c.quality.not_finite and c.standing not in told
+            for c in ranking.cells
+        )
         if unchecked:
             yield Notice(
                 code="outputs-not-compared",
@@ -299,10 +325,11 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         )
 
     if best is None:
-        return conclusion("nothing ranked", f"none of {len(ranking.cells)} cells may be ranked.")
+        why = next((f": {c.reason}" for c in ranking.cells if c.standing == "not finite"), "")
+        return conclusion("nothing ranked", f"none of {len(ranking.cells)} cells may be ranked{why}.")
     cheapest = f"cheapest is {best.name}, {format_usd(best.cost.usd)} per {best.cost.unit}"
-    if ranking.phase == "training" and best.precision != "float32":
-        cheapest += f" (what a model trained in {best.precision} scores was not measured)"
+    if ranking.phase == "training" and best.dtype != "float32":
+        cheapest += f" (what a model trained in {best.dtype} scores was not measured)"
     ties = _told_ties(ranking)
     if ranking.baseline is None:
         return conclusion("no baseline", f"{cheapest}; plain Keras was not measured beside it{ties}.")

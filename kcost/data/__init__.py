@@ -3,8 +3,11 @@
 Framework-free: only numpy is loaded on import, everything heavier when it is used.
 """
 
-from kcost.data.loading import load as load
+from kcost.data.loading import chosen as chosen, load as load, refuse_unknown as refuse_unknown
 from kcost.data.sets import (
+    Arrays as Arrays,
+    ArraySet as ArraySet,
+    DataSet as DataSet,
     Images as Images,
     ImageSet as ImageSet,
     Sentence as Sentence,

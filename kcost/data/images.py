@@ -24,10 +24,12 @@ class RawImages:
     Attributes:
         x: shape (n, height, width, channels), uint8 in [0, 255] or float32 in [0, 1].
         y: class indices, shape (n,), int32.
+        stored_white: the number that stands for 1 of a float32 in the source; of uint8 it is 255.
     """
 
     x: np.ndarray
     y: np.ndarray
+    stored_white: float = 1.0
 
 
 def build_image_set(
@@ -79,7 +81,8 @@ def build_image_set(
         splits={split: images_split(splits[split]) for split in SPLITS},
         notes=(*notes, *split_notes, *duplicate_notes, *unseen_notes, *limit_notes),
     )
-    return ImageSet(name, label_names, splits, record)
+    whites = {255.0 if raw.x.dtype == np.uint8 else raw.stored_white for raw in parts.values()}
+    return ImageSet(name, label_names, splits, record, whites.pop() if len(whites) == 1 else None)
 
 
 def read_digits() -> dict[str, RawImages]:
@@ -98,7 +101,7 @@ def read_digits() -> dict[str, RawImages]:
         ) from error
     found = load_digits()
     x = (found.images / 16).astype(np.float32)[..., np.newaxis]
-    return {"train": RawImages(x, found.target.astype(np.int32))}
+    return {"train": RawImages(x, found.target.astype(np.int32), stored_white=16.0)}
 
 
 def read_idx_pair(images: Path, labels: Path) -> RawImages:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kcost.core.errors import DataError
-from kcost.data.conll import RawFile, RawSentence, read_text
-from kcost.data.tags import is_tag
+from kcost.data.conll import RawFile, RawSentence
+from kcost.data.tags import is_tag, lacks_type
+from kcost.data.text_files import read_text
+from kcost.data.words import words_of
 
-_IDEOGRAPH = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-WORD = re.compile(rf"[{_IDEOGRAPH}]|(?:(?![{_IDEOGRAPH}])\w)+|[^\w\s]")
-"""A word of a text: a run of letters and digits, one ideograph or kana, or one other character, a space excepted."""
+BLANK_TOKENS = "words of white space with the tag O"
 
 _TAG_KEYS = ("tags", "labels", "ner_tags")
 _SPAN_KEYS = ("spans", "entities")
@@ -26,7 +25,7 @@ _FORMS = (
 def read_jsonl(path: Path) -> RawFile:
     """Reads a file of JSON lines; an empty line is passed over.
 
-    A text is cut into words with `WORD`. A span is [start, end) in characters and covers whole words.
+    A text is cut into words by `words_of`. A span is [start, end) in characters and covers whole words.
 
     Raises:
         DataError: a line is not such an object, a tag is none, lengths differ, a span does not start or end where
@@ -51,7 +50,7 @@ def read_jsonl(path: Path) -> RawFile:
             sentences.append(RawSentence(words, word_tags, (number,) * len(kept)))
     if not sentences:
         raise DataError("A file of JSON lines holds at least one word.", f"{path}, without any", "Give another file.")
-    return RawFile(path, tuple(sentences), blank_tokens)
+    return RawFile(path, tuple(sentences), {BLANK_TOKENS: blank_tokens} if blank_tokens else {})
 
 
 def json_line(line: str, where: str, forms: str) -> Any:
@@ -80,7 +79,7 @@ def _from_tokens(entry: dict[str, Any], where: str) -> tuple[list[str], list[str
         _refuse(where, f"the keys {', '.join(entry)}", 'Write "tokens" and "tags" as lists of strings, tags by name.')
     if len(tokens) != len(tags):
         _refuse(where, f"{len(tokens)} tokens and {len(tags)} tags", "Give one tag for each token.")
-    bad = [tag for tag in tags if not is_tag(tag)]
+    bad = [tag for tag in tags if not (is_tag(tag) or lacks_type(tag))]
     if bad:
         _refuse(where, f"the tag {bad[0]!r}", "A tag is O, or B, I, E or S with a hyphen and an entity type.")
     return tokens, tags
@@ -91,9 +90,9 @@ def _from_text(entry: dict[str, Any], where: str) -> tuple[list[str], list[str]]
     spans = next((entry[key] for key in _SPAN_KEYS if key in entry), None)
     if not isinstance(text, str) or not isinstance(spans, list):
         _refuse(where, f"the keys {', '.join(entry)}", _FORMS)
-    words = list(WORD.finditer(text))
-    word_at_start = {word.start(): i for i, word in enumerate(words)}
-    word_at_end = {word.end(): i for i, word in enumerate(words)}
+    words = words_of(text)
+    word_at_start = {start: i for i, (start, _) in enumerate(words)}
+    word_at_end = {end: i for i, (_, end) in enumerate(words)}
     tags = ["O"] * len(words)
     for span in spans:
         start, end, label = _span(span, where)
@@ -102,12 +101,13 @@ def _from_text(entry: dict[str, Any], where: str) -> tuple[list[str], list[str]]
             _refuse(
                 where,
                 f"the {label} span {start} to {end}, {text[start:end]!r}, of {text!r}",
-                "A span starts where a word starts and ends where a word ends (the end is exclusive).",
+                "A span starts where a word starts and ends where a word ends (the end is exclusive). Of a script "
+                'without spaces (Thai, Lao, Khmer, Burmese) give "tokens" and "tags".',
             )
         if any(tag != "O" for tag in tags[first : last + 1]):
             _refuse(where, f"the {label} span {start} to {end}, which overlaps another", "Keep one of the two.")
         tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
-    return [word.group() for word in words], tags
+    return [text[start:end] for start, end in words], tags
 
 
 def _span(span: Any, where: str) -> tuple[int, int, str]:

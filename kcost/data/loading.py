@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kcost.core.errors import DataError
-from kcost.data.sets import ImageSet, TagSet, TextSet
+from kcost.core.artifact import Model
+from kcost.core.errors import DataError, InputError
+from kcost.data.sets import DataSet, ImageSet, TagSet
 from kcost.data.sources import Source, fetch, known
 
 
 def load(
     name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: bool = True
-) -> ImageSet | TagSet | TextSet:
+) -> DataSet:
     """Loads a data set by a name that kcost knows (see `catalogue`) or by the path of your own files.
 
     Args:
         name_or_path: a known name, or the path of a folder or a file; a known name goes first. A path may hold
             IDX files named as MNIST's (train-images-idx3-ubyte.gz, ...), an .npz file (x_train, y_train, x_test,
-            y_test, or x and y), images in train/CLASS/ and test/CLASS/ or in CLASS/, CoNLL files in BIO, IOB1 or
-            BIOES, JSON lines (.jsonl) of tagged sentences, or texts with a label each as JSON lines or CSV (text,
-            label). Text files are named after their part: train, dev, test.
+            y_test, or x and y; features and labels of any kind, several as x_train/NAME), images in train/CLASS/ and
+            test/CLASS/ or in CLASS/, CoNLL files in BIO, IOB1 or BIOES, JSON lines of tagged sentences, or texts
+            with a label each as JSON lines or CSV (text, label); content tells which. Text files are named after their
+            part: train, dev, test.
         seed: of the validation part where the source has none, and of `limit`.
         limit: at most that many examples a split, for quick runs; None for all.
         repair: for tags: True repairs broken tag sequences and counts them in the record, False refuses them.
@@ -46,6 +48,39 @@ def load(
                 "A path to data can be read.", f"{where}: {error.strerror}", "Give another path."
             ) from error
     return _load_known(known(name_or_path), seed=seed, limit=limit, repair=repair)
+
+
+def refuse_unknown(name_or_path: str) -> None:
+    """Raises DataError where kcost knows no data set of that name and nothing is at that path. Reads nothing."""
+    from kcost.data.known import SOURCES
+
+    try:
+        there = name_or_path in SOURCES or Path(name_or_path).exists()
+    except OSError:
+        return  # `load` says why the path cannot be read
+    if not there:
+        known(name_or_path)
+
+
+def chosen(model: Model, named: str | None) -> str:
+    """The name or path of the data that a model is scored on: what the user named, else what the artifact names.
+
+    Raises:
+        InputError: neither names any.
+        DataError: there is no such data set. What the artifact names may have been moved since.
+    """
+    from kcost.data.known import SOURCES
+
+    record = None if model.artifact is None else model.artifact.dataset
+    # A set of the user's own is known by the path that it was read from.
+    recorded = None if record is None else record.name if record.name in SOURCES else record.source
+    name = named or recorded
+    if name is None:
+        raise InputError(
+            "A bare .keras file is scored on data that you name.", received=str(model.keras_file), remedy="Give --data."
+        )
+    refuse_unknown(name)
+    return name
 
 
 def _load_known(source: Source, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet:

@@ -63,7 +63,8 @@ def build_tag_set(
 
 
 def _normalised(parts: dict[str, RawFile], repair: bool) -> tuple[dict[str, list[Sentence]], tuple[str, ...]]:
-    """The sentences of each part in BIO, and notes on the scheme, on repairs and on empty tokens."""
+    """The sentences of each part in BIO, and notes on the scheme, on repairs and on what was left out."""
+    _refuse_tags_without_type(parts)
     scheme = schemes.detect(sentence.tags for part in parts.values() for sentence in part.sentences)
     found: dict[str, list[Sentence]] = {}
     notes = [] if scheme == "BIO" else [f"tags converted from {scheme} to BIO"]
@@ -80,9 +81,30 @@ def _normalised(parts: dict[str, RawFile], repair: bool) -> tuple[dict[str, list
             notes.append(f"{part}: {started} tags that continued no entity were repaired to start one")
         if ended:
             notes.append(f"{part}: {ended} tags that left their entity open were repaired to end it")
-        if file.blank_tokens:
-            notes.append(f"{part}: {file.blank_tokens} lines with an empty token and the tag O were left out")
+        notes += [f"{part}: {count} {kind} were left out" for kind, count in file.left_out.items()]
     return found, tuple(notes)
+
+
+def _refuse_tags_without_type(parts: dict[str, RawFile]) -> None:
+    """Refuses B, I and the like alone: once for all files, with how many they are and where the first one stands."""
+    bare: dict[str, list[tuple[str, int]]] = {}
+    for part in SPLITS:
+        pairs = (
+            pair for s in (parts[part].sentences if part in parts else ()) for pair in zip(s.tags, s.lines, strict=True)
+        )
+        if tags := [pair for pair in pairs if schemes.lacks_type(pair[0])]:
+            bare[part] = tags
+    if not bare:
+        return
+    told = [
+        f"{len(tags)} in {parts[part].path} (the first, {tags[0][0]}, in line {tags[0][1]})"
+        for part, tags in bare.items()
+    ]
+    raise DataError(
+        "A tag names the type of its entity behind a hyphen, such as B-GENE.",
+        received=f"{sum(map(len, bare.values()))} tags without a type: {', '.join(told)}",
+        remedy=r"Add the type, for example: sed -E 's/([[:space:]])([BIESLU])(\r?)$/\1\2-GENE\3/' FILE > NEW",
+    )
 
 
 def _broken_sequence(file: RawFile, raw: RawSentence, at: int, scheme: str) -> DataError:

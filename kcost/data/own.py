@@ -6,16 +6,26 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kcost.core.errors import DataError
+from kcost.data.arrays import build_array_set, holds_arrays
 from kcost.data.conll import RawFile, read_conll
-from kcost.data.image_files import IMAGE_SUFFIXES, labelled, read_class_folders, read_npz
+from kcost.data.image_files import (
+    IMAGE_SUFFIXES,
+    has_classes,
+    labelled,
+    npz_arrays,
+    read_class_folders,
+    read_npz,
+    visible,
+)
 from kcost.data.images import RawImages, build_image_set, read_idx_pair
 from kcost.data.jsonl import read_jsonl
 from kcost.data.ner import build_tag_set
-from kcost.data.sets import ImageSet, TagSet, TextSet
-from kcost.data.texts import CSV_SUFFIXES, build_text_set, holds_labelled_texts, read_texts
+from kcost.data.sets import DataSet
+from kcost.data.text_files import TABLE_SUFFIXES, form_of, read_text, table_separator
+from kcost.data.texts import build_text_set, read_texts
 
 FORMS = (
-    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, JSON lines (.jsonl), "
+    "IDX files named as MNIST's, an .npz file, a folder of images for each class, CoNLL files, JSON lines, "
     "or CSV with the columns text and label"
 )
 """What a path may hold, for messages."""
@@ -24,10 +34,9 @@ _PART_WORDS = {"train": ("train",), "validation": ("valid", "dev", "val"), "test
 _PART_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _LICENCE = "not stated: your own data"
 _NOT_TEXT = (".md", ".stats", ".ipynb", ".gz", ".zip", ".npz", ".npy", ".pdf", *IMAGE_SUFFIXES)
-_JSON = (".jsonl", ".ndjson", ".json")
 
 
-def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> ImageSet | TagSet | TextSet:
+def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> DataSet:
     """Loads the data at a path that exists; the arguments are those of `kcost.data.load`.
 
     Raises:
@@ -35,6 +44,11 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
         UnavailableError: a folder of images without Pillow.
     """
     name = path.stem if path.is_file() else path.resolve().name
+    archive = _npz_file(path)
+    if archive is not None and holds_arrays(arrays := npz_arrays(archive)):
+        return build_array_set(
+            arrays, name=name, source=str(path.absolute()), licence=_LICENCE, seed=seed, limit=limit
+        )
     found = _image_parts(path)
     if found is not None:
         parts, label_names, notes = found
@@ -49,7 +63,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Imag
             notes=notes,
         )
     files = _text_files(path)
-    if holds_labelled_texts(files["train"]):
+    if form_of(files["train"]) in ("table", "json-texts"):
         return build_text_set(
             {part: read_texts(file) for part, file in files.items()},
             name=name,
@@ -77,22 +91,30 @@ def part_of(name: str) -> str | None:
     return None
 
 
+def _npz_file(path: Path) -> Path | None:
+    """The .npz file that a path is, or that its folder holds beside no IDX files."""
+    if path.is_file():
+        return path if path.suffix == ".npz" else None
+    archives = sorted(path.glob("*.npz"))
+    return archives[0] if len(archives) == 1 and not _idx_pairs(path) else None
+
+
 def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tuple[str, ...]] | None:
     """Raw images by part, class names and notes; None where the path holds no images."""
     if path.is_file():
-        return (*read_npz(path), ()) if path.suffix == ".npz" else None
+        return read_npz(path) if path.suffix == ".npz" else None
     idx = _idx_pairs(path)
     if idx:
         return (*labelled({part: read_idx_pair(*pair) for part, pair in idx.items()}), ())
-    archives = sorted(path.glob("*.npz"))
+    archives = visible(path, "*.npz")
     if archives:
         if len(archives) > 1:
             raise DataError("A folder holds one .npz file.", ", ".join(map(str, archives)), "Give the path of one.")
-        return (*read_npz(archives[0]), ())
-    tree = {part: path / name for part, names in _PART_FOLDERS.items() for name in names if _has_classes(path / name)}
+        return read_npz(archives[0])
+    tree = {part: path / name for part, names in _PART_FOLDERS.items() for name in names if has_classes(path / name)}
     if "train" in tree:
         return read_class_folders(tree)
-    if not _has_classes(path):
+    if not has_classes(path):
         return None
     if (path / "train").is_dir() and (path / "test").is_dir():
         raise DataError(
@@ -103,15 +125,10 @@ def _image_parts(path: Path) -> tuple[dict[str, RawImages], tuple[str, ...], tup
     return read_class_folders({"train": path})
 
 
-def _has_classes(folder: Path) -> bool:
-    """True where a folder inside `folder` holds an image."""
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.glob("*/*"))
-
-
 def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Part -> (images, labels) of a folder of IDX files."""
     pairs = {}
-    for images in sorted(folder.glob("*images*idx*ubyte*")):
+    for images in visible(folder, "*images*idx*ubyte*"):
         part = part_of(images.name)
         labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
         if part is None or part in pairs or not labels.is_file():
@@ -127,7 +144,7 @@ def _idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _text_files(path: Path) -> dict[str, Path]:
-    """Part -> file, "train" among them. Where a folder holds other text files, CSV files are not taken for data."""
+    """Part -> file, "train" among them. Tables go last: only where no other text file can be the train part."""
     if path.is_file():
         if path.suffix.lower() in _NOT_TEXT:
             raise DataError(f"A path to data holds {FORMS}.", path, "Of IDX or image files give the folder.")
@@ -139,7 +156,7 @@ def _text_files(path: Path) -> dict[str, Path]:
         and not file.name.startswith((".", "README", "LICENSE", "LICENCE"))
         and file.suffix.lower() not in _NOT_TEXT
     ]
-    files = [file for file in files if file.suffix.lower() not in CSV_SUFFIXES] or files
+    files = _without_tables(files)
     if len(files) == 1:
         return {"train": files[0]}
     parts = _by_part(files)
@@ -153,8 +170,26 @@ def _text_files(path: Path) -> dict[str, Path]:
     return parts
 
 
+def _without_tables(files: list[Path]) -> list[Path]:
+    """The files of a folder that may be data: no CSV of something else, and no texts beside another train file."""
+    tables = {file: has_header for file in files if (has_header := _table(file)) is not None}
+    texts = [file for file, has_header in tables.items() if has_header]
+    others = [file for file in files if file not in tables]
+    train_is_table = any(part_of(file.name) == "train" for file in texts)
+    if train_is_table and not any(part_of(file.name) == "train" for file in others):
+        return [*texts, *others]
+    return others or texts or files
+
+
+def _table(path: Path) -> bool | None:
+    """Of a file that is a table by its ending, and no CoNLL by its content: whether its columns are text and label."""
+    if path.suffix.lower() not in TABLE_SUFFIXES or form_of(path) != "table":
+        return None
+    return table_separator(read_text(path).partition("\n")[0]) is not None
+
+
 def _read_text_file(path: Path) -> RawFile:
-    return read_jsonl(path) if path.suffix.lower() in _JSON else read_conll(path)
+    return read_jsonl(path) if form_of(path) in ("json-tags", "json-texts") else read_conll(path)
 
 
 def _by_part(paths: list[Path]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from kcost.core.artifact import Dataset, Split
+from kcost.core.pixels import UNIT, Pixels
 
 SPLITS = ("train", "validation", "test")
 """The names of the splits of every data set, in this order."""
@@ -21,7 +22,7 @@ class Images:
     """One split of images.
 
     Attributes:
-        x: pixels, shape (n, height, width, channels), float32 in [0, 1].
+        x: pixels, shape (n, height, width, channels), float32 in [0, 1] as they are loaded; else as `ImageSet.pixels`.
         y: class indices into `ImageSet.label_names`, shape (n,), int32.
     """
 
@@ -34,12 +35,20 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with one label each, in the splits train, validation and test."""
+    """Images with one label each, in the splits train, validation and test.
+
+    Attributes:
+        stored_white: the number that stands for 1 in the files that the images were read from, 255 for bytes; None
+            where they are stored in different scales.
+        pixels: the scale of the splits.
+    """
 
     name: str
     label_names: tuple[str, ...]
     splits: dict[str, Images]
     record: Dataset
+    stored_white: float | None = 1.0
+    pixels: Pixels = UNIT
 
     task: Literal["image-classification"] = "image-classification"
 
@@ -48,6 +57,34 @@ class ImageSet:
         """(height, width, channels) of every image."""
         height, width, channels = self.splits["train"].x.shape[1:]
         return height, width, channels
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """One split of arrays of any kind, one row an example in each.
+
+    Attributes:
+        x: features by the name of the model's input; an only one may be called nothing.
+        y: labels by the name of the model's output; an only one may be called nothing.
+    """
+
+    x: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.x.values())))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySet:
+    """Arrays of any kind in the splits train, validation and test. `label_names` may be empty."""
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: dict[str, Arrays]
+    record: Dataset
+
+    task: Literal["arrays"] = "arrays"
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,9 @@ class TextSet:
     record: Dataset
 
     task: Literal["sequence-classification"] = "sequence-classification"
+
+
+DataSet = ImageSet | TagSet | TextSet | ArraySet
 
 
 def tag_names_of(sentences: Iterable[Sentence]) -> tuple[str, ...]:

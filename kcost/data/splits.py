@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def complete(groups: dict[str, np.ndarray], seed: int) -> tuple[dict[str, tuple[
     return {name: found[name] for name in SPLITS}, tuple(notes)
 
 
-def duplicates(splits: dict[str, Iterable[Hashable]]) -> tuple[str, ...]:
+def duplicates(splits: Mapping[str, Iterable[Hashable]]) -> tuple[str, ...]:
     """One note for each pair of splits that share exact examples, none where they share nothing.
 
     Args:

@@ -17,6 +17,11 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def lacks_type(text: str) -> bool:
+    """True for a prefix without an entity type: B, I, E, S, L or U alone."""
+    return text in _TO_BIO_PREFIX
+
+
 def detect(sequences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme that the tag sequences of a whole data set are written in.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,15 @@ import numpy as np
 from kcost.core.artifact import Dataset
 from kcost.core.errors import DataError
 from kcost.data import splits as cuts
-from kcost.data.conll import read_text
 from kcost.data.jsonl import json_line
 from kcost.data.sets import SPLITS, Texts, TextSet, texts_split
+from kcost.data.text_files import TABLE_COLUMNS, form_of, read_text, table_separator
 
-CSV_SUFFIXES = (".csv", ".tsv")
 LONGEST_FIELD = 1 << 24
 """Characters of a CSV field; the csv module's own limit is shorter than some documents."""
 
 _FORMS = 'Each line is an object with "text" (or "tokens", a list) and "label", both strings.'
 _QUOTING = "Quote texts that hold separators, quotes or line ends."
-_TAG_KEYS = frozenset({"tags", "labels", "ner_tags", "spans", "entities"})
 
 
 @dataclass(frozen=True)
@@ -37,27 +34,15 @@ class RawTexts:
     empty: int
 
 
-def holds_labelled_texts(path: Path) -> bool:
-    """Whether a text file holds a label for each text, rather than one for each word: told by its first line."""
-    if path.suffix.lower() in CSV_SUFFIXES:
-        return True
-    first = next((line for line in read_text(path).split("\n") if line.strip()), "")
-    try:
-        entry = json.loads(first)
-    except (ValueError, RecursionError):
-        return False  # no JSON lines: CoNLL, or broken, which the reader of tags names
-    return isinstance(entry, dict) and "label" in entry and not _TAG_KEYS & set(entry)
-
-
 def read_texts(path: Path) -> RawTexts:
-    """Reads a CSV file (.tsv: between tabs) with the columns text and label, or JSON lines.
+    """Reads a CSV file (between commas, semicolons or tabs) with the columns text and label, or JSON lines.
 
     JSON lines hold {"text": ..., "label": ...} or {"tokens": [...], "label": ...}; tokens are joined by spaces.
 
     Raises:
         DataError: a line is not of that form; the message names it.
     """
-    rows = _csv_rows(path) if path.suffix.lower() in CSV_SUFFIXES else _json_rows(path)
+    rows = _json_rows(path) if form_of(path) in ("json-texts", "json-tags") else _csv_rows(path)
     kept = [(text, label) for text, label in rows if text.strip()]
     if not kept:
         raise DataError("A file of labelled texts holds one at least.", f"{path}, without any", "Give another file.")
@@ -129,12 +114,13 @@ def _text_of(entry: dict[str, Any]) -> object:
 
 def _csv_rows(path: Path) -> list[tuple[str, str]]:
     rule = "A CSV file of texts has a header with the columns text and label."
-    lines = io.StringIO(read_text(path), newline="")
+    text = read_text(path)
+    separator = table_separator(text.partition("\n")[0]) or ("\t" if path.suffix.lower() == ".tsv" else ",")
     limit = csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = reader.fieldnames or []
-        if not {"text", "label"} <= set(header):
+        if not set(header) >= TABLE_COLUMNS:
             raise DataError(rule, f"{path} with {', '.join(header) or 'no header'}", "Rename the columns.")
         return [_csv_row(row, len(header), f"{path}, line {reader.line_num}") for row in reader]
     except csv.Error as error:

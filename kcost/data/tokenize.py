@@ -20,7 +20,10 @@ IGNORED = -1
 """Label of a position that is not scored: special tokens, padding and all pieces of a word but its first."""
 
 VOCAB_FILE = "vocab.txt"
+TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+
+_OWN_FILES = "Give the tokenizer files that came with the model, or train a vocabulary."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ class Encoded:
         padding_mask: 1 on [CLS], pieces and [SEP], 0 on padding.
         labels: index into the tag names on the first piece of each word, -1 (`IGNORED`) elsewhere.
         word_index: index of the word on its first piece, -1 elsewhere.
-        word_counts: words of each sentence, shape (n,), those lost to truncation included.
+        word_counts: words of each sentence, shape (n,), those without a position included.
     """
 
     token_ids: np.ndarray
@@ -52,8 +55,8 @@ class Encoded:
         return np.asarray(self.padding_mask.sum(axis=1), dtype=np.int32)
 
     @property
-    def truncated_words(self) -> int:
-        """Words that did not fit: they get no label here and are scored as predicted "O"."""
+    def unseen_words(self) -> int:
+        """Words without a position: cut off, or without a piece. They get no label and are scored as predicted "O"."""
         return int(self.word_counts.sum() - (self.word_index >= 0).sum())
 
     def take(self, indices: np.ndarray, length: int) -> Encoded:
@@ -70,20 +73,53 @@ class Encoded:
 
 
 class WordPiece:
-    """A WordPiece tokenizer for text that is already cut into words, with the normalisation of BERT.
+    """A WordPiece tokenizer for text that is already cut into words; BERT's, or one of a Hugging Face folder.
 
-    Source: Devlin et al. (2019), BERT; the work is done by the `tokenizers` library.
+    Source: Devlin et al. (2019), BERT; the work is done by the `tokenizers` library. Each word is encoded by itself, as
+    transformers does with `is_split_into_words`; added tokens and special tokens that stand in a text are known.
+
+    Attributes:
+        vocab: piece or added token -> id, ordered by id.
+        pad_id: id of the padding.
+        config: what `tokenizer_config.json` says of it.
     """
 
-    def __init__(
-        self,
+    def __init__(self, tokenizer: Any, config: dict[str, Any]) -> None:
+        """Wraps a tokenizer; `from_vocab`, `train` and `kcost.data.tokenizer_files` are the usual ways to one.
+
+        Args:
+            tokenizer: a `tokenizers.Tokenizer` without truncation and padding.
+            config: settings of `tokenizer_config.json`, kept by `save`.
+
+        Raises:
+            DataError: it does not put one token before and one after a text, or its padding is not in the vocabulary.
+        """
+        self._tokenizer, self.config = tokenizer, dict(config)
+        self.vocab: dict[str, int] = dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+        pad = config.get("pad_token") or PAD
+        if pad not in self.vocab:
+            raise DataError("The token of the padding is in the vocabulary.", f"{pad!r}, which is not", _OWN_FILES)
+        self.pad_id = self.vocab[pad]
+        framed = tokenizer.encode(["a"], is_pretokenized=True)
+        inner = tokenizer.encode(["a"], is_pretokenized=True, add_special_tokens=False).ids
+        if len(framed.ids) != len(inner) + 2 or framed.ids[1:-1] != inner or any(framed.type_ids):
+            raise DataError(
+                f"A BERT's tokenizer puts one token before a text and one after it, {START} and {END}.",
+                received=f"one that makes {framed.tokens} of 'a'",
+                remedy=_OWN_FILES,
+            )
+        self._start, self._end = framed.ids[0], framed.ids[-1]
+
+    @classmethod
+    def from_vocab(
+        cls,
         vocab: dict[str, int],
         *,
         lowercase: bool,
         strip_accents: bool | None = None,
         split_ideographs: bool = True,
-    ) -> None:
-        """Makes a tokenizer of a vocabulary (piece -> id); `train` and `from_vocab_file` are the usual ways.
+    ) -> WordPiece:
+        """A tokenizer of a vocabulary (piece -> id) with the normalisation of BERT.
 
         Args:
             vocab: piece -> id.
@@ -99,11 +135,17 @@ class WordPiece:
             raise DataError(
                 f"A WordPiece vocabulary holds {PAD}, {UNKNOWN}, {START} and {END}.",
                 received=f"{len(vocab)} pieces without {', '.join(missing)}",
-                remedy="Give the vocab.txt that came with the model, or train a vocabulary.",
+                remedy=_OWN_FILES,
             )
-        self.vocab = dict(vocab)
-        self.lowercase, self.strip_accents, self.split_ideographs = lowercase, strip_accents, split_ideographs
-        self._tokenizer = _tokenizer(self.vocab, lowercase, strip_accents, split_ideographs)
+        config = {
+            "do_lower_case": lowercase,
+            "strip_accents": strip_accents,
+            "tokenize_chinese_chars": split_ideographs,
+            "tokenizer_class": "BertTokenizer",
+        }
+        tokenizer = bert_tokenizer(vocab, lowercase, strip_accents, split_ideographs)
+        tokenizer.add_special_tokens([token for token in (PAD, UNKNOWN, START, END, MASK) if token in vocab])
+        return cls(framed(tokenizer, START, END), config)
 
     @classmethod
     def train(cls, sentences: Iterable[Sentence], vocab_size: int, *, lowercase: bool = False) -> WordPiece:
@@ -124,82 +166,56 @@ class WordPiece:
 
     @classmethod
     def _trained(cls, counts: Counter[str], vocab_size: int, lowercase: bool) -> WordPiece:
-        splitter = _tokenizer({UNKNOWN: 0}, lowercase)
+        splitter = bert_tokenizer({UNKNOWN: 0}, lowercase)
         words: Counter[str] = Counter()
         for token, count in counts.items():
             normal = splitter.normalizer.normalize_str(token)
             for word, _ in splitter.pre_tokenizer.pre_tokenize_str(normal):
                 words[word] += count
-        return cls(_learn(words, vocab_size), lowercase=lowercase)
-
-    @classmethod
-    def from_vocab_file(cls, path: Path | str, *, lowercase: bool | None = None) -> WordPiece:
-        """Reads a BERT `vocab.txt`: one piece a line, its id the line number from 0.
-
-        Args:
-            path: the file, or a folder with `vocab.txt` in it.
-            lowercase: whether the vocabulary is of lower-cased text; None takes it, and the settings for accents
-                and ideographs, from the `tokenizer_config.json` beside the file.
-
-        Raises:
-            DataError: no such file, a piece twice, no special tokens, or `lowercase` is None and no file tells.
-        """
-        path = Path(path) / VOCAB_FILE if Path(path).is_dir() else Path(path)
-        try:
-            pieces = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError("A vocabulary is a UTF-8 file with one piece a line.", f"{path}: {error}") from error
-        vocab = {piece.removesuffix("\r"): i for i, piece in enumerate(pieces)}
-        if len(vocab) != len(pieces):
-            raise DataError(
-                "A vocabulary holds each piece once.",
-                received=f"{path} with {len(pieces) - len(vocab)} repeated lines",
-                remedy="Take the file from where the model came from again.",
-            )
-        return cls(vocab, **(_stated(path) if lowercase is None else {"lowercase": lowercase}))
+        return cls.from_vocab(_learn(words, vocab_size), lowercase=lowercase)
 
     def save(self, folder: Path | str, max_length: int | None = None) -> None:
-        """Writes `vocab.txt` and `tokenizer_config.json`, as transformers reads them, into a folder, made if needed.
+        """Writes `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into a folder, made if needed.
 
-        `max_length` is the longest input of the model, None to leave it out.
+        transformers reads them, and so does `read_tokenizer`, to the same ids. `vocab.txt` holds the pieces without the
+        added tokens; it is left out where their ids have gaps. `max_length` is the longest input of the model, None to
+        leave it out.
 
         Raises:
             StorageError: the folder cannot be written to.
         """
         folder = Path(folder)
-        pieces = sorted(self.vocab, key=self.vocab.__getitem__)
-        config = {
-            "do_lower_case": self.lowercase,
-            "strip_accents": self.strip_accents,
-            "tokenize_chinese_chars": self.split_ideographs,
-            "tokenizer_class": "BertTokenizer",
-            **({} if max_length is None else {"model_max_length": max_length}),
-        }
+        model = self._tokenizer.get_vocab(with_added_tokens=False)
+        pieces = sorted(model, key=model.__getitem__)
+        config = self.config | ({} if max_length is None else {"model_max_length": max_length})
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / VOCAB_FILE).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf-8"))
+            if [model[piece] for piece in pieces] == list(range(len(pieces))):
+                (folder / VOCAB_FILE).write_bytes("".join(f"{piece}\n" for piece in pieces).encode("utf-8"))
+            (folder / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
             (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, sentences: Sequence[Sentence], tag_names: Sequence[str], max_length: int) -> Encoded:
         """Turns sentences into arrays of shape (n, max_length).
 
-        Each word has at least one piece: one that normalisation leaves empty (a lone variation selector, say)
-        becomes [UNK]. What does not fit between [CLS] and [SEP] is cut off; see `Encoded.truncated_words`.
+        A word of which normalisation leaves nothing (a lone variation selector, say) has no position, as in
+        transformers. What does not fit between [CLS] and [SEP] is cut off; see `Encoded.unseen_words`.
 
         Raises:
             DataError: a tag is not one of `tag_names`.
             ValueError: `max_length` is below 3, which leaves no room for a piece.
         """
         _refuse_short(max_length)
-        pieces = self._pieces({token for sentence in sentences for token in sentence.tokens})
+        words = sorted({token for sentence in sentences for token in sentence.tokens})
+        pieces = dict(zip(words, self._ids([[word] for word in words], split=True), strict=True))
         label_of = {name: i for i, name in enumerate(tag_names)}
         shape = (len(sentences), max_length)
-        token_ids = np.full(shape, self.vocab[PAD], np.int32)
+        token_ids = np.full(shape, self.pad_id, np.int32)
         padding_mask = np.zeros(shape, np.int32)
         labels = np.full(shape, IGNORED, np.int32)
         word_index = np.full(shape, -1, np.int32)
         for row, sentence in enumerate(sentences):
-            ids = [self.vocab[START]]
+            ids = [self._start]
             for index, (token, tag) in enumerate(zip(sentence.tokens, sentence.tags, strict=True)):
                 if tag not in label_of:
                     raise DataError(
@@ -209,10 +225,12 @@ class WordPiece:
                     )
                 if len(ids) == max_length - 1:
                     break
+                if not pieces[token]:
+                    continue
                 labels[row, len(ids)] = label_of[tag]
                 word_index[row, len(ids)] = index
                 ids += pieces[token][: max_length - 1 - len(ids)]
-            ids.append(self.vocab[END])
+            ids.append(self._end)
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
         word_counts = np.array([len(sentence.tokens) for sentence in sentences], np.int32)
@@ -227,30 +245,28 @@ class WordPiece:
             ValueError: `max_length` is below 3, which leaves no room for a piece.
         """
         _refuse_short(max_length)
-        token_ids = np.full((len(texts), max_length), self.vocab[PAD], np.int32)
+        token_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
         padding_mask = np.zeros_like(token_ids)
-        for row, encoding in enumerate(self._tokenizer.encode_batch(list(texts))):
-            ids = [self.vocab[START], *encoding.ids[: max_length - 2], self.vocab[END]]
+        for row, pieces in enumerate(self._ids(texts)):
+            ids = [self._start, *pieces[: max_length - 2], self._end]
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
         return {"token_ids": token_ids, "segment_ids": np.zeros_like(token_ids), "padding_mask": padding_mask}
 
     def count_truncated(self, texts: Sequence[str], max_length: int) -> int:
         """How many whole texts do not fit between [CLS] and [SEP]."""
-        return sum(len(encoding.ids) > max_length - 2 for encoding in self._tokenizer.encode_batch(list(texts)))
+        return sum(len(ids) > max_length - 2 for ids in self._ids(texts))
 
-    def _pieces(self, words: set[str]) -> dict[str, list[int]]:
-        """Word -> ids of its pieces, at least one."""
-        distinct = sorted(words)
-        encodings = self._tokenizer.encode_batch([[word] for word in distinct], is_pretokenized=True)
-        unknown = [self.vocab[UNKNOWN]]
-        return {word: encoding.ids or unknown for word, encoding in zip(distinct, encodings, strict=True)}
+    def _ids(self, inputs: Sequence[str] | Sequence[list[str]], *, split: bool = False) -> list[list[int]]:
+        """Ids of the pieces of each input: a text, or with `split` a list of words."""
+        encodings = self._tokenizer.encode_batch(list(inputs), is_pretokenized=split, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
 
 def decode_predictions(
     encoded: Encoded, predictions: np.ndarray, tag_names: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Predicted label indices back to one tag for each word; words lost to truncation get "O".
+    """Predicted label indices back to one tag for each word; words without a position get "O".
 
     Args:
         encoded: what the model was given.
@@ -278,16 +294,34 @@ def _refuse_short(max_length: int) -> None:
         raise ValueError(f"max_length is at least 3, for {START}, a piece and {END}. Received: {max_length}")
 
 
-def _tokenizer(
-    vocab: dict[str, int], lowercase: bool, strip_accents: bool | None = None, split_ideographs: bool = True
+def bert_tokenizer(
+    vocab: dict[str, int],
+    lowercase: bool,
+    strip_accents: bool | None = None,
+    split_ideographs: bool = True,
+    unknown: str = UNKNOWN,
 ) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    """BERT's tokenizer of the `tokenizers` library: its normalisation, its way to cut words, and WordPiece."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_ideographs
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def framed(tokenizer: Any, start: str, end: str) -> Any:
+    """The tokenizer, with `start` before each text and `end` after it; both are in its vocabulary."""
+    from tokenizers import processors
+
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0",
+        pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
+    )
     return tokenizer
 
 
@@ -325,27 +359,3 @@ def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
         text = piece if piece in special_tokens else "".join(original[symbol] for symbol in piece)
         vocab[f"##{text}" if inside else text] = i
     return vocab
-
-
-def _stated(vocab_file: Path) -> dict[str, Any]:
-    """What the tokenizer_config.json beside a vocabulary says, as arguments of `WordPiece`."""
-    config_file = vocab_file.parent / CONFIG_FILE
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        lowercase, strip_accents = config["do_lower_case"], config.get("strip_accents")
-        if type(lowercase) is not bool or not (strip_accents is None or type(strip_accents) is bool):
-            raise ValueError("do_lower_case and strip_accents are true or false")
-        if config.get("do_basic_tokenize") is False:
-            raise ValueError("do_basic_tokenize is false: text that is split by white space alone")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            "Whether a vocabulary is of lower-cased text is told by lowercase, or do_lower_case beside it.",
-            received=f"{vocab_file} with no usable {CONFIG_FILE} ({error})",
-            remedy="Pass lowercase=True for an uncased model, lowercase=False for a cased one, or write "
-            f'{{"do_lower_case": true}} or {{"do_lower_case": false}} into {CONFIG_FILE}.',
-        ) from error
-    return {
-        "lowercase": lowercase,
-        "strip_accents": strip_accents,
-        "split_ideographs": config.get("tokenize_chinese_chars") is not False,
-    }

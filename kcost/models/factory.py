@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from kcost.core.errors import ArtifactError, InputError, storage
+from kcost.core.keras_file import inspect_keras_file
 from kcost.core.own_code import import_module, in_a_line
 from kcost.models.bert import INPUT_NAMES
 from kcost.models.checkpoint import read_checkpoint, with_head
-from kcost.models.loading import inspect_keras_file
 
 _SAVING = "Keras writes the model to a .keras file that can be loaded without code of its own."
 

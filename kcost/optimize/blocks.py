@@ -116,6 +116,11 @@ class EncoderBlock(LeanLayer):
         """Shape of the inputs, dtype of the spec; known without tracing what backends do inside."""
         return keras.KerasTensor(inputs.shape, dtype=self._output_dtype)
 
+    @property
+    def computes_in(self) -> str:
+        """What `computed_dtypes` says of it."""
+        return self.spec.compute
+
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs."""
         config: dict[str, Any] = super().get_config()

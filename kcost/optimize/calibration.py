@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 
+from kcost.models.watching import calls_seen
 from kcost.optimize.ranges import Histogram
 
 Sites = Callable[..., Mapping[str, Any]]
@@ -40,29 +40,7 @@ def histograms(
                 return
             found[layer].setdefault(site, Histogram()).add(values)
 
-    with _calls_seen(watched, count):
+    with calls_seen(watched, count):
         for batch in batches:
             model(batch, training=False)
     return {layer: {} if layer in unseen else sites for layer, sites in found.items()}
-
-
-@contextmanager
-def _calls_seen(layers: Iterable[keras.layers.Layer], seen: Callable[..., None]) -> Iterator[None]:
-    """Calls `seen(layer, *args, **kwargs)` before each call of the layers."""
-    changed: list[keras.layers.Layer] = []
-    try:
-        for layer in layers:
-            layer.call = _watched(layer, layer.call, seen)  # shadows the method of the class
-            changed.append(layer)
-        yield
-    finally:
-        for layer in changed:
-            del layer.call
-
-
-def _watched(layer: keras.layers.Layer, call: Callable[..., Any], seen: Callable[..., None]) -> Callable[..., Any]:
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        seen(layer, *args, **kwargs)
-        return call(*args, **kwargs)
-
-    return watched

@@ -160,6 +160,11 @@ class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is no
             x = _pooled(stage, _convolved(stage, x, keras.KerasTensor(stage.kernel_shape, dtype="float32")))
         return x
 
+    @property
+    def computes_in(self) -> str:
+        """What `computed_dtypes` says of it."""
+        return self.spec.compute
+
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = super().get_config()
         config.pop("autocast", None)

@@ -81,6 +81,11 @@ class QuantizedLayer(LeanLayer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}
 
+    @property
+    def computes_in(self) -> str:
+        """What `computed_dtypes` says of it."""
+        return f"int8_{self.mode.replace('-', '_')}"
+
     def add_state(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Any:
         """A variable that is filled in later, by `set_state` or from a file."""
         settings = {"initializer": "zeros", "trainable": False, "autocast": False}

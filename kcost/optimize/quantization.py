@@ -15,17 +15,18 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
 from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.coverage import Change, Coverage
+from kcost.optimize.guard import check
 from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
 from kcost.optimize.recognise import encoder_block_of
-from kcost.optimize.rewrite import Absorbed, copy_layer, rewrite
+from kcost.optimize.rewrite import Absorbed, Rewrite, copy_layer, made_again, rewrite
 
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 Calibration = np.ndarray | Mapping[str, np.ndarray]
@@ -46,6 +47,7 @@ def quantize(
     skip: Sequence[str] = (),
     *,
     measure: bool = True,
+    rows: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[keras.Model, Coverage]:
     """A quantized copy of a model, and what was changed and what was not.
 
@@ -64,6 +66,8 @@ def quantize(
         measure: whether forms are timed here in a model with convolutions: a chain takes the fastest of int8, bfloat16
             and float32 (static), a layer stays in float where its int8 form is slower at some batch size, and so does
             the model as a whole. False takes int8 (or bfloat16) wherever there is one: the same model on each machine.
+        rows: inputs by name, on which the new model is held against the given one; the first of `calibration`, or
+            made-up ones, where None.
 
     Returns:
         The new, uncompiled model, which can be saved to a .keras file and loaded on any backend, and the Coverage.
@@ -71,36 +75,48 @@ def quantize(
     Raises:
         InputError: an unknown mode, static without calibration, calibration data that do not fit the model, a pattern
             in `skip` that is no layer's, or a model that cannot be made again from its config.
-        UnavailableError: bfloat16 of a model that cannot be rebuilt.
+        UnavailableError: bfloat16 of a model that cannot be rebuilt, or a layer gives other outputs than it should.
     """
     if mode not in get_args(QuantizeMode):
         known = ", ".join(get_args(QuantizeMode))
         raise InputError(f"Quantization has one of the modes {known}.", received=repr(mode))
     measure = measure and mode in _MEASURED and _has_convolutions(model)
-    new, coverage = _quantized(model, mode, calibration, skip, measure)
+    new, coverage = _quantized(model, mode, calibration, skip, measure, rows)
     reason = slower_model(model, new) if measure and coverage.changed else None
     if reason is None:
         return new, coverage
     left = tuple(change.model_copy(update={"what": reason}) for change in coverage.changed)
-    return rewrite(model, lambda layer, path: None), Coverage(skipped=(*left, *coverage.skipped))
+    return rewrite(model, lambda layer, path: None, rows=rows), Coverage(skipped=(*left, *coverage.skipped))
 
 
 def _quantized(
-    model: keras.Model, mode: str, calibration: Calibration | None, skip: Sequence[str], measure: bool
+    model: keras.Model,
+    mode: str,
+    calibration: Calibration | None,
+    skip: Sequence[str],
+    measure: bool,
+    rows: Mapping[str, np.ndarray] | None,
 ) -> tuple[keras.Model, Coverage]:
     if mode == "static":
         return _static(model, calibration, skip, measure)
     conversion = _Conversion(mode, skip, measure)
-    new = conversion.run(model)
+    done = conversion.run(model)
     if mode == "bfloat16" and not conversion.changed and not conversion.chains:
         if skip:
             rule = "bfloat16 of a model without known encoder blocks changes every layer."
             raise InputError(rule, f"skip={list(skip)}", "Leave out skip.")
-        new = with_precision(new, "bfloat16")
+        new = with_precision(model, "bfloat16", rows)
         layers = [layer for layer in new._flatten_layers() if _own_parameters(layer)]
         changed = [Change(layer=x.name, what=f"{_kind(x)} -> bfloat16", parameters=_own_parameters(x)) for x in layers]
         return new, Coverage(changed=tuple(changed))
-    return new, conversion.coverage()
+    check(done, rows, _loss)
+    return done.model, conversion.coverage()
+
+
+def _loss(new: keras.layers.Layer) -> float:
+    """What a replacement may be off by, relative: more is no rounding, but a wrong layer."""
+    compute = getattr(new, "computes_in", "int8")
+    return {"float32": 1e-3, "bfloat16": 0.1}.get(compute, 0.5)
 
 
 class _Conversion:
@@ -124,8 +140,8 @@ class _Conversion:
         self.chains: dict[int, FoundChain] = {}
         self.absorbed: dict[int, str] = {}
 
-    def run(self, model: keras.Model) -> keras.Model:
-        """The new model.
+    def run(self, model: keras.Model) -> Rewrite:
+        """The new model, and what was replaced in it; it is not checked.
 
         Raises:
             InputError: as `quantize` says.
@@ -133,11 +149,11 @@ class _Conversion:
         if self.mode in FORMS:
             found = convolution_chains(model, self.is_skipped)
             self.chains = {id(layer): chain for chain in found for _, layer in chain.layers}
-        new = rewrite(model, self.replacement, self._refused)
+        done = made_again(model, self.replacement, self._refused)
         for pattern, used in self.skip.items():
             if not used:
                 raise InputError("Each pattern in skip is that of a layer.", received=repr(pattern))
-        return new
+        return done
 
     def coverage(self) -> Coverage:
         """What was done so far."""
@@ -152,7 +168,7 @@ class _Conversion:
         if id(layer) in self.absorbed:
             if layer.count_params():
                 self._change(layer, path, f"in the chain of {self.absorbed[id(layer)]}")
-            return Absorbed(name=layer.name)
+            return Absorbed(self.absorbed[id(layer)], name=layer.name)
         try:
             new = self._block(layer) or self._chain(layer, path) or self._single(layer)
         except _LeftError as reason:
@@ -275,15 +291,17 @@ def _static(
     batches = list(_batches(model, calibration))
     found = histograms(model, _sites(model), batches)
     expected = [_outputs(model, batch) for batch in batches]
-    best: tuple[float, keras.Model, Coverage] | None = None
+    best: tuple[float, Rewrite, Coverage] | None = None
     for method in RANGE_METHODS:
         conversion = _Conversion("static", skip, measure, _ranges(found, method), f", ranges by {method}")
-        new = conversion.run(model)
-        error = _relative_error(expected, [_outputs(new, batch) for batch in batches])
+        done = conversion.run(model)
+        error = _relative_error(expected, [_outputs(done.model, batch) for batch in batches])
         if best is None or error < best[0]:
-            best = error, new, conversion.coverage()
+            best = error, done, conversion.coverage()
     assert best is not None  # there are methods
-    return best[1], best[2]
+    _, done, coverage = best
+    check(done, _named(model, calibration), _loss)
+    return done.model, coverage
 
 
 def _ranges(
@@ -333,10 +351,7 @@ def _batches(model: keras.Model, calibration: Calibration) -> Iterator[Any]:
         InputError: other inputs than the model's, other shapes, or no examples.
     """
     symbolic = list(getattr(model, "inputs", None) or ())
-    if isinstance(calibration, Mapping):
-        arrays = {name: np.asarray(array) for name, array in calibration.items()}
-    else:
-        arrays = {symbolic[0].name if symbolic else "inputs": np.asarray(calibration)}
+    arrays = _named(model, calibration)
     expected = {tensor.name: tuple(tensor.shape) for tensor in symbolic} or {n: a.shape for n, a in arrays.items()}
     received = {name: array.shape for name, array in arrays.items()}
     fits = set(expected) == set(arrays) and all(_shape_fits(received[name], expected[name]) for name in expected)
@@ -347,6 +362,13 @@ def _batches(model: keras.Model, calibration: Calibration) -> Iterator[Any]:
         )
     for start in range(0, counts.pop(), BATCH):
         yield arrange(model, {name: array[start : start + BATCH] for name, array in arrays.items()})
+
+
+def _named(model: keras.Model, calibration: Calibration) -> dict[str, np.ndarray]:
+    if isinstance(calibration, Mapping):
+        return {name: np.asarray(array) for name, array in calibration.items()}
+    symbolic = list(getattr(model, "inputs", None) or ())
+    return {symbolic[0].name if symbolic else "inputs": np.asarray(calibration)}
 
 
 def _shape_fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

@@ -9,13 +9,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras.saving import deserialize_keras_object, register_keras_serializable, serialize_keras_object
 
 from kcost.core.errors import InputError
+from kcost.models.copying import (
+    StateError,
+    carry_state,
+    copy_of_layer,
+    first_line,
+    from_config,
+    refuse_unset,
+    without_initializers,
+)
 
 Replace = Callable[[keras.layers.Layer, str], keras.layers.Layer | None]
 """(layer, path) -> a built layer to stand in its place, or None to look at its sublayers, if any, and else keep it.
@@ -26,6 +37,9 @@ An `Absorbed` layer takes the layer out: allowed for one of one input in a funct
 Refused = Callable[[keras.layers.Layer, str, str], None]
 """(layer, path, reason): called for a layer whose sublayers can't be replaced; it is copied as it is."""
 
+Loss = float | Callable[[keras.layers.Layer], float]
+"""What a replacement may be off by, relative to the outputs: of each one, or by the new layer."""
+
 Place = tuple[str | int, ...]
 """The way from a layer to a sublayer: attributes, and keys of the lists and dicts that they hold."""
 
@@ -33,9 +47,62 @@ Place = tuple[str | int, ...]
 class Absorbed(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
     """Says that another layer does the work of this one: it is in no model that was rewritten."""
 
+    def __init__(self, into: str, **kwargs: Any) -> None:
+        """`into` is the path of the layer that does the work, which stands before this one."""
+        super().__init__(**kwargs)
+        self.into = into
 
-def rewrite(model: keras.Model, replace: Replace, refused: Refused | None = None) -> keras.Model:
-    """A new, uncompiled model with some layers replaced, and the weights of `model` in the others.
+
+@dataclass
+class Border:
+    """What was replaced at a path: one layer, or the first of several that became one."""
+
+    path: str
+    old: keras.layers.Layer
+    new: keras.layers.Layer
+    last: keras.layers.Layer
+    """The layer whose outputs the new one gives: `old`, or the last that was absorbed."""
+
+
+@dataclass
+class Rewrite:
+    """A model made again with some layers replaced."""
+
+    original: keras.Model
+    model: keras.Model
+    borders: dict[str, Border] = field(default_factory=dict)
+    """By path, in the order in which the layers were met."""
+    holders: dict[str, Border] = field(default_factory=dict)
+    """By path: layers in which something was replaced, and what stands for them; "" is the model."""
+
+
+def rewrite(
+    model: keras.Model,
+    replace: Replace,
+    refused: Refused | None = None,
+    *,
+    rows: Mapping[str, np.ndarray] | None = None,
+    loss: Loss = 1e-3,
+) -> keras.Model:
+    """As `made_again`, then held against the given model on a few rows (see `guard.check`).
+
+    Args:
+        rows: inputs by name, examples on axis 0; made up where None.
+        loss: what a replacement may be off by, relative to the outputs of the layer that it replaces.
+
+    Raises:
+        InputError: as `made_again` says.
+        UnavailableError: the new model does not give the outputs of the old one; the layer to blame is named.
+    """
+    from kcost.optimize.guard import check
+
+    done = made_again(model, replace, refused)
+    check(done, rows, loss)
+    return done.model
+
+
+def made_again(model: keras.Model, replace: Replace, refused: Refused | None = None) -> Rewrite:
+    """A new, uncompiled model with some layers replaced, and the state of `model` in the others.
 
     The given model is not changed and shares no variable with the new one. A layer that stands in several places is
     asked for once and stays shared. Paths are names of layers with `/` between levels.
@@ -46,20 +113,29 @@ def rewrite(model: keras.Model, replace: Replace, refused: Refused | None = None
     if not model.built:
         raise InputError("A model is rewritten once it is built.", model.name, "Call it on inputs once.")
     rewriter = _Rewriter(replace, refused or (lambda layer, path, reason: None))
-    new = rewriter.model(model) if _is_graph(model) else rewriter.layer(model, "") or rewriter.copy(model, model.name)
-    rewriter.carry_weights()
-    return new
+    try:
+        with without_initializers() as unset:
+            new = rewriter.model(model) if _is_graph(model) else rewriter.layer(model, "")
+            new = new or rewriter.copy(model, model.name)
+            rewriter.carry_state()
+            refuse_unset(unset, new)
+    except StateError as error:
+        raise _not_copied(error) from error
+    done = Rewrite(model, new, rewriter.borders, rewriter.holders)
+    done.holders[""] = Border("", model, new, model)
+    return done
 
 
 def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A built layer made again from its config, with its weights.
+    """A built layer made again from its config, with its state.
 
     Raises:
         InputError: its config doesn't describe it.
     """
-    new = _from_config(layer, layer.name)
-    _carry(layer, new, layer.name)
-    return new
+    try:
+        return copy_of_layer(layer)
+    except StateError as error:
+        raise _not_copied(error) from error
 
 
 def sublayers(layer: keras.layers.Layer) -> Iterator[tuple[Place, keras.layers.Layer]]:
@@ -87,6 +163,8 @@ class _Rewriter:
         self.refused = refused
         self.new: dict[int, keras.layers.Layer | None] = {}
         self.copies: list[tuple[keras.layers.Layer, keras.layers.Layer, str]] = []
+        self.borders: dict[str, Border] = {}
+        self.holders: dict[str, Border] = {}
 
     def model(self, model: keras.Model, path: str = "") -> keras.Model:
         """A Functional or Sequential model made again."""
@@ -111,29 +189,45 @@ class _Rewriter:
     def layer(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         """What stands in the place of a layer; None if nothing in it changes."""
         if id(layer) not in self.new:
-            new = self.replace(layer, path) if path else None
+            new = self.replaced(layer, path) if path else None
             self.new[id(layer)] = new if new is not None else self.inside(layer, path)
         return self.new[id(layer)]
+
+    def replaced(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
+        """What stands in the place of a layer as a whole; None to look into it."""
+        new = self.replace(layer, path)
+        if isinstance(new, Absorbed):
+            self.borders[new.into].last = layer
+        elif new is not None:
+            self.borders[path] = Border(path, layer, new, layer)
+        return new
 
     def inside(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         """A layer with some of its sublayers replaced; None if none is."""
         if _is_graph(layer):
-            return self.model(layer, path)
+            new = self.model(layer, path)
+            self.holders[path] = Border(path, layer, new, layer)
+            return new
         replacements = self.replacements(layer, path, frozenset())
         if not replacements:
             return None
         try:
-            copied = self.copy(layer, path)
-            self.carry_weights()
+            copied = from_config(layer)
+            carry_state(layer, copied, path or layer.name)
             wrapper = RewrittenModel if isinstance(layer, keras.Model) else RewrittenLayer
             new = wrapper(copied, [{"place": list(place), "layer": new} for place, new in replacements])
             for node in layer._inbound_nodes[:1]:
                 # Traced once, to see that the layer does nothing with its sublayers but call them.
                 new.compute_output_spec(*node.arguments.args, **node.arguments.kwargs)
+            copy_of_layer(new)  # as it will be saved and loaded: a wrapper may make its state from an inner kernel
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a layer of somebody's own raises
-            self.refused(layer, path, f"its sublayers cannot be replaced: {_first_line(error)}")
-            self.copies = [entry for entry in self.copies if entry[0] is not layer]
+            reason = error.reason if isinstance(error, StateError) else first_line(error)
+            self.refused(layer, path, f"its sublayers cannot be replaced: {reason}")
+            self.borders = {p: border for p, border in self.borders.items() if path and not p.startswith(f"{path}/")}
             return None
+        self.holders[path] = Border(path, layer, new, layer)
         return new
 
     def replacements(
@@ -147,9 +241,9 @@ class _Rewriter:
                 continue
             inner = f"{path}/{child.name}" if path else child.name
             if id(child) not in self.new:
-                self.new[id(child)] = self.replace(child, inner)
+                self.new[id(child)] = self.replaced(child, inner)
                 if self.new[id(child)] is None and _is_graph(child):
-                    self.new[id(child)] = self.model(child, inner)
+                    self.new[id(child)] = self.inside(child, inner)
             new = self.new[id(child)]
             if new is not None:
                 found.append((place, new))
@@ -158,15 +252,15 @@ class _Rewriter:
         return found
 
     def copy(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer:
-        """A layer with the same config; `carry_weights` brings the weights, once it is built."""
-        copied = _from_config(layer, path)
+        """A layer with the same config; `carry_state` brings its state, once it is built."""
+        copied = from_config(layer)
         self.copies.append((layer, copied, path))
         return copied
 
-    def carry_weights(self) -> None:
-        """Gives each copy the values of its original."""
+    def carry_state(self) -> None:
+        """Gives each copy the state of its original."""
         for old, new, path in self.copies:
-            _carry(old, new, path)
+            carry_state(old, new, path)
         self.copies = []
 
 
@@ -230,23 +324,6 @@ def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
     return args[0] if isinstance(layer, Absorbed) else layer(*args, **kwargs)
 
 
-def _from_config(layer: keras.layers.Layer, path: str) -> keras.layers.Layer:
-    classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
-    try:
-        return deserialize_keras_object(serialize_keras_object(layer), custom_objects=classes)
-    except Exception as error:  # whatever a layer of somebody's own raises
-        raise _not_copied(path, _first_line(error)) from error
-
-
-def _carry(old: keras.layers.Layer, new: keras.layers.Layer, path: str) -> None:
-    """Assigns the values of a layer's variables to those of its copy."""
-    before, after = ([tuple(v.shape) for v in layer.variables] for layer in (old, new))
-    if before != after:
-        raise _not_copied(path, f"{len(after)} variables after rebuilding, {len(before)} before, or other shapes")
-    for source, target in zip(old.variables, new.variables, strict=True):
-        target.assign(source.value)
-
-
 def _at(layer: Any, place: Sequence[str | int]) -> Any:
     for key in place:
         layer = getattr(layer, str(key)) if isinstance(layer, keras.layers.Layer) else layer[key]
@@ -269,16 +346,9 @@ def _put(root: keras.layers.Layer, place: Sequence[str | int], new: keras.layers
             layer._track_variables()  # torch's own list of parameters, made when the layer was built
 
 
-def _not_copied(path: str, reason: str) -> InputError:
+def _not_copied(error: StateError) -> InputError:
     return InputError(
         "A model is changed by making it again from its config.",
-        received=f"the layer {path}: {reason}",
+        received=f"the layer {error.path}: {error.reason}",
         remedy="Give the layer's class get_config and from_config, or use a functional model of Keras's own layers.",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error, or of the one that Keras wrapped in its own."""
-    text = str(error).rpartition("Error encountered:")[2].replace("\x1b[1m", "").replace("\x1b[0m", "")
-    lines = text.strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -14,15 +14,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, UnavailableError
 from kcost.core.prune_spec import StructuredPruning
+from kcost.models.comparing import differences, outputs_of, rows_for
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.chains import Chain, chains_of
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.importance import Labelled, View, taylor_scores
 from kcost.optimize.kernels import is_named, own_buffers, parameters_of, walk
 from kcost.optimize.recognise import encoder_block_of
-from kcost.optimize.rewrite import rewrite
+from kcost.optimize.rewrite import made_again, rewrite
+
+_ROUNDING = 1e-4
+"""Sums over fewer terms are added in another order."""
 
 _NAMES = {"ffn": "feed-forward neurons", "heads": "heads", "filters": "filters", "neurons": "neurons"}
 
@@ -188,7 +192,31 @@ def _cut(model: keras.Model, found: Sequence[Units], kept: Sequence[np.ndarray])
             new[key] = _cut_block(layer, **blocks[key])
         elif layer.weights:
             new[key] = _cut_layer(layer, inputs.get(key), outputs.get(key))
-    return own_buffers(rewrite(model, lambda layer, path: new.get(id(layer))))
+    smaller = own_buffers(made_again(model, lambda layer, path: new.get(id(layer))).model)
+    _check(model, smaller, found, kept)
+    return smaller
+
+
+def _check(model: keras.Model, smaller: keras.Model, found: Sequence[Units], kept: Sequence[np.ndarray]) -> None:
+    """Refuses a smaller model that is not the larger one with the outgoing weights of removed units at zero.
+
+    Those of `model` are set to zero, which nobody needs any more.
+    """
+    for units, keep in zip(found, kept, strict=True):
+        variable, view = units.outgoing
+        values = np.array(keras.ops.convert_to_numpy(variable), copy=True)
+        places = view(np.arange(values.size).reshape(values.shape))
+        values.flat[np.delete(places, keep, axis=0).ravel()] = 0
+        variable.assign(values)
+    inputs = rows_for(model)
+    difference = differences(outputs_of(model, inputs), outputs_of(smaller, inputs))
+    if not difference <= _ROUNDING:
+        raise UnavailableError(
+            "A model without some units gives the outputs that it gives with their outgoing weights at zero.",
+            received=f"{model.name!r} without units of {', '.join(dict.fromkeys(u.path for u in found))}: "
+            f"its outputs differ by {difference:.2g}, relative",
+            remedy="Leave out layers whose units others depend on: --skip LAYER.",
+        )
 
 
 def _cut_block(block: EncoderBlock, heads: np.ndarray | None = None, ffn: np.ndarray | None = None) -> EncoderBlock:

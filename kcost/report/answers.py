@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kcost.core.answer import Answers
 from kcost.core.artifact import Artifact, QualityReport, RunCost, Score
 from kcost.core.request import AttackReport, Evaluation
 from kcost.core.units import format_bytes, format_s, format_usd, significant
@@ -75,7 +76,8 @@ def show_data_sets(console: Console, entries: Sequence[CatalogueEntry]) -> None:
 def score_text(score: Score) -> str:
     """A score with its interval and count."""
     interval = f"95%: {score.low:.4f} to {score.high:.4f}"
-    return f"{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
+    output = "" if score.output is None else f"{score.output}: "
+    return f"{output}{score.name} {score.value:.4f} ({interval}; {score.count} {score.unit} of {score.split})"
 
 
 def cost_text(cost: RunCost) -> str:
@@ -111,7 +113,7 @@ def show_quality(console: Console, report: QualityReport) -> None:
             confusion.add_row(escape(name), *map(str, row))
         console.print(confusion)
     if report.padding_saved is not None:
-        lost = "words lost to truncation, scored as missed" if report.unit == "entities" else "texts cut"
+        lost = "words that the model did not see, scored as missed" if report.unit == "entities" else "texts cut"
         console.print(
             f"{report.truncated:,} {lost}; length buckets spare {report.padding_saved:.0%} of the positions",
             highlight=False,
@@ -123,12 +125,24 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     for note in evaluation.dataset.notes:
         console.print(f"{evaluation.dataset.name}: {note}", highlight=False, markup=False)
     show_scores(console, evaluation.scores)
-    show_quality(console, evaluation.report)
+    show_answers(console, evaluation.answers)
+    if evaluation.report is not None:
+        show_quality(console, evaluation.report)
+
+
+def show_answers(console: Console, answers: Answers) -> None:
+    """What each output of a model was taken as, and why nothing is scored where nothing is."""
+    if answers.unscored_because is not None:
+        console.print(f"no score: {answers.unscored_because}", highlight=False, markup=False)
+    for answer in answers.outputs:
+        console.print(str(answer), highlight=False, markup=False)
 
 
 def show_attack(console: Console, report: AttackReport) -> None:
     """Scores by the size of the attacker's change."""
-    norm = "largest change of a value" if report.norm == "linf" else "Euclidean length of the change"
+    norm = "largest change of a pixel, white being 1" if report.norm == "linf" else "Euclidean length of the change"
+    for note in report.dataset.notes:
+        console.print(f"{report.dataset.name}: {note}", highlight=False, markup=False)
     console.print(f"{report.attack} on {report.dataset.name}, epsilon is the {norm}", highlight=False)
     if report.mean_length is not None:
         console.print(f"mean length of what is changed: {significant(report.mean_length)}", highlight=False)
@@ -227,10 +241,12 @@ def show_prices(console: Console, prices: Sequence[Price]) -> None:
 
 
 def show_price_check(console: Console, check: PriceCheck) -> None:
-    """The problems of a price book, or that it has none."""
-    for problem in check.problems:
+    """The problems and warnings of a price book, or that it has none."""
+    for problem in sorted((*check.problems, *check.warnings), key=lambda p: p.row):
         console.print(str(problem), highlight=False, markup=False)
     verdict = f"refused: {len(check.problems)} problem(s)" if check.problems else "no problems"
+    if check.warnings:
+        verdict += f", {len(check.warnings)} warning(s): look at these rows again"
     console.print(f"{check.name}: {check.rows} rows, {verdict}", highlight=False)
 
 

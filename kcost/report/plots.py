@@ -18,7 +18,7 @@ SYMBOLS = {
     "compile": "star", "train_on_batch": "circle",
     "saved_model": "hexagon", "litert": "pentagon", "onnx": "cross", "openvino": "bowtie",
 }  # fmt: skip
-DASHES = {"float32": "solid", "bfloat16": "dot", "int8": "dash", "int8_dynamic": "dashdot"}
+DASHES = {"float32": "solid", "bfloat16": "dot", "saved": "longdash", "int8": "dash", "int8_dynamic": "dashdot"}
 MOST_TICKS = 12
 MOST_DECADES = 5
 
@@ -65,7 +65,7 @@ def _line(key: tuple[str, str, str], cells: list[RankedCell]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{backend}/{method} {precision}",
+        "name": f"{backend}/{method} {cells[0].dtype}",
         "x": [c.batch for c in cells],
         "y": [c.step_ms for c in cells],
         "customdata": [[significant(c.step_p95_ms), significant(c.examples_per_s)] for c in cells],
@@ -106,7 +106,7 @@ def _points(key: tuple[str, str], cells: list[RankedCell]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{backend} {precision}",
+        "name": f"{backend} {cells[0].dtype}",
         "x": [c.cost.usd for c in cells],
         "y": [s.value for s in scores],
         "error_y": {

@@ -14,6 +14,9 @@ from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.scenarios import show_scenarios
 
+FIRST = "not-finite"
+"""The notices that stand before the tables: such a model answers nothing, however fast."""
+
 ROWS = 15
 NOTICES_OF_A_KIND = 3
 WIDE = 134
@@ -29,11 +32,12 @@ def show_verdict(console: Console, verdict: Verdict, *, rows: int = ROWS) -> Non
     Args:
         rows: most cells shown of each ranking; plain Keras is always among them.
     """
+    _show_notices(console, [n for n in verdict.notices if n.code == FIRST])
     for ranking in verdict.rankings:
         _show_ranking(console, ranking, verdict.p99_ms, rows)
     show_scenarios(console, verdict.scenarios)
     _show_prices(console, verdict)
-    _show_notices(console, verdict.notices)
+    _show_notices(console, [n for n in verdict.notices if n.code != FIRST])
     if not verdict.rankings:
         console.print("No cell was measured: there is nothing to rank.")
     for conclusion in verdict.conclusions:
@@ -76,7 +80,7 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
     columns: dict[str, Callable[[RankedCell], str]] = {
         "#": lambda c: "-" if c.rank is None else str(c.rank),
         "run as": name,
-        "dtype": lambda c: c.precision,
+        "dtype": lambda c: c.dtype,
         "batch": lambda c: str(c.batch),
         "USD": lambda c: format_usd(c.cost.usd),
     }
@@ -104,7 +108,9 @@ def _interval(cell: RankedCell) -> str:
 
 
 def _agreement(cell: RankedCell) -> str:
-    return "-" if cell.quality.agreement is None else format_percent(cell.quality.agreement)
+    if cell.quality.agreement is None or cell.standing == "not finite":
+        return "-"
+    return format_percent(cell.quality.agreement)
 
 
 def _difference(cell: RankedCell) -> str:
@@ -147,7 +153,7 @@ def _show_notices(console: Console, notices: Sequence[Notice]) -> None:
         for notice in found[:NOTICES_OF_A_KIND]:
             about = ", ".join(v for v in (notice.model, notice.cell) if v is not None)
             text = f"{code}: {f'{about}: ' if about else ''}{notice.text} {notice.remedy}"
-            style = "bold red" if code == "invalid" else "yellow"
+            style = "bold red" if code in ("invalid", FIRST) else "yellow"
             console.print(f"[{style}]{escape(text)}[/{style}]", highlight=False)
         if len(found) > NOTICES_OF_A_KIND:
             console.print(f"[yellow]{code}: and {len(found) - NOTICES_OF_A_KIND} more[/yellow]", highlight=False)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kcost.bench.pool import CellFailure, Pool
+from kcost.bench.runner import request_for
 from kcost.core import schema
 from kcost.core.artifact import Artifact, open_model
 from kcost.core.environment import collect
@@ -131,14 +132,7 @@ def _request(search: SearchRequest, measured: Measured, folder: Path) -> Measure
         method=INFERENCE_METHODS[search.backend][0] if inference else "train_on_batch",
         threads=0,
     )
-    return MeasureRequest(
-        spec=spec,
-        task=opened.task,
-        settings=MEASURING,
-        keras_file=opened.keras_file.absolute(),
-        samples_file=None if opened.samples_file is None else opened.samples_file.absolute(),
-        outputs_file=(folder / f"{spec.cell_id}.npz").absolute(),
-    )
+    return request_for(spec, opened, MEASURING, folder)
 
 
 class Predictor:

@@ -28,7 +28,7 @@ class CheckpointReport(Record):
 
 
 def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> CheckpointReport:
-    """Writes config.json, model.safetensors, vocab.txt and tokenizer_config.json, weights in float32.
+    """Writes config.json, model.safetensors and the whole tokenizer, weights in float32.
 
     Args:
         model: an artifact folder of a bert that `kcost train` made.

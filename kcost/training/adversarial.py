@@ -16,9 +16,11 @@ from keras import ops
 
 from kcost.backends import driver
 from kcost.backends.base import Inputs
+from kcost.core.answer import IGNORED_LABEL, Answer
 from kcost.core.errors import UnavailableError
+from kcost.core.pixels import UNIT, Pixels
 from kcost.training.attacks import TINY, GradientFn, Norm, Range, direction
-from kcost.training.losses import FROM_LOGITS, IGNORED_LABEL
+from kcost.training.losses import learns_classes
 
 EMBEDDING = "token_embedding"
 """Layer of a text model whose output is changed; the name that keras_nlp gives it."""
@@ -56,20 +58,40 @@ def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 
 class PerturbedModel:
-    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens."""
+    """A model seen from the tensor that is changed, the point: the images themselves, or embedded tokens.
 
-    def __init__(self, model: keras.Model, task: str) -> None:
-        """Prepares a functional model for a task that has a loss.
+    Attributes:
+        unit: a change of 1 of an image in [0, 1], in the scale that the model takes; 1 for texts.
+        clip: the range of valid points in that scale; None where every value is valid.
+    """
+
+    def __init__(self, model: keras.Model, answer: Answer, is_text: bool, pixels: Pixels | None = None) -> None:
+        """Prepares a functional model whose only output has a unit for each class.
+
+        Args:
+            pixels: the scale that the model takes images in; None for [0, 1].
 
         Raises:
-            UnavailableError: the task has no loss, or a text model cannot be split.
+            UnavailableError: the output is of another kind, a text model cannot be split, or images are whole numbers.
         """
-        if task not in FROM_LOGITS:
-            raise UnavailableError("An attack needs a task that kcost has a loss for.", received=f"task {task!r}")
-        self._from_logits = FROM_LOGITS[task]
-        self.is_text = task != "image-classification"
+        if not learns_classes(answer) or len(model.outputs) > 1:
+            raise UnavailableError(
+                "An attack is on a model whose only output has a unit for each class.",
+                received=str(answer) if len(model.outputs) == 1 else f"{len(model.outputs)} outputs",
+            )
+        self._from_logits = answer.logits
+        self.is_text = is_text
         self.norm: Norm = "l2" if self.is_text else "linf"
-        self.clip: Range | None = None if self.is_text else (0.0, 1.0)
+        pixels = pixels or UNIT
+        self.unit = 1.0 if self.is_text else pixels.factor
+        self.clip: Range | None = None if self.is_text else pixels.range
+        whole = [t for t in getattr(model, "inputs", None) or () if "int" in str(t.dtype)]
+        if whole and not self.is_text:
+            raise UnavailableError(
+                "An attack follows the gradient of an image's pixels, which whole numbers do not have.",
+                received=f"{model.name} with the input {whole[0].name} of {whole[0].dtype}",
+                remedy="Save the model with an input of float32.",
+            )
         self._model, self._rest = model, model
         self._embed: keras.Model | None = None
         if self.is_text:
@@ -121,12 +143,14 @@ class _Gradient(keras.Model):  # type: ignore[misc]  # keras has no types
         return self._gradient(data["point"], data["inputs"], data["labels"])
 
 
-def input_gradient(model: keras.Model, task: str) -> Callable[[Inputs | np.ndarray, np.ndarray], np.ndarray]:
-    """Inputs of a model and labels -> gradient of the task's loss (summed over the batch) at its point, float32.
+def input_gradient(
+    model: keras.Model, answer: Answer, is_text: bool
+) -> Callable[[Inputs | np.ndarray, np.ndarray], np.ndarray]:
+    """Inputs of a model and labels -> gradient of the cross-entropy (summed over the batch) at its point, float32.
 
     Images: an array of their shape. Texts: inputs by name in, (batch, length, width) of the embedded tokens out.
     """
-    perturbed = PerturbedModel(model, task)
+    perturbed = PerturbedModel(model, answer, is_text)
 
     def gradient(inputs: Inputs | np.ndarray, labels: np.ndarray) -> np.ndarray:
         return perturbed.gradient_fn(inputs)(perturbed.points(inputs), labels)
@@ -163,10 +187,10 @@ class AdversarialTrainer(keras.Model):  # type: ignore[misc]  # keras has no typ
     Sources: as of `attacks.fgsm`, with equal weight for both losses (Goodfellow et al. 2015, section 6).
     """
 
-    def __init__(self, model: keras.Model, task: str, epsilon: float) -> None:
+    def __init__(self, model: keras.Model, answer: Answer, is_text: bool, epsilon: float) -> None:
         super().__init__(name=f"adversarial_{model.name}", dtype="float32")
         self.wrapped = model
-        self._perturbed = PerturbedModel(model, task)
+        self._perturbed = PerturbedModel(model, answer, is_text)
         self._epsilon = epsilon
         self.built = True
 
@@ -193,7 +217,7 @@ class AdversarialTrainer(keras.Model):  # type: ignore[misc]  # keras has no typ
         return (clean + attacked) / 2
 
 
-def adversarial_model(model: keras.Model, task: str, epsilon: float) -> AdversarialTrainer:
+def adversarial_model(model: keras.Model, answer: Answer, is_text: bool, epsilon: float) -> AdversarialTrainer:
     """The model to compile and fit instead of `model`, so that `model` resists changes of size `epsilon`.
 
     Args:
@@ -202,6 +226,6 @@ def adversarial_model(model: keras.Model, task: str, epsilon: float) -> Adversar
             of all embedded tokens of an example.
 
     Raises:
-        UnavailableError: the task has no loss, or a text model cannot be split.
+        UnavailableError: the output has no unit for each class, or a text model cannot be split.
     """
-    return AdversarialTrainer(model, task, epsilon)
+    return AdversarialTrainer(model, answer, is_text, epsilon)

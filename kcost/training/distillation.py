@@ -8,7 +8,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kcost.training.losses import FROM_LOGITS
 from kcost.training.tasks import Task
 
 
@@ -18,11 +17,11 @@ def soft_targets(teacher: keras.Model, task: Task, batch_size: int) -> np.ndarra
     Positions that batches cut off, as they are padding, are left at 0.
     """
     batches, labels = task.batches("train", batch_size, seed=None), task.labels("train")
-    found = np.zeros((*labels.shape, len(task.label_names)), np.float16)
+    found = np.zeros((*labels.shape, teacher.output_shape[-1]), np.float16)
     for i in range(len(batches)):
         rows, length = batches.rows(i)
         answers = np.asarray(teacher.predict_on_batch(batches[i][0]), np.float32)
-        if FROM_LOGITS[task.name]:
+        if task.answers.main.logits:
             answers = np.exp(answers - answers.max(-1, keepdims=True))
             answers /= answers.sum(-1, keepdims=True)
         if labels.ndim == 1:

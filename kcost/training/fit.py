@@ -76,11 +76,13 @@ def fit(
     if request.adversarial_epsilon:
         from kcost.training.adversarial import adversarial_model
 
-        trained = adversarial_model(model, task.name, request.adversarial_epsilon)
+        trained = adversarial_model(model, task.answers.main, task.is_text, request.adversarial_epsilon)
     weights = task.balanced_class_weights() if request.class_weights == "balanced" else None
     trained.compile(
         optimizer=make_optimizer(model, request, learning_rate, request.epochs * len(batches)),
-        loss=loss_of(task.name, request.label_smoothing, weights, 0.0 if soft_targets is None else request.distill),
+        loss=loss_of(
+            task.answers.main, request.label_smoothing, weights, 0.0 if soft_targets is None else request.distill
+        ),
     )
     trained.optimizer.build(trained.trainable_variables)
     if checkpoint.resume(trained, task.record):

@@ -1,4 +1,4 @@
-"""The loss of each task."""
+"""The loss of each kind of answer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kcost.core.answer import IGNORED_LABEL, Answer
 from kcost.core.errors import UnavailableError
-
-IGNORED_LABEL = -1
-"""Label of positions that count neither in a loss nor in a score: padding, continuation pieces."""
-
-FROM_LOGITS = {"image-classification": False, "token-classification": True, "sequence-classification": True}
-"""Task -> whether its models answer with logits, or with probabilities."""
 
 
 class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
@@ -57,27 +52,46 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # keras ha
         return ops.sum(weight * element) / ops.maximum(ops.sum(weight), epsilon)
 
 
+def learns_classes(answer: Answer) -> bool:
+    """Whether an output has a unit for each class, so that a cross-entropy over class numbers is its loss."""
+    return answer.kind in ("multiclass", "tags") or (answer.kind == "binary" and answer.threshold is None)
+
+
 def loss_of(
-    task: str,
+    answer: Answer | None,
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
     soft_share: float = 0.0,
 ) -> keras.losses.Loss:
-    """Cross-entropy over integer labels, as the task's outputs need it. Keras's own where it suffices.
+    """The loss that an output of a kind is trained with, on labels as `fitted_labels` gives them. Keras's own where it
+    suffices.
 
     Args:
-        soft_share: part of the loss that goes by soft targets, for labels that come with them; 0 to 1.
+        answer: None where nothing is known of what labels are of.
+        class_weights: for outputs with a unit for each class.
+        soft_share: part of the loss that goes by soft targets, for labels that come with them; 0 to 1; likewise.
 
     Raises:
-        UnavailableError: the task is unknown, so that no loss can be chosen.
+        UnavailableError: no loss is known for the kind, or not with these options.
     """
-    if task not in FROM_LOGITS:
+    if answer is None or answer.kind == "embedding":
+        received = "an output of unknown kind" if answer is None else str(answer)
         raise UnavailableError(
-            "A training step needs a task that kcost has a loss for.",
-            received=f"task {task!r}",
-            remedy="Measure inference only (--phases inference), or give an artifact folder, which names its task.",
+            "A training step needs an output whose kind has a loss.",
+            received=received,
+            remedy="Measure inference only (--phases inference), or name the kind of the output with --task.",
         )
-    if label_smoothing or class_weights is not None or soft_share:
-        return WeightedCrossEntropy(FROM_LOGITS[task], label_smoothing, class_weights, soft_share)
-    ignored = IGNORED_LABEL if task == "token-classification" else None
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=FROM_LOGITS[task], ignore_class=ignored)
+    if learns_classes(answer):
+        if label_smoothing or class_weights is not None or soft_share:
+            return WeightedCrossEntropy(answer.logits, label_smoothing, class_weights, soft_share)
+        ignored = IGNORED_LABEL if answer.kind == "tags" else None
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=answer.logits, ignore_class=ignored)
+    if class_weights is not None or soft_share or (label_smoothing and answer.kind == "regression"):
+        raise UnavailableError(
+            "Class weights, label smoothing and distillation are for outputs with a unit for each class.",
+            received=str(answer),
+            remedy="Leave these options out.",
+        )
+    if answer.kind == "regression":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.BinaryCrossentropy(from_logits=answer.logits, label_smoothing=label_smoothing)

@@ -57,11 +57,12 @@ def from_checkpoint(folder: Path | str, max_length: int, *, dropout: float | Non
     """
     pieces = read_tokenizer(folder)
     checkpoint = read_checkpoint(folder, dropout=dropout)
-    if len(pieces.vocab) > checkpoint.vocabulary_size:
+    rows = max(pieces.vocab.values()) + 1
+    if rows > checkpoint.vocabulary_size:
         raise ArtifactError(
-            "Each piece of the vocabulary has its row in the encoder's table.",
-            received=f"{folder} with {len(pieces.vocab)} pieces and {checkpoint.vocabulary_size} rows",
-            remedy="Give the vocabulary that came with the model.",
+            "Each piece of the vocabulary and each added token has its row in the encoder's table.",
+            received=f"{folder} with ids up to {rows - 1} and {checkpoint.vocabulary_size} rows",
+            remedy="Give the tokenizer files that came with the model.",
         )
     if max_length > checkpoint.max_length:
         raise InputError(

@@ -7,19 +7,22 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kcost.core import scores
-from kcost.core.artifact import Artifact, QualityReport, Score
+from kcost.backends.base import as_host_array
+from kcost.core.answer_scores import outcomes_of, report_of, score_answers
+from kcost.core.artifact import Artifact, QualityReport, Score, answers_of_task
 from kcost.core.errors import InputError
 from kcost.data import TextSet
 from kcost.data.tokenize import WordPiece
+from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket
-from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, class_report
+from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, refuse_not_finite
 
 
 class SequenceClassification(Task):
     """One class a text. A text that is longer than `max_length` pieces keeps its start."""
 
     name = "sequence-classification"
+    unit = "texts"
 
     def __init__(self, data: TextSet, label_names: tuple[str, ...], pieces: WordPiece, max_length: int) -> None:
         """`label_names` are those of the model, in the order of its outputs.
@@ -36,6 +39,7 @@ class SequenceClassification(Task):
             )
         self.data, self.pieces, self.max_length = data, pieces, max_length
         self.record, self.label_names = data.record, label_names
+        self.answers = answers_of_task(self.name)
         self._index = np.array([label_names.index(label) for label in data.label_names], np.int32)
         self._encoded: dict[str, dict[str, np.ndarray]] = {}
 
@@ -50,7 +54,7 @@ class SequenceClassification(Task):
         """A task on other data with the vocabulary, labels and length of a trained classifier."""
         trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
         max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
-        return SequenceClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+        return SequenceClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> dict[str, np.ndarray]:
         """The model's inputs of a split, shape (n, max_length) each, int32; made once."""
@@ -73,18 +77,22 @@ class SequenceClassification(Task):
         encoded = self.encoded(split)
         predictions = np.zeros_like(self.labels(split))
         for rows, length in bucketed(_lengths(encoded), batch_size, self.max_length, None)(0):
-            logits = model.predict_on_batch({name: array[rows, :length] for name, array in encoded.items()})
-            predictions[rows] = np.asarray(logits).argmax(-1)
+            batch = {name: array[rows, :length] for name, array in encoded.items()}
+            logits = np.asarray(model.predict_on_batch(batch))
+            refuse_not_finite([self.answers.main.output], [as_host_array(logits)], split)
+            predictions[rows] = logits.argmax(-1)
         return predictions
 
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
         """Accuracy, with how many texts it rests on."""
-        return (scores.accuracy(self.labels(split), predictions, split, unit="texts"),)
+        return score_answers(self.answers.main, predictions, self.labels(split), split, self.unit)
 
     def report(self, predictions: np.ndarray, split: str) -> QualityReport:
         """As `Task.report`; it counts the texts that were cut."""
         lengths = _lengths(self.encoded(split))
-        return class_report(self.labels(split), predictions, self.label_names, split, "texts").model_copy(
+        report = report_of(self.answers.main, predictions, self.labels(split), self.label_names, split, self.unit)
+        assert report is not None
+        return report.model_copy(
             update={
                 "truncated": self.pieces.count_truncated(self.data.splits[split].texts, self.max_length),
                 "padding_saved": share_saved(lengths, self.max_length),
@@ -93,8 +101,7 @@ class SequenceClassification(Task):
 
     def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
         """As `Task.outcomes`."""
-        right: np.ndarray = self.labels(split) == predictions
-        return right.astype(np.int64)[:, None]
+        return outcomes_of(self.answers.main, predictions, self.labels(split))
 
     def samples(self) -> dict[str, np.ndarray]:
         """As `Task.samples`."""
@@ -108,7 +115,7 @@ class SequenceClassification(Task):
         return {name: array[:, :length] for name, array in encoded.items()}
 
     def save_files(self, folder: Path) -> None:
-        """Writes the vocabulary."""
+        """Writes the tokenizer."""
         self.pieces.save(folder)
 
 

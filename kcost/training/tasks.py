@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from kcost.backends.base import as_host_array
 from kcost.core import scores
-from kcost.core.artifact import Artifact, Dataset, QualityReport, Score
+from kcost.core.answer import Answers
+from kcost.core.answer_scores import not_finite, outcomes_of, predictions_of, report_of, score_answers
+from kcost.core.artifact import Artifact, Dataset, QualityReport, Score, answers_of_task
+from kcost.core.errors import GateError, InputError
+from kcost.core.pixels import Pixels
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
-from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket, shuffled
+from kcost.data.tokenizer_files import read_tokenizer
+from kcost.training.batches import ArrayBatches, Arrays, bucketed, share_saved, shortest_bucket, shuffled
 
 SAMPLES = 256
 """Held-out examples that an artifact carries, for benchmarks to be fed with and scored on."""
@@ -26,8 +33,16 @@ class Task(ABC):
     """A data set made ready for one kind of head."""
 
     name: str
+    unit: str
+    """What outcomes are of."""
     record: Dataset
     label_names: tuple[str, ...]
+    answers: Answers
+    """What the model's outputs say."""
+    is_text = True
+    """Whether the model takes tokens."""
+    pixels: Pixels | None = None
+    """The scale that images are fed in; None for texts."""
 
     @abstractmethod
     def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
@@ -50,22 +65,38 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
-        """Class numbers that a model answers on a split, in the shape of its labels, integers."""
+        """What a model answers on a split, as `predictions_of` keeps it.
+
+        Raises:
+            GateError: an answer is NaN or infinite.
+        """
 
     @abstractmethod
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
         """The scores of such answers, each with its interval and count."""
 
     @abstractmethod
-    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
-        """Such answers by class or entity type."""
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport | None:
+        """Such answers by class or entity type; None where there are no classes."""
 
     @abstractmethod
     def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
-        """What is right and wrong in each example, for a paired test of two models: int64.
+        """What is right and wrong in each example, for a paired test of two models.
 
-        Shape (n, 1), 1 where the class is right; or (n, 3): entities found, wrongly found and missed.
+        As `answer_scores.outcomes_of` has it; for entities (n, 3), int64: found, wrongly found and missed.
         """
+
+    def ask_auroc(self) -> None:
+        """Scores the area under the ROC curve as well.
+
+        Raises:
+            InputError: the scored output is not binary.
+        """
+        raise InputError(
+            "The area under the ROC curve is of a binary output.",
+            received=str(self.answers.main),
+            remedy="Leave --auroc out.",
+        )
 
     def scores(self, model: keras.Model, split: str, batch_size: int) -> tuple[Score, ...]:
         """The scores of a model on a split."""
@@ -83,53 +114,112 @@ class Task(ABC):
         """Writes what a user of the model needs beside it, such as a vocabulary."""
 
 
-class ImageClassification(Task):
+class ArrayTask(Task):
+    """Whatever a model answers on arrays: its scored output, held against labels of that output's kind."""
+
+    name = "arrays"
+    unit = "examples"
+    is_text = False
+
+    def __init__(
+        self,
+        record: Dataset,
+        inputs: dict[str, Arrays],
+        labels: dict[str, np.ndarray],
+        answers: Answers,
+        label_names: tuple[str, ...] = (),
+    ) -> None:
+        """What the model takes and should answer.
+
+        Args:
+            inputs: for each split one array, or one by name of an input.
+            labels: for each split, as `fitted_labels` gives them.
+            label_names: of the classes; those without a name are called by their numbers.
+        """
+        self.record, self.answers, self.label_names = record, answers, label_names
+        self._x, self._labels = inputs, labels
+        self._auroc = False
+
+    def ask_auroc(self) -> None:
+        if self.answers.scored is None or self.answers.main.kind != "binary":
+            super().ask_auroc()
+        self._auroc = True
+
+    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
+        labels = self._labels[split]
+        return ArrayBatches(self._x[split], labels, shuffled(len(labels), batch_size, seed))
+
+    def labels(self, split: str) -> np.ndarray:
+        return self._labels[split]
+
+    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+        outputs = keras.tree.flatten(model.predict(self._x[split], batch_size=batch_size, verbose=0))
+        arrays = [np.asarray(as_host_array(np.asarray(y))) for y in outputs]
+        refuse_not_finite([a.output for a in self.answers.outputs], arrays, split)
+        return predictions_of(self.answers.main, arrays[self.answers.main_place])
+
+    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
+        if self.answers.scored is None:
+            return ()
+        told = score_answers(self.answers.main, predictions, self._labels[split], split, self.unit, self._auroc)
+        output = self.answers.scored if len(self.answers.outputs) > 1 else None
+        return tuple(score.model_copy(update={"output": output}) for score in told)
+
+    def report(self, predictions: np.ndarray, split: str) -> QualityReport | None:
+        if self.answers.scored is None:
+            return None
+        return report_of(self.answers.main, predictions, self._labels[split], self.label_names, split, self.unit)
+
+    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
+        if self.answers.scored is None:
+            raise InputError(
+                "What a change cost is judged by the scores of an output with labels.",
+                received=f"{self.record.name}: {self.answers.unscored_because}",
+                remedy="Name the output that labels are of with --output, or its kind with --task.",
+            )
+        return outcomes_of(self.answers.main, predictions, self._labels[split])
+
+    def samples(self) -> dict[str, np.ndarray]:
+        labels = {} if self.answers.scored is None else {"labels": self._labels["test"][:SAMPLES]}
+        return {**self.inputs("test", SAMPLES), **labels}
+
+    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        x = self._x[split]
+        return {name: a[:count] for name, a in (x if isinstance(x, dict) else {self.input_name: x}).items()}
+
+    input_name = "inputs"
+    """Of an only input."""
+
+
+class ImageClassification(ArrayTask):
     """One class an image."""
 
     name = "image-classification"
+    input_name = "images"
 
     def __init__(self, data: ImageSet) -> None:
-        self.data = data
-        self.record, self.label_names = data.record, data.label_names
-
-    def batches(self, split: str, batch_size: int, *, seed: int | None) -> ArrayBatches:
-        images = self.data.splits[split]
-        return ArrayBatches(images.x, images.y, shuffled(len(images), batch_size, seed))
-
-    def labels(self, split: str) -> np.ndarray:
-        return self.data.splits[split].y
-
-    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
-        answers = np.asarray(model.predict(self.data.splits[split].x, batch_size=batch_size, verbose=0))
-        found: np.ndarray = answers.argmax(-1)
-        return found
-
-    def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
-        return (scores.accuracy(self.labels(split), predictions, split),)
-
-    def report(self, predictions: np.ndarray, split: str) -> QualityReport:
-        return class_report(self.labels(split), predictions, self.label_names, split, "examples")
-
-    def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
-        right: np.ndarray = self.labels(split) == predictions
-        return right.astype(np.int64)[:, None]
-
-    def samples(self) -> dict[str, np.ndarray]:
-        return {**self.inputs("test", SAMPLES), "labels": self.data.splits["test"].y[:SAMPLES]}
-
-    def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
-        return {"images": self.data.splits[split].x[:count]}
+        """Of a model of kcost's own, which answers with a probability for each class of the data."""
+        super().__init__(
+            data.record,
+            {split: images.x for split, images in data.splits.items()},
+            {split: images.y for split, images in data.splits.items()},
+            answers_of_task(self.name),
+            data.label_names,
+        )
+        self.pixels = data.pixels
 
 
 class TokenClassification(Task):
     """One tag a word; a word is tagged at its first piece."""
 
     name = "token-classification"
+    unit = "sentences"
 
     def __init__(self, data: TagSet, tag_names: tuple[str, ...], pieces: WordPiece, max_length: int) -> None:
         """`tag_names` are those of the model, in the order of its outputs."""
         self.data, self.pieces, self.max_length = data, pieces, max_length
         self.record, self.label_names = data.record, tag_names
+        self.answers = answers_of_task(self.name)
         self._encoded: dict[str, Encoded] = {}
 
     @staticmethod
@@ -143,7 +233,7 @@ class TokenClassification(Task):
         """A task on other data with the vocabulary, tags and length of a trained tagger."""
         trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
         max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
-        return TokenClassification(data, about.label_names, WordPiece.from_vocab_file(folder), max_length)
+        return TokenClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> Encoded:
         """A split as arrays, made once."""
@@ -164,8 +254,9 @@ class TokenClassification(Task):
         encoded = self.encoded(split)
         predictions = np.zeros_like(encoded.labels)
         for rows, length in bucketed(encoded.lengths, batch_size, self.max_length, None)(0):
-            logits = model.predict_on_batch({n: a[rows, :length] for n, a in _inputs(encoded).items()})
-            predictions[rows, :length] = np.asarray(logits).argmax(-1)
+            logits = np.asarray(model.predict_on_batch({n: a[rows, :length] for n, a in _inputs(encoded).items()}))
+            refuse_not_finite([self.answers.main.output], [as_host_array(logits)], split)
+            predictions[rows, :length] = logits.argmax(-1)
         return predictions
 
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
@@ -177,7 +268,7 @@ class TokenClassification(Task):
             split=split,
             unit="entities",
             classes=scores.entity_report(*self._tags(predictions, split)),
-            truncated=encoded.truncated_words,
+            truncated=encoded.unseen_words,
             padding_saved=share_saved(encoded.lengths, self.max_length),
         )
 
@@ -207,17 +298,15 @@ class TokenClassification(Task):
         self.pieces.save(folder)
 
 
-def class_report(
-    labels: np.ndarray, predictions: np.ndarray, label_names: tuple[str, ...], split: str, unit: str
-) -> QualityReport:
-    """The report of one class an example: counts by class, and the confusion matrix."""
-    matrix = scores.confusion_matrix(labels, predictions, len(label_names))
-    return QualityReport(
-        split=split,
-        unit=unit,
-        classes=scores.per_class_report(labels, predictions, label_names),
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
-    )
+def refuse_not_finite(names: Sequence[str], outputs: Sequence[np.ndarray], split: str) -> None:
+    """Raises GateError where a model answers with numbers that are none: no score of them means anything."""
+    told = not_finite(names, outputs)
+    if told is not None:
+        raise GateError(
+            "A model answers with finite numbers.",
+            received=f"{told} on the {split} split",
+            remedy="Look for weights that are not finite: the training may have diverged. Lower its learning rate.",
+        )
 
 
 def _inputs(encoded: Encoded) -> dict[str, np.ndarray]:

@@ -8,12 +8,11 @@ import json
 import os
 import signal
 import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
 from kcost.core.errors import KcostError, WorkerError
 from kcost.core.process import ANSWER_FD_VARIABLE
+from kcost.core.unforeseen import logged, place_of
 from kcost.worker import JOBS
 from kcost.worker.isolate import OTHERS, hide
 
@@ -29,7 +28,7 @@ def main(job: str) -> int:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
     with os.fdopen(int(os.environ[ANSWER_FD_VARIABLE]), "wb", buffering=0) as answers:
         for line in sys.stdin.buffer:
-            answers.write(json.dumps(_answer(job, json.loads(line))).encode() + b"\n")
+            answers.write(_answer(job, line) + b"\n")
     return 0
 
 
@@ -40,19 +39,23 @@ def _end_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
-def _answer(job: str, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(job: str, line: bytes) -> bytes:
+    """The answer to one request, both as JSON."""
     try:
-        answer: dict[str, Any] = importlib.import_module(JOBS[job]).run(request)
-        return answer
+        answer: dict[str, Any] = importlib.import_module(JOBS[job]).run(json.loads(line))
+        return json.dumps(answer).encode()
     except KcostError as error:
-        return {"error": error.as_dict()}
+        return json.dumps({"error": error.as_dict()}).encode()
     except Exception as error:  # every other failure is reported with its place, never lost
-        traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        told = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {told[0] if told else ''} ({Path(place.filename).name}:{place.lineno})"
-        return {"error": WorkerError(f"The job {job!r} ran to its end.", received=reason).as_dict()}
+        unforeseen = WorkerError(f"The job {job!r} runs to its end.", received=place_of(error), remedy=logged(error))
+        return json.dumps({"error": unforeseen.as_dict()}).encode()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(130)  # the parent, which was interrupted too, says so
+    except Exception as error:
+        print(f"error: a worker did not start: {place_of(error)}. {logged(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kcost.core.answer_scores import not_finite
 from kcost.core.errors import GateError
 from kcost.runtimes.meta_graph import Tensor
 from kcost.runtimes.saved_model import SavedModelSession, library_version
@@ -77,6 +78,12 @@ def _compare(session: SavedModelSession, probe: dict[str, Any]) -> dict[str, Any
     found = session.run(inputs)
     largest = 0.0
     for name, expected in wanted.items():
+        if (bad := not_finite([name], [expected])) is not None:
+            raise GateError(
+                "A model answers with finite numbers.",
+                received=f"{bad}, for a batch of {probe['batch']} ({probe['source']}), before it was exported",
+                remedy="Nothing was exported. Look for weights that are not finite: the training may have diverged.",
+            )
         tolerance = TOLERANCES.get(session.signature.outputs[name].dtype, TOLERANCE)
         difference, allowed = _differences(found[name], expected, tolerance)
         if name in changes:

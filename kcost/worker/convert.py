@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kcost.backends import driver
-from kcost.backends.base import Inputs
+from kcost.backends.base import Inputs, as_host_array
 from kcost.core.conversion import SAMPLES_FILE, ConvertedTensor, ConvertRequest, require_precision
 from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
+from kcost.models.probing import Probe
 from kcost.worker import export
 from kcost.worker.inputs import Samples, make_samples, read_samples
 
-PROBES = ((1, 1), (3, 2), (8, 4))
-"""Batch size, and what free axes are divided by, of each probe: a runtime that fixed an axis is found out."""
-
-WHOLE_PROBES = tuple((batch, 1) for batch, _ in PROBES)
-"""The same for models that take no shorter inputs."""
-
-DIVISORS = (1, 2, 4, 8, 16, 32)
-"""What the free axes of made-up samples are divided by, in turn."""
+BATCHES = (1, 3, 8)
+"""Batch sizes of the probes: a runtime that fixed an axis is found out."""
 
 MADE_SAMPLES = 64
 SEED = 0
@@ -50,17 +46,15 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     backend = driver(os.environ["KERAS_BACKEND"])
     model = export.functional_model(load_keras_file(asked.keras_file), asked.keras_file)
     signature = export.model_inputs(model, asked.keras_file)
-    forward = backend.compile_forward(model, "graph" if backend.name == "tensorflow" else "eager")
     if asked.samples_file is None:
-        samples = _made_samples(asked.keras_file, model, lambda x: backend.to_host(forward(x)), signature)
+        samples = make_samples(model, MADE_SAMPLES, SEED)
         np.savez(asked.folder / SAMPLES_FILE, allow_pickle=False, **samples.inputs)
     else:
-        samples = read_samples(asked.samples_file, {i.model_name: (i.shape, i.dtype) for i in signature})
-    probes = _probes(asked, lambda x: backend.to_host(forward(x)), samples, signature)
-    inputs = [
-        ConvertedTensor(name=i.name, model_name=i.model_name, shape=i.shape, dtype=i.dtype).model_dump()
-        for i in signature
-    ]
+        samples = read_samples(asked.samples_file, signature_of_structure(model.input))
+    real = None if asked.samples_file is None else samples.inputs
+    given = export.probes_of(model, asked.keras_file, real, BATCHES)
+    probes = [_written(asked.probes, batch, probe, signature) for batch, probe in zip(BATCHES, given, strict=True)]
+    inputs = [ConvertedTensor(**i._asdict()).model_dump() for i in signature]
     import keras
 
     outputs = [
@@ -86,70 +80,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _made_samples(
-    keras_file: Path, model: Any, forward: Callable[[Inputs], list[np.ndarray]], signature: list[export.ModelInput]
-) -> Samples:
-    """Random inputs; free axes are halved until the model takes them, as an encoder has so many positions only."""
-    made = make_samples(model, MADE_SAMPLES, SEED)
-    for divisor in DIVISORS:
-        samples = Samples(_cut(made.inputs, signature, divisor), None)
-        try:
-            forward(samples.rows(0, 1).inputs)
-        except MemoryError:
-            raise
-        except Exception as error:  # each framework has its own for a shape that does not fit
-            refusal = error
-            continue
-        return samples
-    raise _takes_no_inputs(keras_file, refusal)
-
-
-def _takes_no_inputs(keras_file: Path, refusal: Exception | None) -> ArtifactError:
-    return ArtifactError(
-        "A model is checked after its conversion, on inputs that it takes.",
-        received=f"{keras_file}, which refused them: {export.first_reason(refusal)}",
-        remedy="Convert an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
-    )
-
-
-def _probes(
-    asked: ConvertRequest,
-    forward: Callable[[Inputs], list[np.ndarray]],
-    samples: Samples,
-    signature: list[export.ModelInput],
-) -> list[dict[str, Any]]:
-    refusal: Exception | None = None
-    for shapes in (PROBES, WHOLE_PROBES):
-        told = []
-        try:
-            for batch, divisor in shapes:
-                inputs = _cut(samples.rows(0, batch).inputs, signature, divisor)
-                arrays = {f"input/{i.name}": inputs[i.model_name] for i in signature}
-                arrays |= {f"output/{n}": y for n, y in enumerate(forward(inputs))}
-                file = asked.probes / f"batch{batch}.npz"
-                np.savez(file, allow_pickle=False, **arrays)
-                free_axes = export.free_axes(signature, {i.name: inputs[i.model_name] for i in signature})
-                told.append({"file": str(file), "batch": batch, "free_axes": free_axes})
-        except MemoryError:
-            raise
-        except Exception as error:  # each framework has its own for a shape that does not fit
-            refusal = error
-            continue
-        return told
-    raise _takes_no_inputs(asked.keras_file, refusal) from refusal
-
-
-def _cut(inputs: Inputs, signature: list[export.ModelInput], divisor: int) -> Inputs:
-    """The inputs of the model in its dtypes, with free axes other than the batch cut short."""
-    cut: Inputs = {}
-    for i in signature:
-        rows = inputs[i.model_name]
-        parts = [
-            slice(None if size is not None else max(1, length // divisor))
-            for size, length in zip(i.shape[1:], rows.shape[1:], strict=True)
-        ]
-        cut[i.model_name] = np.ascontiguousarray(rows[(slice(None), *parts)].astype(i.dtype))
-    return cut
+def _written(folder: Path, batch: int, probe: Probe, signature: list[export.ModelInput]) -> dict[str, Any]:
+    """Writes a probe, by the names in the converted file, and tells of it."""
+    inputs = {i.name: probe.inputs[i.model_name] for i in signature}
+    arrays = {f"input/{name}": array for name, array in inputs.items()}
+    arrays |= {f"output/{n}": as_host_array(y) for n, y in enumerate(probe.outputs)}
+    file = folder / f"batch{batch}.npz"
+    np.savez(file, allow_pickle=False, **arrays)
+    return {"file": str(file), "batch": batch, "free_axes": export.free_axes(signature, inputs)}
 
 
 def calibration_batches(samples: Samples, names: list[str], rows: int, batch: int) -> Iterator[Inputs]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kcost.core.conversion import ConvertRequest
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.worker import export
 from kcost.worker.convert import calibration_batches, refused
 from kcost.worker.inputs import Samples

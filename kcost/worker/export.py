@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kcost.core.errors import ArtifactError, StorageError
+from kcost.backends.base import Inputs
+from kcost.core.errors import ArtifactError, KcostError, StorageError, first_reason
+from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
+from kcost.models.probing import Probe, cut, probes, recipe_of
+from kcost.models.watched_forward import WatchedForward
+from kcost.worker.inputs import read_samples
 
 if TYPE_CHECKING:
     import keras
@@ -30,12 +35,6 @@ SEED = 0
 ROUNDED = ("int8", "uint8", "bfloat16", "float16")
 """Dtypes of weights that tell a model that rounds what it computes."""
 
-SAMPLE_DIVISORS = ((1, 2, 4), (1, 1, 1))
-"""For each batch size, what the free axes of the real samples are divided by; the first that the model takes."""
-
-RANDOM_LENGTHS = ((7, 16, 5), (32, 64, 48), (224, 256, 240))
-"""For each batch size, the length of the free axes of random inputs; the first that the model takes."""
-
 
 class ModelInput(NamedTuple):
     """One input of the model."""
@@ -44,6 +43,7 @@ class ModelInput(NamedTuple):
     model_name: str  # in the model, and in samples.npz
     shape: tuple[int | None, ...]
     dtype: str
+    key: str | None  # in the dictionary that the model takes, if it takes one
 
 
 class _Probe(NamedTuple):
@@ -82,7 +82,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
     inputs = model_inputs(model, keras_file)
     names = output_names(model)
-    probes = []
+    written = []
     for probe in _probes(model, inputs, request):
         file = Path(request["probes"]) / f"batch{probe.batch}.npz"
         named = dict(zip(names, probe.outputs, strict=True))
@@ -94,7 +94,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             **{f"change/{k}": np.float64(v) for k, v in zip(names, probe.changes, strict=False)},
         )
         free = free_axes(inputs, probe.inputs)
-        probes.append({"file": str(file), "batch": probe.batch, "free_axes": free, "source": probe.source})
+        written.append({"file": str(file), "batch": probe.batch, "free_axes": free, "source": probe.source})
     write_saved_model(model, inputs, names, request["folder"], bool(request.get("portable")))
     return {
         "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.dtype} for i in inputs],
@@ -102,7 +102,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             {"name": name, "shape": (None, *y.shape[1:]), "dtype": keras.backend.standardize_dtype(y.dtype)}
             for name, y in zip(names, keras.tree.flatten(model.output), strict=True)
         ],
-        "probes": probes,
+        "probes": written,
         "keras_version": keras.__version__,
         "tensorflow_version": tf.__version__,
         "weights_bytes": sum(int(np.prod(w.shape)) * _itemsize(w.dtype) for w in model.weights),
@@ -146,11 +146,12 @@ def model_inputs(model: keras.Model, path: Path) -> list[ModelInput]:
                 received=f"{path}: {tensor.name!r} is {refused}",
                 remedy="Build the model with a dense keras.Input without batch_size, and save it again.",
             )
+    signature = signature_of_structure(model.input)
     # TensorFlow makes each input a parameter of a Python function, so these names are taken.
     taken = {*keyword.kwlist, "self"}
     names = _endpoint_names([f"tensor_{t.name}" if t.name in taken else t.name for t in tensors])
     return [
-        ModelInput(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
+        ModelInput(name, t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype), signature[t.name].key)
         for name, t in zip(names, tensors, strict=True)
     ]
 
@@ -255,36 +256,40 @@ def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
 
 
 def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str, Any]) -> list[_Probe]:
-    """One probe a batch size. Free axes have least lengths that only the model knows: several are tried."""
-    import tensorflow as tf
-
-    batches = request["batches"]
-    samples = None if request["samples"] is None else _samples(Path(request["samples"]), inputs)
+    """One probe a batch size, of real samples where there are some."""
+    file = request["samples"]
+    samples = None if file is None else read_samples(Path(file), signature_of_structure(model.input)).inputs
+    given = probes_of(model, Path(request["keras_file"]), samples, request["batches"])
     source = "random" if samples is None else "samples"
-    candidates: Sequence[tuple[int, ...]] = RANDOM_LENGTHS if samples is None else SAMPLE_DIVISORS
-    if all(None not in i.shape[1:] for i in inputs):
-        candidates = candidates[:1]
-    refusal: Exception | None = None
-    for candidate in candidates:
-        random = np.random.default_rng(SEED)
-        probes = []
-        try:
-            for batch, length in zip(batches, candidate, strict=True):
-                if samples is None:
-                    arrays = _random_arrays(inputs, batch, length, random)
-                else:
-                    arrays = _sample_arrays(inputs, samples, batch, divisor=length)
-                outputs = _call(model, [tf.constant(arrays[i.name], i.dtype) for i in inputs])
-                probes.append(_Probe(batch, source, arrays, [_to_numpy(y) for y in outputs], []))
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
-            refusal = error
-            continue
-        return _with_changes(model, inputs, probes) if is_rounded(model) else probes
-    raise ArtifactError(
-        "A model is checked after its export, on inputs that it takes.",
-        received=f"{request['keras_file']}, which refused {source} inputs: {first_reason(refusal)}",
-        remedy="Export an artifact folder, whose samples.npz holds real inputs, instead of a bare .keras file.",
-    ) from refusal
+    probes = [
+        _Probe(batch, source, {i.name: probe.inputs[i.model_name] for i in inputs}, list(probe.outputs), [])
+        for batch, probe in zip(request["batches"], given, strict=True)
+    ]
+    return _with_changes(model, inputs, probes) if is_rounded(model) else probes
+
+
+def probes_of(model: keras.Model, keras_file: Path, samples: Inputs | None, batches: Sequence[int]) -> list[Probe]:
+    """The probes of a functional model: of real samples where there are some, else of made-up inputs.
+
+    Raises:
+        ArtifactError: the model does not take the samples.
+        UnavailableError: no samples, and the model refuses made-up inputs of each length.
+    """
+    signature = signature_of_structure(model.input)
+    forward = WatchedForward(model)
+    if samples is None:
+        recipe = recipe_of(model)
+        return probes(forward, signature, lambda rows, scale: recipe.scaled(scale).make(rows, SEED), batches)
+    try:
+        return probes(forward, signature, lambda rows, scale: cut(samples, signature, rows, scale), batches)
+    except (MemoryError, KcostError):
+        raise
+    except Exception as error:  # each framework has its own for a shape that does not fit
+        raise ArtifactError(
+            "A model is checked after its export or conversion, on inputs that it takes.",
+            received=f"{keras_file}, which refused its real samples: {first_reason(error)}",
+            remedy="Make the artifact again, or give its .keras file alone.",
+        ) from error
 
 
 def is_rounded(model: keras.Model) -> bool:
@@ -320,55 +325,6 @@ def _with_changes(model: keras.Model, inputs: Sequence[ModelInput], probes: Sequ
     ]
 
 
-def _samples(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
-    """Real inputs by the name in the signature."""
-    with np.load(path, allow_pickle=False) as stored:
-        missing = [i.model_name for i in inputs if i.model_name not in stored.files]
-        if missing:
-            raise ArtifactError(
-                "samples.npz holds one array for each input of the model.",
-                received=f"{path} with {', '.join(stored.files)}; without {', '.join(missing)}",
-                remedy="Make the artifact again, or give its .keras file alone.",
-            )
-        samples = {i.name: stored[i.model_name].astype(i.dtype) for i in inputs}
-    for i in inputs:
-        shape = samples[i.name].shape
-        if not shape or shape[0] == 0 or len(shape) != len(i.shape):
-            raise ArtifactError(
-                "samples.npz holds inputs of the model's shapes.",
-                received=f"{path}: {i.model_name!r} of shape {shape}, the model takes {i.shape}",
-                remedy="Make the artifact again, or give its .keras file alone.",
-            )
-    return samples
-
-
-def _sample_arrays(
-    inputs: Sequence[ModelInput], samples: dict[str, np.ndarray], batch: int, divisor: int
-) -> dict[str, np.ndarray]:
-    """The first `batch` samples, again from the first one where there are fewer, with free axes cut short."""
-    arrays = {}
-    for i in inputs:
-        rows = samples[i.name][np.arange(batch) % len(samples[i.name])]
-        cuts = tuple(
-            slice(None if size is not None else max(1, length // divisor))
-            for size, length in zip(i.shape[1:], rows.shape[1:], strict=True)
-        )
-        arrays[i.name] = np.ascontiguousarray(rows[(slice(None), *cuts)])
-    return arrays
-
-
-def _random_arrays(
-    inputs: Sequence[ModelInput], batch: int, length: int, random: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Standard normal floats; integers and booleans of 0 and 1, which every vocabulary and mask has."""
-    arrays = {}
-    for i in inputs:
-        shape = (batch, *(length if size is None else size for size in i.shape[1:]))
-        drawn = random.standard_normal(shape) if "float" in i.dtype else random.integers(0, 2, shape)
-        arrays[i.name] = drawn.astype(np.float32 if i.dtype == "bfloat16" else i.dtype)
-    return arrays
-
-
 def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> list[int]:
     """The different lengths of the free axes other than the batch, in order."""
     lengths = {
@@ -378,13 +334,6 @@ def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> li
         if size is None
     }
     return sorted(lengths)
-
-
-def first_reason(error: BaseException | None) -> str:
-    """The line that says why: Keras puts a heading in front of it and prints it in bold."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return told[0] if told else type(error).__name__
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

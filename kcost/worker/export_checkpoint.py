@@ -7,7 +7,7 @@ from typing import Any
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import ArtifactError
-from kcost.data.tokenize import PAD, WordPiece
+from kcost.data.tokenizer_files import read_tokenizer
 from kcost.models.checkpoint_writer import write_checkpoint
 from kcost.models.loading import load_keras_file
 
@@ -19,7 +19,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if about is None:
         raise ArtifactError("A Hugging Face folder is written from an artifact folder.", received=opened.keras_file)
     model = load_keras_file(opened.keras_file)
-    pieces = WordPiece.from_vocab_file(opened.keras_file.parent)
-    tensors = write_checkpoint(model, about.task, about.label_names, pieces.vocab[PAD], folder)
+    pieces = read_tokenizer(opened.keras_file.parent)
+    tensors = write_checkpoint(model, about.task, about.label_names, pieces.pad_id, folder)
     pieces.save(folder, max_length=int(model.get_layer("position_embedding").sequence_length))
     return {"tensors": tensors, "parameters": int(model.count_params())}

@@ -13,7 +13,9 @@ import gc
 import io
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,11 +24,14 @@ import numpy as np
 
 from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
+from kcost.core.answer import Answers, resolve
+from kcost.core.answer_scores import not_finite, predictions_of
 from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, UnavailableError
 from kcost.core.idle import until_idle
-from kcost.core.plan import CellSpec, Device, Settings
+from kcost.core.own_code import in_a_line
+from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
 from kcost.core.scenario import ASK
@@ -43,6 +48,13 @@ MAX_SCORED_STEPS = 64
 
 WARMUP_GROWTH = 1.25
 """A warm-up that has not settled goes on for as much longer before it is looked at again."""
+
+_TRAINED_IN: dict[Precision, LoadedPrecision] = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "saved": "saved",
+}
+"""What a model is loaded in to be trained: weights that learn stay in float32."""
 
 _ready: dict[str, Callable[[int], None]] = {}
 """By cell_id, a function that does the cell's i-th step to its end."""
@@ -88,14 +100,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             return _profile(*_subjects[request["cell_id"]])
         asked = MeasureRequest.model_validate(request["request"])
         return _prepare(asked, request.get("started_beside", 0)).model_dump()
-    except UnavailableError as error:
-        return {"status": "unsupported", "reason": str(error)}
     except KcostError:
         raise
     except Exception as error:
-        status = "oom" if _is_out_of_memory(error) else "crash"
-        told = str(error).strip().splitlines()
-        return {"status": status, "reason": f"{type(error).__name__}: {told[0] if told else 'no message'}"}
+        traceback.print_exc()  # into the log of this worker
+        return {"status": "oom" if _is_out_of_memory(error) else "crash", "reason": in_a_line(error)}
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +158,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     _reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
-        precision: LoadedPrecision = "float32" if spec.precision == "float32" else "mixed_bfloat16"
+        precision = _TRAINED_IN[spec.precision]
         start = time.perf_counter()
         model = backend.load(request.keras_file, precision)
         load_s = time.perf_counter() - start
@@ -161,13 +170,14 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     if spec.phase == "training":
         if spec.device != "cpu":
             _check_placement(backend, [v.value for v in model.trainable_variables], spec)
-        train = backend.train_step(model, request.task)
-        if samples.labels is None:
-            raise UnavailableError("A training step needs labels.", received="samples without labels")
+        answers, trained_labels = _learnt(request, backend, model, samples)
+        samples = replace(samples, labels=trained_labels)
+        batches = samples.batches(spec.batch)
+        train = backend.train_step(model, None if answers is None else _loss(answers))
 
         def step(i: int) -> None:
             batch = batches[i % len(batches)]
-            backend.to_host(train(batch.inputs, batch.labels))  # type: ignore[arg-type]  # checked above
+            backend.to_host(train(batch.inputs, batch.labels))  # type: ignore[arg-type]  # one array by now
     else:
         forward = (
             backend.predict_step(model, spec.batch)
@@ -182,19 +192,31 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
 
     first_call_s = _seconds(step)
     done: list[int] = []
+    bad_numbers, not_scored = None, None
     if spec.phase == "inference":
         scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
-        answer, calls = _recorded(lambda x: backend.to_host(forward(x)))
-        probed = _probe(answer, samples, scored, rows, request.settings.seed)
+        recorded, calls = _recorded(lambda x: backend.to_host(forward(x)))
+        answers = None
+        try:
+            answered = _in_batches(recorded, scored, rows)
+            answers, scored_labels = resolve(request.outputs, [y.shape for y in answered], scored.labels)
+            bad_numbers = not_finite([a.output for a in answers.outputs], answered)
+            probed = _probe(recorded, samples, rows, request.settings.seed)
+            _write_outputs(request.outputs_file, answers, probed, answered, scored_labels)
+        except (KcostError, MemoryError):
+            raise
+        except Exception as error:
+            # How long a step takes is known without: a step that fails itself fails again in the warm-up.
+            traceback.print_exc()
+            not_scored = in_a_line(error)
         # Scoring runs the very steps that are measured: a large model need not warm up for as long again.
         done = calls if rows == spec.batch else []
-        _write_outputs(request.outputs_file, *probed, scored.labels)
         _queries[spec.cell_id] = scenarios.Queries(lambda x: backend.to_host(forward(x)), samples, spec.batch)
     warmup = _warm_up(step, request.settings, done)
     _ready[spec.cell_id] = step
-    labels = batches[0].labels if spec.phase == "training" else None
+    labels = cast(np.ndarray, batches[0].labels) if spec.phase == "training" else None
     _subjects[spec.cell_id] = (request, Subject(model, step, [b.inputs for b in batches], labels))
     return Preparation(
         import_s=import_s,
@@ -209,12 +231,42 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         jit=backend.is_jit(model, spec.method),
         tf32=backend.tf32(),
         inputs_on="host",
+        computed_dtype=backend.computed_dtype(model),
+        not_scored=not_scored,
         parameters=model.count_params(),
         peak_host_bytes=_host_bytes("VmHWM"),
         imported_host_bytes=imported_host_bytes,
         peak_device_bytes=backend.peak_device_bytes(),
         simulated=backend.simulated,
+        answers=answers,
+        not_finite=bad_numbers,
     )
+
+
+def _loss(answers: Answers) -> Any:
+    from kcost.training.losses import loss_of  # it imports keras, which the fake backend has no need of
+
+    return loss_of(answers.main)
+
+
+def _learnt(
+    request: MeasureRequest, backend: Driver, model: Any, samples: Samples
+) -> tuple[Answers | None, np.ndarray]:
+    """What a training step learns, and the labels of all samples in the form that its loss wants."""
+    if samples.labels is None:
+        raise UnavailableError("A training step needs labels.", received="samples without labels")
+    if backend.simulated:
+        assert isinstance(samples.labels, np.ndarray)
+        return None, samples.labels
+    shapes = [tuple(t.shape) for t in model.outputs]
+    answers, labels = resolve(request.outputs, shapes, samples.labels)
+    if labels is None or len(shapes) > 1:
+        raise UnavailableError(
+            "A training step needs a model with one output, which the labels are of.",
+            received=answers.unscored_because or f"{len(shapes)} outputs",
+            remedy="Measure inference only (--phases inference).",
+        )
+    return answers, labels
 
 
 def _samples(request: MeasureRequest, model: Any) -> Samples:
@@ -298,32 +350,46 @@ def _timed(step: Callable[[int], None], least_s: float, least_steps: int) -> lis
 
 
 def _probe(
-    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
-    samples: Samples,
-    scored: Samples,
-    batch: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs over the parity probe and class numbers of the scored samples, through the measured forward pass.
+    forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int, seed: int
+) -> list[np.ndarray]:
+    """The outputs over the parity probe, through the measured forward pass.
 
     The probe is made of all samples, so that its random rows are the same whatever the batch size.
     """
     half = PROBE_ROWS // 2
     real, made = samples.rows(0, half), random_like(samples, half, seed)
     rows = Samples({n: np.concatenate([real.inputs[n], made.inputs[n]]) for n in samples.inputs}, None)
-    predictions = _in_batches(forward, scored, batch).argmax(-1).astype(np.int32)
-    return _in_batches(forward, rows, batch), predictions
+    return _in_batches(forward, rows, batch)
 
 
 def _in_batches(
     forward: Callable[[dict[str, np.ndarray]], list[np.ndarray]], samples: Samples, batch: int
-) -> np.ndarray:
-    found = [forward(samples.rows(i, batch).inputs)[0] for i in range(0, len(samples), batch)]
-    return np.concatenate(found)[: len(samples)]
+) -> list[np.ndarray]:
+    """The outputs over all samples.
+
+    Raises:
+        UnavailableError: an output has no row for each example.
+    """
+    answered = [forward(samples.rows(i, batch).inputs) for i in range(0, len(samples), batch)]
+    for place, output in enumerate(answered[0]):
+        if output.ndim == 0 or len(output) != batch:
+            raise UnavailableError(
+                "Each output of a model has a row for each example.",
+                received=f"output {place} of shape {output.shape} for {batch} examples",
+                remedy="Give the output the batch axis of the inputs, or leave it out of the model.",
+            )
+    return [np.concatenate(parts)[: len(samples)] for parts in zip(*answered, strict=True)]
 
 
-def _write_outputs(path: Path, outputs: np.ndarray, predictions: np.ndarray, labels: np.ndarray | None) -> None:
-    arrays = {"outputs": outputs, "predictions": predictions}
+def _write_outputs(
+    path: Path, answers: Answers, probed: list[np.ndarray], answered: list[np.ndarray], labels: np.ndarray | None
+) -> None:
+    """The arrays that `CellResult.outputs_file` tells of."""
+    arrays: dict[str, np.ndarray] = {}
+    for answer, outputs, examples in zip(answers.outputs, probed, answered, strict=True):
+        mark = "" if answer == answers.main else f"/{answer.output}"
+        arrays[f"outputs{mark}"] = outputs
+        arrays[f"predictions{mark}"] = predictions_of(answer, examples)
     if labels is not None:
         arrays["labels"] = labels
     content = io.BytesIO()

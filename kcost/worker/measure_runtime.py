@@ -92,6 +92,10 @@ class RuntimeDriver(Driver):
             conversion, open_file(self._runtime, path, threads=self._threads, precision=conversion.precision)
         )
 
+    def computed_dtype(self, model: ConvertedModel) -> str:
+        """The precision that the model was converted to."""
+        return model.conversion.precision
+
     def compile_forward(self, model: ConvertedModel, method: str) -> Step:
         """The file's own forward pass; a runtime has one method, `run`."""
         return model.run
@@ -100,7 +104,7 @@ class RuntimeDriver(Driver):
         """Raises UnavailableError: `predict` is Keras's."""
         raise self._lacks("predict")
 
-    def train_step(self, model: ConvertedModel, task: str) -> NoReturn:
+    def train_step(self, model: ConvertedModel, loss: Any) -> NoReturn:
         """Raises UnavailableError: an exported file holds the forward pass alone."""
         raise self._lacks("training")
 

@@ -16,6 +16,7 @@ from kcost.core.prune_spec import PruneSpec, StructuredPruning, parse_prune_spec
 from kcost.core.request import OptimizeAnswer, OptimizeRequest, TrainRequest
 from kcost.core.run_cost import Meter, run_cost
 from kcost.core.score_drop import score_drop
+from kcost.models.comparing import ROWS
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.importance import Labelled
 from kcost.optimize.pruning import PruningCallback, coverage_of, prune
@@ -23,13 +24,13 @@ from kcost.optimize.quantization import quantize
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets
 from kcost.training.fit import EVALUATION_BATCH, fit
-from kcost.training.losses import loss_of
+from kcost.training.losses import learns_classes, loss_of
 from kcost.training.tasks import Task
 from kcost.training.transfer import copy_weights
 from kcost.worker.opening import open_with_data
 from kcost.worker.train import PRETRAINED_LEARNING_RATE, write_artifact
 
-FINE_TUNING_RATE = {"image-classification": 1e-3}
+FINE_TUNING_RATE = {"image-classification": 1e-3, "arrays": 1e-3}
 """Where it is not known at what rate the model was trained; PRETRAINED_LEARNING_RATE for all other tasks."""
 
 FINE_TUNING_BATCH = 32
@@ -53,13 +54,19 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     refuse_existing(asked.out)
     refuse_unwritable(asked.out)
     spec = None if asked.prune is None else parse_prune_spec(asked.prune)
-    if spec is None and asked.quantize is None:
-        raise InputError("Something is to be done to the model.", received="neither --prune nor --int8 nor --bfloat16")
     keras.utils.set_random_seed(asked.seed)
-    opened = open_with_data(asked.model, asked.data, asked.limit)
+    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer, asked.pixels)
     about = open_model(asked.model).artifact
+    if opened.others:
+        names = ", ".join(str(t.answers.scored) for t in (opened.task, *opened.others))
+        raise InputError(
+            "What a change cost is judged by one output.",
+            received=f"labels of {names}",
+            remedy="Name the output with --output.",
+        )
     task, model = opened.task, opened.model
     before = task.predict(model, "test", EVALUATION_BATCH)
+    task.outcomes(before, "test")  # what cannot be judged is refused before minutes of work
     steps: list[Step] = []
     history: list[dict[str, float]] = []
     if spec is not None:
@@ -78,8 +85,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         history,
     )
     after = task.predict(model, "test", EVALUATION_BATCH)
-    unit = "sentences" if task.name == "token-classification" else "examples"
-    drop = score_drop(task.outcomes(before, "test"), task.outcomes(after, "test"), unit)
+    score = task.score(before, "test")[0].name
+    drop = score_drop(task.outcomes(before, "test"), task.outcomes(after, "test"), task.unit, score)
     return OptimizeAnswer(artifact=artifact, drop=drop).model_dump(mode="json")
 
 
@@ -88,10 +95,18 @@ def _pruned(
 ) -> tuple[keras.Model, Step, list[dict[str, float]]]:
     """A pruned model, fine-tuned where epochs are asked for."""
     meter = _meter()
-    labelled = Labelled(_some_batches(task, tuning), loss_of(task.name)) if spec.importance == "taylor" else None
+    labelled = None
+    if spec.importance == "taylor":
+        labelled = Labelled(_some_batches(task, tuning), loss_of(task.answers.main))
     warnings: list[str] = []
     history: list[dict[str, float]] = []
-    soft = soft_targets(model, task, EVALUATION_BATCH) if asked.epochs and asked.distill else None
+    soft = None
+    if asked.epochs and asked.distill:
+        if learns_classes(task.answers.main):
+            soft = soft_targets(model, task, EVALUATION_BATCH)
+        else:
+            kind = task.answers.main.kind
+            warnings.append(f"learnt from labels alone: distilling is for a unit a class, and the output is {kind}")
     at_once = asked.epochs == 0 or isinstance(spec, StructuredPruning) or spec.importance == "taylor"
     coverage = Coverage()
     if at_once:
@@ -108,7 +123,8 @@ def _pruned(
         checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", tuning)
         keepable: Callable[[], bool] = lambda: all(c.reached for c in callbacks)  # noqa: E731
         report = fit(model, task, tuning, rate, checkpoint, callbacks, keepable, soft)
-        history, warnings = report.history, report.warnings
+        history = report.history
+        warnings += report.warnings
         checkpoint.remove()
         model = copy_weights(model, model)  # without optimizer and masks
         if not isinstance(spec, StructuredPruning):
@@ -122,7 +138,8 @@ def _quantized(model: keras.Model, task: Task, asked: OptimizeRequest) -> tuple[
     assert asked.quantize is not None
     meter = _meter()
     calibration = task.inputs("train", asked.calibration_examples) if asked.quantize == "static" else None
-    model, coverage = quantize(model, asked.quantize, calibration, skip=asked.skip)
+    rows = task.inputs("test", ROWS)
+    model, coverage = quantize(model, asked.quantize, calibration, skip=asked.skip, rows=rows)
     settings: dict[str, Any] = {"mode": asked.quantize}
     if calibration is not None:
         settings["calibration_examples"] = len(next(iter(calibration.values())))
@@ -145,7 +162,7 @@ def _fine_tuning(asked: OptimizeRequest, task: Task, about: Artifact | None) -> 
         **{name: value for name in AS_TRAINED if (value := getattr(asked, name, None)) is not None},
     }
     return TrainRequest(
-        family="cnn" if task.name == "image-classification" else "bert",
+        family="bert" if task.is_text else "cnn",
         data=asked.data or task.record.name,
         out=asked.out,
         name=asked.name,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kcost.core.answer_scores import predictions_of
 from kcost.core.request import AttackRequest
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
@@ -17,7 +18,7 @@ STEP_FRACTION = 2.5
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Scores as an AttackRequest says.
+    """Scores as an AttackRequest says. Sizes are of a change of images in [0, 1], whatever scale the model takes.
 
     Returns:
         `results`: for each epsilon from 0 up, `epsilon` and `scores`. `norm`: how the size of a change is measured,
@@ -25,11 +26,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         Euclidean length of what is changed, to set epsilon against; else None. `dataset`: its record.
 
     Raises:
-        UnavailableError: the model has no layer where it can be attacked.
+        UnavailableError: the model has no place where it can be attacked.
     """
     asked = AttackRequest.model_validate(request)
-    opened = open_with_data(asked.model, asked.data, asked.limit)
-    perturbed = PerturbedModel(opened.model, opened.task.name)
+    opened = open_with_data(asked.model, asked.data, asked.limit, pixels=asked.pixels)
+    perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text, opened.task.pixels)
     results = []
     for epsilon in sorted({0.0, *asked.epsilons}):
         found = opened.task.score(_predictions(perturbed, opened.task, asked, epsilon), "test")
@@ -46,7 +47,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 def _predictions(perturbed: PerturbedModel, task: Task, asked: AttackRequest, epsilon: float) -> np.ndarray:
     """Class numbers on the test split under attack, in the shape of its labels."""
     batches = task.batches("test", asked.batch_size, seed=None)
-    predictions = np.zeros_like(task.labels("test"))
+    kept = np.float32 if task.answers.main.kind == "binary" else np.int32
+    predictions = np.zeros(task.labels("test").shape, kept)
     for i in range(len(batches)):
         inputs, labels = batches[i]
         point = perturbed.points(inputs)
@@ -54,7 +56,7 @@ def _predictions(perturbed: PerturbedModel, task: Task, asked: AttackRequest, ep
             point = _attacked(perturbed, point, inputs, labels, asked, epsilon, np.random.default_rng((asked.seed, i)))
         rows, length = batches.rows(i)
         place = rows if predictions.ndim == 1 else (rows, slice(length))
-        predictions[place] = perturbed.predict(point, inputs).argmax(-1)
+        predictions[place] = predictions_of(task.answers.main, perturbed.predict(point, inputs))
     return predictions
 
 
@@ -68,6 +70,7 @@ def _attacked(
     rng: np.random.Generator,
 ) -> np.ndarray:
     gradient_fn = perturbed.gradient_fn(inputs)
+    epsilon *= perturbed.unit
     if asked.attack == "fgsm":
         return fgsm(gradient_fn, point, labels, epsilon, clip=perturbed.clip, norm=perturbed.norm)
     return pgd(

@@ -26,11 +26,13 @@ from kcost.core.artifact import (
     refuse_unwritable,
     sha256_of,
 )
-from kcost.core.errors import DataError, InputError
+from kcost.core.errors import DataError, GateError, InputError
 from kcost.core.process import version_of
 from kcost.core.request import TrainRequest
 from kcost.core.run_cost import Meter, run_cost
-from kcost.models.loading import with_precision
+from kcost.models.comparing import ROWS, DifferentError, check_copy
+from kcost.models.loading import load_keras_file
+from kcost.models.precision import with_precision
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.fit import EVALUATION_BATCH, TrainingReport, fit
 from kcost.training.sequence_task import SequenceClassification
@@ -110,12 +112,12 @@ def make(asked: TrainRequest) -> tuple[Task, keras.Model]:
 
         images = ImageClassification(found)
         return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed", asked.dropout)
-    if asked.family == "bert" and not isinstance(found, data.ImageSet):
+    if asked.family == "bert" and isinstance(found, data.TagSet | data.TextSet):
         return _make_bert(asked, found)
     wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[asked.family]
     raise DataError(
         f"A {asked.family} learns from {wanted}.",
-        received=f"{found.name}, for {found.task}",
+        received=f"{found.name}, which holds {found.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
 
@@ -160,10 +162,15 @@ def write_artifact(
     steps: tuple[Step, ...],
     history: list[dict[str, float]],
 ) -> Artifact:
-    """Scores a model on the test split and writes its artifact folder, whole or not at all."""
+    """Scores a model on the test split and writes its artifact folder, whole or not at all.
+
+    Raises:
+        GateError: the file, loaded again, gives other outputs than the model.
+    """
     predictions = task.predict(model, "test", EVALUATION_BATCH)
     with new_folder(out) as folder:
         model.save(folder / MODEL_FILE)
+        _refuse_other_outputs(model, folder / MODEL_FILE, task)
         np.savez_compressed(folder / SAMPLES_FILE, **task.samples())  # type: ignore[arg-type]  # arrays by name
         (folder / HISTORY_FILE).write_text(json.dumps(history, indent=1) + "\n")
         task.save_files(folder)
@@ -175,8 +182,10 @@ def write_artifact(
             parameters=model.count_params(),
             inputs=_specs(model.inputs),
             outputs=_specs(model.outputs),
+            answers=task.answers,
             label_names=task.label_names,
             dataset=task.record,
+            pixels=task.pixels,
             scores=task.score(predictions, "test"),
             report=task.report(predictions, "test"),
             steps=steps,
@@ -184,6 +193,17 @@ def write_artifact(
         )
         schema.write(folder / INDEX_FILE, artifact)
     return artifact
+
+
+def _refuse_other_outputs(model: keras.Model, file: Path, task: Task) -> None:
+    try:
+        check_copy(model, load_keras_file(file), task.inputs("test", ROWS))
+    except DifferentError as error:
+        raise GateError(
+            "A file that is written gives the model's outputs when it is loaded.",
+            received=f"{model.name!r}: {error}",
+            remedy="Give the layer's class a config, save_own_variables and load_own_variables that hold all of it.",
+        ) from error
 
 
 def _specs(tensors: list[Any]) -> tuple[TensorSpec, ...]:

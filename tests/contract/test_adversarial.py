@@ -9,6 +9,8 @@ import pytest
 from keras_nlp.models import BertBackbone
 
 from kcost import data
+from kcost.core.answer import Answer
+from kcost.core.artifact import answers_of_task
 from kcost.core.errors import InputError, UnavailableError
 from kcost.models.bert import token_classifier
 from kcost.models.cnn import cnn
@@ -28,6 +30,10 @@ from kcost.worker import evaluate, robustness, train
 from .test_models import token_inputs
 
 IMAGES, TOKENS = "image-classification", "token-classification"
+OF = {IMAGES: (answers_of_task(IMAGES).main, False), TOKENS: (answers_of_task(TOKENS).main, True)}
+"""Task -> what its models answer, and whether they take tokens."""
+
+NUMBERS = Answer(output="y", kind="regression", because="a test")
 
 
 def tagged(batch: int = 4, length: int = 12) -> tuple[Any, np.ndarray]:
@@ -68,7 +74,7 @@ def test_an_image_gradient_is_that_of_the_loss() -> None:
     model.set_weights([*model.get_weights()[:-2], 20 * model.get_weights()[-2], model.get_weights()[-1]])
     x = np.random.default_rng(0).random((3, 8, 8, 1), dtype=np.float32)
     y = np.array([0, 3, 1], np.int32)
-    gradient = input_gradient(model, IMAGES)(x, y)
+    gradient = input_gradient(model, *OF[IMAGES])(x, y)
     assert gradient.shape == x.shape
     step = 2e-4
     up, down = (losses_of(IMAGES, y, answers(model, x + s * np.sign(gradient))) for s in (step, -step))
@@ -79,9 +85,9 @@ def test_an_image_gradient_is_that_of_the_loss() -> None:
 def test_a_text_gradient_is_that_of_the_loss_at_the_embeddings() -> None:
     model = tagger()
     inputs, labels = tagged()
-    gradient = input_gradient(model, TOKENS)(inputs, labels)
+    gradient = input_gradient(model, *OF[TOKENS])(inputs, labels)
     assert gradient.shape == (4, 12, 16)
-    seen = PerturbedModel(model, TOKENS)
+    seen = PerturbedModel(model, *OF[TOKENS])
     point = seen.points(inputs)
     step = 1e-4
     moved = (seen.predict(point + s * np.sign(gradient), inputs) for s in (step, -step))
@@ -95,7 +101,7 @@ def test_a_gradient_follows_the_weights() -> None:
     """It is compiled once, and not with the weights of that moment."""
     model = cnn((8, 8, 1), 4)
     x, y = np.full((2, 8, 8, 1), 0.5, np.float32), np.zeros(2, np.int32)
-    gradient = input_gradient(model, IMAGES)
+    gradient = input_gradient(model, *OF[IMAGES])
     before = gradient(x, y)
     model.set_weights([2 * w for w in model.get_weights()])
     assert np.abs(gradient(x, y) - before).max() > 0.01 * np.abs(before).max()
@@ -114,9 +120,9 @@ def test_the_two_parts_of_a_split_tagger_are_the_tagger_and_it_can_still_be_save
 
 def test_what_cannot_be_attacked_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="token_embedding"):
-        adversarial_model(cnn((8, 8, 1), 4), TOKENS, 0.1)
+        adversarial_model(cnn((8, 8, 1), 4), *OF[TOKENS], 0.1)
     with pytest.raises(UnavailableError, match="task 'unknown'"):
-        adversarial_model(cnn((8, 8, 1), 4), "unknown", 0.1)
+        adversarial_model(cnn((8, 8, 1), 4), NUMBERS, False, 0.1)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -135,7 +141,7 @@ def test_a_model_that_is_sure_of_itself_still_has_a_gradient() -> None:
     model.set_weights([*weights[:-1], np.array([20, 0, 0, 0], np.float32)])
     x, y = np.random.default_rng(0).random((3, 8, 8, 1), dtype=np.float32), np.zeros(3, np.int32)
     assert (answers(model, x)[:, 0] == 1).any()
-    gradient = input_gradient(model, IMAGES)(x, y)
+    gradient = input_gradient(model, *OF[IMAGES])(x, y)
     assert (np.abs(gradient).reshape(3, -1).max(axis=1) > 0).all()
 
 
@@ -150,9 +156,9 @@ def test_with_no_attack_it_is_ordinary_training_of_the_models_own_weights(task: 
         x, y = tagged()
     models[1].set_weights(models[0].get_weights())
     before = models[0].get_weights()
-    trainer = adversarial_model(models[1], task, 0.0)
+    trainer = adversarial_model(models[1], *OF[task], 0.0)
     for trained in (models[0], trainer):
-        trained.compile(keras.optimizers.SGD(0.1), loss=loss_of(task))
+        trained.compile(keras.optimizers.SGD(0.1), loss=loss_of(OF[task][0]))
         for _ in range(3):
             trained.train_on_batch(x, y)
     assert max(np.abs(a - b).max() for a, b in zip(before, models[0].get_weights(), strict=True)) > 1e-3
@@ -169,8 +175,8 @@ def test_training_against_fgsm_makes_a_cnn_withstand_it(tmp_path: Path) -> None:
     for name in ("plain", "adversarial"):
         keras.utils.set_random_seed(0)
         model = cnn(found.image_shape, 10)
-        trained = model if name == "plain" else adversarial_model(model, IMAGES, 0.2)
-        trained.compile(keras.optimizers.Adam(1e-2), loss=loss_of(IMAGES), metrics=["accuracy"])
+        trained = model if name == "plain" else adversarial_model(model, *OF[IMAGES], 0.2)
+        trained.compile(keras.optimizers.Adam(1e-2), loss=loss_of(OF[IMAGES][0]), metrics=["accuracy"])
         history = trained.fit(
             task.batches("train", 64, seed=0),
             validation_data=task.batches("validation", 256, seed=None),
@@ -179,7 +185,7 @@ def test_training_against_fgsm_makes_a_cnn_withstand_it(tmp_path: Path) -> None:
             callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True)],
         ).history
         assert history["val_accuracy"][-1] > 0.8
-        seen = PerturbedModel(model, IMAGES)
+        seen = PerturbedModel(model, *OF[IMAGES])
         moved = fgsm(seen.gradient_fn(test.x), test.x, test.y, 0.2)
         withstood[name] = (seen.predict(moved, moved).argmax(-1) == test.y).mean()
         model.save(tmp_path / f"{name}.keras")
@@ -196,8 +202,8 @@ def test_a_tagger_is_trained_against_attacks_with_dropout_and_in_mixed_precision
     finally:
         keras.config.set_dtype_policy("float32")
     inputs, labels = tagged()
-    trainer = adversarial_model(model, TOKENS, 0.5)
-    trainer.compile(keras.optimizers.Adam(1e-2), loss=loss_of(TOKENS))
+    trainer = adversarial_model(model, *OF[TOKENS], 0.5)
+    trainer.compile(keras.optimizers.Adam(1e-2), loss=loss_of(OF[TOKENS][0]))
     losses = [float(trainer.train_on_batch(inputs, labels)) for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
 

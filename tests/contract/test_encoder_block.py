@@ -12,7 +12,8 @@ import pytest
 from kcost.backends import driver
 from kcost.backends.block_spec import BlockSpec
 from kcost.core.errors import InputError
-from kcost.models.loading import load_keras_file, with_precision
+from kcost.models.loading import load_keras_file
+from kcost.models.precision import with_precision
 from kcost.optimize.blocks import EncoderBlock, forward
 from kcost.optimize.recognise import encoder_block_of
 

@@ -13,7 +13,8 @@ from keras import layers
 from keras_nlp.models import BertBackbone
 
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
-from kcost.models.loading import Precision, inspect_keras_file, load_keras_file, with_precision
+from kcost.models.loading import inspect_keras_file, load_keras_file
+from kcost.models.precision import Precision, with_precision
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((3, 8, 8, 1), dtype=np.float32)

@@ -12,10 +12,12 @@ import pytest
 from kcost.backends import driver
 from kcost.backends.base import Driver, Inputs, Subject
 from kcost.backends.block_spec import BlockSpec
+from kcost.core.artifact import answers_of_task
 from kcost.core.plan import INFERENCE_METHODS, CellSpec
 from kcost.core.profile import top
 from kcost.models.bert import SIZES, backbone, token_classifier
 from kcost.optimize.blocks import EncoderBlock
+from kcost.training.losses import loss_of
 from kcost.worker.profile import profile_cell
 
 from .test_models import token_inputs
@@ -133,7 +135,7 @@ def test_a_lower_bound_leaves_out_the_rows_of_tables_that_are_not_read(own: Driv
 def test_a_training_step_is_looked_into(own: Driver) -> None:
     model, inputs, forward = dense()
     labels = np.random.default_rng(0).integers(0, 128, 32).astype("int32")
-    train = own.train_step(model, "sequence-classification")
+    train = own.train_step(model, loss_of(answers_of_task("sequence-classification").main))
 
     def step(number: int) -> None:
         own.to_host(train(inputs, labels))

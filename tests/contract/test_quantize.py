@@ -388,7 +388,8 @@ def test_places_are_the_same_on_each_backend() -> None:
 
 def test_a_rewritten_model_shares_nothing_with_the_given_one() -> None:
     model, x = subclassed()
-    new = rewrite(model, lambda layer, path: QuantizedDense.of(layer, "dynamic") if path == "listed1" else None)
+    replace = lambda layer, path: QuantizedDense.of(layer, "dynamic") if path == "listed1" else None  # noqa: E731
+    new = rewrite(model, replace, loss=TOLERANCE)
     assert isinstance(new, RewrittenModel)
     assert isinstance(new.layer.listed[1], QuantizedDense)
     assert isinstance(model.listed[1], keras.layers.Dense)

@@ -12,7 +12,6 @@ import pytest
 from kcost.core.artifact import Artifact, Step
 from kcost.core.errors import InputError
 from kcost.data import TextSet, load
-from kcost.data.tokenize import WordPiece
 from kcost.models.bert import INPUT_NAMES, backbone, sequence_classifier
 from kcost.models.loading import load_keras_file
 from kcost.training.losses import loss_of
@@ -73,7 +72,7 @@ def test_batches_hold_each_text_once_with_its_label(task: SequenceClassification
 def test_a_classifier_learns_and_its_file_gives_the_same_scores(task: SequenceClassification, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = sequence_classifier(backbone(len(task.pieces.vocab), "tiny", dropout=0.0), 2, dropout=0.0)
-    model.compile(keras.optimizers.Adam(1e-3), loss_of(task.name))
+    model.compile(keras.optimizers.Adam(1e-3), loss_of(task.answers.main))
     (before,) = task.scores(model, "train", 64)
     model.fit(task.batches("train", 16, seed=0), epochs=6, verbose=0)
     (score,) = task.scores(model, "test", 64)
@@ -110,4 +109,4 @@ def test_other_data_is_scored_with_the_labels_and_pieces_of_the_model(
     names = np.array(other.label_names)[other.labels("test")]
     assert names.tolist() == np.array(texts.label_names)[texts.splits["test"].y].tolist()
     with pytest.raises(InputError, match="Received: tool"):
-        SequenceClassification(texts, ("animal", "fruit"), WordPiece.from_vocab_file(tmp_path), 16)
+        SequenceClassification(texts, ("animal", "fruit"), other.pieces, 16)

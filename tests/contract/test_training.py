@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from kcost import data
+from kcost.core.artifact import answers_of_task
 from kcost.core.errors import InputError, StorageError
 from kcost.core.request import TrainRequest
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.training import fit as fit_module
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets
@@ -229,7 +230,8 @@ def test_the_weighted_loss_is_the_formula(task: str, from_logits: bool) -> None:
     found = WeightedCrossEntropy(from_logits, smoothing, class_weights, 0.3)(both, given)
     assert float(found) == pytest.approx((weight * taught).sum() / weight.sum(), rel=1e-5)
     plain = WeightedCrossEntropy(True, 0.0, None)(labels, logits)
-    assert float(plain) == pytest.approx(float(loss_of("token-classification")(labels, logits)), rel=1e-5)
+    own = loss_of(answers_of_task("token-classification").main)
+    assert float(plain) == pytest.approx(float(own(labels, logits)), rel=1e-5)
     assert float(plain) == pytest.approx(nll[kept].mean(), rel=1e-5)
 
 
@@ -269,7 +271,7 @@ def test_the_best_epoch_is_kept_and_overfitting_told(images: ImageClassification
     losses = [h["val_loss"] for h in report.history]
     assert len(losses) < 40, "it stopped early"
     assert len(losses) - 1 - int(np.argmin(losses)) == 4
-    model.compile(loss=loss_of(few.name))
+    model.compile(loss=loss_of(few.answers.main))
     found = model.evaluate(few.batches("validation", 256, seed=None), verbose=0)
     assert found == pytest.approx(min(losses), rel=1e-4)
 

@@ -15,7 +15,7 @@ from kcost import data
 from kcost.core.errors import InputError, StorageError
 from kcost.core.request import TrainRequest
 from kcost.models.cnn import cnn
-from kcost.models.loading import with_precision
+from kcost.models.precision import with_precision
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.fit import TrainingReport, fit
 from kcost.training.optimizer import make_optimizer

@@ -112,7 +112,7 @@ def test_a_bfloat16_model_and_free_image_axes(models: Path, tmp_path: Path, warm
     report = export(open_model(models / "tensorflow" / "bfloat16.keras"), tmp_path, "low", 1)
     assert [(o.name, o.dtype) for o in report.outputs] == [("low", "bfloat16")]
     report = export(open_model(models / "tensorflow" / "wide.keras"), tmp_path, "wide", 1)
-    assert [c.free_axes for c in report.checks] == [(32,), (64,), (48,)]  # 7 is too small for a filter of 20
+    assert [c.free_axes for c in report.checks] == [(64,), (32,), (128,)]  # a quarter is too small for a filter of 20
     assert listed((tmp_path / "models.config").read_text()) == {"low", "wide"}
 
 
@@ -131,7 +131,7 @@ def test_real_samples_are_used_where_there_are_some(models: Path, tmp_path: Path
 
 def test_samples_that_do_not_fit_are_refused(models: Path, tmp_path: Path, warm: RunJob) -> None:
     model = artifact_folder(tmp_path / "a", models / "jax" / "bert.keras", {"token_ids": np.zeros((2, 4), np.int32)})
-    with pytest.raises(ArtifactError, match="without padding_mask, segment_ids"):
+    with pytest.raises(InputError, match=r"without padding_mask .*segment_ids "):
         export(model, tmp_path / "out", "tagger", 1)
     assert not (tmp_path / "out").exists()
 

@@ -263,7 +263,6 @@ def test_the_measuring_loop_runs_a_runtime(convert_once: Converter, tmp_path: Pa
     )
     request = MeasureRequest(
         spec=spec,
-        task="unknown",
         settings=Settings(rounds=1, round_s=0.01, warmup_s=0.01, warmup_max_s=0.02),
         keras_file=folder,
         samples_file=folder / "samples.npz",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import ArtifactError
-from kcost.models.loading import inspect_keras_file
+from kcost.core.keras_file import inspect_keras_file
 
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "end"}, "registered_name": None}
 BERT = {
@@ -58,7 +58,7 @@ def test_a_summary(tmp_path: Path) -> None:
 
 def test_no_framework_is_imported(tmp_path: Path) -> None:
     script = (
-        "import sys; from kcost.models.loading import inspect_keras_file; inspect_keras_file(sys.argv[1]); "
+        "import sys; from kcost.core.keras_file import inspect_keras_file; inspect_keras_file(sys.argv[1]); "
         "print([m for m in ('keras', 'keras_nlp', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
     )
     path = str(keras_file(tmp_path))

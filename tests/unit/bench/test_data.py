@@ -14,13 +14,14 @@ from kcost.bench.runner import measure
 from kcost.bench.store import RunStore, open_run
 from kcost.core.errors import InputError
 from kcost.core.plan import Plan
+from kcost.core.signature import InputSpec, Signature
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
-from kcost.worker.inputs import Signature, read_samples
+from kcost.worker.inputs import read_samples
 from tests.unit.bench.test_runner import fake_plan
 
-IMAGE: Signature = {"images": ((None, 4, 4, 1), "float32")}
-TEXT: Signature = {"token_ids": ((None, None), "int32"), "padding_mask": ((None, None), "int32")}
+IMAGE: Signature = {"images": InputSpec((None, 4, 4, 1), "float32")}
+TEXT: Signature = {name: InputSpec((None, None), "int32") for name in ("token_ids", "padding_mask")}
 
 
 def saved(folder: Path, **arrays: Any) -> Path:
@@ -52,12 +53,12 @@ def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_lef
     ("arrays", "signature", "told"),
     [
         ({"token_ids": np.ones((3, 7), int)}, TEXT, r"without padding_mask int32 \(any, any\)"),
-        ({"x": np.ones((3, 4, 4))}, IMAGE, r"images float64 \(3, 4, 4\), .* wants images float32 \(any, 4, 4, 1\)"),
+        ({"x": np.ones((3, 4, 4))}, IMAGE, r"x for images float64 \(3, 4, 4\), .* wants images float32 \(any, 4, 4"),
         ({"x": np.ones((3, 4, 5, 1))}, IMAGE, r"\(3, 4, 5, 1\)"),
         ({"token_ids": np.ones((3, 7)), "padding_mask": np.ones((3, 7), int)}, TEXT, "token_ids float64"),
         ({"x": np.ones((3, 4, 4, 1)), "labels": [1, 2]}, IMAGE, r"as many rows .*labels \(2,\)"),
         ({"x": np.ones((0, 4, 4, 1))}, IMAGE, "one at least"),
-        ({"x": np.ones((2, 4, 4, 1)), "labels": [0.5, 1.5]}, IMAGE, "labels of dtype float64"),
+        ({"x": np.ones((2, 4, 4, 1)), "labels": ["a", "b"]}, IMAGE, "labels of dtype <U1"),
         ({"x": np.array([{}], dtype=object)}, IMAGE, "without objects"),
         ({}, IMAGE, "with none, and without images"),
     ],

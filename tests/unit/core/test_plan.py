@@ -74,7 +74,7 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
         ({"models": []}, "models: Tuple should have at least 1 item"),
         ({"batches": [0]}, "batches.0: Input should be greater than 0"),
         ({"batches": [1, 1]}, "an axis holds each value once"),
-        ({"backends": ["mxnet"]}, "backends.0: Input should be 'tensorflow', 'jax', 'torch'"),
+        ({"backends": ["mxnet"]}, "backends.0: Input should be 'tensorflow', 'jax' or 'torch'"),
         ({"devices": ["npu"]}, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'"),
         ({"settings": {"round": 3}}, "settings.round: Extra inputs"),
         ({"threads": -1}, "threads.0: Input should be greater than or equal to 0"),
@@ -135,3 +135,21 @@ def test_the_plans_of_the_benchmarks_folder_are_plans(name: str) -> None:
 def test_paths_of_a_plan_are_relative_to_it_and_functions_are_not_paths(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text('models = ["mine.keras", "package.module:make"]')
     assert Plan.read(tmp_path / "plan.toml").models == (str(tmp_path / "mine.keras"), "package.module:make")
+
+
+def test_only_models_that_were_saved_under_another_policy_have_a_cell_as_saved() -> None:
+    plan = Plan(models=("a", "b"), backends=("jax",), batches=(1,), methods=("jit",), phases=("inference",))
+    cells = expand(plan, {"a": "0", "b": "1"}, None, {"b": "mixed_bfloat16"})
+    assert [(c.model, c.dtype) for c in cells] == [
+        ("a", "float32"),
+        ("a", "bfloat16"),
+        ("b", "float32"),
+        ("b", "bfloat16"),
+        ("b", "as saved: mixed_bfloat16"),
+    ]
+
+
+def test_a_plan_of_saved_policies_alone_needs_a_model_with_one() -> None:
+    plan = Plan(models=("a",), precisions=("saved",))
+    with pytest.raises(PlanError, match="saved under float32"):
+        expand(plan, {"a": "0"})

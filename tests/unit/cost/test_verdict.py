@@ -169,7 +169,8 @@ def test_a_float32_cell_with_other_outputs_is_not_ranked() -> None:
     assert (notice.cell, notice.limit) == (JIT, 1e-4)
     assert notice.number == pytest.approx(2e-4, rel=0.02)
     outputs[jit] = {**outputs[jit], "outputs": np.full_like(outputs[jit]["outputs"], np.nan)}
-    assert verdict_of(run, outputs).rankings[0].cell(jit).reason == "an output is NaN or infinite"
+    broken = verdict_of(run, outputs).rankings[0].cell(jit)
+    assert (broken.standing, broken.reason) == ("not finite", "NaN or infinite numbers in 8 of 8 answers to the probe")
 
 
 def test_a_lower_precision_is_ranked_by_its_score() -> None:

@@ -27,8 +27,8 @@ def _read(tmp_path, text: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     return [(s.tokens, s.tags) for s in read_conll(_write(tmp_path / "file.conll", text)).sentences]
 
 
-TOKENS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=("Cs",)), min_size=1).filter(
-    lambda text: text.strip() and not text.startswith(("-DOCSTART-", "\ufeff"))
+TOKENS = st.text(st.characters(exclude_characters="\t\n\r\0", exclude_categories=("Cs",)), min_size=1).filter(
+    lambda text: text.strip() and not text.startswith(("-DOCSTART-", "\ufeff")) and not ("=" in text and text[0] == "#")
 )
 ROWS = st.lists(st.tuples(TOKENS, st.sampled_from(["O", "B-PER", "I-PER", "B-LOC"])), min_size=1, max_size=6)
 SENTENCES = st.lists(ROWS, min_size=1, max_size=4)
@@ -85,6 +85,107 @@ def test_a_hash_sign_as_a_token_is_no_comment(tmp_path):
     assert _read(tmp_path, "#\tO\n#tag\tO\nAda\tB-PER\n")[0][0] == ("#", "#tag", "Ada")
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("#newparty O", True),
+        ("#newdocs\tB-ORG", True),
+        ("#newpar O", True),
+        ("# O", True),
+        ("#text B-ORG", True),
+        ("#", False),
+        ("# ", False),
+        ("#newpar", False),
+        ("# newdoc", False),
+        ("# newdoc id = x", False),
+        ("#newdoc id=x", False),
+        ("# sent_id = 3", False),
+        ("#sent_id = 3", False),
+        ("# text = Ada\tleft O", False),
+        ("# made by hand\tin 2020", False),
+        ("# this sentence is about B-PER", False),
+    ],
+)
+def test_words_and_comments_that_begin_with_a_hash_sign(tmp_path, line, kept):
+    separator = "\t" if "\t" in line else " "
+    text = f"{line}\nAda{separator}B-PER\n\nleft{separator}O\n"
+    found = read_conll(_write(tmp_path / "file.conll", text))
+    assert [len(s.tokens) for s in found.sentences] == [1 + kept, 1]
+    assert found.left_out == ({} if kept else {"comment lines": 1})
+
+
+def test_a_hash_sign_in_a_file_of_four_columns(tmp_path):
+    text = "# SYM B-NP O\nAda NNP B-NP B-PER\n# a comment on O\n"
+    assert _read(tmp_path, text) == [(("#", "Ada"), ("O", "B-PER"))]
+
+
+def test_empty_columns_at_the_end_do_not_count(tmp_path):
+    text = "Ada\tB-PER\t\t\r\nleft\tO\t\r\n\r\nAda\tB-PER \r\n"
+    assert _read(tmp_path, text) == [(("Ada", "left"), ("B-PER", "O")), (("Ada",), ("B-PER",))]
+
+
+def test_multiword_tokens_and_empty_nodes_of_conll_u_are_no_words(tmp_path):
+    text = "1-2\tdel\tO\n1\tde\tO\n2\tel\tO\n2.1\tx\tO\n3\tRey\tB-PER\n"
+    found = read_conll(_write(tmp_path / "file.conllu", text))
+    assert found.sentences[0].tokens == ("de", "el", "Rey")
+    assert found.left_out == {"lines of CoNLL-U that are no words (multiword tokens and empty nodes)": 2}
+
+
+def test_an_indexed_file_with_the_tag_last(tmp_path):
+    text = "1\tAda\tPROPN\tB-PER\n2\tleft\tVERB\tO\n"
+    assert _read(tmp_path, text) == [(("Ada", "left"), ("B-PER", "O"))]
+
+
+@pytest.mark.parametrize(
+    "name", ["train.tsv", "train.txt", "train.iob2", "train.conll", "train.bio", "train", "train.csv"]
+)
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_the_columns_tell_the_form_not_the_ending(tmp_path, name, separator):
+    text = "# a comment\n" + conll(*TEN, separator=separator)
+    found = _load(_write(tmp_path / name, text))
+    assert sum(len(part) for part in found.splits.values()) == 10
+    assert "train: 1 comment lines were left out" in found.record.notes
+
+
+def test_parts_between_tabs_beside_other_tables(tmp_path):
+    for part in ("train", "devel", "test"):
+        _write(tmp_path / f"{part}.tsv", conll(*TEN))
+    _write(tmp_path / "train_counts.csv", "type,count\nPER,3\n")
+    assert {name: len(part) for name, part in _load(tmp_path).splits.items()} == {
+        "train": 10,
+        "validation": 10,
+        "test": 10,
+    }
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32", "utf-16-le-mark", "utf-16-be-mark"])
+def test_a_byte_order_mark_tells_the_encoding(tmp_path, encoding):
+    text = "Zoë\tB-PER\r\n上海\tB-LOC\r\n"
+    mark = "\ufeff" if encoding.endswith("-mark") else ""
+    path = tmp_path / "train.txt"
+    path.write_bytes((mark + text).encode(encoding.removesuffix("-mark")))
+    assert [(s.tokens, s.tags) for s in read_conll(path).sentences] == [(("Zoë", "上海"), ("B-PER", "B-LOC"))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_refused_by_name(tmp_path, encoding):
+    path = tmp_path / "train.txt"
+    path.write_bytes("Ada\tB-PER\nleft\tO\n".encode(encoding))
+    with pytest.raises(DataError, match=r"UTF-16(.|\n)*iconv"):
+        load(str(path))
+
+
+def test_tags_without_a_type_are_refused_once_with_their_count(tmp_path):
+    _write(tmp_path / "train.tsv", conll(*["p53/B binds/O", "the/O gene/B BRCA1/I"] * 5))
+    _write(tmp_path / "test.tsv", conll("p53/B binds/O"))
+    with pytest.raises(DataError) as caught:
+        load(str(tmp_path))
+    message = str(caught.value)
+    assert "16 tags without a type: 15 in" in message
+    assert f"{tmp_path / 'train.tsv'} (the first, B, in line 1), 1 in {tmp_path / 'test.tsv'}" in message
+    assert "sed -E" in message
+
+
 def test_odd_lines(tmp_path):
     text = "\ufeffAda\tB-PER\r\n\ufe0f\tO\r\n\t\r\nA\u00a0b\u2028c\tO\n \t \n\nlast\tO"
     found = _read(tmp_path, text)
@@ -108,7 +209,8 @@ def test_empty_tokens_are_left_out_and_noted(tmp_path):
         ("Ada B-PER\n\n\nleft\n", r"file.conll, line 4: 'left'"),
         ("Ada\tPER\n", r"line 1: tag 'PER'"),
         ("Ada\tO\nleft\tb-per\n", r"line 2: tag 'b-per'"),
-        ("Ada\t\n", r"line 1: tag ''"),
+        ("Ada\t\n", r"line 1: 'Ada'"),
+        ("Ada\tNNP\tO\nLu\tNNP\tO\nleft\tVB\t\n", r"line 3: 'left\\tVB'"),
         ("1\tAda\tB-PER\n2\tleft\n", r"line 2: tag 'left'"),
         ("", "at least one token"),
         ("\n \n\t\n", "at least one token"),

@@ -177,14 +177,10 @@ X, Y = grey_images(30)
         ({"x": X}, "with x"),
         ({"x_train": X, "y_train": Y, "x_test": X}, "holds x_train, y_train"),
         ({"x": X, "y": Y[:9]}, "30 images in x and 9 labels in y"),
-        ({"x": X.reshape(30, 20), "y": Y}, r"shape \(30, 20\)"),
-        ({"x": np.zeros((30, 3, 8, 8), np.uint8), "y": Y}, r"shape \(30, 3, 8, 8\)"),
-        ({"x": X.astype(np.float32), "y": Y}, "x / 255"),
-        ({"x": X.astype(np.int16) - 5, "y": Y}, "int16 from -5"),
+        ({"x": X.astype(np.float32) / 16, "y": Y}, "x / 255"),
+        ({"x_train": X / 255, "y_train": Y, "x_test": X / 1.0, "y_test": Y}, "x_train is in 0 to 1"),
         ({"x": np.full((30, 4, 4), np.nan), "y": Y}, "nan"),
         ({"x": np.full((30, 4, 4), "a"), "y": Y}, "<U1"),
-        ({"x": X, "y": np.eye(30)}, "argmax"),
-        ({"x": X, "y": Y / 2}, "float64"),
         ({"x": X[:0], "y": Y[:0]}, "one label for each image|at least one"),
         ({"x": X, "y": np.array([{}] * 30)}, "without pickled objects"),
     ],
@@ -194,6 +190,45 @@ def test_bad_npz(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message) as caught:
         load(str(tmp_path / "set.npz"))
     assert "set.npz" in str(caught.value)
+
+
+BITS = X > 100
+
+
+@pytest.mark.parametrize(
+    ("x", "expected", "white", "note"),
+    [
+        (X, X / 255, 255, "x uint8: taken for pixels in 0 to 255; the largest is 255"),
+        (X.astype(np.int64), X / 255, 255, "x int64: taken for pixels in 0 to 255; the largest is 255"),
+        (X.astype(np.float64), X / 255, 255, "x float64: taken for pixels in 0 to 255; the largest is 255"),
+        (X / 255, X / 255, 1, "x float64: taken for pixels in 0 to 1; the largest is 1"),
+        (X / 510, X / 510, 1, "x float64: taken for pixels in 0 to 1; the largest is 0.5"),
+        (BITS, BITS, 1, "x bool: taken for black and white"),
+        (BITS.astype(np.int32), BITS, 1, "x int32: 0 and 1 alone, taken for black and white"),
+    ],
+)
+def test_the_scale_of_arrays_is_told(tmp_path, x, expected, white, note):
+    np.savez(tmp_path / "set.npz", x=x, y=Y)
+    found = _load(tmp_path / "set.npz")
+    assert note in found.record.notes
+    assert found.stored_white == white
+    x = np.concatenate([part.x[..., 0] for part in found.splits.values()])
+    assert np.isclose(np.sort(x.ravel()), np.sort(np.ravel(expected))).all()
+    assert found.splits["train"].x.dtype == np.float32
+
+
+def test_a_dark_test_part_has_the_scale_of_its_training_part(tmp_path):
+    np.savez(tmp_path / "set.npz", x_train=X, y_train=Y, x_test=np.minimum(X, 1), y_test=Y)
+    found = _load(tmp_path / "set.npz")
+    assert found.splits["test"].x.max() == np.float32(1 / 255)
+    assert "x_train uint8, x_test uint8: taken for pixels in 0 to 255; the largest is 255" in found.record.notes
+
+
+def test_parts_that_are_stored_in_two_scales(tmp_path):
+    np.savez(tmp_path / "set.npz", x_train=X, y_train=Y, x_test=X / 255, y_test=Y)
+    found = _load(tmp_path / "set.npz")
+    assert np.array_equal(found.splits["test"].x[..., 0], (X / 255).astype(np.float32))
+    assert found.stored_white is None
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])
@@ -256,6 +291,71 @@ def test_class_folders_in_parts_with_colour(tmp_path):
     assert np.array_equal((found.splits["test"].x[0] * 255).round(), colour)
     assert {name: len(part) for name, part in found.splits.items()} == {"train": 7, "validation": 1, "test": 1}
     assert "1 files that are no images were left out" in found.record.notes
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_drawn_over_white_and_told(tmp_path, mode):
+    """Black ink whose shape is in the alpha channel alone; of a palette, whose first colour is transparent."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install pillow")
+    for i in range(6):
+        alpha = np.where(X[i] > 100, 255, 0).astype(np.uint8)
+        bands = np.zeros((*X[i].shape, 4), np.uint8)
+        bands[..., 3] = alpha
+        drawn = image.fromarray(bands, "RGBA")
+        folder = tmp_path / "ab"[i % 2]
+        folder.mkdir(exist_ok=True)
+        if mode == "P":
+            palette = image.fromarray((alpha // 255).astype(np.uint8), "P")
+            palette.putpalette([0] * 6)
+            palette.save(folder / f"{i}.png", transparency=0)
+        else:
+            drawn.convert(mode).save(folder / f"{i}.png")
+    found = _load(tmp_path)
+    assert found.image_shape[2] == (1 if mode == "LA" else 3)
+    assert "6 images with transparent pixels were drawn over white" in found.record.notes
+    expected = {np.where(x > 100, 0, 1).astype(np.float32).tobytes() for x in X[:6]}
+    assert {x[..., 0].tobytes() for part in found.splits.values() for x in part.x} <= expected
+
+
+def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install pillow")
+    for i in range(6):
+        folder = tmp_path / "ab"[i % 2]
+        folder.mkdir(exist_ok=True)
+        image.fromarray(X[i]).convert("LA").save(folder / f"{i}.png")
+    found = _load(tmp_path)
+    assert found.image_shape[2] == 1
+    assert not any("white" in note for note in found.record.notes)
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
+    for i in range(6):
+        _save_image(tmp_path / "ab"[i % 2] / f"{i}.png", X[i])
+    for hidden in ("a/._0.png", "__MACOSX/._1.png", ".ipynb_checkpoints/2.png", "b/Thumbs.db"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"")
+    found = _load(tmp_path)
+    assert found.label_names == ("a", "b")
+    assert "4 hidden files were left out" in found.record.notes
+
+
+def test_hidden_archives_and_idx_files_are_none(tmp_path):
+    np.savez(tmp_path / "set.npz", x=X, y=Y)
+    (tmp_path / "._set.npz").write_bytes(b"")
+    assert _load(tmp_path).image_shape == (4, 5, 1)
+    folder = write_idx_folder(tmp_path / "idx", {"train": (X, Y)})
+    (folder / "._train-images-idx3-ubyte").write_bytes(b"")
+    assert _load(folder).image_shape == (4, 5, 1)
+
+
+def test_of_an_animation_the_first_frame_is_taken_and_told(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install pillow")
+    for i in range(6):
+        folder = tmp_path / "ab"[i % 2]
+        folder.mkdir(exist_ok=True)
+        frames = [image.fromarray(X[i]), image.fromarray(X[i + 6])]
+        frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:])
+    assert "of 6 files with more than one frame the first was taken" in _load(tmp_path).record.notes
 
 
 def test_bad_image_files_are_named(tmp_path):

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 
 from kcost.core.errors import DataError
 from kcost.data import TagSet, load
-from kcost.data.jsonl import WORD, read_jsonl
+from kcost.data.jsonl import read_jsonl
+from kcost.data.words import words_of
 
 
 def _read(folder, *entries: object) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -42,19 +43,55 @@ def test_ideographs_are_words_of_their_own(tmp_path):
     assert _read(tmp_path, entry) == [(tuple("我在上海工作2年"), ("O", "O", "B-LOC", "I-LOC", *"OOOO"))]
 
 
+def _words(text: str) -> list[str]:
+    return [text[start:end] for start, end in words_of(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("सीता दिल्ली में रहती है।", ["सीता", "दिल्ली", "में", "रहती", "है", "।"]),
+        ("สมชาย อยู่ ที่กรุงเทพ", ["สมชาย", "อยู่", "ที่กรุงเทพ"]),
+        ("مُحَمَّدٌ فِي القَاهِرَة", ["مُحَمَّدٌ", "فِي", "القَاهِرَة"]),
+        ("Zoe\u0308's cafe\u0301.", ["Zoe\u0308", "'", "s", "cafe\u0301", "."]),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]),
+        ("क्\u200dष", ["क्\u200dष"]),
+        ("か\u3099き\u3099", ["か\u3099", "き\u3099"]),
+        ("葛\U000e0100城", ["葛\U000e0100", "城"]),
+        ("ok ❤\ufe0f! 1\ufe0f\u20e3", ["ok", "❤\ufe0f", "!", "1\ufe0f\u20e3"]),
+        ("\U0001f469\u200d\U0001f467x", ["\U0001f469\u200d\U0001f467", "x"]),
+        ("\u0301 a", ["\u0301", "a"]),
+        ("a_b-c3", ["a_b", "-", "c3"]),
+    ],
+)
+def test_marks_and_joiners_belong_to_the_character_before(text, words):
+    assert _words(text) == words
+
+
+def test_spans_of_a_text_with_vowel_signs_keep_their_offsets(tmp_path):
+    text = "सीता दिल्ली में रहती है"
+    spans = [{"start": 0, "end": 4, "label": "PER"}, {"start": 5, "end": 11, "label": "LOC"}]
+    assert _read(tmp_path, {"text": text, "spans": spans}) == [(tuple(text.split()), ("B-PER", "B-LOC", "O", "O", "O"))]
+
+
+def test_a_span_inside_a_word_of_a_script_without_spaces_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(DataError, match=r'Thai(.|\n)*"tokens"'):
+        _read(tmp_path, {"text": "เขาอยู่กรุงเทพ", "spans": [{"start": 7, "end": 14, "label": "LOC"}]})
+
+
 @given(st.text())
 def test_words_cover_all_but_white_space(text):
-    assert "".join(WORD.findall(text)) == "".join(text.split())
+    assert "".join(_words(text)) == "".join(text.split())
 
 
-@given(st.text(min_size=1).filter(lambda text: len(WORD.findall(text)) > 0), st.data())
+@given(st.text(min_size=1).filter(lambda text: len(words_of(text)) > 0), st.data())
 def test_a_span_of_whole_words_is_read_back(tmp_path_factory, text, data):
-    words = list(WORD.finditer(text))
+    words = words_of(text)
     first = data.draw(st.integers(0, len(words) - 1))
     last = data.draw(st.integers(first, len(words) - 1))
-    entry = {"text": text, "spans": [{"start": words[first].start(), "end": words[last].end(), "label": "X"}]}
+    entry = {"text": text, "spans": [{"start": words[first][0], "end": words[last][1], "label": "X"}]}
     [(tokens, tags)] = _read(tmp_path_factory.mktemp("jsonl"), entry)
-    assert tokens == tuple(word.group() for word in words)
+    assert list(tokens) == _words(text)
     assert [i for i, tag in enumerate(tags) if tag != "O"] == list(range(first, last + 1))
 
 
@@ -135,7 +172,7 @@ def test_load_by_path_cuts_parts_and_counts_empty_tokens(tmp_path):
     assert found.splits["test"][0].tags == ("B-PER", "O")
     assert found.record.notes[:2] == (
         "tags converted from BIOES to BIO",
-        "train: 10 lines with an empty token and the tag O were left out",
+        "train: 10 words of white space with the tag O were left out",
     )
     (tmp_path / "test.jsonl").write_text('{"text": "Bea ran", "entities": [{"start": 0, "end": 3, "label": "PER"}]}\n')
     assert {name: len(part) for name, part in load(str(tmp_path)).splits.items()} == {

@@ -47,6 +47,28 @@ def test_csv(tmp_path, name, separator):
     assert (raw.texts, raw.labels) == (('one, "two"\nthree\u2028',), ("yes",))
 
 
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a"])
+def test_the_header_tells_a_table_not_the_ending(tmp_path, name, separator):
+    rows = [f"text {i}{separator}{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / name).write_text("\r\n".join([f"text{separator}label", *rows]), encoding="utf-16")
+    found = load(str(tmp_path / name))
+    assert isinstance(found, TextSet)
+    assert (found.label_names, sum(len(part) for part in found.splits.values())) == (("a", "b"), 20)
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.data", "train"])
+def test_json_lines_are_known_by_their_content(tmp_path, name):
+    assert isinstance(load(str(write(tmp_path / name, *examples()))), TextSet)
+
+
+def test_a_table_named_train_goes_before_text_files_that_are_no_part(tmp_path):
+    rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))
+    (tmp_path / "train.csv").write_text("text,label\n" + rows)
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    assert isinstance(load(str(tmp_path)), TextSet)
+
+
 PRINTED = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 

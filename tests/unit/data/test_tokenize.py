@@ -10,16 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kcost.core.errors import DataError, StorageError
+from kcost.core.errors import ArtifactError, DataError, StorageError
 from kcost.data import Sentence, load
 from kcost.data.tokenize import IGNORED, WordPiece, decode_predictions
+from kcost.data.tokenizer_files import read_tokenizer
 
 TAGS = ("O", "B-PER", "I-PER")
+NAMES = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Ada", "un", "##seen", "##s", ".", "'", "left", "海", "上"]
 
 
-def _pieces() -> WordPiece:
-    return WordPiece({piece: i for i, piece in enumerate(VOCAB)}, lowercase=False)
+def _pieces(lowercase: bool = False) -> WordPiece:
+    return WordPiece.from_vocab({piece: i for i, piece in enumerate(VOCAB)}, lowercase=lowercase)
 
 
 def _sentence(words: str, tags: str) -> Sentence:
@@ -36,7 +44,7 @@ def test_arrays_of_a_sentence():
     assert encoded.labels.tolist() == [[-1, 1, 2, -1, -1, 0, 0, -1, -1, -1]]
     assert encoded.word_index.tolist() == [[-1, 0, 1, -1, -1, 2, 3, -1, -1, -1]]
     assert encoded.lengths.tolist() == [8]
-    assert encoded.truncated_words == 0
+    assert encoded.unseen_words == 0
     for array in (encoded.token_ids, encoded.segment_ids, encoded.padding_mask, encoded.labels, encoded.word_index):
         assert array.dtype == np.int32
 
@@ -57,12 +65,18 @@ def test_the_pieces_are_those_of_the_library():
         assert np.flatnonzero(encoded.word_index[row] >= 0).tolist() == firsts
 
 
-def test_words_that_normalisation_empties_keep_a_place():
-    words = Sentence(("\ufe0f", "Ada", "\u200b", "\u200e"), ("O", "B-PER", "O", "O"))
-    encoded = WordPiece({piece: i for i, piece in enumerate(VOCAB)}, lowercase=True).encode([words], TAGS, 8)
-    assert encoded.word_index.tolist() == [[-1, 0, 1, 2, 3, -1, -1, -1]]
-    assert encoded.token_ids[0, 1] == VOCAB.index("[UNK]")
-    assert decode_predictions(encoded, encoded.labels, TAGS) == (words.tags,)
+def test_words_that_normalisation_empties_have_no_place_and_are_counted():
+    words = Sentence(("\ufe0f", "Ada", "\u200b", "left", "\u200e"), ("O", "B-PER", "O", "I-PER", "O"))
+    encoded = _pieces(lowercase=True).encode([words], TAGS, 8)
+    assert encoded.word_index.tolist() == [[-1, 1, 3, -1, -1, -1, -1, -1]]
+    assert encoded.unseen_words == 3
+    assert decode_predictions(encoded, encoded.labels, TAGS) == (("O", "B-PER", "O", "I-PER", "O"),)
+
+
+def test_special_tokens_in_a_text_are_known_as_transformers_knows_them():
+    encoded = _pieces().encode([_sentence("[SEP] x[MASK]", "O B-PER")], TAGS, 8)
+    assert encoded.token_ids[0, :5].tolist() == [VOCAB.index(p) for p in ("[CLS]", "[SEP]", "[UNK]", "[MASK]", "[SEP]")]
+    assert encoded.labels[0].tolist() == [-1, 0, 1, -1, -1, -1, -1, -1]
 
 
 def test_ideographs_inside_a_word_are_pieces_of_it():
@@ -75,7 +89,7 @@ def test_lost_words_are_counted_and_predicted_o():
     sentences = [_sentence("Ada unseens Ada", "B-PER I-PER B-PER"), _sentence("Ada", "B-PER")]
     encoded = _pieces().encode(sentences, TAGS, 5)
     assert encoded.token_ids[0].tolist() == [VOCAB.index(p) for p in ("[CLS]", "Ada", "un", "##seen", "[SEP]")]
-    assert encoded.truncated_words == 1
+    assert encoded.unseen_words == 1
     assert decode_predictions(encoded, np.ones((2, 5), int), TAGS) == (("B-PER", "B-PER", "O"), ("B-PER",))
 
 
@@ -91,17 +105,17 @@ def test_lost_words_are_counted_and_predicted_o():
 )
 @settings(deadline=None)
 def test_true_labels_come_back_as_the_true_tags_where_they_fit(sentences, max_length, lowercase):
-    pieces = WordPiece({piece: i for i, piece in enumerate(VOCAB)}, lowercase=lowercase)
+    pieces = WordPiece.from_vocab({piece: i for i, piece in enumerate(VOCAB)}, lowercase=lowercase)
     encoded = pieces.encode(sentences, TAGS, max_length)
     assert encoded.token_ids.shape == (len(sentences), max_length)
     assert ((encoded.labels != IGNORED) == (encoded.word_index >= 0)).all()
     assert (encoded.lengths <= max_length).all()
     kept = (encoded.word_index >= 0).sum(axis=1)
     decoded = decode_predictions(encoded, encoded.labels, TAGS)
-    for sentence, tags, words in zip(sentences, decoded, kept, strict=True):
-        assert tags == sentence.tags[:words] + ("O",) * (len(sentence.tags) - words)
-        assert words == len(sentence.tags) or words >= (max_length - 2) // 8
-    assert encoded.truncated_words == sum(len(s.tokens) for s in sentences) - kept.sum()
+    for row, (sentence, tags) in enumerate(zip(sentences, decoded, strict=True)):
+        seen = set(encoded.word_index[row].tolist())
+        assert tags == tuple(tag if i in seen else "O" for i, tag in enumerate(sentence.tags))
+    assert encoded.unseen_words == sum(len(s.tokens) for s in sentences) - kept.sum()
 
 
 def test_predictions_of_another_shape_or_range_are_refused():
@@ -164,38 +178,45 @@ def test_training_learns_what_the_library_learns():
 def test_a_saved_vocabulary_reads_back(tmp_path):
     pieces = WordPiece.train(load("ner-mini", limit=50).splits["train"], 200, lowercase=True)
     pieces.save(tmp_path / "new" / "folder")
-    for path in (tmp_path / "new" / "folder", tmp_path / "new" / "folder" / "vocab.txt"):
-        again = WordPiece.from_vocab_file(path)
-        assert (again.vocab, again.lowercase) == (pieces.vocab, True)
+    again = read_tokenizer(tmp_path / "new" / "folder")
+    assert (list(again.vocab.items()), again.config) == (list(pieces.vocab.items()), pieces.config | NAMES)
     assert json.loads((tmp_path / "new/folder/tokenizer_config.json").read_text())["do_lower_case"] is True
 
 
+def test_a_folder_of_before_with_a_vocabulary_and_its_config_reads_as_it_did(tmp_path):
+    """Artifacts were written without tokenizer.json."""
+    pieces = WordPiece.train(load("ner-mini", limit=50).splits["train"], 200)
+    pieces.save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    config = {"do_lower_case": False, "strip_accents": None, "tokenize_chinese_chars": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
+    again, data = read_tokenizer(tmp_path), load("ner-mini")
+    arrays = [p.encode(data.splits["test"], data.tag_names, 48).token_ids for p in (again, pieces)]
+    np.testing.assert_array_equal(*arrays)
+
+
+def _folder_of(tmp_path, vocabulary: bytes, config: object = None):
+    (tmp_path / "vocab.txt").write_bytes(vocabulary)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config or {"do_lower_case": False}))
+    return tmp_path
+
+
 def test_lines_of_a_vocabulary_end_at_line_feeds_only(tmp_path):
-    text = "\r\n".join([*VOCAB, "\u2028", "a\u0085"]) + "\r\n"
-    (tmp_path / "vocab.txt").write_bytes(text.encode())
-    vocab = WordPiece.from_vocab_file(tmp_path / "vocab.txt", lowercase=False).vocab
-    assert list(vocab) == [*VOCAB, "\u2028", "a\u0085"]
+    text = "\r\n".join([*VOCAB, "\u2028", "a\u0085b"]) + "\r\n"
+    assert list(read_tokenizer(_folder_of(tmp_path, text.encode())).vocab) == [*VOCAB, "\u2028", "a\u0085b"]
 
 
 def test_bad_vocabularies(tmp_path):
-    path = tmp_path / "vocab.txt"
-    with pytest.raises(DataError, match=r"vocab\.txt"):
-        WordPiece.from_vocab_file(path, lowercase=False)
-    path.write_text("\n".join(VOCAB))
-    with pytest.raises(DataError, match="lowercase=True for an uncased model"):
-        WordPiece.from_vocab_file(path)
-    (tmp_path / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(DataError, match=r"no usable tokenizer_config\.json"):
-        WordPiece.from_vocab_file(path)
-    path.write_text("\n".join([*VOCAB, "Ada"]))
+    with pytest.raises(ArtifactError, match="TypeError"):
+        read_tokenizer(_folder_of(tmp_path, "\n".join(VOCAB).encode(), [1]))
     with pytest.raises(DataError, match="1 repeated lines"):
-        WordPiece.from_vocab_file(path, lowercase=False)
-    path.write_text("[PAD]\n[CLS]\nAda")
+        read_tokenizer(_folder_of(tmp_path, "\n".join([*VOCAB, "Ada"]).encode()))
     with pytest.raises(DataError, match=r"without \[UNK\], \[SEP\]"):
-        WordPiece.from_vocab_file(path, lowercase=False)
-    path.write_bytes(b"\xff\xfe")
+        read_tokenizer(_folder_of(tmp_path, b"[PAD]\n[CLS]\nAda"))
     with pytest.raises(DataError, match="UTF-8"):
-        WordPiece.from_vocab_file(path, lowercase=False)
+        read_tokenizer(_folder_of(tmp_path, b"\xff\xfe"))
+    with pytest.raises(DataError, match=r"without \[UNK\], \[SEP\]"):
+        WordPiece.from_vocab({"[PAD]": 0, "[CLS]": 1}, lowercase=False)
 
 
 def test_saving_where_a_file_stands_is_a_storage_error(tmp_path):

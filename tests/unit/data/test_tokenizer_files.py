@@ -14,8 +14,11 @@ from kcost.data.tokenizer_files import read_tokenizer
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "caf", "##e", "##é", "Caf", "上", "##海", "上海", "."]
 
 
+IDS = {piece: i for i, piece in enumerate(VOCAB)}
+
+
 def saved(folder, **settings):
-    WordPiece({piece: i for i, piece in enumerate(VOCAB)}, **settings).save(folder)
+    WordPiece.from_vocab({piece: i for i, piece in enumerate(VOCAB)}, **settings).save(folder)
     return read_tokenizer(folder)
 
 
@@ -55,7 +58,7 @@ def test_texts_become_arrays(tmp_path):
 
 def tokenizer_file(**changes):
     told = {
-        "normalizer": {"type": "BertNormalizer", "lowercase": True, "handle_chinese_chars": False},
+        "normalizer": {"type": "BertNormalizer", "lowercase": True, "handle_chinese_chars": True},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "model": {"type": "WordPiece", "vocab": {piece: i for i, piece in enumerate(VOCAB)}},
     }
@@ -65,8 +68,8 @@ def tokenizer_file(**changes):
 def test_the_tokenizer_file_of_transformers_5(tmp_path):
     (tmp_path / "tokenizer.json").write_text(tokenizer_file(), encoding="utf-8")
     tokenizer = read_tokenizer(tmp_path)
-    assert (tokenizer.lowercase, tokenizer.strip_accents, tokenizer.split_ideographs) == (True, None, False)
     assert list(tokenizer.vocab) == VOCAB
+    assert pieces_of(tokenizer, "Café 上海") == ["caf", "##e", "上"]
 
 
 def test_the_files_of_a_keras_preset(tmp_path):
@@ -89,8 +92,13 @@ def test_the_files_of_a_keras_preset(tmp_path):
         (tokenizer_file(normalizer=None), "TypeError"),
         (tokenizer_file(model={"type": "BPE", "vocab": {}}), "model 'BPE', where BERT has 'WordPiece'"),
         (tokenizer_file(pre_tokenizer={"type": "Metaspace"}), "pre_tokenizer 'Metaspace'"),
-        (tokenizer_file(model={"type": "WordPiece", "vocab": {"a": 0, "b": 2}}), "gaps"),
-        (tokenizer_file(model={"type": "WordPiece", "vocab": {"a": "b"}}), "gaps"),
+        (tokenizer_file(model={"type": "WordPiece", "vocab": {**IDS, "a": "b"}}), "TypeError"),
+        (
+            tokenizer_file(model={"type": "WordPiece", "vocab": IDS, "max_input_chars_per_word": 9}),
+            "where BERT has 100",
+        ),
+        (tokenizer_file(truncation={"direction": "Left"}), "truncation_side"),
+        (tokenizer_file(added_tokens=[{"id": 40, "content": "@user"}]), "'@user' with the id 40, where it gets 12"),
         ('{"class_name": "BertTokenizer", "config": {}}', "KeyError: 'lowercase'"),
     ],
 )
@@ -102,21 +110,56 @@ def test_other_tokenizers_are_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "config", ['{"do_lower_case": 1}', '{"do_lower_case": true, "strip_accents": "no"}', '{"do_basic_tokenize": false}']
+    ("config", "message"),
+    [
+        ({"do_lower_case": 1}, "do_lower_case 1"),
+        ({"do_lower_case": True, "strip_accents": "no"}, "strip_accents 'no'"),
+        ({"do_basic_tokenize": False}, "do_basic_tokenize false"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "BertJapaneseTokenizer"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, "without a tokenizer.json"),
+        ({"truncation_side": "left"}, "truncation_side"),
+        ({"do_lower_case": True, "cls_token": "<s>"}, "without <s>"),
+    ],
 )
-def test_settings_that_cannot_be_followed_are_refused(tmp_path, config):
-    saved(tmp_path, lowercase=True)
-    (tmp_path / "tokenizer_config.json").write_text(config)
-    with pytest.raises(DataError, match=r"no usable tokenizer_config\.json"):
+def test_settings_that_cannot_be_followed_are_refused(tmp_path, config, message):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises((ArtifactError, DataError)) as caught:
         read_tokenizer(tmp_path)
+    assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("more", "lowercase"), [(("##s", "[unused1]"), True), (("Ada",), False), (("##S",), False)])
-def test_a_vocabulary_alone_tells_by_its_pieces_whether_it_is_cased(tmp_path, more, lowercase):
-    pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", *more)
+@pytest.mark.parametrize("more", [("Ada",), ("##S",)])
+def test_a_cased_vocabulary_without_a_word_on_case_is_refused(tmp_path, more):
+    """transformers drops the case of its texts, which the vocabulary contradicts."""
+    pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unusedA]", "ada")
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
-    found = read_tokenizer(tmp_path)
-    assert (found.lowercase, found.strip_accents, found.vocab["ada"]) == (lowercase, None, 5)
+    assert read_tokenizer(tmp_path).config["do_lower_case"] is True
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, *more]))
+    with pytest.raises(ArtifactError, match=r'capital letters in vocab\.txt(.|\n)*Write \{"do_lower_case": false\}'):
+        read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert read_tokenizer(tmp_path).config["do_lower_case"] is False
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "config", "missing"),
+    [
+        ({"lowercase": False}, {}, '"do_lower_case": false'),
+        ({"lowercase": True, "strip_accents": False}, {"do_lower_case": True}, '"strip_accents": false'),
+        ({"lowercase": True, "handle_chinese_chars": False}, {}, '"tokenize_chinese_chars": false'),
+    ],
+)
+def test_a_config_that_is_silent_where_the_default_is_not_the_file_is_refused(tmp_path, normalizer, config, missing):
+    text = tokenizer_file(normalizer={"type": "BertNormalizer", **normalizer})
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError) as caught:
+        read_tokenizer(tmp_path)
+    assert f"tokenizer.json for {missing}" in str(caught.value)
+    stated = json.loads("{" + missing + "}")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | stated))
+    assert read_tokenizer(tmp_path).config.items() >= stated.items()
 
 
 def test_a_folder_without_a_tokenizer(tmp_path):

@@ -1,0 +1,285 @@
+"""Copies of layers and models: made again from what Keras itself saves of them.
+
+That is the config, and each layer's own state as `save_own_variables` and `save_assets` give it. Assigning variables
+one by one would miss what a layer derives from them when it is loaded (the mean of a Normalization), what it keeps in
+files (the vocabulary of a StringLookup) and the seeds of random layers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import ml_dtypes  # Keras's own small floats
+import numpy as np
+from keras.saving import deserialize_keras_object, serialize_keras_object
+from keras.src.initializers.random_initializers import RandomInitializer
+from keras.src.saving.keras_saveable import KerasSaveable  # Keras has no public way to what a file holds
+from keras.src.saving.saving_lib import _walk_saveable
+
+Pair = tuple[str, keras.layers.Layer, keras.layers.Layer]
+"""Path, layer, and its copy."""
+
+Config = dict[str, Any]
+
+
+class StateError(Exception):
+    """What a layer keeps could not be brought into another one.
+
+    Args:
+        path: of the layer, `/` between levels.
+        reason: what is wrong, in a line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"the layer {path!r}: {reason}")
+
+
+def copy_of_layer(layer: Any, change: Callable[[Config], Config] = lambda config: config) -> Any:
+    """A built layer or model made again from its config, with its state; uncompiled, sharing nothing.
+
+    Args:
+        layer: built; it is not changed.
+        change: gives the config that the copy is made from; weights keep their shapes.
+
+    Raises:
+        StateError: the config doesn't describe the layer, or its state doesn't fit the copy.
+    """
+    with without_initializers() as unset:
+        copied = from_config(layer, change)
+        carry_state(layer, copied)
+        refuse_unset(unset, copied)
+    return copied
+
+
+def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: config) -> Any:
+    """A layer or model made again from its config, without its state. Its own classes need not be registered.
+
+    Raises:
+        StateError: the config doesn't describe it.
+    """
+    classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
+    try:
+        with _uncompiled(layer):
+            config = serialize_keras_object(layer)
+        return deserialize_keras_object(change(config), custom_objects=classes)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a layer of somebody's own raises
+        raise StateError(layer.name, first_line(error)) from error
+
+
+@contextmanager
+def _uncompiled(layer: keras.layers.Layer) -> Iterator[None]:
+    """Configs without loss and optimizer, which need not have one."""
+    models = [part for part in layer._flatten_layers() if isinstance(part, keras.Model)]
+    try:
+        for model in models:
+            model.get_compile_config = dict  # shadows the method of the class; no setting at all
+        yield
+    finally:
+        for model in models:
+            vars(model).pop("get_compile_config", None)
+
+
+def carry_state(old: keras.layers.Layer, new: keras.layers.Layer, path: str | None = None) -> list[Pair]:
+    """Brings what Keras would save of a layer, and of all that it holds, into a layer of the same structure.
+
+    Low-rank updates are merged, as in a file. Numbers may change their precision, never their kind.
+
+    Returns:
+        Each layer of `old` with its counterpart, outer ones first.
+
+    Raises:
+        StateError: state is of other shapes, or there is none for a variable of `new`.
+    """
+    walk = _Walk(_carry_own)
+    walk.visit(old, new, path or old.name)
+    walk.refuse_left(new)
+    return walk.pairs
+
+
+def pairs_of(old: keras.layers.Layer, new: keras.layers.Layer) -> list[Pair]:
+    """Each layer that one of two alike models holds, and its counterpart in the other; outer ones first."""
+    walk = _Walk(lambda old, new, path: None)
+    walk.visit(old, new, "")
+    return walk.pairs
+
+
+class _Walk:
+    """Through two layers at once, as Keras walks one when it saves it."""
+
+    def __init__(self, act: Callable[[Any, Any, str], None]) -> None:
+        self.act = act
+        self.pairs: list[Pair] = []
+        self.seen: set[tuple[int, int]] = set()
+        self.filled: set[int] = set()
+
+    def visit(self, old: Any, new: Any, path: str) -> None:
+        if (id(old), id(new)) in self.seen:
+            return
+        self.seen.add((id(old), id(new)))
+        self.filled.add(id(new))
+        if isinstance(old, keras.layers.Layer) and isinstance(new, keras.layers.Layer):
+            self.pairs.append((path, old, new))
+        try:
+            self.act(old, new, path)
+        except (StateError, MemoryError):
+            raise
+        except Exception as error:  # whatever a layer of somebody's own raises
+            raise StateError(path, first_line(error)) from error
+        theirs = dict(_walk_saveable(new))
+        for name, child in _walk_saveable(old):
+            self.below(child, theirs.get(name), path)
+
+    def below(self, old: Any, new: Any, path: str) -> None:
+        """What an attribute holds, or a place in a list or dict."""
+        if isinstance(old, KerasSaveable):
+            if isinstance(new, KerasSaveable):
+                self.visit(old, new, _inner(path, old))
+        elif isinstance(old, list | tuple | dict) and isinstance(new, list | tuple | dict):
+            if (id(old), id(new)) in self.seen:
+                return
+            self.seen.add((id(old), id(new)))
+            ours, theirs = (list(x.values()) if isinstance(x, dict) else list(x) for x in (old, new))
+            for a, b in zip(ours, theirs, strict=False):  # other lengths: `refuse_left` tells if a layer was missed
+                self.below(a, b, path)
+
+    def refuse_left(self, new: keras.layers.Layer) -> None:
+        for layer in new._flatten_layers():
+            if id(layer) not in self.filled and own_variables(layer):
+                raise StateError(layer.path or layer.name, "it has no counterpart in the model it is copied from")
+
+
+def _inner(path: str, child: Any) -> str:
+    if not isinstance(child, keras.layers.Layer):
+        return path
+    return f"{path}/{child.name}" if path else str(child.name)
+
+
+def _carry_own(old: Any, new: Any, path: str) -> None:
+    if hasattr(old, "save_own_variables") and hasattr(new, "load_own_variables"):
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        before = {id(v): str(v.dtype) for v in own_variables(new)} if isinstance(new, keras.layers.Layer) else {}
+        new.load_own_variables({name: _on_host(value) for name, value in store.items()})
+        if isinstance(new, keras.layers.Layer) and isinstance(old, keras.layers.Layer):
+            _refuse_other_kinds(old, new, before, path)
+    for ours, theirs in zip(*(getattr(x, "_seed_generators", ()) for x in (old, new)), strict=True):
+        theirs.state.assign(ours.state)  # Keras saves no seeds; a copy draws what the original would
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory(prefix="kcost-assets-") as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def _refuse_other_kinds(old: Any, new: Any, before: Mapping[int, str], path: str) -> None:
+    """A wrapper may make its state of the kind of an inner kernel: floats do not go into integers."""
+    ours, theirs = own_variables(old), own_variables(new)
+    if len(ours) != len(theirs):
+        return  # merged updates, say: the layer's own loading has judged it
+    for a, b in zip(ours, theirs, strict=True):
+        if keras.backend.is_float_dtype(a.dtype) != keras.backend.is_float_dtype(before.get(id(b), b.dtype)):
+            raise StateError(path, f"its variable {a.name!r} of {a.dtype} would become {b.dtype}")
+
+
+def _on_host(value: Any) -> Any:
+    """A copy of a variable or tensor as numpy, as a file would hold it."""
+    if isinstance(value, keras.Variable) or keras.ops.is_tensor(value):
+        return np.array(keras.ops.convert_to_numpy(value), copy=True)
+    return np.array(value, copy=True)
+
+
+def own_variables(layer: keras.layers.Layer) -> list[Any]:
+    """The variables that a layer holds itself, seeds left out."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+class Unset:
+    """Variables that were made without their initializer, and which of them have had a value since."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, Any] = {}
+        self.assigned: set[int] = set()
+
+    def of(self, model: keras.layers.Layer) -> list[str]:
+        """Paths of the variables of a model that have no value yet."""
+        return [v.path for v in model.variables if id(v) in self.made and id(v) not in self.assigned]
+
+
+def refuse_unset(unset: Unset, model: keras.layers.Layer) -> None:
+    """Refuses a model with a variable that nothing was assigned to.
+
+    Raises:
+        StateError: naming the variable.
+    """
+    left = unset.of(model)
+    if left:
+        more = f", and for {len(left) - 1} more" if len(left) > 1 else ""
+        layer = left[0].rpartition("/")[0] or model.name
+        raise StateError(layer, f"there is no value for its variable {left[0]}{more}")
+
+
+@contextmanager
+def without_initializers() -> Iterator[Unset]:
+    """Variables made inside begin as zeros in place of random numbers, since all of them are given values after.
+
+    Random initializers cost seconds where each shape is compiled, and some have no form in a small float type. Seeded
+    ones run, in float32: a layer may derive something from what it knows to come. Ones and constants are made by numpy.
+    """
+    unset = Unset()
+    kind = keras.Variable
+    make, assign = kind._initialize_with_initializer, kind.assign
+
+    def initialize(variable: Any, initializer: Any) -> Any:
+        cheap = _without_random(initializer)
+        if cheap is not initializer and _is_unseeded(initializer):
+            unset.made[id(variable)] = variable
+        return make(variable, cheap)
+
+    def assigned(variable: Any, value: Any) -> Any:
+        unset.assigned.add(id(variable))
+        return assign(variable, value)
+
+    kind._initialize_with_initializer, kind.assign = initialize, assigned
+    try:
+        yield unset
+    finally:
+        kind._initialize_with_initializer, kind.assign = make, assign
+
+
+def _is_unseeded(initializer: Any) -> bool:
+    random = isinstance(initializer, RandomInitializer)
+    return random and getattr(initializer, "_init_seed", None) is None
+
+
+def _without_random(initializer: Any) -> Any:
+    """An initializer that needs no compiled program and no random numbers that nobody can foresee."""
+    if isinstance(initializer, RandomInitializer):
+        if _is_unseeded(initializer):
+            return lambda shape, dtype=None: _full(shape, 0, dtype)
+        return lambda shape, dtype=None: keras.ops.cast(initializer(shape, dtype="float32"), dtype or "float32")
+    if type(initializer) is keras.initializers.Zeros:
+        return lambda shape, dtype=None: _full(shape, 0, dtype)
+    if type(initializer) is keras.initializers.Ones:
+        return lambda shape, dtype=None: _full(shape, 1, dtype)
+    return initializer
+
+
+def _full(shape: Any, value: int, dtype: str | None) -> Any:
+    name = keras.backend.standardize_dtype(dtype or keras.config.floatx())
+    small = getattr(ml_dtypes, name, None)
+    return keras.ops.convert_to_tensor(np.full(tuple(shape), value, small or name), dtype=name)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the innermost reason: Keras wraps each in the whole config of the layer around it."""
+    text = str(error)
+    for mark in ("Exception encountered: ", "Error encountered:"):
+        text = text.rpartition(mark)[2]
+    lines = text.replace("\x1b[1m", "").replace("\x1b[0m", "").strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
