@@ -105,11 +105,26 @@ class WorkerError(KcostError):
     """A worker process ended without giving its answer."""
 
 
+_LONGEST_REASON = 300
+
+
 def first_reason(error: BaseException | None) -> str:
-    """The line of a framework's error that says why: Keras puts a heading in front of it and prints it in bold."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    """The line of a framework's error that says why.
+
+    Keras puts a heading in front of it and prints it in bold, or wraps it in the whole config of the layer around it.
+    """
+    text = re.sub(r"\x1b\[\d*m", "", "" if error is None else str(error))
+    for mark in ("Exception encountered: ", "Error encountered:"):
+        text = text.rpartition(mark)[2]
+    lines = [line.strip() for line in text.splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return told[0] if told else type(error).__name__
+    return told[0][:_LONGEST_REASON] if told else type(error).__name__
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's class, and the line that says why."""
+    kind, reason = type(error).__name__, first_reason(error)
+    return kind if reason == kind else f"{kind}: {reason}"
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

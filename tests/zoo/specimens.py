@@ -170,7 +170,10 @@ def model_of(kind: type, tensors: Any, outputs: Any, arrays: Sequence[np.ndarray
     """A specimen of a functional model, with other weights than those it was made with."""
     model = keras.Model(tensors[0] if len(tensors) == 1 else tensors, outputs, name="specimen")
     fill(model)
-    return Specimen((label(kind), kind.__name__), model, {t.name: a for t, a in zip(tensors, arrays, strict=True)})
+    # A layer of text is refused by the input that brings it the text.
+    texts = [tensor.name for tensor in tensors if tensor.dtype == "string"]
+    named = {tensor.name: array for tensor, array in zip(tensors, arrays, strict=True)}
+    return Specimen((label(kind), kind.__name__, *texts), model, named)
 
 
 def fill(model: keras.Model) -> None:

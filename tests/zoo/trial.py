@@ -155,7 +155,6 @@ class Trial:
         )
         request = MeasureRequest(
             spec=spec,
-            task="unknown",
             settings=SETTINGS,
             keras_file=self.subject.file,
             samples_file=None if precision == "float32" else samples,
