@@ -75,7 +75,7 @@ def check_copy(original: keras.Model, copied: keras.Model, rows: Mapping[str, np
         return
     pairs = [(path, old, new) for path, old, new in pairs_of(original, copied) if path and old is not new]
     with watched(old for _, old, _ in pairs) as (calls, _):
-        outputs_of(original, inputs)
+        outputs_of(original, inputs, by_layer=True)
     # Calls are written down as they end: sublayers come before the layer that holds them.
     by_layer = {id(old): (path, new) for path, old, new in pairs}
     for key, call in calls:
@@ -136,8 +136,14 @@ def _of_shape(shape: Any, size: int) -> Any:
     return np.random.default_rng(0).uniform(0, 1, (ROWS, *free)).astype("float32")
 
 
-def outputs_of(model: keras.layers.Layer, inputs: Any) -> Any:
+def outputs_of(model: keras.layers.Layer, inputs: Any, *, by_layer: bool = False) -> Any:
     """What a model gives, as numpy arrays; seeds and other state stay as they were.
+
+    Args:
+        model: built.
+        inputs: in the structure that it takes.
+        by_layer: whether each layer is called on values, as watching needs it. Else jax compiles the model as one
+            program, in place of each operation by itself.
 
     Raises:
         LayerError: a layer raises.
@@ -156,11 +162,24 @@ def outputs_of(model: keras.layers.Layer, inputs: Any) -> Any:
 
     try:
         with keras.StatelessScope(), replaced_calls(model._flatten_layers(), watch):
+            if keras.backend.backend() == "jax" and not by_layer:
+                return on_host(_by_one_program(model, inputs))
             return on_host(model(inputs, training=False))
     except MemoryError:
         raise
     except Exception as error:  # each framework has its own
         raise LayerError(failed[0] if failed else model.name, in_a_line(error)) from error
+
+
+def _by_one_program(model: keras.layers.Layer, inputs: Any) -> Any:
+    """The outputs on jax."""
+    import jax
+
+    def forward(trainable: Any, others: Any, x: Any) -> Any:
+        return model.stateless_call(trainable, others, x, training=False)[0]
+
+    state = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
+    return jax.jit(forward)(*state, inputs)
 
 
 def on_host(values: Any) -> Any:

@@ -54,7 +54,7 @@ def check(done: Rewrite, rows: Mapping[str, np.ndarray] | None, loss: Loss) -> N
 def _check_borders(done: Rewrite, inputs: Any, loss: Loss) -> None:
     everything = [*done.borders.values(), *done.holders.values()]
     with watched(layer for border in everything for layer in (border.old, border.last)) as (calls, traced):
-        expected = outputs_of(done.original, inputs)
+        expected = outputs_of(done.original, inputs, by_layer=True)
     visible = {path: _visible(done, path, traced) for path in done.borders}
     borders = {border.path: border for border in visible.values()}
     if "" in borders:  # the model as a whole is the only border whose values are seen
@@ -63,7 +63,7 @@ def _check_borders(done: Rewrite, inputs: Any, loss: Loss) -> None:
         return
     checks = {id(border.new): _Check(border, calls) for border in borders.values()}
     with replaced_calls([border.new for border in borders.values()], lambda layer, call: checks[id(layer)].of(call)):
-        found = outputs_of(done.model, inputs)
+        found = outputs_of(done.model, inputs, by_layer=True)
     difference = differences(expected, found)
     for one in checks.values():
         if one.left:  # what holds it goes past what Keras calls

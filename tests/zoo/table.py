@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,12 @@ MODES = {
     "export int8": "SavedModel of dynamic",
 }
 """Mode -> heading of its column."""
+
+
+def backends_of(mode: str) -> tuple[str, ...]:
+    """The backends on which a mode is tried: TensorFlow writes a SavedModel, whichever backend stands beside."""
+    return ("tensorflow",) if mode.startswith("export") else BACKENDS
+
 
 NOT_MADE = "-"
 """For a layer of which Keras makes no model on any backend here."""
@@ -87,7 +94,7 @@ class Table(NamedTuple):
             name, *found = [cell.strip() for cell in line.strip("|").split("|")]
             if line.startswith("| ") and len(found) == len(MODES) and name not in ("Layer", "---"):
                 for mode, cell in zip(MODES, found, strict=True):
-                    cells |= {(name, mode, backend): word for backend, word in _words(cell).items()}
+                    cells |= {(name, mode, backend): word for backend, word in _words(cell, mode).items()}
         return Table(cells)
 
     def of(self, row: Row) -> str | None:
@@ -113,10 +120,19 @@ def render(rows: Sequence[Row], not_made: Mapping[str, str], head: str) -> str:
     names = sorted({row.specimen for row in rows} | not_made.keys())
     lines = [_line(["Layer", *MODES.values()]), _line(["---"] * (len(MODES) + 1))]
     lines += [_line([name, *(_cell(table, name, mode) for mode in MODES)]) for name in names]
+    counts = [_counted(rows, backend) for backend in BACKENDS if any(row.backend == backend for row in rows)]
     refused = [f"- {reason}: {_places(found)}" for reason, found in _by_reason(rows, "refused").items()]
     refused += [f"- not made: {name}: {reason}" for name, reason in sorted(not_made.items())]
     kept = [f"- {reason}: {_names(found)}" for reason, found in _by_reason(rows, "float").items()]
-    return "\n".join([head + lines[0], *lines[1:], "", "## Refused", "", *refused, "", "## In float", "", *kept, ""])
+    top = [head + "\n".join(counts), "", *lines]
+    return "\n".join([*top, "", "## Refused", "", *refused, "", "## In float", "", *kept, ""])
+
+
+def _counted(rows: Sequence[Row], backend: str) -> str:
+    """How many layers and modes ended in each way on a backend."""
+    ends = Counter(row.outcome for row in rows if row.backend == backend)
+    told = ", ".join(f"{ends[outcome]} {outcome}" for outcome in ("right", "refused", "wrong", "traceback"))
+    return f"- {backend}: {ends.total()} of layer and mode: {told}"
 
 
 def _cell(table: Table, name: str, mode: str) -> str:
@@ -125,16 +141,16 @@ def _cell(table: Table, name: str, mode: str) -> str:
         word = table.cells.get((name, mode, backend))
         if word is not None:
             by_word.setdefault(word, []).append(backend)
-    if len(by_word) == 1 and len(next(iter(by_word.values()))) == len(BACKENDS):
+    if len(by_word) == 1 and len(next(iter(by_word.values()))) == len(backends_of(mode)):
         return next(iter(by_word))
     return "; ".join(f"{', '.join(backends)}: {word}" for word, backends in by_word.items()) or NOT_MADE
 
 
-def _words(cell: str) -> dict[str, str]:
+def _words(cell: str, mode: str) -> dict[str, str]:
     if cell == NOT_MADE:
         return {}
     if ":" not in cell:
-        return dict.fromkeys(BACKENDS, cell)
+        return dict.fromkeys(backends_of(mode), cell)
     parts = [part.split(":") for part in cell.split(";")]
     return {backend.strip(): word.strip() for backends, word in parts for backend in backends.split(",")}
 
@@ -162,8 +178,10 @@ def _places(rows: Sequence[Row]) -> str:
     for name, found in sorted(by_layer.items()):
         backends = [backend for backend in BACKENDS if any(row.backend == backend for row in found)]
         where = "" if len(backends) == len(BACKENDS) else f" on {', '.join(backends)}"
-        modes = [heading for mode, heading in MODES.items() if any(row.mode == mode for row in found)]
-        told.append(f"{name}{where} ({'all modes' if len(modes) == len(MODES) else ', '.join(modes)})")
+        tried = [mode for mode in MODES if set(backends) & set(backends_of(mode))]
+        modes = [mode for mode in tried if any(row.mode == mode for row in found)]
+        which = "all modes" if modes == tried else ", ".join(MODES[mode] for mode in modes)
+        told.append(f"{name}{where} ({which})")
     return "; ".join(told)
 
 

@@ -12,7 +12,7 @@ from kcost.core.plan import BACKENDS
 
 from . import trial
 from .specimens import guessed, label, layer_classes, layer_specimen
-from .table import MODES, Row, Table, render
+from .table import MODES, Row, Table, backends_of, render
 from .trial import Trial, WrongError, agree, show
 
 
@@ -79,10 +79,9 @@ def test_agreement_has_limits() -> None:
 
 
 def test_a_page_is_read_as_it_was_written() -> None:
-    rows = [
-        Row("Dense", b, m, "right", "int8" if m == "quantize dynamic" else "float", "") for b in BACKENDS for m in MODES
-    ]
-    rows += [Row("Hashing", b, m, "refused", "", "it needs TensorFlow") for b in BACKENDS[1:] for m in MODES]
+    tried = [(b, m) for b in BACKENDS for m in MODES if b in backends_of(m)]
+    rows = [Row("Dense", b, m, "right", "int8" if m == "quantize dynamic" else "float", "") for b, m in tried]
+    rows += [Row("Hashing", b, m, "refused", "", "it needs TensorFlow") for b, m in tried if b != "tensorflow"]
     rows += [Row("Hashing", "tensorflow", m, "right", "float", "no int8 form of Hashing") for m in MODES]
     page = render(rows, {"FlaxLayer": "it needs flax"}, "# Layers\n\n")
     assert Table.parse(page) == Table.of_rows(rows)
