@@ -11,7 +11,7 @@ import numpy as np
 
 from kcost.core.errors import InputError, UnavailableError, in_a_line
 from kcost.core.signature import in_structure, input_structure
-from kcost.models.copying import pairs_of
+from kcost.models.copying import layers_that_raise, pairs_of
 from kcost.models.probing import recipe_of
 
 ROWS = 3
@@ -148,27 +148,16 @@ def outputs_of(model: keras.layers.Layer, inputs: Any, *, by_layer: bool = False
     Raises:
         LayerError: a layer raises.
     """
-    failed: list[str] = []
-
-    def watch(layer: keras.layers.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
-        def tried(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return call(*args, **kwargs)
-            except Exception:
-                failed.append(layer.path or layer.name)  # inner ones come first
-                raise
-
-        return tried
-
-    try:
-        with keras.StatelessScope(), replaced_calls(model._flatten_layers(), watch):
-            if keras.backend.backend() == "jax" and not by_layer:
-                return on_host(_by_one_program(model, inputs))
-            return on_host(model(inputs, training=False))
-    except MemoryError:
-        raise
-    except Exception as error:  # each framework has its own
-        raise LayerError(failed[0] if failed else model.name, in_a_line(error)) from error
+    with layers_that_raise() as raised:
+        try:
+            with keras.StatelessScope():
+                if keras.backend.backend() == "jax" and not by_layer:
+                    return on_host(_by_one_program(model, inputs))
+                return on_host(model(inputs, training=False))
+        except MemoryError:
+            raise
+        except Exception as error:  # each framework has its own
+            raise LayerError(raised[0] if raised else model.name, in_a_line(error)) from error
 
 
 def _by_one_program(model: keras.layers.Layer, inputs: Any) -> Any:

@@ -65,14 +65,36 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
         StateError: the config doesn't describe it.
     """
     classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
+    with layers_that_raise() as raised:
+        try:
+            with _uncompiled(layer):
+                config = serialize_keras_object(layer)
+            return deserialize_keras_object(change(config), custom_objects=classes)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a layer of somebody's own raises
+            raise StateError(raised[0] if raised else layer.name, in_a_line(error)) from error
+
+
+@contextmanager
+def layers_that_raise() -> Iterator[list[str]]:
+    """Writes down the paths of layers whose calls raise, on values or while a graph is made; inner ones come first."""
+    raised: list[str] = []
+    kind = keras.layers.Layer
+    usual = kind.__call__
+
+    def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return usual(layer, *args, **kwargs)
+        except Exception:
+            raised.append(layer.path or layer.name)
+            raise
+
+    kind.__call__ = called
     try:
-        with _uncompiled(layer):
-            config = serialize_keras_object(layer)
-        return deserialize_keras_object(change(config), custom_objects=classes)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a layer of somebody's own raises
-        raise StateError(layer.name, in_a_line(error)) from error
+        yield raised
+    finally:
+        kind.__call__ = usual
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from kcost.models.copying import without_initializers
+
 ROWS = 16
 """Examples of each specimen: as many real rows as a parity probe has."""
 
@@ -88,7 +90,8 @@ def layer_specimen(name: str) -> Specimen:
     """
     kind = layer_classes()[name]
     try:
-        return TABLE[name](kind) if name in TABLE else guessed(kind)
+        with without_initializers():  # `fill` gives values of its own; jax compiles a program a shape for random ones
+            return TABLE[name](kind) if name in TABLE else guessed(kind)
     except ImportError as error:
         if "tensorflow" in str(error).lower():
             raise MadeElsewhereError("tensorflow") from error

@@ -1,7 +1,7 @@
 """Each public layer class of Keras, in each mode: right, or refused with a reason that names it.
 
-The short form loads each layer, quantizes it in one mode and loads it again. The whole form does all else: a bench
-round in float32 and bfloat16, every mode of `quantize`, a SavedModel.
+The short form loads each layer, quantizes it in one mode, saves it and loads it again. The whole form does all else: a
+bench round in float32 and bfloat16, every mode of `quantize`, a SavedModel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .specimens import layer_classes
 from .table import MODES, Row
 from .trial import Trial
 
-SHORT = ("load", "quantize dynamic")
+SHORT = ("quantize dynamic",) if BACKEND == "jax" else ("load", "quantize dynamic")
+"""What loads and quantizes loads as well; on jax each further program takes its time to compile."""
 
 NAMES = list(layer_classes())
 
