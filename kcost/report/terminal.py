@@ -116,8 +116,10 @@ def _agreement(cell: RankedCell) -> str:
 def _difference(cell: RankedCell) -> str:
     if cell.quality.not_finite:
         return "not finite"
-    difference = cell.quality.max_abs_difference
-    return "-" if difference is None else f"{difference:.1e}"
+    worst = cell.quality.worst_difference
+    if worst is None:
+        return "-"
+    return f"{worst.max_abs:.1e}" + (f" {worst.output}" if len(cell.quality.differences) > 1 else "")
 
 
 def _settings(ranking: Ranking) -> str:
@@ -131,6 +133,9 @@ def _settings(ranking: Ranking) -> str:
     scores = [c.quality.scores[0] for c in ranking.cells if c.quality.scores]
     if scores:
         told += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
+    answered = next((c.quality.answered for c in ranking.cells if c.quality.answered is not None), None)
+    if answered is not None:
+        told += f" Its {answered}."
     energies = sorted({c.energy_basis for c in ranking.cells if c.step_joules is not None})
     if energies:
         told += f" Energy of 1,000 examples: {'; '.join(energies)}."

@@ -368,9 +368,12 @@ def _in_batches(
 
     Raises:
         UnavailableError: an output has no row for each example.
+        TypeError: an output is made of something else than real numbers.
     """
     answered = [forward(samples.rows(i, batch).inputs) for i in range(0, len(samples), batch)]
     for place, output in enumerate(answered[0]):
+        if output.dtype.kind not in "fiub":
+            raise TypeError(f"output {place} is of dtype {output.dtype}, which are no real numbers")
         if output.ndim == 0 or len(output) != batch:
             raise UnavailableError(
                 "Each output of a model has a row for each example.",

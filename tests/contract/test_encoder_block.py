@@ -240,6 +240,8 @@ def test_torch_compile_takes_a_block_whole(backend: str, compute: Any) -> None:
     x, mask = inputs()
     original = block()
     made = original.converted(compute, ranges(original, x, mask))
+    if made.fallback_reason is not None:  # it then runs its plain form, and what is compiled here would be inexact
+        pytest.skip(made.fallback_reason)
     expected = numpy(made(x, padding_mask=mask))
     values = {name: variable.value for name, variable in made.parts.items()}
     # aot_eager: all of torch.compile but the C++ compiler, which takes a minute.
