@@ -108,9 +108,9 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
 def _made_up(model: keras.Model) -> Any:
     """Random rows of a model that names no inputs, as it was built; free axes get sizes until the model takes them."""
     reason = "it says nothing of its inputs"
-    shapes = getattr(model, "_build_shapes_dict", None)  # Keras has no public way to it
-    for size in FREE_AXES if shapes and len(shapes) == 1 else ():
-        inputs = _of_shape(next(iter(shapes.values())), size)
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())  # Keras has no public way to it
+    for size in FREE_AXES if len(shapes) == 1 else ():
+        inputs = _of_shape(shapes[0], size)
         try:
             outputs = outputs_of(model, inputs)
         except LayerError as error:  # whatever a layer says of a size that it cannot take

@@ -12,7 +12,7 @@ from kcost.core.plan import BACKENDS
 
 from . import trial
 from .specimens import guessed, label, layer_classes, layer_specimen
-from .table import MODES, Row, Table, backends_of, render
+from .table import FILE, MODES, Row, Table, backends_of, committed, render
 from .trial import Trial, WrongError, agree, show
 
 
@@ -88,3 +88,16 @@ def test_a_page_is_read_as_it_was_written() -> None:
     assert "- it needs TensorFlow: Hashing on jax, torch (all modes)" in page
     assert "- no int8 form of Hashing: Hashing" in page
     assert "| FlaxLayer | - |" in page
+
+
+def test_the_page_tells_of_each_layer_and_of_nothing_wrong() -> None:
+    cells = committed().cells
+    assert set(cells.values()) == {"float", "bfloat16", "int8", "refused"}
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    assert {line.split("|")[1].strip() for line in lines if line.startswith("| ")} == {*layer_classes(), "Layer", "---"}
+    counts = [line for line in lines if line.endswith(" right") or " refused, " in line]
+    assert len(counts) == len(BACKENDS)
+    assert all(line.endswith(", 0 wrong, 0 traceback") for line in counts)
+    for name in {name for name, _, _ in cells}:
+        tried = [(m, b) for m in MODES for b in backends_of(m)]
+        assert [(m, b) for m, b in tried if (name, m, b) not in cells] == [], name
