@@ -23,11 +23,11 @@ from kcost.models.comparing import (
     differences,
     on_host,
     outputs_of,
-    replaced_calls,
     rows_for,
     watched,
 )
 from kcost.models.copying import own_variables
+from kcost.models.watching import replaced_calls
 from kcost.optimize.rewrite import Border, Loss, Rewrite
 
 
