@@ -7,7 +7,7 @@ BACKENDS := tensorflow jax torch
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_SLOW)
 
-.PHONY: demo test test-all test-unit test-contract check bench clean
+.PHONY: demo test test-all test-unit test-contract zoo check bench clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -26,8 +26,17 @@ test-unit: .venv/installed
 test-contract: .venv/installed
 	for backend in $(BACKENDS); do \
 	    echo "contract tests on $$backend"; \
-	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(PYTEST) tests/contract || exit 1; \
+	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(PYTEST) tests/contract tests/zoo || exit 1; \
 	done
+
+# docs/layers.md, from what each layer of Keras ends with on each backend.
+ZOO := .venv/zoo
+zoo: .venv/installed
+	rm -rf $(ZOO) && mkdir $(ZOO)
+	for backend in $(BACKENDS); do \
+	    KCOST_ZOO_ROWS=$(ZOO) KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/zoo/test_layers.py; \
+	done
+	KERAS_BACKEND=torch $(BIN)/python -m tests.zoo.table $(ZOO)
 
 check: .venv/installed
 	$(BIN)/ruff check .

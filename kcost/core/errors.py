@@ -105,11 +105,28 @@ class WorkerError(KcostError):
     """A worker process ended without giving its answer."""
 
 
+_LONGEST_REASON = 300
+_HEADING = re.compile(r"^Exception encountered when calling (?:layer )?(.*?)(?:\.call\(\))?\.$", re.MULTILINE)
+
+
 def first_reason(error: BaseException | None) -> str:
-    """The line of a framework's error that says why: Keras puts a heading in front of it and prints it in bold."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return told[0] if told else type(error).__name__
+    """The line of a framework's error that says why, and the class of layer that it was raised in where Keras tells it.
+
+    Keras puts a heading in front of it and prints it in bold, or wraps it in the whole config of the layer around it.
+    """
+    text = re.sub(r"\x1b\[\d*m", "", "" if error is None else str(error))
+    for mark in ("Exception encountered: ", "Error encountered:"):
+        text = text.rpartition(mark)[2]
+    heading = _HEADING.search(text)
+    lines = [line.strip() for line in _HEADING.sub("", text).splitlines()]
+    told = next((line for line in lines if line), type(error).__name__)
+    return told[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's class, and the line that says why."""
+    kind, reason = type(error).__name__, first_reason(error)
+    return kind if reason == kind else f"{kind}: {reason}"
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kcost.core.errors import UnavailableError
-from kcost.models.copying import first_line, pairs_of
+from kcost.core.errors import InputError, UnavailableError, in_a_line
+from kcost.core.signature import in_structure, input_structure
+from kcost.models.copying import layers_that_raise, pairs_of
+from kcost.models.probing import recipe_of
 
 ROWS = 3
 SAME = 1e-6
 """Norm of the difference over norm of the outputs: what a copy may be off by."""
 
 FREE_AXES = (16, 32, 8, 64, 128, 4, 224, 2, 1)
-"""Sizes that axes without one are given, all of them alike, until the model takes the rows."""
+"""Sizes that axes without one are given in a model that names no inputs, all of them alike, until it takes the rows."""
 
 
 class DifferentError(Exception):
@@ -32,6 +34,19 @@ class DifferentError(Exception):
     def __init__(self, path: str, difference: float, what: str) -> None:
         self.path, self.difference, self.what = path, difference, what
         super().__init__(f"the layer {path!r}: {what} differ by {difference:.2g}, relative")
+
+
+class LayerError(Exception):
+    """A layer cannot be run: its backend has no kernel for a dtype, say.
+
+    Args:
+        path: of the layer.
+        reason: what it raised, in a line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"the layer {path!r}: {reason}")
 
 
 class Call(NamedTuple):
@@ -51,6 +66,7 @@ def check_copy(original: keras.Model, copied: keras.Model, rows: Mapping[str, np
 
     Raises:
         DifferentError: outputs differ by more than SAME, or are of other shapes.
+        LayerError: a layer cannot be run.
         UnavailableError: the original takes no rows that can be made up.
     """
     inputs = rows_for(original, rows)
@@ -59,7 +75,7 @@ def check_copy(original: keras.Model, copied: keras.Model, rows: Mapping[str, np
         return
     pairs = [(path, old, new) for path, old, new in pairs_of(original, copied) if path and old is not new]
     with watched(old for _, old, _ in pairs) as (calls, _):
-        outputs_of(original, inputs)
+        outputs_of(original, inputs, by_layer=True)
     # Calls are written down as they end: sublayers come before the layer that holds them.
     by_layer = {id(old): (path, new) for path, old, new in pairs}
     for key, call in calls:
@@ -77,27 +93,28 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
     Raises:
         UnavailableError: no rows can be made up that the model takes.
     """
-    if rows is not None:
-        few = {name: np.asarray(array)[:ROWS] for name, array in rows.items()}
-        tensors = _structure(model)
-        if tensors is None:
+    structure = input_structure(model)
+    few = {name: np.asarray(array)[:ROWS] for name, array in (rows or {}).items()}
+    if structure is None:
+        if few:
             return next(iter(few.values())) if len(few) == 1 else few
-        if len(few) == 1 and len(model.inputs) == 1:
-            (only,) = few.values()
-            return keras.tree.map_structure(lambda tensor: only, tensors)
-        if {tensor.name for tensor in model.inputs} <= set(few):
-            return keras.tree.map_structure(lambda tensor: few[tensor.name], tensors)
+        return _made_up(model)
+    try:
+        return in_structure(structure, few)
+    except InputError:
+        return in_structure(structure, recipe_of(model).make(ROWS, 0))
+
+
+def _made_up(model: keras.Model) -> Any:
+    """Random rows of a model that names no inputs, as it was built; free axes get sizes until the model takes them."""
     reason = "it says nothing of its inputs"
-    for size in FREE_AXES:
-        inputs = _made_up(model, size)
-        if inputs is None:
-            break
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())  # Keras has no public way to it
+    for size in FREE_AXES if len(shapes) == 1 else ():
+        inputs = _of_shape(shapes[0], size)
         try:
             outputs = outputs_of(model, inputs)
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a layer says of a size that it cannot take
-            reason = first_line(error)
+        except LayerError as error:  # whatever a layer says of a size that it cannot take
+            reason = str(error)
             continue
         if all(array.size for array in keras.tree.flatten(outputs)):
             return inputs
@@ -109,50 +126,49 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
     )
 
 
-def _structure(model: keras.Model) -> Any:
-    """The inputs of a model as it takes them; None where it names none."""
-    tensors = getattr(model, "inputs", None)
-    if not tensors:
-        return None
-    structure = getattr(model, "input", None)  # a Sequential model has none
-    return structure if structure is not None else tensors[0]
-
-
-def _made_up(model: keras.Model, size: int) -> Any:
-    """Random rows whose free axes have a size; None where the model says nothing of its inputs."""
-    random = np.random.default_rng(0)
-    tables = (getattr(layer, "input_dim", None) for layer in model._flatten_layers())
-    smallest = min((n for n in tables if isinstance(n, int)), default=2)
-
-    def row(tensor: Any) -> np.ndarray:
-        shape = (ROWS, *(size if n is None else n for n in tensor.shape[1:]))
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
-        if dtype == "string":
-            return np.array(["a", "b c", "d"], object).repeat(int(np.prod(shape[1:]))).reshape(shape)
-        if "float" in dtype:
-            return random.uniform(0, 1, shape).astype("float32")
-        if dtype == "bool" or "mask" in tensor.name:
-            return np.ones(shape, dtype)
-        return random.integers(0, smallest, shape).astype(dtype)
-
-    tensors = _structure(model)
-    if tensors is not None:
-        return keras.tree.map_structure(row, tensors)
-    shapes = getattr(model, "_build_shapes_dict", None)  # Keras has no public way to it
-    if not shapes or len(shapes) != 1:
-        return None
-    (shape,) = shapes.values()
+def _of_shape(shape: Any, size: int) -> Any:
+    """Floats from 0 to 1 in a shape, or in each of a list or dictionary of shapes, with free axes of a size."""
     if isinstance(shape, dict):
-        return {name: row(keras.KerasTensor((None, *one[1:]), name=name)) for name, one in shape.items()}
-    if all(isinstance(n, int | None) for n in shape):
-        return row(keras.KerasTensor((None, *shape[1:])))
-    return [row(keras.KerasTensor((None, *one[1:]))) for one in shape]
+        return {name: _of_shape(one, size) for name, one in shape.items()}
+    if not all(isinstance(n, int | None) for n in shape):
+        return [_of_shape(one, size) for one in shape]
+    free = (size if n is None else n for n in shape[1:])
+    return np.random.default_rng(0).uniform(0, 1, (ROWS, *free)).astype("float32")
 
 
-def outputs_of(model: keras.layers.Layer, inputs: Any) -> Any:
-    """What a model gives, as numpy arrays; seeds and other state stay as they were."""
-    with keras.StatelessScope():
-        return on_host(model(inputs, training=False))
+def outputs_of(model: keras.layers.Layer, inputs: Any, *, by_layer: bool = False) -> Any:
+    """What a model gives, as numpy arrays; seeds and other state stay as they were.
+
+    Args:
+        model: built.
+        inputs: in the structure that it takes.
+        by_layer: whether each layer is called on values, as watching needs it. Else jax compiles the model as one
+            program, in place of each operation by itself.
+
+    Raises:
+        LayerError: a layer raises.
+    """
+    with layers_that_raise() as raised:
+        try:
+            with keras.StatelessScope():
+                if keras.backend.backend() == "jax" and not by_layer:
+                    return on_host(_by_one_program(model, inputs))
+                return on_host(model(inputs, training=False))
+        except MemoryError:
+            raise
+        except Exception as error:  # each framework has its own
+            raise LayerError(raised[0] if raised else model.name, in_a_line(error)) from error
+
+
+def _by_one_program(model: keras.layers.Layer, inputs: Any) -> Any:
+    """The outputs on jax."""
+    import jax
+
+    def forward(trainable: Any, others: Any, x: Any) -> Any:
+        return model.stateless_call(trainable, others, x, training=False)[0]
+
+    state = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
+    return jax.jit(forward)(*state, inputs)
 
 
 def on_host(values: Any) -> Any:

@@ -20,6 +20,8 @@ from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.saving.keras_saveable import KerasSaveable  # Keras has no public way to what a file holds
 from keras.src.saving.saving_lib import _walk_saveable
 
+from kcost.core.errors import in_a_line
+
 Pair = tuple[str, keras.layers.Layer, keras.layers.Layer]
 """Path, layer, and its copy."""
 
@@ -63,14 +65,36 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
         StateError: the config doesn't describe it.
     """
     classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
+    with layers_that_raise() as raised:
+        try:
+            with _uncompiled(layer):
+                config = serialize_keras_object(layer)
+            return deserialize_keras_object(change(config), custom_objects=classes)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a layer of somebody's own raises
+            raise StateError(raised[0] if raised else layer.name, in_a_line(error)) from error
+
+
+@contextmanager
+def layers_that_raise() -> Iterator[list[str]]:
+    """Writes down the paths of layers whose calls raise, on values or while a graph is made; inner ones come first."""
+    raised: list[str] = []
+    kind = keras.layers.Layer
+    usual = kind.__call__
+
+    def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return usual(layer, *args, **kwargs)
+        except Exception:
+            raised.append(layer.path or layer.name)
+            raise
+
+    kind.__call__ = called
     try:
-        with _uncompiled(layer):
-            config = serialize_keras_object(layer)
-        return deserialize_keras_object(change(config), custom_objects=classes)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a layer of somebody's own raises
-        raise StateError(layer.name, first_line(error)) from error
+        yield raised
+    finally:
+        kind.__call__ = usual
 
 
 @contextmanager
@@ -131,7 +155,7 @@ class _Walk:
         except (StateError, MemoryError):
             raise
         except Exception as error:  # whatever a layer of somebody's own raises
-            raise StateError(path, first_line(error)) from error
+            raise StateError(path, in_a_line(error)) from error
         theirs = dict(_walk_saveable(new))
         for name, child in _walk_saveable(old):
             self.below(child, theirs.get(name), path)
@@ -274,12 +298,3 @@ def _full(shape: Any, value: int, dtype: str | None) -> Any:
     name = keras.backend.standardize_dtype(dtype or keras.config.floatx())
     small = getattr(ml_dtypes, name, None)
     return keras.ops.convert_to_tensor(np.full(tuple(shape), value, small or name), dtype=name)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of the innermost reason: Keras wraps each in the whole config of the layer around it."""
-    text = str(error)
-    for mark in ("Exception encountered: ", "Error encountered:"):
-        text = text.rpartition(mark)[2]
-    lines = text.replace("\x1b[1m", "").replace("\x1b[0m", "").strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

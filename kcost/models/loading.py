@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kcost.core.errors import ArtifactError, UnavailableError
-from kcost.core.keras_file import SAFE_MODE, Summary, first_line, inspect_keras_file, package_of
+from kcost.core.errors import ArtifactError, UnavailableError, in_a_line
+from kcost.core.keras_file import SAFE_MODE, Summary, inspect_keras_file, package_of, read_members
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
 
 if TYPE_CHECKING:
@@ -61,10 +62,44 @@ def load_keras_file(path: Path | str) -> keras.Model:
     except Exception as error:
         raise ArtifactError(
             "Keras builds the model from a .keras file alone.",
-            received=f"{path}: {first_line(error)}",
+            received=f"{path}: {_blamed(path, error)}",
             remedy=_resave(summary),
         ) from error
     return _with_inputs(model)
+
+
+def _blamed(path: Path, error: Exception) -> str:
+    """Why a file could not be loaded, and the layer that cannot be made from its config, where it is one."""
+    import keras
+
+    from kcost.models.copying import without_initializers
+
+    node, _ = read_members(path)
+    layer = None
+    while True:
+        for inner in _layers_in(node["config"]):
+            try:
+                with without_initializers():
+                    keras.saving.deserialize_keras_object(inner, safe_mode=True)
+            except MemoryError:
+                raise
+            except Exception as its_own:  # as of the whole file
+                node, layer, error = inner, inner["config"]["name"], its_own
+                break
+        else:
+            return in_a_line(error) if layer is None else f"the layer {layer!r}: {in_a_line(error)}"
+
+
+def _layers_in(node: Any) -> Iterator[dict[str, Any]]:
+    """The configs of layers at or below `node`, and not those that they hold."""
+    if isinstance(node, dict):
+        config = node.get("config")
+        if isinstance(config, dict) and "name" in config and node.get("class_name") != "DTypePolicy":
+            yield node
+            return
+        node = list(node.values())
+    for part in node if isinstance(node, list) else ():
+        yield from _layers_in(part)
 
 
 def _with_inputs(model: keras.Model) -> keras.Model:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kcost.core.errors import UnavailableError
-from kcost.models.comparing import DifferentError, check_copy
+from kcost.models.comparing import DifferentError, LayerError, check_copy, outputs_of, rows_for
 from kcost.models.copying import (
     StateError,
     carry_state,
@@ -74,14 +74,15 @@ def with_precision(
 
     All but the first give a new, uncompiled model, made from the config of `model` with each float policy replaced
     and from each layer's state. Before, a copy whose policies are as they were is held against `model`: it must give
-    the same outputs. Quantized layers of Keras keep int8, and get the new precision for the rest.
+    the same outputs. The new model is run once: not each layer runs in each dtype. Quantized layers of Keras keep int8,
+    and get the new precision for the rest.
 
     Args:
         rows: a few rows of inputs by name for that comparison; made up where None.
 
     Raises:
         UnavailableError: the model cannot be rebuilt from its config, a copy of it gives other outputs, a layer
-            insists on its precision, or the model takes no made-up rows.
+            insists on its precision or cannot be run in it, or the model takes no made-up rows.
     """
     if precision == "saved" or (precision == "float32" and not _others(model, "float32")):
         return model
@@ -101,7 +102,8 @@ def with_precision(
                 )
             carry_state(model, rebuilt)
             refuse_unset(unset, rebuilt)
-    except (StateError, DifferentError) as error:
+        outputs_of(rebuilt, rows_for(model, rows))  # a backend need not have each layer in each dtype
+    except (StateError, DifferentError, LayerError) as error:
         raise _not_rebuilt(model, precision, str(error)) from error
     finally:
         keras.config.set_dtype_policy(usual)

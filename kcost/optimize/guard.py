@@ -18,6 +18,7 @@ from kcost.models.comparing import (
     SAME,
     Call,
     DifferentError,
+    LayerError,
     check_copy,
     differences,
     on_host,
@@ -35,14 +36,14 @@ def check(done: Rewrite, rows: Mapping[str, np.ndarray] | None, loss: Loss) -> N
 
     Raises:
         UnavailableError: outputs differ by more than 1e-6 where nothing was replaced, or by more than `loss` at a
-            replacement, relative; or no rows can be made up.
+            replacement, relative; a layer cannot be run; or no rows can be made up.
     """
     try:
         if not done.borders:
             check_copy(done.original, done.model, rows)
         else:
             _check_borders(done, rows_for(done.original, rows), loss)
-    except DifferentError as error:
+    except (DifferentError, LayerError) as error:
         raise UnavailableError(
             "A changed model gives the outputs of the original, but for what its replacements may lose.",
             received=f"{done.original.name!r}: {error}",
@@ -53,7 +54,7 @@ def check(done: Rewrite, rows: Mapping[str, np.ndarray] | None, loss: Loss) -> N
 def _check_borders(done: Rewrite, inputs: Any, loss: Loss) -> None:
     everything = [*done.borders.values(), *done.holders.values()]
     with watched(layer for border in everything for layer in (border.old, border.last)) as (calls, traced):
-        expected = outputs_of(done.original, inputs)
+        expected = outputs_of(done.original, inputs, by_layer=True)
     visible = {path: _visible(done, path, traced) for path in done.borders}
     borders = {border.path: border for border in visible.values()}
     if "" in borders:  # the model as a whole is the only border whose values are seen
@@ -62,9 +63,11 @@ def _check_borders(done: Rewrite, inputs: Any, loss: Loss) -> None:
         return
     checks = {id(border.new): _Check(border, calls) for border in borders.values()}
     with replaced_calls([border.new for border in borders.values()], lambda layer, call: checks[id(layer)].of(call)):
-        found = outputs_of(done.model, inputs)
+        found = outputs_of(done.model, inputs, by_layer=True)
     difference = differences(expected, found)
     for one in checks.values():
+        if one.left:  # what holds it goes past what Keras calls
+            raise LayerError(one.border.path, "its replacement is not called where it was")
         if one.entered > SAME:
             raise DifferentError(one.border.path, one.entered, "the inputs that come to it")
         _judge(one.border, one.off, loss)

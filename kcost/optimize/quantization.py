@@ -14,7 +14,7 @@ import numpy as np
 from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, first_reason
 from kcost.models.precision import with_precision
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
@@ -398,11 +398,14 @@ def _relative_error(expected: list[list[np.ndarray]], found: list[list[np.ndarra
 
 def _by_keras(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A copy with Keras's own int8. One by one: Keras saves no int8 of layers that other layers make themselves."""
-    new = copy_layer(layer)
+    if type(layer).quantize is keras.layers.Layer.quantize:  # which raises; and not every inner layer can be copied
+        raise _LeftError(f"Keras has no int8 form of {_kind(layer)}")
     try:
+        new = copy_layer(layer)
         new.quantize("int8")
-    except NotImplementedError:
-        raise _LeftError(f"Keras has no int8 form of {_kind(layer)}") from None
+    except (InputError, NotImplementedError) as error:
+        reason = error.received if isinstance(error, InputError) else first_reason(error)
+        raise _LeftError(f"Keras's int8 cannot be made of it: {reason}") from error
     return new
 
 

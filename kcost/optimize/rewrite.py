@@ -17,12 +17,11 @@ import keras
 import numpy as np
 from keras.saving import deserialize_keras_object, register_keras_serializable, serialize_keras_object
 
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, in_a_line
 from kcost.models.copying import (
     StateError,
     carry_state,
     copy_of_layer,
-    first_line,
     from_config,
     refuse_unset,
     without_initializers,
@@ -223,7 +222,7 @@ class _Rewriter:
         except MemoryError:
             raise
         except Exception as error:  # whatever a layer of somebody's own raises
-            reason = error.reason if isinstance(error, StateError) else first_line(error)
+            reason = error.reason if isinstance(error, StateError) else in_a_line(error)
             self.refused(layer, path, f"its sublayers cannot be replaced: {reason}")
             self.borders = {p: border for p, border in self.borders.items() if path and not p.startswith(f"{path}/")}
             return None

@@ -219,6 +219,8 @@ def write_saved_model(
             return dict(zip(output_names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
 
     archive = keras.export.ExportArchive()
+    for layer in _with_tables(model):
+        archive.track(layer)
     specs = {i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}
     try:
         archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
@@ -229,12 +231,20 @@ def write_saved_model(
             received=f"{folder}: {first_reason(error)}",
             remedy="Free some space, or name another folder.",
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AssertionError) as error:  # the last is TensorFlow's own check of what a graph holds
         raise ArtifactError(
             "A model is exported as a graph of TensorFlow operations.",
             received=f"the model {model.name!r}, whose graph cannot be made: {first_reason(error)}",
             remedy="Change the layer that the reason names, and save the model again.",
         ) from error
+
+
+def _with_tables(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that hold a resource of TensorFlow which is no variable: a lookup's table."""
+    from tensorflow.saved_model.experimental import TrackableResource
+
+    layers = model._flatten_layers(include_self=False)
+    return [layer for layer in layers if any(isinstance(value, TrackableResource) for value in vars(layer).values())]
 
 
 def _internal_operations(folder: Path) -> list[str]:

@@ -212,6 +212,38 @@ def test_a_layer_that_saves_less_than_it_is_made_of_is_refused_by_name() -> None
         check_copy(model, copy_of_layer(model))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Insists(layers.Layer):  # type: ignore[misc]
+    """Has no form in a small float type, as some layers of each framework."""
+
+    def call(self, x: Any) -> Any:
+        if self.compute_dtype != "float32":
+            raise TypeError(f"no kernel for {self.compute_dtype}")
+        return x * 2
+
+
+def test_a_layer_that_cannot_run_at_a_precision_is_refused_by_name() -> None:
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4), Insists(name="stiff")])
+    for make in (lambda: with_precision(model, "bfloat16"), lambda: quantize(model, "bfloat16")):
+        with pytest.raises(UnavailableError, match=r"the layer '(.*/)?stiff': TypeError: no kernel for bfloat16"):
+            make()
+
+
+def test_a_replacement_that_is_gone_past_is_refused_by_name() -> None:
+    """TimeDistributed calls its layer by a way of its own, on which Keras's int8 is not met."""
+    model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(layers.Dense(4, name="inner"), name="each")])
+    with pytest.raises(UnavailableError, match="the layer 'each/inner': its replacement is not called where it was"):
+        quantize(model, "keras")
+
+
+def test_keras_int8_leaves_what_it_has_no_form_of() -> None:
+    """The cell of a ConvLSTM2D is of a class that cannot be made again by itself."""
+    model = keras.Sequential([keras.Input((2, 4, 4, 1)), layers.ConvLSTM2D(2, 2), layers.Flatten(), layers.Dense(2)])
+    _, coverage = quantize(model, "keras")
+    assert [change.what for change in coverage.changed] == ["Dense -> Keras's int8"]
+    assert "no int8 form of ConvLSTMCell" in " ".join(change.what for change in coverage.skipped)
+
+
 def test_a_wrong_replacement_is_refused_by_name() -> None:
     model = of(layers.Dense(6, name="one"), layers.Dense(6, name="two"), layers.Dense(3, name="three"))
 

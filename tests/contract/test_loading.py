@@ -255,3 +255,15 @@ def test_what_keras_cannot_build_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=f"saved with Keras {keras.__version__}") as raised:
         load_keras_file(tmp_path / "m.keras")
     assert "\n" not in str(raised.value.received)
+
+
+def test_the_layer_that_keras_cannot_make_is_named(tmp_path: Path) -> None:
+    import zipfile
+
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="tanh", name="odd")], name="inner")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), inner]).save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as whole, zipfile.ZipFile(tmp_path / "m.keras", "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, whole.read(name).replace(b'"tanh"', b'"nonesuch"'))
+    with pytest.raises(ArtifactError, match=r"m\.keras: the layer 'odd': .*nonesuch"):
+        load_keras_file(tmp_path / "m.keras")

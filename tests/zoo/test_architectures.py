@@ -1,0 +1,51 @@
+"""Whole architectures, in each mode: right, or refused with a reason that names a layer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import pytest
+
+from kcost.core.process import Worker
+
+from .architectures import FAMILIES, NO_FAMILIES, application, backbone, backbones
+from .specimens import Specimen
+from .table import MODES
+from .trial import DEEP, Trial, show
+
+SHORT = ("load", "quantize dynamic")
+
+
+def test_every_family_of_keras_applications_is_looked_at() -> None:
+    modules = {name for name, _ in inspect.getmembers(keras.applications, inspect.ismodule)}
+    assert modules - NO_FAMILIES == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("name", ["BertBackbone"])
+def test_a_backbone_is_right_or_refused_by_name(name: str, tmp_path: Path) -> None:
+    _check(name, backbone(name), tmp_path, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(backbones()))
+def test_a_backbone_is_right_or_refused_by_name_in_every_mode(
+    name: str, tmp_path: Path, workers: Mapping[str, Worker]
+) -> None:
+    _check(name, backbone(name), tmp_path, workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_application_is_right_or_refused_by_name_in_every_mode(
+    family: str, tmp_path: Path, workers: Mapping[str, Worker]
+) -> None:
+    _check(FAMILIES[family], application(family), tmp_path, workers)
+
+
+def _check(name: str, specimen: Specimen, folder: Path, workers: Mapping[str, Worker] | None) -> None:
+    rows = Trial(show(name, specimen, folder), workers, DEEP).rows(SHORT if workers is None else MODES)
+    failed = [f"{row.mode}: {row.outcome}: {row.reason}" for row in rows if row.outcome not in ("right", "refused")]
+    assert not failed, "\n".join(failed)

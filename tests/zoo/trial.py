@@ -1,0 +1,258 @@
+"""What kcost makes of a specimen, mode by mode: right, refused by name, wrong, or a traceback."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kcost.backends import driver
+from kcost.backends.base import arrange
+from kcost.core.errors import KcostError
+from kcost.core.plan import INFERENCE_METHODS, CellSpec, Settings
+from kcost.core.process import Worker
+from kcost.core.request import MeasureRequest
+from kcost.models.loading import load_keras_file
+from kcost.optimize.coverage import Coverage
+from kcost.optimize.quantization import quantize
+from kcost.serving.export import BATCHES
+from kcost.worker import measure
+
+from .specimens import Specimen
+from .table import MODES, Row
+
+SAME = 1e-6
+"""Largest difference of outputs that the same layers compute in float32; beyond 1, in parts of the largest output."""
+
+
+class Tolerances(NamedTuple):
+    """How far a model's outputs may be from plain Keras's."""
+
+    float32: float
+    """Largest difference, as of SAME, where another program or backend computes them."""
+    bfloat16: float
+    """Root mean square of the difference, in parts of that of the outputs."""
+    int8: float
+    """The same."""
+
+
+ONE_LAYER = Tolerances(float32=1e-5, bfloat16=2e-2, int8=5e-2)
+DEEP = Tolerances(float32=1e-4, bfloat16=0.1, int8=0.25)
+"""Of many layers with random weights, where roundings add up."""
+
+SETTINGS = Settings(rounds=1, round_s=1e-4, warmup_s=0, warmup_max_s=0)
+
+
+class Shown(NamedTuple):
+    """A specimen in files, with the outputs of plain Keras."""
+
+    name: str
+    layers: tuple[str, ...]
+    """Names that a refusal may tell."""
+    file: Path
+    inputs: dict[str, np.ndarray]
+    expected: list[np.ndarray]
+
+
+class WrongError(Exception):
+    """Other outputs than plain Keras has."""
+
+
+def show(name: str, specimen: Specimen, folder: Path) -> Shown:
+    """Saves a specimen, and what plain Keras answers."""
+    file = folder / "model.keras"
+    specimen.model.save(file)
+    expected = outputs_of(specimen.model, specimen.inputs)
+    np.savez(folder / "inputs.npz", **specimen.inputs)
+    np.savez(folder / "expected.npz", *expected)
+    (folder / "specimen.json").write_text(json.dumps({"name": name, "layers": specimen.layers}))
+    return Shown(name, specimen.layers, file, specimen.inputs, expected)
+
+
+def shown(folder: Path) -> Shown:
+    """A specimen that `show` saved, perhaps in another process."""
+    about = json.loads((folder / "specimen.json").read_text())
+    with np.load(folder / "inputs.npz") as inputs, np.load(folder / "expected.npz") as expected:
+        return Shown(**about, file=folder / "model.keras", inputs=dict(inputs), expected=list(expected.values()))
+
+
+class Trial:
+    """One specimen on this process's backend."""
+
+    def __init__(
+        self, subject: Shown, workers: Mapping[str, Worker] | None = None, tolerances: Tolerances = ONE_LAYER
+    ) -> None:
+        self.subject = subject
+        self.tolerances = tolerances
+        self.backend = keras.backend.backend()
+        self.folder = subject.file.parent
+        self.workers = workers or {}
+
+    def rows(self, modes: Iterable[str] = MODES) -> list[Row]:
+        """How each mode ends."""
+        return [self.row(mode) for mode in modes]
+
+    def row(self, mode: str) -> Row:
+        """How one mode ends: whatever is raised on the way is an outcome."""
+        try:
+            form, note = self._run(mode)
+        except KcostError as error:
+            named = any(layer in str(error) for layer in self.subject.layers)
+            told = next((x for x in str(error).splitlines() if x.startswith("Received: ")), str(error))
+            told = told.removeprefix("Received: ").replace(f"{self.folder}/", "")
+            return self._row(mode, "refused" if named else "wrong", "" if named else "refused without a name: ", told)
+        except WrongError as error:
+            return self._row(mode, "wrong", "", str(error))
+        except Exception as error:  # what is not one of kcost's own errors is what this looks for
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "kcost" in Path(f.filename).parts]
+            told = " ".join(str(error).split())[:300]
+            return self._row(mode, "traceback", "", f"{type(error).__name__}: {told} ({', '.join(own[-2:])})")
+        return Row(self.subject.name, self.backend, mode, "right", form, note)
+
+    def _row(self, mode: str, outcome: str, prefix: str, reason: str) -> Row:
+        return Row(self.subject.name, self.backend, mode, outcome, "", prefix + reason)
+
+    def _run(self, mode: str) -> tuple[str, str]:
+        if mode == "load":
+            self._agrees(outputs_of(load_keras_file(self.subject.file), self.subject.inputs), "float")
+            return "float", ""
+        if mode in ("float32", "bfloat16"):
+            self._measured(mode)
+            return ("float" if mode == "float32" else "bfloat16"), ""
+        if mode.startswith("quantize "):
+            return self._quantized(mode.removeprefix("quantize "))
+        return self._exported(mode)
+
+    def _agrees(self, found: Sequence[np.ndarray], form: str, expected: Sequence[np.ndarray] | None = None) -> None:
+        """Holds outputs against plain Keras's by what computed them: float, int8 or bfloat16."""
+        expected = self.subject.expected if expected is None else expected
+        if form == "float":
+            agree(found, expected, self.tolerances.float32)
+        else:
+            agree(found, expected, mean=getattr(self.tolerances, form))
+
+    def _measured(self, precision: str) -> None:
+        """One bench round; in float32 with inputs that kcost makes up, as for a bare file."""
+        outputs = self.folder / "outputs.npz"
+        samples = self.folder / "inputs.npz"
+        rows = len(next(iter(self.subject.inputs.values())))
+        spec = CellSpec(
+            model="specimen",
+            model_sha256="0" * 64,
+            backend=self.backend,
+            device="cpu",
+            precision=precision,
+            batch=rows,
+            phase="inference",
+            method=INFERENCE_METHODS[self.backend][0],
+            threads=1,
+        )
+        request = MeasureRequest(
+            spec=spec,
+            settings=SETTINGS,
+            keras_file=self.subject.file,
+            samples_file=None if precision == "float32" else samples,
+            outputs_file=outputs,
+        )
+        try:
+            measured({"op": "prepare", "request": request.model_dump(mode="json")})
+            measured({"op": "round", "cell_id": spec.cell_id, "round_s": 1e-4})
+            inputs = measure._subjects[spec.cell_id][1].batches[0]
+            with np.load(outputs) as stored:
+                found = stored["outputs"][:rows]
+        finally:
+            measure.run({"op": "release"})
+        plain = outputs_of(load_keras_file(self.subject.file), inputs)[0]
+        self._agrees([found], "float" if precision == "float32" else "bfloat16", [plain])
+
+    def _quantized(self, mode: str) -> tuple[str, str]:
+        model = load_keras_file(self.subject.file)
+        calibration = self.subject.inputs if mode == "static" else None
+        new, coverage = quantize(model, mode, calibration, measure=False)  # type: ignore[arg-type]  # one of the modes
+        form, note = _form(new, coverage)
+        found = outputs_of(new, self.subject.inputs)
+        self._agrees(found, form)
+        file = self.folder / f"{mode}.keras"
+        new.save(file)
+        agree(outputs_of(load_keras_file(file), self.subject.inputs), found)
+        return form, note
+
+    def _exported(self, mode: str) -> tuple[str, str]:
+        file, form, note = self.subject.file, "float", ""
+        if mode == "export int8":
+            file = self.folder / "dynamic.keras"
+            new, coverage = quantize(load_keras_file(self.subject.file), "dynamic", measure=False)
+            form, note = _form(new, coverage)
+            new.save(file)
+        folder, probes = self.folder / mode, self.folder / f"probes {mode}"
+        folder.mkdir()
+        probes.mkdir()
+        request = {"keras_file": str(file), "folder": str(folder), "samples": str(self.folder / "inputs.npz")}
+        written = self.workers["export"].ask({**request, "batches": BATCHES, "probes": str(probes)})
+        told = {key: written[key] for key in ("inputs", "outputs", "probes")}
+        self.workers["check-saved-model"].ask({"folder": str(folder), **told})
+        with np.load(Path(written["probes"][-1]["file"])) as probe:
+            first = [probe[f"output/{spec['name']}"] for spec in written["outputs"]]
+        self._agrees(first, form, [y[: BATCHES[-1]] for y in self.subject.expected])
+        return form, note
+
+
+def measured(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The measuring worker's answer; a failure of the cell's own is raised as what it is."""
+    answer = measure.run(dict(request))
+    if answer.get("status") == "unsupported":
+        raise KcostError(answer["reason"])
+    if answer.get("status") not in (None, "ok"):
+        raise RuntimeError(f"{answer['status']}: {answer['reason']}")
+    return answer
+
+
+def outputs_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a model that is called as Keras's users do; bfloat16 as float32."""
+    own = driver(keras.backend.backend())
+    if own.name == "jax":  # which would compile each operation by itself
+        return own.to_host(own.compile_forward(model, "jit")(dict(inputs)))
+    return own.to_host(model(arrange(model, dict(inputs)), training=False))
+
+
+def agree(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], largest: float = SAME, *, mean: float | None = None
+) -> None:
+    """Raises WrongError where outputs differ by more than a tolerance; what is no float has to be the same.
+
+    Args:
+        largest: of the differences; beyond 1, in parts of the largest output.
+        mean: in place of it, of the root mean square of the differences, in parts of that of the outputs.
+    """
+    if [a.shape for a in found] != [a.shape for a in expected]:
+        raise WrongError(f"shapes {[a.shape for a in found]} where plain Keras has {[a.shape for a in expected]}")
+    for one, other in zip(found, expected, strict=True):
+        if other.dtype.kind != "f" or one.dtype.kind != "f":
+            if not np.array_equal(one, other):
+                raise WrongError(f"{int((one != other).sum())} of {other.size} values are others than plain Keras's")
+            continue
+        difference = np.abs(one.astype(np.float64) - other)
+        if mean is None:
+            error, allowed = float(difference.max(initial=0)) / max(1.0, float(np.abs(other).max(initial=0))), largest
+        else:
+            size = float(np.sqrt(np.mean(np.square(other, dtype=np.float64))))
+            error, allowed = float(np.sqrt(np.mean(np.square(difference)))) / (size or 1.0), mean
+        if not error <= allowed:  # a NaN is never within
+            raise WrongError(f"off by {error:.3g}, where {allowed:g} is allowed")
+
+
+def _form(model: keras.Model, coverage: Coverage) -> tuple[str, str]:
+    """What became of the layers, and why those that did not change did not."""
+    notes = "; ".join(dict.fromkeys(change.what for change in coverage.skipped))
+    if any("int8" in change.what for change in coverage.changed):
+        return "int8", notes
+    if any("bfloat16" in change.what for change in coverage.changed):
+        return "bfloat16", notes
+    rounded = any(layer.compute_dtype == "bfloat16" for layer in model._flatten_layers())
+    return ("bfloat16" if rounded else "float"), notes
