@@ -105,11 +105,22 @@ class WorkerError(KcostError):
     """A worker process ended without giving its answer."""
 
 
-def first_reason(error: BaseException | None) -> str:
-    """The line of a framework's error that says why: Keras puts a heading in front of it and prints it in bold."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return told[0] if told else type(error).__name__
+_LONGEST_REASON = 300
+_KERAS_WRAPS = re.compile(r"(?:Exception|Error) encountered(?: during \w+)?:")
+_KERAS_HEADING = "Exception encountered when calling"
+_BOLD = re.compile(r"\x1b\[\d*m")
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's class and the line that says why, of at most 300 characters: for a cell, a table, another error.
+
+    Keras wraps an error in the whole config of each layer around it, puts a heading in front, and prints it in bold:
+    what the innermost says is told.
+    """
+    reason = _KERAS_WRAPS.split(_BOLD.sub("", str(error)))[-1]
+    lines = [line.strip().removeprefix("''").removesuffix("''") for line in reason.splitlines()]
+    told = [line for line in lines if line and not line.startswith(_KERAS_HEADING)]
+    return f"{type(error).__name__}: {told[0][:_LONGEST_REASON]}" if told else type(error).__name__
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

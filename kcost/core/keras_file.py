@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kcost.core.errors import ArtifactError
+from kcost.core.errors import ArtifactError, in_a_line
 from kcost.core.own_code import CLASSES_VARIABLE, named_modules
 from kcost.core.schema import Record
 
@@ -33,7 +33,6 @@ CONFIG_LIMIT_BYTES = 256 << 20
 _DATA_CLASSES = frozenset(
     {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__slice__", "__ellipsis__", "__typespec__"}
 )
-_LONGEST_REASON = 300
 SAFE_MODE = "kcost loads every file in Keras's safe mode and has no switch for it."
 
 class Summary(Record):
@@ -125,11 +124,11 @@ def read_members(path: Path) -> tuple[dict[str, Any], Any]:
             config = json.loads(archive.read(CONFIG_MEMBER))
             metadata = json.loads(archive.read(METADATA_MEMBER)) if METADATA_MEMBER in names else None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise damaged(path, f"not a whole zip archive: {first_line(error)}") from error
+        raise damaged(path, f"not a whole zip archive: {in_a_line(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"a config that is not JSON: {first_line(error)}") from error
+        raise damaged(path, f"a config that is not JSON: {in_a_line(error)}") from error
     except (RuntimeError, NotImplementedError) as error:  # an encrypted member, an unknown compression
-        raise damaged(path, f"a zip that Keras did not write: {first_line(error)}") from error
+        raise damaged(path, f"a zip that Keras did not write: {in_a_line(error)}") from error
     except OSError as error:
         raise ArtifactError("kcost needs to read the model file.", f"{path}: {error.strerror or error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
@@ -251,9 +250,3 @@ def damaged(path: Path, reason: str) -> ArtifactError:
         received=f"{path}: {reason}",
         remedy="The file is damaged, cut short or of another kind. Copy it again, or save the model again.",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of the innermost reason: Keras wraps each in the whole config of the layer around it."""
-    lines = str(error).rpartition("Exception encountered: ")[2].strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:_LONGEST_REASON]}" if lines else type(error).__name__

@@ -7,7 +7,7 @@ import os
 import sys
 from types import ModuleType
 
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, in_a_line
 
 CLASSES_VARIABLE = "KCOST_CLASSES"
 """Names the modules, with commas between them, whose classes and functions a model file may need."""
@@ -41,9 +41,3 @@ def import_module(name: str, rule: str, source: str) -> ModuleType:
             received=f"{source}: {told}",
             remedy="Start kcost in the folder that holds the module, or install the package.",
         ) from error
-
-
-def in_a_line(error: BaseException) -> str:
-    """An error's class and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kcost.core.answer_scores import not_finite
-from kcost.core.own_code import in_a_line
+from kcost.core.errors import in_a_line
 from kcost.core.result import CellResult, ModelEntry
 from kcost.cost.quality import Arrays, Quality, QualityCheck, ReadOutputs, reference_cell
 

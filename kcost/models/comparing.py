@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kcost.core.errors import UnavailableError
-from kcost.models.copying import first_line, pairs_of
+from kcost.core.errors import UnavailableError, in_a_line
+from kcost.models.copying import pairs_of
 
 ROWS = 3
 SAME = 1e-6
@@ -97,7 +97,7 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
         except MemoryError:
             raise
         except Exception as error:  # whatever a layer says of a size that it cannot take
-            reason = first_line(error)
+            reason = in_a_line(error)
             continue
         if all(array.size for array in keras.tree.flatten(outputs)):
             return inputs

@@ -20,6 +20,8 @@ from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.saving.keras_saveable import KerasSaveable  # Keras has no public way to what a file holds
 from keras.src.saving.saving_lib import _walk_saveable
 
+from kcost.core.errors import in_a_line
+
 Pair = tuple[str, keras.layers.Layer, keras.layers.Layer]
 """Path, layer, and its copy."""
 
@@ -70,7 +72,7 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
     except MemoryError:
         raise
     except Exception as error:  # whatever a layer of somebody's own raises
-        raise StateError(layer.name, first_line(error)) from error
+        raise StateError(layer.name, in_a_line(error)) from error
 
 
 @contextmanager
@@ -131,7 +133,7 @@ class _Walk:
         except (StateError, MemoryError):
             raise
         except Exception as error:  # whatever a layer of somebody's own raises
-            raise StateError(path, first_line(error)) from error
+            raise StateError(path, in_a_line(error)) from error
         theirs = dict(_walk_saveable(new))
         for name, child in _walk_saveable(old):
             self.below(child, theirs.get(name), path)
@@ -274,12 +276,3 @@ def _full(shape: Any, value: int, dtype: str | None) -> Any:
     name = keras.backend.standardize_dtype(dtype or keras.config.floatx())
     small = getattr(ml_dtypes, name, None)
     return keras.ops.convert_to_tensor(np.full(tuple(shape), value, small or name), dtype=name)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of the innermost reason: Keras wraps each in the whole config of the layer around it."""
-    text = str(error)
-    for mark in ("Exception encountered: ", "Error encountered:"):
-        text = text.rpartition(mark)[2]
-    lines = text.replace("\x1b[1m", "").replace("\x1b[0m", "").strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from kcost.core.errors import ArtifactError, InputError, storage
+from kcost.core.errors import ArtifactError, InputError, in_a_line, storage
 from kcost.core.keras_file import inspect_keras_file
-from kcost.core.own_code import import_module, in_a_line
+from kcost.core.own_code import import_module
 from kcost.models.bert import INPUT_NAMES
 from kcost.models.checkpoint import read_checkpoint, with_head
 

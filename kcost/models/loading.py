@@ -7,8 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcost.core.errors import ArtifactError, UnavailableError
-from kcost.core.keras_file import SAFE_MODE, Summary, first_line, inspect_keras_file, package_of
+from kcost.core.errors import ArtifactError, UnavailableError, in_a_line
+from kcost.core.keras_file import SAFE_MODE, Summary, inspect_keras_file, package_of
 from kcost.core.own_code import CLASSES_VARIABLE, import_module, named_modules
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def load_keras_file(path: Path | str) -> keras.Model:
     except Exception as error:
         raise ArtifactError(
             "Keras builds the model from a .keras file alone.",
-            received=f"{path}: {first_line(error)}",
+            received=f"{path}: {in_a_line(error)}",
             remedy=_resave(summary),
         ) from error
     return _with_inputs(model)

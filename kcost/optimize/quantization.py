@@ -22,11 +22,11 @@ from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slowe
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.coverage import Change, Coverage
-from kcost.optimize.guard import check
+from kcost.optimize.guard import Rewrite, check
 from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
 from kcost.optimize.recognise import encoder_block_of
-from kcost.optimize.rewrite import Absorbed, Rewrite, copy_layer, made_again, rewrite
+from kcost.optimize.rewrite import Absorbed, copy_layer, made_again, rewrite
 
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 Calibration = np.ndarray | Mapping[str, np.ndarray]

@@ -28,9 +28,8 @@ from kcost.core.answer import Answers, resolve
 from kcost.core.answer_scores import not_finite, predictions_of
 from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
-from kcost.core.errors import KcostError, UnavailableError
+from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.idle import until_idle
-from kcost.core.own_code import in_a_line
 from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
