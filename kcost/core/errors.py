@@ -117,8 +117,9 @@ def in_a_line(error: BaseException) -> str:
     Keras wraps an error in the whole config of each layer around it, puts a heading in front, and prints it in bold:
     what the innermost says is told.
     """
-    reason = _KERAS_WRAPS.split(_BOLD.sub("", str(error)))[-1]
-    lines = [line.strip().removeprefix("''").removesuffix("''") for line in reason.splitlines()]
+    before, *wrapped = _KERAS_WRAPS.split(_BOLD.sub("", str(error)))
+    reason = wrapped[-1].strip().removeprefix("''").removesuffix("''") if wrapped else before
+    lines = [line.strip() for line in reason.splitlines()]
     told = [line for line in lines if line and not line.startswith(_KERAS_HEADING)]
     return f"{type(error).__name__}: {told[0][:_LONGEST_REASON]}" if told else type(error).__name__
 
