@@ -11,6 +11,7 @@ import numpy as np
 
 from kcost.core.errors import UnavailableError, in_a_line
 from kcost.models.copying import pairs_of
+from kcost.models.watching import replaced_calls
 
 ROWS = 3
 SAME = 1e-6
@@ -216,24 +217,3 @@ def watched(layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[list[tuple[i
     with replaced_calls(layers, watch):
         yield calls, traced
     calls[:] = [(key, call) for key, call in calls if key not in traced]
-
-
-@contextmanager
-def replaced_calls(
-    layers: Iterable[keras.layers.Layer], make: Callable[[keras.layers.Layer, Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Puts `make(layer, its call)` in the place of each layer's `call` for a while."""
-    changed: list[tuple[keras.layers.Layer, str, Any]] = []
-    try:
-        for layer in {id(x): x for x in layers}.values():
-            name = "call" if layer.quantization_mode is None else "quantized_call"  # what Keras calls
-            own = vars(layer).get(name)
-            setattr(layer, name, make(layer, getattr(layer, name)))  # shadows the method of the class
-            changed.append((layer, name, own))
-        yield
-    finally:
-        for layer, name, own in changed:
-            if own is None:
-                delattr(layer, name)
-            else:
-                setattr(layer, name, own)

@@ -23,11 +23,11 @@ from kcost.models.comparing import (
     differences,
     on_host,
     outputs_of,
-    replaced_calls,
     rows_for,
     watched,
 )
 from kcost.models.copying import own_variables
+from kcost.models.watching import replaced_calls
 
 Loss = float | Callable[[keras.layers.Layer], float]
 """What a replacement may be off by, relative to the outputs: of each one, or by the new layer."""
