@@ -13,6 +13,7 @@ from kcost.core.errors import InputError, UnavailableError, in_a_line
 from kcost.core.signature import in_structure, input_structure
 from kcost.models.copying import layers_that_raise, pairs_of
 from kcost.models.probing import recipe_of
+from kcost.models.watching import replaced_calls
 
 ROWS = 3
 SAME = 1e-6
@@ -232,24 +233,3 @@ def watched(layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[list[tuple[i
     with replaced_calls(layers, watch):
         yield calls, traced
     calls[:] = [(key, call) for key, call in calls if key not in traced]
-
-
-@contextmanager
-def replaced_calls(
-    layers: Iterable[keras.layers.Layer], make: Callable[[keras.layers.Layer, Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Puts `make(layer, its call)` in the place of each layer's `call` for a while."""
-    changed: list[tuple[keras.layers.Layer, str, Any]] = []
-    try:
-        for layer in {id(x): x for x in layers}.values():
-            name = "call" if layer.quantization_mode is None else "quantized_call"  # what Keras calls
-            own = vars(layer).get(name)
-            setattr(layer, name, make(layer, getattr(layer, name)))  # shadows the method of the class
-            changed.append((layer, name, own))
-        yield
-    finally:
-        for layer, name, own in changed:
-            if own is None:
-                delattr(layer, name)
-            else:
-                setattr(layer, name, own)

@@ -1,34 +1,46 @@
-"""Looks on while a model is called eagerly, layer by layer."""
+"""Looks on while a model is called, layer by layer, or answers in a layer's place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
-@contextmanager
-def calls_seen(layers: Iterable[Any], seen: Callable[..., None]) -> Iterator[None]:
+def calls_seen(layers: Iterable[Any], seen: Callable[..., None]) -> AbstractContextManager[None]:
     """Calls `seen(layer, *args, **kwargs)` before each call of the layers; what it raises ends the call.
 
     Args:
         layers: keras layers; they are left as they were.
         seen: takes the layer and the arguments of its `call`. Inside a scan the backend traces: tensors without values.
     """
-    changed: list[Any] = []
+
+    def watch(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            seen(layer, *args, **kwargs)
+            return call(*args, **kwargs)
+
+        return watched
+
+    return replaced_calls(layers, watch)
+
+
+@contextmanager
+def replaced_calls(
+    layers: Iterable[Any], make: Callable[[Any, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Puts `make(layer, its call)` in the place of each layer's `call` for a while."""
+    changed: list[tuple[Any, str, Any]] = []
     try:
-        for layer in layers:
-            layer.call = _watched(layer, layer.call, seen)  # shadows the method of the class
-            changed.append(layer)
+        for layer in {id(x): x for x in layers}.values():
+            name = "call" if layer.quantization_mode is None else "quantized_call"  # what Keras calls
+            own = vars(layer).get(name)
+            setattr(layer, name, make(layer, getattr(layer, name)))  # shadows the method of the class
+            changed.append((layer, name, own))
         yield
     finally:
-        for layer in changed:
-            del layer.call
-
-
-def _watched(layer: Any, call: Callable[..., Any], seen: Callable[..., None]) -> Callable[..., Any]:
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        seen(layer, *args, **kwargs)
-        return call(*args, **kwargs)
-
-    return watched
+        for layer, name, own in changed:
+            if own is None:
+                delattr(layer, name)
+            else:
+                setattr(layer, name, own)
