@@ -107,7 +107,7 @@ class WorkerError(KcostError):
 
 _LONGEST_REASON = 300
 _KERAS_WRAPS = re.compile(r"(?:Exception|Error) encountered(?: during \w+)?:")
-_KERAS_HEADING = re.compile(r"^Exception encountered when calling (?:layer )?(.*?)(?:\.call\(\))?\.$", re.MULTILINE)
+_KERAS_HEADING = re.compile(r"^Exception encountered when calling (?:layer )?(.*?)(?:\.call\(\))?\.?$", re.MULTILINE)
 _BOLD = re.compile(r"\x1b\[\d*m")
 
 
