@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from kcost.version import __version__ as __version__
 
 _PUBLIC = {
     "attack": "kcost.api",
@@ -25,7 +25,7 @@ _PUBLIC = {
     "make_report": "kcost.api",
     "prices": "kcost.api",
     "run_bench": "kcost.api",
-    "run_demo": "kcost.api",
+    "run_demo": "kcost.demo",
     "run_doctor": "kcost.api",
     "run_optimize": "kcost.api",
     "run_search": "kcost.api",
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
         make_report as make_report,
         prices as prices,
         run_bench as run_bench,
-        run_demo as run_demo,
         run_doctor as run_doctor,
         run_optimize as run_optimize,
         run_search as run_search,
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError
     from kcost.core.plan import Plan as Plan, Settings as Settings
+    from kcost.demo import run_demo as run_demo
 
 
 def __getattr__(name: str) -> object:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kcost.cost.pricebook import PriceBook
     from kcost.cost.verdict import Verdict
     from kcost.data import CatalogueEntry
-    from kcost.demo import DemoReport
     from kcost.doctor import DoctorReport
     from kcost.search import SearchResult
     from kcost.serving.export import ExportReport
@@ -38,7 +37,7 @@ OnProgress = Callable[[int, int, str], None]
 PathLike = Path | str
 
 
-def _silent(done: int, total: int, text: str) -> None:
+def silent(done: int, total: int, text: str) -> None:
     """Progress that nobody watches."""
 
 
@@ -162,7 +161,7 @@ def evaluate(
     return Evaluation.model_validate(answer)
 
 
-def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = _silent) -> Run:
+def run_bench(plan: Plan | PathLike, out: PathLike, *, on_progress: OnProgress = silent) -> Run:
     """Measures a plan into a run folder; a run that is there already goes on where it stopped.
 
     A model is an artifact folder, a .keras file, a Hugging Face BERT folder, or `module:function` that returns a Keras
@@ -244,7 +243,7 @@ def run_search(
     *,
     backend: Backend | None = None,
     html: PathLike | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> SearchResult:
@@ -296,7 +295,7 @@ def run_optimize(
     output: str | None = None,
     task: str | None = None,
     threshold: float | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     **settings: Any,
 ) -> Payoff:
     """Prunes and quantizes a model, measures it before and after on one backend, and says whether it paid.
@@ -349,7 +348,7 @@ def run_self_test(
     *,
     short: bool = False,
     out: PathLike | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> SelfTest:
     """Measures each cell of a plan against itself, then the plan with and without busy neighbours.
 
@@ -494,17 +493,6 @@ def _conclude(
 
     drop = MAX_DROP if max_drop is None else max_drop
     return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
-
-
-def run_demo(out: PathLike, *, on_progress: OnProgress = _silent) -> DemoReport:
-    """The whole flow on the built-in data: train, bench, cost, verdict, export, report.
-
-    Raises:
-        StorageError: `out` holds something already, or cannot be written to.
-    """
-    from kcost.demo import run
-
-    return run(Path(out), on_progress)
 
 
 def prices(file: PathLike | None = None) -> PriceBook:

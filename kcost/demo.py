@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,13 @@ class DemoReport(Record):
     wall_s: float
 
 
-def run(out: Path, on_progress: Callable[[int, int, str], None]) -> DemoReport:
-    """Trains both models, measures them on every installed backend, and exports them, into the folder `out`."""
+def run_demo(out: Path | str, *, on_progress: api.OnProgress = api.silent) -> DemoReport:
+    """The whole flow on the built-in data: train, bench on every installed backend, cost, verdict, export, report.
+
+    Raises:
+        StorageError: `out` holds something already, or cannot be written to.
+    """
+    out = Path(out)
     start = time.perf_counter()
     refuse_existing(out)
     artifacts = []

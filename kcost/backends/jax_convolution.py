@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 if TYPE_CHECKING:
-    from kcost.optimize.conv_chain import ChainSpec, Stage
+    from kcost.backends.chain_spec import ChainSpec, Stage
 
 Parts = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
 
     Args:
         spec: of the chain.
-        parts: its variables, as kcost.optimize.conv_chain lays them out.
+        parts: its variables, as kcost.backends.chain_spec lays them out.
         x: (batch, height, width, channels), any float dtype.
     """
     batch = x.shape[0]

@@ -20,7 +20,7 @@ from kcost.backends.tensorflow_constants import constant_mode, host_value
 from kcost.backends.tensorflow_encoder import internal_unavailable
 
 if TYPE_CHECKING:
-    from kcost.optimize.conv_chain import ChainSpec, Stage
+    from kcost.backends.chain_spec import ChainSpec, Stage
 
 Parts = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
 
     Args:
         spec: of the chain.
-        parts: its variables, as kcost.optimize.conv_chain lays them out.
+        parts: its variables, as kcost.backends.chain_spec lays them out.
         x: (batch, height, width, channels), any float dtype.
     """
     if not spec.is_int8:

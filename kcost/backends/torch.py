@@ -21,6 +21,7 @@ from kcost.backends import torch_profile
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.int8_products import float32_product, no_int8_cpu
 from kcost.backends.torch_constants import constant_weights
+from kcost.core.errors import in_a_line
 from kcost.core.profile import Trace, Work
 
 
@@ -169,8 +170,7 @@ def _program(whole: Any, x: Any) -> Callable[[Any], Any]:
 
 
 def _warn(what: str, error: Exception) -> None:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    warnings.warn(f"{what}: {reason}", stacklevel=4)
+    warnings.warn(f"{what}: {in_a_line(error)}", stacklevel=4)
 
 
 def _library(traced: Any, x: Any) -> Callable[[Any], Any]:

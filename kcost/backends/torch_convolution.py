@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from kcost.backends.int8_products import EXACT_TERMS, no_int8_cpu
 from kcost.backends.torch_constants import prepared, weights_are_constant
+from kcost.core.errors import in_a_line
 
 if TYPE_CHECKING:
-    from kcost.optimize.conv_chain import ChainSpec, Stage
+    from kcost.backends.chain_spec import ChainSpec, Stage
 
 Pair = tuple[int, int]
 Parts = Mapping[str, Any]
@@ -36,7 +37,7 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any | None:
 
     Args:
         spec: of the chain.
-        parts: its variables, as kcost.optimize.conv_chain lays them out.
+        parts: its variables, as kcost.backends.chain_spec lays them out.
         x: (batch, height, width, channels), any float dtype.
     """
     if torch.compiler.is_exporting() and not weights_are_constant():
@@ -298,7 +299,7 @@ def _without_integer_convolutions() -> str | None:
             [1, 1, 0, 1, 1],
         )
     except (AttributeError, RuntimeError) as error:
-        return f"this PyTorch has no oneDNN integer convolutions: {str(error).splitlines()[0]}"
+        return f"this PyTorch has no oneDNN integer convolutions: {in_a_line(error)}"
     if not bool((found == 9 * 64 * 127 * -128).all()):
         return "this CPU has no exact integer convolutions: their sums are cut off at 16 bits"
     return None

@@ -19,6 +19,7 @@ from kcost.backends.bfloat16_products import PROBE, clearly_faster
 from kcost.backends.block_spec import BlockSpec
 from kcost.backends.int8_products import LOWEST, steps_above
 from kcost.backends.torch_constants import prepared, weights_are_constant
+from kcost.core.errors import in_a_line
 
 Parts = Mapping[str, Any]
 
@@ -280,7 +281,7 @@ def _without_integer_products() -> str | None:
         operands = (1.0, _ZERO_POINT, _pack(kernel), scale, torch.zeros(16, dtype=torch.int32))
         found = _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
     except (AttributeError, RuntimeError) as error:
-        return f"this PyTorch has no oneDNN integer products: {str(error).splitlines()[0]}"
+        return f"this PyTorch has no oneDNN integer products: {in_a_line(error)}"
     if not bool((found == 64 * 127 * (255 - _ZERO_POINT)).all()):
         return "this CPU has no VNNI: its integer products are cut off at 16 bits"
     return None

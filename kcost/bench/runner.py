@@ -65,8 +65,6 @@ def measure(
         KcostError: not one cell could be measured; what a worker refused, where all were refused for one reason.
         StorageError: `out` cannot be written to; what was stored before stays.
     """
-    for backend in plan.backends:
-        require(backend)
     models = open_models(plan)
     specs = specs_of(plan, models)
     store = _store(plan, models, out)
@@ -161,12 +159,12 @@ def open_models(plan: Plan) -> dict[str, Model]:
         ArtifactError: a model is not there, is damaged, or holds what is never loaded: told before a framework starts.
         InputError: two have one name, or the data are no npz file.
     """
+    for backend in plan.backends:
+        require(backend)
     data = None if plan.data is None else _data_file(plan.data)
     models: dict[str, Model] = {}
     for path in plan.models:
         model = open_model(path).model_copy(update={"data_file": data})
-        if "fake" not in plan.backends:
-            model.output_facts()  # what is no whole .keras file is refused before anything starts
         if model.name in models:
             raise InputError(
                 "The models of a run have different names.",

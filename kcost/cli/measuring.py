@@ -60,7 +60,7 @@ def bench(
 ) -> None:
     """Measure models over backends, devices, precisions and batch sizes; or test the measuring itself."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     axes = {
         "backends": parts(backends),
@@ -115,7 +115,7 @@ def cost(
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     costed = api.estimate_cost(
         run,
@@ -159,7 +159,7 @@ def report(
 ) -> None:
     """Show a run: ranking, verdicts, parity, warnings; as tables, and as a page."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     costed = api.make_report(run, html=html)
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
@@ -173,9 +173,9 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
-    from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
+    from kcost.demo import run_demo
 
     with progress() as on_progress:
-        made = api.run_demo(out, on_progress=on_progress)
+        made = run_demo(out, on_progress=on_progress)
     print_answer(json_, made, lambda console: answers.show_demo(console, made))

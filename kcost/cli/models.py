@@ -77,7 +77,7 @@ def train(
 ) -> None:
     """Train or fine-tune a model into an artifact folder; a run that was killed goes on where it stopped."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     artifact = api.train(
         family,  # type: ignore[arg-type]  # checked by api.train
@@ -134,7 +134,7 @@ def evaluate(
 ) -> None:
     """Score a model on the test split of a data set, as it is or under attack."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     if attack is not None:
         sizes = numbers(epsilon)
@@ -274,7 +274,7 @@ def optimize(
 ) -> None:
     """Prune and quantize a model, measure it before and after, and say whether it paid."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     if int8 is not None and bfloat16:
         raise typer.BadParameter("a model gets one precision", param_hint="--int8 and --bfloat16")

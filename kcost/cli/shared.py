@@ -23,7 +23,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from kcost import __version__
+        from kcost.version import __version__
 
         print(f"kcost {__version__}")  # noqa: T201 -- the answer
         raise typer.Exit

@@ -27,7 +27,7 @@ def export(
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     if form not in ("serving", "huggingface"):
         raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")

@@ -22,7 +22,7 @@ def doctor(
 ) -> None:
     """Say what is installed, what this machine is, and what works on it."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     found = api.run_doctor(devices=devices)
     print_answer(json_, found, lambda console: answers.show_doctor(console, found))
@@ -32,7 +32,7 @@ def doctor(
 def data_list(json_: Json = False) -> None:
     """List the data sets that are known by name."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     entries = api.data_sets()
     print_answer(json_, entries, lambda console: answers.show_data_sets(console, entries))
@@ -56,7 +56,7 @@ def prices_list(
 ) -> None:
     """List prices, each with its source and date."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     rows = api.prices(file).find(provider=provider, region=region)
     print_answer(json_, list(rows), lambda console: answers.show_prices(console, rows))
@@ -69,7 +69,7 @@ def prices_check(
 ) -> None:
     """Refuse a price book with rows that cannot be trusted, and warn of rows to look at again."""
     from kcost import api
-    from kcost.report import answers
+    from kcost.cli import answers
 
     checked = api.check_prices(file)
     print_answer(json_, checked, lambda console: answers.show_price_check(console, checked))

@@ -106,27 +106,23 @@ class WorkerError(KcostError):
 
 
 _LONGEST_REASON = 300
-_HEADING = re.compile(r"^Exception encountered when calling (?:layer )?(.*?)(?:\.call\(\))?\.$", re.MULTILINE)
-
-
-def first_reason(error: BaseException | None) -> str:
-    """The line of a framework's error that says why, and the class of layer that it was raised in where Keras tells it.
-
-    Keras puts a heading in front of it and prints it in bold, or wraps it in the whole config of the layer around it.
-    """
-    text = re.sub(r"\x1b\[\d*m", "", "" if error is None else str(error))
-    for mark in ("Exception encountered: ", "Error encountered:"):
-        text = text.rpartition(mark)[2]
-    heading = _HEADING.search(text)
-    lines = [line.strip() for line in _HEADING.sub("", text).splitlines()]
-    told = next((line for line in lines if line), type(error).__name__)
-    return told[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
+_KERAS_WRAPS = re.compile(r"(?:Exception|Error) encountered(?: during \w+)?:")
+_KERAS_HEADING = re.compile(r"^Exception encountered when calling (?:layer )?(.*?)(?:\.call\(\))?\.?$", re.MULTILINE)
+_BOLD = re.compile(r"\x1b\[\d*m")
 
 
 def in_a_line(error: BaseException) -> str:
-    """An error's class, and the line that says why."""
-    kind, reason = type(error).__name__, first_reason(error)
-    return kind if reason == kind else f"{kind}: {reason}"
+    """An error's class and the line that says why, of at most 300 characters: for a cell, a table, another error.
+
+    Keras wraps an error in the whole config of each layer around it, puts a heading in front, and prints it in bold:
+    what the innermost says is told, and the layer that the heading names.
+    """
+    before, *wrapped = _KERAS_WRAPS.split(_BOLD.sub("", str(error)))
+    reason = wrapped[-1].strip().removeprefix("''").removesuffix("''") if wrapped else before
+    heading = _KERAS_HEADING.search(reason)
+    lines = [line.strip() for line in _KERAS_HEADING.sub("", reason).splitlines()]
+    told = next((line for line in lines if line), "")[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from kcost import __version__
 from kcost.core.errors import SchemaError, storage
+from kcost.version import __version__
 
 VERSIONS = {"artifact": 2, "run": 3, "cell": 3, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
 """The schema number that this version of kcost writes, by kind of file."""

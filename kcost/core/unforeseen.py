@@ -13,7 +13,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from kcost import __version__
+from kcost.core.errors import in_a_line
+from kcost.version import __version__
 
 LOG_DIR_VARIABLE = "KCOST_LOG_DIR"
 WORKER_LOG_VARIABLE = "KCOST_WORKER_LOG"
@@ -30,10 +31,9 @@ def log_folder() -> Path:
 
 def place_of(error: BaseException) -> str:
     """The error's class, the first line of what it says, and the file and line that raised it."""
-    told = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {told[0][:300] if told else 'no message'}{where}"
+    return f"{in_a_line(error)}{where}"
 
 
 def logged(error: BaseException) -> str:

@@ -191,7 +191,7 @@ def reference_notice(reference: CellResult, not_finite: str) -> Notice:
     """
     return Notice(
         code="not-finite",
-        text=f"The model does not answer: {reference.spec.label} gives {not_finite}. Nothing of it is ranked.",
+        text=f"The model does not answer: in {reference.spec.label}, {not_finite}. Nothing of it is ranked.",
         model=reference.spec.model,
         remedy="Look for NaN in its weights and for numbers that overflow, and train it again.",
     )

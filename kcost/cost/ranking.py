@@ -231,7 +231,7 @@ def standing_of(
     if (why := measured.judgement.not_finite) is not None:
         return "not finite", why
     if reference_not_finite is not None:
-        return "not finite", f"the model's reference answers with {reference_not_finite}"
+        return "not finite", f"of the model's reference, {reference_not_finite}"
     if (why := measured.judgement.not_judged) is not None:
         return "not judged", why
     if quality.not_finite:

@@ -3,6 +3,7 @@
 Framework-free: only numpy is loaded on import, everything heavier when it is used.
 """
 
+from kcost.data.known import Source as Source, SourceFile as SourceFile
 from kcost.data.loading import chosen as chosen, load as load, refuse_unknown as refuse_unknown
 from kcost.data.sets import (
     Arrays as Arrays,
@@ -17,8 +18,6 @@ from kcost.data.sets import (
 )
 from kcost.data.sources import (
     CatalogueEntry as CatalogueEntry,
-    Source as Source,
-    SourceFile as SourceFile,
     catalogue as catalogue,
     fetch as fetch,
 )

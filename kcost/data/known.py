@@ -1,8 +1,48 @@
-"""The table of data sets that kcost knows by name. Checksums are those of the files that kcost was tested with."""
+"""The table of data sets that kcost knows by name: their files, checksums and licences.
+
+Checksums are those of the files that kcost was tested with.
+"""
 
 from __future__ import annotations
 
-from kcost.data.sources import Source, SourceFile
+from typing import Literal
+
+from pydantic import Field
+
+from kcost.core.schema import Record
+
+
+class SourceFile(Record):
+    """One file of a data set, as its publisher has it."""
+
+    path: str = Field(description="relative to the data folder or the cache, with forward slashes")
+    part: str = Field(description="what the file holds: train, validation, test, or train-images and so on")
+    sha256: str = Field(description="of the file as published")
+    size_bytes: int
+    content_sha256: str | None = Field(
+        default=None, description="of a gzip file's uncompressed bytes, which is what is checked where it is given"
+    )
+    url: str | None = Field(default=None, description="None where the publisher does not offer this very file")
+
+
+class Source(Record):
+    """One data set that kcost knows by name."""
+
+    name: str
+    task: Literal["image-classification", "token-classification"]
+    form: Literal["built-in", "idx", "conll"]
+    licence: str
+    source: str
+    synthetic: bool = False
+    label_names: tuple[str, ...] = ()
+    files: tuple[SourceFile, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together; 0 for a built-in set."""
+        return sum(file.size_bytes for file in self.files)
+
 
 _UNTRIED = "The download addresses were not exercised when this version was made; the checksums guard them."
 

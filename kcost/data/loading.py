@@ -6,8 +6,9 @@ from pathlib import Path
 
 from kcost.core.artifact import Model
 from kcost.core.errors import DataError, InputError
+from kcost.data.known import SOURCES, Source
 from kcost.data.sets import DataSet, ImageSet, TagSet
-from kcost.data.sources import Source, fetch, known
+from kcost.data.sources import fetch, known
 
 
 def load(
@@ -33,8 +34,6 @@ def load(
     """
     if limit is not None and limit < 1:
         raise DataError("limit is a positive number of examples a split.", limit, "Leave it out to get all.")
-    from kcost.data.known import SOURCES
-
     if name_or_path not in SOURCES:
         path = Path(name_or_path)
         try:
@@ -52,8 +51,6 @@ def load(
 
 def refuse_unknown(name_or_path: str) -> None:
     """Raises DataError where kcost knows no data set of that name and nothing is at that path. Reads nothing."""
-    from kcost.data.known import SOURCES
-
     try:
         there = name_or_path in SOURCES or Path(name_or_path).exists()
     except OSError:
@@ -69,8 +66,6 @@ def chosen(model: Model, named: str | None) -> str:
         InputError: neither names any.
         DataError: there is no such data set. What the artifact names may have been moved since.
     """
-    from kcost.data.known import SOURCES
-
     record = None if model.artifact is None else model.artifact.dataset
     # A set of the user's own is known by the path that it was read from.
     recorded = None if record is None else record.name if record.name in SOURCES else record.source

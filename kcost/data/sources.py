@@ -1,4 +1,4 @@
-"""The data sets that kcost knows by name: their files, checksums and licences, where they are looked for, how fetched.
+"""The data sets that kcost knows by name: where their files are looked for, how they are fetched and checked.
 
 A file is looked for below the folder that KCOST_DATA_DIR names, then below the cache (KCOST_CACHE_DIR, or the
 user's cache folder), in the same layout, for example `images/mnist/train-images-idx3-ubyte.gz`; then it is
@@ -13,47 +13,14 @@ import hashlib
 import os
 import zlib
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from kcost.core.errors import DataError, storage
-from kcost.core.schema import Record
+from kcost.data.known import SOURCES, Source, SourceFile
 
 DATA_DIR_VARIABLE = "KCOST_DATA_DIR"
 CACHE_DIR_VARIABLE = "KCOST_CACHE_DIR"
-
-
-class SourceFile(Record):
-    """One file of a data set, as its publisher has it."""
-
-    path: str = Field(description="relative to the data folder or the cache, with forward slashes")
-    part: str = Field(description="what the file holds: train, validation, test, or train-images and so on")
-    sha256: str = Field(description="of the file as published")
-    size_bytes: int
-    content_sha256: str | None = Field(
-        default=None, description="of a gzip file's uncompressed bytes, which is what is checked where it is given"
-    )
-    url: str | None = Field(default=None, description="None where the publisher does not offer this very file")
-
-
-class Source(Record):
-    """One data set that kcost knows by name."""
-
-    name: str
-    task: Literal["image-classification", "token-classification"]
-    form: Literal["built-in", "idx", "conll"]
-    licence: str
-    source: str
-    synthetic: bool = False
-    label_names: tuple[str, ...] = ()
-    files: tuple[SourceFile, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files together; 0 for a built-in set."""
-        return sum(file.size_bytes for file in self.files)
 
 
 class CatalogueEntry(Source):
@@ -80,8 +47,6 @@ def cache_folder() -> Path:
 
 def catalogue() -> tuple[CatalogueEntry, ...]:
     """All data sets that `load` knows by name, and where each was found. Reads no file and downloads nothing."""
-    from kcost.data.known import SOURCES
-
     return tuple(CatalogueEntry(**source.model_dump(), found_in=_found_in(source)) for source in SOURCES.values())
 
 
@@ -91,8 +56,6 @@ def known(name: str) -> Source:
     Raises:
         DataError: kcost knows none of that name; the message lists those it knows.
     """
-    from kcost.data.known import SOURCES
-
     if name not in SOURCES:
         raise DataError(
             "A data set is one that kcost knows by name, or a path to your own.",

@@ -17,7 +17,7 @@ from keras_nlp.models import BertBackbone
 from pydantic import BaseModel, Field, ValidationError
 
 from kcost.core.artifact import Task
-from kcost.core.errors import ArtifactError
+from kcost.core.errors import ArtifactError, in_a_line
 from kcost.core.schema import describe_validation
 from kcost.models.bert import sequence_classifier, token_classifier
 from kcost.models.bert_tensors import CLASSIFIER, POOLER, EncoderShape, Tensor, classifier_tensors, encoder_tensors
@@ -351,10 +351,9 @@ def _from_preset(folder: Path, raw: dict[str, Any], dropout: float | None) -> Ch
     except MemoryError:
         raise
     except Exception as error:  # h5py and Keras raise many kinds
-        told = str(error).strip().splitlines()
         raise ArtifactError(
             f"Keras reads the weights of a preset into the BertBackbone of its {CONFIG_FILE}.",
-            received=f"{path}: {told[0] if told else type(error).__name__}",
+            received=f"{path}: {in_a_line(error)}",
             remedy="The file is damaged, or of another model. Write the preset again: backbone.save_to_preset(DIR).",
         ) from error
     return Checkpoint(encoder, config.max_sequence_length, config.vocabulary_size, True, None)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kcost.core.errors import KcostError, UnavailableError, first_reason
+from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.signature import InputSpec, Signature, input_structure, signature_of_structure
 from kcost.models.watched_forward import Choice, WatchedForward
 
@@ -157,9 +157,10 @@ def find_recipe(
                     break
         if nonfinite is not None:
             return nonfinite
+    assert refusal is not None  # each was refused
     raise UnavailableError(
         "Made-up inputs are ones that the model takes: free axes of several lengths are tried.",
-        received=f"a model that refused each: {first_reason(refusal)}",
+        received=f"a model that refused each: {in_a_line(refusal)}",
         remedy="Give real inputs: to a bench, data; else an artifact folder with samples.npz, not a bare .keras file.",
     ) from refusal
 

@@ -1,14 +1,13 @@
-"""Looks on while a model is called, layer by layer."""
+"""Looks on while a model is called, layer by layer, or answers in a layer's place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
-@contextmanager
-def calls_seen(layers: Iterable[Any], seen: Callable[..., None]) -> Iterator[None]:
+def calls_seen(layers: Iterable[Any], seen: Callable[..., None]) -> AbstractContextManager[None]:
     """Calls `seen(layer, *args, **kwargs)` before each call of the layers; what it raises ends the call.
 
     Args:
@@ -23,8 +22,7 @@ def calls_seen(layers: Iterable[Any], seen: Callable[..., None]) -> Iterator[Non
 
         return watched
 
-    with replaced_calls(layers, watch):
-        yield
+    return replaced_calls(layers, watch)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import keras
 
+from kcost.backends.chain_spec import Compute
 from kcost.optimize.choice import Timed, method_timed, timed, timed_layers
-from kcost.optimize.conv_chain import Compute, ConvolutionChain
+from kcost.optimize.conv_chain import ConvolutionChain
 from kcost.optimize.conv_recognise import FoundChain
 
 FORMS: dict[str, tuple[Compute, ...]] = {

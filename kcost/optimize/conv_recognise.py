@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.optimize.chains import graph_of, nodes_of
-from kcost.optimize.conv_chain import ChainSpec, ConvolutionChain, Stage
+from kcost.optimize.conv_chain import ConvolutionChain
 from kcost.optimize.kernels import walk
 from kcost.optimize.layers import host
 

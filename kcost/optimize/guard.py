@@ -8,6 +8,7 @@ given is held against it, within what it may lose.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -28,7 +29,32 @@ from kcost.models.comparing import (
 )
 from kcost.models.copying import own_variables
 from kcost.models.watching import replaced_calls
-from kcost.optimize.rewrite import Border, Loss, Rewrite
+
+Loss = float | Callable[[keras.layers.Layer], float]
+"""What a replacement may be off by, relative to the outputs: of each one, or by the new layer."""
+
+
+@dataclass
+class Border:
+    """What was replaced at a path: one layer, or the first of several that became one."""
+
+    path: str
+    old: keras.layers.Layer
+    new: keras.layers.Layer
+    last: keras.layers.Layer
+    """The layer whose outputs the new one gives: `old`, or the last that was absorbed."""
+
+
+@dataclass
+class Rewrite:
+    """A model made again with some layers replaced."""
+
+    original: keras.Model
+    model: keras.Model
+    borders: dict[str, Border] = field(default_factory=dict)
+    """By path, in the order in which the layers were met."""
+    holders: dict[str, Border] = field(default_factory=dict)
+    """By path: layers in which something was replaced, and what stands for them; "" is the model."""
 
 
 def check(done: Rewrite, rows: Mapping[str, np.ndarray] | None, loss: Loss) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
-from kcost.core.errors import InputError, first_reason
+from kcost.core.errors import InputError, in_a_line
 from kcost.models.precision import with_precision
 from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
@@ -22,11 +22,11 @@ from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slowe
 from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.coverage import Change, Coverage
-from kcost.optimize.guard import check
+from kcost.optimize.guard import Rewrite, check
 from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
 from kcost.optimize.recognise import encoder_block_of
-from kcost.optimize.rewrite import Absorbed, Rewrite, copy_layer, made_again, rewrite
+from kcost.optimize.rewrite import Absorbed, copy_layer, made_again, rewrite
 
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 Calibration = np.ndarray | Mapping[str, np.ndarray]
@@ -404,7 +404,7 @@ def _by_keras(layer: keras.layers.Layer) -> keras.layers.Layer:
         new = copy_layer(layer)
         new.quantize("int8")
     except (InputError, NotImplementedError) as error:
-        reason = error.received if isinstance(error, InputError) else first_reason(error)
+        reason = error.received if isinstance(error, InputError) else in_a_line(error)
         raise _LeftError(f"Keras's int8 cannot be made of it: {reason}") from error
     return new
 

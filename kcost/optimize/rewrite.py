@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
@@ -26,6 +25,7 @@ from kcost.models.copying import (
     refuse_unset,
     without_initializers,
 )
+from kcost.optimize.guard import Border, Loss, Rewrite, check
 
 Replace = Callable[[keras.layers.Layer, str], keras.layers.Layer | None]
 """(layer, path) -> a built layer to stand in its place, or None to look at its sublayers, if any, and else keep it.
@@ -35,9 +35,6 @@ An `Absorbed` layer takes the layer out: allowed for one of one input in a funct
 
 Refused = Callable[[keras.layers.Layer, str, str], None]
 """(layer, path, reason): called for a layer whose sublayers can't be replaced; it is copied as it is."""
-
-Loss = float | Callable[[keras.layers.Layer], float]
-"""What a replacement may be off by, relative to the outputs: of each one, or by the new layer."""
 
 Place = tuple[str | int, ...]
 """The way from a layer to a sublayer: attributes, and keys of the lists and dicts that they hold."""
@@ -50,29 +47,6 @@ class Absorbed(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read b
         """`into` is the path of the layer that does the work, which stands before this one."""
         super().__init__(**kwargs)
         self.into = into
-
-
-@dataclass
-class Border:
-    """What was replaced at a path: one layer, or the first of several that became one."""
-
-    path: str
-    old: keras.layers.Layer
-    new: keras.layers.Layer
-    last: keras.layers.Layer
-    """The layer whose outputs the new one gives: `old`, or the last that was absorbed."""
-
-
-@dataclass
-class Rewrite:
-    """A model made again with some layers replaced."""
-
-    original: keras.Model
-    model: keras.Model
-    borders: dict[str, Border] = field(default_factory=dict)
-    """By path, in the order in which the layers were met."""
-    holders: dict[str, Border] = field(default_factory=dict)
-    """By path: layers in which something was replaced, and what stands for them; "" is the model."""
 
 
 def rewrite(
@@ -93,8 +67,6 @@ def rewrite(
         InputError: as `made_again` says.
         UnavailableError: the new model does not give the outputs of the old one; the layer to blame is named.
     """
-    from kcost.optimize.guard import check
-
     done = made_again(model, replace, refused)
     check(done, rows, loss)
     return done.model

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.core.errors import InputError, UnavailableError
+from kcost.core.errors import InputError, UnavailableError, in_a_line
 from kcost.core.prune_spec import BlockPruning, MaskPruning, PatternPruning
 from kcost.optimize.coverage import Coverage
 from kcost.optimize.kernels import copy_of
@@ -177,7 +177,7 @@ def _made(tf_keras: ModuleType, layer: Any) -> Any:
     try:
         return getattr(tf_keras.layers, kind)(name=layer.name, **settings)
     except (ValueError, TypeError) as error:
-        raise _refused(layer.name, kind, str(error).splitlines()[0]) from error
+        raise _refused(layer.name, kind, in_a_line(error)) from error
 
 
 def _check(model: keras.Model, rebuilt: Any) -> None:
@@ -277,9 +277,8 @@ def _refused(name: str, kind: str, reason: str) -> UnavailableError:
 
 
 def _not_in_int8(model: Any, error: Exception) -> UnavailableError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return UnavailableError(
         "A model is brought to full int8 where TFMOT and LiteRT know each of its layers.",
-        received=f"{model.name}: {lines[0][:300]}",
+        received=f"{model.name}: {in_a_line(error)}",
         remedy="Use kcost's own int8, which takes any Keras 3 model, or replace that layer.",
     )

@@ -6,7 +6,6 @@ megabytes. A content security policy in the page forbids it to load anything fro
 
 from __future__ import annotations
 
-from kcost import __version__
 from kcost.core.result import Run, failed
 from kcost.core.units import format_bytes, format_percent, format_usd, significant
 from kcost.cost.notices import by_code
@@ -15,6 +14,7 @@ from kcost.cost.verdict import Verdict
 from kcost.report.plots import plots_of
 from kcost.report.profiles import ROOFLINE_SOURCE, calls_text, views_of
 from kcost.report.scenarios import HEADINGS, NOTE, scenario_tables
+from kcost.version import __version__
 
 TEMPLATE = "page.html"
 ROWS = 40

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kcost import __version__
 from kcost.core.units import format_s, format_usd, significant
 from kcost.report.search_plots import plots_of_search
 from kcost.report.search_terminal import OBJECTIVES, by_rank, space_text, summary
 from kcost.search.result import SearchResult
 from kcost.search.space import describe
+from kcost.version import __version__
 
 TEMPLATE = "search.html"
 

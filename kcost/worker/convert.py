@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kcost.backends import driver
-from kcost.backends.base import Inputs, as_host_array
+from kcost.backends.base import as_host_array
 from kcost.core.conversion import SAMPLES_FILE, ConvertedTensor, ConvertRequest, require_precision
-from kcost.core.errors import ArtifactError, UnavailableError
 from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe
 from kcost.worker import export
-from kcost.worker.inputs import Samples, make_samples, read_samples
+from kcost.worker.inputs import make_samples, read_samples
 
 BATCHES = (1, 3, 8)
 """Batch sizes of the probes: a runtime that fixed an axis is found out."""
@@ -88,32 +86,3 @@ def _written(folder: Path, batch: int, probe: Probe, signature: list[export.Mode
     file = folder / f"batch{batch}.npz"
     np.savez(file, allow_pickle=False, **arrays)
     return {"file": str(file), "batch": batch, "free_axes": export.free_axes(signature, inputs)}
-
-
-def calibration_batches(samples: Samples, names: list[str], rows: int, batch: int) -> Iterator[Inputs]:
-    """Inputs by the model's names, `batch` rows at a time, `rows` in all or as many as there are."""
-    for start in range(0, min(rows, len(samples)), batch):
-        taken = samples.rows(start, min(batch, len(samples) - start)).inputs
-        yield {name: taken[name] for name in names}
-
-
-def need(module: str, extra: str) -> None:
-    """Raises UnavailableError where a package of a converter is not installed. Imports nothing."""
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise UnavailableError(
-            f"This conversion needs the package {module}.",
-            received="an environment without it",
-            remedy=f"Install it: pip install 'kcost[{extra}]'",
-        )
-
-
-def refused(path: Path, runtime: str, error: BaseException) -> ArtifactError:
-    """The error for a model that a converter does not take, with the converter's reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ArtifactError(
-        f"The converter to {runtime} knows each operation of the model.",
-        received=f"{path}: {type(error).__name__}: {(lines[0] if lines else 'no reason given')[:300]}",
-        remedy="Measure the model on its Keras backends, or change the layer that the reason names.",
-    )

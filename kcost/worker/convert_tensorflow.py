@@ -13,8 +13,8 @@ import numpy as np
 from kcost.core.conversion import ConvertRequest
 from kcost.models.precision import with_precision
 from kcost.worker import export
-from kcost.worker.convert import calibration_batches, refused
-from kcost.worker.inputs import Samples
+from kcost.worker.convert_refusals import refused
+from kcost.worker.inputs import Samples, calibration_batches
 
 CALIBRATION_ROWS, CALIBRATION_BATCH = 64, 8
 

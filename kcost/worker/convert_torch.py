@@ -19,8 +19,8 @@ import torch
 from kcost.core.conversion import ConvertRequest
 from kcost.core.errors import ArtifactError
 from kcost.worker import export
-from kcost.worker.convert import calibration_batches, need, refused
-from kcost.worker.inputs import Samples
+from kcost.worker.convert_refusals import need, refused
+from kcost.worker.inputs import Samples, calibration_batches
 
 CALIBRATION_ROWS, CALIBRATION_BATCH = 64, 4
 EXAMPLE_BATCH = 3

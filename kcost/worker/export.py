@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kcost.backends.base import Inputs
-from kcost.core.errors import ArtifactError, KcostError, StorageError, first_reason
+from kcost.core.errors import ArtifactError, KcostError, StorageError, in_a_line
 from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe, cut, probes, recipe_of
@@ -228,13 +228,13 @@ def write_saved_model(
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
             "kcost needs to write the SavedModel.",
-            received=f"{folder}: {first_reason(error)}",
+            received=f"{folder}: {in_a_line(error)}",
             remedy="Free some space, or name another folder.",
         ) from error
     except (ValueError, TypeError, AssertionError) as error:  # the last is TensorFlow's own check of what a graph holds
         raise ArtifactError(
             "A model is exported as a graph of TensorFlow operations.",
-            received=f"the model {model.name!r}, whose graph cannot be made: {first_reason(error)}",
+            received=f"the model {model.name!r}, whose graph cannot be made: {in_a_line(error)}",
             remedy="Change the layer that the reason names, and save the model again.",
         ) from error
 
@@ -297,7 +297,7 @@ def probes_of(model: keras.Model, keras_file: Path, samples: Inputs | None, batc
     except Exception as error:  # each framework has its own for a shape that does not fit
         raise ArtifactError(
             "A model is checked after its export or conversion, on inputs that it takes.",
-            received=f"{keras_file}, which refused its real samples: {first_reason(error)}",
+            received=f"{keras_file}, which refused its real samples: {in_a_line(error)}",
             remedy="Make the artifact again, or give its .keras file alone.",
         ) from error
 

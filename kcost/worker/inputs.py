@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,10 @@ def make_samples(model: Any, rows: int, seed: int) -> Samples:
         UnavailableError: the model has no signature to make inputs from, or takes none of those that were tried.
     """
     return Samples(recipe_of(model).make(rows, seed), None)
+
+
+def calibration_batches(samples: Samples, names: list[str], rows: int, batch: int) -> Iterator[Inputs]:
+    """Inputs by the model's names, `batch` rows at a time, `rows` in all or as many as there are."""
+    for start in range(0, min(rows, len(samples)), batch):
+        taken = samples.rows(start, min(batch, len(samples) - start)).inputs
+        yield {name: taken[name] for name in names}

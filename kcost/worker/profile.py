@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from kcost.backends.base import Driver, Subject
-from kcost.core.errors import KcostError, UnavailableError
+from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.plan import CellSpec
 from kcost.core.profile import Peak, Profile, ProfileStatus, Work
 
@@ -127,5 +127,4 @@ def _status(error: Exception) -> ProfileStatus:
 def _told(error: Exception) -> str:
     if isinstance(error, KcostError):
         return " ".join(str(error).split())
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return in_a_line(error)

@@ -13,10 +13,11 @@ import pytest
 from keras import ops
 
 from kcost.backends import driver
+from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.core.errors import InputError
 from kcost.core.plan import INFERENCE_METHODS
 from kcost.models.loading import load_keras_file
-from kcost.optimize.conv_chain import ChainSpec, Stage, forward
+from kcost.optimize.conv_chain import forward
 from kcost.optimize.conv_layers import QuantizedConv2D
 from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.quantization import quantize

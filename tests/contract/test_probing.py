@@ -93,6 +93,14 @@ def test_numbers_that_no_table_holds_are_refused_on_every_backend() -> None:
     assert forward({"tokens": np.zeros((1, 8), np.int32)})[0].shape == (1, 8, 2)
 
 
+def test_a_table_that_keras_made_int8_is_watched_too() -> None:
+    ids = tokens()
+    model = keras.Model(ids, layers.Embedding(20, 3)(ids))
+    model.quantize("int8")
+    with pytest.raises(RefusedInputsError, match="has 20 rows, and is asked for row 20"):
+        WatchedForward(model)({"tokens": np.array([[3, 20]], "int32")})
+
+
 def test_what_reads_nothing_is_refused() -> None:
     signal = keras.Input((None, 2), name="signal")
     model = keras.Model(signal, layers.GlobalAveragePooling1D()(signal[:, 64:]))

@@ -99,23 +99,26 @@ def test_a_cell_whose_answers_could_not_be_kept_says_why() -> None:
     assert "TypeError: no argmax" in next(n.text for n in verdict.notices if n.code == "not-judged")
 
 
+BAD = "3 of 400 numbers of the output 'y' are NaN or infinite"
+
+
 def test_a_cell_with_answers_that_are_not_finite_is_told_first_and_never_ranked() -> None:
     run, outputs = simulated_run(SMALL)
     spec = spec_of(run, JIT)
-    run = replaced(run, spec.cell_id, preparation=preparation(spec, answers=400, not_finite=3))
+    run = replaced(run, spec.cell_id, preparation=preparation(spec, not_finite=BAD))
     verdict = verdict_of(run, outputs)
     found = standings(verdict)
     assert found.pop(JIT) == "not finite"
     assert set(found.values()) == {"ranked"}
     first = verdict.notices[0]
     assert (first.code, first.cell) == ("not-finite", JIT)
-    assert "NaN or infinite numbers in 3 of 400 answers" in first.text
+    assert BAD in first.text
 
 
 def test_where_the_reference_is_not_finite_nothing_of_the_model_is_ranked() -> None:
     run, outputs = simulated_run(plan(models=("simulated-cnn", "simulated-bert"), batches=(32,)))
     spec = next(c.spec for c in run.cells if c.spec.label == GRAPH and c.spec.model == "simulated-cnn")
-    run = replaced(run, spec.cell_id, preparation=preparation(spec, answers=400, not_finite=400))
+    run = replaced(run, spec.cell_id, preparation=preparation(spec, not_finite=BAD))
     verdict = verdict_of(run, outputs)
     ranked = {(r.model, r.phase): any(c.rank for c in r.cells) for r in verdict.rankings}
     assert ranked == {
@@ -128,7 +131,7 @@ def test_where_the_reference_is_not_finite_nothing_of_the_model_is_ranked() -> N
     assert verdict.notices[0] == notice
     assert (notice.model, notice.cell) == ("simulated-cnn", None)
     assert verdict.conclusions[0].outcome == "nothing ranked"
-    assert "NaN or infinite numbers in 400 of 400 answers" in verdict.conclusions[0].sentence
+    assert BAD in verdict.conclusions[0].sentence
 
 
 def computing(run: Run, outputs: Outputs, spec: CellSpec, dtype: str, off_by: float) -> Any:

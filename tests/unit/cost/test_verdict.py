@@ -170,7 +170,8 @@ def test_a_float32_cell_with_other_outputs_is_not_ranked() -> None:
     assert notice.number == pytest.approx(2e-4, rel=0.02)
     outputs[jit] = {**outputs[jit], "outputs": np.full_like(outputs[jit]["outputs"], np.nan)}
     broken = verdict_of(run, outputs).rankings[0].cell(jit)
-    assert (broken.standing, broken.reason) == ("not finite", "NaN or infinite numbers in 8 of 8 answers to the probe")
+    told = "80 of 80 numbers of the output 'output' are NaN or infinite, over the probe"
+    assert (broken.standing, broken.reason) == ("not finite", told)
 
 
 def test_a_lower_precision_is_ranked_by_its_score() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from kcost.core.errors import DataError, StorageError
 from kcost.data import catalogue, fetch, known, load
-from kcost.data.sources import Source, SourceFile
+from kcost.data.known import Source, SourceFile
 from tests.unit.data.files import conll, grey_images, idx_bytes
 
 

@@ -22,7 +22,7 @@ TAGGER = {**IDS, "features": InputSpec((None, None, 5), "float32")}
 def taking(fits: Callable[[Inputs], bool]) -> Forward:
     def forward(inputs: Inputs) -> list[np.ndarray]:
         if not fits(inputs):
-            raise ValueError("Exception encountered when calling X\n\nlengths do not fit")
+            raise ValueError("Exception encountered when calling X.\n\nlengths do not fit")
         return [np.ones(1)]
 
     return forward
@@ -83,7 +83,7 @@ def test_smaller_numbers_are_tried_where_larger_ones_have_no_row() -> None:
 
 
 def test_a_model_that_takes_nothing_is_refused_with_its_reason() -> None:
-    with pytest.raises(UnavailableError, match="refused each: lengths do not fit"):
+    with pytest.raises(UnavailableError, match="refused each: ValueError: lengths do not fit \\(in X\\)"):
         find_recipe(taking(lambda x: False), TAGGER, {"ids": 9})
 
 
