@@ -19,6 +19,7 @@ from kcost.models.bert import BertBackbone, token_classifier
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import probes, recipe_of
 from kcost.models.watched_forward import RefusedInputsError, WatchedForward
+from kcost.optimize.quantization import quantize
 from kcost.worker.inputs import make_samples, random_like, read_samples, signature_of
 
 
@@ -180,3 +181,11 @@ def test_texts_are_made_of_words_that_the_model_knows_or_refused_by_name(tmp_pat
     expected = own.to_host(own.compile_forward(model, "graph")(given))[0]
     np.testing.assert_allclose(own.to_host(own.predict_step(model, 2)(given))[0], expected, atol=1e-6)
     assert expected.std() > 0
+
+
+def test_a_layer_with_a_call_of_its_own_is_left_with_it() -> None:
+    """Layers around replaced ones have theirs in an attribute, not in the class."""
+    x = keras.Input((None, 4))
+    model, _ = quantize(keras.Model(x, layers.MultiHeadAttention(1, 4)(x, x)), "weight-only")
+    inputs = recipe_of(model).make(2, 0)
+    assert model(arrange(model, inputs), training=False).shape[0] == 2
