@@ -16,7 +16,7 @@ import openvino
 
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
-from kcost.core.errors import ArtifactError, InputError
+from kcost.core.errors import ArtifactError, InputError, UnavailableError
 from kcost.core.profile import Operation, Trace, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
@@ -39,12 +39,19 @@ class LoadedOpenVINO(LoadedFile):
         self._settings = settings
         with refusals(ArtifactError, "OpenVINO opens an .xml file with its .bin beside it.", path, DAMAGED):
             core = openvino.Core()
+            known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             model = core.read_model(path)
             # Before it is compiled, which adds names of its own.
             self.inputs = tuple(_spec(port) for port in model.inputs)
             self.outputs = tuple(port.any_name for port in model.outputs)
             self._compiled = core.compile_model(model, "CPU", settings)
             in_force = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if precision == "bfloat16" and "BF16" not in known:
+            raise UnavailableError(
+                "OpenVINO computes in bfloat16 on a CPU that has such products; elsewhere it would in float32.",
+                received=f"a CPU for which it knows {', '.join(known)}",
+                remedy="Measure float32 or int8 here.",
+            )
         self.notes = (f"OpenVINO computes in {in_force} what is not int8",) if precision == "int8" else ()
         self._request = self._compiled.create_infer_request()
 

@@ -91,7 +91,12 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def test_a_converted_model_answers_as_keras_does(
     convert_once: Converter, models: Path, kind: str, runtime: Runtime, precision: RuntimePrecision
 ) -> None:
-    about, loaded = opened(convert_once(kind, runtime, precision))
+    try:
+        about, loaded = opened(convert_once(kind, runtime, precision))
+    except UnavailableError as error:
+        if (runtime, precision) != ("openvino", "bfloat16"):  # which only some CPUs have
+            raise
+        pytest.skip(str(error))
     inputs, expected = keras_answers(models, kind)
     named = {tensor.name: inputs[tensor.model_name] for tensor in about.inputs}
     for rows in (len(expected), 3, 1):  # the whole, an odd batch, and one row
