@@ -206,7 +206,7 @@ class ImageClassification(ArrayTask):
             answers_of_task(self.name),
             data.label_names,
         )
-        self.pixels = data.pixels
+        self.data, self.pixels = data, data.pixels
 
 
 class TokenClassification(Task):

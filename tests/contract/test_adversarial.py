@@ -121,7 +121,7 @@ def test_the_two_parts_of_a_split_tagger_are_the_tagger_and_it_can_still_be_save
 def test_what_cannot_be_attacked_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="token_embedding"):
         adversarial_model(cnn((8, 8, 1), 4), *OF[TOKENS], 0.1)
-    with pytest.raises(UnavailableError, match="task 'unknown'"):
+    with pytest.raises(UnavailableError, match="taken as regression"):
         adversarial_model(cnn((8, 8, 1), 4), NUMBERS, False, 0.1)
 
 
