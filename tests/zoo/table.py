@@ -50,8 +50,8 @@ its root mean square. `make test` checks a part of this table, `make test-all` t
 
 A cell says what the layer became: `int8`, `bfloat16`, `float`, or `refused` with a reason that names the layer (below).
 Where backends differ, each is told. The columns from `dynamic` to `bfloat16` are the modes of `kcost optimize`, each
-saved and loaded again; `bench` is a round of `kcost bench`; `SavedModel` is `kcost export` of a model made on tensorflow,
-read back through TensorFlow's C library.
+saved and loaded again; `bench` is a round of `kcost bench`; `SavedModel` is `kcost export` of a model made on
+tensorflow, read back through TensorFlow's C library.
 
 """
 
