@@ -12,10 +12,11 @@ import numpy as np
 from kcost.backends import jax_profile
 from kcost.backends.base import Driver, Step, Subject, arrange, as_host_array
 from kcost.core.profile import Trace, Work
+from kcost.models.calling import answers_with
 
 
 class JaxDriver(Driver):
-    """Forward passes as jax.jit over stateless_call."""
+    """Forward passes as jax.jit over a call that is a function of the variables."""
 
     name = "jax"
 
@@ -38,7 +39,7 @@ class JaxDriver(Driver):
 
         @jax.jit  # type: ignore[untyped-decorator]  # jax is not read by the type checker
         def forward(trainable: Any, fixed: Any, x: Any) -> Any:
-            return model.stateless_call(trainable, fixed, x, training=False)[0]
+            return answers_with(model, trainable, fixed, x)
 
         return lambda inputs: forward(trainable, fixed, arrange(model, inputs))
 

@@ -17,6 +17,7 @@ from kcost.backends.trace import Event, Instruction, instruction_name, instructi
 from kcost.backends.work import LEAST_BYTES, least_bytes
 from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work, trace_of
+from kcost.models.calling import answers_with
 
 XLA_FLOPS = "XLA's count of the step's program before its optimization, elementwise operations included"
 XLA_BYTES = "XLA's count of the compiled program: what each of its operations reads and writes, caches left out"
@@ -110,7 +111,7 @@ def _lowered(subject: Subject) -> Any:
         return jax.jit(model.train_step).lower(state, (x, subject.labels, None))
 
     def forward(trainable: Any, fixed: Any, x: Any) -> Any:
-        return model.stateless_call(trainable, fixed, x, training=False)[0]
+        return answers_with(model, trainable, fixed, x)
 
     trainable = [v.value for v in model.trainable_variables]
     fixed = [v.value for v in model.non_trainable_variables]

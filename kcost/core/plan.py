@@ -46,7 +46,7 @@ INFERENCE_METHODS: dict[Backend, tuple[Method, ...]] = {
 """The ways of running a forward pass that each backend has.
 
 predict: `keras.Model.predict`, the plain default. graph: tf.function without XLA, as TensorFlow Serving
-runs it. xla: tf.function(jit_compile=True). jit: jax.jit over stateless_call. eager: torch under
+runs it. xla: tf.function(jit_compile=True). jit: jax.jit over the call. eager: torch under
 inference_mode. compile: torch.export and AOTInductor. A runtime (saved_model, litert, onnx, openvino) is a method of
 the backend that converts to it, and runs the converted file without Keras; a plan measures it when it names it.
 """

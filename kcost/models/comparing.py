@@ -11,6 +11,7 @@ import numpy as np
 
 from kcost.core.errors import InputError, UnavailableError, in_a_line
 from kcost.core.signature import in_structure, input_structure
+from kcost.models.calling import answers_with
 from kcost.models.copying import layers_that_raise, pairs_of
 from kcost.models.probing import recipe_of
 from kcost.models.watching import replaced_calls
@@ -166,7 +167,7 @@ def _by_one_program(model: keras.layers.Layer, inputs: Any) -> Any:
     import jax
 
     def forward(trainable: Any, others: Any, x: Any) -> Any:
-        return model.stateless_call(trainable, others, x, training=False)[0]
+        return answers_with(model, trainable, others, x)
 
     state = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
     return jax.jit(forward)(*state, inputs)

@@ -89,11 +89,13 @@ class WatchedForward:
         """The outputs by one compiled program, whose further outputs are what is looked up."""
         import jax
 
+        from kcost.models.calling import answers_with
+
         def forward(trainable: Any, fixed: Any, x: Any) -> Any:
             self._looked_up = {}
             try:
                 with calls_seen(self._layers, self._seen):
-                    outputs, _ = self._model.stateless_call(trainable, fixed, x, training=False)
+                    outputs = answers_with(self._model, trainable, fixed, x)
                 return outputs, self._looked_up
             finally:
                 self._looked_up = None

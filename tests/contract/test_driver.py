@@ -32,7 +32,25 @@ def text_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
     return token_classifier(backbone(50, "tiny"), 5), token_inputs(3, 16)
 
 
-@pytest.mark.parametrize("make", [image_model, text_model])
+class Plain(keras.Model):  # type: ignore[misc]
+    """Its call knows nothing of training, as Keras allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        return self.hidden(x)
+
+
+def plain_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    model = Plain()
+    rows = np.random.default_rng(0).uniform(size=(5, 4)).astype("float32")
+    model(rows)
+    return model, {"inputs": rows}
+
+
+@pytest.mark.parametrize("make", [image_model, text_model, plain_model])
 def test_every_method_answers_as_the_model_does(own: Driver, make: object) -> None:
     model, inputs = make()  # type: ignore[operator]
     expected = keras.ops.convert_to_numpy(model(arrange(model, inputs), training=False))
