@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kcost import api
+import kcost
 from kcost.core.artifact import open_model
 from kcost.core.plan import Plan
 from kcost.core.units import significant
@@ -43,7 +43,7 @@ def main() -> None:
             "settings": {"rounds": asked.rounds},
         }
     )
-    cells = api.run_bench(plan, asked.out).cells
+    cells = kcost.run_bench(plan, asked.out).cells
     for cell in cells:
         if cell.status != "ok":
             print(f"{cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}")

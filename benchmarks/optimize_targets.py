@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from kcost import api
+import kcost
 from kcost.core.artifact import open_model
 from kcost.core.plan import Plan
 from kcost.core.process import run_job
@@ -75,7 +75,7 @@ def measured(asked: argparse.Namespace, out: Path, backends: list[str]) -> list[
             "settings": {"rounds": asked.rounds, "timeout_s": 600},
         }
     )
-    return list(api.run_bench(plan, out / "run").cells)
+    return list(kcost.run_bench(plan, out / "run").cells)
 
 
 def make(artifact: Path, mode: str, models: Path, backend: str) -> None:

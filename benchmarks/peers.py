@@ -80,7 +80,7 @@ def entrants(given: argparse.Namespace) -> tuple[dict[str, Callable[..., Any]], 
     from kcost.core.artifact import open_model
     from kcost.core.process import worker_environment
     from kcost.runtimes.base import open_file
-    from kcost.serving.convert import converted
+    from kcost.ship.convert import converted
     from kcost.worker.measure_runtime import RuntimeDriver
 
     model = open_model(given.model)

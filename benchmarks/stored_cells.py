@@ -28,9 +28,9 @@ def write(path: Path) -> None:
 
 def read(path: Path) -> None:
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    from kcost import api
+    import kcost
 
-    verdict = api.make_report(path, html=path / "report.html")
+    verdict = kcost.make_report(path, html=path / "report.html")
     cells = sum(len(r.cells) for r in verdict.rankings)
     # Not getrusage: its peak is handed on from the process that started this one, which held the run it wrote.
     status = Path("/proc/self/status").read_text()

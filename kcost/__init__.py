@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING
 from kcost.version import __version__ as __version__
 
 _PUBLIC = {
-    "attack": "kcost.api",
-    "check_prices": "kcost.api",
-    "compare_runs": "kcost.api",
-    "data_sets": "kcost.api",
-    "estimate_cost": "kcost.api",
-    "evaluate": "kcost.api",
-    "export": "kcost.api",
-    "export_huggingface": "kcost.api",
-    "fetch_data": "kcost.api",
-    "make_plan": "kcost.api",
-    "make_report": "kcost.api",
-    "prices": "kcost.api",
-    "run_bench": "kcost.api",
-    "run_demo": "kcost.demo",
-    "run_doctor": "kcost.api",
-    "run_optimize": "kcost.api",
-    "run_search": "kcost.api",
-    "run_self_test": "kcost.api",
-    "train": "kcost.api",
+    "attack": "kcost.api.models",
+    "check_prices": "kcost.api.inventory",
+    "compare_runs": "kcost.api.measuring",
+    "data_sets": "kcost.api.inventory",
+    "estimate_cost": "kcost.api.measuring",
+    "evaluate": "kcost.api.models",
+    "export": "kcost.api.shipping",
+    "export_huggingface": "kcost.api.shipping",
+    "fetch_data": "kcost.api.inventory",
+    "make_plan": "kcost.api.measuring",
+    "make_report": "kcost.api.measuring",
+    "prices": "kcost.api.inventory",
+    "run_bench": "kcost.api.measuring",
+    "run_demo": "kcost.api.demo",
+    "run_doctor": "kcost.api.inventory",
+    "run_optimize": "kcost.api.optimize",
+    "run_search": "kcost.api.models",
+    "run_self_test": "kcost.api.measuring",
+    "train": "kcost.api.models",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -41,31 +41,29 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from kcost.api import (
-        attack as attack,
+    from kcost.api.demo import run_demo as run_demo
+    from kcost.api.inventory import (
         check_prices as check_prices,
-        compare_runs as compare_runs,
         data_sets as data_sets,
-        estimate_cost as estimate_cost,
-        evaluate as evaluate,
-        export as export,
-        export_huggingface as export_huggingface,
         fetch_data as fetch_data,
+        prices as prices,
+        run_doctor as run_doctor,
+    )
+    from kcost.api.measuring import (
+        compare_runs as compare_runs,
+        estimate_cost as estimate_cost,
         make_plan as make_plan,
         make_report as make_report,
-        prices as prices,
         run_bench as run_bench,
-        run_doctor as run_doctor,
-        run_optimize as run_optimize,
-        run_search as run_search,
         run_self_test as run_self_test,
-        train as train,
     )
+    from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
+    from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError
     from kcost.core.plan import Plan as Plan, Settings as Settings
-    from kcost.demo import run_demo as run_demo
 
 
 def __getattr__(name: str) -> object:

@@ -9,8 +9,8 @@ import jax
 import keras
 import numpy as np
 
-from kcost.backends import jax_profile
 from kcost.backends.base import Driver, Step, Subject, arrange, as_host_array
+from kcost.backends.profiling import jax_profile
 from kcost.core.profile import Trace, Work
 from kcost.models.calling import answers_with
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
-from kcost.backends import tensorflow_profile
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
-from kcost.backends.int8_products import float32_product, no_int8_cpu
-from kcost.backends.tensorflow_constants import constant_weights
+from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
+from kcost.backends.kernels.tensorflow_constants import constant_weights
+from kcost.backends.profiling import tensorflow_profile
 from kcost.core.profile import Trace, Work
 
 

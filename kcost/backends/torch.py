@@ -17,10 +17,10 @@ import torch._inductor
 import torch._inductor.config
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from kcost.backends import torch_profile
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
-from kcost.backends.int8_products import float32_product, no_int8_cpu
-from kcost.backends.torch_constants import constant_weights
+from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
+from kcost.backends.kernels.torch_constants import constant_weights
+from kcost.backends.profiling import torch_profile
 from kcost.core.errors import in_a_line
 from kcost.core.profile import Trace, Work
 

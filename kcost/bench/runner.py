@@ -24,13 +24,11 @@ from kcost.core.errors import InputError, KcostError, StorageError, UnavailableE
 from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import CellSpec, Plan, Settings, expand
 from kcost.core.process import require
+from kcost.core.progress import OnProgress, silent
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
 from kcost.core.saved_policy import saved_policy
 from kcost.core.scenario import missing, with_result
-
-OnProgress = Callable[[int, int, str], None]
-"""Told after each piece of work: pieces done, pieces in all, and what comes next."""
 
 Converted = Callable[[Model, Runtime, RuntimePrecision, Path], Path]
 """Converts a model for a runtime into a folder below the last argument, where it is not there yet."""
@@ -44,7 +42,7 @@ SETTLED = ("ok", "unsupported")
 def measure(
     plan: Plan,
     out: Path,
-    on_progress: OnProgress = lambda done, total, text: None,
+    on_progress: OnProgress = silent,
     converted: Converted | None = None,
 ) -> Run:
     """Measures every cell of a plan that the run folder `out` does not hold yet.
@@ -57,7 +55,7 @@ def measure(
 
     Args:
         converted: gives the folder of a model that was converted for a runtime, such as
-            `kcost.serving.convert.converted`; without it cells of runtimes are unsupported.
+            `kcost.ship.convert.converted`; without it cells of runtimes are unsupported.
 
     Raises:
         UnavailableError: a backend of the plan is not installed. Nothing is started then.

@@ -17,11 +17,12 @@ from pydantic import Field, computed_field
 
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import ratio_to
-from kcost.bench.runner import OnProgress, measure, open_models, request_for, specs_of
+from kcost.bench.runner import measure, open_models, request_for, specs_of
 from kcost.core.disturbance import invalid_cell, invalid_run
 from kcost.core.errors import WorkerError
 from kcost.core.plan import CellSpec, Plan, baseline_of
 from kcost.core.process import require
+from kcost.core.progress import OnProgress, silent
 from kcost.core.result import CellResult, Round, Run
 from kcost.core.schema import Record
 from kcost.core.stats import exact_proportion, median_per_round, paired_ratio, surely_differs
@@ -135,7 +136,7 @@ def self_test(
     form: Form = FULL,
     noisy: bool = True,
     out: Path | None = None,
-    on_progress: OnProgress = lambda done, total, text: None,
+    on_progress: OnProgress = silent,
 ) -> SelfTest:
     """Measures each cell of a plan against itself, then the plan with and without busy neighbours.
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from kcost.core import schema
 from kcost.core.artifact import refuse_existing
-from kcost.core.collector import collector_paused
 from kcost.core.errors import InputError, SchemaError, storage
+from kcost.core.garbage_collection import collector_paused
 from kcost.core.result import CellResult, Environment, Run, RunIndex
 
 INDEX_FILE = "run.json"

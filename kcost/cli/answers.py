@@ -20,11 +20,11 @@ from kcost.cost.verdict import Verdict
 from kcost.report.terminal import show_verdict
 
 if TYPE_CHECKING:
+    from kcost.api.demo import DemoReport
+    from kcost.api.doctor import DoctorReport
     from kcost.data import CatalogueEntry
-    from kcost.demo import DemoReport
-    from kcost.doctor import DoctorReport
-    from kcost.serving.export import ExportReport
-    from kcost.serving.huggingface import CheckpointReport
+    from kcost.ship.export import ExportReport
+    from kcost.ship.huggingface import CheckpointReport
 
 WIDEST_CONFUSION = 12
 """A confusion matrix with more classes than this is in --json alone: no terminal shows it whole."""

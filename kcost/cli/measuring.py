@@ -59,7 +59,7 @@ def bench(
     json_: Json = False,
 ) -> None:
     """Measure models over backends, devices, precisions and batch sizes; or test the measuring itself."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
     axes = {
@@ -79,22 +79,22 @@ def bench(
         "scenarios": parts(scenarios),
         "latency_bound_ms": latency_bound_ms,
     }
-    plan = api.make_plan(what, settings=settings, profile=profile, **axes)
+    plan = kcost.make_plan(what, settings=settings, profile=profile, **axes)
     if self_test:
         from kcost.report.bench_terminal import show_self_test
 
         with progress() as on_progress:
-            found = api.run_self_test(plan, short=short, out=out, on_progress=on_progress)
+            found = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
         print_answer(json_, found, lambda console: show_self_test(console, found))
         if not found.passed:
             raise typer.Exit(1)
         return
     with progress() as on_progress:
-        run = api.run_bench(plan, out, on_progress=on_progress)
+        run = kcost.run_bench(plan, out, on_progress=on_progress)
     if json_:
         print_answer(True, run, None)
     else:
-        costed = api.estimate_cost(out)
+        costed = kcost.estimate_cost(out)
         print_answer(False, costed, lambda console: answers.show_cost(console, costed))
         if plan.settings.profile:
             from kcost.report.profile_terminal import show_profiles
@@ -114,10 +114,10 @@ def cost(
     json_: Json = False,
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
-    costed = api.estimate_cost(
+    costed = kcost.estimate_cost(
         run,
         provider=provider,
         region=region,
@@ -142,10 +142,10 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Hold two runs against each other, cell by cell."""
-    from kcost import api
+    import kcost
     from kcost.report.bench_terminal import show_comparison
 
-    found = api.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
+    found = kcost.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
     print_answer(json_, found, lambda console: show_comparison(console, found))
     if found.failed:
         raise typer.Exit(1)
@@ -158,10 +158,10 @@ def report(
     json_: Json = False,
 ) -> None:
     """Show a run: ranking, verdicts, parity, warnings; as tables, and as a page."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
-    costed = api.make_report(run, html=html)
+    costed = kcost.make_report(run, html=html)
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
     if html is not None:
         print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
@@ -173,8 +173,8 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
+    from kcost import run_demo
     from kcost.cli import answers
-    from kcost.demo import run_demo
 
     with progress() as on_progress:
         made = run_demo(out, on_progress=on_progress)

@@ -76,15 +76,15 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train or fine-tune a model into an artifact folder; a run that was killed goes on where it stopped."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
-    artifact = api.train(
-        family,  # type: ignore[arg-type]  # checked by api.train
+    artifact = kcost.train(
+        family,  # type: ignore[arg-type]  # checked by kcost.train
         data,
         out,
         name=name,
-        backend=backend,  # type: ignore[arg-type]  # checked by api.train
+        backend=backend,  # type: ignore[arg-type]  # checked by kcost.train
         size=size,
         epochs=epochs,
         batch_size=batch_size,
@@ -133,23 +133,23 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score a model on the test split of a data set, as it is or under attack."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
     if attack is not None:
         sizes = numbers(epsilon)
-        told = api.attack(
+        told = kcost.attack(
             artifact,
             sizes,
             method=attack,
             data=data,
-            backend=backend,  # type: ignore[arg-type]  # checked by api.attack
+            backend=backend,  # type: ignore[arg-type]  # checked by kcost.attack
             limit=limit,
             pixels=pixels,
         )
         print_answer(json_, told, lambda console: answers.show_attack(console, told))
         return
-    evaluation = api.evaluate(
+    evaluation = kcost.evaluate(
         artifact,
         data=data,
         backend=backend,  # type: ignore[arg-type]  # checked there
@@ -193,7 +193,7 @@ def search(
     json_: Json = False,
 ) -> None:
     """Search hyperparameters: score on validation data against predicted dollars."""
-    from kcost import api
+    import kcost
     from kcost.report.search_terminal import show_search
 
     options = {
@@ -209,11 +209,11 @@ def search(
         "prices_file": prices,
     }
     with progress() as on_progress:
-        result = api.run_search(
-            family,  # type: ignore[arg-type]  # checked by api.run_search
+        result = kcost.run_search(
+            family,  # type: ignore[arg-type]  # checked by kcost.run_search
             data,
             out,
-            backend=backend,  # type: ignore[arg-type]  # checked by api.run_search
+            backend=backend,  # type: ignore[arg-type]  # checked by kcost.run_search
             html=html,
             on_progress=on_progress,
             options=options,
@@ -273,17 +273,17 @@ def optimize(
     json_: Json = False,
 ) -> None:
     """Prune and quantize a model, measure it before and after, and say whether it paid."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
     if int8 is not None and bfloat16:
         raise typer.BadParameter("a model gets one precision", param_hint="--int8 and --bfloat16")
     with progress() as on_progress:
-        payoff = api.run_optimize(
+        payoff = kcost.run_optimize(
             artifact,
             out,
             max_drop=max_drop,
-            backend=backend,  # type: ignore[arg-type]  # checked by api.run_optimize
+            backend=backend,  # type: ignore[arg-type]  # checked by kcost.run_optimize
             batches=[int(b) for b in numbers(batches)],
             threads=threads,
             rounds=rounds,

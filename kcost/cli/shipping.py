@@ -26,16 +26,16 @@ def export(
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
-    from kcost import api
+    import kcost
     from kcost.cli import answers
 
     if form not in ("serving", "huggingface"):
         raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
     if form == "huggingface":
-        written = api.export_huggingface(artifact, out)
+        written = kcost.export_huggingface(artifact, out)
         print_answer(json_, written, lambda console: answers.show_checkpoint(console, written))
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    exported = api.export(artifact, out, name=name, version=version, portable=portable)
+    exported = kcost.export(artifact, out, name=name, version=version, portable=portable)
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

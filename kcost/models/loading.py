@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     import keras
 
 
+FORMER_MODULES = {
+    "kcost.optimize.blocks": "kcost.optimize.forms.encoder_block",
+    "kcost.optimize.conv_chain": "kcost.optimize.forms.conv_chain",
+    "kcost.optimize.conv_layers": "kcost.optimize.forms.conv_layers",
+    "kcost.optimize.layers": "kcost.optimize.forms.layers",
+}
+"""A module that files name -> the one that its layers are in now."""
+
+
 def load_keras_file(path: Path | str) -> keras.Model:
     """Loads a `.keras` file in safe mode, without its optimizer. Runs no code that the file carries.
 
@@ -123,9 +132,9 @@ def _with_inputs(model: keras.Model) -> keras.Model:
 
 
 def _import_kcost(module: str, path: Path) -> None:
-    """Imports a module of kcost so that its layers are registered with Keras."""
+    """Imports a module of kcost so that its layers are registered with Keras, which finds them by their names."""
     try:
-        importlib.import_module(module)
+        importlib.import_module(FORMER_MODULES.get(module, module))
     except ModuleNotFoundError as error:
         raise ArtifactError(
             "A model with layers of kcost is loaded with a kcost that has them.",

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 _PUBLIC = {
     "Change": "kcost.optimize.coverage",
     "Coverage": "kcost.optimize.coverage",
-    "prune": "kcost.optimize.pruning",
+    "prune": "kcost.optimize.prune.pruning",
     "quantize": "kcost.optimize.quantization",
-    "remove_units": "kcost.optimize.structured",
+    "remove_units": "kcost.optimize.prune.structured",
 }
 
 __all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
     from kcost.optimize.coverage import Change as Change, Coverage as Coverage
-    from kcost.optimize.pruning import prune as prune
+    from kcost.optimize.prune.pruning import prune as prune
+    from kcost.optimize.prune.structured import remove_units as remove_units
     from kcost.optimize.quantization import quantize as quantize
-    from kcost.optimize.structured import remove_units as remove_units
 
 
 def __getattr__(name: str) -> object:

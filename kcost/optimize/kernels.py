@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.coverage import Change
+from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.rewrite import rewrite
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)

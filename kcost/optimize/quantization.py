@@ -16,16 +16,16 @@ from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError, in_a_line
 from kcost.models.precision import with_precision
-from kcost.optimize.blocks import EncoderBlock
 from kcost.optimize.calibration import Sites, histograms
-from kcost.optimize.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
-from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
-from kcost.optimize.conv_recognise import FoundChain, convolution_chains
 from kcost.optimize.coverage import Change, Coverage
+from kcost.optimize.forms.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
+from kcost.optimize.forms.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
+from kcost.optimize.forms.encoder_block import EncoderBlock
+from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
+from kcost.optimize.forms.recognise_blocks import encoder_block_of
+from kcost.optimize.forms.recognise_chains import FoundChain, convolution_chains
 from kcost.optimize.guard import Rewrite, check
-from kcost.optimize.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
-from kcost.optimize.recognise import encoder_block_of
 from kcost.optimize.rewrite import Absorbed, copy_layer, made_again, rewrite
 
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]

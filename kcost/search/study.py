@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from kcost.core.artifact import refuse_existing
 from kcost.core.errors import WorkerError, storage
 from kcost.core.process import require
+from kcost.core.progress import OnProgress, silent
 from kcost.search import storage as database
 from kcost.search.prediction import MeasureCells, Predictor, here, measure_in_worker
-from kcost.search.reading import read_result
 from kcost.search.request import SearchRequest
 from kcost.search.result import SearchResult
 from kcost.search.space import space_of
 from kcost.search.states import COUNTED, FINISHED, count, state_of
+from kcost.search.study_result import read_result
 from kcost.search.trial import TRIALS_FOLDER, Objective, RunTrial, TrialFailed, train_in_worker, train_request
-
-OnProgress = Callable[[int, int, str], None]
-"""Told trials done, trials in all, and what comes next."""
 
 POLL_S = 1.0
 GIVE_UP_AFTER = 3
@@ -28,7 +25,7 @@ GIVE_UP_AFTER = 3
 
 def search(
     request: SearchRequest,
-    on_progress: OnProgress = lambda done, total, text: None,
+    on_progress: OnProgress = silent,
     *,
     run_trial: RunTrial = train_in_worker,
     measure_cells: MeasureCells = measure_in_worker,

@@ -64,7 +64,7 @@ def make_optimizer(
     rate = learning_rate if plain_rate else WarmupDecay(learning_rate, request.schedule, warmup_steps, total_steps)
     decays = [request.weight_decay if len(v.shape) > 1 else 0.0 for v in model.trainable_variables]
     if keras.backend.backend() == "torch" and not driver("torch").devices()["gpu"]:
-        from kcost.backends.torch_adamw import FusedAdamW
+        from kcost.backends.kernels.torch_adamw import FusedAdamW
 
         return FusedAdamW(rate, _factors(model, request.layer_decay), decays, global_clipnorm=request.clip_norm)
     if request.layer_decay == 1.0:

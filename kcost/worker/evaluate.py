@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcost.core.request import EvaluateRequest, Evaluation
-from kcost.worker.opening import open_with_data
+from kcost.worker.model_and_data import open_with_data
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:

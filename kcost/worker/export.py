@@ -191,7 +191,7 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
 
 def _refuse_large_constants(model: keras.Model) -> None:
     """Raises ArtifactError where the weights of encoder blocks are more than a graph can hold."""
-    from kcost.optimize.blocks import EncoderBlock
+    from kcost.optimize.forms.encoder_block import EncoderBlock
 
     blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock)]
     held = sum(int(np.prod(w.shape)) * _itemsize(str(w.dtype)) for block in blocks for w in block.weights)
@@ -210,7 +210,7 @@ def write_saved_model(
     import keras
     import tensorflow as tf
 
-    from kcost.backends.tensorflow_constants import constant_weights
+    from kcost.backends.kernels.tensorflow_constants import constant_weights
 
     _refuse_large_constants(model)
 
@@ -258,8 +258,8 @@ def _internal_operations(folder: Path) -> list[str]:
 
 def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
     """Encoder blocks and chains of convolutions that run in their plain form on this machine, and why."""
-    from kcost.optimize.blocks import EncoderBlock
-    from kcost.optimize.conv_chain import ConvolutionChain
+    from kcost.optimize.forms.conv_chain import ConvolutionChain
+    from kcost.optimize.forms.encoder_block import EncoderBlock
 
     blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock | ConvolutionChain)]
     return [(block.path, reason) for block in blocks if (reason := block.fallback_reason) is not None]

@@ -26,10 +26,9 @@ from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.answer import Answers, resolve
 from kcost.core.answer_scores import not_finite, predictions_of
-from kcost.core.collector import collector_paused
 from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, UnavailableError, in_a_line
-from kcost.core.idle import until_idle
+from kcost.core.garbage_collection import collector_paused
 from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
@@ -37,6 +36,7 @@ from kcost.core.scenario import ASK
 from kcost.core.schema import write_bytes
 from kcost.core.stats import has_settled
 from kcost.worker import scenarios
+from kcost.worker.idle import until_idle
 from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples, signature_of
 from kcost.worker.profile import profile_cell
 

@@ -18,8 +18,8 @@ from kcost.core.run_cost import Meter, run_cost
 from kcost.core.score_drop import score_drop
 from kcost.models.comparing import ROWS
 from kcost.optimize.coverage import Change, Coverage
-from kcost.optimize.importance import Labelled
-from kcost.optimize.pruning import PruningCallback, coverage_of, prune
+from kcost.optimize.prune.importance import Labelled
+from kcost.optimize.prune.pruning import PruningCallback, coverage_of, prune
 from kcost.optimize.quantization import quantize
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets
@@ -27,7 +27,7 @@ from kcost.training.fit import EVALUATION_BATCH, fit
 from kcost.training.losses import learns_classes, loss_of
 from kcost.training.tasks import Task
 from kcost.training.transfer import copy_weights
-from kcost.worker.opening import open_with_data
+from kcost.worker.model_and_data import open_with_data
 from kcost.worker.train import PRETRAINED_LEARNING_RATE, write_artifact
 
 FINE_TUNING_RATE = {"image-classification": 1e-3, "arrays": 1e-3}

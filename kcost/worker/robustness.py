@@ -11,7 +11,7 @@ from kcost.core.request import AttackRequest
 from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
 from kcost.training.tasks import Task
-from kcost.worker.opening import open_with_data
+from kcost.worker.model_and_data import open_with_data
 
 STEP_FRACTION = 2.5
 """Times epsilon over the number of steps is the size of a PGD step, so that it can reach and follow the ball's edge."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from kcost.backends.base import Inputs
-from kcost.core.collector import collector_paused
+from kcost.core.garbage_collection import collector_paused
 from kcost.core.scenario import NS_PER_S, AskOffline, AskSingleStream, AskTrial, arrivals_ns
 from kcost.worker.inputs import Samples
 

@@ -26,7 +26,7 @@ from kcost.models.bert import INPUT_NAMES, backbone, token_classifier
 from kcost.models.checkpoint import read_checkpoint, with_head
 from kcost.models.checkpoint_writer import write_checkpoint
 from kcost.models.loading import load_keras_file
-from kcost.serving.huggingface import export_checkpoint
+from kcost.ship.huggingface import export_checkpoint
 from kcost.training.losses import loss_of
 from kcost.training.pretrained import from_checkpoint
 from kcost.training.tasks import TokenClassification

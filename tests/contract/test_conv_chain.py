@@ -17,9 +17,9 @@ from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.core.errors import InputError
 from kcost.core.plan import INFERENCE_METHODS
 from kcost.models.loading import load_keras_file
-from kcost.optimize.conv_chain import forward
-from kcost.optimize.conv_layers import QuantizedConv2D
-from kcost.optimize.conv_recognise import FoundChain, convolution_chains
+from kcost.optimize.forms.conv_chain import forward
+from kcost.optimize.forms.conv_layers import QuantizedConv2D
+from kcost.optimize.forms.recognise_chains import FoundChain, convolution_chains
 from kcost.optimize.quantization import quantize
 
 from .test_quantize import TOLERANCE, int8s, normal, on_host, relative_error
@@ -96,8 +96,8 @@ def compiled_sums(layer: QuantizedConv2D, x: np.ndarray, backend: str) -> np.nda
     if backend == "tensorflow":
         import tensorflow as tf
 
+        from kcost.backends.kernels.tensorflow_constants import constant_weights
         from kcost.backends.tensorflow import ONEDNN_TERMS
-        from kcost.backends.tensorflow_constants import constant_weights
 
         def function(x: Any) -> Any:
             with constant_weights():

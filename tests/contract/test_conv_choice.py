@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from kcost.models.cnn import cnn
-from kcost.optimize import chain_choice, choice
+from kcost.optimize import choice
 from kcost.optimize.choice import Timed
-from kcost.optimize.conv_chain import ConvolutionChain
+from kcost.optimize.forms import chain_choice
+from kcost.optimize.forms.conv_chain import ConvolutionChain
 from kcost.optimize.quantization import quantize
 
 from .test_conv_chain import CLOSE, chain_layers, model_of

@@ -16,8 +16,8 @@ from kcost.models.comparing import DifferentError, check_copy, differences, outp
 from kcost.models.copying import StateError, copy_of_layer, refuse_unset, without_initializers
 from kcost.models.loading import load_keras_file
 from kcost.models.precision import computed_dtypes, with_precision
+from kcost.optimize.forms.layers import QuantizedDense
 from kcost.optimize.kernels import copy_of
-from kcost.optimize.layers import QuantizedDense
 from kcost.optimize.quantization import quantize
 from kcost.optimize.rewrite import rewrite
 from kcost.training.transfer import copy_weights

@@ -14,8 +14,8 @@ from kcost.backends.block_spec import BlockSpec
 from kcost.core.errors import InputError
 from kcost.models.loading import load_keras_file
 from kcost.models.precision import with_precision
-from kcost.optimize.blocks import EncoderBlock, forward
-from kcost.optimize.recognise import encoder_block_of
+from kcost.optimize.forms.encoder_block import EncoderBlock, forward
+from kcost.optimize.forms.recognise_blocks import encoder_block_of
 
 WIDTH, INNER, HEADS = 64, 96, 4
 INFERENCE = ("bfloat16", "int8_dynamic", "int8_static")

@@ -17,13 +17,13 @@ if BACKEND != "tensorflow":
 import keras
 import tensorflow as tf
 
-from kcost.backends import tensorflow_encoder
 from kcost.backends.block_spec import BlockSpec
-from kcost.backends.tensorflow_constants import constant_weights
-from kcost.backends.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, internal_unavailable
+from kcost.backends.kernels import tensorflow_encoder
+from kcost.backends.kernels.tensorflow_constants import constant_weights
+from kcost.backends.kernels.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATMUL, internal_unavailable
 from kcost.core import environment
 from kcost.core.errors import ArtifactError
-from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.worker import export
 
 WIDTH, TIME = 32, 7

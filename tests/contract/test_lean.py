@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kcost.backends.block_spec import BlockSpec
-from kcost.optimize.blocks import EncoderBlock
-from kcost.optimize.layers import QuantizedDense, QuantizedEmbedding
+from kcost.optimize.forms.encoder_block import EncoderBlock
+from kcost.optimize.forms.layers import QuantizedDense, QuantizedEmbedding
 
 from .test_encoder_block import INNER, WIDTH, block, inputs, numpy
 

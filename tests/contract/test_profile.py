@@ -16,7 +16,7 @@ from kcost.core.artifact import answers_of_task
 from kcost.core.plan import INFERENCE_METHODS, CellSpec
 from kcost.core.profile import top
 from kcost.models.bert import SIZES, backbone, token_classifier
-from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.training.losses import loss_of
 from kcost.worker.profile import profile_cell
 

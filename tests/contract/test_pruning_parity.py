@@ -15,7 +15,7 @@ import pytest
 from kcost.core.process import version_of
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.optimize.kernels import kernels_of
-from kcost.optimize.pruning import PruningCallback, masks_of
+from kcost.optimize.prune.pruning import PruningCallback, masks_of
 from tests.contract.conftest import BACKEND
 
 pytestmark = [

@@ -12,15 +12,16 @@ import pytest
 from keras import ops
 
 from kcost.backends import driver
-from kcost.backends.int8_products import EXACT_TERMS, float32_product
+from kcost.backends.kernels.int8_products import EXACT_TERMS, float32_product
 from kcost.core.errors import InputError
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.loading import load_keras_file
-from kcost.optimize import chain_choice, quantization
-from kcost.optimize.blocks import EncoderBlock
+from kcost.optimize import quantization
 from kcost.optimize.choice import BATCHES, Timed, timed_layers
-from kcost.optimize.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
-from kcost.optimize.layers import (
+from kcost.optimize.forms import chain_choice
+from kcost.optimize.forms.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
+from kcost.optimize.forms.encoder_block import EncoderBlock
+from kcost.optimize.forms.layers import (
     MODES,
     QuantizedDense,
     QuantizedEinsumDense,

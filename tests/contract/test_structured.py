@@ -17,9 +17,9 @@ from kcost.core.prune_spec import parse_prune_spec
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.loading import load_keras_file
-from kcost.optimize.importance import Labelled
-from kcost.optimize.pruning import prune
-from kcost.optimize.recognise import encoder_block_of
+from kcost.optimize.forms.recognise_blocks import encoder_block_of
+from kcost.optimize.prune.importance import Labelled
+from kcost.optimize.prune.pruning import prune
 
 TOLERANCE = 1e-5
 

@@ -150,7 +150,7 @@ def optimizers_by_variable() -> list[type[keras.optimizers.Optimizer]]:
     """Those with a factor of the rate for each variable, on this backend."""
     if keras.backend.backend() != "torch":
         return [LayerwiseAdamW]
-    from kcost.backends.torch_adamw import FusedAdamW
+    from kcost.backends.kernels.torch_adamw import FusedAdamW
 
     return [LayerwiseAdamW, FusedAdamW]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcost.backends import bfloat16_products
+from kcost.backends.kernels import bfloat16_products
 
 
 @pytest.mark.parametrize(("bfloat16_ns", "float32_ns", "faster"), [(5, 10, True), (10, 5, False), (9, 10, False)])

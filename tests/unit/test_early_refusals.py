@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kcost import api
+import kcost
 from kcost.core.errors import ArtifactError, DataError, InputError, PlanError, StorageError
 
 
@@ -36,89 +36,93 @@ REFUSALS: dict[str, tuple[type[Exception], str, Callable[[Path, Path], object]]]
     "optimize, nothing to do": (
         InputError,
         "neither --prune nor --int8 nor --bfloat16",
-        lambda m, tmp: api.run_optimize(m, tmp / "o", data="digits", backend="fake"),
+        lambda m, tmp: kcost.run_optimize(m, tmp / "o", data="digits", backend="fake"),
     ),
     "optimize, a bad spec of pruning": (
         InputError,
         "magnitude",
-        lambda m, tmp: api.run_optimize(m, tmp / "o", data="digits", backend="fake", prune="half"),
+        lambda m, tmp: kcost.run_optimize(m, tmp / "o", data="digits", backend="fake", prune="half"),
     ),
     "optimize, unknown data": (
         DataError,
         "'nowhere'",
-        lambda m, tmp: api.run_optimize(m, tmp / "o", data="nowhere", backend="fake", quantize="dynamic"),
+        lambda m, tmp: kcost.run_optimize(m, tmp / "o", data="nowhere", backend="fake", quantize="dynamic"),
     ),
     "optimize, a folder that is taken": (
         StorageError,
         "never overwrites",
-        lambda m, tmp: api.run_optimize(m, taken(tmp), data="digits", backend="fake", quantize="dynamic"),
+        lambda m, tmp: kcost.run_optimize(m, taken(tmp), data="digits", backend="fake", quantize="dynamic"),
     ),
     "optimize, a folder for refused models that is taken": (
         StorageError,
         "o-refused",
         lambda m, tmp: (
             taken(tmp, "o-refused"),
-            api.run_optimize(m, tmp / "o", data="digits", backend="fake", quantize="dynamic"),
+            kcost.run_optimize(m, tmp / "o", data="digits", backend="fake", quantize="dynamic"),
         ),
     ),
     "train, unknown data": (
         DataError,
         "'nowhere'",
-        lambda m, tmp: api.train("cnn", "nowhere", tmp / "a", backend="fake"),
+        lambda m, tmp: kcost.train("cnn", "nowhere", tmp / "a", backend="fake"),
     ),
     "train, a folder that is taken": (
         StorageError,
         "never overwrites",
-        lambda m, tmp: api.train("cnn", "digits", taken(tmp), backend="fake"),
+        lambda m, tmp: kcost.train("cnn", "digits", taken(tmp), backend="fake"),
     ),
     "train, an unknown size": (
         InputError,
         "seed, small",
-        lambda m, tmp: api.train("cnn", "digits", tmp / "a", backend="fake", size="huge"),
+        lambda m, tmp: kcost.train("cnn", "digits", tmp / "a", backend="fake", size="huge"),
     ),
     "train, an unknown family": (
         InputError,
         "Input should be 'cnn' or 'bert'",
-        lambda m, tmp: api.train("rnn", "digits", tmp / "a", backend="fake"),  # type: ignore[arg-type]
+        lambda m, tmp: kcost.train("rnn", "digits", tmp / "a", backend="fake"),  # type: ignore[arg-type]
     ),
-    "evaluate, unknown data": (DataError, "'nowhere'", lambda m, tmp: api.evaluate(m, data="nowhere", backend="fake")),
-    "evaluate, no data": (InputError, "Give --data", lambda m, tmp: api.evaluate(m, backend="fake")),
+    "evaluate, unknown data": (
+        DataError,
+        "'nowhere'",
+        lambda m, tmp: kcost.evaluate(m, data="nowhere", backend="fake"),
+    ),
+    "evaluate, no data": (InputError, "Give --data", lambda m, tmp: kcost.evaluate(m, backend="fake")),
     "evaluate, no model": (
         ArtifactError,
         "not there",
-        lambda m, tmp: api.evaluate(tmp / "none.keras", data="digits", backend="fake"),
+        lambda m, tmp: kcost.evaluate(tmp / "none.keras", data="digits", backend="fake"),
     ),
     "attack, unknown data": (
         DataError,
         "'nowhere'",
-        lambda m, tmp: api.attack(m, [0.1], data="nowhere", backend="fake"),
+        lambda m, tmp: kcost.attack(m, [0.1], data="nowhere", backend="fake"),
     ),
     "attack, an unknown method": (
         InputError,
         "'fgsm' or 'pgd'",
-        lambda m, tmp: api.attack(m, [0.1], method="loud", data="digits", backend="fake"),
+        lambda m, tmp: kcost.attack(m, [0.1], method="loud", data="digits", backend="fake"),
     ),
     "search, unknown data": (
         DataError,
         "'nowhere'",
-        lambda m, tmp: api.run_search("cnn", "nowhere", tmp / "s", backend="fake"),
+        lambda m, tmp: kcost.run_search("cnn", "nowhere", tmp / "s", backend="fake"),
     ),
     "bench, a folder that is taken, before a model is built": (
         StorageError,
         "never overwrites",
-        lambda m, tmp: api.run_bench(api.make_plan(["some.module:function"], backends=["fake"]), taken(tmp)),
+        lambda m, tmp: kcost.run_bench(kcost.make_plan(["some.module:function"], backends=["fake"]), taken(tmp)),
     ),
     "bench, a missing model, before another is built": (
         ArtifactError,
         "not there",
-        lambda m, tmp: api.run_bench(
-            api.make_plan(["some.module:function", str(tmp / "none.keras")], backends=["fake"]), tmp / "run"
+        lambda m, tmp: kcost.run_bench(
+            kcost.make_plan(["some.module:function", str(tmp / "none.keras")], backends=["fake"]), tmp / "run"
         ),
     ),
     "bench, an unknown backend": (
         PlanError,
         "Input should be 'tensorflow', 'jax' or 'torch'",
-        lambda m, tmp: api.make_plan([str(m)], backends=["mxnet"]),
+        lambda m, tmp: kcost.make_plan([str(m)], backends=["mxnet"]),
     ),
 }
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from kcost.backends.trace import TENSORFLOW_EVENT, Event, Instruction, instruction_name, instructions, operations
+from kcost.backends.profiling.trace import (
+    TENSORFLOW_EVENT,
+    Event,
+    Instruction,
+    instruction_name,
+    instructions,
+    operations,
+)
 
 PROGRAM = """\
 HloModule jit_forward, is_scheduled=true, entry_computation_layout={(f32[4,8]{1,0})->f32[4,2]{1,0}}

@@ -20,7 +20,7 @@ from kcost.core.request import MeasureRequest
 from kcost.models.loading import load_keras_file
 from kcost.optimize.coverage import Coverage
 from kcost.optimize.quantization import quantize
-from kcost.serving.export import BATCHES
+from kcost.ship.export import BATCHES
 from kcost.worker import measure
 
 from .specimens import Specimen

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kcost import api
+import kcost
 from kcost.core.errors import StorageError
 from kcost.core.plan import Plan
 from tests.unit.bench.test_runner import SETTINGS
 
 
 def build(source: str, folder: Path, *, log: Path | None = None) -> Path:
-    """What `kcost.serving.build.build` leaves, for the simulated backend."""
+    """What `kcost.ship.build.build` leaves, for the simulated backend."""
     folder.mkdir(parents=True)
     path = folder / f"{source.rpartition(':')[2]}.keras"
     path.write_text("{}")
@@ -36,15 +36,15 @@ PLAN = Plan.parse(
 def test_a_model_that_a_function_makes_is_built_into_a_new_run_folder_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kcost.serving.build.build", build)
-    run = api.run_bench(PLAN, tmp_path / "run")
+    monkeypatch.setattr("kcost.ship.build.build", build)
+    run = kcost.run_bench(PLAN, tmp_path / "run")
     assert [(c.spec.model, c.status) for c in run.cells] == [("make", "ok")]
-    assert api.run_bench(PLAN, tmp_path / "run") == run, "neither built nor measured again"
+    assert kcost.run_bench(PLAN, tmp_path / "run") == run, "neither built nor measured again"
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcost.serving.build.build", build)
+    monkeypatch.setattr("kcost.ship.build.build", build)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("mine")
     with pytest.raises(StorageError, match="overwrites"):
-        api.run_bench(PLAN, tmp_path / "run")
+        kcost.run_bench(PLAN, tmp_path / "run")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcost import api
+import kcost
 from kcost.bench.runner import measure
 from kcost.core.errors import ArtifactError, UnavailableError
 from tests.unit.bench.test_runner import by_label, fake_plan
@@ -55,7 +55,7 @@ def test_answers_that_cannot_be_scored_leave_the_times(
     run = measure(plan, out)
     assert {(c.status, len(c.rounds)) for c in run.cells} == {("ok", 3)}
     assert all(reason in str(c.preparation and c.preparation.not_scored) for c in run.cells)
-    verdict = api.estimate_cost(out)
+    verdict = kcost.estimate_cost(out)
     assert {c.standing for c in verdict.rankings[0].cells} == {"not judged"}
 
 
@@ -70,11 +70,11 @@ def test_a_run_with_damaged_answers_of_one_cell_can_be_read(tmp_path: Path, dama
         path.write_bytes(path.read_bytes()[:-40])
     else:
         np.savez(path, outputs=np.array([["a"]]), predictions=np.array(["a"]), labels=np.array(["b"]))
-    found = {c.cell_id: c.standing for c in api.estimate_cost(out).rankings[0].cells}
+    found = {c.cell_id: c.standing for c in kcost.estimate_cost(out).rankings[0].cells}
     assert found.pop(run.cells[0].spec.cell_id) == "not judged"
     assert set(found.values()) == {"ranked"}
-    api.make_report(out, html=tmp_path / "page.html")
-    api.compare_runs(out, out)
+    kcost.make_report(out, html=tmp_path / "page.html")
+    kcost.compare_runs(out, out)
 
 
 def test_answers_that_are_not_finite_are_counted_and_never_ranked(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_answers_that_are_not_finite_are_counted_and_never_ranked(tmp_path: Path
     done = measure(plan, out).cells[0].preparation
     assert done is not None
     assert done.not_finite == "64 of 128 numbers of the output 'output' are NaN or infinite"
-    verdict = api.estimate_cost(out)
+    verdict = kcost.estimate_cost(out)
     assert {c.standing for c in verdict.rankings[0].cells} == {"not finite"}
     assert verdict.notices[0].code == "not-finite"
 

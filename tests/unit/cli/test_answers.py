@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from kcost.api.doctor import DoctorReport, Finding
 from kcost.cli.answers import show_doctor
 from kcost.core import environment
-from kcost.doctor import DoctorReport, Finding
 
 
 def test_square_brackets_of_an_extra_are_shown() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kcost.core.idle import LOOK_S, MAX_LOOKS, until_idle
+from kcost.worker.idle import LOOK_S, MAX_LOOKS, until_idle
 
 
 class Process:

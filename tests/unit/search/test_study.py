@@ -13,8 +13,8 @@ import pytest
 from kcost.core.errors import DataError, InputError, StorageError, UnavailableError, WorkerError
 from kcost.core.request import TrainRequest
 from kcost.search import SearchRequest, study as study_module
-from kcost.search.reading import cheapest_as_good, pareto_front
 from kcost.search.result import SearchResult
+from kcost.search.study_result import cheapest_as_good, pareto_front
 from tests.unit.search import fake
 
 

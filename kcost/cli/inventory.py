@@ -1,0 +1,77 @@
+"""Commands on what kcost works with: this machine, data sets and prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kcost.cli.shared import Json, app, print_answer
+
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: where from, licence, size, checksum.")
+prices_app = typer.Typer(no_args_is_help=True, help="The price book.")
+app.add_typer(data_app, name="data")
+app.add_typer(prices_app, name="prices")
+
+
+@app.command()
+def doctor(
+    json_: Json = False,
+    devices: Annotated[bool, typer.Option(help="Start each backend to list its devices.")] = True,
+) -> None:
+    """Say what is installed, what this machine is, and what works on it."""
+    import kcost
+    from kcost.cli import answers
+
+    found = kcost.run_doctor(devices=devices)
+    print_answer(json_, found, lambda console: answers.show_doctor(console, found))
+
+
+@data_app.command("list")
+def data_list(json_: Json = False) -> None:
+    """List the data sets that are known by name."""
+    import kcost
+    from kcost.cli import answers
+
+    entries = kcost.data_sets()
+    print_answer(json_, entries, lambda console: answers.show_data_sets(console, entries))
+
+
+@data_app.command("fetch")
+def data_fetch(name: str) -> None:
+    """Find a data set, or download and check it; print the folder."""
+    import kcost
+
+    for part, path in kcost.fetch_data(name).items():
+        print(f"{part}\t{path}")  # noqa: T201 -- the answer
+
+
+@prices_app.command("list")
+def prices_list(
+    file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
+    provider: str | None = None,
+    region: str | None = None,
+    json_: Json = False,
+) -> None:
+    """List prices, each with its source and date."""
+    import kcost
+    from kcost.cli import answers
+
+    rows = kcost.prices(file).find(provider=provider, region=region)
+    print_answer(json_, list(rows), lambda console: answers.show_prices(console, rows))
+
+
+@prices_app.command("check")
+def prices_check(
+    file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
+    json_: Json = False,
+) -> None:
+    """Refuse a price book with rows that cannot be trusted, and warn of rows to look at again."""
+    import kcost
+    from kcost.cli import answers
+
+    checked = kcost.check_prices(file)
+    print_answer(json_, checked, lambda console: answers.show_price_check(console, checked))
+    if checked.problems:
+        raise typer.Exit(2)

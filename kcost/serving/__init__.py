@@ -1,1 +1,0 @@
-"""Bringing a model to TensorFlow Serving, the parent's side. Nothing in here imports a framework."""

@@ -1,0 +1,242 @@
+"""Exports a model to a folder that TensorFlow Serving serves, and proves that it still says the same.
+
+    OUT/models.config, OUT/docker-compose.yaml      what starts the server
+    OUT/NAME/VERSION/saved_model.pb, variables/     the model
+    OUT/NAME/VERSION/export.json                    where it came from, and what was checked
+
+One process writes the SavedModel with Keras. Another, without Keras, loads it and compares its outputs with the
+model's. The version appears when all of this went well, in one step, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from kcost.core import schema
+from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
+from kcost.core.errors import InputError, StorageError, storage
+from kcost.core.process import require, run_job
+from kcost.core.schema import VERSIONS, Record
+from kcost.ship.server_files import COMPOSE, COMPOSE_FILE, MODELS_CONFIG, SERVING_VERSION, with_models
+
+REPORT_FILE = "export.json"
+BATCHES = (1, 3, 8)
+"""Batch sizes of the check. Free axes other than the batch change their length with it."""
+
+_LARGEST_VERSION = (1 << 63) - 1
+
+
+class Check(Record):
+    """One comparison of the SavedModel with the model."""
+
+    batch: int
+    free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
+    source: str = Field(description="`samples`: real inputs of the artifact; `random`: drawn ones")
+    max_abs_difference: float
+
+
+class ExportReport(Record):
+    """`export.json`: an exported version, where it came from and what was checked."""
+
+    schema_: int = Field(default=VERSIONS["export"], alias="schema")
+    name: str
+    version: int
+    model: str = Field(description="name of the model that was exported")
+    model_sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    checks: tuple[Check, ...]
+    weights_bytes: int
+    keras_version: str
+    tensorflow_version: str = Field(description="that wrote the SavedModel")
+    library_version: str = Field(description="of the TensorFlow library that the check ran it with")
+    serving_image: str
+    files: dict[str, str] = Field(description="path below the version's folder -> SHA-256")
+    created_at: str
+    internal_operations: tuple[str, ...] = Field(
+        default=(), description="operations of the graph that only TensorFlow with oneDNN on x86 has"
+    )
+    warnings: tuple[str, ...] = ()
+
+
+def export(
+    model: Model, out: Path, name: str, version: int, *, portable: bool = False, log: Path | None = None
+) -> ExportReport:
+    """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
+
+    Args:
+        model: functional or Sequential, with a free batch axis and dense inputs.
+        out: holds any number of models; it is made where it is not there.
+        name: letters, digits, `_` and `-`; what requests call the model.
+        version: a positive integer; TensorFlow Serving serves the largest one.
+        portable: public operations of TensorFlow only. int8 encoder blocks are slower then, and run on servers
+            without oneDNN or x86, too.
+        log: takes what the two processes print; None passes it on to standard error.
+
+    Raises:
+        InputError: a name or version of another form.
+        UnavailableError: tensorflow is not installed.
+        ArtifactError: the model cannot be loaded or exported.
+        StorageError: the version is there already, or `out` cannot be written to.
+        GateError: the SavedModel does not give the model's outputs. Nothing is left behind.
+    """
+    out = Path(out)
+    _refuse_name(name, version)
+    require("tensorflow")
+    target = out / name / str(version)
+    _refuse_existing(target)
+    with (
+        _locked(out, name),
+        tempfile.TemporaryDirectory(prefix="kcost-export-") as probes,
+    ):
+        _refuse_existing(target)  # again, now that nobody else exports here
+        _remove_drafts(target)
+        with new_folder(target) as draft:
+            report = _write_and_check(model, draft, Path(probes), name, version, portable, log)
+            schema.write(draft / REPORT_FILE, report)
+        try:
+            _write_server_files(out)
+        except BaseException:
+            shutil.rmtree(target)
+            raise
+    return report
+
+
+def _write_and_check(
+    model: Model, draft: Path, probes: Path, name: str, version: int, portable: bool, log: Path | None
+) -> ExportReport:
+    samples = model.samples_file
+    written = run_job(
+        "export",
+        "tensorflow",
+        {
+            "keras_file": str(model.keras_file.absolute()),
+            "folder": str(draft.absolute()),
+            "samples": None if samples is None else str(samples.absolute()),
+            "batches": BATCHES,
+            "probes": str(probes),
+            "portable": portable,
+        },
+        log=log,
+    )
+    request = {"folder": str(draft.absolute()), **{key: written[key] for key in ("inputs", "outputs", "probes")}}
+    checked = run_job("check-saved-model", "fake", request, log=log)
+    return ExportReport(
+        name=name,
+        version=version,
+        model=model.name,
+        model_sha256=model.sha256,
+        inputs=tuple(TensorSpec(**spec) for spec in written["inputs"]),
+        outputs=tuple(TensorSpec(**spec) for spec in written["outputs"]),
+        checks=tuple(Check(**check) for check in checked["checks"]),
+        weights_bytes=written["weights_bytes"],
+        keras_version=written["keras_version"],
+        tensorflow_version=written["tensorflow_version"],
+        library_version=checked["library_version"],
+        serving_image=f"tensorflow/serving:{SERVING_VERSION}",
+        files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        internal_operations=tuple(written.get("internal_operations", ())),
+        warnings=(
+            *_warnings(written["tensorflow_version"]),
+            *_operation_warnings(written.get("internal_operations", ()), written.get("plain_blocks", ())),
+        ),
+    )
+
+
+def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Warns of a graph that other builds of TensorFlow refuse, and of blocks that are not as fast as they could be."""
+    found = []
+    if internal:
+        found.append(
+            f"The graph uses {', '.join(internal)}, which TensorFlow has where it is built with oneDNN for x86 (its "
+            "wheels are). A server of another kind refuses to load it: export a portable version for that one."
+        )
+    if plain:
+        layer, reason = plain[0]
+        found.append(f"{len(plain)} fused layers are in their plain, slower form, {layer!r} among them: {reason}.")
+    return tuple(found)
+
+
+def _warnings(tensorflow_version: str) -> tuple[str, ...]:
+    """Warns where the server is older than the TensorFlow that wrote the graph."""
+    written, served = ([int(part) for part in v.split(".")[:2]] for v in (tensorflow_version, SERVING_VERSION))
+    if written <= served:
+        return ()
+    return (
+        f"TensorFlow {tensorflow_version} wrote the model, and TensorFlow Serving {SERVING_VERSION} is older: it may "
+        f"refuse the graph. Set a later image in {COMPOSE_FILE}, or export with tensorflow=={SERVING_VERSION}.",
+    )
+
+
+def _refuse_name(name: str, version: int) -> None:
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name) is None:
+        raise InputError(
+            "The name of a served model is made of letters, digits, `_` and `-`.",
+            received=repr(name),
+            remedy="It becomes a folder and a part of the URL: /v1/models/NAME:predict",
+        )
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _LARGEST_VERSION:
+        raise InputError(
+            "The version of a served model is a positive integer.",
+            received=repr(version),
+            remedy="TensorFlow Serving serves the largest version that it finds.",
+        )
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        versions = [int(p.name) for p in target.parent.iterdir() if p.name.isdecimal()]
+        raise StorageError(
+            "kcost never overwrites a version: a server may be serving it.",
+            received=f"{target}, which is there already",
+            remedy=f"Export it as version {max(versions) + 1}, or remove that one first.",
+        )
+
+
+@contextlib.contextmanager
+def _locked(out: Path, name: str) -> Iterator[None]:
+    """Makes the folders and keeps other exports out; takes back the folders that stayed empty after a failure."""
+    made = [folder for folder in (out / name, out, *out.parents) if not folder.exists()]
+    try:
+        with storage(out):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            handle = os.open(out, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: somebody else put something there meanwhile
+                folder.rmdir()
+        raise
+
+
+def _remove_drafts(target: Path) -> None:
+    """Removes what an export of the same version left that was killed: the lock says that none is running."""
+    for draft in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(draft)
+
+
+def _write_server_files(out: Path) -> None:
+    """Lists every model of the folder in models.config; writes docker-compose.yaml where there is none."""
+    path = out / MODELS_CONFIG
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    names = {p.parent.parent.name for p in out.glob("*/*/saved_model.pb") if p.parent.name.isdecimal()}
+    after = with_models(before, names)
+    if after != before:
+        schema.write_bytes(path, after.encode())
+    if not (out / COMPOSE_FILE).exists():
+        schema.write_bytes(out / COMPOSE_FILE, COMPOSE.encode())

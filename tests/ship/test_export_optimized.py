@@ -1,0 +1,177 @@
+"""Exporting quantized models with encoder blocks.
+
+`python -m tests.serving.test_export_optimized FOLDER` makes the models, in a process that has TensorFlow.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcost.core.artifact import open_model
+from kcost.core.errors import GateError
+from kcost.core.process import installed, run_job, worker_environment
+from kcost.runtimes.saved_model import SavedModelSession
+from kcost.ship import export as export_module
+from kcost.ship.export import ExportReport, export
+from tests.serving.conftest import RunJob
+
+MODES = ("float32", "bfloat16", "dynamic", "static")
+RANDOM_LENGTH, VOCABULARY = 12, 40
+
+
+def make(folder: Path) -> None:
+    """The models, inputs and the outputs that Keras gives for them."""
+    from kcost.worker.isolate import OTHERS, hide
+
+    hide(OTHERS["tensorflow"])
+    import keras
+    import keras_nlp
+
+    from kcost.optimize.quantization import quantize
+
+    random = np.random.default_rng(0)
+    shape = {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "intermediate_dim": 64, "max_sequence_length": 32}
+    encoder = keras_nlp.models.BertBackbone(vocabulary_size=VOCABULARY, **shape)
+    logits = keras.layers.Dense(5, name="logits")(encoder.output["sequence_output"])
+    model = keras.Model(encoder.input, logits)
+    for weight in model.weights:
+        weight.assign(weight + random.normal(0, 0.1, weight.shape))
+    ids = random.integers(0, VOCABULARY, (6, RANDOM_LENGTH)).astype(np.int32)
+    mask = (np.arange(RANDOM_LENGTH) < random.integers(4, RANDOM_LENGTH + 1, (6, 1))).astype(np.int32)
+    inputs = {"token_ids": ids * mask, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
+    for mode in MODES:
+        made = model
+        if mode != "float32":
+            made, _ = quantize(model, mode, calibration=inputs if mode == "static" else None)  # type: ignore[arg-type]
+        made.save(folder / f"{mode}.keras")
+        outputs = keras.ops.convert_to_numpy(made(inputs, training=False))
+        block_bytes = sum(
+            int(np.prod(weight.shape)) * (1 if weight.dtype == "int8" else 4)
+            for layer in made.layers
+            for weight in layer.weights
+            if type(layer).__name__ == "EncoderBlock"
+        )
+        np.savez(folder / f"{mode}.npz", outputs=outputs, block_bytes=block_bytes, **inputs)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def optimized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not installed("tensorflow"):
+        pytest.skip("tensorflow is not installed; install kcost[tensorflow]")
+    folder = tmp_path_factory.mktemp("optimized")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serving.test_export_optimized", str(folder)],
+        env=worker_environment("tensorflow", 1, str(tmp_path_factory.mktemp("keras"))),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reports(
+    optimized: Path, warm_jobs: RunJob, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, bool], tuple[ExportReport, Path]]:
+    """The exports, by mode and whether they are portable, with their folders."""
+    out = tmp_path_factory.mktemp("exports")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "run_job", warm_jobs)
+        for mode in MODES:
+            for portable in (False, True):
+                name = f"{mode}-{portable}"
+                report = export(open_model(optimized / f"{mode}.keras"), out, name, 1, portable=portable)
+                found[mode, portable] = report, out / name / "1"
+    return found
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_it_answers_as_keras_does(
+    optimized: Path, reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str, portable: bool
+) -> None:
+    _, folder = reports[mode, portable]
+    with np.load(optimized / f"{mode}.npz") as stored, SavedModelSession(folder) as session:
+        found = session.run({name: stored[name] for name in session.signature.inputs})["logits"]
+        expected = stored["outputs"]
+    error = np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
+    # A few roundings to int8 fall the other way; each moves an activation by 1/127 of its range.
+    assert error < {"float32": 1e-5, "bfloat16": 1e-2}.get(mode, 5e-2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_an_export_that_is_not_portable_has_internal_operations(
+    reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str
+) -> None:
+    report = reports[mode, False][0]
+    portable = reports[mode, True][0]
+    assert portable.internal_operations == ()
+    assert not [w for w in portable.warnings if "refuses to load" in w]
+    if any("plain, slower form" in w for w in report.warnings):
+        pytest.skip(report.warnings[-1])
+    fused = ("_MklFusedBatchMatMulV2", "_MklLayerNorm")
+    expected = {"float32": (), "bfloat16": fused}.get(mode, (*fused, "_QuantizedMatMul"))
+    assert report.internal_operations == expected
+    assert len([w for w in report.warnings if "refuses to load" in w]) == (mode != "float32")
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "float32"])
+def test_weights_of_blocks_are_constants_and_stored_once(
+    optimized: Path, reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str
+) -> None:
+    report, folder = reports[mode, False]
+    if any("plain, slower form" in w for w in report.warnings):
+        pytest.skip(report.warnings[-1])
+    with np.load(optimized / f"{mode}.npz") as stored:
+        block_bytes = int(stored["block_bytes"])
+    bookkeeping = 8192
+    size = (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert block_bytes > bookkeeping
+    assert size < report.weights_bytes - block_bytes / 2 + bookkeeping  # bfloat16 is counted as float32 here
+    assert size < report.weights_bytes / 2
+
+
+@pytest.mark.parametrize("fault", ["another scale", "another place", "nan"])
+def test_outputs_of_another_model_stop_the_export(
+    optimized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: RunJob, fault: str
+) -> None:
+    def tampering(job: str, *arguments: object, **options: object) -> dict[str, object]:
+        answer = warm(job, *arguments, **options)
+        if job == "export":
+            probe = answer["probes"][1]["file"]
+            with np.load(probe) as stored:
+                arrays = dict(stored)
+            outputs = arrays["output/logits"]
+            arrays["output/logits"] = {
+                "another scale": outputs * np.float32(1.3),
+                "another place": np.roll(outputs, 1, axis=1),
+                "nan": np.where(outputs == outputs.max(), np.nan, outputs),
+            }[fault]
+            np.savez(probe, **arrays)
+        return answer
+
+    monkeypatch.setattr(export_module, "run_job", tampering)
+    with pytest.raises(GateError, match=r"logits.* batch of 3"):
+        export(open_model(optimized / "static.keras"), tmp_path / "out", "tagger", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_without_onednn_writes_plain_blocks_and_says_so(
+    optimized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    shutil.copy(optimized / "dynamic.keras", tmp_path)
+    monkeypatch.setattr(export_module, "run_job", run_job)
+    report = export(open_model(tmp_path / "dynamic.keras"), tmp_path / "out", "tagger", 1, log=tmp_path / "log")
+    assert report.internal_operations == ()
+    assert any("2 fused layers are in their plain" in w and "TF_ENABLE_ONEDNN_OPTS" in w for w in report.warnings)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]))
