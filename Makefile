@@ -54,4 +54,4 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo .pytest_cache

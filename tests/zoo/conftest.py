@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kcost.core.process import Worker, installed, worker_environment
-from tests.contract.conftest import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
+from tests.contract.conftest import BACKEND, backend, pytest_configure, same_seed  # noqa: F401 -- hides the others
 
 if TYPE_CHECKING:
     from .table import Row
@@ -30,16 +30,9 @@ ROWS_FOLDER = "KCOST_ZOO_ROWS"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _started(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _started() -> None:
     """A worker tells its backend how many threads it has before anything is computed."""
     from kcost.worker import measure
-
-    if BACKEND == "jax":  # a model, its copy, and what is loaded again are one program
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
     measure.run({"op": "start", "runtime": None})
     # Measuring ends with a collection, which then has only what a test made to look through.

@@ -74,7 +74,32 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     check_shared(*[fake.request(tmp_path / "out", trials=7)] * 2)
 
 
-@pytest.mark.skipif(SERVER not in os.environ, reason=f"{SERVER} names no empty PostgreSQL or MySQL database to test on")
+needs_server = pytest.mark.skipif(
+    SERVER not in os.environ, reason=f"{SERVER} names no PostgreSQL database to test on: .ci/run starts one"
+)
+
+
+@needs_server
 def test_two_machines_share_a_study_on_a_server(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "one", trials=7, storage=os.environ[SERVER], study=tmp_path.name)
+    asked = fake.request(tmp_path / "one", trials=7, storage=os.environ[SERVER], study=str(tmp_path))
     check_shared(asked, asked.model_copy(update={"out": tmp_path / "two"}))
+
+
+@needs_server
+def test_a_machine_that_dies_leaves_its_trial_to_the_other_one(tmp_path: Path) -> None:
+    asked = fake.request(tmp_path / "one", trials=5, storage=os.environ[SERVER], study=str(tmp_path))
+    dying = start(asked, 0.5)
+    assert dying.stdout is not None
+    done = int(dying.stdout.readline())
+    other = start(asked.model_copy(update={"out": tmp_path / "two"}), 0.5)
+    assert dying.stdout.readline(), "its second trial: a third one follows"
+    dying.kill()
+    dying.communicate()
+    assert finish(other), "the other machine goes on"
+    result = read(asked)
+    states = Counter(t.state for t in result.trials)
+    assert states["complete"] == 5
+    (lost,) = result.in_state("stopped")
+    again = [t for t in result.in_state("complete") if t.params == lost.params]
+    assert len(again) == 1, "what it was at is tried again"
+    assert done in [t.number for t in result.in_state("complete")], "what it finished stays"
