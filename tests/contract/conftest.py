@@ -22,13 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 hide(OTHERS[BACKEND])
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """jax keeps what it compiles from run to run, and a model, its copy and what is loaded again are one program."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax-programs"))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-
 @pytest.fixture(scope="session")
 def backend() -> str:
     return BACKEND

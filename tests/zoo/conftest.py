@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kcost.core.process import Worker, installed, worker_environment
-from tests.contract.conftest import BACKEND, backend, pytest_configure, same_seed  # noqa: F401 -- hides the others
+from tests.contract.conftest import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
 
 if TYPE_CHECKING:
     from .table import Row
