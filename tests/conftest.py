@@ -13,7 +13,15 @@ settings.load_profile("kcost")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """jax keeps what it compiles from run to run, and a model, its copy and what is loaded again are one program."""
+    """A core for each of several test processes, and programs that jax keeps.
+
+    Threads of frameworks that wait for one another on a shared core take several times as long. Of jax's programs, a
+    model, its copy and what is loaded again are one, and so they are in the next run.
+    """
+    process = os.environ.get("PYTEST_XDIST_WORKER")
+    if process is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(process.removeprefix("gw")) % len(cores)]})
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax-programs"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

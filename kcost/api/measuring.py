@@ -37,6 +37,12 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
     Raises:
         InputError: the plan or a model in it cannot be used.
         UnavailableError: a backend of the plan is not installed.
+
+    Example:
+        >>> plan = kcost.make_plan(["digits-cnn"], backends=["torch"], phases=["inference"], settings={"rounds": 2})
+        >>> run = kcost.run_bench(plan, "run")
+        >>> {cell.spec.backend for cell in run.cells}
+        {'torch'}
     """
     from kcost.bench.runner import measure, open_models
     from kcost.bench.store import RunStore
@@ -107,6 +113,10 @@ def compare_runs(
     Raises:
         InputError: a run cannot be read, no cell is in both, a bad limit, or different environments.
         PriceError: no price for a machine.
+
+    Example:
+        >>> kcost.compare_runs("run", "run", fail_if="usd_per_million>3%").failed
+        False
     """
     from kcost.bench.compare import compare
 
@@ -128,6 +138,11 @@ def make_plan(
     Raises:
         PlanError: an axis that cannot be measured, or a plan file together with axes of its own.
         UnavailableError: no backend is installed.
+
+    Example:
+        >>> plan = kcost.make_plan(["digits-cnn"], backends=["torch"], batches=[1, 32], settings={"rounds": 2})
+        >>> plan.batches
+        (1, 32)
     """
     given = {name: value for name, value in axes.items() if value is not None}
     chosen = {name: value for name, value in (settings or {}).items() if value is not None}
@@ -174,6 +189,11 @@ def estimate_cost(
     Raises:
         InputError: the run cannot be read.
         PriceError: the book cannot be trusted, or has no price for what was asked.
+
+    Example:
+        >>> verdict = kcost.estimate_cost("run", provider="aws", region="us-east-1")
+        >>> verdict.rankings[0].unit
+        'million predictions'
     """
     from kcost.cost.verdict import prices_for
 
@@ -184,7 +204,13 @@ def estimate_cost(
 
 @collector_paused()
 def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
-    """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does."""
+    """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does.
+
+    Example:
+        >>> verdict = kcost.make_report("run", html="report.html")
+        >>> [conclusion.model for conclusion in verdict.conclusions]
+        ['digits-cnn']
+    """
     from kcost.cost.verdict import prices_for
 
     store, loaded = _load(run)

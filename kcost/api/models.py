@@ -43,6 +43,11 @@ def train(
         InputError: a setting outside its range, or data that cannot be read.
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
+
+    Example:
+        >>> artifact = kcost.train("cnn", "digits", "digits-cnn", epochs=2, limit=300, backend="torch")
+        >>> [f"{score.name} on {score.count} {score.unit}" for score in artifact.scores]
+        ['accuracy on 300 examples']
     """
     chosen = require(backend) if backend else chosen_backend()
     name = name or "-".join(filter(None, (Path(data).name, family, settings.get("size"))))
@@ -83,6 +88,11 @@ def evaluate(
         InputError: the model and the data do not fit together.
         GateError: the model answers with numbers that are not finite.
         UnavailableError: the backend is not installed.
+
+    Example:
+        >>> evaluation = kcost.evaluate("digits-cnn", limit=100, backend="torch")
+        >>> evaluation.scores[0].count
+        100
     """
     chosen = require(backend) if backend else chosen_backend()
     choice = {"output": output, "kind": task, "threshold": threshold}
@@ -114,6 +124,11 @@ def attack(
     Raises:
         InputError: a setting outside its range, or data that do not fit the model.
         UnavailableError: the model has no place to attack it at.
+
+    Example:
+        >>> report = kcost.attack("digits-cnn", [0.1], limit=50, backend="torch")
+        >>> [result.epsilon for result in report.results]
+        [0.0, 0.1]
     """
     from kcost.core.request import AttackReport, AttackRequest
 

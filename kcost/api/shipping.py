@@ -23,6 +23,11 @@ def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, p
         UnavailableError: tensorflow is not installed.
         GateError: the saved model does not answer as the artifact does. Nothing is left behind.
         StorageError: the version is there already, or the folder cannot be written to.
+
+    Example:
+        >>> report = kcost.export("digits-cnn", "serving", name="digits")
+        >>> report.version
+        1
     """
     from kcost.ship.export import export as export_model
 

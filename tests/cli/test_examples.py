@@ -1,0 +1,37 @@
+"""The examples in the docstrings of the public functions, in an order in which each finds what it needs."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from pathlib import Path
+
+import pytest
+
+import kcost
+from kcost.core.process import installed
+
+IN_ORDER = (
+    *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
+    *("train", "evaluate", "attack", "make_plan", "run_bench", "estimate_cost", "make_report", "compare_runs"),
+    *("run_optimize", "export"),
+)
+WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"}
+"""Public functions whose examples would take minutes, or that a test of their own calls in the same words."""
+
+
+def test_every_public_function_has_its_place() -> None:
+    functions = {name for name in kcost.__all__ if inspect.isfunction(getattr(kcost, name))}
+    assert functions == {*IN_ORDER, *WITHOUT}
+
+
+@pytest.mark.skipif(not (installed("torch") and installed("tensorflow")), reason="needs kcost[torch,tensorflow]")
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner, names = doctest.DocTestRunner(), {"kcost": kcost}
+    for name in IN_ORDER:
+        (example,) = doctest.DocTestFinder(recurse=False).find(getattr(kcost, name), name, globs=names)
+        assert example.examples, f"kcost.{name} has no example"
+        said: list[str] = []
+        runner.run(example, clear_globs=False, out=said.append)
+        assert not said, "".join(said)
