@@ -34,7 +34,8 @@ ZOO := .venv/zoo
 zoo: .venv/installed
 	rm -rf $(ZOO) && mkdir $(ZOO)
 	for backend in $(BACKENDS); do \
-	    KCOST_ZOO_ROWS=$(ZOO) KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/zoo/test_layers.py; \
+	    KCOST_ZOO_ROWS=$(ZOO) KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 \
+	        $(BIN)/python -m pytest -n 2 tests/zoo/test_layers.py || exit 1; \
 	done
 	KERAS_BACKEND=torch $(BIN)/python -m tests.zoo.table $(ZOO)
 
