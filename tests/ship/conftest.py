@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home = tmp_path_factory.mktemp(f"keras-{backend}")
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.serving.make_models", str(root / backend)],
+                [sys.executable, "-m", "tests.ship.make_models", str(root / backend)],
                 env=worker_environment(backend, 1, str(home)),
                 stderr=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

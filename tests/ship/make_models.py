@@ -1,4 +1,4 @@
-"""Writes the models of the export tests: `python -m tests.serving.make_models FOLDER`, KERAS_BACKEND picks the backend.
+"""Writes the models of the export tests: `python -m tests.ship.make_models FOLDER`, KERAS_BACKEND picks the backend.
 
 cnn.keras and bert.keras come with cnn.npz and bert.npz: inputs, and the outputs that this backend gives for them.
 """

@@ -17,7 +17,7 @@ from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import export as export_module
 from kcost.ship.export import ExportReport, export
 from kcost.ship.server_files import SERVING_VERSION, listed
-from tests.serving.conftest import Exported, RunJob
+from tests.ship.conftest import Exported, RunJob
 
 KINDS = [(backend, kind) for backend in BACKENDS for kind in ("cnn", "bert")]
 

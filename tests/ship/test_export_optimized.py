@@ -1,6 +1,6 @@
 """Exporting quantized models with encoder blocks.
 
-`python -m tests.serving.test_export_optimized FOLDER` makes the models, in a process that has TensorFlow.
+`python -m tests.ship.test_export_optimized FOLDER` makes the models, in a process that has TensorFlow.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from kcost.core.process import installed, run_job, worker_environment
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import export as export_module
 from kcost.ship.export import ExportReport, export
-from tests.serving.conftest import RunJob
+from tests.ship.conftest import RunJob
 
 MODES = ("float32", "bfloat16", "dynamic", "static")
 RANDOM_LENGTH, VOCABULARY = 12, 40
@@ -64,7 +64,7 @@ def optimized(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("tensorflow is not installed; install kcost[tensorflow]")
     folder = tmp_path_factory.mktemp("optimized")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.serving.test_export_optimized", str(folder)],
+        [sys.executable, "-m", "tests.ship.test_export_optimized", str(folder)],
         env=worker_environment("tensorflow", 1, str(tmp_path_factory.mktemp("keras"))),
         capture_output=True,
         text=True,

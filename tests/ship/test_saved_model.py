@@ -141,7 +141,7 @@ def test_a_thousand_runs_keep_no_memory(plain: Path) -> None:
 import sys
 import numpy as np, psutil
 from kcost.runtimes.saved_model import SavedModelSession
-from tests.serving.test_saved_model import INPUTS
+from tests.ship.test_saved_model import INPUTS
 with SavedModelSession(sys.argv[1]) as session:
     inputs = {**INPUTS, "a": np.ones((100_000, 3), np.float32)}
     for i in range(1100):
