@@ -8,8 +8,10 @@ from typing import Literal
 
 from kcost.core import environment
 from kcost.core.errors import KcostError
+from kcost.core.jobs import DEVICES
 from kcost.core.plan import BACKENDS
 from kcost.core.process import FRAMEWORKS, installed, run_job, version_of
+from kcost.core.request import DevicesRequest
 from kcost.core.result import Environment
 from kcost.core.schema import Record
 
@@ -61,10 +63,10 @@ def _backend(name: str, devices: bool) -> BackendReport:
     if not devices:
         return BackendReport(backend=name, version=version, devices={}, problem=None)
     try:
-        answer = run_job("devices", name, {})  # type: ignore[arg-type]  # a name from BACKENDS
+        answer = run_job(DEVICES, name, DevicesRequest())  # type: ignore[arg-type]  # a name from BACKENDS
     except KcostError as error:  # a broken install is what a doctor is there to name
         return BackendReport(backend=name, version=version, devices={}, problem=str(error), remedy="Reinstall it.")
-    return BackendReport(backend=name, version=answer["version"], devices=answer["devices"], problem=None)
+    return BackendReport(backend=name, version=answer.version, devices=answer.devices, problem=None)
 
 
 def _backend_findings(backends: tuple[BackendReport, ...]) -> tuple[Finding, ...]:

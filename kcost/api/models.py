@@ -10,13 +10,21 @@ from kcost.api.inventory import prices
 from kcost.api.refusals import refuse_before_scoring, refuse_before_training
 from kcost.core import environment
 from kcost.core.artifact import Artifact, open_model
+from kcost.core.jobs import EVALUATE, ROBUSTNESS, TRAIN
 from kcost.core.plan import Backend
 from kcost.core.process import chosen_backend, require, run_job
 from kcost.core.progress import OnProgress, silent
-from kcost.core.request import EvaluateRequest, Evaluation, Family, TrainRequest, checked
+from kcost.core.request import (
+    AttackReport,
+    AttackRequest,
+    EvaluateRequest,
+    Evaluation,
+    Family,
+    TrainRequest,
+    checked,
+)
 
 if TYPE_CHECKING:
-    from kcost.core.request import AttackReport
     from kcost.search import SearchResult
 
 
@@ -63,8 +71,7 @@ def train(
     }
     request = checked(TrainRequest, values)
     refuse_before_training(data, Path(out))
-    answer = run_job("train", chosen, request.model_dump(mode="json"))
-    return Artifact.model_validate(answer["artifact"])
+    return run_job(TRAIN, chosen, request).artifact
 
 
 def evaluate(
@@ -98,8 +105,7 @@ def evaluate(
     choice = {"output": output, "kind": task, "threshold": threshold}
     request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, "answer": choice, **settings})
     refuse_before_scoring(open_model(model), data, chosen)
-    answer = run_job("evaluate", chosen, request.model_dump(mode="json"))
-    return Evaluation.model_validate(answer)
+    return run_job(EVALUATE, chosen, request)
 
 
 def attack(
@@ -130,14 +136,11 @@ def attack(
         >>> [result.epsilon for result in report.results]
         [0.0, 0.1]
     """
-    from kcost.core.request import AttackReport, AttackRequest
-
     chosen = require(backend) if backend else chosen_backend()
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
     request = checked(AttackRequest, given)
     refuse_before_scoring(open_model(model), data, chosen)
-    answer = run_job("robustness", chosen, request.model_dump(mode="json"))
-    return AttackReport.model_validate(answer)
+    return run_job(ROBUSTNESS, chosen, request)
 
 
 def run_search(

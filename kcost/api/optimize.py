@@ -10,10 +10,11 @@ from kcost.api.inventory import prices
 from kcost.api.refusals import refuse_before_scoring
 from kcost.core import environment
 from kcost.core.artifact import Model, open_model, refuse_existing
+from kcost.core.jobs import OPTIMIZE
 from kcost.core.plan import INFERENCE_METHODS, Backend, Plan
 from kcost.core.process import chosen_backend, require, run_job
 from kcost.core.progress import OnProgress, silent
-from kcost.core.request import OptimizeAnswer, OptimizeRequest, checked
+from kcost.core.request import OptimizeRequest, checked
 
 if TYPE_CHECKING:
     from kcost.core.result import Run
@@ -116,7 +117,7 @@ def _optimized(
     from kcost.cost.payoff import Payoff, decide, speeds_of
 
     on_progress(0, 1, f"optimizing {request.model}")
-    answer = OptimizeAnswer.model_validate(run_job("optimize", backend, request.model_dump(mode="json")))
+    answer = run_job(OPTIMIZE, backend, request)
     out = request.out
     if answer.drop.bound > max_drop:
         out = out.replace(_refused_folder(out))

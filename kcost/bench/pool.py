@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from kcost.bench.watch import Watcher
 from kcost.core.conversion import Runtime
 from kcost.core.environment import load_1min
 from kcost.core.errors import KcostError, StorageError, WorkerError, storage
+from kcost.core.jobs import MEASURE
+from kcost.core.measuring import (
+    FailureAnswer,
+    MeasureAnswer,
+    MeasureOperation,
+    PrepareAnswer,
+    PrepareRequest,
+    ProfileAnswer,
+    ProfileRequest,
+    RoundAnswer,
+    RoundRequest,
+    ScenarioAnswer,
+    ScenarioRequest,
+    StartRequest,
+)
 from kcost.core.plan import Backend, CellSpec, Device, Settings
 from kcost.core.process import Worker
 from kcost.core.profile import Profile
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation, Round, Status, Watch
 from kcost.core.run_cost import EnergyCounter, idle_watts
+from kcost.core.scenario import Ask
+
+A = TypeVar("A")
 
 
 class _Key(NamedTuple):
@@ -28,7 +47,11 @@ class _Key(NamedTuple):
     runtime: Runtime | None
 
 
-_JOB = "measure"
+class Prepared(NamedTuple):
+    """What is known of a cell that is ready, by the names of the fields of CellResult."""
+
+    preparation: Preparation
+    outputs_file: str | None
 
 
 class CellFailure(Exception):  # noqa: N818 -- it is the outcome of one cell, not an error of the run
@@ -44,7 +67,7 @@ class Pool:
 
     def __init__(self, logs: Path, settings: Settings) -> None:
         self._logs, self._settings = logs, settings
-        self._workers: dict[_Key, Worker] = {}
+        self._workers: dict[_Key, Worker[MeasureOperation, MeasureAnswer]] = {}
         self._prepared: dict[_Key, set[str]] = {}
         self._started_beside: dict[_Key, int] = {}
         self._files: list[IO[bytes]] = []
@@ -70,7 +93,7 @@ class Pool:
         """
         wanted = {_key(spec): spec for spec in specs}
         for key, spec in wanted.items():
-            self._worker(spec).send({"op": "start", "runtime": spec.runtime})
+            self._worker(spec).send(StartRequest(runtime=spec.runtime))
             self._started_beside[key] = len(wanted) - 1
         for key in wanted:
             try:
@@ -84,8 +107,8 @@ class Pool:
             self._counters[gpu] = EnergyCounter(gpu=gpu)
             self._idle_watts[gpu] = idle_watts(self._counters[gpu])
 
-    def prepare(self, request: MeasureRequest) -> dict[str, Any]:
-        """Gets a cell ready; returns the fields of its CellResult that are known then.
+    def prepare(self, request: MeasureRequest) -> Prepared:
+        """Gets a cell ready.
 
         Raises:
             CellFailure: it cannot be got ready.
@@ -93,19 +116,15 @@ class Pool:
         """
         spec = request.spec
         self._worker(spec)
-        message = {
-            "op": "prepare",
-            "request": request.model_dump(mode="json"),
-            "started_beside": self._started_beside.get(_key(spec), 0),
-        }
-        preparation = Preparation.model_validate(self._ask(spec, message))
+        operation = PrepareRequest(request=request, started_beside=self._started_beside.get(_key(spec), 0))
+        preparation = self._ask(spec, operation, PrepareAnswer).preparation
         self._prepared[_key(spec)].add(spec.cell_id)
         gpu = spec.device == "gpu"
         if (watts := self._idle_watts.get(gpu)) is not None:
             energy = {"idle_watts": watts, "energy_source": self._counters[gpu].source}
             preparation = preparation.model_copy(update=energy)
         outputs = request.outputs_file.name if request.outputs_file.exists() else None
-        return {"preparation": preparation, "outputs_file": outputs}
+        return Prepared(preparation, outputs)
 
     def measure(self, request: MeasureRequest, session: str, number: int) -> Round:
         """Gives a cell its turn. A worker that died since is replaced, and the cell prepared again.
@@ -121,23 +140,23 @@ class Pool:
         counter = self._counters.get(gpu) if self._idle_watts.get(gpu) is not None else None
         self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
         uj_before = counter.read() if counter else None
-        answer = self._ask(spec, {"op": "round", "cell_id": spec.cell_id, "round_s": self._settings.round_s})
+        operation = RoundRequest(cell_id=spec.cell_id, round_s=self._settings.round_s)
+        answer = self._ask(spec, operation, RoundAnswer)
         uj_after = counter.read() if counter else None
         return Round(
             session=session,
             number=number,
-            step_ns=tuple(answer["step_ns"]),
+            step_ns=answer.step_ns,
             load_1min=load,
-            watch=self._watcher.end(answer.get("cpu_s"), gpu=gpu),
-            peak_host_bytes=answer.get("peak_host_bytes"),
+            watch=self._watcher.end(answer.cpu_s, gpu=gpu),
+            peak_host_bytes=answer.peak_host_bytes,
             energy_uj=counter.spent_uj(uj_before, uj_after) if counter else None,
         )
 
-    def scenario(self, request: MeasureRequest, ask: dict[str, Any], longest_s: float) -> tuple[tuple[int, ...], Watch]:
+    def scenario(self, request: MeasureRequest, ask: Ask, longest_s: float) -> tuple[tuple[int, ...], Watch]:
         """Has a cell answer queries while all others sleep: the durations in nanoseconds, and what went on beside it.
 
         Args:
-            ask: one of those in `kcost.core.scenario`, as plain data.
             longest_s: what this may take, on top of what any answer may.
 
         Raises:
@@ -148,8 +167,9 @@ class Pool:
         if not self._alive(key) or spec.cell_id not in self._prepared[key]:
             self.prepare(request)
         self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
-        answer = self._ask(spec, {"op": "scenario", "cell_id": spec.cell_id, "ask": ask}, more_s=longest_s)
-        return tuple(answer["durations_ns"]), self._watcher.end(answer["cpu_s"], gpu=gpu)
+        operation = ScenarioRequest(cell_id=spec.cell_id, ask=ask)
+        answer = self._ask(spec, operation, ScenarioAnswer, more_s=longest_s)
+        return answer.durations_ns, self._watcher.end(answer.cpu_s, gpu=gpu)
 
     def profile(self, request: MeasureRequest) -> Profile:
         """Where the time of a cell goes; a worker that fails in it costs the profile and nothing else."""
@@ -158,17 +178,16 @@ class Pool:
         try:
             if not self._alive(key) or spec.cell_id not in self._prepared[key]:
                 self.prepare(request)
-            answer = self._ask(spec, {"op": "profile", "cell_id": spec.cell_id})
+            return self._ask(spec, ProfileRequest(cell_id=spec.cell_id), ProfileAnswer).profile
         except CellFailure as failure:
             known = failure.status if failure.status != "partial" else "crash"
             return Profile(status=known, reason=failure.reason)
-        return Profile.model_validate(answer["profile"])
 
     def _alive(self, key: _Key) -> bool:
         worker = self._workers.get(key)
         return worker is not None and worker.alive()
 
-    def _worker(self, spec: CellSpec) -> Worker:
+    def _worker(self, spec: CellSpec) -> Worker[MeasureOperation, MeasureAnswer]:
         key = _key(spec)
         if not self._alive(key):
             if key in self._workers:
@@ -184,27 +203,27 @@ class Pool:
             self._started_beside[key] = 0
             # A runtime's process sees no framework: it must not borrow one that its user will not have.
             backend: Backend = "fake" if spec.runtime else spec.backend
-            self._workers[key] = Worker(_JOB, backend, threads=spec.threads, device=spec.device, log=file)
+            self._workers[key] = Worker(MEASURE, backend, threads=spec.threads, device=spec.device, log=file)
         return self._workers[key]
 
-    def _ask(self, spec: CellSpec, message: dict[str, Any], *, more_s: float = 0.0) -> dict[str, Any]:
+    def _ask(self, spec: CellSpec, operation: MeasureOperation, kind: type[A], *, more_s: float = 0.0) -> A:
+        """The answer of the kind that the operation has. Raises CellFailure where there is none."""
         worker = self._worker(spec)
         kills_before = _oom_kills()
         try:
-            answer = worker.ask(message, self._settings.timeout_s + more_s)
+            answer = worker.ask(operation, self._settings.timeout_s + more_s)
         except WorkerError as error:
             worker.kill()
-            reason = str(error.received)
-            status: Status = "timeout" if reason.startswith("timeout") else "crash"
-            if "SIGKILL" in reason and _oom_kills() > kills_before:
-                status, reason = "oom", "the kernel ended the process for want of memory"
-            raise CellFailure(status, reason) from error
+            if error.signal_number == signal.SIGKILL and _oom_kills() > kills_before:
+                raise CellFailure("oom", "the kernel ended the process for want of memory") from error
+            raise CellFailure("timeout" if error.cause == "timeout" else "crash", str(error.received)) from error
         except StorageError:
             raise  # no other cell could be stored either
         except KcostError as error:
             raise CellFailure("unsupported", str(error)) from error
-        if "status" in answer:
-            raise CellFailure(answer["status"], answer["reason"])
+        if isinstance(answer, FailureAnswer):
+            raise CellFailure(answer.status, answer.reason)
+        assert isinstance(answer, kind), f"{type(answer).__name__} to {operation.op!r}"
         return answer
 
 

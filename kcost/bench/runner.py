@@ -367,13 +367,13 @@ class _Session:
         for cell in cells:
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
             try:
-                found = pool.prepare(self._request(cell))
+                prepared = pool.prepare(self._request(cell))
                 if cell.spec.cell_id in turning:
                     # A cell that has been ok stays so, as an earlier plan asked for fewer rounds; one that failed in a
                     # further round has all that it needs.
                     done = cell.status == "ok" or len(cell.rounds) >= self._settings.rounds
                     status = {"status": "ok", "reason": None} if done else {"status": "partial"}
-                    cell = cell.model_copy(update={**found, **status})
+                    cell = cell.model_copy(update={**prepared._asdict(), **status})
                     self._store.write_cell(cell)
                 live.append(cell)
                 self._advance("")

@@ -40,12 +40,10 @@ def measured(
     on_trial(scenario)
     try:
         if isinstance(begun, SingleStream):
-            ask = ask_single_stream(settings).model_dump()
-            latencies, watch = pool.scenario(request, ask, settings.scenario_max_s)
+            latencies, watch = pool.scenario(request, ask_single_stream(settings), settings.scenario_max_s)
             yield begun.model_copy(update={"latency_ns": latencies, "watch": watch})
         else:
-            ask = AskOffline(least_s=settings.scenario_s).model_dump()
-            durations, watch = pool.scenario(request, ask, settings.scenario_s)
+            durations, watch = pool.scenario(request, AskOffline(least_s=settings.scenario_s), settings.scenario_s)
             yield begun.model_copy(update={"step_ns": durations, "watch": watch})
     except CellFailure as failure:
         yield begun.model_copy(update={"failure": str(failure)})
@@ -92,7 +90,7 @@ def _server(server: Server, pool: Pool, request: MeasureRequest, on_trial: OnTri
         ask = ask_trial(server, rate)
         try:
             # Queries arrive for queries / rate on the average; those that then wait are answered faster than they came.
-            latencies, watch = pool.scenario(request, ask.model_dump(), 2 * ask.queries / rate)
+            latencies, watch = pool.scenario(request, ask, 2 * ask.queries / rate)
         except CellFailure as failure:
             yield server.model_copy(update={"failure": str(failure)})
             return

@@ -186,7 +186,7 @@ def _against_themselves(plan: Plan, form: Form, folder: Path, on_progress: OnPro
                 pool.start(cells)
                 requests = {s.cell_id: request_for(s, models[s.model], plan.settings, folder) for s in cells}
                 for spec in cells:
-                    simulated |= pool.prepare(requests[spec.cell_id])["preparation"].simulated
+                    simulated |= pool.prepare(requests[spec.cell_id]).preparation.simulated
 
                 def turn(spec: CellSpec, number: int, pool: Pool = pool, requests: dict = requests) -> Round:  # type: ignore[type-arg]
                     return pool.measure(requests[spec.cell_id], "self-test", number)

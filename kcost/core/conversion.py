@@ -125,6 +125,49 @@ class ConvertRequest(Record):
     probes: Path = Field(description="a folder for the outputs of the Keras model, by which the result is checked")
 
 
+class ConversionProbe(Record):
+    """Inputs and what the Keras model gave for them: arrays `input/NAME`, by the names in the converted file, and
+    `output/NUMBER`, in the model's order."""
+
+    file: Path
+    batch: int
+    free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
+
+
+class ConvertAnswer(Record):
+    """A file that was converted, and is still to be checked; fields as in Conversion."""
+
+    file: str
+    inputs: tuple[ConvertedTensor, ...]
+    outputs: tuple[ConvertedTensor, ...]
+    parameters: int
+    rounded: bool = Field(description="the model rounds what it computes, at any precision")
+    real_samples: bool
+    seconds: float
+    versions: dict[str, str]
+    probes: tuple[ConversionProbe, ...]
+
+
+class ConversionCheckRequest(Record):
+    """Holding a converted file against the Keras model; the other fields are those of ConvertAnswer."""
+
+    path: Path = Field(description="of what the runtime opens")
+    runtime: Runtime
+    precision: RuntimePrecision
+    inputs: tuple[ConvertedTensor, ...]
+    outputs: tuple[ConvertedTensor, ...]
+    probes: tuple[ConversionProbe, ...]
+    rounded: bool
+
+
+class ConversionCheckAnswer(Record):
+    """A converted file that gives the model's outputs."""
+
+    checks: tuple[ConversionCheck, ...]
+    runtime_version: str
+    notes: tuple[str, ...] = Field(description="what the runtime says of itself")
+
+
 def require_precision(runtime: Runtime, precision: RuntimePrecision) -> None:
     """Raises UnavailableError, with the reason, where a runtime has no such precision."""
     if precision not in PRECISIONS[runtime]:

@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 
 class KcostError(Exception):
@@ -47,18 +48,20 @@ class KcostError(Exception):
             parts.append(remedy)
         super().__init__("\n".join(parts))
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """The error as plain data, to cross a process boundary."""
         received = None if self.received is None else str(self.received)
         return {"type": type(self).__name__, "rule": self.rule, "received": received, "remedy": self.remedy}
 
     @staticmethod
-    def from_dict(data: dict[str, object]) -> KcostError:
+    def from_dict(data: dict[str, Any]) -> KcostError:
         """The error that `as_dict` described, of the same class."""
         classes = {cls.__name__: cls for cls in _all_subclasses(KcostError)}
         cls = classes.get(str(data["type"]), KcostError)
-        remedy = data.get("remedy")
-        return cls(str(data["rule"]), data.get("received"), None if remedy is None else str(remedy))
+        parts = (data["rule"], data.get("received"), data.get("remedy"))
+        if issubclass(cls, WorkerError):
+            return cls(*parts, cause=data["cause"], signal_number=data["signal_number"])
+        return cls(*parts)
 
 
 class InputError(KcostError):
@@ -101,8 +104,35 @@ class GateError(KcostError):
     exit_code = 1
 
 
+WorkerCause = Literal["timeout", "garbage", "killed", "ended", "unforeseen"]
+"""timeout: no answer in time. garbage: a line that is no answer. killed: a signal ended the process. ended: it ended by
+itself. unforeseen: an error in the worker that nobody foresaw, whose traceback is in a log."""
+
+
 class WorkerError(KcostError):
-    """A worker process ended without giving its answer."""
+    """A worker process ended without giving its answer.
+
+    Args:
+        cause: None where several workers, or none, are to blame: `received` says what happened.
+        signal_number: the signal that ended the process, where `cause` is "killed".
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        received: object = None,
+        remedy: str | None = None,
+        *,
+        cause: WorkerCause | None = None,
+        signal_number: int | None = None,
+    ) -> None:
+        super().__init__(rule, received, remedy)
+        self.cause = cause
+        self.signal_number = signal_number
+
+    def as_dict(self) -> dict[str, Any]:
+        """As KcostError's, with the cause."""
+        return {**super().as_dict(), "cause": self.cause, "signal_number": self.signal_number}
 
 
 _LONGEST_REASON = 300

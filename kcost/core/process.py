@@ -2,7 +2,7 @@
 
 A worker is `python -m kcost.worker JOB` with a clean environment for one backend. It speaks JSON lines: a
 request on its standard input, an answer on a pipe of its own; what frameworks print goes to standard
-error. While a worker works, the parent sleeps on the pipe.
+error. `core/jobs.py` holds the models of both. While a worker works, the parent sleeps on the pipe.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import select
 import signal
@@ -19,9 +18,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Generic, Self
 
-from kcost.core.errors import KcostError, UnavailableError, WorkerError
+from kcost.core.errors import UnavailableError, WorkerError
+from kcost.core.jobs import Answer, Job, Request
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.unforeseen import WORKER_LOG_VARIABLE
 
@@ -112,12 +113,12 @@ def worker_environment(backend: Backend, threads: int, keras_home: str, device: 
     return environment
 
 
-class Worker:
-    """A running worker process. Use it as a context manager: leaving the block ends the process."""
+class Worker(Generic[Request, Answer]):
+    """A running worker process of one job. Use it as a context manager: leaving the block ends the process."""
 
     def __init__(
         self,
-        job: str,
+        job: Job[Request, Answer],
         backend: Backend,
         *,
         threads: int = 0,
@@ -134,7 +135,7 @@ class Worker:
         environment[WORKER_LOG_VARIABLE] = "" if log is None else str(Path(log.name).absolute())
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kcost.worker", job],
+                [sys.executable, "-m", "kcost.worker", job.name],
                 stdin=subprocess.PIPE,
                 stdout=log if log is not None else sys.stderr.fileno(),
                 stderr=log,
@@ -156,39 +157,33 @@ class Worker:
         """Whether the process has not ended."""
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+    def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
         """Sends one request and sleeps until its answer is there.
 
         Raises:
             KcostError: the worker reported one; it is raised here as the same class.
-            WorkerError: the worker ended, wrote garbage, or gave no answer in time. `received`
-                starts with "timeout", "garbage" or how the process ended.
+            WorkerError: the worker ended, wrote garbage, or gave no answer in time; `cause` says which.
         """
         self.send(request)
         return self.receive(timeout_s)
 
-    def send(self, request: dict[str, Any]) -> None:
+    def send(self, request: Request) -> None:
         """Sends a request without waiting for the answer; a dead worker shows at `receive`."""
         assert self._process.stdin is not None
         # Of a process that has ended `receive` says how, with the exit status at hand.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(self.job.request_line(request))
             self._process.stdin.flush()
 
-    def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
+    def receive(self, timeout_s: float | None = None) -> Answer:
         """Sleeps until the next answer. Raises as `ask` does."""
         line = self._read_line(timeout_s)
         try:
-            answer = json.loads(line)
-            if not isinstance(answer, dict):
-                raise ValueError("not an object")
+            return self.job.read_answer(line)
         except ValueError as error:
             raise WorkerError(
-                f"A {self.backend} worker answers in JSON.", received=f"garbage: {line[:120]!r}"
+                f"A {self.backend} worker answers in JSON.", received=f"garbage: {line[:120]!r}", cause="garbage"
             ) from error
-        if "error" in answer:
-            raise KcostError.from_dict(answer["error"])
-        return answer
 
     def _read_line(self, timeout_s: float | None) -> bytes:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -201,21 +196,23 @@ class Worker:
                     f"A {self.backend} worker answers within {timeout_s:g} s.",
                     received="timeout: no answer; the worker was ended",
                     remedy="Raise settings.timeout_s in the plan if the model needs longer.",
+                    cause="timeout",
                 )
             chunk = self._answers.read(1 << 16)
             if not chunk:
-                raise WorkerError(
-                    f"A {self.backend} worker stays alive until it is done.", received=self._how_it_ended()
-                )
+                raise self._ended()
             self._pending += chunk
         line, self._pending = self._pending.split(b"\n", 1)
         return line
 
-    def _how_it_ended(self) -> str:
+    def _ended(self) -> WorkerError:
+        """What is raised for a process that ended without its answer."""
         code = self._process.wait()
+        rule = f"A {self.backend} worker stays alive until it is done."
         if code < 0:
-            return f"the process was killed by {signal.Signals(-code).name}"
-        return f"the process ended with exit code {code}"
+            name = signal.Signals(-code).name
+            return WorkerError(rule, f"the process was killed by {name}", cause="killed", signal_number=-code)
+        return WorkerError(rule, f"the process ended with exit code {code}", cause="ended")
 
     def kill(self) -> None:
         """Ends the process at once."""
@@ -234,21 +231,20 @@ class Worker:
         self._answers.close()
         self._home.cleanup()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
             self.kill()
         self.close()
 
 
-def run_job(job: str, backend: Backend, request: dict[str, Any], *, log: Path | None = None) -> dict[str, Any]:
+def run_job(job: Job[Request, Answer], backend: Backend, request: Request, *, log: Path | None = None) -> Answer:
     """Runs one job to its end in a fresh worker of `backend` and returns its answer.
 
     Args:
-        job: one of the names in `kcost.worker.JOBS`.
-        request: plain data, what the job's function takes.
+        job: one of those in `core/jobs.py`.
         log: takes what the worker prints; None passes it on to standard error, for progress bars.
 
     Raises:
@@ -262,7 +258,13 @@ def run_job(job: str, backend: Backend, request: dict[str, Any], *, log: Path | 
         try:
             return worker.ask(request)
         except WorkerError as error:
-            if error.remedy is not None:
+            if error.cause == "unforeseen":
                 raise  # the worker told of itself, and where its log is
             tail = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise WorkerError(error.rule, f"{error.received}. It last printed: {tail}", f"See {log}.") from error
+            raise WorkerError(
+                error.rule,
+                f"{error.received}. It last printed: {tail}",
+                f"See {log}.",
+                cause=error.cause,
+                signal_number=error.signal_number,
+            ) from error

@@ -102,6 +102,15 @@ class TrainRequest(Record):
         return self
 
 
+class TrainAnswer(Record):
+    """A model that was trained."""
+
+    artifact: Artifact
+    history: tuple[dict[str, float], ...] = Field(description="an epoch each")
+    validation_scores: tuple[Score, ...]
+    pruned: bool = Field(description="it was ended early, as `prune_above` said")
+
+
 QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 
 
@@ -207,6 +216,28 @@ class AttackReport(Record):
     )
     results: tuple[AttackedScores, ...]
     dataset: Dataset
+
+
+class BuildRequest(Record):
+    """Writing the model of a function, or of a BERT folder, as a `.keras` file."""
+
+    source: str = Field(description="module:function, or the path of a folder")
+    file: Path
+
+
+class BuildAnswer(Record):
+    """The file is written."""
+
+
+class DevicesRequest(Record):
+    """Listing what a backend sees."""
+
+
+class DevicesAnswer(Record):
+    """What a backend sees."""
+
+    version: str = Field(description="of the backend")
+    devices: dict[str, tuple[str, ...]] = Field(description="names by kind: cpu, gpu, tpu")
 
 
 class MeasureRequest(Record):

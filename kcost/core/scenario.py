@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from kcost.core.plan import CellSpec, Scenario, Settings
 from kcost.core.result import CellResult, Offline, ScenarioResult, Server, SingleStream, Trial
@@ -83,7 +83,6 @@ class AskTrial(Record):
 
 
 Ask = Annotated[AskSingleStream | AskOffline | AskTrial, Field(discriminator="scenario")]
-ASK: TypeAdapter[AskSingleStream | AskOffline | AskTrial] = TypeAdapter(Ask)
 
 
 def asked(spec: CellSpec, settings: Settings) -> tuple[Scenario, ...]:

@@ -109,9 +109,10 @@ def measure_in_worker(
             environment_id=machine.environment.environment_id,
             status="ok",
             rounds=tuple(done),
-            **fields,
+            preparation=ready.preparation,
+            outputs_file=ready.outputs_file,
         )
-        for request, done, fields in zip(requests, rounds, prepared, strict=True)
+        for request, done, ready in zip(requests, rounds, prepared, strict=True)
     ]
     for cell in cells:
         schema.write(folder / f"{cell.spec.cell_id}.json", cell)

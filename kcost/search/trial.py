@@ -8,17 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kcost.core.artifact import Artifact, Score
 from kcost.core.errors import DataError, KcostError, PriceError, StorageError, UnavailableError, storage
+from kcost.core.jobs import TRAIN
 from kcost.core.process import run_job
-from kcost.core.request import TrainRequest, checked
+from kcost.core.request import TrainAnswer, TrainRequest, checked
 from kcost.search.prediction import INFERENCE_BATCH, Machine, Measured, Predictor
 from kcost.search.pruning import prune_above
 from kcost.search.request import SearchRequest
 from kcost.search.space import Choice, Parameter, Value, comparable_key, describe
 from kcost.search.states import is_superfluous
 
-RunTrial = Callable[[SearchRequest, TrainRequest], dict[str, Any]]
+RunTrial = Callable[[SearchRequest, TrainRequest], TrainAnswer]
 """Trains as asked; answers as the worker's train job does."""
 
 TRIALS_FOLDER = "trials"
@@ -31,9 +31,9 @@ class TrialFailed(Exception):  # noqa: N818 -- it is the outcome of one trial, n
     """A trial failed. The search goes on without it."""
 
 
-def train_in_worker(search: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+def train_in_worker(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
     """Trains in a worker process, whose output goes to train.log beside the model."""
-    return run_job("train", search.backend, asked.model_dump(mode="json"), log=asked.out.parent / "train.log")
+    return run_job(TRAIN, search.backend, asked, log=asked.out.parent / "train.log")
 
 
 def train_request(search: SearchRequest, params: dict[str, Value], folder: Path, machine: Machine) -> TrainRequest:
@@ -108,9 +108,9 @@ class Objective:
         like = self._comparable_histories(trial.study, params)
         limits = prune_above(like, asked.epochs)
         answer = self._run_trial(self._search, asked.model_copy(update={"prune_above": limits or None}))
-        losses = [float(epoch["val_loss"]) for epoch in answer["history"]]
+        losses = [epoch["val_loss"] for epoch in answer.history]
         trial.set_user_attr("validation_losses", losses)
-        if answer["pruned"]:
+        if answer.pruned:
             epoch = len(losses)
             reason = (
                 f"validation loss {losses[-1]:.4g} after epoch {epoch}, above the median {limits[epoch]:.4g} "
@@ -118,8 +118,7 @@ class Objective:
             )
             trial.set_user_attr("reason", reason)
             raise optuna.TrialPruned(reason)
-        artifact = Artifact.model_validate(answer["artifact"])
-        score = Score.model_validate(answer["validation_scores"][0])
+        artifact, score = answer.artifact, answer.validation_scores[0]
         measured = Measured(asked.out, asked.batch_size if self._search.objective == "training" else INFERENCE_BATCH)
         prediction = self._predictor.predict(trial.study, params, artifact, measured, epochs=len(losses))
         trial.set_user_attr("artifact", str(asked.out))

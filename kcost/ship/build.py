@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from kcost.core.artifact import INDEX_FILE, new_folder
+from kcost.core.jobs import BUILD
 from kcost.core.plan import MODULE_FUNCTION
 from kcost.core.process import chosen_backend, run_job
+from kcost.core.request import BuildRequest
 
 CONFIG_FILE = "config.json"
 
@@ -33,5 +35,5 @@ def build(source: str, folder: Path, *, log: Path | None = None) -> Path:
     backend = chosen_backend()
     with new_folder(Path(folder)) as draft:
         source = str(path.absolute()) if path.is_dir() else source
-        run_job("build", backend, {"source": source, "file": str(draft.absolute() / f"{name}.keras")}, log=log)
+        run_job(BUILD, backend, BuildRequest(source=source, file=draft.absolute() / f"{name}.keras"), log=log)
     return Path(folder) / f"{name}.keras"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from kcost.core import schema
 from kcost.core.artifact import Model, new_folder, sha256_of
@@ -12,12 +12,14 @@ from kcost.core.conversion import (
     CONVERTED_IN,
     INDEX_FILE,
     Conversion,
+    ConversionCheckRequest,
     ConvertRequest,
     Runtime,
     RuntimePrecision,
     read_conversion,
     require_precision,
 )
+from kcost.core.jobs import CHECK_CONVERSION, CONVERT, Answer, Job, Request
 from kcost.core.plan import Backend
 from kcost.core.process import Worker, require
 
@@ -64,24 +66,36 @@ def convert(
             folder=draft.absolute(),
             probes=Path(probes),
         )
-        made = _ask("convert", backend, request.model_dump(mode="json"), log, timeout_s)
-        path = draft.absolute() / made["file"]
-        asked = {"runtime": runtime, "precision": precision, "path": str(path)}
-        asked |= {key: made[key] for key in ("inputs", "outputs", "probes", "rounded")}
-        checked = _ask("check-conversion", "fake", asked, log, timeout_s)
-        found = Conversion(
+        made = _ask(CONVERT, backend, request, log, timeout_s)
+        path = draft.absolute() / made.file
+        check = ConversionCheckRequest(
+            path=path,
             runtime=runtime,
             precision=precision,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            probes=made.probes,
+            rounded=made.rounded,
+        )
+        checked = _ask(CHECK_CONVERSION, "fake", check, log, timeout_s)
+        conversion = Conversion(
+            runtime=runtime,
+            precision=precision,
+            file=made.file,
             model=model.name,
             model_sha256=model.sha256,
-            checks=checked["checks"],
+            parameters=made.parameters,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            real_samples=made.real_samples,
+            checks=checked.checks,
             file_bytes=_bytes_of(path),
-            notes=tuple(checked["notes"]),
-            versions={**made["versions"], runtime: checked["runtime_version"]},
-            **{k: made[k] for k in ("file", "inputs", "outputs", "parameters", "real_samples", "seconds")},
+            seconds=made.seconds,
+            versions={**made.versions, runtime: checked.runtime_version},
+            notes=checked.notes,
         )
-        schema.write(draft / INDEX_FILE, found)
-    return found
+        schema.write(draft / INDEX_FILE, conversion)
+    return conversion
 
 
 def converted(
@@ -108,8 +122,8 @@ def converted(
 
 
 def _ask(
-    job: str, backend: Backend, request: dict[str, Any], log: IO[bytes] | None, timeout_s: float | None
-) -> dict[str, Any]:
+    job: Job[Request, Answer], backend: Backend, request: Request, log: IO[bytes] | None, timeout_s: float | None
+) -> Answer:
     # On the CPU whatever the machine has: a graph that was followed on a GPU would name it.
     with Worker(job, backend, device="cpu", log=log) as worker:
         return worker.ask(request, timeout_s)

@@ -25,6 +25,8 @@ from pydantic import Field
 from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
 from kcost.core.errors import InputError, StorageError, storage
+from kcost.core.export import Check, ExportRequest, SavedModelCheckRequest
+from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
 from kcost.core.process import require, run_job
 from kcost.core.schema import VERSIONS, Record
 from kcost.ship.server_files import COMPOSE, COMPOSE_FILE, MODELS_CONFIG, SERVING_VERSION, with_models
@@ -34,15 +36,6 @@ BATCHES = (1, 3, 8)
 """Batch sizes of the check. Free axes other than the batch change their length with it."""
 
 _LARGEST_VERSION = (1 << 63) - 1
-
-
-class Check(Record):
-    """One comparison of the SavedModel with the model."""
-
-    batch: int
-    free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
-    source: str = Field(description="`samples`: real inputs of the artifact; `random`: drawn ones")
-    max_abs_difference: float
 
 
 class ExportReport(Record):
@@ -116,40 +109,38 @@ def _write_and_check(
     model: Model, draft: Path, probes: Path, name: str, version: int, portable: bool, log: Path | None
 ) -> ExportReport:
     samples = model.samples_file
-    written = run_job(
-        "export",
-        "tensorflow",
-        {
-            "keras_file": str(model.keras_file.absolute()),
-            "folder": str(draft.absolute()),
-            "samples": None if samples is None else str(samples.absolute()),
-            "batches": BATCHES,
-            "probes": str(probes),
-            "portable": portable,
-        },
-        log=log,
+    request = ExportRequest(
+        keras_file=model.keras_file.absolute(),
+        folder=draft.absolute(),
+        samples=None if samples is None else samples.absolute(),
+        batches=BATCHES,
+        probes=probes,
+        portable=portable,
     )
-    request = {"folder": str(draft.absolute()), **{key: written[key] for key in ("inputs", "outputs", "probes")}}
-    checked = run_job("check-saved-model", "fake", request, log=log)
+    written = run_job(EXPORT, "tensorflow", request, log=log)
+    check = SavedModelCheckRequest(
+        folder=draft.absolute(), inputs=written.inputs, outputs=written.outputs, probes=written.probes
+    )
+    checked = run_job(CHECK_SAVED_MODEL, "fake", check, log=log)
     return ExportReport(
         name=name,
         version=version,
         model=model.name,
         model_sha256=model.sha256,
-        inputs=tuple(TensorSpec(**spec) for spec in written["inputs"]),
-        outputs=tuple(TensorSpec(**spec) for spec in written["outputs"]),
-        checks=tuple(Check(**check) for check in checked["checks"]),
-        weights_bytes=written["weights_bytes"],
-        keras_version=written["keras_version"],
-        tensorflow_version=written["tensorflow_version"],
-        library_version=checked["library_version"],
+        inputs=written.inputs,
+        outputs=written.outputs,
+        checks=checked.checks,
+        weights_bytes=written.weights_bytes,
+        keras_version=written.keras_version,
+        tensorflow_version=written.tensorflow_version,
+        library_version=checked.library_version,
         serving_image=f"tensorflow/serving:{SERVING_VERSION}",
         files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        internal_operations=tuple(written.get("internal_operations", ())),
+        internal_operations=written.internal_operations,
         warnings=(
-            *_warnings(written["tensorflow_version"]),
-            *_operation_warnings(written.get("internal_operations", ()), written.get("plain_blocks", ())),
+            *_warnings(written.tensorflow_version),
+            *_operation_warnings(written.internal_operations, written.plain_blocks),
         ),
     )
 

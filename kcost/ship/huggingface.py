@@ -8,6 +8,8 @@ from pydantic import Field
 
 from kcost.core.artifact import Model, new_folder, sha256_of
 from kcost.core.errors import ArtifactError
+from kcost.core.export import CheckpointRequest
+from kcost.core.jobs import EXPORT_CHECKPOINT
 from kcost.core.plan import Backend
 from kcost.core.process import chosen_backend, run_job
 from kcost.core.schema import Record
@@ -50,8 +52,8 @@ def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> Ch
         )
     backend = chosen_backend()
     with new_folder(Path(out)) as draft:
-        request = {"model": str(model.keras_file.parent.absolute()), "folder": str(draft.absolute())}
-        told = run_job("export-checkpoint", backend, request, log=log)
+        request = CheckpointRequest(model=model.keras_file.parent.absolute(), folder=draft.absolute())
+        written = run_job(EXPORT_CHECKPOINT, backend, request, log=log)
         files = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
     return CheckpointReport(
         folder=str(out),
@@ -59,8 +61,8 @@ def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> Ch
         model_sha256=model.sha256,
         task=about.task,
         label_names=about.label_names,
-        parameters=told["parameters"],
-        tensors=told["tensors"],
+        parameters=written.parameters,
+        tensors=written.tensors,
         backend=backend,
         files=files,
     )

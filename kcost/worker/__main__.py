@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import json
 import os
 import signal
 import sys
 from typing import Any
 
 from kcost.core.errors import KcostError, WorkerError
+from kcost.core.jobs import JOBS, Job, error_line
 from kcost.core.process import ANSWER_FD_VARIABLE
 from kcost.core.unforeseen import logged, place_of
-from kcost.worker import JOBS
 from kcost.worker.isolate import OTHERS, hide
 
 PR_SET_PDEATHSIG = 1
 """Linux, man 2 prctl."""
 
 
-def main(job: str) -> int:
-    """Answers requests until standard input closes."""
+def main(name: str) -> int:
+    """Answers requests to the job of that name until standard input closes."""
+    job = JOBS[name]
     _end_with_parent()
     backend = os.environ["KERAS_BACKEND"].replace("numpy", "fake")
     hide(OTHERS[backend])
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
     with os.fdopen(int(os.environ[ANSWER_FD_VARIABLE]), "wb", buffering=0) as answers:
         for line in sys.stdin.buffer:
-            answers.write(_answer(job, line) + b"\n")
+            answers.write(answer_to(job, line))
     return 0
 
 
@@ -39,16 +39,16 @@ def _end_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
-def _answer(job: str, line: bytes) -> bytes:
-    """The answer to one request, both as JSON."""
+def answer_to(job: Job[Any, Any], line: bytes) -> bytes:
+    """The answer to one request, or the error in its place, both as lines."""
     try:
-        answer: dict[str, Any] = importlib.import_module(JOBS[job]).run(json.loads(line))
-        return json.dumps(answer).encode()
+        request = job.read_request(line)
+        return job.answer_line(importlib.import_module(job.module).run(request))
     except KcostError as error:
-        return json.dumps({"error": error.as_dict()}).encode()
+        return error_line(error)
     except Exception as error:  # every other failure is reported with its place, never lost
-        unforeseen = WorkerError(f"The job {job!r} runs to its end.", received=place_of(error), remedy=logged(error))
-        return json.dumps({"error": unforeseen.as_dict()}).encode()
+        rule = f"The job {job.name!r} runs to its end."
+        return error_line(WorkerError(rule, received=place_of(error), remedy=logged(error), cause="unforeseen"))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kcost.core.answer_scores import not_finite
+from kcost.core.artifact import TensorSpec
 from kcost.core.errors import GateError
+from kcost.core.export import Check, ExportProbe, SavedModelCheckAnswer, SavedModelCheckRequest
 from kcost.runtimes.meta_graph import Tensor
 from kcost.runtimes.saved_model import SavedModelSession, library_version
 
@@ -31,36 +31,30 @@ LARGEST_CHANGE = 0.25
 _REMEDY = "Nothing was exported. Please report the model: an export that changes what a model says is a bug."
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Loads the SavedModel and compares its outputs with those that the model gave.
-
-    Args:
-        request: `folder` of the SavedModel; `inputs`, `outputs` and `probes` as the export job answered.
-
-    Returns:
-        `checks`: batch, free_axes, source and max_abs_difference of each probe; `library_version`.
+def run(request: SavedModelCheckRequest) -> SavedModelCheckAnswer:
+    """Loads the SavedModel and compares its outputs with those that the model gave, probe by probe.
 
     Raises:
         GateError: the SavedModel needs XLA, has another signature, or gives other outputs.
         ArtifactError: it cannot be loaded.
     """
     os.environ.pop("TF_XLA_FLAGS", None)  # it would overrule the session's settings; this process is the check's own
-    with SavedModelSession(Path(request["folder"])) as session:
+    with SavedModelSession(request.folder) as session:
         if session.xla_operations:
             raise GateError(
                 "An exported model runs without XLA, which TensorFlow Serving does not carry.",
                 received=f"a graph with {', '.join(session.xla_operations)}",
                 remedy="Nothing was exported. Replace the layer that compiles with XLA.",
             )
-        for kind, tensors in (("inputs", session.signature.inputs), ("outputs", session.signature.outputs)):
-            _compare_signature(kind, request[kind], tensors)
-        checks = [_compare(session, probe) for probe in request["probes"]]
-    return {"checks": checks, "library_version": library_version()}
+        _compare_signature("inputs", request.inputs, session.signature.inputs)
+        _compare_signature("outputs", request.outputs, session.signature.outputs)
+        checks = tuple(_compare(session, probe) for probe in request.probes)
+    return SavedModelCheckAnswer(checks=checks, library_version=library_version())
 
 
-def _compare_signature(kind: str, wanted: list[dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+def _compare_signature(kind: str, wanted: tuple[TensorSpec, ...], tensors: dict[str, Tensor]) -> None:
     """Names and dtypes of all, and shapes of inputs; an output's shape may say less than the model knew."""
-    expected = {w["name"]: (w["dtype"], tuple(w["shape"]) if kind == "inputs" else None) for w in wanted}
+    expected = {w.name: (w.dtype, w.shape if kind == "inputs" else None) for w in wanted}
     found = {name: (t.dtype, t.shape if kind == "inputs" else None) for name, t in tensors.items()}
     if found != expected:
         raise GateError(
@@ -70,8 +64,8 @@ def _compare_signature(kind: str, wanted: list[dict[str, Any]], tensors: dict[st
         )
 
 
-def _compare(session: SavedModelSession, probe: dict[str, Any]) -> dict[str, Any]:
-    with np.load(probe["file"], allow_pickle=False) as stored:
+def _compare(session: SavedModelSession, probe: ExportProbe) -> Check:
+    with np.load(probe.file, allow_pickle=False) as stored:
         inputs = {name: stored[f"input/{name}"] for name in session.signature.inputs}
         wanted = {name: stored[f"output/{name}"] for name in session.signature.outputs}
         changes = {name: float(stored[key]) for name in wanted if (key := f"change/{name}") in stored}
@@ -81,7 +75,7 @@ def _compare(session: SavedModelSession, probe: dict[str, Any]) -> dict[str, Any
         if (bad := not_finite([name], [expected])) is not None:
             raise GateError(
                 "A model answers with finite numbers.",
-                received=f"{bad}, for a batch of {probe['batch']} ({probe['source']}), before it was exported",
+                received=f"{bad}, for a batch of {probe.batch} ({probe.source}), before it was exported",
                 remedy="Nothing was exported. Look for weights that are not finite: the training may have diverged.",
             )
         tolerance = TOLERANCES.get(session.signature.outputs[name].dtype, TOLERANCE)
@@ -94,13 +88,12 @@ def _compare(session: SavedModelSession, probe: dict[str, Any]) -> dict[str, Any
         if not within:  # a NaN is never within the tolerance
             raise GateError(
                 f"An exported model gives the outputs of the model that it was made from, within {tolerance:g}.",
-                received=f"{name!r} of shape {found[name].shape}, for a batch of {probe['batch']} ({probe['source']}): "
+                received=f"{name!r} of shape {found[name].shape}, for a batch of {probe.batch} ({probe.source}): "
                 f"{_describe(found[name], expected, difference)}",
                 remedy=_REMEDY,
             )
         largest = max(largest, float(difference.max(initial=0.0)))
-    kept = {key: probe[key] for key in ("batch", "free_axes", "source")}
-    return {**kept, "max_abs_difference": largest}
+    return Check(batch=probe.batch, free_axes=probe.free_axes, source=probe.source, max_abs_difference=largest)
 
 
 def _root_mean_square(difference: np.ndarray) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from kcost.backends import driver
+from kcost.core.request import DevicesAnswer, DevicesRequest
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: DevicesRequest) -> DevicesAnswer:
     """Answers with the backend's version and its devices by kind."""
-    found = driver(os.environ["KERAS_BACKEND"])
-    return {"version": found.version(), "devices": found.devices()}
+    backend = driver(os.environ["KERAS_BACKEND"])
+    return DevicesAnswer(
+        version=backend.version(), devices={kind: tuple(names) for kind, names in backend.devices().items()}
+    )

@@ -10,12 +10,14 @@ import keyword
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from kcost.backends.base import Inputs
+from kcost.core.artifact import TensorSpec
 from kcost.core.errors import ArtifactError, KcostError, StorageError, in_a_line
+from kcost.core.export import ExportAnswer, ExportProbe, ExportRequest
 from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe, cut, probes, recipe_of
@@ -50,41 +52,28 @@ class _Probe(NamedTuple):
     """Inputs by name, the model's outputs for them, and, if it rounds, how much they change with its weights."""
 
     batch: int
-    source: str
+    source: Literal["samples", "random"]
     inputs: dict[str, np.ndarray]
     outputs: list[np.ndarray]
     changes: list[float]
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Writes the SavedModel and the probes.
-
-    Args:
-        request: `keras_file`; `folder`, which exists and is empty; `samples`, an npz with real inputs by name,
-            or None; `batches`, three batch sizes; `probes`, an existing folder for one npz a batch size, with
-            arrays `input/NAME`, `output/NAME` and, of a model that rounds, `change/NAME` (see `_with_changes`);
-            `portable`, whether to use public operations only (default false).
-
-    Returns:
-        `inputs` and `outputs` (name, shape, dtype each), `probes` (file, batch, free_axes, source), the
-        versions of keras and tensorflow, `weights_bytes`, `internal_operations` (names of the operations in the graph
-        that are no public ones) and `plain_blocks` (layer and reason, of encoder blocks that could not be written in
-        their fast form).
+def run(request: ExportRequest) -> ExportAnswer:
+    """Writes the SavedModel, and a probe for each batch size; `_with_changes` says what `change/NAME` in it is.
 
     Raises:
         ArtifactError: the file cannot be loaded or exported, or the samples do not fit the model.
         StorageError: the SavedModel cannot be written.
     """
-    keras_file = Path(request["keras_file"])
-    model = functional_model(load_keras_file(keras_file), keras_file)
+    model = functional_model(load_keras_file(request.keras_file), request.keras_file)
     import keras
     import tensorflow as tf
 
-    inputs = model_inputs(model, keras_file)
+    inputs = model_inputs(model, request.keras_file)
     names = output_names(model)
     written = []
     for probe in _probes(model, inputs, request):
-        file = Path(request["probes"]) / f"batch{probe.batch}.npz"
+        file = request.probes / f"batch{probe.batch}.npz"
         named = dict(zip(names, probe.outputs, strict=True))
         np.savez(
             file,
@@ -94,21 +83,21 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             **{f"change/{k}": np.float64(v) for k, v in zip(names, probe.changes, strict=False)},
         )
         free = free_axes(inputs, probe.inputs)
-        written.append({"file": str(file), "batch": probe.batch, "free_axes": free, "source": probe.source})
-    write_saved_model(model, inputs, names, request["folder"], bool(request.get("portable")))
-    return {
-        "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.dtype} for i in inputs],
-        "outputs": [
-            {"name": name, "shape": (None, *y.shape[1:]), "dtype": keras.backend.standardize_dtype(y.dtype)}
+        written.append(ExportProbe(file=file, batch=probe.batch, free_axes=free, source=probe.source))
+    write_saved_model(model, inputs, names, str(request.folder), request.portable)
+    return ExportAnswer(
+        inputs=tuple(TensorSpec(name=i.name, shape=i.shape, dtype=i.dtype) for i in inputs),
+        outputs=tuple(
+            TensorSpec(name=name, shape=(None, *y.shape[1:]), dtype=keras.backend.standardize_dtype(y.dtype))
             for name, y in zip(names, keras.tree.flatten(model.output), strict=True)
-        ],
-        "probes": written,
-        "keras_version": keras.__version__,
-        "tensorflow_version": tf.__version__,
-        "weights_bytes": sum(int(np.prod(w.shape)) * _itemsize(w.dtype) for w in model.weights),
-        "internal_operations": _internal_operations(Path(request["folder"])),
-        "plain_blocks": _plain_blocks(model),
-    }
+        ),
+        probes=tuple(written),
+        keras_version=keras.__version__,
+        tensorflow_version=tf.__version__,
+        weights_bytes=sum(int(np.prod(w.shape)) * _itemsize(w.dtype) for w in model.weights),
+        internal_operations=tuple(_internal_operations(request.folder)),
+        plain_blocks=tuple(_plain_blocks(model)),
+    )
 
 
 def functional_model(model: keras.Model, path: Path) -> keras.Model:
@@ -265,15 +254,15 @@ def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
     return [(block.path, reason) for block in blocks if (reason := block.fallback_reason) is not None]
 
 
-def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: dict[str, Any]) -> list[_Probe]:
+def _probes(model: keras.Model, inputs: Sequence[ModelInput], request: ExportRequest) -> list[_Probe]:
     """One probe a batch size, of real samples where there are some."""
-    file = request["samples"]
-    samples = None if file is None else read_samples(Path(file), signature_of_structure(model.input)).inputs
-    given = probes_of(model, Path(request["keras_file"]), samples, request["batches"])
-    source = "random" if samples is None else "samples"
+    file = request.samples
+    samples = None if file is None else read_samples(file, signature_of_structure(model.input)).inputs
+    given = probes_of(model, request.keras_file, samples, request.batches)
+    source: Literal["samples", "random"] = "random" if samples is None else "samples"
     probes = [
         _Probe(batch, source, {i.name: probe.inputs[i.model_name] for i in inputs}, list(probe.outputs), [])
-        for batch, probe in zip(request["batches"], given, strict=True)
+        for batch, probe in zip(request.batches, given, strict=True)
     ]
     return _with_changes(model, inputs, probes) if is_rounded(model) else probes
 
@@ -335,7 +324,7 @@ def _with_changes(model: keras.Model, inputs: Sequence[ModelInput], probes: Sequ
     ]
 
 
-def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> list[int]:
+def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
     """The different lengths of the free axes other than the batch, in order."""
     lengths = {
         length
@@ -343,7 +332,7 @@ def free_axes(inputs: Sequence[ModelInput], arrays: dict[str, np.ndarray]) -> li
         for size, length in zip(i.shape[1:], arrays[i.name].shape[1:], strict=True)
         if size is None
     }
-    return sorted(lengths)
+    return tuple(sorted(lengths))
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

@@ -1,10 +1,6 @@
 """The measuring worker: gets cells ready, then runs each for a moment whenever it is its turn.
 
-Requests: {"op": "start", "runtime"}, which imports the backend, or the runtime where that is not null;
-{"op": "prepare", "request": MeasureRequest, "started_beside"}; {"op": "round", "cell_id", "round_s"}, answered with
-{"step_ns", "cpu_s", "peak_host_bytes"}; {"op": "scenario", "cell_id", "ask"}, with one of those in `core.scenario`,
-answered with {"durations_ns", "cpu_s"}; {"op": "profile", "cell_id"}, answered with {"profile": Profile}; and
-{"op": "release"}, which forgets all cells. A failure that is the cell's own comes back as {"status", "reason"}.
+What it is asked and answers is in `core/measuring.py`.
 """
 
 from __future__ import annotations
@@ -29,15 +25,33 @@ from kcost.core.answer_scores import not_finite, predictions_of
 from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.garbage_collection import collector_paused
+from kcost.core.measuring import (
+    FailureAnswer,
+    MeasureAnswer,
+    MeasureOperation,
+    PrepareAnswer,
+    PrepareRequest,
+    ProfileAnswer,
+    ProfileRequest,
+    ReleaseAnswer,
+    ReleaseRequest,
+    RoundAnswer,
+    RoundRequest,
+    ScenarioAnswer,
+    ScenarioRequest,
+    StartAnswer,
+    StartRequest,
+)
 from kcost.core.plan import CellSpec, Device, Precision, Settings
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Preparation
-from kcost.core.scenario import ASK
+from kcost.core.scenario import Ask
 from kcost.core.schema import write_bytes
 from kcost.core.stats import has_settled
 from kcost.worker import scenarios
 from kcost.worker.idle import until_idle
 from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples, signature_of
+from kcost.worker.memory import host_bytes, reset_peak_host_memory
 from kcost.worker.profile import profile_cell
 
 MIN_WARMUP_STEPS = 3
@@ -73,37 +87,38 @@ class _Backend(NamedTuple):
     host_bytes: int | None
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Answers one request, and leaves the cores to others before it does. See the module."""
-    answer = _answer(request)
-    until_idle()
-    return answer
-
-
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    if request["op"] == "release":
-        _ready.clear()
-        _queries.clear()
-        _subjects.clear()
-        _model.cache_clear()
-        gc.collect()
-        return {}
+def run(request: MeasureOperation) -> MeasureAnswer:
+    """Answers one request, and leaves the cores to others before it does. A failure of the cell's own is an answer."""
     try:
-        if request["op"] == "start":
-            return {"import_s": _backend(request["runtime"]).import_s}
-        if request["op"] == "round":
-            return _round(_ready[request["cell_id"]], request["round_s"])
-        if request["op"] == "scenario":
-            return _scenario(_queries[request["cell_id"]], request["ask"])
-        if request["op"] == "profile":
-            return _profile(*_subjects[request["cell_id"]])
-        asked = MeasureRequest.model_validate(request["request"])
-        return _prepare(asked, request.get("started_beside", 0)).model_dump()
+        answer = _answer(request)
     except KcostError:
         raise
     except Exception as error:
         traceback.print_exc()  # into the log of this worker
-        return {"status": "oom" if _is_out_of_memory(error) else "crash", "reason": in_a_line(error)}
+        answer = FailureAnswer(status="oom" if _is_out_of_memory(error) else "crash", reason=in_a_line(error))
+    until_idle()
+    return answer
+
+
+def _answer(request: MeasureOperation) -> MeasureAnswer:
+    match request:
+        case StartRequest():
+            return StartAnswer(import_s=_backend(request.runtime).import_s)
+        case PrepareRequest():
+            return PrepareAnswer(preparation=_prepare(request.request, request.started_beside))
+        case RoundRequest():
+            return _round(_ready[request.cell_id], request.round_s)
+        case ScenarioRequest():
+            return _scenario(_queries[request.cell_id], request.ask)
+        case ProfileRequest():
+            return _profile(*_subjects[request.cell_id])
+        case ReleaseRequest():
+            _ready.clear()
+            _queries.clear()
+            _subjects.clear()
+            _model.cache_clear()
+            gc.collect()
+            return ReleaseAnswer()
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +127,7 @@ def _backend(runtime: Runtime | None) -> _Backend:
     found = _runtime_driver(runtime) if runtime else driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
     seconds = time.perf_counter() - start
     found.set_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return _Backend(found, seconds, _host_bytes("VmRSS"))
+    return _Backend(found, seconds, host_bytes("VmRSS"))
 
 
 def _runtime_driver(runtime: Runtime) -> Driver:
@@ -128,25 +143,26 @@ def _model(keras_file: Path, precision: LoadedPrecision, runtime: Runtime | None
     return model, time.perf_counter() - start
 
 
-def _round(step: Callable[[int], None], round_s: float) -> dict[str, Any]:
+def _round(step: Callable[[int], None], round_s: float) -> RoundAnswer:
     """One turn of a cell, with what it took of CPU time (all threads) and the most memory that it held."""
-    _reset_peak_host_memory()
+    reset_peak_host_memory()
     before = time.process_time()
     step_ns = _timed(step, round_s, 1)
-    return {"step_ns": step_ns, "cpu_s": time.process_time() - before, "peak_host_bytes": _host_bytes("VmHWM")}
+    cpu_s = time.process_time() - before
+    return RoundAnswer(step_ns=tuple(step_ns), cpu_s=cpu_s, peak_host_bytes=host_bytes("VmHWM"))
 
 
-def _scenario(queries: scenarios.Queries, ask: dict[str, Any]) -> dict[str, Any]:
+def _scenario(queries: scenarios.Queries, ask: Ask) -> ScenarioAnswer:
     """One scenario of a cell, or one rate of it, with the CPU time that it took (all threads)."""
     before = time.process_time()
-    durations = scenarios.run(ASK.validate_python(ask), queries, scenarios.SystemClock())
-    return {"durations_ns": durations, "cpu_s": time.process_time() - before}
+    durations = scenarios.run(ask, queries, scenarios.SystemClock())
+    return ScenarioAnswer(durations_ns=tuple(durations), cpu_s=time.process_time() - before)
 
 
-def _profile(request: MeasureRequest, subject: Subject) -> dict[str, Any]:
+def _profile(request: MeasureRequest, subject: Subject) -> ProfileAnswer:
     """Where the time of a cell goes."""
     backend = _backend(request.spec.runtime).driver
-    return {"profile": profile_cell(backend, subject, request.spec).model_dump(mode="json")}
+    return ProfileAnswer(profile=profile_cell(backend, subject, request.spec))
 
 
 def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
@@ -154,7 +170,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     backend, import_s, imported_host_bytes = _backend(spec.runtime)
     _check_device(backend, spec)
     _take_device(spec.device, spec.runtime)
-    _reset_peak_host_memory()
+    reset_peak_host_memory()
     if spec.phase == "training":
         # A training step changes weights: it gets a model of its own, in float32 with bfloat16 arithmetic.
         precision = _TRAINED_IN[spec.precision]
@@ -233,7 +249,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         computed_dtype=backend.computed_dtype(model),
         not_scored=not_scored,
         parameters=model.count_params(),
-        peak_host_bytes=_host_bytes("VmHWM"),
+        peak_host_bytes=host_bytes("VmHWM"),
         imported_host_bytes=imported_host_bytes,
         peak_device_bytes=backend.peak_device_bytes(),
         simulated=backend.simulated,
@@ -402,16 +418,3 @@ def _write_outputs(
 def _is_out_of_memory(error: Exception) -> bool:
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "resource_exhausted" in text
-
-
-def _reset_peak_host_memory() -> None:
-    # Linux sets VmHWM back to the present size when a 5 is written here (man 5 proc).
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _host_bytes(field: str) -> int | None:
-    """VmRSS, the memory that is resident now, or VmHWM, its peak since it was last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return None

@@ -48,15 +48,14 @@ TAYLOR_BATCHES = 32
 """Batches of training data that first-order importance is taken on."""
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Optimizes as an OptimizeRequest says; answers with an OptimizeAnswer."""
-    asked = OptimizeRequest.model_validate(request)
-    refuse_existing(asked.out)
-    refuse_unwritable(asked.out)
-    spec = None if asked.prune is None else parse_prune_spec(asked.prune)
-    keras.utils.set_random_seed(asked.seed)
-    opened = open_with_data(asked.model, asked.data, asked.limit, asked.answer, asked.pixels)
-    about = open_model(asked.model).artifact
+def run(request: OptimizeRequest) -> OptimizeAnswer:
+    """Optimizes as the request says."""
+    refuse_existing(request.out)
+    refuse_unwritable(request.out)
+    spec = None if request.prune is None else parse_prune_spec(request.prune)
+    keras.utils.set_random_seed(request.seed)
+    opened = open_with_data(request.model, request.data, request.limit, request.answer, request.pixels)
+    about = open_model(request.model).artifact
     if opened.others:
         names = ", ".join(str(t.answers.scored) for t in (opened.task, *opened.others))
         raise InputError(
@@ -70,14 +69,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     steps: list[Step] = []
     history: list[dict[str, float]] = []
     if spec is not None:
-        model, step, history = _pruned(model, task, spec, asked, _fine_tuning(asked, task, about))
+        model, step, history = _pruned(model, task, spec, request, _fine_tuning(request, task, about))
         steps.append(step)
-    if asked.quantize is not None:
-        model, step = _quantized(model, task, asked)
+    if request.quantize is not None:
+        model, step = _quantized(model, task, request)
         steps.append(step)
     artifact = write_artifact(
-        asked.out,
-        asked.name,
+        request.out,
+        request.name,
         "unknown" if about is None else about.family,
         model,
         task,
@@ -87,11 +86,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     after = task.predict(model, "test", EVALUATION_BATCH)
     score = task.score(before, "test")[0].name
     drop = score_drop(task.outcomes(before, "test"), task.outcomes(after, "test"), task.unit, score)
-    return OptimizeAnswer(artifact=artifact, drop=drop).model_dump(mode="json")
+    return OptimizeAnswer(artifact=artifact, drop=drop)
 
 
 def _pruned(
-    model: keras.Model, task: Task, spec: PruneSpec, asked: OptimizeRequest, tuning: TrainRequest
+    model: keras.Model, task: Task, spec: PruneSpec, request: OptimizeRequest, tuning: TrainRequest
 ) -> tuple[keras.Model, Step, list[dict[str, float]]]:
     """A pruned model, fine-tuned where epochs are asked for."""
     meter = _meter()
@@ -101,26 +100,26 @@ def _pruned(
     warnings: list[str] = []
     history: list[dict[str, float]] = []
     soft = None
-    if asked.epochs and asked.distill:
+    if request.epochs and request.distill:
         if learns_classes(task.answers.main):
             soft = soft_targets(model, task, EVALUATION_BATCH)
         else:
             kind = task.answers.main.kind
             warnings.append(f"learnt from labels alone: distilling is for a unit a class, and the output is {kind}")
-    at_once = asked.epochs == 0 or isinstance(spec, StructuredPruning) or spec.importance == "taylor"
+    at_once = request.epochs == 0 or isinstance(spec, StructuredPruning) or spec.importance == "taylor"
     coverage = Coverage()
     if at_once:
-        model, coverage = prune(model, spec, skip=asked.skip, labelled=labelled)
+        model, coverage = prune(model, spec, skip=request.skip, labelled=labelled)
     rate = tuning.learning_rate
     assert rate is not None
-    if asked.epochs:
-        steps = asked.epochs * len(task.batches("train", tuning.batch_size, seed=asked.seed))
+    if request.epochs:
+        steps = request.epochs * len(task.batches("train", tuning.batch_size, seed=request.seed))
         callbacks: list[PruningCallback] = []
         if not isinstance(spec, StructuredPruning):
-            callbacks.append(PruningCallback(None if at_once else spec, steps, skip=asked.skip))
+            callbacks.append(PruningCallback(None if at_once else spec, steps, skip=request.skip))
         if not at_once:
             model = copy_weights(model, model)
-        checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", tuning)
+        checkpoint = Checkpoint(request.out.parent / f".{request.out.name}.training", tuning)
         keepable: Callable[[], bool] = lambda: all(c.reached for c in callbacks)  # noqa: E731
         report = fit(model, task, tuning, rate, checkpoint, callbacks, keepable, soft)
         history = report.history
@@ -128,22 +127,22 @@ def _pruned(
         checkpoint.remove()
         model = copy_weights(model, model)  # without optimizer and masks
         if not isinstance(spec, StructuredPruning):
-            coverage = coverage_of(model, spec, asked.skip)
-    settings = {"prune": asked.prune, "epochs": len(history), **tuning.model_dump(include={*AS_TRAINED, "distill"})}
-    step = _step("prune", settings, coverage, task, _cost(meter, task, asked), warnings)
+            coverage = coverage_of(model, spec, request.skip)
+    settings = {"prune": request.prune, "epochs": len(history), **tuning.model_dump(include={*AS_TRAINED, "distill"})}
+    step = _step("prune", settings, coverage, task, _cost(meter, task, request), warnings)
     return model, step, history
 
 
-def _quantized(model: keras.Model, task: Task, asked: OptimizeRequest) -> tuple[keras.Model, Step]:
-    assert asked.quantize is not None
+def _quantized(model: keras.Model, task: Task, request: OptimizeRequest) -> tuple[keras.Model, Step]:
+    assert request.quantize is not None
     meter = _meter()
-    calibration = task.inputs("train", asked.calibration_examples) if asked.quantize == "static" else None
+    calibration = task.inputs("train", request.calibration_examples) if request.quantize == "static" else None
     rows = task.inputs("test", ROWS)
-    model, coverage = quantize(model, asked.quantize, calibration, skip=asked.skip, rows=rows)
-    settings: dict[str, Any] = {"mode": asked.quantize}
+    model, coverage = quantize(model, request.quantize, calibration, skip=request.skip, rows=rows)
+    settings: dict[str, Any] = {"mode": request.quantize}
     if calibration is not None:
         settings["calibration_examples"] = len(next(iter(calibration.values())))
-    return model, _step("quantize", settings, coverage, task, _cost(meter, task, asked))
+    return model, _step("quantize", settings, coverage, task, _cost(meter, task, request))
 
 
 def _some_batches(task: Task, tuning: TrainRequest) -> Iterator[tuple[Any, Any]]:
@@ -151,29 +150,29 @@ def _some_batches(task: Task, tuning: TrainRequest) -> Iterator[tuple[Any, Any]]
     return (batches[i] for i in range(min(TAYLOR_BATCHES, len(batches))))
 
 
-def _fine_tuning(asked: OptimizeRequest, task: Task, about: Artifact | None) -> TrainRequest:
+def _fine_tuning(request: OptimizeRequest, task: Task, about: Artifact | None) -> TrainRequest:
     """The options of `fit`: what was asked for, else as trained; a rate that falls to 0, and no early stop."""
     trained = next((s.settings for s in reversed(() if about is None else about.steps) if s.kind == "train"), {})
     settings: dict[str, Any] = {
         "learning_rate": FINE_TUNING_RATE.get(task.name, PRETRAINED_LEARNING_RATE),
         "batch_size": FINE_TUNING_BATCH,
-        "distill": asked.distill,
+        "distill": request.distill,
         **{name: trained[name] for name in AS_TRAINED if trained.get(name) is not None},
-        **{name: value for name in AS_TRAINED if (value := getattr(asked, name, None)) is not None},
+        **{name: value for name in AS_TRAINED if (value := getattr(request, name, None)) is not None},
     }
     return TrainRequest(
         family="bert" if task.is_text else "cnn",
-        data=asked.data or task.record.name,
-        out=asked.out,
-        name=asked.name,
-        epochs=asked.epochs,
-        patience=asked.epochs,
+        data=request.data or task.record.name,
+        out=request.out,
+        name=request.name,
+        epochs=request.epochs,
+        patience=request.epochs,
         schedule="linear",
         warmup_fraction=0.1,
         clip_norm=1.0,
-        seed=asked.seed,
-        usd_per_hour=asked.usd_per_hour,
-        usd_basis=asked.usd_basis,
+        seed=request.seed,
+        usd_per_hour=request.usd_per_hour,
+        usd_basis=request.usd_basis,
         **settings,
     )
 
@@ -183,9 +182,9 @@ def _meter() -> Meter:
     return Meter(machine.cores, len(machine.accelerators))
 
 
-def _cost(meter: Meter, task: Task, asked: OptimizeRequest) -> RunCost:
+def _cost(meter: Meter, task: Task, request: OptimizeRequest) -> RunCost:
     labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
-    return run_cost(meter, labelled, asked.usd_per_hour, asked.usd_basis)
+    return run_cost(meter, labelled, request.usd_per_hour, request.usd_basis)
 
 
 def _step(

@@ -15,7 +15,7 @@ import numpy as np
 
 from kcost.backends.base import Inputs
 from kcost.core.garbage_collection import collector_paused
-from kcost.core.scenario import NS_PER_S, AskOffline, AskSingleStream, AskTrial, arrivals_ns
+from kcost.core.scenario import NS_PER_S, Ask, AskOffline, AskSingleStream, AskTrial, arrivals_ns
 from kcost.worker.inputs import Samples
 
 SPIN_NS = 200_000
@@ -78,7 +78,7 @@ Answer = Callable[[int, int], None]
 """Answers queries, as `Queries.answer` does."""
 
 
-def run(ask: AskSingleStream | AskOffline | AskTrial, queries: Queries, clock: Clock) -> list[int]:
+def run(ask: Ask, queries: Queries, clock: Clock) -> list[int]:
     """What a worker was asked to measure: latencies, or for offline durations of steps, in nanoseconds."""
     for _ in range(UNTIMED_STEPS):
         queries.answer(0, queries.batch)

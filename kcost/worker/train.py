@@ -28,7 +28,7 @@ from kcost.core.artifact import (
 )
 from kcost.core.errors import DataError, GateError, InputError
 from kcost.core.process import version_of
-from kcost.core.request import TrainRequest
+from kcost.core.request import TrainAnswer, TrainRequest
 from kcost.core.run_cost import Meter, run_cost
 from kcost.models.comparing import ROWS, DifferentError, check_copy
 from kcost.models.loading import load_keras_file
@@ -48,41 +48,40 @@ PRETRAINED_LEARNING_RATE = 5e-5
 """The largest of the rates that Devlin et al. (2019), appendix A.3, found to work for fine-tuning."""
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Trains as a TrainRequest says; answers with the artifact, the history and the validation scores."""
-    asked = TrainRequest.model_validate(request)
-    refuse_existing(asked.out)  # before minutes of training, not after
-    refuse_unwritable(asked.out)
-    keras.utils.set_random_seed(asked.seed)
+def run(request: TrainRequest) -> TrainAnswer:
+    """Trains as the request says; answers with the artifact, the history and the validation scores."""
+    refuse_existing(request.out)  # before minutes of training, not after
+    refuse_unwritable(request.out)
+    keras.utils.set_random_seed(request.seed)
     machine = environment.collect()
     meter = Meter(machine.cores, len(machine.accelerators))
-    task, plain = make(asked)
-    model = with_precision(plain, asked.precision)
-    learning_rate = asked.learning_rate or (
-        PRETRAINED_LEARNING_RATE if asked.init else SCRATCH_LEARNING_RATE[asked.family]
+    task, plain = make(request)
+    model = with_precision(plain, request.precision)
+    learning_rate = request.learning_rate or (
+        PRETRAINED_LEARNING_RATE if request.init else SCRATCH_LEARNING_RATE[request.family]
     )
-    checkpoint = Checkpoint(asked.out.parent / f".{asked.out.name}.training", asked)
-    report = fit(model, task, asked, learning_rate, checkpoint)
+    checkpoint = Checkpoint(request.out.parent / f".{request.out.name}.training", request)
+    report = fit(model, task, request, learning_rate, checkpoint)
     # The artifact is the model as it was built: without optimizer, low-rank updates, frozen layers or precision.
     plain = copy_weights(model, plain)
     labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
-    step = _step(asked, learning_rate, report, run_cost(meter, labelled, asked.usd_per_hour, asked.usd_basis))
-    artifact = write_artifact(asked.out, asked.name, asked.family, plain, task, (step,), report.history)
+    step = _step(request, learning_rate, report, run_cost(meter, labelled, request.usd_per_hour, request.usd_basis))
+    artifact = write_artifact(request.out, request.name, request.family, plain, task, (step,), report.history)
     validation = task.scores(plain, "validation", EVALUATION_BATCH)
     checkpoint.remove()
-    return {
-        "artifact": artifact.model_dump(mode="json"),
-        "history": report.history,
-        "validation_scores": [s.model_dump(mode="json") for s in validation],
-        "pruned": report.pruned,
-    }
+    return TrainAnswer(
+        artifact=artifact,
+        history=tuple(report.history),
+        validation_scores=tuple(validation),
+        pruned=report.pruned,
+    )
 
 
-def _step(asked: TrainRequest, learning_rate: float, report: TrainingReport, cost: RunCost) -> Step:
+def _step(request: TrainRequest, learning_rate: float, report: TrainingReport, cost: RunCost) -> Step:
     backend = os.environ["KERAS_BACKEND"]
-    settings = asked.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
-    if asked.family == "bert":
-        settings["dropout"] = _dropout(asked)
+    settings = request.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
+    if request.family == "bert":
+        settings["dropout"] = _dropout(request)
     changed = report.changed
     if report.resumed_at_epoch is not None:
         changed = (*changed, f"resumed after epoch {report.resumed_at_epoch}; the cost is that of the last part alone")
@@ -97,60 +96,61 @@ def _step(asked: TrainRequest, learning_rate: float, report: TrainingReport, cos
     )
 
 
-def make(asked: TrainRequest) -> tuple[Task, keras.Model]:
+def make(request: TrainRequest) -> tuple[Task, keras.Model]:
     """The task and the model that a request asks for.
 
     Raises:
         DataError: the data are not of the family's kind.
         InputError: an option that the family has not.
     """
-    found = data.load(asked.data, seed=asked.seed, limit=asked.limit, repair=asked.repair)
-    if asked.family == "cnn" and isinstance(found, data.ImageSet):
-        if asked.init is not None:
+    found = data.load(request.data, seed=request.seed, limit=request.limit, repair=request.repair)
+    if request.family == "cnn" and isinstance(found, data.ImageSet):
+        if request.init is not None:
             raise InputError("A cnn starts from random weights.", received="--init", remedy="Leave --init out.")
         from kcost.models.cnn import cnn
 
         images = ImageClassification(found)
-        return images, cnn(found.image_shape, len(found.label_names), asked.size or "seed", asked.dropout)
-    if asked.family == "bert" and isinstance(found, data.TagSet | data.TextSet):
-        return _make_bert(asked, found)
-    wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[asked.family]
+        return images, cnn(found.image_shape, len(found.label_names), request.size or "seed", request.dropout)
+    if request.family == "bert" and isinstance(found, data.TagSet | data.TextSet):
+        return _make_bert(request, found)
+    wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[request.family]
     raise DataError(
-        f"A {asked.family} learns from {wanted}.",
+        f"A {request.family} learns from {wanted}.",
         received=f"{found.name}, which holds {found.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
 
 
-def _make_bert(asked: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
+def _make_bert(request: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
     """A task on texts and an encoder with its head: pretrained where `init` names a folder, else from scratch."""
     from kcost.models.bert import backbone, sequence_classifier, token_classifier
     from kcost.training.pretrained import from_checkpoint
 
-    dropout = _dropout(asked)
+    dropout = _dropout(request)
     tags = isinstance(found, data.TagSet)
     wanted = found.tag_names if isinstance(found, data.TagSet) else found.label_names
     task: TokenClassification | SequenceClassification
-    if asked.init is None:
+    if request.init is None:
         make = TokenClassification if tags else SequenceClassification
-        task = make.with_own_vocabulary(found, asked.vocabulary_size, asked.max_length)  # type: ignore[arg-type]
-        encoder = backbone(len(task.pieces.vocab), asked.size or "tiny", dropout=dropout)
+        task = make.with_own_vocabulary(found, request.vocabulary_size, request.max_length)  # type: ignore[arg-type]
+        encoder = backbone(len(task.pieces.vocab), request.size or "tiny", dropout=dropout)
         head = token_classifier if tags else sequence_classifier
         return task, head(encoder, len(wanted), dropout=dropout)
-    if asked.size is not None:
-        raise InputError("A checkpoint has its own size.", received=f"--size {asked.size}", remedy="Leave --size out.")
-    pretrained = from_checkpoint(asked.init, asked.max_length, dropout=dropout)
+    if request.size is not None:
+        given = f"--size {request.size}"
+        raise InputError("A checkpoint has its own size.", received=given, remedy="Leave --size out.")
+    pretrained = from_checkpoint(request.init, request.max_length, dropout=dropout)
     names = pretrained.label_names(found.task, wanted)
     if isinstance(found, data.TagSet):
-        task = TokenClassification(found, names, pretrained.pieces, asked.max_length)
+        task = TokenClassification(found, names, pretrained.pieces, request.max_length)
     else:
-        task = SequenceClassification(found, names, pretrained.pieces, asked.max_length)
+        task = SequenceClassification(found, names, pretrained.pieces, request.max_length)
     return task, pretrained.model(found.task, wanted, dropout=dropout)
 
 
-def _dropout(asked: TrainRequest) -> float:
+def _dropout(request: TrainRequest) -> float:
     """Of a bert."""
-    return BERT_DROPOUT if asked.dropout is None else asked.dropout
+    return BERT_DROPOUT if request.dropout is None else request.dropout
 
 
 def write_artifact(

@@ -12,6 +12,7 @@ from kcost import data
 from kcost.core.answer import Answer
 from kcost.core.artifact import answers_of_task
 from kcost.core.errors import InputError, UnavailableError
+from kcost.core.request import AttackRequest, EvaluateRequest, TrainRequest
 from kcost.models.bert import token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.loading import load_keras_file
@@ -221,7 +222,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folders: pytest.TempPathFactory, **asked: Any) -> Path:
     out = folders.mktemp("robustness") / "model"
-    train.run({"out": str(out), "name": "m", "usd_per_hour": 1.0, "usd_basis": "a test", **asked})
+    fixed = {"out": out, "name": "m", "usd_per_hour": 1.0, "usd_basis": "a test"}
+    train.run(TrainRequest.model_validate({**fixed, **asked}))
     return out
 
 
@@ -232,22 +234,22 @@ def trained(folders: pytest.TempPathFactory, **asked: Any) -> Path:
 def test_scores_fall_under_attack(
     which: str, attack: str, epsilons: list[float], request: pytest.FixtureRequest
 ) -> None:
-    model = str(request.getfixturevalue(which))
-    answer = robustness.run(
-        {"model": model, "limit": 60, "epsilons": epsilons, "attack": attack, "steps": 4, "batch_size": 32}
-    )
-    assert [r["epsilon"] for r in answer["results"]] == [0.0, *epsilons]
-    assert answer["results"][0]["scores"][0] == pytest.approx(evaluate.run({"model": model, "limit": 60})["scores"][0])
-    values = [r["scores"][0]["value"] for r in answer["results"]]
+    model = request.getfixturevalue(which)
+    settings = {"limit": 60, "epsilons": epsilons, "attack": attack, "steps": 4, "batch_size": 32}
+    answer = robustness.run(AttackRequest.model_validate({"model": model, **settings}))
+    assert [r.epsilon for r in answer.results] == [0.0, *epsilons]
+    clean = evaluate.run(EvaluateRequest(model=model, limit=60)).scores[0]
+    assert answer.results[0].scores[0].model_dump() == pytest.approx(clean.model_dump())
+    values = [r.scores[0].value for r in answer.results]
     assert values[0] > 0.2
     assert values[0] > values[1] + 0.02
     assert values == sorted(values, reverse=True)
-    assert answer["norm"] == ("linf" if which == "digits" else "l2")
-    assert (answer["mean_length"] is None) == (which == "digits")
+    assert answer.norm == ("linf" if which == "digits" else "l2")
+    assert (answer.mean_length is None) == (which == "digits")
 
 
 def test_bad_requests_are_refused(digits: Path) -> None:
     with pytest.raises(InputError, match="Give --data"):
-        robustness.run({"model": str(digits / "model.keras"), "epsilons": [0.1]})
+        robustness.run(AttackRequest(model=digits / "model.keras", epsilons=(0.1,)))
     with pytest.raises(ValueError, match="greater than or equal to 0"):
-        robustness.run({"model": str(digits), "epsilons": [-0.1]})
+        AttackRequest(model=digits, epsilons=(-0.1,))

@@ -11,21 +11,14 @@ import pytest
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import DataError, InputError, StorageError
+from kcost.core.request import EvaluateRequest, TrainRequest
 from kcost.worker import evaluate, train
 
 
-def request(out: Path, **changes: Any) -> dict[str, Any]:
+def request(out: Path, **changes: Any) -> TrainRequest:
     price = {"usd_per_hour": 0.1, "usd_basis": "a test"}
-    return {
-        "family": "cnn",
-        "data": "digits",
-        "out": str(out),
-        "name": "m",
-        "epochs": 3,
-        "limit": 200,
-        **price,
-        **changes,
-    }
+    settings = {"family": "cnn", "data": "digits", "out": out, "name": "m", "epochs": 3, "limit": 200}
+    return TrainRequest.model_validate({**settings, **price, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +65,9 @@ def test_a_tagger_carries_its_vocabulary_and_real_samples(tagger: Path) -> None:
 def test_evaluating_gives_the_scores_of_the_artifact(which: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)
     stored = json.loads((folder / "artifact.json").read_text())["scores"]
-    found = evaluate.run({"model": str(folder), "limit": 200})["scores"]
-    assert found[0]["value"] == pytest.approx(stored[0]["value"], abs=1e-6)
-    assert found[0]["count"] == stored[0]["count"]
+    score = evaluate.run(EvaluateRequest(model=folder, limit=200)).scores[0]
+    assert score.value == pytest.approx(stored[0]["value"], abs=1e-6)
+    assert score.count == stored[0]["count"]
 
 
 def test_the_same_seed_gives_the_same_numbers(digits: Path, tmp_path: Path) -> None:
@@ -82,9 +75,9 @@ def test_the_same_seed_gives_the_same_numbers(digits: Path, tmp_path: Path) -> N
     other = train.run(request(tmp_path / "other", seed=1))
     stored = open_model(digits).artifact
     assert stored is not None
-    assert again["artifact"]["scores"][0]["value"] == stored.scores[0].value
-    assert again["history"] == json.loads((digits / "history.json").read_text())
-    assert again["history"] != other["history"]
+    assert again.artifact.scores[0].value == stored.scores[0].value
+    assert list(again.history) == json.loads((digits / "history.json").read_text())
+    assert again.history != other.history
 
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "thing", *map(str, range(60)))
@@ -105,8 +98,8 @@ def test_labelled_texts_are_learnt_from_a_keras_preset(preset: Path, tmp_path: P
     rows = [f"{'good' if i % 2 else 'bad'} thing {i},{'yes' if i % 2 else 'no'}" for i in range(60)]
     (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows, rows[0]]))
     out = tmp_path / "out"
-    asked = request(out, family="bert", data=str(tmp_path / "texts.csv"), init=str(preset), max_length=16, epochs=1)
-    train.run(asked | {"freeze_layers": 1, "schedule": "linear", "learning_rate": 1e-3})
+    settings = {"freeze_layers": 1, "schedule": "linear", "learning_rate": 1e-3, "max_length": 16, "epochs": 1}
+    train.run(request(out, family="bert", data=str(tmp_path / "texts.csv"), init=preset, **settings))
     artifact = open_model(out).artifact
     assert artifact is not None
     assert (artifact.task, artifact.label_names) == ("sequence-classification", ("no", "yes"))
@@ -124,9 +117,9 @@ def test_labelled_texts_are_learnt_from_a_keras_preset(preset: Path, tmp_path: P
     assert (cost.wall_s > 0, cost.usd == pytest.approx(cost.wall_s / 3600 * 0.1)) == (True, True)
     assert cost.energy_wh is None or cost.energy_wh > 0
     assert cost.energy_basis
-    found = evaluate.run({"model": str(out), "limit": 200})
-    assert found["scores"][0]["value"] == pytest.approx(artifact.scores[0].value, abs=1e-6)
-    assert found["dataset"]["splits"]["test"]["sha256"] == splits["test"].sha256
+    again = evaluate.run(EvaluateRequest(model=out, limit=200))
+    assert again.scores[0].value == pytest.approx(artifact.scores[0].value, abs=1e-6)
+    assert again.dataset.splits["test"].sha256 == splits["test"].sha256
 
 
 def test_a_folder_for_each_class_of_images_is_learnt(tmp_path: Path) -> None:
@@ -138,10 +131,10 @@ def test_a_folder_for_each_class_of_images_is_learnt(tmp_path: Path) -> None:
         for i in range(40):
             pixels = rng.integers(low, low + 128, (12, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{i}.png")
-    asked = request(tmp_path / "out", data=str(tmp_path / "pictures"), epochs=8, learning_rate=1e-2, batch_size=8)
-    artifact = train.run(asked)["artifact"]
-    assert (artifact["label_names"], artifact["inputs"][0]["shape"]) == (["dark", "light"], [None, 12, 12, 3])
-    assert artifact["scores"][0]["value"] > 0.9
+    settings = {"epochs": 8, "learning_rate": 1e-2, "batch_size": 8}
+    artifact = train.run(request(tmp_path / "out", data=str(tmp_path / "pictures"), **settings)).artifact
+    assert (artifact.label_names, artifact.inputs[0].shape) == (("dark", "light"), (None, 12, 12, 3))
+    assert artifact.scores[0].value > 0.9
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(capfd: pytest.CaptureFixture[str]) -> None:
@@ -168,11 +161,11 @@ def test_data_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
 
 def test_a_model_is_not_scored_on_data_of_another_task(digits: Path) -> None:
     with pytest.raises(InputError, match="of its own task"):
-        evaluate.run({"model": str(digits), "data": "ner-mini"})
+        evaluate.run(EvaluateRequest(model=digits, data="ner-mini"))
 
 
 def test_a_bare_file_is_scored_on_data_that_are_named(digits: Path) -> None:
     with pytest.raises(InputError, match="Give --data"):
-        evaluate.run({"model": str(digits / "model.keras")})
-    found = evaluate.run({"model": str(digits / "model.keras"), "data": "digits", "limit": 200})["scores"]
-    assert found[0]["count"] == 200
+        evaluate.run(EvaluateRequest(model=digits / "model.keras"))
+    scores = evaluate.run(EvaluateRequest(model=digits / "model.keras", data="digits", limit=200)).scores
+    assert scores[0].count == 200

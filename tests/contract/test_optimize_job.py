@@ -10,7 +10,7 @@ import pytest
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import InputError
-from kcost.core.request import OptimizeAnswer
+from kcost.core.request import EvaluateRequest, OptimizeAnswer, OptimizeRequest, TrainRequest
 from kcost.models.loading import load_keras_file
 from kcost.worker import evaluate, optimize, train
 
@@ -22,7 +22,7 @@ PRICE = {"usd_per_hour": 0.1, "usd_basis": "a test"}
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("optimize") / "digits"
     asked = {"family": "cnn", "data": "digits", "out": str(out), "name": "m", "epochs": 8, "limit": 400, **AS_TRAINED}
-    train.run({**asked, **PRICE})
+    train.run(TrainRequest.model_validate({**asked, **PRICE}))
     return out
 
 
@@ -30,13 +30,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("optimize") / "tagger"
     asked = {"family": "bert", "data": "ner-mini", "out": str(out), "name": "t", "epochs": 2, "limit": 200}
-    train.run({**asked, "max_length": 48, **PRICE})
+    train.run(TrainRequest.model_validate({**asked, "max_length": 48, **PRICE}))
     return out
 
 
 def optimized(model: Path, out: Path, **changes: Any) -> OptimizeAnswer:
     asked = {"model": str(model), "out": str(out), "name": "smaller", "limit": 400, "epochs": 1, **PRICE, **changes}
-    return OptimizeAnswer.model_validate(optimize.run(asked))
+    return optimize.run(OptimizeRequest.model_validate(asked))
 
 
 def zeros(path: Path, layer: str) -> float:
@@ -60,8 +60,8 @@ def test_pruned_while_fine_tuned_and_then_int8(digits: Path, tmp_path: Path, bac
     assert zeros(tmp_path / "both", "probabilities") >= 0.49
     assert abs(both.drop.value) < 0.1
     assert both.drop.count == 359
-    again = evaluate.run({"model": str(tmp_path / "both"), "limit": 400})["scores"][0]
-    assert again["value"] == pytest.approx(both.drop.after, abs=0.006)
+    again = evaluate.run(EvaluateRequest(model=tmp_path / "both", limit=400)).scores[0]
+    assert again.value == pytest.approx(both.drop.after, abs=0.006)
 
 
 def test_a_tagger_loses_neurons_and_heads_and_gets_static_int8(tagger: Path, tmp_path: Path) -> None:

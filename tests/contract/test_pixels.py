@@ -14,7 +14,7 @@ from keras import layers
 from kcost import data
 from kcost.core.artifact import open_model
 from kcost.core.errors import InputError, UnavailableError
-from kcost.core.request import OptimizeAnswer
+from kcost.core.request import AttackRequest, EvaluateRequest, OptimizeRequest
 from kcost.models.pixels import OwnScaling, own_scaling
 from kcost.worker import evaluate, optimize, robustness
 
@@ -55,9 +55,9 @@ def score(model: keras.Model, folder: Path, digits: dict[str, Any], **asked: Any
     """The accuracy that kcost gives, and what it says of the pixels."""
     path = folder / "model.keras"
     model.save(path)
-    told = evaluate.run({"model": str(path), "data": digits["path"], **asked})
-    (said,) = [note for note in told["dataset"]["notes"] if note.startswith("pixels: ")]
-    return told["scores"][0]["value"], said
+    evaluation = evaluate.run(EvaluateRequest(model=path, data=digits["path"], **asked))
+    (said,) = [note for note in evaluation.dataset.notes if note.startswith("pixels: ")]
+    return evaluation.scores[0].value, said
 
 
 def unit(x: Any) -> Any:
@@ -156,7 +156,7 @@ def test_pixels_are_of_images(digits, tmp_path) -> None:
     path = tmp_path / "model.keras"
     rescaling(digits).save(path)
     with pytest.raises(InputError, match="Pixels are of images"):
-        evaluate.run({"model": str(path), "data": "ner-mini", "pixels": "0-1"})
+        evaluate.run(EvaluateRequest(model=path, data="ner-mini", pixels="0-1"))
 
 
 @pytest.mark.parametrize("pixels", [None, "mean-std"])
@@ -167,16 +167,16 @@ def test_an_artifact_remembers_its_pixels(digits, tmp_path, pixels) -> None:
     path, out = tmp_path / "model.keras", tmp_path / "small"
     model.save(path)
     asked = {"model": str(path), "out": str(out), "name": "small", "data": digits["path"], "quantize": "static"}
-    answer = OptimizeAnswer.model_validate(optimize.run({**asked, "pixels": pixels, **PRICE}))
+    answer = optimize.run(OptimizeRequest.model_validate({**asked, "pixels": pixels, **PRICE}))
     assert answer.drop.before > 0.8
     assert answer.drop.after > 0.8
     assert open_model(out).artifact == answer.artifact
     assert answer.artifact.pixels is not None
     assert answer.artifact.pixels.scale == ("0-255" if pixels is None else pixels)
-    again = evaluate.run({"model": str(out), "limit": 200})
-    assert again["scores"][0]["value"] > 0.8
-    assert again["dataset"]["notes"][-1].startswith(f"pixels: {answer.artifact.pixels.scale}")
-    assert again["dataset"]["notes"][-1].endswith("as the artifact was made with")
+    again = evaluate.run(EvaluateRequest(model=out, limit=200))
+    assert again.scores[0].value > 0.8
+    assert again.dataset.notes[-1].startswith(f"pixels: {answer.artifact.pixels.scale}")
+    assert again.dataset.notes[-1].endswith("as the artifact was made with")
     with np.load(out / "samples.npz") as samples:
         assert samples["images"].max() == (255 if pixels is None else answer.artifact.pixels.range[1])
 
@@ -186,8 +186,8 @@ def test_the_size_of_an_attack_is_that_on_images_in_0_to_1(digits, tmp_path) -> 
     path, count, epsilon = tmp_path / "model.keras", 120, 0.1
     model = rescaling(digits)
     model.save(path)
-    asked = {"model": str(path), "data": digits["path"], "epsilons": [epsilon], "limit": count}
-    told = [r["scores"][0]["value"] for r in robustness.run(asked)["results"]]
+    request = AttackRequest(model=path, data=digits["path"], epsilons=(epsilon,), limit=count)
+    told = [r.scores[0].value for r in robustness.run(request).results]
 
     test = data.load(digits["path"], limit=count).splits["test"]
     x, kernel, bias = test.x.reshape(count, -1), *map(np.asarray, model.get_layer("classes").get_weights())
@@ -205,4 +205,4 @@ def test_an_attack_on_whole_numbers_is_refused(digits, tmp_path) -> None:
     path = tmp_path / "model.keras"
     of_bytes(digits).save(path)
     with pytest.raises(UnavailableError, match="whole numbers do not have"):
-        robustness.run({"model": str(path), "data": digits["path"], "epsilons": [0.1]})
+        robustness.run(AttackRequest(model=path, data=digits["path"], epsilons=(0.1,)))

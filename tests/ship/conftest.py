@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from kcost.core.artifact import open_model
+from kcost.core.jobs import Job
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.process import Worker, installed, worker_environment
+from kcost.core.schema import Record
 from kcost.ship import export as export_module
 from kcost.ship.export import ExportReport
 
-RunJob = Callable[..., dict[str, Any]]
+RunJob = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +59,13 @@ class Exported(NamedTuple):
 @pytest.fixture(scope="session")
 def warm_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunJob]:
     """`run_job` with one worker for all calls of a job: starting TensorFlow for each test would take minutes."""
-    workers: dict[str, Worker] = {}
+    workers: dict[str, Worker[Any, Any]] = {}
     with (tmp_path_factory.mktemp("logs") / "log").open("wb") as log, contextlib.ExitStack() as stack:
 
-        def run_job(job: str, backend: Backend, request: dict[str, Any], **_: object) -> dict[str, Any]:
-            if job not in workers:
-                workers[job] = stack.enter_context(Worker(job, backend, log=log))
-            return workers[job].ask(request)
+        def run_job(job: Job[Any, Any], backend: Backend, request: Record, **_: object) -> Any:
+            if job.name not in workers:
+                workers[job.name] = stack.enter_context(Worker(job, backend, log=log))
+            return workers[job.name].ask(request)
 
         yield run_job
 

@@ -5,13 +5,16 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kcost.core import process, schema
-from kcost.core.artifact import Artifact, Model, open_model, sha256_of
+from kcost.core.artifact import Artifact, Model, TensorSpec, open_model, sha256_of
 from kcost.core.errors import ArtifactError, GateError, InputError, StorageError, UnavailableError
+from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
+from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT, Job
 from kcost.core.plan import BACKENDS
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import export as export_module
@@ -140,10 +143,10 @@ def test_samples_that_do_not_fit_are_refused(models: Path, tmp_path: Path, warm:
 def test_other_outputs_stop_the_export_and_leave_nothing(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: RunJob, fault: str
 ) -> None:
-    def tampering(job: str, *arguments: object, **options: object) -> dict[str, object]:
+    def tampering(job: Job[Any, Any], *arguments: object, **options: object) -> object:
         answer = warm(job, *arguments, **options)
-        if job == "export":
-            probe = answer["probes"][1]["file"]
+        if job is EXPORT:
+            probe = answer.probes[1].file
             with np.load(probe) as stored:
                 arrays = dict(stored)
             outputs = arrays["output/probabilities"]
@@ -164,14 +167,14 @@ def test_other_outputs_stop_the_export_and_leave_nothing(
 
 def test_a_graph_that_needs_xla_is_refused(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = models / "tensorflow" / "xla"
-    spec = [{"name": "x", "shape": [None], "dtype": "int32"}]
-    request = {"folder": str(folder), "inputs": spec, "outputs": spec, "probes": []}
+    specs = (TensorSpec(name="x", shape=(None,), dtype="int32"),)
+    request = SavedModelCheckRequest(folder=folder, inputs=specs, outputs=specs, probes=())
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
     with pytest.raises(GateError, match="jit_compile=True"):
-        process.run_job("check-saved-model", "fake", request, log=tmp_path / "log")
-    request["folder"] = str(models / "tensorflow" / "plain")
+        process.run_job(CHECK_SAVED_MODEL, "fake", request, log=tmp_path / "log")
+    request = request.model_copy(update={"folder": models / "tensorflow" / "plain"})
     with pytest.raises(GateError, match="has the inputs of the model"):
-        process.run_job("check-saved-model", "fake", request, log=tmp_path / "log")
+        process.run_job(CHECK_SAVED_MODEL, "fake", request, log=tmp_path / "log")
 
 
 def test_a_version_is_never_overwritten(exported: dict[tuple[str, str], Exported]) -> None:
@@ -212,13 +215,17 @@ def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, m
     def full(path: Path, content: bytes) -> None:
         raise StorageError("kcost needs to write.", "No space left on device")
 
-    answers = {
-        "export": {
-            **{"inputs": [], "outputs": [], "probes": [], "weights_bytes": 0},
-            **{"keras_version": "3.15", "tensorflow_version": "2.21"},
-        },
-        "check-saved-model": {"checks": [], "library_version": "2.21"},
-    }
+    written = ExportAnswer(
+        inputs=(),
+        outputs=(),
+        probes=(),
+        keras_version="3.15",
+        tensorflow_version="2.21",
+        weights_bytes=0,
+        internal_operations=(),
+        plain_blocks=(),
+    )
+    answers = {EXPORT: written, CHECK_SAVED_MODEL: SavedModelCheckAnswer(checks=(), library_version="2.21")}
     monkeypatch.setattr(export_module, "run_job", lambda job, *_, **__: answers[job])
     monkeypatch.setattr(schema, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left"):
@@ -254,8 +261,8 @@ def test_what_a_killed_export_left_is_removed_and_its_model_listed_later(
 
 
 def test_an_interrupted_export_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(job: str, backend: str, request: dict[str, str], **_: object) -> dict[str, object]:
-        (Path(request["folder"]) / "saved_model.pb").write_bytes(b"half")
+    def interrupted(job: Job[Any, Any], backend: str, request: ExportRequest, **_: object) -> object:
+        (request.folder / "saved_model.pb").write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export_module, "run_job", interrupted)

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import GateError
+from kcost.core.jobs import EXPORT, Job
 from kcost.core.process import installed, run_job, worker_environment
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import export as export_module
@@ -141,10 +143,10 @@ def test_weights_of_blocks_are_constants_and_stored_once(
 def test_outputs_of_another_model_stop_the_export(
     optimized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: RunJob, fault: str
 ) -> None:
-    def tampering(job: str, *arguments: object, **options: object) -> dict[str, object]:
+    def tampering(job: Job[Any, Any], *arguments: object, **options: object) -> object:
         answer = warm(job, *arguments, **options)
-        if job == "export":
-            probe = answer["probes"][1]["file"]
+        if job is EXPORT:
+            probe = answer.probes[1].file
             with np.load(probe) as stored:
                 arrays = dict(stored)
             outputs = arrays["output/logits"]

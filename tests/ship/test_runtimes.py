@@ -18,17 +18,30 @@ from kcost.core.conversion import (
     RUNTIMES,
     TOLERANCES,
     Conversion,
+    ConversionCheckRequest,
+    ConversionProbe,
     Runtime,
     RuntimePrecision,
     read_conversion,
     require_precision,
 )
 from kcost.core.errors import ArtifactError, GateError, InputError, StorageError, UnavailableError
+from kcost.core.jobs import MEASURE, Job
+from kcost.core.measuring import (
+    PrepareAnswer,
+    PrepareRequest,
+    ProfileAnswer,
+    ProfileRequest,
+    RoundAnswer,
+    RoundRequest,
+    StartAnswer,
+    StartRequest,
+)
 from kcost.core.plan import Backend, CellSpec, Settings
 from kcost.core.process import Worker
 from kcost.core.profile import Profile, top
 from kcost.core.request import MeasureRequest
-from kcost.core.result import Preparation
+from kcost.core.schema import Record
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
 from kcost.ship import convert as convert_module
 from kcost.ship.convert import converted
@@ -55,11 +68,11 @@ def convert_once(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     if missing:
         pytest.skip(f"these packages are not installed: {missing}; install kcost[litert,onnx,openvino]")
     cache = tmp_path_factory.mktemp("converted")
-    workers: dict[str, Worker] = {}
+    workers: dict[str, Worker[Any, Any]] = {}
     with (cache / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
 
-        def ask(job: str, backend: Backend, request: dict[str, Any], *_: object) -> dict[str, Any]:
-            key = f"{job} {backend}"
+        def ask(job: Job[Any, Any], backend: Backend, request: Record, *_: object) -> Any:
+            key = f"{job.name} {backend}"
             if key not in workers:
                 workers[key] = Worker(job, backend, device="cpu", threads=1, log=log)
             return workers[key].ask(request)
@@ -208,13 +221,13 @@ def test_a_conversion_that_says_something_else_is_refused(
 ) -> None:
     honest = convert_module._ask
 
-    def ask(job: str, backend: Backend, request: dict[str, Any], *rest: Any) -> dict[str, Any]:
-        if job == "check-conversion":
-            for probe in request["probes"]:
-                with np.load(probe["file"]) as stored:
+    def ask(job: Job[Any, Any], backend: Backend, request: Record, *rest: Any) -> Any:
+        if isinstance(request, ConversionCheckRequest):
+            for probe in request.probes:
+                with np.load(probe.file) as stored:
                     arrays = dict(stored)
                 arrays["output/0"] = arrays["output/0"][..., ::-1]
-                np.savez(probe["file"], allow_pickle=False, **arrays)
+                np.savez(probe.file, allow_pickle=False, **arrays)
         return honest(job, backend, request, *rest)
 
     monkeypatch.setattr(convert_module, "_ask", ask)
@@ -232,11 +245,18 @@ def test_a_model_that_rounds_may_be_off_by_its_rounding(
     inputs = {spec.name: np.ones((2, *spec.shape[1:]), np.float32) for spec in loaded.inputs}
     (output,) = loaded.run(inputs)
     np.savez(tmp_path / "probe.npz", **{f"input/{k}": v for k, v in inputs.items()}, **{"output/0": output * (1 + off)})
-    probe = {"file": str(tmp_path / "probe.npz"), "batch": 2, "free_axes": []}
-    request = {"runtime": "onnx", "precision": "float32", "path": str(folder / "model.onnx"), "rounded": rounded}
-    request |= {"inputs": [{"name": i} for i in inputs], "outputs": [{"name": loaded.outputs[0]}], "probes": [probe]}
+    about = read_conversion(folder)
+    request = ConversionCheckRequest(
+        path=folder / "model.onnx",
+        runtime="onnx",
+        precision="float32",
+        inputs=about.inputs,
+        outputs=about.outputs,
+        probes=(ConversionProbe(file=tmp_path / "probe.npz", batch=2, free_axes=()),),
+        rounded=rounded,
+    )
     if kept:
-        assert check_conversion.run(request)["checks"][0]["relative_error"] == pytest.approx(off, rel=0.02)
+        assert check_conversion.run(request).checks[0].relative_error == pytest.approx(off, rel=0.02)
     else:
         with pytest.raises(GateError, match="relative error"):
             check_conversion.run(request)
@@ -273,13 +293,19 @@ def test_the_measuring_loop_runs_a_runtime(convert_once: Converter, tmp_path: Pa
         samples_file=folder / "samples.npz",
         outputs_file=tmp_path / "outputs.npz",
     )
-    with (tmp_path / "log").open("wb") as log, Worker("measure", "fake", threads=1, device="cpu", log=log) as worker:
-        assert worker.ask({"op": "start", "runtime": runtime})["import_s"] > 0
-        answer = worker.ask({"op": "prepare", "request": request.model_dump(mode="json")})
-        assert Preparation.model_validate(answer).backend_version == runtime_version(runtime)
-        assert worker.ask({"op": "round", "cell_id": spec.cell_id, "round_s": 0.01})["step_ns"]
-        profile = Profile.model_validate(worker.ask({"op": "profile", "cell_id": spec.cell_id})["profile"])
-    _check_profile(profile, runtime)
+    with (tmp_path / "log").open("wb") as log, Worker(MEASURE, "fake", threads=1, device="cpu", log=log) as worker:
+        started = worker.ask(StartRequest(runtime=runtime))
+        prepared = worker.ask(PrepareRequest(request=request))
+        turn = worker.ask(RoundRequest(cell_id=spec.cell_id, round_s=0.01))
+        profiled = worker.ask(ProfileRequest(cell_id=spec.cell_id))
+    assert isinstance(started, StartAnswer)
+    assert started.import_s > 0
+    assert isinstance(prepared, PrepareAnswer)
+    assert prepared.preparation.backend_version == runtime_version(runtime)
+    assert isinstance(turn, RoundAnswer)
+    assert turn.step_ns
+    assert isinstance(profiled, ProfileAnswer)
+    _check_profile(profiled.profile, runtime)
     with np.load(tmp_path / "outputs.npz") as stored:
         assert stored["outputs"].shape == (32, 10)
 

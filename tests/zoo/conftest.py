@@ -14,10 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
+from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
 from kcost.core.process import Worker, installed, worker_environment
 from tests.contract.conftest import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
 
@@ -29,25 +31,35 @@ ROWS_FOLDER = "KCOST_ZOO_ROWS"
 """Names a folder that takes what each mode ended with, a file a backend: docs/layers.md is made of these."""
 
 
+class ExportWorkers(NamedTuple):
+    """What writes SavedModels and what checks them."""
+
+    export: Worker[ExportRequest, ExportAnswer]
+    check: Worker[SavedModelCheckRequest, SavedModelCheckAnswer]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _started() -> None:
     """A worker tells its backend how many threads it has before anything is computed."""
+    from kcost.core.measuring import StartRequest
     from kcost.worker import measure
 
-    measure.run({"op": "start", "runtime": None})
+    measure.run(StartRequest())
     # Measuring ends with a collection, which then has only what a test made to look through.
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worker]]:
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportWorkers]:
     """What writes SavedModels and what reads them, each in a process of its own."""
     if not installed("tensorflow"):
         pytest.skip("a SavedModel is written by TensorFlow, which is not installed")
     with (tmp_path_factory.mktemp("logs") / "log").open("wb") as log, contextlib.ExitStack() as stack:
-        jobs = {"export": "tensorflow", "check-saved-model": "fake"}
-        yield {job: stack.enter_context(Worker(job, by, threads=1, log=log)) for job, by in jobs.items()}  # type: ignore[arg-type]  # two names of backends
+        yield ExportWorkers(
+            stack.enter_context(Worker(EXPORT, "tensorflow", threads=1, log=log)),
+            stack.enter_context(Worker(CHECK_SAVED_MODEL, "fake", threads=1, log=log)),
+        )
 
 
 @pytest.fixture(scope="session")

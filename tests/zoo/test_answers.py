@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, losses, metrics
 
+from kcost.core.request import EvaluateRequest
 from kcost.worker import evaluate
 
 ROWS = 57
@@ -148,16 +149,16 @@ def _check(folder: Path, heads: dict[str, Head], compiled: bool) -> None:
 
     # At once: of outputs without a second axis Keras averages the means of batches, however many rows these have.
     model.evaluate(x["test"], [y["test", name] for name in heads], batch_size=ROWS, verbose=0)
-    found = evaluate.run({"model": str(folder / "model.keras"), "data": str(data), "batch_size": 16})
+    scores = evaluate.run(EvaluateRequest(model=folder / "model.keras", data=str(data), batch_size=16)).scores
 
-    told = {(None if single else score["output"], score["name"]): score["value"] for score in found["scores"]}
+    told = {(None if single else score.output, score.name): score.value for score in scores}
     expected = {
         (None if single else name, key): float(metric.result())
         for name, of in scored.items()
         for key, metric in of.items()
     }
     assert {key: told.get(key) for key in expected} == pytest.approx(expected, abs=WITHIN)
-    assert all(score["count"] >= ROWS for score in found["scores"])
+    assert all(score.count >= ROWS for score in scores)
 
 
 def _model(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import pytest
 
-from kcost.core.process import Worker
-
 from .architectures import FAMILIES, NO_FAMILIES, application, backbone, backbones
-from .conftest import BACKEND
+from .conftest import BACKEND, ExportWorkers
 from .specimens import Specimen
 from .table import MODES, backends_of
 from .trial import DEEP, Trial, show
@@ -34,7 +31,7 @@ def test_a_backbone_is_right_or_refused_by_name(name: str, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(backbones()))
 def test_a_backbone_is_right_or_refused_by_name_in_every_mode(
-    name: str, tmp_path: Path, workers: Mapping[str, Worker]
+    name: str, tmp_path: Path, workers: ExportWorkers
 ) -> None:
     _check(name, backbone(name), tmp_path, workers)
 
@@ -42,12 +39,12 @@ def test_a_backbone_is_right_or_refused_by_name_in_every_mode(
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_application_is_right_or_refused_by_name_in_every_mode(
-    family: str, tmp_path: Path, workers: Mapping[str, Worker]
+    family: str, tmp_path: Path, workers: ExportWorkers
 ) -> None:
     _check(FAMILIES[family], application(family), tmp_path, workers)
 
 
-def _check(name: str, specimen: Specimen, folder: Path, workers: Mapping[str, Worker] | None) -> None:
+def _check(name: str, specimen: Specimen, folder: Path, workers: ExportWorkers | None) -> None:
     rows = Trial(show(name, specimen, folder), workers, DEEP).rows(SHORT if workers is None else WHOLE)
     failed = [f"{row.mode}: {row.outcome}: {row.reason}" for row in rows if row.outcome not in ("right", "refused")]
     assert not failed, "\n".join(failed)

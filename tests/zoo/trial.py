@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -14,8 +14,16 @@ import numpy as np
 from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.core.errors import KcostError
+from kcost.core.export import ExportRequest, SavedModelCheckRequest
+from kcost.core.measuring import (
+    FailureAnswer,
+    MeasureAnswer,
+    MeasureOperation,
+    PrepareRequest,
+    ReleaseRequest,
+    RoundRequest,
+)
 from kcost.core.plan import INFERENCE_METHODS, CellSpec, Settings
-from kcost.core.process import Worker
 from kcost.core.request import MeasureRequest
 from kcost.models.loading import load_keras_file
 from kcost.optimize.coverage import Coverage
@@ -25,6 +33,9 @@ from kcost.worker import measure
 
 from .specimens import Specimen
 from .table import MODES, Row
+
+if TYPE_CHECKING:
+    from .conftest import ExportWorkers
 
 SAME = 1e-6
 """Largest difference of outputs that the same layers compute in float32; beyond 1, in parts of the largest output."""
@@ -85,13 +96,13 @@ class Trial:
     """One specimen on this process's backend."""
 
     def __init__(
-        self, subject: Shown, workers: Mapping[str, Worker] | None = None, tolerances: Tolerances = ONE_LAYER
+        self, subject: Shown, workers: ExportWorkers | None = None, tolerances: Tolerances = ONE_LAYER
     ) -> None:
         self.subject = subject
         self.tolerances = tolerances
         self.backend = keras.backend.backend()
         self.folder = subject.file.parent
-        self.workers = workers or {}
+        self.workers = workers
 
     def rows(self, modes: Iterable[str] = MODES) -> list[Row]:
         """How each mode ends."""
@@ -103,8 +114,8 @@ class Trial:
             form, note = self._run(mode)
         except KcostError as error:
             named = any(layer in str(error) for layer in self.subject.layers)
-            told = next((x for x in str(error).splitlines() if x.startswith("Received: ")), str(error))
-            told = told.removeprefix("Received: ").replace(f"{self.folder}/", "")
+            told = str(error.rule if error.received is None else error.received).splitlines()[0]
+            told = told.replace(f"{self.folder}/", "")
             return self._row(mode, "refused" if named else "wrong", "" if named else "refused without a name: ", told)
         except WrongError as error:
             return self._row(mode, "wrong", "", str(error))
@@ -161,13 +172,13 @@ class Trial:
             outputs_file=outputs,
         )
         try:
-            measured({"op": "prepare", "request": request.model_dump(mode="json")})
-            measured({"op": "round", "cell_id": spec.cell_id, "round_s": 1e-4})
+            measured(PrepareRequest(request=request))
+            measured(RoundRequest(cell_id=spec.cell_id, round_s=1e-4))
             inputs = measure._subjects[spec.cell_id][1].batches[0]
             with np.load(outputs) as stored:
                 found = stored["outputs"][:rows]
         finally:
-            measure.run({"op": "release"})
+            measure.run(ReleaseRequest())
         plain = outputs_of(load_keras_file(self.subject.file), inputs)[0]
         self._agrees([found], "float" if precision == "float32" else "bfloat16", [plain])
 
@@ -184,6 +195,7 @@ class Trial:
         return form, note
 
     def _exported(self, mode: str) -> tuple[str, str]:
+        assert self.workers is not None, "a trial that exports is given workers"
         file, form, note = self.subject.file, "float", ""
         if mode == "export int8":
             file = self.folder / "dynamic.keras"
@@ -193,23 +205,24 @@ class Trial:
         folder, probes = self.folder / mode, self.folder / f"probes {mode}"
         folder.mkdir()
         probes.mkdir()
-        request = {"keras_file": str(file), "folder": str(folder), "samples": str(self.folder / "inputs.npz")}
-        written = self.workers["export"].ask({**request, "batches": BATCHES, "probes": str(probes)})
-        told = {key: written[key] for key in ("inputs", "outputs", "probes")}
-        self.workers["check-saved-model"].ask({"folder": str(folder), **told})
-        with np.load(Path(written["probes"][-1]["file"])) as probe:
-            first = [probe[f"output/{spec['name']}"] for spec in written["outputs"]]
+        samples = self.folder / "inputs.npz"
+        written = self.workers.export.ask(
+            ExportRequest(keras_file=file, folder=folder, samples=samples, batches=BATCHES, probes=probes)
+        )
+        self.workers.check.ask(
+            SavedModelCheckRequest(folder=folder, inputs=written.inputs, outputs=written.outputs, probes=written.probes)
+        )
+        with np.load(written.probes[-1].file) as probe:
+            first = [probe[f"output/{spec.name}"] for spec in written.outputs]
         self._agrees(first, form, [y[: BATCHES[-1]] for y in self.subject.expected])
         return form, note
 
 
-def measured(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The measuring worker's answer; a failure of the cell's own is raised as what it is."""
-    answer = measure.run(dict(request))
-    if answer.get("status") == "unsupported":
-        raise KcostError(answer["reason"])
-    if answer.get("status") not in (None, "ok"):
-        raise RuntimeError(f"{answer['status']}: {answer['reason']}")
+def measured(request: MeasureOperation) -> MeasureAnswer:
+    """The measuring worker's answer; a failure of the cell's own is raised."""
+    answer = measure.run(request)
+    if isinstance(answer, FailureAnswer):
+        raise RuntimeError(f"{answer.status}: {answer.reason}")
     return answer
 
 

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kcost.core.errors import DataError, KcostError, PlanError, UnavailableError, WorkerError
+from kcost.core.jobs import DEVICES, MEASURE
+from kcost.core.measuring import ReleaseRequest
 from kcost.core.process import Worker, chosen_backend, require, run_job, worker_environment
+from kcost.core.request import DevicesRequest
 
 
 def test_an_error_crosses_a_process_boundary_as_the_same_class() -> None:
@@ -15,6 +22,13 @@ def test_an_error_crosses_a_process_boundary_as_the_same_class() -> None:
     again = KcostError.from_dict(error.as_dict())
     assert (type(again), str(again), again.exit_code) == (PlanError, str(error), 2)
     assert str(error) == "A rule.\nReceived: 3\nDo that."
+
+
+def test_what_ended_a_worker_crosses_it_too() -> None:
+    error = WorkerError("A rule.", 3, cause="killed", signal_number=9)
+    again = KcostError.from_dict(json.loads(json.dumps(error.as_dict())))
+    assert isinstance(again, WorkerError)
+    assert (again.cause, again.signal_number, str(again)) == ("killed", 9, str(error))
 
 
 def test_backends_are_named_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,17 +62,36 @@ def test_a_worker_gets_its_threads_and_keeps_off_the_gpu_for_cpu_cells() -> None
     assert every.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def test_an_unknown_request_is_a_worker_error_with_its_place() -> None:
-    with pytest.raises(WorkerError, match=r"KeyError: 'op' \(measure\.py:\d+\)"):
-        run_job("measure", "fake", {})
+def test_an_error_that_nobody_foresaw_is_a_worker_error_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+    with pytest.raises(WorkerError, match=r"ModuleNotFoundError: .*backends\.numpy.* \(.+:\d+\)") as raised:
+        run_job(DEVICES, "fake", DevicesRequest())  # which has no devices
+    assert raised.value.cause == "unforeseen"
 
 
-def test_a_worker_that_died_says_how() -> None:
-    with Worker("measure", "fake") as worker:
-        os.kill(worker.pid, 9)
-        with pytest.raises(WorkerError, match="killed by SIGKILL"):
-            worker.ask({"op": "release"})
+def test_a_worker_that_was_killed_says_by_what() -> None:
+    with Worker(MEASURE, "fake") as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="killed by SIGKILL") as raised:
+            worker.ask(ReleaseRequest())
+        assert (raised.value.cause, raised.value.signal_number) == ("killed", signal.SIGKILL)
         assert not worker.alive()
+
+
+def test_a_worker_that_ended_by_itself_is_no_killed_one(tmp_path: Path) -> None:
+    unknown = dataclasses.replace(MEASURE, name="no job")
+    with pytest.raises(WorkerError, match=r"ended with exit code 2.*did not start: KeyError: 'no job'") as raised:
+        run_job(unknown, "fake", ReleaseRequest(), log=tmp_path / "log")
+    assert (raised.value.cause, raised.value.signal_number) == ("ended", None)
+
+
+def test_a_worker_that_is_late_is_ended() -> None:
+    with Worker(MEASURE, "fake") as worker:
+        with pytest.raises(WorkerError, match="no answer") as raised:
+            worker.receive(timeout_s=0)  # nothing was asked
+        assert (raised.value.cause, worker.alive()) == ("timeout", False)
 
 
 def test_a_deliberate_error_of_a_job_comes_back_as_itself() -> None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kcost.core.artifact import Artifact, Score
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
-from kcost.core.request import TrainRequest
+from kcost.core.request import TrainAnswer, TrainRequest
 from kcost.core.result import CellResult, Round
 from kcost.search import SearchRequest, search
 from kcost.search.prediction import Machine, Measured
@@ -39,7 +40,7 @@ def badness(asked: TrainRequest) -> float:
     return abs(math.log10(asked.learning_rate) + 3) + (0.2 if asked.size == "seed" else 0.0)
 
 
-def train(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+def train(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
     """Answers as the train job does."""
     losses: list[float] = []
     pruned = False
@@ -52,12 +53,12 @@ def train(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
     (asked.out / "size").write_text(str(asked.size))
     right = round(400 * (1 - 0.2 * badness(asked)))
     score = {"name": "accuracy", "value": right / 400, "low": right / 400 - 0.03, "high": min(1.0, right / 400 + 0.03)}
-    return {
-        "artifact": artifact(asked.name),
-        "history": [{"val_loss": loss} for loss in losses],
-        "validation_scores": [{**score, "split": "validation", "count": 400, "unit": "examples"}],
-        "pruned": pruned,
-    }
+    return TrainAnswer(
+        artifact=Artifact.model_validate(artifact(asked.name)),
+        history=tuple({"val_loss": loss} for loss in losses),
+        validation_scores=(Score.model_validate({**score, "split": "validation", "count": 400, "unit": "examples"}),),
+        pruned=pruned,
+    )
 
 
 def artifact(name: str) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def cell_of(search_: SearchRequest, machine: Machine, measured: Measured, slowne
 def fail_every(n: int) -> Any:
     """A trainer that fails on every n-th trial."""
 
-    def failing(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def failing(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         if int(asked.out.parent.name) % n == n - 1:
             raise InputError("Training keeps a finite loss.", received="nan")
         return train(search_, asked)
@@ -117,7 +118,7 @@ def fail_every(n: int) -> Any:
 def main(document: str, seconds: float) -> None:
     """A search whose trials take `seconds` each; prints the number of each trial that it finishes."""
 
-    def slow(search_: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def slow(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         time.sleep(seconds)
         answer = train(search_, asked)
         print(asked.out.parent.name, flush=True)  # noqa: T201 -- read by the test that started this process

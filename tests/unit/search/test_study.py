@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from kcost.core.errors import DataError, InputError, StorageError, UnavailableError, WorkerError
-from kcost.core.request import TrainRequest
+from kcost.core.request import TrainAnswer, TrainRequest
 from kcost.search import SearchRequest, study as study_module
 from kcost.search.result import SearchResult
 from kcost.search.study_result import cheapest_as_good, pareto_front
@@ -125,7 +125,7 @@ def test_no_trial_starts_after_the_minutes_are_over(tmp_path: Path, monkeypatch:
     now = [0.0]
     monkeypatch.setattr(study_module.time, "monotonic", lambda: now[0])
 
-    def minute(search: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def minute(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         now[0] += 60
         return fake.train(search, asked)
 
@@ -134,7 +134,7 @@ def test_no_trial_starts_after_the_minutes_are_over(tmp_path: Path, monkeypatch:
 
 
 def test_an_error_that_every_trial_would_meet_ends_the_search_and_is_not_counted(tmp_path: Path) -> None:
-    def no_data(search: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def no_data(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         raise DataError("A data set is known by name.", received="simulated")
 
     asked = fake.request(tmp_path / "out", trials=2)
@@ -151,7 +151,7 @@ def test_failures_alone_end_the_search(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_trial_is_not_counted(tmp_path: Path) -> None:
-    def interrupted(search: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def interrupted(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         raise KeyboardInterrupt
 
     asked = fake.request(tmp_path / "out", trials=2)
@@ -164,7 +164,7 @@ def test_an_interrupted_trial_is_not_counted(tmp_path: Path) -> None:
 def test_a_trial_that_was_taken_for_dead_is_not_wanted_any_more(tmp_path: Path) -> None:
     asked = fake.request(tmp_path / "out", trials=2)
 
-    def asleep_for_long(search: SearchRequest, wanted: TrainRequest) -> dict[str, Any]:
+    def asleep_for_long(search: SearchRequest, wanted: TrainRequest) -> TrainAnswer:
         answer = fake.train(search, wanted)
         if wanted.out.parent.name == "0000":
             study = optuna.load_study(study_name=asked.study_name, storage=f"sqlite:///{asked.out}/study.db")
@@ -176,7 +176,7 @@ def test_a_trial_that_was_taken_for_dead_is_not_wanted_any_more(tmp_path: Path) 
 
 
 def test_checkpoints_of_a_trial_are_not_kept(tmp_path: Path) -> None:
-    def with_checkpoint(search: SearchRequest, asked: TrainRequest) -> dict[str, Any]:
+    def with_checkpoint(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
         (asked.out.parent / ".model.training").mkdir()
         return fake.train(search, asked)
 
