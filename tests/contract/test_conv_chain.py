@@ -31,7 +31,7 @@ CLOSE = {"float32": 1e-5, "bfloat16": 0.02, "int8_static": 0.03}
 
 
 def backend_module(backend: str) -> Any:
-    return importlib.import_module(f"kcost.backends.{backend}_convolution")
+    return importlib.import_module(f"kcost.backends.kernels.{backend}_convolution")
 
 
 def fast_forward(model: keras.Model, backend: str) -> Callable[[np.ndarray], np.ndarray]:

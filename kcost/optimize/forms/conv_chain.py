@@ -153,7 +153,7 @@ def _pooled(stage: Stage, x: Any) -> Any:
 
 def _backend_module(spec: ChainSpec) -> tuple[ModuleType | None, str | None]:
     """The module that runs chains on the backend in use, and why it does not run this one."""
-    name = f"kcost.backends.{keras.backend.backend()}_convolution"
+    name = f"kcost.backends.kernels.{keras.backend.backend()}_convolution"
     if importlib.util.find_spec(name) is None:
         return None, f"kcost has no chain of convolutions for the {keras.backend.backend()} backend"
     module = importlib.import_module(name)

@@ -312,7 +312,7 @@ def _balanced_scale(largest: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def _backend_module(spec: BlockSpec) -> tuple[ModuleType | None, str | None]:
     """The module that runs blocks on the backend in use, and why it does not run this one."""
-    name = f"kcost.backends.{keras.backend.backend()}_encoder"
+    name = f"kcost.backends.kernels.{keras.backend.backend()}_encoder"
     if importlib.util.find_spec(name) is None:
         return None, f"kcost has no encoder block for the {keras.backend.backend()} backend"
     module = importlib.import_module(name)
