@@ -110,9 +110,9 @@ def rows_for(model: keras.Model, rows: Mapping[str, np.ndarray] | None = None) -
 def _made_up(model: keras.Model) -> Any:
     """Random rows of a model that names no inputs, as it was built; free axes get sizes until the model takes them."""
     reason = "it says nothing of its inputs"
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())  # Keras has no public way to it
-    for size in FREE_AXES if len(shapes) == 1 else ():
-        inputs = _of_shape(shapes[0], size)
+    built_for = keras.layers.Layer.get_build_config(model) or {}  # not what a class of somebody's own makes of it
+    for size in FREE_AXES if "input_shape" in built_for else ():
+        inputs = _of_shape(built_for["input_shape"], size)
         try:
             outputs = outputs_of(model, inputs)
         except LayerError as error:  # whatever a layer says of a size that it cannot take

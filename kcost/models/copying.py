@@ -16,11 +16,18 @@ import keras
 import ml_dtypes  # Keras's own small floats
 import numpy as np
 from keras.saving import deserialize_keras_object, serialize_keras_object
-from keras.src.initializers.random_initializers import RandomInitializer
-from keras.src.saving.keras_saveable import KerasSaveable  # Keras has no public way to what a file holds
-from keras.src.saving.saving_lib import _walk_saveable
 
 from kcost.core.errors import in_a_line
+from kcost.models.keras_private import (
+    initializers_replaced,
+    is_random,
+    is_saveable,
+    is_unseeded,
+    layers_of,
+    own_seed_generators,
+    own_variables,
+    saved_attributes,
+)
 
 Pair = tuple[str, keras.layers.Layer, keras.layers.Layer]
 """Path, layer, and its copy."""
@@ -64,7 +71,7 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
     Raises:
         StateError: the config doesn't describe it.
     """
-    classes = {type(part).__name__: type(part) for part in layer._flatten_layers()}
+    classes = {type(part).__name__: type(part) for part in layers_of(layer)}
     with layers_that_raise() as raised:
         try:
             with _uncompiled(layer):
@@ -100,7 +107,7 @@ def layers_that_raise() -> Iterator[list[str]]:
 @contextmanager
 def _uncompiled(layer: keras.layers.Layer) -> Iterator[None]:
     """Configs without loss and optimizer, which need not have one."""
-    models = [part for part in layer._flatten_layers() if isinstance(part, keras.Model)]
+    models = [part for part in layers_of(layer) if isinstance(part, keras.Model)]
     try:
         for model in models:
             model.get_compile_config = dict  # shadows the method of the class; no setting at all
@@ -156,14 +163,14 @@ class _Walk:
             raise
         except Exception as error:  # whatever a layer of somebody's own raises
             raise StateError(path, in_a_line(error)) from error
-        theirs = dict(_walk_saveable(new))
-        for name, child in _walk_saveable(old):
+        theirs = saved_attributes(new)
+        for name, child in saved_attributes(old).items():
             self.below(child, theirs.get(name), path)
 
     def below(self, old: Any, new: Any, path: str) -> None:
         """What an attribute holds, or a place in a list or dict."""
-        if isinstance(old, KerasSaveable):
-            if isinstance(new, KerasSaveable):
+        if is_saveable(old):
+            if is_saveable(new):
                 self.visit(old, new, _inner(path, old))
         elif isinstance(old, list | tuple | dict) and isinstance(new, list | tuple | dict):
             if (id(old), id(new)) in self.seen:
@@ -174,7 +181,7 @@ class _Walk:
                 self.below(a, b, path)
 
     def refuse_left(self, new: keras.layers.Layer) -> None:
-        for layer in new._flatten_layers():
+        for layer in layers_of(new):
             if id(layer) not in self.filled and own_variables(layer):
                 raise StateError(layer.path or layer.name, "it has no counterpart in the model it is copied from")
 
@@ -193,7 +200,7 @@ def _carry_own(old: Any, new: Any, path: str) -> None:
         new.load_own_variables({name: _on_host(value) for name, value in store.items()})
         if isinstance(new, keras.layers.Layer) and isinstance(old, keras.layers.Layer):
             _refuse_other_kinds(old, new, before, path)
-    for ours, theirs in zip(*(getattr(x, "_seed_generators", ()) for x in (old, new)), strict=True):
+    for ours, theirs in zip(own_seed_generators(old), own_seed_generators(new), strict=True):
         theirs.state.assign(ours.state)  # Keras saves no seeds; a copy draws what the original would
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory(prefix="kcost-assets-") as folder:
@@ -216,11 +223,6 @@ def _on_host(value: Any) -> Any:
     if isinstance(value, keras.Variable) or keras.ops.is_tensor(value):
         return np.array(keras.ops.convert_to_numpy(value), copy=True)
     return np.array(value, copy=True)
-
-
-def own_variables(layer: keras.layers.Layer) -> list[Any]:
-    """The variables that a layer holds itself, seeds left out."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 class Unset:
@@ -257,34 +259,29 @@ def without_initializers() -> Iterator[Unset]:
     """
     unset = Unset()
     kind = keras.Variable
-    make, assign = kind._initialize_with_initializer, kind.assign
+    assign = kind.assign
 
-    def initialize(variable: Any, initializer: Any) -> Any:
-        cheap = _without_random(initializer)
-        if cheap is not initializer and _is_unseeded(initializer):
+    def cheap(variable: Any, initializer: Any) -> Any:
+        if is_unseeded(initializer):
             unset.made[id(variable)] = variable
-        return make(variable, cheap)
+        return _without_random(initializer)
 
     def assigned(variable: Any, value: Any) -> Any:
         unset.assigned.add(id(variable))
         return assign(variable, value)
 
-    kind._initialize_with_initializer, kind.assign = initialize, assigned
+    kind.assign = assigned
     try:
-        yield unset
+        with initializers_replaced(cheap):
+            yield unset
     finally:
-        kind._initialize_with_initializer, kind.assign = make, assign
-
-
-def _is_unseeded(initializer: Any) -> bool:
-    random = isinstance(initializer, RandomInitializer)
-    return random and getattr(initializer, "_init_seed", None) is None
+        kind.assign = assign
 
 
 def _without_random(initializer: Any) -> Any:
     """An initializer that needs no compiled program and no random numbers that nobody can foresee."""
-    if isinstance(initializer, RandomInitializer):
-        if _is_unseeded(initializer):
+    if is_random(initializer):
+        if is_unseeded(initializer):
             return lambda shape, dtype=None: _full(shape, 0, dtype)
         return lambda shape, dtype=None: keras.ops.cast(initializer(shape, dtype="float32"), dtype or "float32")
     if type(initializer) is keras.initializers.Zeros:

@@ -118,10 +118,10 @@ def _with_inputs(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    shapes = getattr(model, "_build_shapes_dict", None)  # Keras has no public way to it
-    if getattr(model, "inputs", None) or not shapes or len(shapes) != 1:
+    built_for = keras.layers.Layer.get_build_config(model) or {}  # not what a class of somebody's own makes of it
+    if getattr(model, "inputs", None) or "input_shape" not in built_for:
         return model
-    (shape,) = shapes.values()
+    shape = built_for["input_shape"]
     if isinstance(shape, dict):
         tensors = {name: keras.Input(tuple(one[1:]), name=name) for name, one in shape.items()}
     elif all(size is None or isinstance(size, int) for size in shape):

@@ -15,10 +15,10 @@ from kcost.models.copying import (
     carry_state,
     copy_of_layer,
     from_config,
-    own_variables,
     refuse_unset,
     without_initializers,
 )
+from kcost.models.keras_private import inner_layers, layers_of, own_trainable_variables, own_variables
 
 Precision = Literal["saved", "float32", "bfloat16", "mixed_bfloat16"]
 
@@ -49,9 +49,9 @@ def computed_dtypes(model: keras.Model) -> list[LayerDtypes]:
     what they compute in (`int8_dynamic`, say); Keras's own int8 layers have their mode before the dtype: `int8`.
     """
     told: list[LayerDtypes] = []
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         variables = [v for v in own_variables(layer) if keras.backend.is_float_dtype(v.dtype)]
-        holds = any(True for _ in layer._flatten_layers(include_self=False, recursive=False))
+        holds = bool(inner_layers(layer))
         if layer is model or isinstance(layer, keras.layers.InputLayer) or (holds and not variables):
             continue
         dtypes = sorted({str(v.dtype) for v in variables})
@@ -119,7 +119,7 @@ def _others(model: keras.Model, precision: str) -> list[LayerDtypes]:
     """The layers that compute floats in another dtype than a precision says, or keep trained ones in another."""
     wanted = _COMPUTES_IN[precision]
     kept = "bfloat16" if precision == "bfloat16" else "float32"
-    trained = {layer.path or layer.name for layer in model._flatten_layers() if layer._trainable_variables}
+    trained = {layer.path or layer.name for layer in layers_of(model) if own_trainable_variables(layer)}
     return [
         told
         for told in computed_dtypes(model)

@@ -38,8 +38,10 @@ class WatchedForward:
     """
 
     def __init__(self, model: Any) -> None:
+        from kcost.models.keras_private import layers_of
+
         self._model = model
-        self._layers = list(model._flatten_layers(include_self=False))
+        self._layers = layers_of(model, itself=False)
         self._structure = input_structure(model)
         self._has_free_axes = any(spec.free_axes for spec in signature_of_structure(self._structure).values())
         self._numbers = {layer: number for number, layer in enumerate(self._layers)}

@@ -27,7 +27,7 @@ from kcost.models.comparing import (
     rows_for,
     watched,
 )
-from kcost.models.copying import own_variables
+from kcost.models.keras_private import own_variables
 from kcost.models.watching import replaced_calls
 
 Loss = float | Callable[[keras.layers.Layer], float]

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kcost.models.keras_private import inner_layers, own_variables
 from kcost.optimize.coverage import Change
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.rewrite import rewrite
@@ -67,7 +68,7 @@ def kernels_of(model: keras.Model, skip: Sequence[str] = ()) -> tuple[list[Kerne
     left: list[Change] = []
     seen: set[int] = set()
     for path, layer in walk(model):
-        own = [v for v in layer._trainable_variables + layer._non_trainable_variables if id(v) not in seen]
+        own = [v for v in own_variables(layer) if id(v) not in seen]
         seen |= {id(v) for v in own}
         if all(len(v.shape) < 2 for v in own):
             continue
@@ -85,7 +86,7 @@ def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
     seen: set[int] = set()
 
     def below(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
-        for inner in layer._layers:
+        for inner in inner_layers(layer):
             if id(inner) not in seen:
                 seen.add(id(inner))
                 inner_path = f"{path}/{inner.name}" if path else str(inner.name)
@@ -136,7 +137,7 @@ def _reason(layer: keras.layers.Layer) -> str | None:
     kinds = (keras.layers.Dense, keras.layers.EinsumDense, *_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE, EncoderBlock)
     if not isinstance(layer, kinds):
         return "of no kind that is pruned"
-    if isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)) and layer.lora_enabled:
+    if getattr(layer, "lora_enabled", False):
         return "it has low-rank updates; merge them first, by saving and loading the model"
     if any(not keras.backend.is_float_dtype(k.variable.dtype) for k in _kernels("", layer)):
         return "it holds integers; prune before quantizing"
@@ -148,14 +149,14 @@ def _kernels(path: str, layer: keras.layers.Layer) -> list[Kernel]:
         names = ("qkv_kernel", "out_kernel", "up_kernel", "down_kernel")
         return [Kernel(f"{path}.{name}", layer, layer.parts[name], (0, 1), 1) for name in names]
     if isinstance(layer, keras.layers.Dense):
-        return [Kernel(path, layer, layer._kernel, (0, 1), 1)]
+        return [Kernel(path, layer, layer.kernel, (0, 1), 1)]
     if isinstance(layer, keras.layers.EinsumDense):
         terms, output = layer.equation.split("->")
         letters = terms.split(",")[1]
         summed = [i for i, letter in enumerate(letters) if letter not in output]
         others = [i for i in range(len(letters)) if i not in summed]
-        return [Kernel(path, layer, layer._kernel, (*summed, *others), len(summed))]
-    variable = layer.pointwise_kernel if isinstance(layer, _SEPARABLE) else layer._kernel
+        return [Kernel(path, layer, layer.kernel, (*summed, *others), len(summed))]
+    variable = layer.pointwise_kernel if isinstance(layer, _SEPARABLE) else layer.kernel
     # Inputs and outputs are the last two axes, the other way round in transposed convolutions.
     rank = len(variable.shape)
     inputs = rank - 1 if isinstance(layer, _TRANSPOSED) else rank - 2

@@ -15,6 +15,7 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError, in_a_line
+from kcost.models.keras_private import layers_of, own_variables
 from kcost.models.precision import with_precision
 from kcost.optimize.calibration import Sites, histograms
 from kcost.optimize.coverage import Change, Coverage
@@ -106,7 +107,7 @@ def _quantized(
             rule = "bfloat16 of a model without known encoder blocks changes every layer."
             raise InputError(rule, f"skip={list(skip)}", "Leave out skip.")
         new = with_precision(model, "bfloat16", rows)
-        layers = [layer for layer in new._flatten_layers() if _own_parameters(layer)]
+        layers = [layer for layer in layers_of(new) if _own_parameters(layer)]
         changed = [Change(layer=x.name, what=f"{_kind(x)} -> bfloat16", parameters=_own_parameters(x)) for x in layers]
         return new, Coverage(changed=tuple(changed))
     check(done, rows, _loss)
@@ -320,12 +321,12 @@ def _sites(model: keras.Model) -> dict[keras.layers.Layer, Sites]:
     """The layers whose inputs are calibrated, and how to get what is counted from a call of each."""
     watched: dict[keras.layers.Layer, Sites] = {}
     inside: set[int] = set()
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         block = encoder_block_of(layer)
         if not isinstance(block, str):
             watched[layer] = functools.partial(_block_sites, block)
-            inside.update(id(x) for x in layer._flatten_layers(include_self=False))
-    for layer in model._flatten_layers():
+            inside.update(id(x) for x in layers_of(layer, itself=False))
+    for layer in layers_of(model):
         if type(layer) in _PRODUCTS and id(layer) not in inside:
             watched[layer] = _input_site
     return watched
@@ -417,18 +418,14 @@ def _kind(layer: keras.layers.Layer) -> str:
     return type(layer).__name__
 
 
-def _own_variables(layer: keras.layers.Layer) -> list[Any]:
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
-
-
 def _own_parameters(layer: keras.layers.Layer) -> int:
-    return sum(int(np.prod(v.shape, dtype=int)) for v in _own_variables(layer))
+    return sum(int(np.prod(v.shape, dtype=int)) for v in own_variables(layer))
 
 
 def _has_convolutions(model: keras.Model) -> bool:
-    return any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
+    return any(isinstance(layer, keras.layers.Conv2D) for layer in layers_of(model))
 
 
 def _has_matrix(layer: keras.layers.Layer) -> bool:
     """Whether a layer holds, itself, weights of two axes or more: what int8 is about."""
-    return any(len(v.shape) >= 2 for v in _own_variables(layer))
+    return any(len(v.shape) >= 2 for v in own_variables(layer))

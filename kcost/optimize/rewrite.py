@@ -25,6 +25,7 @@ from kcost.models.copying import (
     refuse_unset,
     without_initializers,
 )
+from kcost.models.keras_private import first_call, is_bookkeeping, renew_torch_parameters, replace_inner_layer
 from kcost.optimize.guard import Border, Loss, Rewrite, check
 
 Replace = Callable[[keras.layers.Layer, str], keras.layers.Layer | None]
@@ -114,7 +115,7 @@ def sublayers(layer: keras.layers.Layer) -> Iterator[tuple[Place, keras.layers.L
     kind = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
     known = set(dir(kind))
     for name in dir(layer):
-        if name in known or name.startswith(_BOOKKEEPING) or isinstance(getattr(type(layer), name, None), property):
+        if name in known or is_bookkeeping(name) or isinstance(getattr(type(layer), name, None), property):
             continue
         value = getattr(layer, name, None)
         if isinstance(value, keras.layers.Layer):
@@ -122,10 +123,6 @@ def sublayers(layer: keras.layers.Layer) -> Iterator[tuple[Place, keras.layers.L
         elif isinstance(value, list | dict):
             items = value.items() if isinstance(value, dict) else enumerate(value)
             yield from (((name, key), item) for key, item in items if isinstance(item, keras.layers.Layer))
-
-
-_BOOKKEEPING = ("_layers", "_modules", "_metrics", "_functional", "_tracker", "_self_unconditional_", "_self_tracked_")
-"""How attributes begin in which Keras, torch or TensorFlow keeps sublayers a second time, each on its own backend."""
 
 
 class _Rewriter:
@@ -187,9 +184,9 @@ class _Rewriter:
             carry_state(layer, copied, path or layer.name)
             wrapper = RewrittenModel if isinstance(layer, keras.Model) else RewrittenLayer
             new = wrapper(copied, [{"place": list(place), "layer": new} for place, new in replacements])
-            for node in layer._inbound_nodes[:1]:
+            if (call := first_call(layer)) is not None:
                 # Traced once, to see that the layer does nothing with its sublayers but call them.
-                new.compute_output_spec(*node.arguments.args, **node.arguments.kwargs)
+                new.compute_output_spec(*call[0], **call[1])
             copy_of_layer(new)  # as it will be saved and loaded: a wrapper may make its state from an inner kernel
         except MemoryError:
             raise
@@ -288,7 +285,7 @@ class RewrittenModel(_Rewritten, keras.Model):  # type: ignore[misc]  # Keras is
 
 
 def _is_graph(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and hasattr(layer, "_inputs_struct"))
+    return isinstance(layer, keras.Sequential | keras.Function)
 
 
 def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -306,15 +303,13 @@ def _put(root: keras.layers.Layer, place: Sequence[str | int], new: keras.layers
     old = _at(root, place)
     owners = [layer for i in range(len(place)) if isinstance(layer := _at(root, place[:i]), keras.layers.Layer)]
     owner, holder = owners[-1], _at(root, place[:-1])
-    if owner._tracker.is_in_store("layers", old):
-        owner._tracker.replace_tracked_value("layers", old, new)
+    replace_inner_layer(owner, old, new)
     if holder is owner:
         setattr(owner, str(place[-1]), new)
     else:
         holder[place[-1]] = new
-    if keras.backend.backend() == "torch":
-        for layer in owners:
-            layer._track_variables()  # torch's own list of parameters, made when the layer was built
+    for layer in owners:
+        renew_torch_parameters(layer)
 
 
 def _not_copied(error: StateError) -> InputError:

@@ -92,10 +92,10 @@ class PerturbedModel:
                 received=f"{model.name} with the input {whole[0].name} of {whole[0].dtype}",
                 remedy="Save the model with an input of float32.",
             )
-        self._model, self._rest = model, model
+        self._model, self.rest = model, model
         self._embed: keras.Model | None = None
         if self.is_text:
-            self._embed, self._rest = split_at_embeddings(model)
+            self._embed, self.rest = split_at_embeddings(model)
         # Made on tensors, so that it can stand inside any compiled step.
         self.gradient = driver(keras.backend.backend()).gradient_of(self._loss)
         self._compiled = _Gradient(self)
@@ -106,7 +106,7 @@ class PerturbedModel:
 
     def answer(self, point: Any, inputs: Any, *, training: bool) -> Any:
         """The model's outputs at a point; tensors."""
-        return self._rest(self._at(point, inputs), training=training)
+        return self.rest(self._at(point, inputs), training=training)
 
     def points(self, inputs: Any) -> np.ndarray:
         """`point` on the host."""
@@ -120,7 +120,7 @@ class PerturbedModel:
 
     def predict(self, point: np.ndarray, inputs: Any) -> np.ndarray:
         """The model's outputs at a point, on the host and compiled."""
-        return np.asarray(self._rest.predict_on_batch(self._at(point, inputs)))
+        return np.asarray(self.rest.predict_on_batch(self._at(point, inputs)))
 
     def _at(self, point: Any, inputs: Any) -> Any:
         return [point, *(inputs[name] for name in self._model.input)] if self.is_text else point
@@ -134,7 +134,7 @@ class _Gradient(keras.Model):  # type: ignore[misc]  # keras has no types
 
     def __init__(self, perturbed: PerturbedModel) -> None:
         super().__init__(name="input_gradient", dtype="float32")
-        self.rest = perturbed._rest
+        self.rest = perturbed.rest
         self._gradient = perturbed.gradient
         self.built = True
 

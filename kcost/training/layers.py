@@ -6,6 +6,7 @@ import keras
 
 from kcost.core.errors import InputError
 from kcost.core.request import TrainRequest
+from kcost.models.keras_private import inner_layers, layers_of
 
 EMBEDDINGS = ("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm")
 ENCODER_LAYER = "transformer_layer_"
@@ -75,7 +76,7 @@ def _freeze(model: keras.Model, request: TrainRequest) -> str:
 def _adapt(model: keras.Model, rank: int) -> str:
     targets = [
         layer
-        for layer in model._flatten_layers(include_self=False)
+        for layer in layers_of(model, itself=False)
         if layer.name in ATTENTION_TARGETS and hasattr(layer, "enable_lora")
     ]
     if not targets:
@@ -93,8 +94,8 @@ def _adapt(model: keras.Model, rank: int) -> str:
         )
     for layer in model.layers:
         if layer.name not in HEAD:
-            for inner in layer._flatten_layers():
-                if inner not in targets and not inner._layers:
+            for inner in layers_of(layer):
+                if inner not in targets and not inner_layers(inner):
                     inner.trainable = False
     for layer in targets:
         layer.enable_lora(rank)

@@ -11,6 +11,7 @@ from keras import ops
 
 from kcost.backends import driver
 from kcost.core.request import TrainRequest
+from kcost.models.keras_private import variable_index
 from kcost.training.layers import depth_of_layers
 
 
@@ -48,7 +49,7 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # keras has 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Keras calls this for each variable."""
         # By number, as Keras finds momentums: on tensorflow the variable is not Keras's own and has no path.
-        index = self._get_variable_index(variable)
+        index = variable_index(self, variable)
         rate, decay = learning_rate * self._factors[index], self._decays[index]
         if decay:
             self.assign_sub(variable, ops.cast(rate * decay, variable.dtype) * variable)

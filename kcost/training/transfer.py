@@ -9,6 +9,7 @@ import keras
 from kcost.core.errors import UnavailableError
 from kcost.models.comparing import DifferentError, check_copy
 from kcost.models.copying import StateError, carry_state, from_config, refuse_unset, without_initializers
+from kcost.models.keras_private import layers_of
 
 
 def copy_weights(trained: keras.Model, plain: keras.Model) -> keras.Model:
@@ -37,8 +38,8 @@ def copy_weights(trained: keras.Model, plain: keras.Model) -> keras.Model:
 
 def _computes_alike(trained: keras.Model, fresh: keras.Model) -> bool:
     """Whether both have the same layers at the same precision: low-rank updates merge with a rounding of their own."""
-    ours, theirs = ([(type(x), x.dtype_policy.name) for x in m._flatten_layers()] for m in (trained, fresh))
-    return ours == theirs and not any(getattr(layer, "lora_enabled", False) for layer in trained._flatten_layers())
+    ours, theirs = ([(type(x), x.dtype_policy.name) for x in layers_of(m)] for m in (trained, fresh))
+    return ours == theirs and not any(getattr(layer, "lora_enabled", False) for layer in layers_of(trained))
 
 
 def _without_training_state(config: Any) -> Any:

@@ -180,9 +180,10 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
 
 def _refuse_large_constants(model: keras.Model) -> None:
     """Raises ArtifactError where the weights of encoder blocks are more than a graph can hold."""
+    from kcost.models.keras_private import layers_of
     from kcost.optimize.forms.encoder_block import EncoderBlock
 
-    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock)]
+    blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)]
     held = sum(int(np.prod(w.shape)) * _itemsize(str(w.dtype)) for block in blocks for w in block.weights)
     if held > CONSTANTS_LIMIT_BYTES:
         raise ArtifactError(
@@ -232,7 +233,9 @@ def _with_tables(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers that hold a resource of TensorFlow which is no variable: a lookup's table."""
     from tensorflow.saved_model.experimental import TrackableResource
 
-    layers = model._flatten_layers(include_self=False)
+    from kcost.models.keras_private import layers_of
+
+    layers = layers_of(model, itself=False)
     return [layer for layer in layers if any(isinstance(value, TrackableResource) for value in vars(layer).values())]
 
 
@@ -247,10 +250,11 @@ def _internal_operations(folder: Path) -> list[str]:
 
 def _plain_blocks(model: keras.Model) -> list[tuple[str, str]]:
     """Encoder blocks and chains of convolutions that run in their plain form on this machine, and why."""
+    from kcost.models.keras_private import layers_of
     from kcost.optimize.forms.conv_chain import ConvolutionChain
     from kcost.optimize.forms.encoder_block import EncoderBlock
 
-    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, EncoderBlock | ConvolutionChain)]
+    blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock | ConvolutionChain)]
     return [(block.path, reason) for block in blocks if (reason := block.fallback_reason) is not None]
 
 

@@ -83,6 +83,17 @@ def test_a_block_answers_as_the_encoder_layer_does(norm_first: bool, activation:
     np.testing.assert_allclose(numpy(found(x, padding_mask=mask, attention_mask=looking_back)), expected, atol=1e-4)
 
 
+def test_the_mask_of_an_embedding_is_followed_in_compiled_code() -> None:
+    """On jax no attribute of the tensor has it there."""
+    ids = keras.Input((None,), dtype="int32")
+    table, made = keras.layers.Embedding(9, WIDTH, mask_zero=True), block()
+    model = keras.Model(ids, made(table(ids)))
+    model.compile(jit_compile=keras.backend.backend() == "jax")
+    rows = np.array([[5, 1, 0, 0], [2, 3, 4, 5]], np.int32)
+    expected = numpy(made(numpy(table(rows)), padding_mask=rows != 0))
+    np.testing.assert_allclose(model.predict(rows, verbose=0), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("compute", INFERENCE)
 def test_each_arithmetic_stays_near_float32(compute: Any, norm_first: bool) -> None:

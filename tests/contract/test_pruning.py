@@ -78,6 +78,21 @@ def train(model: keras.Model, pruning: PruningCallback, steps: int, optimizer: A
     return spy
 
 
+def test_a_transposed_convolution_is_pruned() -> None:
+    model = keras.Sequential([keras.Input((6, 6, 4)), layers.Conv2DTranspose(8, 3, name="up")])
+    pruned, coverage = prune(model, parse_prune_spec("magnitude:0.5"))
+    assert [change.layer for change in coverage.changed] == ["up"]
+    assert zeros(pruned)["up"].mean() == 0.5
+
+
+def test_a_convolution_with_low_rank_updates_is_left() -> None:
+    model = classifier()
+    model.get_layer("conv").enable_lora(2)
+    kernels, left = kernels_of(model)
+    assert [kernel.path for kernel in kernels] == ["hidden", "probabilities"]
+    assert "low-rank updates" in left[0].what
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_masks_hold_through_every_step(optimizer: str, tmp_path: Path) -> None:
     model = classifier()

@@ -12,7 +12,7 @@ Graph = Mapping[str, Iterable[str]]
 
 def import_graph(package: Path) -> dict[str, set[str]]:
     """Each module of a package by its dotted name, and what it imports: modules of the package, and other packages."""
-    files = {_name_of(path, package): path for path in package.rglob("*.py")}
+    files = {name_of(path, package): path for path in package.rglob("*.py")}
     return {name: set(_imports(name, path, frozenset(files))) - {name} for name, path in files.items()}
 
 
@@ -35,7 +35,8 @@ def _reached(graph: Graph, start: str) -> set[str]:
     return reached
 
 
-def _name_of(path: Path, package: Path) -> str:
+def name_of(path: Path, package: Path) -> str:
+    """The dotted name of a module of a package, by its file."""
     parts = path.relative_to(package.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kcost.backends.base import Inputs
+from kcost.models.keras_private import layers_of
 
 LEAST_BYTES = "weights (but not embedding tables), inputs and outputs, each once: a lower bound"
 """Activations between layers may stay in caches, and of a table only the rows that are looked up are read."""
@@ -25,7 +26,7 @@ def least_bytes(model: Any, inputs: Inputs, outputs: Iterable[Any]) -> int:
     """
     tables = {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in layers_of(model)
         if isinstance(layer, keras.layers.Embedding)
         for weight in layer.weights
     }

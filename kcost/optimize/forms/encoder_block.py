@@ -20,6 +20,7 @@ from keras import ops
 from kcost.backends.block_spec import BALANCED, PRODUCTS, BlockSpec, Compute
 from kcost.backends.kernels.int8_products import LOWEST, steps_above
 from kcost.core.errors import InputError
+from kcost.models.keras_private import mask_of
 from kcost.optimize.forms.short_call import LeanLayer
 
 Tensors = Mapping[str, Any]
@@ -98,7 +99,7 @@ class EncoderBlock(LeanLayer):
             training: whether dropout is on.
         """
         if padding_mask is None:
-            padding_mask = getattr(inputs, "_keras_mask", None)
+            padding_mask = mask_of(inputs)
         values: Tensors = _Values(self.parts)
         plain = training or attention_mask is not None or self.fallback_reason is not None
         if self._backend is not None and not plain:
@@ -115,6 +116,10 @@ class EncoderBlock(LeanLayer):
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         """Shape of the inputs, dtype of the spec; known without tracing what backends do inside."""
         return keras.KerasTensor(inputs.shape, dtype=self._output_dtype)
+
+    def run_plainly(self) -> None:
+        """Runs the plain implementation from now on, which has gradients."""
+        self._backend = None
 
     @property
     def computes_in(self) -> str:

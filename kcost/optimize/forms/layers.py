@@ -210,7 +210,7 @@ class QuantizedEinsumDense(_Product):
         self.equation = equation
         self.kernel_shape = tuple(kernel_shape)
         self.bias_shape = None if bias_shape is None else tuple(bias_shape)
-        self._plan = _plan(equation)
+        self.plan = _plan(equation)
 
     @staticmethod
     def refusal(layer: keras.layers.EinsumDense, mode: str) -> str | None:
@@ -238,16 +238,16 @@ class QuantizedEinsumDense(_Product):
         )
         made.build()
         inner, outer = made.kernel.shape
-        kernel, scale = quantized_weights(weights.transpose(made._plan.kernel_order).reshape(inner, outer), (0,))
+        kernel, scale = quantized_weights(weights.transpose(made.plan.kernel_order).reshape(inner, outer), (0,))
         return made.set_state(kernel=kernel, kernel_scale=scale, bias=bias, input_scale=input_scale(mode, largest))
 
     def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
-        sizes = [self.kernel_shape[axis] for axis in self._plan.kernel_order]
-        inner = int(np.prod(sizes[: self._plan.inner], dtype=int))
+        sizes = [self.kernel_shape[axis] for axis in self.plan.kernel_order]
+        inner = int(np.prod(sizes[: self.plan.inner], dtype=int))
         self.add_product(inner, int(np.prod(sizes, dtype=int)) // inner, self.bias_shape or ())
 
     def call(self, inputs: Any) -> Any:
-        plan = self._plan
+        plan = self.plan
         x = _transposed(inputs, plan.input_order)
         free = ops.shape(x)[: x.ndim - plan.inner]
         x = self.product(ops.reshape(x, (*free, self.kernel.shape[0])))

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.models.keras_private import graph_of, nodes_of
 from kcost.optimize.forms.conv_chain import ConvolutionChain
 from kcost.optimize.forms.layers import host
 from kcost.optimize.kernels import walk
-from kcost.optimize.prune.unit_flow import graph_of, nodes_of
 
 _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout2D)
 """What does nothing in inference."""

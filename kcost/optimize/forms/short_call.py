@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from kcost.models.keras_private import mask_of
+
 
 class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
     """A layer that calls `call` at once where Keras would do nothing around it.
@@ -38,4 +40,4 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
 
 def _stays(tensor: Any) -> bool:
     """Whether Keras would neither cast a tensor nor follow a mask that it carries."""
-    return not hasattr(tensor, "_keras_mask") and (not tensor.is_floating_point() or tensor.itemsize == 4)
+    return mask_of(tensor) is None and (not tensor.is_floating_point() or tensor.itemsize == 4)

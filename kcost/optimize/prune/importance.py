@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from kcost.core.errors import InputError
+from kcost.models.keras_private import variable_index
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.kernels import walk
 
@@ -60,7 +61,7 @@ def taylor_scores(
     for _, layer in walk(model):
         layer.trainable = True
         if isinstance(layer, EncoderBlock):
-            layer._backend = None  # what backends have for inference need not have gradients
+            layer.run_plainly()  # what backends have for inference need not have gradients
     answering = _Answering(model)
     optimizer = _Products(variables)
     answering.compile(optimizer=optimizer, loss=labelled.loss)
@@ -112,7 +113,7 @@ class _Products(keras.optimizers.Optimizer):  # type: ignore[misc]  # keras has 
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Keras calls this for each variable."""
-        place = self._places[self._get_variable_index(variable)]
+        place = self._places[variable_index(self, variable)]
         if place is not None:
             self.assign(self._kept[place], ops.multiply(gradient, ops.cast(variable, gradient.dtype)))
 

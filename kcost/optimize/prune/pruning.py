@@ -17,6 +17,7 @@ from kcost.core.prune_spec import (
     PruneSpec,
     StructuredPruning,
 )
+from kcost.models.keras_private import forget_variables
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.kernels import Kernel, copy_of, kernels_of
 from kcost.optimize.prune.importance import Labelled, taylor_scores
@@ -184,10 +185,12 @@ class PruningCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         for kernel in self._kernels:
-            variable = keras.Variable("ones", shape=kernel.variable.shape, dtype="bool", trainable=False, name="mask")
+            shape = kernel.variable.shape
             if keras.backend.backend() == "jax":
                 # A step is a function of the state alone; what is no part of it would be compiled in as a constant.
-                model.optimizer._track_variable(variable)
+                variable = model.optimizer.add_variable(shape, "ones", dtype="bool", name="mask")
+            else:
+                variable = keras.Variable("ones", shape=shape, dtype="bool", trainable=False, name="mask")
             self._variables.append(variable)
             self._constraints.append(kernel.variable.constraint)
             kernel.variable.constraint = _Held(variable, kernel.variable.constraint)
@@ -232,8 +235,7 @@ class PruningCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
         for kernel, constraint in zip(self._kernels, self._constraints, strict=True):
             kernel.variable.constraint = constraint
         if keras.backend.backend() == "jax":
-            optimizer, masks = self.model.optimizer, {id(v) for v in self._variables}
-            optimizer._variables[:] = [v for v in optimizer._variables if id(v) not in masks]
+            forget_variables(self.model.optimizer, self._variables)
         self._kernels, self._masks, self._variables, self._constraints = [], [], [], []
         self.model.make_train_function(force=True)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from kcost.core.errors import InputError, UnavailableError, in_a_line
 from kcost.core.prune_spec import BlockPruning, MaskPruning, PatternPruning
+from kcost.models.keras_private import graph_of, nodes_of
 from kcost.optimize.coverage import Coverage
 from kcost.optimize.kernels import copy_of
 from kcost.optimize.prune.pruning import coverage_of
@@ -133,8 +134,8 @@ def in_tf_keras(model: keras.Model) -> Any:
         UnavailableError: not a tensorflow process, tf_keras is not installed, or a layer cannot be made there.
     """
     tf_keras, _ = _modules()
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if not hasattr(graph, "_nodes_by_depth") or len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    graph = graph_of(model)
+    if graph is None or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise _refused(
             model.name, type(model).__name__, "it is no functional or Sequential model of one input and output"
         )
@@ -142,15 +143,14 @@ def in_tf_keras(model: keras.Model) -> Any:
     first = tf_keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
     tensors = {id(given): first}
     made: dict[str, Any] = {}
-    for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if isinstance(node.operation, keras.layers.InputLayer):
-                continue
-            layer = node.operation
-            if layer.name not in made:
-                made[layer.name] = _made(tf_keras, layer)
-            inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
-            tensors[id(node.output_tensors[0])] = made[layer.name](inputs[0] if len(inputs) == 1 else inputs)
+    for node in nodes_of(graph):
+        if isinstance(node.operation, keras.layers.InputLayer):
+            continue
+        layer = node.operation
+        if layer.name not in made:
+            made[layer.name] = _made(tf_keras, layer)
+        inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
+        tensors[id(node.output_tensors[0])] = made[layer.name](inputs[0] if len(inputs) == 1 else inputs)
     rebuilt = tf_keras.Model(first, tensors[id(graph.outputs[0])], name=model.name)
     for name, layer in made.items():
         layer.set_weights(model.get_layer(name).get_weights())

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kcost.models.keras_private import graph_of, nodes_of
 from kcost.optimize.kernels import walk
 
 _PRODUCERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
@@ -81,18 +82,6 @@ def chains_of(model: keras.Model) -> Iterator[Chain]:
                     yield Chain(path, producer, reason=end)
                 else:
                     yield Chain(path, producer, tuple(between), end)
-
-
-def graph_of(layer: Any) -> Any:
-    """The functional model that a layer is, or is made of; None for other layers."""
-    if isinstance(layer, keras.Sequential):
-        return layer._functional
-    return layer if isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth") else None
-
-
-def nodes_of(graph: Any) -> list[Any]:
-    """The calls of layers in a graph, those that others depend on first."""
-    return [node for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True) for node in nodes]
 
 
 def _end(
