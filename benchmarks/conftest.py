@@ -1,5 +1,5 @@
 """Benchmarks of one backend, named by KERAS_BACKEND, in a process that sees no other: `make bench` runs each."""
 
-from tests.contract.conftest import BACKEND, backend, same_seed
+from testing.one_backend import BACKEND, backend, same_seed
 
 __all__ = ["BACKEND", "backend", "same_seed"]

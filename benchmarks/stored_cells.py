@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 def write(path: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from kcost.core.plan import Settings
-    from tests.unit.runs import plan, simulated_run, write_run
+    from testing.runs import plan, simulated_run, write_run
 
     models = ("simulated-cnn", "simulated-bert")
     run, outputs = simulated_run(plan(models=models, batches=tuple(range(1, 304)), settings=Settings()), steps=None)

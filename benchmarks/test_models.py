@@ -19,7 +19,7 @@ from kcost.core.plan import INFERENCE_METHODS
 from kcost.models.bert import INPUT_NAMES, backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.training.losses import loss_of
-from tests.contract.conftest import BACKEND
+from testing.one_backend import BACKEND
 
 BATCHES = (1, 32)
 METHODS = INFERENCE_METHODS[BACKEND]

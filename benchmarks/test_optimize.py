@@ -22,7 +22,7 @@ from kcost.core.plan import INFERENCE_METHODS, SLOW_TO_COMPILE
 from kcost.models.bert import INPUT_NAMES, backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.optimize.quantization import QuantizeMode, quantize
-from tests.contract.conftest import BACKEND
+from testing.one_backend import BACKEND
 
 BATCHES = {"cnn-small": (1, 32, 256), "minilm-tagger": (1, 32)}
 MODES = ("float32", *get_args(QuantizeMode))

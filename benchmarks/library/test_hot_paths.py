@@ -20,7 +20,7 @@ from kcost.core.stats import location, median_per_round, paired_ratio, tail
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.report.page import render
-from tests.unit.runs import MODELS, SHA256, plan, simulated_run, write_run
+from testing.runs import MODELS, SHA256, plan, simulated_run, write_run
 
 CELLS = 1020
 BATCHES = tuple(range(1, 31))

@@ -3,34 +3,6 @@
 Run as `KERAS_BACKEND=jax python -m pytest tests/contract`; `make test` does it for each.
 """
 
-from __future__ import annotations
+from testing.one_backend import BACKEND, backend, same_seed
 
-import os
-import tempfile
-from collections.abc import Iterator
-
-import pytest
-
-from kcost.core.process import chosen_backend
-from kcost.worker.isolate import OTHERS, hide
-
-BACKEND = chosen_backend()
-os.environ["KERAS_BACKEND"] = BACKEND
-os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="kcost-test-keras-")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-hide(OTHERS[BACKEND])
-
-
-@pytest.fixture(scope="session")
-def backend() -> str:
-    return BACKEND
-
-
-@pytest.fixture(autouse=True)
-def same_seed() -> Iterator[None]:
-    import keras
-
-    keras.utils.set_random_seed(0)
-    yield
-    keras.utils.clear_session()
+__all__ = ["BACKEND", "backend", "same_seed"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.contract.conftest import BACKEND
+from testing.one_backend import BACKEND
 
 if BACKEND != "tensorflow":
     pytest.skip("blocks of TensorFlow", allow_module_level=True)

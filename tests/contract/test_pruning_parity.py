@@ -16,7 +16,7 @@ from kcost.core.process import version_of
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.optimize.kernels import kernels_of
 from kcost.optimize.prune.pruning import PruningCallback, masks_of
-from tests.contract.conftest import BACKEND
+from testing.one_backend import BACKEND
 
 pytestmark = [
     pytest.mark.skipif(

@@ -21,7 +21,7 @@ import pytest
 from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
 from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
 from kcost.core.process import Worker, installed, worker_environment
-from tests.contract.conftest import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
+from testing.one_backend import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
 
 if TYPE_CHECKING:
     from .table import Row

@@ -10,7 +10,7 @@ from kcost.bench.compare import METRICS, Comparison, compare, parse_limits
 from kcost.core.errors import InputError
 from kcost.core.plan import Settings
 from kcost.core.result import Round, Run, Watch
-from tests.unit.runs import environment, plan, replaced, simulated_run
+from testing.runs import environment, plan, replaced, simulated_run
 
 PLAN = plan(phases=("inference",), settings=Settings(rounds=8))
 PRICES = {environment().environment_id: 0.36}

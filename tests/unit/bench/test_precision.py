@@ -9,8 +9,8 @@ from kcost.bench.precision import due, half_width, ratio_to
 from kcost.bench.runner import measure
 from kcost.core.plan import Settings, baseline_of
 from kcost.core.result import CellResult, Round, Run
+from testing.runs import plan, simulated_run
 from tests.unit.bench.test_runner import SETTINGS, by_label, fake_plan
-from tests.unit.runs import plan, simulated_run
 
 
 def block(scatter: float, rounds: int = 4) -> list[CellResult]:

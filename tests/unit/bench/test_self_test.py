@@ -13,8 +13,8 @@ import pytest
 from kcost.bench.self_test import MOVED, SHORT, Form, Move, Pair, SelfTest, busy_neighbours, moves, self_test
 from kcost.core.errors import WorkerError
 from kcost.core.result import Round, Run, Watch
+from testing.runs import plan, simulated_run
 from tests.unit.bench.test_runner import fake_plan
-from tests.unit.runs import plan, simulated_run
 
 TINY = Form(pairs=4, rounds=3)
 

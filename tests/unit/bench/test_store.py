@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kcost.bench.store import RunStore, open_run
 from kcost.core.errors import InputError, SchemaError, StorageError
-from tests.unit.runs import environment, plan, simulated_run, write_run
+from testing.runs import environment, plan, simulated_run, write_run
 
 
 def by_id(run):

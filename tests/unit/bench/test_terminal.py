@@ -9,9 +9,9 @@ from kcost.bench.compare import compare
 from kcost.bench.self_test import SelfTest
 from kcost.core.result import Watch
 from kcost.report.bench_terminal import show_comparison, show_self_test
+from testing.runs import replaced
 from tests.unit.bench.test_compare import LABEL, PRICES, run_of, slowed
 from tests.unit.bench.test_self_test import move, pairs
-from tests.unit.runs import replaced
 
 
 def text_of(show: object, *found: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 from kcost.core.disturbance import LIMITS, disturbances, invalid_cell, invalid_run
 from kcost.core.result import CellResult, Watch
 from kcost.cost.notices import measurement_notices
-from tests.unit.runs import environment, plan, replaced, simulated_run
+from testing.runs import environment, plan, replaced, simulated_run
 
 QUIET = {"wall_s": 0.15, "worker_cpu_s": 0.29, "parent_cpu_s": 0.001, "machine_busy_s": 0.30, "steal_s": 0.0}
 

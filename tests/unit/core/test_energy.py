@@ -9,7 +9,7 @@ import pytest
 from kcost.core import run_cost
 from kcost.core.result import CellResult, Round, Watch
 from kcost.core.run_cost import NOT_MEASURED, WATTS_PER_VCPU, EnergyCounter, idle_watts, step_energy
-from tests.unit.runs import plan, preparation, simulated_run
+from testing.runs import plan, preparation, simulated_run
 
 
 @pytest.fixture

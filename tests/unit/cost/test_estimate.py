@@ -10,7 +10,7 @@ from kcost.cost.inference import usd_per_million
 from kcost.cost.machine_match import Match
 from kcost.cost.price_rules import Price
 from kcost.cost.training import usd_of_training, usd_per_run
-from tests.unit.runs import MODELS, plan, simulated_run
+from testing.runs import MODELS, plan, simulated_run
 
 PRICE = Price(
     provider="somewhere",

@@ -10,7 +10,7 @@ from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult, Run
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import Verdict, conclude, prices_for
-from tests.unit.runs import Outputs, plan, preparation, replaced, simulated_run
+from testing.runs import Outputs, plan, preparation, replaced, simulated_run
 
 SMALL = plan(batches=(32,), phases=("inference",), precisions=("float32",))
 GRAPH = "inference tensorflow/graph float32 cpu batch 32"

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from kcost.core.errors import PriceError
 from kcost.cost.price_rules import COLUMNS
 from kcost.cost.pricebook import Price, PriceBook
-from tests.unit.runs import environment
+from testing.runs import environment
 
 SOUND = {
     "provider": "aws",

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.cost.quality import QualityCheck, reference_cell
-from tests.unit.runs import MODELS, plan, simulated_run
+from testing.runs import MODELS, plan, simulated_run
 
 CNN, BERT = MODELS["simulated-cnn"], MODELS["simulated-bert"]
 

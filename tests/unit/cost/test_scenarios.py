@@ -8,7 +8,7 @@ from kcost.core.result import CellResult, Offline, Run, ScenarioResult, Server, 
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.scenarios import ScenarioRow, scenario_rows
 from kcost.cost.verdict import prices_for
-from tests.unit.runs import plan, replaced, simulated_run
+from testing.runs import plan, replaced, simulated_run
 
 MS = 1_000_000
 

@@ -11,7 +11,7 @@ from kcost.core.result import CellResult, Round, Run, Watch
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.ranking import TailLatency, held_tail, percentiles_ms
 from kcost.cost.verdict import Verdict, conclude, prices_for
-from tests.unit.runs import Outputs, environment, plan, preparation, replaced, simulated_run
+from testing.runs import Outputs, environment, plan, preparation, replaced, simulated_run
 
 BOOK = PriceBook.read()
 

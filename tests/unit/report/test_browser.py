@@ -11,7 +11,7 @@ import pytest
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.page import render
-from tests.unit.runs import plan, replaced, simulated_run
+from testing.runs import plan, replaced, simulated_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

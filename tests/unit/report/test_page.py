@@ -8,7 +8,7 @@ import pytest
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.page import ROWS, render, rows_left
-from tests.unit.runs import plan, replaced, simulated_run
+from testing.runs import plan, replaced, simulated_run
 
 EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
 

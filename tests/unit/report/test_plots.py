@@ -10,7 +10,7 @@ from kcost.core.plan import INFERENCE_METHODS, Precision
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.plots import DASHES, SYMBOLS, pareto_front, plots_of, round_numbers, score_by_cost, step_time_by_batch
-from tests.unit.runs import plan, simulated_run
+from testing.runs import plan, simulated_run
 
 
 def ranking(phase: str = "inference", batches: tuple[int, ...] = (1, 8, 32)):

@@ -5,7 +5,7 @@ from rich.console import Console
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.report.terminal import show_verdict
-from tests.unit.runs import plan, replaced, simulated_run
+from testing.runs import plan, replaced, simulated_run
 
 
 def verdict_of(run, outputs, **limits) -> Verdict:

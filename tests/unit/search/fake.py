@@ -20,7 +20,7 @@ from kcost.core.result import CellResult, Round
 from kcost.search import SearchRequest, search
 from kcost.search.prediction import Machine, Measured
 from kcost.search.result import SearchResult
-from tests.unit.runs import preparation
+from testing.runs import preparation
 
 
 def request(out: Path, **changes: Any) -> SearchRequest:

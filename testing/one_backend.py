@@ -1,0 +1,35 @@
+"""A process that sees one framework, the one of the backend that KERAS_BACKEND names, and fixtures for it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from kcost.core.process import chosen_backend
+from kcost.worker.isolate import OTHERS, hide
+
+BACKEND = chosen_backend()
+os.environ["KERAS_BACKEND"] = BACKEND
+os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="kcost-test-keras-")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+hide(OTHERS[BACKEND])
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """Its name."""
+    return BACKEND
+
+
+@pytest.fixture(autouse=True)
+def same_seed() -> Iterator[None]:
+    """Each test begins with the same random numbers, and leaves no layers behind."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    yield
+    keras.utils.clear_session()
