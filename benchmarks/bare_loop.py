@@ -34,7 +34,7 @@ def by_hand(keras_file: str, samples_file: str, batch: int) -> None:
 
     model = keras.saving.load_model(keras_file)
     with np.load(samples_file) as file:
-        arrays = {name: file[name] for name in file.files if name != "labels"}
+        arrays = {name: file[name] for name in file.files if name not in ("labels", "unseen_labels")}
     count = min(8, len(next(iter(arrays.values()))) // batch)
     batches = [
         {k: np.ascontiguousarray(a[i * batch : (i + 1) * batch]) for k, a in arrays.items()} for i in range(count)

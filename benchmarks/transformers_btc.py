@@ -261,8 +261,8 @@ def score(asked: argparse.Namespace) -> None:
     """Trains with transformers and prints the strict entity F1 on the test split."""
     import torch
 
-    from kcost.core.scores import entity_f1
-    from kcost.data.tokenize import decode_predictions
+    from kcost.core.entities import entity_counts
+    from kcost.core.scores import entity_f1_of
 
     loop = _TransformersLoop(asked, full=False)
     start = time.perf_counter()
@@ -280,8 +280,8 @@ def score(asked: argparse.Namespace) -> None:
                 attention_mask=torch.from_numpy(encoded.padding_mask[i : i + 128]).long(),
             ).logits
             predictions[i : i + 128] = logits.argmax(-1).numpy()
-    tags = decode_predictions(encoded, predictions, loop.data.tag_names)
-    found = entity_f1([s.tags for s in loop.data.splits["test"]], tags, "test")
+    counts = entity_counts(encoded.labels, predictions, encoded.unseen_labels, loop.data.tag_names)
+    found = entity_f1_of(counts, "test")
     print(json.dumps(found.model_dump()))
 
 

@@ -152,7 +152,10 @@ def simulated_outputs(entry: ModelEntry, spec: CellSpec) -> dict[str, np.ndarray
     probabilities = (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
     # Class numbers are int32 in what a worker writes.
     predictions, labels = probabilities.argmax(-1).astype(np.int32), labels.astype(np.int32)
-    return {"outputs": probabilities[:8], "predictions": predictions, "labels": labels}
+    arrays = {"outputs": probabilities[:8], "predictions": predictions, "labels": labels}
+    if entry.task == "token-classification":
+        arrays["unseen_labels"] = np.full((EXAMPLES, 0), -1, np.int32)
+    return arrays
 
 
 def _rounds(spec: CellSpec, drift: np.ndarray, steps: int, rng: np.random.Generator) -> tuple[Round, ...]:

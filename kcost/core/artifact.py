@@ -28,6 +28,10 @@ MODEL_FILE = "model.keras"
 SAMPLES_FILE = "samples.npz"
 INDEX_FILE = "artifact.json"
 
+SAMPLES = 256
+"""Held-out examples that an artifact carries, and the most that a cell of a bench is scored on: the same ones at every
+batch size, as scores of cells are held against each other. At batch 1 that is as many steps."""
+
 Task = Literal["image-classification", "token-classification", "sequence-classification", "arrays", "unknown"]
 """arrays: whatever a model answers on arrays of numbers, of which `answers` tells the kind."""
 

@@ -189,8 +189,8 @@ class CellResult(Record):
     rounds: tuple[Round, ...] = ()
     outputs_file: str | None = Field(
         default=None,
-        description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`; of outputs other "
-        "than the main one `outputs/NAME` and `predictions/NAME`",
+        description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`, of a tagger "
+        "`unseen_labels`; of outputs other than the main one `outputs/NAME` and `predictions/NAME`",
     )
     scenarios: tuple[ScenarioResult, ...] = Field(
         default=(), description="one for each scenario and its settings, the latest last; see `core.scenario`"

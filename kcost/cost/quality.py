@@ -12,19 +12,25 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.answer import Answer, Answers, Kind, plain_answers
-from kcost.core.answer_scores import agreement
+from kcost.core.answer_scores import agreement, score_answers
 from kcost.core.artifact import Score
+from kcost.core.entities import UNSEEN_LABELS, entity_counts
 from kcost.core.plan import BACKENDS, INFERENCE_METHODS
 from kcost.core.result import CellResult, ModelEntry, Preparation
 from kcost.core.schema import Record
+from kcost.core.scores import accuracy, entity_f1_of
 
 Arrays = Mapping[str, np.ndarray]
 ReadOutputs = Callable[[CellResult], Arrays | None]
-"""Gives the arrays `outputs`, `predictions` and `labels` of a cell, as far as it has them."""
+"""Gives the arrays of a cell, as far as it has them: see `CellResult.outputs_file`."""
 
 SPLIT = "measured samples"
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "token_accuracy", "entity_f1", "f1_micro", "r2"})
+SEEN_WORDS_F1 = "entity_f1_of_seen_words"
+"""An F1 where nothing is known of the words that a model did not see: entities with such words are not among the
+missed, as they are in `entity_f1`. Of samples and cells of before, and of labels of one's own."""
+
+HIGHER_IS_BETTER = frozenset({"accuracy", "token_accuracy", "entity_f1", SEEN_WORDS_F1, "f1_micro", "r2"})
 """Scores that decide, on a scale that ends at 1. An error in the unit of the labels has no such scale."""
 
 
@@ -80,7 +86,7 @@ class Quality(Record):
 def reference_cell(cells: Iterable[CellResult]) -> CellResult | None:
     """The cell that others are held against: float32 and not `predict`, the first by backend and method.
 
-    Of several batch sizes the largest: it answered the most examples.
+    Of several batch sizes the largest: in cells of before it answered the most examples.
     """
     backends = (*BACKENDS, "fake")
 
@@ -104,6 +110,13 @@ class _Judged(NamedTuple):
     reference_scores: tuple[Score, ...]
 
 
+class _Truth(NamedTuple):
+    """What is known to be right: the arrays of a cell."""
+
+    labels: np.ndarray | None
+    unseen_labels: np.ndarray | None
+
+
 class QualityCheck:
     """Compares cells of one model with its reference, one at a time."""
 
@@ -112,11 +125,11 @@ class QualityCheck:
         self._reference = reference
         # Most cells answer exactly alike, the others most sentences, and scoring entities takes longer than all else.
         self._digests = _Digests()
-        self._judged: dict[tuple[bytes, bytes, Answer], _Judged] = {}
-        self._scored: dict[tuple[bytes, bytes, int, Answer], tuple[Score, ...]] = {}
+        self._judged: dict[tuple[tuple[bytes, ...], Answer], _Judged] = {}
+        self._scored: dict[tuple[tuple[bytes, ...], int, Answer], tuple[Score, ...]] = {}
         kind: Kind = "tags" if entry.task == "token-classification" else "multiclass"
         self._usual = plain_answers(kind, logits=True, because="the task of the model")
-        self._sentences: dict[bytes, tuple[int, int, int]] = {}
+        self._sentences: dict[tuple[bytes, bytes, bytes], tuple[int, int, int]] = {}
 
     def of(self, arrays: Arrays | None, told: Preparation | None = None) -> Quality:
         """The quality of a cell with these arrays; empty where there is nothing to compare.
@@ -127,10 +140,10 @@ class QualityCheck:
         if arrays is None:
             return Quality()
         answers = (None if told is None else told.answers) or self._usual
-        predictions, labels = arrays.get("predictions"), arrays.get("labels")
-        key = (self._digests.of(predictions), self._digests.of(labels), answers.main)
+        predictions, truth = arrays.get("predictions"), _Truth(arrays.get("labels"), arrays.get(UNSEEN_LABELS))
+        key = (tuple(map(self._digests.of, (predictions, *truth))), answers.main)
         if key not in self._judged:
-            self._judged[key] = self._judge(answers.main, predictions, labels)
+            self._judged[key] = self._judge(answers.main, predictions, truth)
         judged = self._judged[key]
         differences, finite = self._differences(answers, arrays)
         return Quality(
@@ -172,40 +185,41 @@ class QualityCheck:
                     agreements.append(OtherAgreement(output=answer.output, share=found.share, count=found.examples))
         return tuple(agreements)
 
-    def _judge(self, answer: Answer, predictions: np.ndarray | None, labels: np.ndarray | None) -> _Judged:
+    def _judge(self, answer: Answer, predictions: np.ndarray | None, truth: _Truth) -> _Judged:
         theirs = (self._reference or {}).get("predictions")
         if predictions is None or theirs is None:
-            return _Judged(None, 0, None, self._scores(answer, predictions, labels), ())
-        same = agreement(answer, predictions, theirs, labels)
-        # A smaller batch answers fewer examples: both are scored on those that both answered.
+            return _Judged(None, 0, None, self._scores(answer, predictions, truth), ())
+        same = agreement(answer, predictions, theirs, truth.labels)
+        # In cells of before a smaller batch answered fewer examples: both are scored on those that both answered.
         shared = min(len(predictions), len(theirs))
         return _Judged(
             None if same is None else same.share,
             0 if same is None else same.examples,
             None if same is None else same.rank_correlation,
-            self._scores(answer, predictions, labels, shared),
-            self._scores(answer, theirs, labels, shared),
+            self._scores(answer, predictions, truth, shared),
+            self._scores(answer, theirs, truth, shared),
         )
 
     def _scores(
-        self, answer: Answer, predictions: np.ndarray | None, labels: np.ndarray | None, rows: int | None = None
+        self, answer: Answer, predictions: np.ndarray | None, truth: _Truth, rows: int | None = None
     ) -> tuple[Score, ...]:
         """The scores on the first `rows` examples, or on all of them."""
+        labels, unseen_labels = truth
         if predictions is None or labels is None:
             return ()
         rows = max(len(predictions), len(labels)) if rows is None else rows
-        key = (self._digests.of(predictions), self._digests.of(labels), rows, answer)
+        key = (tuple(map(self._digests.of, (predictions, *truth))), rows, answer)
         if key not in self._scored:
             predictions, labels = predictions[:rows], labels[:rows]
+            unseen_labels = None if unseen_labels is None else unseen_labels[:rows]
             known = len(predictions) == len(labels) and answer.kind != "embedding"
             known = known and predictions.reshape(len(labels), -1).shape == labels.reshape(len(labels), -1).shape
-            self._scored[key] = self._score(answer, predictions, labels) if known else ()
+            self._scored[key] = self._score(answer, predictions, labels, unseen_labels) if known else ()
         return self._scored[key]
 
-    def _score(self, answer: Answer, predictions: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
-        from kcost.core.answer_scores import score_answers
-        from kcost.core.scores import accuracy, entity_f1_of
-
+    def _score(
+        self, answer: Answer, predictions: np.ndarray, labels: np.ndarray, unseen_labels: np.ndarray | None
+    ) -> tuple[Score, ...]:
         if self._entry.task != "token-classification":
             return score_answers(answer, predictions, labels, SPLIT)
         known = labels >= 0
@@ -213,22 +227,21 @@ class QualityCheck:
             return ()
         tokens = accuracy(labels[known], predictions[known], SPLIT, unit="tokens")
         tokens = tokens.model_copy(update={"name": "token_accuracy"})
-        if max(labels.max(), predictions[known].max()) >= len(self._entry.label_names):
+        unseen = np.zeros((len(labels), 0), np.int32) if unseen_labels is None else unseen_labels
+        if max(labels.max(), predictions[known].max(), unseen.max(initial=-1)) >= len(self._entry.label_names):
             return (tokens,)  # classes without a name: there are no tags to find entities in
-        entities = entity_f1_of(self._entity_counts(predictions, labels), SPLIT)
+        entities = entity_f1_of(self._entity_counts(predictions, labels, unseen), SPLIT)
+        if unseen_labels is None:
+            entities = entities.model_copy(update={"name": SEEN_WORDS_F1})
         return (entities, tokens) if entities.count else (tokens,)
 
-    def _entity_counts(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Entities found, wrongly found and missed in each sentence, shape (sentences, 3)."""
-        from kcost.core.scores import sentence_counts
-
-        names, both = self._entry.label_names, np.stack([labels, predictions], axis=1)
-        keys = both.reshape(len(both), -1).view(f"V{both[0].nbytes}").ravel().tolist()
-        for i in [i for i, key in enumerate(keys) if key not in self._sentences]:
-            true, found = both[i]
-            tags = [[[names[n] for n in numbers[true >= 0]]] for numbers in (true, found)]
-            (counts,) = sentence_counts(*tags).tolist()
-            self._sentences[keys[i]] = tuple(counts)
+    def _entity_counts(self, predictions: np.ndarray, labels: np.ndarray, unseen_labels: np.ndarray) -> np.ndarray:
+        """`core.entities.entity_counts`, with each sentence and its answers counted once."""
+        rows = zip(labels, predictions, unseen_labels, strict=True)
+        keys = [(label.tobytes(), answer.tobytes(), unseen.tobytes()) for label, answer, unseen in rows]
+        new = [i for i, key in enumerate(keys) if key not in self._sentences]
+        counts = entity_counts(labels[new], predictions[new], unseen_labels[new], self._entry.label_names)
+        self._sentences |= {keys[i]: tuple(one) for i, one in zip(new, counts.tolist(), strict=True)}
         return np.array([self._sentences[key] for key in keys], np.int64)
 
 

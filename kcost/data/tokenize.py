@@ -1,4 +1,4 @@
-"""WordPiece: words to padded arrays of token ids and labels, and predictions back to one tag a word."""
+"""WordPiece: words to padded arrays of token ids and labels."""
 
 from __future__ import annotations
 
@@ -28,23 +28,22 @@ _OWN_FILES = "Give the tokenizer files that came with the model, or train a voca
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Sentences as arrays, all of shape (n, length) and int32.
+    """Sentences as arrays of int32, of shape (n, length) where nothing else is said.
 
     Attributes:
         token_ids: ids of [CLS], the pieces, [SEP], then [PAD].
         segment_ids: zeros; BERT's second input.
         padding_mask: 1 on [CLS], pieces and [SEP], 0 on padding.
         labels: index into the tag names on the first piece of each word, -1 (`IGNORED`) elsewhere.
-        word_index: index of the word on its first piece, -1 elsewhere.
-        word_counts: words of each sentence, shape (n,), those without a position included.
+        unseen_labels: for each sentence, at the place of each word without a position its index into the tag names, and
+            -1 at the places of other words; shape (words up to the last without a position,). See `core.entities`.
     """
 
     token_ids: np.ndarray
     segment_ids: np.ndarray
     padding_mask: np.ndarray
     labels: np.ndarray
-    word_index: np.ndarray
-    word_counts: np.ndarray
+    unseen_labels: tuple[np.ndarray, ...]
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -56,8 +55,8 @@ class Encoded:
 
     @property
     def unseen_words(self) -> int:
-        """Words without a position: cut off, or without a piece. They get no label and are scored as predicted "O"."""
-        return int(self.word_counts.sum() - (self.word_index >= 0).sum())
+        """Words without a position: cut off, or without a piece. They are in no loss, and scored as predicted "O"."""
+        return sum(int((row >= 0).sum()) for row in self.unseen_labels)
 
     def take(self, indices: np.ndarray, length: int) -> Encoded:
         """The sentences at `indices`, cut to the first `length` positions.
@@ -68,8 +67,11 @@ class Encoded:
         longest = int(self.lengths[indices].max(initial=0))
         if longest > length:
             raise ValueError(f"length is at least that of the longest sentence, {longest}. Received: {length}")
-        cut = {field.name: getattr(self, field.name)[indices] for field in fields(self)}
-        return Encoded(**{name: array[:, :length] if array.ndim == 2 else array for name, array in cut.items()})
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unseen_labels"}
+        return Encoded(
+            **{name: array[indices, :length] for name, array in arrays.items()},
+            unseen_labels=tuple(self.unseen_labels[i] for i in indices),
+        )
 
 
 class WordPiece:
@@ -213,9 +215,10 @@ class WordPiece:
         token_ids = np.full(shape, self.pad_id, np.int32)
         padding_mask = np.zeros(shape, np.int32)
         labels = np.full(shape, IGNORED, np.int32)
-        word_index = np.full(shape, -1, np.int32)
+        unseen_labels = []
         for row, sentence in enumerate(sentences):
             ids = [self._start]
+            unseen = np.full(len(sentence.tokens), IGNORED, np.int32)
             for index, (token, tag) in enumerate(zip(sentence.tokens, sentence.tags, strict=True)):
                 if tag not in label_of:
                     raise DataError(
@@ -223,18 +226,16 @@ class WordPiece:
                         received=f"{tag!r} in sentence {row}",
                         remedy=f"Tags of the model: {', '.join(tag_names)}.",
                     )
-                if len(ids) == max_length - 1:
-                    break
-                if not pieces[token]:
+                if len(ids) == max_length - 1 or not pieces[token]:
+                    unseen[index] = label_of[tag]
                     continue
                 labels[row, len(ids)] = label_of[tag]
-                word_index[row, len(ids)] = index
                 ids += pieces[token][: max_length - 1 - len(ids)]
             ids.append(self._end)
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
-        word_counts = np.array([len(sentence.tokens) for sentence in sentences], np.int32)
-        return Encoded(token_ids, np.zeros(shape, np.int32), padding_mask, labels, word_index, word_counts)
+            unseen_labels.append(unseen[: np.flatnonzero(unseen >= 0).max(initial=-1) + 1])
+        return Encoded(token_ids, np.zeros(shape, np.int32), padding_mask, labels, tuple(unseen_labels))
 
     def encode_texts(self, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
         """Turns whole texts into BERT's inputs: token_ids, segment_ids and padding_mask, as in `Encoded`.
@@ -261,32 +262,6 @@ class WordPiece:
         """Ids of the pieces of each input: a text, or with `split` a list of words."""
         encodings = self._tokenizer.encode_batch(list(inputs), is_pretokenized=split, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
-
-
-def decode_predictions(
-    encoded: Encoded, predictions: np.ndarray, tag_names: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
-    """Predicted label indices back to one tag for each word; words without a position get "O".
-
-    Args:
-        encoded: what the model was given.
-        predictions: label indices, shape (n, length), integers; only those on first pieces are read.
-        tag_names: the name of each index.
-
-    Raises:
-        ValueError: the shape is another, or an index that is read is not one of `tag_names`.
-    """
-    if predictions.shape != encoded.word_index.shape:
-        raise ValueError(f"predictions have shape {encoded.word_index.shape}. Received: {predictions.shape}")
-    first = encoded.word_index >= 0
-    read = predictions[first]
-    if read.size and not 0 <= read.min() <= read.max() < len(tag_names):
-        raise ValueError(f"predictions lie in 0 to {len(tag_names) - 1}. Received: {read.min()} to {read.max()}")
-    tags = [["O"] * int(count) for count in encoded.word_counts]
-    rows, _ = np.nonzero(first)
-    for row, word, label in zip(rows.tolist(), encoded.word_index[first].tolist(), read.tolist(), strict=True):
-        tags[row][word] = tag_names[label]
-    return tuple(tuple(sentence) for sentence in tags)
 
 
 def _refuse_short(max_length: int) -> None:

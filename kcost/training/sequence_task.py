@@ -9,13 +9,13 @@ import numpy as np
 
 from kcost.backends.base import as_host_array
 from kcost.core.answer_scores import outcomes_of, report_of, score_answers
-from kcost.core.artifact import Artifact, QualityReport, Score, answers_of_task
+from kcost.core.artifact import SAMPLES, Artifact, QualityReport, Score, answers_of_task
 from kcost.core.errors import InputError
 from kcost.data import TextSet
 from kcost.data.tokenize import WordPiece
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket
-from kcost.training.tasks import DEFAULT_MAX_LENGTH, SAMPLES, Task, refuse_not_finite
+from kcost.training.tasks import DEFAULT_MAX_LENGTH, Task, refuse_not_finite
 
 
 class SequenceClassification(Task):

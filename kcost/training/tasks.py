@@ -10,20 +10,16 @@ import keras
 import numpy as np
 
 from kcost.backends.base import as_host_array
-from kcost.core import scores
+from kcost.core import entities, scores
 from kcost.core.answer import Answers
 from kcost.core.answer_scores import not_finite, outcomes_of, predictions_of, report_of, score_answers
-from kcost.core.artifact import Artifact, Dataset, QualityReport, Score, answers_of_task
+from kcost.core.artifact import SAMPLES, Artifact, Dataset, QualityReport, Score, answers_of_task
 from kcost.core.errors import GateError, InputError
 from kcost.core.pixels import Pixels
 from kcost.data import ImageSet, TagSet
-from kcost.data.tokenize import Encoded, WordPiece, decode_predictions
+from kcost.data.tokenize import Encoded, WordPiece
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, Arrays, bucketed, share_saved, shortest_bucket, shuffled
-
-SAMPLES = 256
-"""Held-out examples that an artifact carries, for benchmarks to be fed with and scored on."""
-
 
 DEFAULT_MAX_LENGTH = 128
 """Word pieces of a sentence where an artifact does not say."""
@@ -104,7 +100,11 @@ class Task(ABC):
 
     @abstractmethod
     def samples(self) -> dict[str, np.ndarray]:
-        """Up to SAMPLES test examples: one array a model input, by name, and `labels`."""
+        """The first SAMPLES test examples, or as many as there are.
+
+        One array a model input, by name; `labels`; and of a tagger the labels of words without a position, as
+        `core.entities` has them.
+        """
 
     @abstractmethod
     def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
@@ -260,29 +260,32 @@ class TokenClassification(Task):
         return predictions
 
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
-        return (scores.entity_f1(*self._tags(predictions, split), split),)
+        return (scores.entity_f1_of(self.outcomes(predictions, split), split),)
 
     def report(self, predictions: np.ndarray, split: str) -> QualityReport:
         encoded = self.encoded(split)
         return QualityReport(
             split=split,
             unit="entities",
-            classes=scores.entity_report(*self._tags(predictions, split)),
+            classes=scores.entity_report(*entities.tags_of_words(*self._answered(predictions, split))),
             truncated=encoded.unseen_words,
             padding_saved=share_saved(encoded.lengths, self.max_length),
         )
 
     def outcomes(self, predictions: np.ndarray, split: str) -> np.ndarray:
-        return scores.sentence_counts(*self._tags(predictions, split))
+        return entities.entity_counts(*self._answered(predictions, split))
 
-    def _tags(self, predictions: np.ndarray, split: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        """The true tags of each sentence, and the predicted ones."""
-        true = [sentence.tags for sentence in self.data.splits[split]]
-        return true, list(decode_predictions(self.encoded(split), predictions, self.label_names))
+    def _answered(
+        self, predictions: np.ndarray, split: str
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], tuple[str, ...]]:
+        """What entities are read from: see `core.entities`."""
+        encoded = self.encoded(split)
+        return encoded.labels, predictions, encoded.unseen_labels, self.label_names
 
     def samples(self) -> dict[str, np.ndarray]:
         cut = self._first("test", SAMPLES)
-        return {**_inputs(cut), "labels": cut.labels}
+        unseen = entities.in_one_array(cut.unseen_labels)
+        return {**_inputs(cut), "labels": cut.labels, entities.UNSEEN_LABELS: unseen}
 
     def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
         return _inputs(self._first(split, count))

@@ -12,12 +12,16 @@ import numpy as np
 
 from kcost.backends.base import Inputs
 from kcost.core.answer import Labels
+from kcost.core.entities import UNSEEN_LABELS
 from kcost.core.errors import InputError
 from kcost.core.signature import InputSpec, Signature, input_structure, match_inputs, signature_of_structure
 from kcost.models.probing import recipe_of
 
 PROBE_ROWS = 32
 """Rows of the parity probe: half real, half random."""
+
+MADE_SAMPLES = 64
+"""Made-up samples of a model, whatever the batch size: a larger batch repeats them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class Samples:
 
     inputs: Inputs
     labels: Labels | None
+    unseen_labels: np.ndarray | None = None
+    """Of a tagger's samples, where known: the labels of words without a position, as `core.entities` has them; shape
+    (n, words), integers."""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -34,7 +41,8 @@ class Samples:
         """`count` rows from `start` on, beginning again at the end."""
         chosen = np.arange(start, start + count) % len(self)
         labels = _taken(self.labels, chosen)
-        return Samples({name: np.ascontiguousarray(a[chosen]) for name, a in self.inputs.items()}, labels)
+        unseen = None if self.unseen_labels is None else self.unseen_labels[chosen]
+        return Samples({name: np.ascontiguousarray(a[chosen]) for name, a in self.inputs.items()}, labels, unseen)
 
     def batches(self, batch: int, count: int = 8) -> list[Samples]:
         """Up to `count` different batches for a step to rotate over."""
@@ -65,21 +73,22 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
 
     Raises:
         InputError: the file cannot be read, has no array for an input, or one that does not fit; labels that are no
-            numbers, one a row or one a position.
+            numbers, one a row or one a position; labels of words without a position that are no whole numbers in rows.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError("Samples are an npz file without objects.", f"{path}: {error}", REMEDY) from error
-    labels = _labels(arrays, path)
+    labels, unseen = _labels(arrays, path), _unseen_labels(arrays, path)
     inputs = arrays if signature is None else match_inputs(arrays, signature, source=str(path), remedy=REMEDY)
     every = {**inputs, **(labels if isinstance(labels, dict) else {} if labels is None else {"labels": labels})}
+    every |= {} if unseen is None else {UNSEEN_LABELS: unseen}
     rows = {len(a) if a.ndim else 0 for a in every.values()}
     if len(rows) != 1 or 0 in rows:
         received = f"{path}: {', '.join(f'{n} {a.shape}' for n, a in every.items())}"
         raise InputError("Samples have as many rows in each array, one at least.", received, REMEDY)
-    return Samples(inputs, labels)
+    return Samples(inputs, labels, unseen)
 
 
 def _labels(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | dict[str, np.ndarray] | None:
@@ -94,6 +103,18 @@ def _labels(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | dict[str,
                 remedy="Write classes as whole numbers from 0 on, or leave the labels out.",
             )
     return labels[""] if set(labels) == {""} else labels or None
+
+
+def _unseen_labels(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | None:
+    """Takes what is told of words without a position out of the arrays."""
+    unseen = arrays.pop(UNSEEN_LABELS, None)
+    if unseen is not None and (unseen.dtype.kind not in "iu" or unseen.ndim != 2):
+        raise InputError(
+            "Labels of words that the model does not see are whole numbers: a row a sentence, a column a word.",
+            received=f"{path}: {UNSEEN_LABELS} of dtype {unseen.dtype} and shape {unseen.shape}",
+            remedy=f"Write -1 for words that it sees, or leave {UNSEEN_LABELS} out.",
+        )
+    return unseen
 
 
 def random_like(samples: Samples, rows: int, seed: int) -> Samples:

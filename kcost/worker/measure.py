@@ -22,7 +22,9 @@ from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.answer import Answers, resolve
 from kcost.core.answer_scores import not_finite, predictions_of
+from kcost.core.artifact import SAMPLES
 from kcost.core.conversion import Runtime
+from kcost.core.entities import UNSEEN_LABELS
 from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.measuring import (
@@ -50,15 +52,19 @@ from kcost.core.schema import write_bytes
 from kcost.core.stats import has_settled
 from kcost.worker import scenarios
 from kcost.worker.idle import until_idle
-from kcost.worker.inputs import PROBE_ROWS, Samples, make_samples, random_like, read_samples, signature_of
+from kcost.worker.inputs import (
+    MADE_SAMPLES,
+    PROBE_ROWS,
+    Samples,
+    make_samples,
+    random_like,
+    read_samples,
+    signature_of,
+)
 from kcost.worker.memory import host_bytes, reset_peak_host_memory
 from kcost.worker.profile import profile_cell
 
 MIN_WARMUP_STEPS = 3
-MAX_SCORED_STEPS = 64
-"""Steps spent on scoring samples: at batch 1 that is fewer samples than at a larger batch."""
-
-
 WARMUP_GROWTH = 1.25
 """A warm-up that has not settled goes on for as much longer before it is looked at again."""
 
@@ -209,7 +215,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     done: list[int] = []
     bad_numbers, not_scored = None, None
     if spec.phase == "inference":
-        scored = samples.rows(0, min(len(samples), MAX_SCORED_STEPS * spec.batch))
+        scored = samples.rows(0, min(len(samples), SAMPLES))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
         recorded, calls = _recorded(lambda x: backend.to_host(forward(x)))
@@ -219,7 +225,8 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
             answers, scored_labels = resolve(request.outputs, [y.shape for y in answered], scored.labels)
             bad_numbers = not_finite([a.output for a in answers.outputs], answered)
             probed = _probe(recorded, samples, rows, request.settings.seed)
-            _write_outputs(request.outputs_file, answers, probed, answered, scored_labels)
+            labelled = replace(scored, labels=scored_labels)
+            _write_outputs(request.outputs_file, answers, probed, answered, labelled)
         except (KcostError, MemoryError):
             raise
         except Exception as error:
@@ -288,8 +295,8 @@ def _samples(request: MeasureRequest, model: Any) -> Samples:
     if request.samples_file is not None:
         return read_samples(request.samples_file, signature_of(model))
     if request.spec.backend == "fake":
-        return Samples({"x": np.zeros((64, 2), np.float32)}, np.zeros(64, np.int32))
-    return make_samples(model, max(64, request.spec.batch), request.settings.seed)
+        return Samples({"x": np.zeros((MADE_SAMPLES, 2), np.float32)}, np.zeros(MADE_SAMPLES, np.int32))
+    return make_samples(model, MADE_SAMPLES, request.settings.seed)
 
 
 def _check_device(backend: Driver, spec: CellSpec) -> None:
@@ -400,16 +407,23 @@ def _in_batches(
 
 
 def _write_outputs(
-    path: Path, answers: Answers, probed: list[np.ndarray], answered: list[np.ndarray], labels: np.ndarray | None
+    path: Path, answers: Answers, probed: list[np.ndarray], answered: list[np.ndarray], scored: Samples
 ) -> None:
-    """The arrays that `CellResult.outputs_file` tells of."""
+    """The arrays that `CellResult.outputs_file` tells of.
+
+    Args:
+        scored: what was answered, with the labels of the scored output alone.
+    """
     arrays: dict[str, np.ndarray] = {}
     for answer, outputs, examples in zip(answers.outputs, probed, answered, strict=True):
         mark = "" if answer == answers.main else f"/{answer.output}"
         arrays[f"outputs{mark}"] = outputs
         arrays[f"predictions{mark}"] = predictions_of(answer, examples)
-    if labels is not None:
-        arrays["labels"] = labels
+    if scored.labels is not None:
+        assert isinstance(scored.labels, np.ndarray)
+        arrays["labels"] = scored.labels
+        if scored.unseen_labels is not None:
+            arrays[UNSEEN_LABELS] = scored.unseen_labels
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy types its own flag into **kwds
     write_bytes(path, content.getvalue())

@@ -6,12 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
+from kcost.bench.runner import measure
+from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.errors import DataError, InputError, StorageError
+from kcost.core.plan import Plan
 from kcost.core.request import EvaluateRequest, TrainRequest
+from kcost.core.result import Run
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.verdict import conclude, prices_for
 from kcost.worker import evaluate, train
 
 
@@ -30,8 +38,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its inputs are too short for many sentences."""
     out = tmp_path_factory.mktemp("train") / "tagger"
-    train.run(request(out, family="bert", data="ner-mini", max_length=48))
+    train.run(request(out, family="bert", data="ner-mini", max_length=12, batch_size=16, learning_rate=4e-3))
     return out
 
 
@@ -56,7 +65,8 @@ def test_a_tagger_carries_its_vocabulary_and_real_samples(tagger: Path) -> None:
     assert model.artifact.label_names[0] == "O"
     assert (tagger / "vocab.txt").read_text().startswith("[PAD]\n")
     with np.load(tagger / "samples.npz") as samples:
-        assert set(samples.files) == {"token_ids", "segment_ids", "padding_mask", "labels"}
+        assert set(samples.files) == {"token_ids", "segment_ids", "padding_mask", "labels", "unseen_labels"}
+        assert len(samples["unseen_labels"]) == len(samples["labels"])
         assert samples["labels"].max() < len(model.artifact.label_names)
     assert model.artifact.scores[0].name == "entity_f1"
 
@@ -169,3 +179,61 @@ def test_a_bare_file_is_scored_on_data_that_are_named(digits: Path) -> None:
         evaluate.run(EvaluateRequest(model=digits / "model.keras"))
     scores = evaluate.run(EvaluateRequest(model=digits / "model.keras", data="digits", limit=200)).scores
     assert scores[0].count == 200
+
+
+METHODS = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}
+
+
+def measured(out: Path, backend: str, model: Path, **changes: Any) -> Run:
+    """A short run of float32 cells: `predict`, and a forward pass."""
+    plan = {
+        "models": [str(model)],
+        "backends": [backend],
+        "phases": ["inference"],
+        "precisions": ["float32"],
+        "methods": ["predict", METHODS[backend]],
+        "threads": [1],
+        "settings": {"rounds": 1, "round_s": 0.01, "warmup_s": 0.01, "warmup_max_s": 0.1},
+    }
+    return measure(Plan.parse({**plan, **changes}), out)
+
+
+def stored(out: Path, run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each cell, by its label."""
+    arrays = {c.spec.label: RunStore(out).read_outputs(c) for c in run.measured()}
+    return {label: given for label, given in arrays.items() if given is not None}
+
+
+def test_entities_that_truncation_lost_are_missed_in_a_ranking_as_in_evaluate(
+    tagger: Path, backend: str, tmp_path: Path
+) -> None:
+    evaluation = evaluate.run(EvaluateRequest(model=tagger, limit=200))
+    (expected,) = evaluation.scores
+    assert evaluation.report is not None
+    assert evaluation.report.truncated > 200
+    assert expected.value > 0.1
+    with np.load(tagger / "samples.npz") as samples:
+        assert (samples["unseen_labels"] > 0).any(), "words of entities are lost"
+    run = measured(tmp_path / "run", backend, tagger, batches=[1, 32], methods=[METHODS[backend]])
+    cells = stored(tmp_path / "run", run)
+    assert len(cells) == 2
+    assert {arrays["predictions"].shape[0] for arrays in cells.values()} == {200}
+    assert len({arrays["labels"].tobytes() for arrays in cells.values()}) == 1
+    verdict = conclude(run, prices_for(run, PriceBook.read()), RunStore(tmp_path / "run").read_outputs)
+    ranked = [c.quality.scores[0] for r in verdict.rankings for c in r.cells]
+    assert len(ranked) == 2
+    for score in ranked:
+        assert (score.name, score.count, score.unit) == ("entity_f1", expected.count, "entities")
+        assert score.value == pytest.approx(expected.value, abs=1e-6)
+
+
+def test_made_up_inputs_are_the_same_at_every_batch_size(backend: str, tmp_path: Path) -> None:
+    x = keras.Input((6,), name="x")
+    keras.Model(x, layers.Dense(5, activation="softmax")(x)).save(tmp_path / "m.keras")
+    run = measured(tmp_path / "run", backend, tmp_path / "m.keras", batches=[1, 32, 256])
+    cells = list(stored(tmp_path / "run", run).values())
+    assert len(cells) == 6
+    assert len(set(cells[0]["predictions"].tolist())) > 1
+    for arrays in cells:
+        assert arrays["predictions"].tolist() == cells[0]["predictions"].tolist()
+        np.testing.assert_allclose(arrays["outputs"], cells[0]["outputs"], atol=1e-6)

@@ -22,12 +22,11 @@ from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.models.probing import Probe
 from kcost.worker import export
-from kcost.worker.inputs import make_samples, read_samples
+from kcost.worker.inputs import MADE_SAMPLES, make_samples, read_samples
 
 BATCHES = (1, 3, 8)
 """Batch sizes of the probes: a runtime that fixed an axis is found out."""
 
-MADE_SAMPLES = 64
 SEED = 0
 
 

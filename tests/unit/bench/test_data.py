@@ -59,6 +59,9 @@ def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_lef
         ({"x": np.ones((3, 4, 4, 1)), "labels": [1, 2]}, IMAGE, r"as many rows .*labels \(2,\)"),
         ({"x": np.ones((0, 4, 4, 1))}, IMAGE, "one at least"),
         ({"x": np.ones((2, 4, 4, 1)), "labels": ["a", "b"]}, IMAGE, "labels of dtype <U1"),
+        ({"x": np.ones((2, 4, 4, 1)), "unseen_labels": [1, 2]}, IMAGE, r"unseen_labels of dtype int64 .*\(2,\)"),
+        ({"x": np.ones((2, 4, 4, 1)), "unseen_labels": np.ones((2, 3))}, IMAGE, "unseen_labels of dtype float64"),
+        ({"x": np.ones((2, 4, 4, 1)), "unseen_labels": np.ones((3, 2), int)}, IMAGE, "as many rows"),
         ({"x": np.array([{}], dtype=object)}, IMAGE, "without objects"),
         ({}, IMAGE, "with none, and without images"),
     ],
@@ -92,6 +95,36 @@ def test_a_bench_on_data_scores_by_its_labels_and_other_data_are_other_cells(tmp
     assert "synthetic-data" not in {n.code for n in verdict.notices}
     again = measure(data_plan(tmp_path, data=str(right)), out)
     assert again == on_data, "nothing is measured twice"
+
+
+def test_cells_of_every_batch_size_are_scored_on_the_same_examples(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, 300)
+    data = saved(tmp_path, x=np.zeros((300, 2), np.float32), labels=labels)
+    plan = fake_plan(
+        tmp_path, {}, methods=["predict", "eager"], batches=[1, 32, 512], precisions=["float32"], data=str(data)
+    )
+    out = tmp_path / "run"
+    run = measure(plan, out)
+    stored = [RunStore(out).read_outputs(cell) for cell in run.measured()]
+    assert len(stored) == 6
+    for arrays in stored:
+        assert arrays is not None
+        assert arrays["predictions"].shape == (256,)
+        assert arrays["labels"].tolist() == labels[:256].tolist()
+    verdict = conclude(run, prices_for(run, PriceBook.read()), RunStore(out).read_outputs)
+    scores = {c.quality.scores[0] for r in verdict.rankings for c in r.cells}
+    assert [(s.name, s.count) for s in scores] == [("accuracy", 256)]
+
+
+def test_labels_of_words_that_a_model_does_not_see_go_with_their_rows(tmp_path: Path) -> None:
+    ids, unseen = np.ones((3, 7), np.int32), np.array([[-1, 2], [-1, -1], [0, 1]])
+    arrays = {"token_ids": ids, "padding_mask": ids, "labels": ids}
+    found = read_samples(saved(tmp_path, **arrays, unseen_labels=unseen), TEXT)
+    assert found.inputs.keys() == TEXT.keys()
+    rows = found.rows(2, 2).unseen_labels
+    assert rows is not None
+    assert rows.tolist() == [[0, 1], [-1, 2]]
+    assert read_samples(saved(tmp_path, **arrays), TEXT).unseen_labels is None
 
 
 def test_cells_of_an_earlier_file_of_a_model_stay_in_the_folder_and_out_of_what_is_told(tmp_path: Path) -> None:

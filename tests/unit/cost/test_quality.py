@@ -64,8 +64,9 @@ def test_what_cannot_be_compared_is_none() -> None:
 def test_tags_are_scored_as_entities_and_padding_is_no_answer() -> None:
     # label names: O, B-PER, I-PER, B-LOC, I-LOC
     labels = [[1, 2, 0, 3, -1], [0, 0, 3, -1, -1]]
-    right = answers(labels, labels)
-    half = answers([[1, 2, 0, 0, 4], [0, 0, 3, 4, 4]], labels)
+    all_seen = {"unseen_labels": np.full((2, 0), -1)}
+    right = answers(labels, labels) | all_seen
+    half = answers([[1, 2, 0, 0, 4], [0, 0, 3, 4, 4]], labels) | all_seen
     found = QualityCheck(BERT, right).of(half)
     assert [(s.name, s.count, s.unit) for s in found.scores] == [
         ("entity_f1", 3, "entities"),
@@ -75,6 +76,41 @@ def test_tags_are_scored_as_entities_and_padding_is_no_answer() -> None:
     assert found.scores[1].value == pytest.approx(6 / 7)
     assert found.drop == pytest.approx(0.2)
     assert (found.agreement, found.agreement_count) == (pytest.approx(6 / 7), 7)
+
+
+def test_entities_with_words_that_truncation_lost_are_missed() -> None:
+    labels = [[1, 2, 0, -1], [3, -1, -1, -1]]
+    arrays = answers(labels, labels) | {"unseen_labels": np.array([[-1, -1, -1, 3, 4], [-1, 4, 1, 2, 0]])}
+    found = QualityCheck(BERT, arrays).of(arrays)
+    # PER is found; lost are the LOC and the PER behind the cut, and the LOC that it parts, which is also found wrongly.
+    assert [(s.name, s.value, s.count) for s in found.scores] == [
+        ("entity_f1", pytest.approx(2 / (2 + 1 + 3)), 4),
+        ("token_accuracy", 1.0, 4),
+    ]
+    assert found.drop == 0.0
+    first = {name: array[:1] for name, array in arrays.items()}
+    assert QualityCheck(BERT, arrays).of(first).reference_scores[0].value == pytest.approx(2 / (2 + 1))
+
+
+def test_where_nothing_is_known_of_lost_words_the_score_says_so() -> None:
+    labels = [[1, 2, 0, -1], [3, -1, -1, -1]]
+    arrays = answers(labels, labels)
+    check = QualityCheck(BERT, arrays)
+    found = check.of(answers([[1, 2, 0, -1], [0, -1, -1, -1]], labels))
+    assert [(s.name, s.value, s.count) for s in found.scores] == [
+        ("entity_f1_of_seen_words", pytest.approx(2 / 3), 2),
+        ("token_accuracy", 0.75, 4),
+    ]
+    assert found.drop == pytest.approx(1 / 3)
+    told = check.of(arrays | {"unseen_labels": np.array([[-1, -1, -1, 3], [-1, -1, -1, -1]])})
+    assert [(s.name, s.count) for s in told.reference_scores] == [("entity_f1", 3), ("token_accuracy", 4)]
+    assert told.drop == 0.0, "a reference of before is scored as the cell is"
+
+
+def test_labels_of_lost_words_without_a_name_are_no_tags() -> None:
+    labels = [[1, 2, 0, 3]]
+    arrays = answers(labels, labels) | {"unseen_labels": np.array([[-1, -1, -1, -1, 9]])}
+    assert [s.name for s in QualityCheck(BERT, arrays).of(arrays).scores] == ["token_accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
+from kcost.core.entities import tags_of_words
 from kcost.data import ImageSet, TagSet, load
-from kcost.data.tokenize import WordPiece, decode_predictions
+from kcost.data.tokenize import WordPiece
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("KCOST_DATA_DIR"), reason="KCOST_DATA_DIR is not set: the published data sets are not tested"
@@ -67,6 +68,7 @@ def test_every_word_keeps_its_tag_through_the_tokenizer(name):
     test = found.splits["test"]
     encoded = pieces.encode(test, found.tag_names, 512)
     assert encoded.unseen_words == {"btc": 1}.get(name, 0)  # a left-to-right mark alone, of which nothing is left
-    assert decode_predictions(encoded, encoded.labels, found.tag_names) == tuple(s.tags for s in test)
+    true, decoded = tags_of_words(encoded.labels, encoded.labels, encoded.unseen_labels, found.tag_names)
+    assert true == decoded == [list(s.tags) for s in test]
     short = pieces.encode(test, found.tag_names, 16)
     assert short.unseen_words == sum(len(s.tokens) for s in test) - (short.labels >= 0).sum() > 1

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from kcost.core.entities import tags_of_words
 from kcost.core.errors import ArtifactError, DataError, StorageError
 from kcost.data import Sentence, load
-from kcost.data.tokenize import IGNORED, WordPiece, decode_predictions
+from kcost.data.tokenize import IGNORED, Encoded, WordPiece
 from kcost.data.tokenizer_files import read_tokenizer
 
 TAGS = ("O", "B-PER", "I-PER")
@@ -34,6 +35,11 @@ def _sentence(words: str, tags: str) -> Sentence:
     return Sentence(tuple(words.split()), tuple(tags.split()))
 
 
+def _decoded(encoded: Encoded, predictions: np.ndarray) -> list[list[str]]:
+    """One tag a word."""
+    return tags_of_words(encoded.labels, predictions, encoded.unseen_labels, TAGS)[1]
+
+
 def test_arrays_of_a_sentence():
     encoded = _pieces().encode([_sentence("Ada unseens left .", "B-PER I-PER O O")], TAGS, 10)
     ids = {piece: i for i, piece in enumerate(VOCAB)}
@@ -42,10 +48,10 @@ def test_arrays_of_a_sentence():
     assert encoded.segment_ids.tolist() == [[0] * 10]
     assert encoded.padding_mask.tolist() == [[1] * 8 + [0] * 2]
     assert encoded.labels.tolist() == [[-1, 1, 2, -1, -1, 0, 0, -1, -1, -1]]
-    assert encoded.word_index.tolist() == [[-1, 0, 1, -1, -1, 2, 3, -1, -1, -1]]
+    assert [row.tolist() for row in encoded.unseen_labels] == [[]]
     assert encoded.lengths.tolist() == [8]
     assert encoded.unseen_words == 0
-    for array in (encoded.token_ids, encoded.segment_ids, encoded.padding_mask, encoded.labels, encoded.word_index):
+    for array in (encoded.token_ids, encoded.segment_ids, encoded.padding_mask, encoded.labels, *encoded.unseen_labels):
         assert array.dtype == np.int32
 
 
@@ -62,15 +68,16 @@ def test_the_pieces_are_those_of_the_library():
         assert encoded.token_ids[row, :length].tolist() == expected.ids
         words = expected.word_ids
         firsts = [i for i, word in enumerate(words) if word is not None and word != words[i - 1]]
-        assert np.flatnonzero(encoded.word_index[row] >= 0).tolist() == firsts
+        assert np.flatnonzero(encoded.labels[row] >= 0).tolist() == firsts
 
 
 def test_words_that_normalisation_empties_have_no_place_and_are_counted():
     words = Sentence(("\ufe0f", "Ada", "\u200b", "left", "\u200e"), ("O", "B-PER", "O", "I-PER", "O"))
     encoded = _pieces(lowercase=True).encode([words], TAGS, 8)
-    assert encoded.word_index.tolist() == [[-1, 1, 3, -1, -1, -1, -1, -1]]
+    assert encoded.labels.tolist() == [[-1, 1, 2, -1, -1, -1, -1, -1]]
+    assert [row.tolist() for row in encoded.unseen_labels] == [[0, -1, 0, -1, 0]]
     assert encoded.unseen_words == 3
-    assert decode_predictions(encoded, encoded.labels, TAGS) == (("O", "B-PER", "O", "I-PER", "O"),)
+    assert _decoded(encoded, encoded.labels) == [["O", "B-PER", "O", "I-PER", "O"]]
 
 
 def test_special_tokens_in_a_text_are_known_as_transformers_knows_them():
@@ -90,7 +97,8 @@ def test_lost_words_are_counted_and_predicted_o():
     encoded = _pieces().encode(sentences, TAGS, 5)
     assert encoded.token_ids[0].tolist() == [VOCAB.index(p) for p in ("[CLS]", "Ada", "un", "##seen", "[SEP]")]
     assert encoded.unseen_words == 1
-    assert decode_predictions(encoded, np.ones((2, 5), int), TAGS) == (("B-PER", "B-PER", "O"), ("B-PER",))
+    assert [row.tolist() for row in encoded.unseen_labels] == [[-1, -1, 1], []]
+    assert _decoded(encoded, np.ones((2, 5), int)) == [["B-PER", "B-PER", "O"], ["B-PER"]]
 
 
 @given(
@@ -108,22 +116,13 @@ def test_true_labels_come_back_as_the_true_tags_where_they_fit(sentences, max_le
     pieces = WordPiece.from_vocab({piece: i for i, piece in enumerate(VOCAB)}, lowercase=lowercase)
     encoded = pieces.encode(sentences, TAGS, max_length)
     assert encoded.token_ids.shape == (len(sentences), max_length)
-    assert ((encoded.labels != IGNORED) == (encoded.word_index >= 0)).all()
     assert (encoded.lengths <= max_length).all()
-    kept = (encoded.word_index >= 0).sum(axis=1)
-    decoded = decode_predictions(encoded, encoded.labels, TAGS)
-    for row, (sentence, tags) in enumerate(zip(sentences, decoded, strict=True)):
-        seen = set(encoded.word_index[row].tolist())
-        assert tags == tuple(tag if i in seen else "O" for i, tag in enumerate(sentence.tags))
-    assert encoded.unseen_words == sum(len(s.tokens) for s in sentences) - kept.sum()
-
-
-def test_predictions_of_another_shape_or_range_are_refused():
-    encoded = _pieces().encode([_sentence("Ada left", "B-PER O")], TAGS, 6)
-    with pytest.raises(ValueError, match=r"shape \(1, 6\)"):
-        decode_predictions(encoded, np.zeros((1, 5), int), TAGS)
-    with pytest.raises(ValueError, match="0 to 2"):
-        decode_predictions(encoded, np.full((1, 6), 3), TAGS)
+    true, decoded = tags_of_words(encoded.labels, encoded.labels, encoded.unseen_labels, TAGS)
+    assert true == [list(sentence.tags) for sentence in sentences]
+    for sentence, tags, unseen in zip(sentences, decoded, encoded.unseen_labels, strict=True):
+        lost = set(np.flatnonzero(unseen != IGNORED).tolist())
+        assert tags == ["O" if i in lost else tag for i, tag in enumerate(sentence.tags)]
+    assert encoded.unseen_words == sum(len(s.tokens) for s in sentences) - (encoded.labels != IGNORED).sum()
 
 
 def test_a_tag_that_the_model_does_not_know_is_a_data_error():
@@ -138,7 +137,7 @@ def test_take_cuts_rows_and_columns():
     encoded = _pieces().encode(sentences, TAGS, 10)
     part = encoded.take(np.array([2, 1]), 3)
     assert part.token_ids.tolist() == [[2, VOCAB.index("left"), 3], [2, VOCAB.index("Ada"), 3]]
-    assert decode_predictions(part, part.labels, TAGS) == (("O",), ("B-PER",))
+    assert _decoded(part, part.labels) == [["O"], ["B-PER"]]
     with pytest.raises(ValueError, match="longest sentence, 8"):
         encoded.take(np.array([0]), 7)
 
