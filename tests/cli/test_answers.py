@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_bad_input import kcost
+from tests.cli.commands import kcost
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-
-def kcost(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kcost.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
-
-
-def check(found: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
-    assert found.returncode == code, found.stderr
-    for text in told:
-        assert text in found.stderr
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
+from tests.cli.commands import check, kcost
 
 
 def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:

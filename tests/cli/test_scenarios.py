@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_bad_input import check, kcost
-from tests.unit.bench.test_scenarios import scenario_plan
+from tests.cli.commands import check, kcost
+from tests.unit.bench.scenario_plans import scenario_plan
 
 CELLS = ("--backends", "fake", "--phases", "inference", "--methods", "eager", "--precisions", "float32")
 

@@ -27,8 +27,7 @@ from kcost.training.attacks import fgsm
 from kcost.training.losses import loss_of
 from kcost.training.tasks import ImageClassification
 from kcost.worker import evaluate, robustness, train
-
-from .test_models import token_inputs
+from tests.contract.inputs import token_inputs
 
 IMAGES, TOKENS = "image-classification", "token-classification"
 OF = {IMAGES: (answers_of_task(IMAGES).main, False), TOKENS: (answers_of_task(TOKENS).main, True)}

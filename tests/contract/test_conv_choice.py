@@ -15,9 +15,8 @@ from kcost.optimize.choice import Timed
 from kcost.optimize.forms import chain_choice
 from kcost.optimize.forms.conv_chain import ConvolutionChain
 from kcost.optimize.quantization import quantize
-
-from .test_conv_chain import CLOSE, chain_layers, model_of
-from .test_quantize import normal, on_host, relative_error
+from tests.contract.arrays import normal, on_host, relative_error
+from tests.contract.conv_models import CLOSE, chain_layers, model_of
 
 LAYERS = keras.layers
 

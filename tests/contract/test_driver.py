@@ -14,8 +14,7 @@ from kcost.core.plan import INFERENCE_METHODS
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.training.losses import loss_of
-
-from .test_models import token_inputs
+from tests.contract.inputs import token_inputs
 
 
 @pytest.fixture(scope="module")

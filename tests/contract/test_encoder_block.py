@@ -16,8 +16,8 @@ from kcost.models.loading import load_keras_file
 from kcost.models.precision import with_precision
 from kcost.optimize.forms.encoder_block import EncoderBlock, forward
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
+from tests.contract.blocks import HEADS, INNER, WIDTH, block, inputs, numpy
 
-WIDTH, INNER, HEADS = 64, 96, 4
 INFERENCE = ("bfloat16", "int8_dynamic", "int8_static")
 TOLERANCE = {"bfloat16": 0.03, "int8_dynamic": 0.04, "int8_static": 0.06}
 """Of the root mean square of the difference, as a part of that of the float32 output's."""
@@ -25,17 +25,6 @@ TOLERANCE = {"bfloat16": 0.03, "int8_dynamic": 0.04, "int8_static": 0.06}
 
 def gelu_tanh(x: Any) -> Any:
     return keras.ops.gelu(x, approximate=True)
-
-
-def numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")))
-
-
-def inputs(batch: int = 3, time: int = 9, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(batch, time, width)).astype("float32")
-    lengths = np.linspace(time, 1, batch).astype(int)[:, None]
-    return x, (np.arange(time) < lengths).astype("int32")
 
 
 def encoder(*, norm_first: bool = False, activation: Any = "gelu", dropout: float = 0.1) -> Any:
@@ -48,13 +37,6 @@ def encoder(*, norm_first: bool = False, activation: Any = "gelu", dropout: floa
         if "norm" in weight.path:
             weight.assign(rng.normal(1, 0.1, weight.shape))
     return layer
-
-
-def block(spec: BlockSpec | None = None) -> EncoderBlock:
-    spec = spec or BlockSpec(WIDTH, HEADS, 16, INNER, "gelu", norm_first=False)
-    made = EncoderBlock(spec)
-    made.build()
-    return made
 
 
 def ranges(of: EncoderBlock, x: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:

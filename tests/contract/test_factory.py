@@ -14,8 +14,7 @@ from kcost.models.bert import backbone, token_classifier
 from kcost.models.checkpoint_writer import write_checkpoint
 from kcost.models.factory import write_keras_file
 from kcost.models.loading import load_keras_file
-
-from .test_models import token_inputs
+from tests.contract.inputs import token_inputs
 
 MODULE = """
 import sys

@@ -9,8 +9,7 @@ import pytest
 from kcost.backends.block_spec import BlockSpec
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.forms.layers import QuantizedDense, QuantizedEmbedding
-
-from .test_encoder_block import INNER, WIDTH, block, inputs, numpy
+from tests.contract.blocks import INNER, WIDTH, block, inputs, numpy
 
 
 def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 
 from kcost.core.errors import InputError
-from kcost.models.bert import INPUT_NAMES, SIZES, backbone, token_classifier
+from kcost.models.bert import SIZES, backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.loading import load_keras_file
-
-
-def token_inputs(batch: int, length: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, 50, (batch, length)).astype("int32")
-    mask = (np.arange(length) < rng.integers(3, length + 1, (batch, 1))).astype("int32")
-    return dict(zip(INPUT_NAMES, (ids, np.zeros_like(ids), mask), strict=True))
+from tests.contract.inputs import token_inputs
 
 
 @pytest.mark.parametrize("size", ["seed", "small"])

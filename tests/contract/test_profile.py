@@ -19,8 +19,7 @@ from kcost.models.bert import SIZES, backbone, token_classifier
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.training.losses import loss_of
 from kcost.worker.profile import profile_cell
-
-from .test_models import token_inputs
+from tests.contract.inputs import token_inputs
 
 PRODUCT = re.compile(r"dot|matmul|mm|linear|conv", re.IGNORECASE)
 """In the name of every operation that multiplies matrices or convolves, on all backends."""

@@ -30,29 +30,8 @@ from kcost.optimize.forms.layers import (
 )
 from kcost.optimize.quantization import quantize
 from kcost.optimize.rewrite import RewrittenLayer, RewrittenModel, rewrite
-
-from .test_models import token_inputs
-
-TOLERANCE = 0.02
-"""Relative error of one layer's outputs: int8 rounds each number by up to 1/254 of the largest around it."""
-
-
-def on_host(tensor: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
-
-
-def relative_error(found: Any, expected: Any) -> float:
-    found, expected = on_host(found), on_host(expected)
-    assert found.shape == expected.shape
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-
-
-def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(7).normal(size=shape).astype(np.float32)
-
-
-def int8s(*shape: int) -> np.ndarray:
-    return np.random.default_rng(8).integers(-128, 128, shape).astype(np.int8)
+from tests.contract.arrays import TOLERANCE, int8s, normal, on_host, relative_error
+from tests.contract.inputs import token_inputs
 
 
 def reloaded(model: keras.Model, tmp_path: Path) -> keras.Model:

@@ -12,31 +12,18 @@ import pytest
 from kcost import data
 from kcost.core.artifact import answers_of_task
 from kcost.core.errors import InputError, StorageError
-from kcost.core.request import TrainRequest
-from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.precision import with_precision
 from kcost.training import fit as fit_module
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets
-from kcost.training.fit import TrainingReport, fit
+from kcost.training.fit import fit
 from kcost.training.layers import depth_of_layers
 from kcost.training.losses import WeightedCrossEntropy, loss_of
 from kcost.training.optimizer import LayerwiseAdamW, WarmupDecay
 from kcost.training.tasks import ImageClassification, TokenClassification
 from kcost.training.transfer import copy_weights
-
-
-def train_request(**changes: Any) -> TrainRequest:
-    values = {
-        "family": "cnn",
-        "data": "digits",
-        "out": "unused",
-        "name": "m",
-        "usd_per_hour": 0.1,
-        "usd_basis": "a test",
-    }
-    return TrainRequest.model_validate({**values, "epochs": 2, **changes})
+from tests.contract.trainings import tagger, train, train_request
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +38,6 @@ def texts() -> TokenClassification:
     found = data.load("ner-mini", limit=48)
     assert isinstance(found, data.TagSet)
     return TokenClassification.with_own_vocabulary(found, 300, 32)
-
-
-def tagger(task: TokenClassification, **keywords: Any) -> keras.Model:
-    return token_classifier(backbone(len(task.pieces.vocab), "tiny", **keywords), len(task.label_names))
-
-
-def train(model: keras.Model, task: Any, tmp_path: Path, **changes: Any) -> TrainingReport:
-    asked = train_request(**changes)
-    return fit(model, task, asked, asked.learning_rate or 1e-3, Checkpoint(tmp_path / "state", asked))
 
 
 def weights_by_layer(model: keras.Model) -> dict[str, list[np.ndarray]]:

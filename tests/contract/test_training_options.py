@@ -22,8 +22,7 @@ from kcost.training.optimizer import make_optimizer
 from kcost.training.progress import Progress
 from kcost.training.tasks import ImageClassification, TokenClassification
 from kcost.worker.train import make
-
-from .test_training import tagger, train, train_request
+from tests.contract.trainings import tagger, train, train_request
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import kcost
 from kcost.core.errors import StorageError
 from kcost.core.plan import Plan
-from tests.unit.bench.test_runner import SETTINGS
+from tests.unit.bench.plans import SETTINGS
 
 
 def build(source: str, folder: Path, *, log: Path | None = None) -> Path:

@@ -18,7 +18,7 @@ from kcost.core.signature import InputSpec, Signature
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.worker.inputs import read_samples
-from tests.unit.bench.test_runner import fake_plan
+from tests.unit.bench.plans import fake_plan
 
 IMAGE: Signature = {"images": InputSpec((None, 4, 4, 1), "float32")}
 TEXT: Signature = {name: InputSpec((None, None), "int32") for name in ("token_ids", "padding_mask")}

@@ -15,7 +15,7 @@ from kcost.core.artifact import open_model
 from kcost.core.errors import UnavailableError
 from kcost.core.plan import Device, Phase, expand
 from kcost.worker import measure
-from tests.unit.bench.test_runner import fake_plan
+from tests.unit.bench.plans import fake_plan
 
 
 class StandIn(FakeDriver):

@@ -10,7 +10,7 @@ import pytest
 import kcost
 from kcost.bench.runner import measure
 from kcost.core.errors import ArtifactError, UnavailableError
-from tests.unit.bench.test_runner import by_label, fake_plan
+from tests.unit.bench.plans import by_label, fake_plan
 
 SAVED = "eager as saved: mixed_float16 cpu batch 1"
 

@@ -10,7 +10,7 @@ from kcost.bench.runner import measure
 from kcost.core.plan import Settings, baseline_of
 from kcost.core.result import CellResult, Round, Run
 from testing.runs import plan, simulated_run
-from tests.unit.bench.test_runner import SETTINGS, by_label, fake_plan
+from tests.unit.bench.plans import SETTINGS, by_label, fake_plan
 
 
 def block(scatter: float, rounds: int = 4) -> list[CellResult]:

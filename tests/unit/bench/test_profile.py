@@ -13,7 +13,7 @@ from kcost.bench.runner import measure
 from kcost.bench.store import open_run
 from kcost.cli import app
 from kcost.core.plan import Plan
-from tests.unit.bench.test_runner import SETTINGS, by_label, fake_plan
+from tests.unit.bench.plans import SETTINGS, by_label, fake_plan
 
 PROFILED = {**SETTINGS, "profile": True}
 

@@ -16,7 +16,7 @@ from kcost.core.conversion import PRECISIONS, RUNTIMES
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
 from kcost.core.result import CellResult
-from tests.unit.bench.test_runner import SETTINGS, by_label
+from tests.unit.bench.plans import SETTINGS, by_label
 
 AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
 EVERY_PRECISION = ["float32", "bfloat16", "saved", "int8", "int8_dynamic"]

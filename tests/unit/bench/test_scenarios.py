@@ -14,7 +14,6 @@ from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.runner import measure
 from kcost.bench.self_test import Form, self_test
 from kcost.bench.store import RunStore
-from kcost.core.plan import Plan
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult, Offline, Server, SingleStream, Trial
 from kcost.core.scenario import (
@@ -30,7 +29,7 @@ from kcost.core.scenario import (
 )
 from kcost.worker.inputs import Samples
 from kcost.worker.scenarios import Queries, SystemClock, offline, serve, single_stream
-from tests.unit.bench.test_runner import fake_plan
+from tests.unit.bench.scenario_plans import scenario_plan
 
 MS = 1_000_000
 
@@ -212,16 +211,6 @@ def test_the_system_clock_never_wakes_up_early() -> None:
 
 
 # The harness
-
-SETTINGS = {
-    **{"rounds": 2, "round_s": 0.001, "warmup_s": 0, "warmup_max_s": 0.001, "timeout_s": 20},
-    **{"scenarios": ["single-stream", "server"], "latency_bound_ms": 500, "scenario_s": 0.05},
-}
-
-
-def scenario_plan(folder: Path, script: dict[str, object] | None = None, **settings: object) -> Plan:
-    axes = {"methods": ["eager"], "precisions": ["float32"], "batches": [1, 8]}
-    return fake_plan(folder, script or {}, **axes, settings={**SETTINGS, **settings})
 
 
 def by_batch(cells: tuple[CellResult, ...]) -> dict[int, dict[str, SingleStream | Offline | Server]]:

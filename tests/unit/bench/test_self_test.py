@@ -6,28 +6,17 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
-from kcost.bench.self_test import MOVED, SHORT, Form, Move, Pair, SelfTest, busy_neighbours, moves, self_test
+from kcost.bench.self_test import MOVED, SHORT, Form, Move, SelfTest, busy_neighbours, moves, self_test
 from kcost.core.errors import WorkerError
 from kcost.core.result import Round, Run, Watch
 from testing.runs import plan, simulated_run
-from tests.unit.bench.test_runner import fake_plan
+from tests.unit.bench.plans import fake_plan
+from tests.unit.bench.self_tests import move, pairs
 
 TINY = Form(pairs=4, rounds=3)
-
-
-def pairs(count: int, bias: float, seed: int = 0) -> tuple[Pair, ...]:
-    """Cells against themselves under a drift that both turns share, the second slower by `bias`."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        drift = 1e6 * np.exp(rng.normal(0, 0.2, 10))
-        a, b = (drift * np.exp(rng.normal(0, 0.02, 10)) for _ in range(2))
-        found.append(Pair(model="m", cell="c", a_ns=tuple(a), b_ns=tuple(b * (1 + bias))))
-    return tuple(found)
 
 
 def test_equals_win_as_seldom_as_their_confidence_says() -> None:
@@ -41,10 +30,6 @@ def test_a_harness_that_favours_one_turn_fails() -> None:
     assert found.false_winners > 150
     assert not found.passed
     assert "beat themselves" in found.failures[0]
-
-
-def move(loaded: float, invalid: str | None = None) -> Move:
-    return Move(model="m", cell="c", baseline="b", quiet=2.0, loaded=loaded, invalid=invalid)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from kcost.bench.self_test import SelfTest
 from kcost.core.result import Watch
 from kcost.report.bench_terminal import show_comparison, show_self_test
 from testing.runs import replaced
-from tests.unit.bench.test_compare import LABEL, PRICES, run_of, slowed
-from tests.unit.bench.test_self_test import move, pairs
+from tests.unit.bench.runs_to_compare import LABEL, PRICES, run_of, slowed
+from tests.unit.bench.self_tests import move, pairs
 
 
 def text_of(show: object, *found: object) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from kcost.bench import watch
 from kcost.bench.runner import measure
-from tests.unit.bench.test_runner import fake_plan
+from tests.unit.bench.plans import fake_plan
 
 CPU = "cpu  {user} 0 0 1000 50 0 0 {steal} 7 7\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
 

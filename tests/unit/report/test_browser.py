@@ -1,8 +1,6 @@
 """The page in a real browser, with the network cut off."""
 
 import re
-import shutil
-import subprocess
 from html import unescape
 from pathlib import Path
 
@@ -12,24 +10,9 @@ from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.page import render
 from testing.runs import plan, replaced, simulated_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.unit.report.browser import CHROMIUM, rendered
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
-
-
-def rendered(page: bytes, tmp_path: Path) -> str:
-    """The page's document after its scripts ran."""
-    path = tmp_path / "page.html"
-    path.write_bytes(page)
-    assert CHROMIUM is not None
-    command = [
-        *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"),
-        *("--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--virtual-time-budget=20000"),
-        *("--dump-dom", path.as_uri()),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def test_the_plots_are_drawn_offline_and_no_script_fails(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 import json
 import re
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
 
@@ -9,34 +8,9 @@ from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.page import ROWS, render, rows_left
 from testing.runs import plan, replaced, simulated_run
+from tests.unit.report.pages import Tags, page_of
 
 EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
-
-
-def page_of(run, outputs, **limits) -> str:
-    verdict = conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id), **limits)
-    return render(run, verdict).decode()
-
-
-class Tags(HTMLParser):
-    """Collects what a page would load, and checks that tags are closed in order."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.scripts = 0
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        self.scripts += tag == "script"
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from kcost.core.result import Run
 from kcost.report.profile_terminal import WIDEST_PLACE, show_profiles
 from kcost.report.profiles import views_of
 from testing.runs import Outputs, plan, replaced, simulated_run
-from tests.unit.core.test_profile import peak
-from tests.unit.report.test_page import page_of
+from tests.unit.core.peaks import peak
+from tests.unit.report.pages import page_of
 
 PLACE = "model/" + "deep/" * 20 + "dense"
 TRACE = trace_of(

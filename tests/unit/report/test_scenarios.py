@@ -12,7 +12,7 @@ from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.report.page import render
 from kcost.report.terminal import show_verdict
 from testing.runs import plan, simulated_run
-from tests.unit.cost.test_scenarios import offline, run_with, server, single, trial
+from tests.unit.cost.scenario_runs import offline, run_with, server, single, trial
 
 
 def verdict_of(run: Run) -> Verdict:

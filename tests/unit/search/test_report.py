@@ -16,8 +16,8 @@ from kcost.report.search_page import render_search
 from kcost.report.search_plots import plots_of_search
 from kcost.report.search_terminal import show_search, summary
 from kcost.search.result import Importance, SearchResult
-from tests.unit.report.test_browser import CHROMIUM, rendered
-from tests.unit.report.test_page import Tags
+from tests.unit.report.browser import CHROMIUM, rendered
+from tests.unit.report.pages import Tags
 from tests.unit.search import fake
 
 EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
