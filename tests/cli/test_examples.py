@@ -25,6 +25,7 @@ def test_every_public_function_has_its_place() -> None:
     assert functions == {*IN_ORDER, *WITHOUT}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (installed("torch") and installed("tensorflow")), reason="needs kcost[torch,tensorflow]")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
