@@ -123,7 +123,7 @@ def compare_runs(
     a, b = _load(run_a)[1], _load(run_b)[1]
     book = prices().checked()
     here = {key: book.closest(env) for run in (a, b) for key, env in run.environments.items()}
-    usd_per_hour = {key: match.price.on_demand_usd_per_hour * match.share for key, match in here.items()}
+    usd_per_hour = {key: match.usd_per_hour for key, match in here.items()}
     return compare(a, b, fail_if=fail_if, usd_per_hour=usd_per_hour, allow_different=allow_different)
 
 

@@ -65,7 +65,7 @@ def train(
         "data": data,
         "out": Path(out).absolute(),
         "name": name,
-        "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
+        "usd_per_hour": match.usd_per_hour,
         "usd_basis": match.why,
         **settings,
     }

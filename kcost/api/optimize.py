@@ -72,7 +72,7 @@ def run_optimize(
         "model": Path(model).absolute(),
         "out": Path(out).absolute(),
         "name": name or "-".join(filter(None, (opened.name, *_done(kept)))),
-        "usd_per_hour": match.price.on_demand_usd_per_hour * match.share,
+        "usd_per_hour": match.usd_per_hour,
         "usd_basis": match.why,
         "answer": {"output": output, "kind": task, "threshold": threshold},
         **kept,

@@ -74,7 +74,7 @@ def estimate(
     """
     if not 0 < utilisation <= 1:
         raise InputError("Utilisation is above 0 and at most 1.", received=utilisation)
-    usd_per_hour = match.price.on_demand_usd_per_hour * match.share
+    usd_per_hour = match.usd_per_hour
     cost = (step or step_ns(cell)).scaled(usd_per_hour / NS_PER_HOUR * steps / utilisation)
     simulated = cell.preparation is not None and cell.preparation.simulated
     return CostEstimate(

@@ -28,6 +28,11 @@ class Match(Record):
     same_machine: bool = Field(description="the instance has the machine's vCPUs and its accelerator")
     share: float = Field(default=1.0, gt=0, le=1, description="part of the instance that one model uses and pays for")
 
+    @property
+    def usd_per_hour(self) -> float:
+        """What the part of the instance costs that one model uses, on demand."""
+        return self.price.on_demand_usd_per_hour * self.share
+
 
 CPU_FAMILIES: tuple[tuple[str, str, str], ...] = (
     # provider, pattern of the instance's name, most telling instruction set

@@ -103,7 +103,7 @@ def _tail(latency_ns: tuple[int, ...], fraction: float) -> TailLatency | None:
 
 def _usd(per_s: float, prices: Mapping[str, Match], result: ScenarioResult) -> float:
     match = prices[result.environment_id]
-    return match.price.on_demand_usd_per_hour * match.share / 3600 / per_s * 1e6
+    return match.usd_per_hour / 3600 / per_s * 1e6
 
 
 def _invalid(results: list[ScenarioResult], environments: Mapping[str, Environment]) -> str | None:

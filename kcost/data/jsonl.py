@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,13 +34,7 @@ def read_jsonl(path: Path) -> RawFile:
     """
     sentences = []
     blank_tokens = 0
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        entry = json_line(line, where, _FORMS)
-        if not isinstance(entry, dict):
-            _refuse(where, f"a {type(entry).__name__}", _FORMS)
+    for number, where, entry in json_objects(path, _FORMS):
         tokens, tags = _from_tokens(entry, where) if "tokens" in entry else _from_text(entry, where)
         kept = [(token, tag) for token, tag in zip(tokens, tags, strict=True) if token.strip() or tag != "O"]
         if any(not token.strip() for token, _ in kept):
@@ -53,23 +48,31 @@ def read_jsonl(path: Path) -> RawFile:
     return RawFile(path, tuple(sentences), {BLANK_TOKENS: blank_tokens} if blank_tokens else {})
 
 
-def json_line(line: str, where: str, forms: str) -> Any:
-    """The value that one line of JSON holds.
+def json_objects(path: Path, forms: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects in a file of JSON lines, each with its line's number, and file and line for messages.
+
+    An empty line is passed over.
 
     Args:
-        where: file and line, for the message.
-        forms: the rule that the message begins with.
+        forms: the rule that a message begins with.
 
     Raises:
-        DataError: the line is not whole JSON.
+        DataError: a line is not one whole JSON object.
     """
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        told = f"{where}: {error}"
-        if isinstance(error, json.JSONDecodeError):
-            told = f"{where}, column {error.colno}: {error.msg}"  # its own text calls each line its line 1
-        raise DataError(forms, told, "Put one whole JSON object on each line.") from error
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            told = f"{where}: {error}"
+            if isinstance(error, json.JSONDecodeError):
+                told = f"{where}, column {error.colno}: {error.msg}"  # its own text calls each line its line 1
+            raise DataError(forms, told, "Put one whole JSON object on each line.") from error
+        if not isinstance(entry, dict):
+            raise DataError(forms, f"{where}: a {type(entry).__name__}", "Put one JSON object on each line.")
+        yield number, where, entry
 
 
 def _from_tokens(entry: dict[str, Any], where: str) -> tuple[list[str], list[str]]:

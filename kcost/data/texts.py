@@ -13,7 +13,7 @@ import numpy as np
 from kcost.core.artifact import Dataset
 from kcost.core.errors import DataError
 from kcost.data import splits as cuts
-from kcost.data.jsonl import json_line
+from kcost.data.jsonl import json_objects
 from kcost.data.sets import SPLITS, Texts, TextSet, texts_split
 from kcost.data.text_files import TABLE_COLUMNS, form_of, read_text, table_separator
 
@@ -93,16 +93,7 @@ def _taken(texts: tuple[str, ...], labels: np.ndarray, rows: np.ndarray) -> Text
 
 
 def _json_rows(path: Path) -> list[tuple[str, str]]:
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        entry = json_line(line, where, _FORMS)
-        if not isinstance(entry, dict):
-            raise DataError(_FORMS, f"{where}: a {type(entry).__name__}", "Put one JSON object on each line.")
-        rows.append(_checked(_text_of(entry), entry.get("label"), where))
-    return rows
+    return [_checked(_text_of(entry), entry.get("label"), where) for _, where, entry in json_objects(path, _FORMS)]
 
 
 def _text_of(entry: dict[str, Any]) -> object:

@@ -6,6 +6,8 @@ megabytes. A content security policy in the page forbids it to load anything fro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kcost.core.result import Run, failed
 from kcost.core.units import format_bytes, format_percent, format_usd, significant
 from kcost.cost.notices import by_code
@@ -14,7 +16,7 @@ from kcost.cost.verdict import Verdict
 from kcost.report.plots import plots_of
 from kcost.report.profiles import ROOFLINE_SOURCE, calls_text, views_of
 from kcost.report.scenarios import HEADINGS, NOTE, scenario_tables
-from kcost.version import __version__
+from kcost.report.templates import page_of
 
 TEMPLATE = "page.html"
 ROWS = 40
@@ -30,51 +32,40 @@ def render(run: Run, verdict: Verdict) -> bytes:
     Args:
         run: the run that the verdict was made from.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    templates = Environment(
-        loader=PackageLoader("kcost.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters.update(
-        usd=format_usd,
-        sig=significant,
-        bytes=format_bytes,
-        percent=format_percent,
-        left=rows_left,
-        part=part_of_plain,
-        calls=calls_text,
-    )
+    filters: dict[str, Callable[..., object]] = {
+        "usd": format_usd,
+        "sig": significant,
+        "bytes": format_bytes,
+        "percent": format_percent,
+        "left": rows_left,
+        "part": part_of_plain,
+        "calls": calls_text,
+    }
     plots = [plots_of(ranking) for ranking in verdict.rankings]
-    return (
-        templates.get_template(TEMPLATE)
-        .render(
-            verdict=verdict,
-            sections=list(zip(verdict.rankings, plots, strict=True)),
-            figures=[plot.figure for several in plots for plot in several],
-            models=run.index.models,
-            simulated=_simulated(verdict),
-            synthetic=[m for m in run.index.models if m.synthetic_data],
-            environments=run.environments,
-            failures=failed(run.present),
-            scenarios=scenario_tables(verdict.scenarios),
-            scenario_headings=HEADINGS,
-            scenario_note=NOTE,
-            rows=ROWS,
-            most_failures=FAILURES,
-            notices=by_code(verdict.notices),
-            most_notices=NOTICES_OF_A_KIND,
-            profiles=views_of(run),
-            roofline_source=ROOFLINE_SOURCE,
-            cell_count=len(run.present),
-            plotly_js=get_plotlyjs(),
-            version=__version__,
-        )
-        .encode()
+    return page_of(
+        TEMPLATE,
+        filters,
+        verdict=verdict,
+        sections=list(zip(verdict.rankings, plots, strict=True)),
+        figures=[plot.figure for several in plots for plot in several],
+        models=run.index.models,
+        simulated=_simulated(verdict),
+        synthetic=[m for m in run.index.models if m.synthetic_data],
+        environments=run.environments,
+        failures=failed(run.present),
+        scenarios=scenario_tables(verdict.scenarios),
+        scenario_headings=HEADINGS,
+        scenario_note=NOTE,
+        rows=ROWS,
+        most_failures=FAILURES,
+        notices=by_code(verdict.notices),
+        most_notices=NOTICES_OF_A_KIND,
+        profiles=views_of(run),
+        roofline_source=ROOFLINE_SOURCE,
+        cell_count=len(run.present),
+        plotly_js=get_plotlyjs(),
     )
 
 

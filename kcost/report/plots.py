@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from kcost.core.pareto import pareto_front
 from kcost.core.units import format_usd, significant
 from kcost.cost.ranking import RankedCell, Ranking
 
@@ -85,7 +86,9 @@ def score_by_cost(ranking: Ranking) -> Plot | None:
     for cell in sorted(scored, key=lambda c: (c.backend, c.precision)):
         groups.setdefault((cell.backend, cell.precision), []).append(cell)
     costs = [c.cost.usd for c in scored]
-    front = pareto_front(c for c in scored if c.rank is not None)
+    front = pareto_front(
+        (c for c in scored if c.rank is not None), lambda c: c.cost.usd, lambda c: c.quality.scores[0].value
+    )
     return Plot(
         title=f"{name} against cost",
         note="Up and to the left is better. The line joins the cells that no ranked cell beats in both; the bars are "
@@ -157,12 +160,3 @@ def round_numbers(low: float, high: float) -> list[float]:
     first = max((i for i, n in enumerate(numbers) if n <= low), default=0)
     last = min((i for i, n in enumerate(numbers) if n >= high), default=len(numbers) - 1)
     return numbers[first : last + 1]
-
-
-def pareto_front(cells: Iterable[RankedCell]) -> list[RankedCell]:
-    """The scored cells that no other one beats or equals in both cost and score, the cheapest first."""
-    front: list[RankedCell] = []
-    for cell in sorted(cells, key=lambda c: (c.cost.usd, -c.quality.scores[0].value)):
-        if not front or cell.quality.scores[0].value > front[-1].quality.scores[0].value:
-            front.append(cell)
-    return front

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from kcost.core.artifact import Score
 from kcost.core.units import format_usd
-from kcost.cost.estimate import CostEstimate
 from kcost.report.plots import Plot, round_numbers
 from kcost.search.result import SearchResult, TrialRecord
 from kcost.search.space import describe
@@ -29,9 +27,9 @@ def plots_of_search(result: SearchResult) -> list[Plot]:
 def front_plot(result: SearchResult) -> Plot:
     """Score against predicted cost, a point a complete trial, with the Pareto front."""
     complete = result.in_state("complete")
-    costs = [_cost(t).usd for t in complete]
+    costs = [t.price.usd for t in complete]
     front = [result.trial(number) for number in result.pareto]
-    name, unit = _score(complete[0]).name.replace("_", " "), _unit(result)
+    name, unit = complete[0].reached.name.replace("_", " "), _unit(result)
     # Costs are those of a few architectures: each is worth a tick of its own.
     ticks = sorted(set(costs)) if len(set(costs)) <= MOST_TICKS else round_numbers(min(costs), max(costs))
     return Plot(
@@ -44,8 +42,8 @@ def front_plot(result: SearchResult) -> Plot:
                     "type": "scatter",
                     "mode": "lines",
                     "name": "Pareto front",
-                    "x": [_cost(t).usd for t in front],
-                    "y": [_score(t).value for t in front],
+                    "x": [t.price.usd for t in front],
+                    "y": [t.reached.value for t in front],
                     "line": {"shape": "hv", "dash": "dash", "width": 2, "color": FRONT_COLOUR},
                     "hoverinfo": "skip",
                 },
@@ -69,7 +67,7 @@ def progress_plot(result: SearchResult) -> Plot:
     complete = result.in_state("complete")
     best: list[float] = []
     for trial in complete:
-        best.append(max(_score(trial).value, *best[-1:]) if best else _score(trial).value)
+        best.append(max(trial.reached.value, *best[-1:]) if best else trial.reached.value)
     numbers = [t.number for t in complete]
     return Plot(
         title="Score by trial",
@@ -125,12 +123,12 @@ def _by_size(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
 
 def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") -> dict[str, Any]:
     colour = COLOURS[index % len(COLOURS)]
-    scores = [_score(t) for t in trials]
+    scores = [t.reached for t in trials]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": escape(label),
-        "x": [t.number if x == "number" else _cost(t).usd for t in trials],
+        "x": [t.number if x == "number" else t.price.usd for t in trials],
         "y": [s.value for s in scores],
         "error_y": {
             "type": "data",
@@ -142,7 +140,7 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
             "color": f"{colour}40",
         },
         "text": [
-            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(_cost(t).usd)}<br>"
+            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(t.price.usd)}<br>"
             f"{escape(describe(t.params))}"
             for t, s in zip(trials, scores, strict=True)
         ],
@@ -153,13 +151,3 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
 
 def _unit(result: SearchResult) -> str:
     return "million predictions" if result.objective == "inference" else "training run"
-
-
-def _score(trial: TrialRecord) -> Score:
-    assert trial.score is not None  # every complete trial has one
-    return trial.score
-
-
-def _cost(trial: TrialRecord) -> CostEstimate:
-    assert trial.predicted is not None  # every complete trial has one
-    return trial.predicted

@@ -32,6 +32,18 @@ class TrialRecord(Record):
     host: str | None = None
     seconds: float | None = Field(default=None, description="wall seconds of the whole trial")
 
+    @property
+    def reached(self) -> Score:
+        """The score of a trial that is complete."""
+        assert self.score is not None
+        return self.score
+
+    @property
+    def price(self) -> CostEstimate:
+        """The predicted cost of a trial that is complete."""
+        assert self.predicted is not None
+        return self.predicted
+
 
 class Importance(Record):
     """How much of the difference between the best quarter of trials and the rest each parameter makes up.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kcost.core.artifact import Score
+from kcost.core.pareto import pareto_front
 from kcost.cost.estimate import CostEstimate
 from kcost.search.request import SearchRequest
 from kcost.search.result import Importance, SearchResult, TrialRecord
@@ -25,7 +26,7 @@ def read_result(study: Any, request: SearchRequest, space: tuple[Parameter, ...]
     frozen = study.get_trials(deepcopy=False)
     trials = tuple(r for t in frozen if (r := _record(t)) is not None)
     complete = [t for t in trials if t.state == "complete"]
-    best = max(complete, key=lambda t: (_score(t).value, -_cost(t).usd), default=None)
+    best = max(complete, key=lambda t: (t.reached.value, -t.price.usd), default=None)
     return SearchResult(
         study=study.study_name,
         storage=shown_url(storage_url(request)),
@@ -37,7 +38,7 @@ def read_result(study: Any, request: SearchRequest, space: tuple[Parameter, ...]
         space=space,
         fixed=request.identity()["settings"],
         trials=trials,
-        pareto=tuple(t.number for t in pareto_front(complete)),
+        pareto=tuple(t.number for t in front_of(complete)),
         best=None if best is None else best.number,
         cheapest_as_good=None if best is None else cheapest_as_good(complete, best).number,
         importances=_importances(study, request, complete),
@@ -70,32 +71,16 @@ def _record(trial: Any) -> TrialRecord | None:
     )
 
 
-def _score(trial: TrialRecord) -> Score:
-    assert trial.score is not None  # every complete trial has one
-    return trial.score
-
-
-def _cost(trial: TrialRecord) -> CostEstimate:
-    assert trial.predicted is not None  # every complete trial has one
-    return trial.predicted
-
-
-def pareto_front(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials that no other one equals or beats in both score and cost, the cheapest first.
-
-    Of trials that are equal in both, the first one is taken.
-    """
-    front: list[TrialRecord] = []
-    for trial in sorted(complete, key=lambda t: (_cost(t).usd, -_score(t).value, t.number)):
-        if not front or _score(trial).value > _score(front[-1]).value:
-            front.append(trial)
-    return front
+def front_of(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials that no other one equals or beats in both score and cost, the cheapest first."""
+    by_number = sorted(complete, key=lambda t: t.number)
+    return pareto_front(by_number, lambda t: t.price.usd, lambda t: t.reached.value)
 
 
 def cheapest_as_good(complete: Sequence[TrialRecord], best: TrialRecord) -> TrialRecord:
     """The cheapest trial whose score lies within the 95% interval of the best one's; the better one of equals."""
-    as_good = [t for t in complete if _score(t).value >= _score(best).low]
-    return min(as_good, key=lambda t: (_cost(t).usd, -_score(t).value, t.number))
+    as_good = [t for t in complete if t.reached.value >= best.reached.low]
+    return min(as_good, key=lambda t: (t.price.usd, -t.reached.value, t.number))
 
 
 def _importances(study: Any, request: SearchRequest, complete: Sequence[TrialRecord]) -> tuple[Importance, ...]:

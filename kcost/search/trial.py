@@ -46,7 +46,7 @@ def train_request(search: SearchRequest, params: dict[str, Value], folder: Path,
         "data": search.data,
         "out": folder.absolute() / "model",
         "name": f"{search.study_name}-{folder.name}",
-        "usd_per_hour": machine.match.price.on_demand_usd_per_hour * machine.match.share,
+        "usd_per_hour": machine.match.usd_per_hour,
         "usd_basis": machine.match.why,
     }
     asked = checked(TrainRequest, values)

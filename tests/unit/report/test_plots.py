@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.core.conversion import RUNTIMES
+from kcost.core.pareto import pareto_front
 from kcost.core.plan import INFERENCE_METHODS, Precision
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
-from kcost.report.plots import DASHES, SYMBOLS, pareto_front, plots_of, round_numbers, score_by_cost, step_time_by_batch
+from kcost.report.plots import DASHES, SYMBOLS, plots_of, round_numbers, score_by_cost, step_time_by_batch
 from testing.runs import plan, simulated_run
 
 
@@ -64,7 +65,8 @@ def test_every_scored_cell_is_a_point_and_unranked_ones_are_faded() -> None:
 def test_the_front_is_what_no_other_beats(values) -> None:
     cell = next(c for c in RANKING.cells if c.quality.scores)
     cells = [with_values(cell, usd, score) for usd, score in values]
-    front = [(c.cost.usd, c.quality.scores[0].value) for c in pareto_front(cells)]
+    on_front = pareto_front(cells, lambda c: c.cost.usd, lambda c: c.quality.scores[0].value)
+    front = [(c.cost.usd, c.quality.scores[0].value) for c in on_front]
     beaten = {
         (usd, score)
         for usd, score in values

@@ -14,7 +14,7 @@ from kcost.core.errors import DataError, InputError, StorageError, UnavailableEr
 from kcost.core.request import TrainAnswer, TrainRequest
 from kcost.search import SearchRequest, study as study_module
 from kcost.search.result import SearchResult
-from kcost.search.study_result import cheapest_as_good, pareto_front
+from kcost.search.study_result import cheapest_as_good, front_of
 from tests.unit.search import fake
 
 
@@ -61,7 +61,7 @@ def test_front_best_and_cheapest(long_search: SearchResult) -> None:
     for one in complete:
         assert not any(_beats(one, other) for other in front)
         assert one in front or any(_beats(other, one) or _equal(other, one) for other in front)
-    assert front == pareto_front(complete)
+    assert front == front_of(complete)
     assert long_search.cheapest_as_good == cheapest_as_good(complete, best).number
     chosen = long_search.trial(cheapest_as_good(complete, best).number)
     assert chosen.score is not None
