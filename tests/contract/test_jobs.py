@@ -40,7 +40,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its inputs are too short for many sentences."""
     out = tmp_path_factory.mktemp("train") / "tagger"
-    train.run(request(out, family="bert", data="ner-mini", max_length=12, batch_size=16, learning_rate=4e-3))
+    train.run(request(out, family="bert", data="ner-mini", max_length=12, batch_size=16, learning_rate=2e-3, epochs=6))
     return out
 
 
