@@ -8,10 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from kcost.core.process import chosen_backend
+from kcost.core.plan import BACKENDS
+from kcost.core.process import chosen_backend, installed
 from kcost.worker.isolate import OTHERS, hide
 
 BACKEND = chosen_backend()
+INSTALLED = tuple(backend for backend in BACKENDS if installed(backend))
+"""The backends that are installed: those that this process hides from itself included."""
+
 os.environ["KERAS_BACKEND"] = BACKEND
 os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="kcost-test-keras-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -20,8 +20,8 @@ import pytest
 
 from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
 from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
-from kcost.core.process import Worker, installed, worker_environment
-from testing.one_backend import BACKEND, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
+from kcost.core.process import Worker, worker_environment
+from testing.one_backend import BACKEND, INSTALLED, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
 
 if TYPE_CHECKING:
     from .table import Row
@@ -53,7 +53,7 @@ def _started() -> None:
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportWorkers]:
     """What writes SavedModels and what reads them, each in a process of its own."""
-    if not installed("tensorflow"):
+    if "tensorflow" not in INSTALLED:
         pytest.skip("a SavedModel is written by TensorFlow, which is not installed")
     with (tmp_path_factory.mktemp("logs") / "log").open("wb") as log, contextlib.ExitStack() as stack:
         yield ExportWorkers(
@@ -81,7 +81,7 @@ def made_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     folders: dict[str, Path] = {}
 
     def make(by: str, name: str) -> Path:
-        if not installed(by):  # type: ignore[arg-type]  # a name of a backend
+        if by not in INSTALLED:
             pytest.skip(f"{by} makes it, which is not installed")
         if by not in folders:
             folders[by] = tmp_path_factory.mktemp(f"made-by-{by}")

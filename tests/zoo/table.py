@@ -194,9 +194,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows that a run of the zoo wrote, of all backends."""
+    """The rows that a run of the zoo wrote, of all backends; of those that came twice, the last."""
     lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [Row(**json.loads(line)) for line in lines]
+    rows = [Row(**json.loads(line)) for line in lines]
+    return list({(row.specimen, row.mode, row.backend): row for row in rows}.values())
 
 
 def main(folder: Path) -> None:

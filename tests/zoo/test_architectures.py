@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -18,6 +19,12 @@ SHORT = ("load", "quantize dynamic")
 WHOLE = [mode for mode in MODES if BACKEND in backends_of(mode)]
 
 
+@pytest.fixture
+def exporters(request: pytest.FixtureRequest) -> ExportWorkers | None:
+    """What writes and checks SavedModels, where these are tried."""
+    return request.getfixturevalue("workers") if BACKEND in backends_of("export") else None
+
+
 def test_every_family_of_keras_applications_is_looked_at() -> None:
     modules = {name for name, _ in inspect.getmembers(keras.applications, inspect.ismodule)}
     assert modules - NO_FAMILIES == FAMILIES.keys()
@@ -25,26 +32,28 @@ def test_every_family_of_keras_applications_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", ["BertBackbone"])
 def test_a_backbone_is_right_or_refused_by_name(name: str, tmp_path: Path) -> None:
-    _check(name, backbone(name), tmp_path, None)
+    _check(SHORT, name, backbone(name), tmp_path, None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(backbones()))
 def test_a_backbone_is_right_or_refused_by_name_in_every_mode(
-    name: str, tmp_path: Path, workers: ExportWorkers
+    name: str, tmp_path: Path, exporters: ExportWorkers | None
 ) -> None:
-    _check(name, backbone(name), tmp_path, workers)
+    _check(WHOLE, name, backbone(name), tmp_path, exporters)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_application_is_right_or_refused_by_name_in_every_mode(
-    family: str, tmp_path: Path, workers: ExportWorkers
+    family: str, tmp_path: Path, exporters: ExportWorkers | None
 ) -> None:
-    _check(FAMILIES[family], application(family), tmp_path, workers)
+    _check(WHOLE, FAMILIES[family], application(family), tmp_path, exporters)
 
 
-def _check(name: str, specimen: Specimen, folder: Path, workers: ExportWorkers | None) -> None:
-    rows = Trial(show(name, specimen, folder), workers, DEEP).rows(SHORT if workers is None else WHOLE)
+def _check(
+    modes: Sequence[str], name: str, specimen: Specimen, folder: Path, exporters: ExportWorkers | None
+) -> None:
+    rows = Trial(show(name, specimen, folder), exporters, DEEP).rows(modes)
     failed = [f"{row.mode}: {row.outcome}: {row.reason}" for row in rows if row.outcome not in ("right", "refused")]
     assert not failed, "\n".join(failed)
