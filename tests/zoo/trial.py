@@ -212,12 +212,15 @@ class Trial:
         self.workers.check.ask(
             SavedModelCheckRequest(folder=folder, inputs=written.inputs, outputs=written.outputs, probes=written.probes)
         )
-        # Others than those of the samples may have other lengths.
-        of_samples = [probe for probe in written.probes if (probe.source, probe.batch) == ("samples", BATCHES[-1])]
-        with np.load(of_samples[0].file) as probe:
-            first = [probe[f"output/{spec.name}"] for spec in written.outputs]
-        self._agrees(first, form, [y[: BATCHES[-1]] for y in self.subject.expected])
-        return form, note
+        # Probes differ in the lengths of free axes; one has those of the specimen's own inputs.
+        own = sorted(array.shape[1:] for array in self.subject.inputs.values())
+        for written_probe in reversed(written.probes):
+            with np.load(written_probe.file) as probe:
+                if sorted(probe[f"input/{spec.name}"].shape[1:] for spec in written.inputs) == own:
+                    answered = [probe[f"output/{spec.name}"] for spec in written.outputs]
+                    self._agrees(answered, form, [y[: written_probe.batch] for y in self.subject.expected])
+                    return form, note
+        raise WrongError("no probe of the SavedModel has the lengths of the specimen's inputs")
 
 
 def measured(request: MeasureOperation) -> MeasureAnswer:
