@@ -63,6 +63,7 @@ def optimized(name: str, mode: str) -> keras.Model:
 
 def saved_model_step(model: keras.Model, inputs: dict[str, np.ndarray]) -> Callable[[], list[np.ndarray]]:
     """A call of the exported model by TensorFlow's C++ library."""
+    from kcost.core.export import ExportRequest
     from kcost.runtimes.saved_model import SavedModelSession
     from kcost.worker.export import run
 
@@ -72,8 +73,9 @@ def saved_model_step(model: keras.Model, inputs: dict[str, np.ndarray]) -> Calla
         exported, probes = Path(folder) / "exported", Path(folder) / "probes"
         exported.mkdir()
         probes.mkdir()
-        places = {"keras_file": str(keras_file), "folder": str(exported), "probes": str(probes)}
-        run({**places, "samples": None, "batches": (1, 1, 1)})
+        run(
+            ExportRequest(keras_file=keras_file, folder=exported, probes=probes, samples=None, batches=(1, 1, 1))
+        )
         session = SavedModelSession(exported)
     return lambda: list(session.run(inputs).values())
 

@@ -127,7 +127,7 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
     """kcost's own training step, batches and optimizer."""
     import keras
 
-    from kcost.models.loading import with_precision
+    from kcost.models.precision import with_precision
     from kcost.training.losses import loss_of
     from kcost.training.optimizer import make_optimizer
     from kcost.worker.train import make

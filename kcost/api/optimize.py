@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kcost.api.inventory import prices
 from kcost.api.refusals import refuse_before_scoring
+from kcost.bench.runner import measure
 from kcost.core import environment
 from kcost.core.artifact import Model, open_model, refuse_existing
 from kcost.core.jobs import OPTIMIZE
@@ -15,11 +16,9 @@ from kcost.core.plan import INFERENCE_METHODS, Backend, Plan
 from kcost.core.process import chosen_backend, require, run_job
 from kcost.core.progress import OnProgress, silent
 from kcost.core.request import OptimizeRequest, checked
-
-if TYPE_CHECKING:
-    from kcost.core.result import Run
-    from kcost.cost.machine_match import Match
-    from kcost.cost.payoff import Payoff, Size
+from kcost.core.result import Run
+from kcost.cost.machine_match import Match
+from kcost.cost.payoff import Payoff, Size, decide, speeds_of
 
 REFUSED_SUFFIX = "-refused"
 RUN_FOLDER = "bench"
@@ -113,9 +112,6 @@ def _optimized(
         max_drop: largest drop of the score, as a fraction of 1.
         settings: `batches`, `threads` and `settings` of the plan that both are measured by.
     """
-    from kcost.bench.runner import measure
-    from kcost.cost.payoff import Payoff, decide, speeds_of
-
     on_progress(0, 1, f"optimizing {request.model}")
     answer = run_job(OPTIMIZE, backend, request)
     out = request.out
@@ -154,8 +150,6 @@ def _optimized(
 
 
 def _size(model: Model, run: Run) -> Size:
-    from kcost.cost.payoff import Size
-
     cells = [c for c in run.cells if c.spec.model == model.name and c.preparation is not None]
     largest = max(cells, key=lambda c: c.spec.batch, default=None)
     told = largest.preparation if largest is not None else None

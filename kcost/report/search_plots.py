@@ -27,7 +27,7 @@ def plots_of_search(result: SearchResult) -> list[Plot]:
 def front_plot(result: SearchResult) -> Plot:
     """Score against predicted cost, a point a complete trial, with the Pareto front."""
     complete = result.in_state("complete")
-    costs = [t.price.usd for t in complete]
+    costs = [t.cost.usd for t in complete]
     front = [result.trial(number) for number in result.pareto]
     name, unit = complete[0].reached.name.replace("_", " "), _unit(result)
     # Costs are those of a few architectures: each is worth a tick of its own.
@@ -42,7 +42,7 @@ def front_plot(result: SearchResult) -> Plot:
                     "type": "scatter",
                     "mode": "lines",
                     "name": "Pareto front",
-                    "x": [t.price.usd for t in front],
+                    "x": [t.cost.usd for t in front],
                     "y": [t.reached.value for t in front],
                     "line": {"shape": "hv", "dash": "dash", "width": 2, "color": FRONT_COLOUR},
                     "hoverinfo": "skip",
@@ -128,7 +128,7 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
         "type": "scatter",
         "mode": "markers",
         "name": escape(label),
-        "x": [t.number if x == "number" else t.price.usd for t in trials],
+        "x": [t.number if x == "number" else t.cost.usd for t in trials],
         "y": [s.value for s in scores],
         "error_y": {
             "type": "data",
@@ -140,7 +140,7 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
             "color": f"{colour}40",
         },
         "text": [
-            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(t.price.usd)}<br>"
+            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(t.cost.usd)}<br>"
             f"{escape(describe(t.params))}"
             for t, s in zip(trials, scores, strict=True)
         ],

@@ -39,7 +39,7 @@ class TrialRecord(Record):
         return self.score
 
     @property
-    def price(self) -> CostEstimate:
+    def cost(self) -> CostEstimate:
         """The predicted cost of a trial that is complete."""
         assert self.predicted is not None
         return self.predicted

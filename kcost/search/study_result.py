@@ -26,7 +26,7 @@ def read_result(study: Any, request: SearchRequest, space: tuple[Parameter, ...]
     frozen = study.get_trials(deepcopy=False)
     trials = tuple(r for t in frozen if (r := _record(t)) is not None)
     complete = [t for t in trials if t.state == "complete"]
-    best = max(complete, key=lambda t: (t.reached.value, -t.price.usd), default=None)
+    best = max(complete, key=lambda t: (t.reached.value, -t.cost.usd), default=None)
     return SearchResult(
         study=study.study_name,
         storage=shown_url(storage_url(request)),
@@ -74,13 +74,13 @@ def _record(trial: Any) -> TrialRecord | None:
 def front_of(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The complete trials that no other one equals or beats in both score and cost, the cheapest first."""
     by_number = sorted(complete, key=lambda t: t.number)
-    return pareto_front(by_number, lambda t: t.price.usd, lambda t: t.reached.value)
+    return pareto_front(by_number, lambda t: t.cost.usd, lambda t: t.reached.value)
 
 
 def cheapest_as_good(complete: Sequence[TrialRecord], best: TrialRecord) -> TrialRecord:
     """The cheapest trial whose score lies within the 95% interval of the best one's; the better one of equals."""
     as_good = [t for t in complete if t.reached.value >= best.reached.low]
-    return min(as_good, key=lambda t: (t.price.usd, -t.reached.value, t.number))
+    return min(as_good, key=lambda t: (t.cost.usd, -t.reached.value, t.number))
 
 
 def _importances(study: Any, request: SearchRequest, complete: Sequence[TrialRecord]) -> tuple[Importance, ...]:
