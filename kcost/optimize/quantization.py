@@ -15,6 +15,7 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError, in_a_line
+from kcost.core.signature import input_structure, match_inputs, signature_of_structure
 from kcost.models.keras_private import layers_of, own_variables
 from kcost.models.precision import with_precision
 from kcost.optimize.calibration import Sites, histograms
@@ -289,7 +290,8 @@ def _static(
     """Static int8 with the ranges that give the smallest error on the calibration data."""
     if calibration is None:
         raise InputError("Static int8 needs data to calibrate on.", remedy="Pass `calibration`, or use mode dynamic.")
-    batches = list(_batches(model, calibration))
+    rows = _rows(model, calibration)
+    batches = list(_batches(model, rows))
     found = histograms(model, _sites(model), batches)
     expected = [_outputs(model, batch) for batch in batches]
     best: tuple[float, Rewrite, Coverage] | None = None
@@ -301,7 +303,7 @@ def _static(
             best = error, done, conversion.coverage()
     assert best is not None  # there are methods
     _, done, coverage = best
-    check(done, _named(model, calibration), _loss)
+    check(done, rows, _loss)
     return done.model, coverage
 
 
@@ -345,37 +347,29 @@ def _block_sites(block: EncoderBlock, inputs: Any, padding_mask: Any = None, **_
     return {name: keras.ops.convert_to_numpy(x)[real] for name, x in sites.items()}
 
 
-def _batches(model: keras.Model, calibration: Calibration) -> Iterator[Any]:
-    """The calibration data as inputs of the model, some examples at a time.
+def _rows(model: keras.Model, calibration: Calibration) -> dict[str, np.ndarray]:
+    """The calibration data by the names of the inputs, matched to them as all samples are.
 
     Raises:
         InputError: other inputs than the model's, other shapes, or no examples.
     """
-    symbolic = list(getattr(model, "inputs", None) or ())
-    arrays = _named(model, calibration)
-    expected = {tensor.name: tuple(tensor.shape) for tensor in symbolic} or {n: a.shape for n, a in arrays.items()}
-    received = {name: array.shape for name, array in arrays.items()}
-    fits = set(expected) == set(arrays) and all(_shape_fits(received[name], expected[name]) for name in expected)
+    given = calibration if isinstance(calibration, Mapping) else {"inputs": calibration}
+    arrays = {name: np.asarray(array) for name, array in given.items()}
+    remedy = "Give an array for each input of the model, with examples on axis 0."
+    if getattr(model, "inputs", None):
+        signature = signature_of_structure(input_structure(model))
+        arrays = match_inputs(arrays, signature, source="calibration data", remedy=remedy)
     counts = {len(array) if array.ndim else 0 for array in arrays.values()}
-    if not fits or len(counts) != 1 or 0 in counts:
-        raise InputError(
-            f"Calibration data have the model's inputs, with examples on axis 0: {expected}.", received=received
-        )
-    for start in range(0, counts.pop(), BATCH):
-        yield arrange(model, {name: array[start : start + BATCH] for name, array in arrays.items()})
+    if len(counts) != 1 or 0 in counts:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise InputError("Calibration data have as many examples in each array, one at least.", shapes, remedy)
+    return arrays
 
 
-def _named(model: keras.Model, calibration: Calibration) -> dict[str, np.ndarray]:
-    if isinstance(calibration, Mapping):
-        return {name: np.asarray(array) for name, array in calibration.items()}
-    symbolic = list(getattr(model, "inputs", None) or ())
-    return {symbolic[0].name if symbolic else "inputs": np.asarray(calibration)}
-
-
-def _shape_fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        b is None or a == b for a, b in zip(shape[1:], expected[1:], strict=True)
-    )
+def _batches(model: keras.Model, rows: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    """The calibration data as the model takes them, some examples at a time."""
+    for start in range(0, len(next(iter(rows.values()))), BATCH):
+        yield arrange(model, {name: array[start : start + BATCH] for name, array in rows.items()})
 
 
 def _outputs(model: keras.Model, batch: Any) -> list[np.ndarray]:

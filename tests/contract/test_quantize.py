@@ -160,6 +160,24 @@ def test_a_quantized_depthwise_convolution_is_close(tmp_path: Path) -> None:
     assert relative_error(model(x), expected) < TOLERANCE
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_a_quantized_convolution_of_groups_is_close(groups: int, tmp_path: Path) -> None:
+    layer, x = keras.layers.Conv2D(8, 3, groups=groups, strides=2, padding="same"), normal(2, 9, 9, 4)
+    expected = layer(x)
+    inputs = keras.Input((9, 9, 4))
+    model = reloaded(keras.Model(inputs, QuantizedConv2D.of(layer, "weight-only")(inputs)), tmp_path)
+    assert model.output.shape[1:] == expected.shape[1:]
+    assert relative_error(model(x), expected) < TOLERANCE
+
+
+def test_calibration_data_are_matched_to_inputs_as_samples_are() -> None:
+    model, x = sequential()
+    by_name = quantize(model, "static", {model.inputs[0].name: x}, measure=False)[0]
+    for calibration in (x, {"another name": x}, {"rows": x.astype(np.float64)}):
+        new, _ = quantize(model, "static", calibration, measure=False)
+        np.testing.assert_array_equal(on_host(new(x)), on_host(by_name(x)))
+
+
 def test_a_row_of_zeros_stays_zero_and_large_numbers_are_clipped() -> None:
     layer = keras.layers.Dense(4, use_bias=False)
     layer.build((None, 8))
@@ -395,9 +413,9 @@ def test_bfloat16_changes_every_layer_of_a_model_without_known_blocks() -> None:
     [
         ("int4", None, "one of the modes"),
         ("static", None, "needs data to calibrate on"),
-        ("static", np.zeros((2, 15), np.float32), "Calibration data have the model's inputs"),
-        ("static", np.zeros((0, 16), np.float32), "Calibration data have the model's inputs"),
-        ("static", {"other": np.zeros((2, 16), np.float32)}, "Calibration data have the model's inputs"),
+        ("static", np.zeros((2, 15), np.float32), "An array has the shape of its input"),
+        ("static", np.zeros((0, 16), np.float32), "one at least"),
+        ("static", {"a": np.zeros((2, 16)), "b": np.zeros((2, 16))}, "an array for each input of the model"),
     ],
 )
 def test_what_cannot_be_quantized_is_refused(mode: Any, calibration: Any, message: str) -> None:

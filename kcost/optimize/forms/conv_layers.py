@@ -103,7 +103,10 @@ class _Convolution(QuantizedLayer):
         return self.finished(self.float_convolution(x, kernel))
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        x, kernel = (keras.KerasTensor(shape, self.compute_dtype) for shape in (inputs.shape, self.kernel_shape))
+        # Keras's rule for symbolic convolutions knows no groups, in which a kernel has some of the channels.
+        channels = inputs.shape[1 if self.data_format == "channels_first" else -1]
+        kernel_shape = (*self.kernel_shape[:2], channels, self.kernel_shape[-1])
+        x, kernel = (keras.KerasTensor(shape, self.compute_dtype) for shape in (inputs.shape, kernel_shape))
         return self.float_convolution(x, kernel)
 
 
