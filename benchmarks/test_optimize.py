@@ -63,20 +63,12 @@ def optimized(name: str, mode: str) -> keras.Model:
 
 def saved_model_step(model: keras.Model, inputs: dict[str, np.ndarray]) -> Callable[[], list[np.ndarray]]:
     """A call of the exported model by TensorFlow's C++ library."""
-    from kcost.core.export import ExportRequest
     from kcost.runtimes.saved_model import SavedModelSession
-    from kcost.worker.export import run
+    from kcost.worker.convert.saved_model import write_saved_model
 
     with tempfile.TemporaryDirectory() as folder:
-        keras_file = Path(folder) / "model.keras"
-        model.save(keras_file)
-        exported, probes = Path(folder) / "exported", Path(folder) / "probes"
-        exported.mkdir()
-        probes.mkdir()
-        run(
-            ExportRequest(keras_file=keras_file, folder=exported, probes=probes, samples=None, batches=(1, 1, 1))
-        )
-        session = SavedModelSession(exported)
+        write_saved_model(model, Path("model.keras"), Path(folder), portable=False)
+        session = SavedModelSession(folder)
     return lambda: list(session.run(inputs).values())
 
 

@@ -55,20 +55,20 @@ _REASONS: dict[tuple[Runtime, RuntimePrecision], str] = {
 }
 
 TOLERANCES: dict[RuntimePrecision, float] = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.25, "int8_dynamic": 0.25}
-"""Largest relative error of the outputs, in the Euclidean norm over real samples, with which a conversion is kept.
+"""Largest relative error of each output, in the Euclidean norm over its probe, with which a conversion is kept.
 
 What int8 costs is a question of scores, which a bench answers: this bound only stops conversions that went wrong.
 """
 
-ROUNDED_TOLERANCE = TOLERANCES["bfloat16"]
-"""The same for a model that rounds to int8 or bfloat16 itself, where its precision allows less.
-
-A last bit that differs makes a rounding fall the other way, and others further on: the BTC tagger in static int8 gave
-0.0027 between two graphs of the same operations.
-"""
+FILE_NAMES: dict[Runtime, str] = {
+    "saved_model": "saved_model",
+    "litert": "model.tflite",
+    "onnx": "model.onnx",
+    "openvino": "openvino.xml",
+}
+"""Runtime -> the file, or folder, of a conversion beside its index."""
 
 INDEX_FILE = "conversion.json"
-SAMPLES_FILE = "samples.npz"
 
 
 class ConvertedTensor(TensorSpec):
@@ -83,7 +83,14 @@ class ConversionCheck(Record):
 
     batch: int
     free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
-    relative_error: float = Field(description="Euclidean norm of the difference over that of the model's outputs")
+    source: Literal["samples", "random"] | None = Field(
+        default=None, description="real inputs of the artifact, or drawn ones; None: of a file older than this field"
+    )
+    relative_error: float | None = Field(
+        default=None,
+        description="the largest of the outputs: Euclidean norm of the difference over that of the model's output; "
+        "None: of a file older than this field",
+    )
     max_abs_difference: float
 
 
@@ -109,43 +116,50 @@ class Conversion(Record):
     @property
     def relative_error(self) -> float:
         """The largest of the checks; a number that is none where there was no check."""
-        return max((check.relative_error for check in self.checks), default=float("nan"))
+        errors = [check.relative_error for check in self.checks if check.relative_error is not None]
+        return max(errors, default=float("nan"))
 
 
 class ConvertRequest(Record):
-    """What the converting worker is asked for."""
+    """Writing a `.keras` file as a file that a runtime opens."""
 
     keras_file: Path
-    model: str
-    model_sha256: str
     runtime: Runtime
     precision: RuntimePrecision
-    samples_file: Path | None
-    folder: Path = Field(description="exists and is empty")
-    probes: Path = Field(description="a folder for the outputs of the Keras model, by which the result is checked")
+    path: Path = Field(description="of the file or folder to write; what it lies in exists")
+    samples_file: Path | None = Field(description="npz with real inputs by name; None: inputs are made up")
+    made_samples_file: Path | None = Field(default=None, description="where made-up inputs are kept, if they are")
+    probes: Path = Field(description="an existing folder for the probes, an npz each")
+    portable: bool = Field(default=False, description="of a SavedModel: public operations of TensorFlow only")
 
 
 class ConversionProbe(Record):
-    """Inputs and what the Keras model gave for them: arrays `input/NAME`, by the names in the converted file, and
-    `output/NUMBER`, in the model's order."""
+    """Inputs and what the Keras model gave for them, by their names in the converted file: arrays `input/NAME` and
+    `output/NAME`; of a model that rounds `change/NAME` too, how much its outputs change with its weights."""
 
     file: Path
     batch: int
     free_axes: tuple[int, ...] = Field(description="lengths of the free axes other than the batch")
+    source: Literal["samples", "random"] = Field(description="real inputs of the artifact, or drawn ones")
 
 
 class ConvertAnswer(Record):
     """A file that was converted, and is still to be checked; fields as in Conversion."""
 
-    file: str
     inputs: tuple[ConvertedTensor, ...]
     outputs: tuple[ConvertedTensor, ...]
     parameters: int
-    rounded: bool = Field(description="the model rounds what it computes, at any precision")
+    weights_bytes: int
     real_samples: bool
     seconds: float
     versions: dict[str, str]
     probes: tuple[ConversionProbe, ...]
+    internal_operations: tuple[str, ...] = Field(
+        default=(), description="of a SavedModel: operations of the graph that are no public ones"
+    )
+    plain_blocks: tuple[tuple[str, str], ...] = Field(
+        default=(), description="layer and reason, of fused layers that could not be written in their fast form"
+    )
 
 
 class ConversionCheckRequest(Record):
@@ -157,7 +171,6 @@ class ConversionCheckRequest(Record):
     inputs: tuple[ConvertedTensor, ...]
     outputs: tuple[ConvertedTensor, ...]
     probes: tuple[ConversionProbe, ...]
-    rounded: bool
 
 
 class ConversionCheckAnswer(Record):

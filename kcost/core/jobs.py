@@ -19,20 +19,14 @@ from kcost.core.conversion import (
     ConvertRequest,
 )
 from kcost.core.errors import InputError, KcostError
-from kcost.core.export import (
-    CheckpointAnswer,
-    CheckpointRequest,
-    ExportAnswer,
-    ExportRequest,
-    SavedModelCheckAnswer,
-    SavedModelCheckRequest,
-)
 from kcost.core.measuring import MeasureAnswer, MeasureOperation
 from kcost.core.request import (
     AttackReport,
     AttackRequest,
     BuildAnswer,
     BuildRequest,
+    CheckpointAnswer,
+    CheckpointRequest,
     DevicesAnswer,
     DevicesRequest,
     EvaluateRequest,
@@ -126,11 +120,7 @@ ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackR
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
 CONVERT = Job("convert", "kcost.worker.convert.job", ConvertRequest, ConvertAnswer)
 CHECK_CONVERSION = Job("check-conversion", "kcost.worker.convert.check", ConversionCheckRequest, ConversionCheckAnswer)
-EXPORT = Job("export", "kcost.worker.export", ExportRequest, ExportAnswer)
 EXPORT_CHECKPOINT = Job("export-checkpoint", "kcost.worker.export_checkpoint", CheckpointRequest, CheckpointAnswer)
-CHECK_SAVED_MODEL = Job(
-    "check-saved-model", "kcost.worker.check_saved_model", SavedModelCheckRequest, SavedModelCheckAnswer
-)
 DEVICES = Job("devices", "kcost.worker.devices", DevicesRequest, DevicesAnswer)
 MEASURE: Job[MeasureOperation, MeasureAnswer] = Job(
     "measure",
@@ -143,7 +133,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

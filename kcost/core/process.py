@@ -240,11 +240,14 @@ class Worker(Generic[Request, Answer]):
         self.close()
 
 
-def run_job(job: Job[Request, Answer], backend: Backend, request: Request, *, log: Path | None = None) -> Answer:
+def run_job(
+    job: Job[Request, Answer], backend: Backend, request: Request, *, device: str = "any", log: Path | None = None
+) -> Answer:
     """Runs one job to its end in a fresh worker of `backend` and returns its answer.
 
     Args:
         job: one of those in `core/jobs.py`.
+        device: cpu hides all others from the worker.
         log: takes what the worker prints; None passes it on to standard error, for progress bars.
 
     Raises:
@@ -252,9 +255,9 @@ def run_job(job: Job[Request, Answer], backend: Backend, request: Request, *, lo
         WorkerError: the worker ended without an answer.
     """
     if log is None:
-        with Worker(job, backend) as worker:
+        with Worker(job, backend, device=device) as worker:
             return worker.ask(request)
-    with log.open("ab") as file, Worker(job, backend, log=file) as worker:
+    with log.open("ab") as file, Worker(job, backend, device=device, log=file) as worker:
         try:
             return worker.ask(request)
         except WorkerError as error:

@@ -263,3 +263,17 @@ def checked(request: type[R], values: dict[str, object]) -> R:
         raise InputError(
             "Every option lies within its range.", received=describe_validation(error), remedy="See --help for each."
         ) from error
+
+
+class CheckpointRequest(Record):
+    """Writing a trained BERT as a Hugging Face folder."""
+
+    model: Path = Field(description="an artifact folder")
+    folder: Path = Field(description="exists and is empty")
+
+
+class CheckpointAnswer(Record):
+    """A Hugging Face folder that was written."""
+
+    tensors: int
+    parameters: int

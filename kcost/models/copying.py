@@ -71,16 +71,46 @@ def from_config(layer: Any, change: Callable[[Config], Config] = lambda config: 
     Raises:
         StateError: the config doesn't describe it.
     """
-    classes = {type(part).__name__: type(part) for part in layers_of(layer)}
+    own = [type(part) for part in layers_of(layer) if not _is_of_keras(type(part).__module__)]
+    classes = {kind.__name__: kind for kind in own}
+    classes |= {_unique_name(kind.__module__, kind.__name__): kind for kind in own}
     with layers_that_raise() as raised:
         try:
             with _uncompiled(layer):
                 config = serialize_keras_object(layer)
-            return deserialize_keras_object(change(config), custom_objects=classes)
+            return deserialize_keras_object(_unique_names(change(config), classes), custom_objects=classes)
         except MemoryError:
             raise
         except Exception as error:  # whatever a layer of somebody's own raises
             raise StateError(raised[0] if raised else layer.name, in_a_line(error)) from error
+
+
+def _unique_names(node: Any, classes: Mapping[str, type]) -> Any:
+    """A config in which a class of somebody's own, and one of Keras's with the same name, are told apart.
+
+    Keras looks up a class that is not registered by its bare name: `Add` is a layer, an operation, and perhaps a class
+    of the user's.
+    """
+    if isinstance(node, list | tuple):
+        return type(node)(_unique_names(value, classes) for value in node)
+    if not isinstance(node, dict):
+        return node
+    node = {key: _unique_names(value, classes) for key, value in node.items()}
+    module, name = node.get("module"), node.get("class_name")
+    if isinstance(module, str) and isinstance(name, str) and node.get("registered_name") == name:
+        if _is_of_keras(module):
+            node["registered_name"] = None
+        elif (unique := _unique_name(module, name)) in classes:
+            node["registered_name"] = unique
+    return node
+
+
+def _unique_name(module: str, name: str) -> str:
+    return f"{module}>{name}"
+
+
+def _is_of_keras(module: str) -> bool:
+    return module.partition(".")[0] == "keras"
 
 
 @contextmanager

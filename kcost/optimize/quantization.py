@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from kcost.backends import driver
 from kcost.backends.base import arrange
 from kcost.backends.block_spec import BALANCED, PRODUCTS
 from kcost.core.errors import InputError, in_a_line
+from kcost.core.request import QuantizeMode
 from kcost.core.signature import input_structure, match_inputs, signature_of_structure
 from kcost.models.keras_private import layers_of, own_variables
 from kcost.models.precision import with_precision
@@ -30,7 +31,6 @@ from kcost.optimize.guard import Rewrite, check
 from kcost.optimize.ranges import RANGE_METHODS, Histogram, RangeMethod
 from kcost.optimize.rewrite import Absorbed, copy_layer, made_again, rewrite
 
-QuantizeMode = Literal["dynamic", "static", "weight-only", "keras", "bfloat16"]
 Calibration = np.ndarray | Mapping[str, np.ndarray]
 
 BATCH = 32

@@ -36,6 +36,9 @@ class LoadedFile(ABC):
     outputs: tuple[str, ...]
     """Names of the outputs in the order in which `run` gives them."""
 
+    xla_operations: tuple[str, ...] = ()
+    """Operations that XLA compiles wherever they run: a server without XLA refuses a file that has any."""
+
     notes: tuple[str, ...] = ()
     """What the runtime chose by itself and a reader should know, such as the precision that is in force."""
 

@@ -24,6 +24,7 @@ class LoadedSavedModel(LoadedFile):
             for name, tensor in self._session.signature.inputs.items()
         )
         self.outputs = tuple(self._session.signature.outputs)
+        self.xla_operations = self._session.xla_operations
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See LoadedFile.run; the session checks the inputs itself."""

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import IO
 
 from kcost.core import schema
-from kcost.core.artifact import Model, new_folder, sha256_of
+from kcost.core.artifact import SAMPLES_FILE, Model, new_folder, sha256_of
 from kcost.core.conversion import (
     CONVERTED_IN,
+    FILE_NAMES,
     INDEX_FILE,
     Conversion,
+    ConversionCheckAnswer,
     ConversionCheckRequest,
+    ConvertAnswer,
     ConvertRequest,
     Runtime,
     RuntimePrecision,
     read_conversion,
     require_precision,
 )
-from kcost.core.jobs import CHECK_CONVERSION, CONVERT, Answer, Job, Request
-from kcost.core.plan import Backend
-from kcost.core.process import Worker, require
+from kcost.core.jobs import CHECK_CONVERSION, CONVERT
+from kcost.core.process import require, run_job
 
 
 def convert(
-    model: Model,
-    runtime: Runtime,
-    precision: RuntimePrecision,
-    out: Path,
-    *,
-    log: IO[bytes] | None = None,
-    timeout_s: float | None = None,
+    model: Model, runtime: Runtime, precision: RuntimePrecision, out: Path, *, log: Path | None = None
 ) -> Conversion:
     """Converts a model into the folder `out`, which appears whole or not at all.
-
-    One process, of the backend that CONVERTED_IN names, loads the model and converts it. Another, without Keras, opens
-    the file and compares its outputs with the model's.
 
     Args:
         model: functional or Sequential, with a free batch axis and dense inputs.
@@ -44,7 +36,6 @@ def convert(
         precision: one that PRECISIONS names for the runtime. int8 takes its scales from the artifact's real samples.
         out: a folder that is new or empty.
         log: takes what the two processes print; None passes it on to standard error.
-        timeout_s: longest wait for each of them; None waits for ever.
 
     Raises:
         UnavailableError: the runtime has no such precision, or something it needs is not installed.
@@ -53,35 +44,16 @@ def convert(
         StorageError: `out` holds something already, or cannot be written to.
     """
     require_precision(runtime, precision)
-    backend = require(CONVERTED_IN[runtime])
-    with new_folder(Path(out)) as draft, tempfile.TemporaryDirectory(prefix="kcost-convert-") as probes:
-        samples = model.samples_file
-        request = ConvertRequest(
-            keras_file=model.keras_file.absolute(),
-            model=model.name,
-            model_sha256=model.sha256,
-            runtime=runtime,
-            precision=precision,
-            samples_file=None if samples is None else samples.absolute(),
-            folder=draft.absolute(),
-            probes=Path(probes),
+    require(CONVERTED_IN[runtime])
+    with new_folder(Path(out)) as draft:
+        path = draft.absolute() / FILE_NAMES[runtime]
+        made, checked = write_checked(
+            model, runtime, precision, path, made_samples_file=path.parent / SAMPLES_FILE, log=log
         )
-        made = _ask(CONVERT, backend, request, log, timeout_s)
-        path = draft.absolute() / made.file
-        check = ConversionCheckRequest(
-            path=path,
-            runtime=runtime,
-            precision=precision,
-            inputs=made.inputs,
-            outputs=made.outputs,
-            probes=made.probes,
-            rounded=made.rounded,
-        )
-        checked = _ask(CHECK_CONVERSION, "fake", check, log, timeout_s)
         conversion = Conversion(
             runtime=runtime,
             precision=precision,
-            file=made.file,
+            file=path.name,
             model=model.name,
             model_sha256=model.sha256,
             parameters=made.parameters,
@@ -98,14 +70,54 @@ def convert(
     return conversion
 
 
-def converted(
+def write_checked(
     model: Model,
     runtime: Runtime,
     precision: RuntimePrecision,
-    cache: Path,
+    path: Path,
     *,
-    log: IO[bytes] | None = None,
-    timeout_s: float | None = None,
+    portable: bool = False,
+    made_samples_file: Path | None = None,
+    log: Path | None = None,
+) -> tuple[ConvertAnswer, ConversionCheckAnswer]:
+    """Writes a model for a runtime, and holds it against the model: the one road that exports and conversions take.
+
+    One process, of the backend that CONVERTED_IN names, loads the model and writes the file. Another, without Keras,
+    opens the file and compares its outputs with the model's.
+
+    Args:
+        path: absolute, of the file or folder to write; what it lies in exists. After an error it is not to be used.
+        made_samples_file: keeps made-up inputs of a model without samples.
+
+    Raises as `convert` does.
+    """
+    # On the CPU whatever the machine has: a graph that was followed on a GPU would name it.
+    samples = model.samples_file
+    with tempfile.TemporaryDirectory(prefix="kcost-convert-") as probes:
+        request = ConvertRequest(
+            keras_file=model.keras_file.absolute(),
+            runtime=runtime,
+            precision=precision,
+            path=path,
+            samples_file=None if samples is None else samples.absolute(),
+            made_samples_file=made_samples_file,
+            probes=Path(probes),
+            portable=portable,
+        )
+        made = run_job(CONVERT, CONVERTED_IN[runtime], request, device="cpu", log=log)
+        check = ConversionCheckRequest(
+            path=path,
+            runtime=runtime,
+            precision=precision,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            probes=made.probes,
+        )
+        return made, run_job(CHECK_CONVERSION, "fake", check, device="cpu", log=log)
+
+
+def converted(
+    model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path, *, log: Path | None = None
 ) -> Path:
     """The folder below `cache` with the conversion of this very model, made where it is not there yet.
 
@@ -117,16 +129,8 @@ def converted(
     if (folder / INDEX_FILE).is_file():
         read_conversion(folder)  # a damaged one is told, not made again over it
         return folder
-    convert(model, runtime, precision, folder, log=log, timeout_s=timeout_s)
+    convert(model, runtime, precision, folder, log=log)
     return folder
-
-
-def _ask(
-    job: Job[Request, Answer], backend: Backend, request: Request, log: IO[bytes] | None, timeout_s: float | None
-) -> Answer:
-    # On the CPU whatever the machine has: a graph that was followed on a GPU would name it.
-    with Worker(job, backend, device="cpu", log=log) as worker:
-        return worker.ask(request, timeout_s)
 
 
 def _bytes_of(path: Path) -> int:

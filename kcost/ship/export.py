@@ -4,8 +4,8 @@
     OUT/NAME/VERSION/saved_model.pb, variables/     the model
     OUT/NAME/VERSION/export.json                    where it came from, and what was checked
 
-One process writes the SavedModel with Keras. Another, without Keras, loads it and compares its outputs with the
-model's. The version appears when all of this went well, in one step, or not at all.
+It is written and checked as every conversion is (ship/convert.py). The version appears when all of this went well, in
+one step, or not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import fcntl
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,16 +23,14 @@ from pydantic import Field
 
 from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
+from kcost.core.conversion import ConversionCheck
 from kcost.core.errors import InputError, StorageError, storage
-from kcost.core.export import Check, ExportRequest, SavedModelCheckRequest
-from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
-from kcost.core.process import require, run_job
+from kcost.core.process import require
 from kcost.core.schema import VERSIONS, Record
+from kcost.ship.convert import write_checked
 from kcost.ship.server_files import COMPOSE, COMPOSE_FILE, MODELS_CONFIG, SERVING_VERSION, with_models
 
 REPORT_FILE = "export.json"
-BATCHES = (1, 3, 8)
-"""Batch sizes of the check. Free axes other than the batch change their length with it."""
 
 _LARGEST_VERSION = (1 << 63) - 1
 
@@ -48,7 +45,7 @@ class ExportReport(Record):
     model_sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[ConversionCheck, ...]
     weights_bytes: int
     keras_version: str
     tensorflow_version: str = Field(description="that wrote the SavedModel")
@@ -88,14 +85,11 @@ def export(
     require("tensorflow")
     target = out / name / str(version)
     _refuse_existing(target)
-    with (
-        _locked(out, name),
-        tempfile.TemporaryDirectory(prefix="kcost-export-") as probes,
-    ):
+    with _locked(out, name):
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, Path(probes), name, version, portable, log)
+            report = _write_and_check(model, draft, name, version, portable, log)
             schema.write(draft / REPORT_FILE, report)
         try:
             _write_server_files(out)
@@ -106,43 +100,36 @@ def export(
 
 
 def _write_and_check(
-    model: Model, draft: Path, probes: Path, name: str, version: int, portable: bool, log: Path | None
+    model: Model, draft: Path, name: str, version: int, portable: bool, log: Path | None
 ) -> ExportReport:
-    samples = model.samples_file
-    request = ExportRequest(
-        keras_file=model.keras_file.absolute(),
-        folder=draft.absolute(),
-        samples=None if samples is None else samples.absolute(),
-        batches=BATCHES,
-        probes=probes,
-        portable=portable,
-    )
-    written = run_job(EXPORT, "tensorflow", request, log=log)
-    check = SavedModelCheckRequest(
-        folder=draft.absolute(), inputs=written.inputs, outputs=written.outputs, probes=written.probes
-    )
-    checked = run_job(CHECK_SAVED_MODEL, "fake", check, log=log)
+    written, checked = write_checked(model, "saved_model", "float32", draft.absolute(), portable=portable, log=log)
+    tensorflow_version = written.versions["tensorflow"]
     return ExportReport(
         name=name,
         version=version,
         model=model.name,
         model_sha256=model.sha256,
-        inputs=written.inputs,
-        outputs=written.outputs,
+        inputs=_specs(written.inputs),
+        outputs=_specs(written.outputs),
         checks=checked.checks,
         weights_bytes=written.weights_bytes,
-        keras_version=written.keras_version,
-        tensorflow_version=written.tensorflow_version,
-        library_version=checked.library_version,
+        keras_version=written.versions["keras"],
+        tensorflow_version=tensorflow_version,
+        library_version=checked.runtime_version,
         serving_image=f"tensorflow/serving:{SERVING_VERSION}",
         files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         internal_operations=written.internal_operations,
         warnings=(
-            *_warnings(written.tensorflow_version),
+            *_warnings(tensorflow_version),
             *_operation_warnings(written.internal_operations, written.plain_blocks),
         ),
     )
+
+
+def _specs(tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """What a server is asked for: names in the signature, not those in Keras."""
+    return tuple(TensorSpec(name=t.name, shape=t.shape, dtype=t.dtype) for t in tensors)
 
 
 def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from kcost.core.artifact import Model, new_folder, sha256_of
 from kcost.core.errors import ArtifactError
-from kcost.core.export import CheckpointRequest
 from kcost.core.jobs import EXPORT_CHECKPOINT
 from kcost.core.plan import Backend
 from kcost.core.process import chosen_backend, run_job
+from kcost.core.request import CheckpointRequest
 from kcost.core.schema import Record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import ArtifactError
-from kcost.core.export import CheckpointAnswer, CheckpointRequest
+from kcost.core.request import CheckpointAnswer, CheckpointRequest
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.models.checkpoint_writer import write_checkpoint
 from kcost.models.loading import load_keras_file

@@ -24,7 +24,7 @@ from kcost.backends.kernels.tensorflow_encoder import LAYER_NORM, QUANTIZED_MATM
 from kcost.core import environment
 from kcost.core.errors import ArtifactError
 from kcost.optimize.forms.encoder_block import EncoderBlock
-from kcost.worker import export
+from kcost.worker.convert import saved_model
 
 WIDTH, TIME = 32, 7
 COMPUTES = ("float32", "bfloat16", "int8_dynamic", "int8_static", "balanced")
@@ -201,8 +201,7 @@ def test_an_unknown_operation_is_unavailable() -> None:
 def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = keras.Input((None, WIDTH))
     model = keras.Model(x, block("int8_dynamic")(x))
-    monkeypatch.setattr(export, "CONSTANTS_LIMIT_BYTES", 4_000)
-    inputs = export.model_inputs(model, tmp_path / "model.keras")
+    monkeypatch.setattr(saved_model, "CONSTANTS_LIMIT_BYTES", 4_000)
     with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*[5-9],\d{3} bytes in 1 encoder blocks"):
-        export.write_saved_model(model, inputs, export.output_names(model), str(tmp_path / "out"), portable=False)
+        saved_model.write_saved_model(model, tmp_path / "model.keras", tmp_path / "out", portable=False)
     assert not (tmp_path / "out").exists()

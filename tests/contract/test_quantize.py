@@ -26,8 +26,8 @@ from kcost.optimize.forms.layers import (
     QuantizedDense,
     QuantizedEinsumDense,
     QuantizedEmbedding,
-    quantized_weights,
 )
+from kcost.optimize.forms.rounding import quantized_weights
 from kcost.optimize.quantization import quantize
 from kcost.optimize.rewrite import RewrittenLayer, RewrittenModel, rewrite
 from tests.contract.arrays import TOLERANCE, int8s, normal, on_host, relative_error

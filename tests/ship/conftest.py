@@ -15,7 +15,7 @@ from kcost.core.jobs import Job
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.process import Worker, installed, worker_environment
 from kcost.core.schema import Record
-from kcost.ship import export as export_module
+from kcost.ship import convert as convert_module, export as export_module
 from kcost.ship.export import ExportReport
 
 RunJob = Callable[..., Any]
@@ -58,22 +58,23 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="session")
 def warm_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunJob]:
-    """`run_job` with one worker for all calls of a job: starting TensorFlow for each test would take minutes."""
+    """`run_job` with one worker for each job and backend: starting TensorFlow for each test would take minutes."""
     workers: dict[str, Worker[Any, Any]] = {}
     with (tmp_path_factory.mktemp("logs") / "log").open("wb") as log, contextlib.ExitStack() as stack:
 
         def run_job(job: Job[Any, Any], backend: Backend, request: Record, **_: object) -> Any:
-            if job.name not in workers:
-                workers[job.name] = stack.enter_context(Worker(job, backend, log=log))
-            return workers[job.name].ask(request)
+            key = f"{job.name} {backend}"
+            if key not in workers:
+                workers[key] = stack.enter_context(Worker(job, backend, device="cpu", threads=1, log=log))
+            return workers[key].ask(request)
 
         yield run_job
 
 
 @pytest.fixture
 def warm(monkeypatch: pytest.MonkeyPatch, warm_jobs: RunJob) -> RunJob:
-    """Lets `export` use the warm workers."""
-    monkeypatch.setattr(export_module, "run_job", warm_jobs)
+    """Lets exports and conversions use the warm workers."""
+    monkeypatch.setattr(convert_module, "run_job", warm_jobs)
     return warm_jobs
 
 
@@ -84,7 +85,7 @@ def exported(
     """The exports of both models of every backend, by backend and kind; one output folder a backend."""
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "run_job", warm_jobs)
+        patch.setattr(convert_module, "run_job", warm_jobs)
         for backend in BACKENDS:
             out = tmp_path_factory.mktemp(f"exported-{backend}")
             for kind in ("cnn", "bert"):

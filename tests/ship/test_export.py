@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 
 from kcost.core import process, schema
-from kcost.core.artifact import Artifact, Model, TensorSpec, open_model, sha256_of
+from kcost.core.artifact import Artifact, Model, open_model, sha256_of
+from kcost.core.conversion import (
+    ConversionCheckAnswer,
+    ConversionCheckRequest,
+    ConvertAnswer,
+    ConvertedTensor,
+    ConvertRequest,
+)
 from kcost.core.errors import ArtifactError, GateError, InputError, StorageError, UnavailableError
-from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
-from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT, Job
+from kcost.core.jobs import CHECK_CONVERSION, CONVERT, Job
 from kcost.core.plan import BACKENDS
 from kcost.runtimes.saved_model import SavedModelSession
-from kcost.ship import export as export_module
+from kcost.ship import convert as convert_module, export as export_module
 from kcost.ship.export import ExportReport, export
 from kcost.ship.server_files import SERVING_VERSION, listed
 from tests.ship.conftest import Exported, RunJob
@@ -145,7 +151,7 @@ def test_other_outputs_stop_the_export_and_leave_nothing(
 ) -> None:
     def tampering(job: Job[Any, Any], *arguments: object, **options: object) -> object:
         answer = warm(job, *arguments, **options)
-        if job is EXPORT:
+        if job is CONVERT:
             probe = answer.probes[1].file
             with np.load(probe) as stored:
                 arrays = dict(stored)
@@ -158,7 +164,7 @@ def test_other_outputs_stop_the_export_and_leave_nothing(
             np.savez(probe, **arrays)
         return answer
 
-    monkeypatch.setattr(export_module, "run_job", tampering)
+    monkeypatch.setattr(convert_module, "run_job", tampering)
     (tmp_path / "out").mkdir()
     with pytest.raises(GateError, match=r"probabilities.* batch of 3"):
         export(open_model(models / "torch" / "cnn.keras"), tmp_path / "out", "digits", 1)
@@ -167,14 +173,16 @@ def test_other_outputs_stop_the_export_and_leave_nothing(
 
 def test_a_graph_that_needs_xla_is_refused(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = models / "tensorflow" / "xla"
-    specs = (TensorSpec(name="x", shape=(None,), dtype="int32"),)
-    request = SavedModelCheckRequest(folder=folder, inputs=specs, outputs=specs, probes=())
+    specs = (ConvertedTensor(name="x", model_name="x", shape=(None,), dtype="int32"),)
+    request = ConversionCheckRequest(
+        path=folder, runtime="saved_model", precision="float32", inputs=specs, outputs=specs, probes=()
+    )
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
     with pytest.raises(GateError, match="jit_compile=True"):
-        process.run_job(CHECK_SAVED_MODEL, "fake", request, log=tmp_path / "log")
-    request = request.model_copy(update={"folder": models / "tensorflow" / "plain"})
+        process.run_job(CHECK_CONVERSION, "fake", request, log=tmp_path / "log")
+    request = request.model_copy(update={"path": models / "tensorflow" / "plain"})
     with pytest.raises(GateError, match="has the inputs of the model"):
-        process.run_job(CHECK_SAVED_MODEL, "fake", request, log=tmp_path / "log")
+        process.run_job(CHECK_CONVERSION, "fake", request, log=tmp_path / "log")
 
 
 def test_a_version_is_never_overwritten(exported: dict[tuple[str, str], Exported]) -> None:
@@ -215,18 +223,18 @@ def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, m
     def full(path: Path, content: bytes) -> None:
         raise StorageError("kcost needs to write.", "No space left on device")
 
-    written = ExportAnswer(
+    written = ConvertAnswer(
         inputs=(),
         outputs=(),
-        probes=(),
-        keras_version="3.15",
-        tensorflow_version="2.21",
+        parameters=0,
         weights_bytes=0,
-        internal_operations=(),
-        plain_blocks=(),
+        real_samples=False,
+        seconds=0.0,
+        versions={"keras": "3.15", "tensorflow": "2.21"},
+        probes=(),
     )
-    answers = {EXPORT: written, CHECK_SAVED_MODEL: SavedModelCheckAnswer(checks=(), library_version="2.21")}
-    monkeypatch.setattr(export_module, "run_job", lambda job, *_, **__: answers[job])
+    answers = {CONVERT: written, CHECK_CONVERSION: ConversionCheckAnswer(checks=(), runtime_version="2.21", notes=())}
+    monkeypatch.setattr(convert_module, "run_job", lambda job, *_, **__: answers[job])
     monkeypatch.setattr(schema, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left"):
         export(open_model(models / "jax" / "cnn.keras"), tmp_path / "new" / "out", "digits", 1)
@@ -261,11 +269,11 @@ def test_what_a_killed_export_left_is_removed_and_its_model_listed_later(
 
 
 def test_an_interrupted_export_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(job: Job[Any, Any], backend: str, request: ExportRequest, **_: object) -> object:
-        (request.folder / "saved_model.pb").write_bytes(b"half")
+    def interrupted(job: Job[Any, Any], backend: str, request: ConvertRequest, **_: object) -> object:
+        (request.path / "saved_model.pb").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, "run_job", interrupted)
+    monkeypatch.setattr(convert_module, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(open_model(models / "jax" / "cnn.keras"), tmp_path / "out", "digits", 1)
     assert not (tmp_path / "out").exists()

@@ -14,10 +14,10 @@ import pytest
 
 from kcost.core.artifact import open_model
 from kcost.core.errors import GateError
-from kcost.core.jobs import EXPORT, Job
+from kcost.core.jobs import CONVERT, Job
 from kcost.core.process import installed, run_job, worker_environment
 from kcost.runtimes.saved_model import SavedModelSession
-from kcost.ship import export as export_module
+from kcost.ship import convert as convert_module
 from kcost.ship.export import ExportReport, export
 from tests.ship.conftest import RunJob
 
@@ -84,7 +84,7 @@ def reports(
     out = tmp_path_factory.mktemp("exports")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "run_job", warm_jobs)
+        patch.setattr(convert_module, "run_job", warm_jobs)
         for mode in MODES:
             for portable in (False, True):
                 name = f"{mode}-{portable}"
@@ -145,7 +145,7 @@ def test_outputs_of_another_model_stop_the_export(
 ) -> None:
     def tampering(job: Job[Any, Any], *arguments: object, **options: object) -> object:
         answer = warm(job, *arguments, **options)
-        if job is EXPORT:
+        if job is CONVERT:
             probe = answer.probes[1].file
             with np.load(probe) as stored:
                 arrays = dict(stored)
@@ -158,7 +158,7 @@ def test_outputs_of_another_model_stop_the_export(
             np.savez(probe, **arrays)
         return answer
 
-    monkeypatch.setattr(export_module, "run_job", tampering)
+    monkeypatch.setattr(convert_module, "run_job", tampering)
     with pytest.raises(GateError, match=r"logits.* batch of 3"):
         export(open_model(optimized / "static.keras"), tmp_path / "out", "tagger", 1)
     assert not (tmp_path / "out").exists()
@@ -169,7 +169,7 @@ def test_a_machine_without_onednn_writes_plain_blocks_and_says_so(
 ) -> None:
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     shutil.copy(optimized / "dynamic.keras", tmp_path)
-    monkeypatch.setattr(export_module, "run_job", run_job)
+    monkeypatch.setattr(convert_module, "run_job", run_job)
     report = export(open_model(tmp_path / "dynamic.keras"), tmp_path / "out", "tagger", 1, log=tmp_path / "log")
     assert report.internal_operations == ()
     assert any("2 fused layers are in their plain" in w and "TF_ENABLE_ONEDNN_OPTS" in w for w in report.warnings)

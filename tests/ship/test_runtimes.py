@@ -46,6 +46,7 @@ from kcost.runtimes.base import LoadedFile, open_file, runtime_version
 from kcost.ship import convert as convert_module
 from kcost.ship.convert import converted
 from kcost.worker.convert import check as check_conversion
+from tests.ship.conftest import RunJob
 
 CASES: list[tuple[str, Runtime, RuntimePrecision]] = [
     *(("cnn", runtime, "float32") for runtime in RUNTIMES),
@@ -62,27 +63,17 @@ Converter = Callable[[str, Runtime, RuntimePrecision], Path]
 
 
 @pytest.fixture(scope="module")
-def convert_once(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converter]:
-    """The folder of a conversion, made once, in workers that stay alive: importing takes most of a conversion."""
+def convert_once(models: Path, warm_jobs: RunJob, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converter]:
+    """The folder of a conversion, made once."""
     missing = [package for package in ("ai_edge_litert", "onnxruntime", "openvino") if find_spec(package) is None]
     if missing:
         pytest.skip(f"these packages are not installed: {missing}; install kcost[litert,onnx,openvino]")
     cache = tmp_path_factory.mktemp("converted")
-    workers: dict[str, Worker[Any, Any]] = {}
-    with (cache / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
-
-        def ask(job: Job[Any, Any], backend: Backend, request: Record, *_: object) -> Any:
-            key = f"{job.name} {backend}"
-            if key not in workers:
-                workers[key] = Worker(job, backend, device="cpu", threads=1, log=log)
-            return workers[key].ask(request)
-
-        patch.setattr(convert_module, "_ask", ask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_module, "run_job", warm_jobs)
         yield lambda kind, runtime, precision: converted(
             open_model(models / "tensorflow" / f"{kind}.keras"), runtime, precision, cache
         )
-        for worker in workers.values():
-            worker.close()
 
 
 def opened(folder: Path) -> tuple[Conversion, LoadedFile]:
@@ -219,32 +210,38 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(convert_once: Converter
 def test_a_conversion_that_says_something_else_is_refused(
     convert_once: Converter, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = convert_module._ask
+    honest = convert_module.run_job
 
-    def ask(job: Job[Any, Any], backend: Backend, request: Record, *rest: Any) -> Any:
+    def dishonest(job: Job[Any, Any], backend: Backend, request: Record, **options: Any) -> Any:
         if isinstance(request, ConversionCheckRequest):
             for probe in request.probes:
                 with np.load(probe.file) as stored:
                     arrays = dict(stored)
-                arrays["output/0"] = arrays["output/0"][..., ::-1]
+                name = f"output/{request.outputs[0].name}"
+                arrays[name] = arrays[name][..., ::-1]
                 np.savez(probe.file, allow_pickle=False, **arrays)
-        return honest(job, backend, request, *rest)
+        return honest(job, backend, request, **options)
 
-    monkeypatch.setattr(convert_module, "_ask", ask)
-    with pytest.raises(GateError, match="relative error"):
+    monkeypatch.setattr(convert_module, "run_job", dishonest)
+    with pytest.raises(GateError, match="the largest difference is"):
         convert_module.convert(open_model(models / "tensorflow" / "cnn.keras"), "onnx", "float32", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("rounded", "off", "kept"), [(False, 0.003, False), (True, 0.003, True), (True, 0.1, False)])
-def test_a_model_that_rounds_may_be_off_by_its_rounding(
-    convert_once: Converter, tmp_path: Path, rounded: bool, off: float, kept: bool
+@pytest.mark.parametrize(("change", "off", "kept"), [(None, 0.003, False), (0.002, 0.003, True), (0.002, 0.1, False)])
+def test_a_model_that_rounds_may_be_off_by_what_its_rounding_makes(
+    convert_once: Converter, tmp_path: Path, change: float | None, off: float, kept: bool
 ) -> None:
+    """`change` and `off` are parts of the output's root mean square."""
     folder = convert_once("cnn", "onnx", "float32")
     loaded = open_file("onnx", folder / "model.onnx", threads=1, precision="float32")
     inputs = {spec.name: np.ones((2, *spec.shape[1:]), np.float32) for spec in loaded.inputs}
     (output,) = loaded.run(inputs)
-    np.savez(tmp_path / "probe.npz", **{f"input/{k}": v for k, v in inputs.items()}, **{"output/0": output * (1 + off)})
+    (name,) = loaded.outputs
+    arrays = {**{f"input/{k}": v for k, v in inputs.items()}, f"output/{name}": output * (1 + off)}
+    if change is not None:
+        arrays[f"change/{name}"] = np.float64(change * np.sqrt(np.mean(np.square(output))))
+    np.savez(tmp_path / "probe.npz", **arrays)
     about = read_conversion(folder)
     request = ConversionCheckRequest(
         path=folder / "model.onnx",
@@ -252,14 +249,33 @@ def test_a_model_that_rounds_may_be_off_by_its_rounding(
         precision="float32",
         inputs=about.inputs,
         outputs=about.outputs,
-        probes=(ConversionProbe(file=tmp_path / "probe.npz", batch=2, free_axes=()),),
-        rounded=rounded,
+        probes=(ConversionProbe(file=tmp_path / "probe.npz", batch=2, free_axes=(), source="random"),),
     )
     if kept:
         assert check_conversion.run(request).checks[0].relative_error == pytest.approx(off, rel=0.02)
     else:
-        with pytest.raises(GateError, match="relative error"):
+        with pytest.raises(GateError, match="gives the outputs of the model"):
             check_conversion.run(request)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [("shape", (None, 28, 28, 3), r"float32 \(any, 28, 28, 3\)"), ("dtype", "int32", "expected .* int32")],
+)
+def test_a_file_with_other_inputs_is_refused(
+    convert_once: Converter, field: str, value: object, reason: str
+) -> None:
+    about = read_conversion(folder := convert_once("cnn", "litert", "float32"))
+    request = ConversionCheckRequest(
+        path=folder / about.file,
+        runtime="litert",
+        precision="float32",
+        inputs=tuple(i.model_copy(update={field: value}) for i in about.inputs),
+        outputs=about.outputs,
+        probes=(),
+    )
+    with pytest.raises(GateError, match=reason):
+        check_conversion.run(request)
 
 
 def test_a_folder_without_a_conversion(tmp_path: Path, convert_once: Converter) -> None:

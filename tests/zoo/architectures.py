@@ -33,6 +33,9 @@ FAMILIES = {
 NO_FAMILIES = {"imagenet_utils", "resnet50"}
 """Modules of keras.applications with no model, or with another module's."""
 
+NOT_ON = {"torch": {"nasnet"}}
+"""Backend -> modules that Keras itself refuses to make there."""
+
 SIDES = (32, 71, 75)
 """Sides of square images in pixels: the first that a model takes."""
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from kcost.core.export import ExportAnswer, ExportRequest, SavedModelCheckAnswer, SavedModelCheckRequest
-from kcost.core.jobs import CHECK_SAVED_MODEL, EXPORT
+from kcost.core.conversion import ConversionCheckAnswer, ConversionCheckRequest, ConvertAnswer, ConvertRequest
+from kcost.core.jobs import CHECK_CONVERSION, CONVERT
 from kcost.core.process import Worker, worker_environment
 from testing.one_backend import BACKEND, INSTALLED, backend, same_seed  # noqa: F401 -- fixtures, and hides the others
 
@@ -34,8 +34,8 @@ ROWS_FOLDER = "KCOST_ZOO_ROWS"
 class ExportWorkers(NamedTuple):
     """What writes SavedModels and what checks them."""
 
-    export: Worker[ExportRequest, ExportAnswer]
-    check: Worker[SavedModelCheckRequest, SavedModelCheckAnswer]
+    export: Worker[ConvertRequest, ConvertAnswer]
+    check: Worker[ConversionCheckRequest, ConversionCheckAnswer]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,8 +57,8 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportWorkers]
         pytest.skip("a SavedModel is written by TensorFlow, which is not installed")
     with (tmp_path_factory.mktemp("logs") / "log").open("wb") as log, contextlib.ExitStack() as stack:
         yield ExportWorkers(
-            stack.enter_context(Worker(EXPORT, "tensorflow", threads=1, log=log)),
-            stack.enter_context(Worker(CHECK_SAVED_MODEL, "fake", threads=1, log=log)),
+            stack.enter_context(Worker(CONVERT, "tensorflow", threads=1, log=log)),
+            stack.enter_context(Worker(CHECK_CONVERSION, "fake", threads=1, log=log)),
         )
 
 

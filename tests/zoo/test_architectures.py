@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from .architectures import FAMILIES, NO_FAMILIES, application, backbone, backbones
+from .architectures import FAMILIES, NO_FAMILIES, NOT_ON, application, backbone, backbones
 from .conftest import BACKEND, ExportWorkers
 from .specimens import Specimen
 from .table import MODES, backends_of
@@ -48,6 +48,10 @@ def test_a_backbone_is_right_or_refused_by_name_in_every_mode(
 def test_an_application_is_right_or_refused_by_name_in_every_mode(
     family: str, tmp_path: Path, exporters: ExportWorkers | None
 ) -> None:
+    if family in NOT_ON.get(BACKEND, ()):
+        with pytest.raises(ValueError, match=f"not available with the {BACKEND} backend"):
+            application(family)
+        return
     _check(WHOLE, FAMILIES[family], application(family), tmp_path, exporters)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from kcost.backends import driver
 from kcost.backends.base import arrange
+from kcost.core.conversion import ConversionCheckRequest, ConvertRequest
 from kcost.core.errors import KcostError
-from kcost.core.export import ExportRequest, SavedModelCheckRequest
 from kcost.core.measuring import (
     FailureAnswer,
     MeasureAnswer,
@@ -28,7 +28,6 @@ from kcost.core.request import MeasureRequest
 from kcost.models.loading import load_keras_file
 from kcost.optimize.coverage import Coverage
 from kcost.optimize.quantization import quantize
-from kcost.ship.export import BATCHES
 from kcost.worker import measure
 
 from .specimens import Specimen
@@ -202,15 +201,27 @@ class Trial:
             new, coverage = quantize(load_keras_file(self.subject.file), "dynamic", measure=False)
             form, note = _form(new, coverage)
             new.save(file)
-        folder, probes = self.folder / mode, self.folder / f"probes {mode}"
-        folder.mkdir()
+        path, probes = self.folder / mode, self.folder / f"probes {mode}"
+        path.mkdir()
         probes.mkdir()
-        samples = self.folder / "inputs.npz"
-        written = self.workers.export.ask(
-            ExportRequest(keras_file=file, folder=folder, samples=samples, batches=BATCHES, probes=probes)
+        request = ConvertRequest(
+            keras_file=file,
+            runtime="saved_model",
+            precision="float32",
+            path=path,
+            samples_file=self.folder / "inputs.npz",
+            probes=probes,
         )
+        written = self.workers.export.ask(request)
         self.workers.check.ask(
-            SavedModelCheckRequest(folder=folder, inputs=written.inputs, outputs=written.outputs, probes=written.probes)
+            ConversionCheckRequest(
+                path=path,
+                runtime=request.runtime,
+                precision=request.precision,
+                inputs=written.inputs,
+                outputs=written.outputs,
+                probes=written.probes,
+            )
         )
         # Probes differ in the lengths of free axes; one has those of the specimen's own inputs.
         own = sorted(array.shape[1:] for array in self.subject.inputs.values())

@@ -19,7 +19,8 @@ from keras import ops
 
 from kcost.backends.chain_spec import ChainSpec, Compute, Stage
 from kcost.core.errors import InputError
-from kcost.optimize.forms.layers import LARGEST, PACKAGE, quantized_weights
+from kcost.optimize.forms.layers import PACKAGE
+from kcost.optimize.forms.rounding import LARGEST, quantized_weights
 
 Tensors = Mapping[str, Any]
 

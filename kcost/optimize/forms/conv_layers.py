@@ -20,10 +20,8 @@ from kcost.optimize.forms.layers import (
     common,
     host,
     input_scale,
-    quantized_activations,
-    quantized_weights,
-    rounded_activations,
 )
+from kcost.optimize.forms.rounding import quantized_activations, quantized_weights, rounded_activations
 
 
 class _Convolution(QuantizedLayer):

@@ -21,6 +21,7 @@ from kcost.backends.block_spec import BALANCED, PRODUCTS, BlockSpec, Compute
 from kcost.backends.kernels.int8_products import LOWEST, steps_above
 from kcost.core.errors import InputError
 from kcost.models.keras_private import mask_of
+from kcost.optimize.forms.rounding import LARGEST, quantized_weights
 from kcost.optimize.forms.short_call import LeanLayer
 
 Tensors = Mapping[str, Any]
@@ -28,9 +29,6 @@ Ranges = Mapping[str, "float | np.ndarray"]
 
 BALANCE = 0.7
 """How much of the inequality of a stream's places goes into the weights."""
-
-INT8_LIMIT = 127
-"""Symmetric: -128 is not used, so that a sum of products with either sign has the same range."""
 
 _MASKED = -1e9  # large enough for exp to give 0, small enough that a row with nothing but padding stays finite
 
@@ -235,8 +233,8 @@ def _product(spec: BlockSpec, parts: Tensors, name: str, x: Any) -> Any:
     if spec.compute == "int8_static":
         scale = parts[f"{PRODUCTS[name]}_scale"]
     else:  # one scale a row; a row of zeros stays zeros
-        scale = ops.maximum(ops.max(ops.abs(x), axis=-1, keepdims=True), 1e-12) / INT8_LIMIT
-    whole = ops.clip(ops.round(x / scale), -INT8_LIMIT, INT8_LIMIT)
+        scale = ops.maximum(ops.max(ops.abs(x), axis=-1, keepdims=True), 1e-12) / LARGEST
+    whole = ops.clip(ops.round(x / scale), -LARGEST, LARGEST)
     left = 1.0 if spec.is_balanced(name) else scale
     return ops.matmul(whole, ops.cast(kernel, "float32")) * (left * parts[f"{name}_scale"]) + bias
 
@@ -286,15 +284,12 @@ def _converted_weights(spec: BlockSpec, weights: Mapping[str, np.ndarray], range
                 scale = _balanced_scale(np.asarray(ranges[site], np.float32), found[f"{product}_kernel"])
                 found[f"{product}_kernel"] = found[f"{product}_kernel"] * scale[:, None]
             else:
-                scale = np.asarray(max(float(np.max(ranges[site])), 1e-12) / INT8_LIMIT, np.float32)
+                scale = np.asarray(max(float(np.max(ranges[site])), 1e-12) / LARGEST, np.float32)
             found[f"{site}_scale"] = scale
     if spec.is_int8:
         for name in PRODUCTS:
-            kernel = found[f"{name}_kernel"]
-            largest = np.abs(kernel).max(axis=0)
-            scale = np.where(largest > 0, largest, 1).astype(np.float32) / INT8_LIMIT
-            found[f"{name}_scale"] = scale
-            found[f"{name}_kernel"] = np.clip(np.rint(kernel / scale), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+            kernel, scale = quantized_weights(found[f"{name}_kernel"], (0,))
+            found[f"{name}_kernel"], found[f"{name}_scale"] = kernel, scale
     if spec.balanced:
         found["down_sums"] = found["down_kernel"].sum(axis=0, dtype=np.int32).astype(np.float32)
     return found
@@ -312,7 +307,7 @@ def _balanced_scale(largest: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """
     values, weights = np.maximum(largest, 1e-5), np.maximum(np.abs(kernel).max(axis=1), 1e-5)
     balance = values**BALANCE / weights ** (1 - BALANCE)
-    return np.asarray(balance * (values / balance).max() / INT8_LIMIT, np.float32)
+    return np.asarray(balance * (values / balance).max() / LARGEST, np.float32)
 
 
 def _backend_module(spec: BlockSpec) -> tuple[ModuleType | None, str | None]:

@@ -18,7 +18,7 @@ import torch
 
 from kcost.core.conversion import ConvertRequest
 from kcost.core.errors import ArtifactError
-from kcost.worker import export
+from kcost.worker.convert.endpoint import ModelInput, model_inputs, output_names
 from kcost.worker.convert.refusals import need, refused
 from kcost.worker.inputs import Samples, calibration_batches
 
@@ -30,30 +30,30 @@ QUANTIZED_OPERATIONS = {"int8": ["MatMul", "Gemm", "Conv"], "int8_dynamic": ["Ma
 """Precision -> ONNX operations that are quantized. Convolutions of dynamic scale have no fast kernel on x86."""
 
 
-def convert(asked: ConvertRequest, model: keras.Model, samples: Samples) -> tuple[str, dict[str, str]]:
-    """Writes `model.onnx`, or `openvino.xml` and `.bin`; returns its name and the versions of the converters."""
-    need("onnx", asked.runtime)
-    need("onnxscript", asked.runtime)
+def convert(request: ConvertRequest, model: keras.Model, samples: Samples) -> dict[str, str]:
+    """Writes an .onnx file, or OpenVINO's .xml and .bin; returns the versions of the converters."""
+    need("onnx", request.runtime)
+    need("onnxscript", request.runtime)
     with tempfile.TemporaryDirectory(prefix="kcost-onnx-") as folder_name:
         plain = Path(folder_name) / "model.onnx"
-        _write_onnx(asked, model, samples, plain)
-        feeds = _calibration(asked, model, samples)
+        _write_onnx(request, model, samples, plain)
+        feeds = _calibration(request, model, samples)
         versions = _versions("onnx", "onnxscript")
-        if asked.runtime == "openvino":
-            return _openvino(asked, plain, feeds), {**versions, **_versions("openvino", "nncf")}
-        target = asked.folder / "model.onnx"
-        if asked.precision == "float32":
-            shutil.copyfile(plain, target)
+        if request.runtime == "openvino":
+            _openvino(request, plain, feeds)
+            return {**versions, **_versions("openvino", "nncf")}
+        if request.precision == "float32":
+            shutil.copyfile(plain, request.path)
         else:
             need("onnxruntime", "onnx")
-            _quantize_onnx(asked, plain, target, feeds)
+            _quantize_onnx(request, plain, request.path, feeds)
             versions |= _versions("onnxruntime")
-        return target.name, versions
+        return versions
 
 
-def _calibration(asked: ConvertRequest, model: keras.Model, samples: Samples) -> list[dict[str, np.ndarray]]:
+def _calibration(request: ConvertRequest, model: keras.Model, samples: Samples) -> list[dict[str, np.ndarray]]:
     """Inputs by the names in the converted file."""
-    signature = export.model_inputs(model, asked.keras_file)
+    signature = model_inputs(model, request.keras_file)
     names = [i.model_name for i in signature]
     return [
         {i.name: batch[i.model_name].astype(i.dtype) for i in signature}
@@ -73,12 +73,12 @@ class _Flat(torch.nn.Module):  # type: ignore[misc]  # torch is not read by the 
         return tuple(keras.tree.flatten(self.model(structure, training=False)))
 
 
-def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, path: Path) -> None:
+def _write_onnx(request: ConvertRequest, model: keras.Model, samples: Samples, path: Path) -> None:
     import onnx
 
     from kcost.worker.convert.onnx_graph import replace_einsum
 
-    signature = export.model_inputs(model, asked.keras_file)
+    signature = model_inputs(model, request.keras_file)
     rows = samples.rows(0, EXAMPLE_BATCH).inputs
     example = tuple(torch.from_numpy(rows[i.model_name].astype(i.dtype)) for i in signature)
     free = torch.export.Dim.DYNAMIC
@@ -92,7 +92,7 @@ def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, pat
                 (),
                 str(path),
                 input_names=[i.name for i in signature],
-                output_names=export.output_names(model),
+                output_names=output_names(model),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -101,26 +101,26 @@ def _write_onnx(asked: ConvertRequest, model: keras.Model, samples: Samples, pat
         except MemoryError:
             raise
         except Exception as error:  # the exporters raise classes of their own, by the dozen
-            raise refused(asked.keras_file, asked.runtime, error) from error
+            raise refused(request.keras_file, request.runtime, error) from error
     replace_einsum(graph)
-    _refuse_fixed_axes(asked, graph, signature)
+    _refuse_fixed_axes(request, graph, signature)
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
 
-def _refuse_fixed_axes(asked: ConvertRequest, graph: Any, signature: list[export.ModelInput]) -> None:
+def _refuse_fixed_axes(request: ConvertRequest, graph: Any, signature: list[ModelInput]) -> None:
     """An exporter that follows one example may take a size of the example for a size of the model."""
     for wanted, found in zip(signature, graph.graph.input, strict=True):
         sizes = [d.dim_value for d in found.type.tensor_type.shape.dim]
         if any(size is None and fixed for size, fixed in zip(wanted.shape, sizes, strict=True)):
             raise ArtifactError(
                 "A converted model keeps the free axes of the model.",
-                received=f"{asked.keras_file}: {wanted.model_name!r} of shape {wanted.shape} became {sizes}",
+                received=f"{request.keras_file}: {wanted.model_name!r} of shape {wanted.shape} became {sizes}",
                 remedy="A layer computes with the size of that axis as a Python number. Use keras.ops.shape there.",
             )
 
 
-def _quantize_onnx(asked: ConvertRequest, source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> None:
+def _quantize_onnx(request: ConvertRequest, source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> None:
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -139,12 +139,12 @@ def _quantize_onnx(asked: ConvertRequest, source: Path, target: Path, feeds: lis
     options = {
         "per_channel": True,
         "weight_type": QuantType.QInt8,
-        "op_types_to_quantize": QUANTIZED_OPERATIONS[asked.precision],
+        "op_types_to_quantize": QUANTIZED_OPERATIONS[request.precision],
         "extra_options": {"MatMulConstBOnly": True},
     }
     logging.getLogger().setLevel(logging.ERROR)  # it advises a preparation that this graph does not need
     try:
-        if asked.precision == "int8_dynamic":
+        if request.precision == "int8_dynamic":
             quantize_dynamic(source, target, **options)
         else:
             activations = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
@@ -152,26 +152,24 @@ def _quantize_onnx(asked: ConvertRequest, source: Path, target: Path, feeds: lis
     except MemoryError:
         raise
     except Exception as error:
-        raise refused(asked.keras_file, f"ONNX in {asked.precision}", error) from error
+        raise refused(request.keras_file, f"ONNX in {request.precision}", error) from error
 
 
-def _openvino(asked: ConvertRequest, source: Path, feeds: list[dict[str, np.ndarray]]) -> str:
+def _openvino(request: ConvertRequest, source: Path, feeds: list[dict[str, np.ndarray]]) -> None:
     need("openvino", "openvino")
     import openvino
 
-    target = asked.folder / "openvino.xml"
     try:
         # read_model, not convert_model: the latter reports each use to its maker.
         model = openvino.Core().read_model(source)
         _keep_names(model, source)
-        if asked.precision == "int8":
+        if request.precision == "int8":
             model = _quantize_openvino(model, feeds)
-        openvino.save_model(model, target, compress_to_fp16=False)
+        openvino.save_model(model, request.path, compress_to_fp16=False)
     except MemoryError:
         raise
     except RuntimeError as error:
-        raise refused(asked.keras_file, "OpenVINO", error) from error
-    return target.name
+        raise refused(request.keras_file, "OpenVINO", error) from error
 
 
 def _keep_names(model: Any, source: Path) -> None:
