@@ -19,9 +19,10 @@ import pytest
 from kcost.backends import driver
 from kcost.core.errors import KcostError
 from kcost.core.plan import INFERENCE_METHODS, SLOW_TO_COMPILE
+from kcost.core.request import QuantizeMode
 from kcost.models.bert import INPUT_NAMES, backbone, token_classifier
 from kcost.models.cnn import cnn
-from kcost.optimize.quantization import QuantizeMode, quantize
+from kcost.optimize.quantization import quantize
 from testing.one_backend import BACKEND
 
 BATCHES = {"cnn-small": (1, 32, 256), "minilm-tagger": (1, 32)}

@@ -17,7 +17,7 @@ from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.payoff import Payoff
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
-from kcost.report.terminal import show_verdict
+from kcost.report.terminal import show_summary, show_verdict
 
 if TYPE_CHECKING:
     from kcost.api.demo import DemoReport
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 WIDEST_CONFUSION = 12
 """A confusion matrix with more classes than this is in --json alone: no terminal shows it whole."""
+
+MOST_ROWS = 12
+"""Of a list, unless everything is asked for."""
 
 STATE_STYLE = {"works": "green", "warning": "yellow", "missing": "red"}
 
@@ -56,15 +59,20 @@ def show_doctor(console: Console, report: DoctorReport) -> None:
     console.print(table)
 
 
-def show_data_sets(console: Console, entries: Sequence[CatalogueEntry]) -> None:
+def show_data_sets(console: Console, entries: Sequence[CatalogueEntry], *, everything: bool = False) -> None:
     """The data sets known by name."""
-    table = _table("Data sets", "name", "task", "size", "licence", "source", "found in")
+    headings = ["name", "task", "size", "licence", "found in"]
+    table = _table("Data sets", *headings, *(["source"] if everything else []))
     for e in entries:
         name = f"{e.name} (synthetic)" if e.synthetic else e.name
         size = format_bytes(e.size_bytes) if e.size_bytes else "-"
         fetch = f"not here: kcost data fetch {e.name}" if all(f.url for f in e.files) else "not here"
-        table.add_row(name, e.task, size, e.licence, e.source, e.found_in or fetch)
+        texts = [name, e.task, size, e.licence, e.found_in or fetch]
+        table.add_row(*texts, *([e.source] if everything else []))
     console.print(table)
+    if not everything:
+        console.print("Sources, notes and checksums: --all", highlight=False)
+        return
     for e in entries:
         for note in e.notes:
             console.print(f"{e.name}: {note}", highlight=False)
@@ -179,9 +187,14 @@ def show_artifact(console: Console, artifact: Artifact, out: Path) -> None:
         show_quality(console, artifact.report)
 
 
-def show_cost(console: Console, verdict: Verdict) -> None:
-    """A run in dollars."""
-    show_verdict(console, verdict)
+def show_cost(console: Console, verdict: Verdict, run: Path, *, everything: bool = False) -> None:
+    """A run in dollars: on one screen, or everything."""
+    if everything:
+        show_verdict(console, verdict)
+    else:
+        show_summary(
+            console, verdict, f"All cells, prices and notices: kcost report {run} --all. As a page: kcost open {run}"
+        )
 
 
 def show_payoff(console: Console, payoff: Payoff) -> None:
@@ -218,26 +231,33 @@ def show_payoff(console: Console, payoff: Payoff) -> None:
     console.print(f"model: {payoff.out}", highlight=False)
 
 
-def show_prices(console: Console, prices: Sequence[Price]) -> None:
-    """Prices with their sources."""
-    table = _table(
-        f"{len(prices)} prices, USD per hour",
-        *("provider", "instance", "region", "vCPUs", "memory", "accelerator", "on demand", "spot", "as of", "source"),
-    )
-    for p in prices:
-        table.add_row(
-            p.provider,
-            p.instance,
+def show_prices(console: Console, prices: Sequence[Price], *, everything: bool = False) -> None:
+    """Prices, the cheapest first; with their days and sources where everything is asked for."""
+    shown = prices if everything else prices[:MOST_ROWS]
+    headings = ["instance", "region", "vCPUs", "memory", "accelerator", "on demand", "spot"]
+    table = _table(f"{len(prices)} prices, USD per hour", *(["provider"] if everything else []), *headings)
+    if everything:
+        table.add_column("as of")
+        table.add_column("source", overflow="fold")
+    for p in shown:
+        instance = p.instance if everything else f"{p.provider} {p.instance}"
+        texts = [
+            *([p.provider] if everything else []),
+            instance,
             p.region,
             "-" if p.vcpus is None else str(p.vcpus),
             "-" if p.memory_gib is None else f"{p.memory_gib:g} GiB",
             f"{p.accelerator_count} x {p.accelerator}" if p.accelerator else "-",
             format_usd(p.on_demand_usd_per_hour),
             "-" if p.spot_usd_per_hour is None else format_usd(p.spot_usd_per_hour),
-            "unknown" if p.as_of is None else p.as_of.isoformat(),
-            p.source,
-        )
+        ]
+        if everything:
+            texts += ["unknown" if p.as_of is None else p.as_of.isoformat(), p.source]
+        table.add_row(*map(escape, texts))
     console.print(table)
+    if not everything:
+        left = f"{len(prices) - len(shown)} more, with" if len(prices) > len(shown) else "With"
+        console.print(f"{left} days and sources: --all. Fewer: --provider, --region", highlight=False)
 
 
 def show_price_check(console: Console, check: PriceCheck) -> None:
@@ -262,13 +282,20 @@ def show_export(console: Console, report: ExportReport) -> None:
         console.print(f"warning: {warning}", highlight=False, markup=False)
 
 
-def show_demo(console: Console, report: DemoReport) -> None:
-    """Everything that the demo made; the verdicts last."""
-    for artifact in report.artifacts:
-        show_artifact(console, artifact, report.out / "models" / artifact.name)
-    for export in report.exports:
-        show_export(console, export)
+def show_demo(console: Console, report: DemoReport, *, everything: bool = False) -> None:
+    """What the demo says: its verdicts, where things are, and what to try next; before that everything, if asked."""
+    if everything:
+        for artifact in report.artifacts:
+            show_artifact(console, artifact, report.out / "models" / artifact.name)
+        for export in report.exports:
+            show_export(console, export)
+        show_verdict(console, report.verdict)
+    else:
+        for artifact in report.artifacts:
+            for score in artifact.scores[:1]:
+                console.print(f"{artifact.name}: {score_text(score)}", highlight=False)
+        show_summary(console, report.verdict, f"Everything: kcost report {report.out / 'run'} --all")
     console.print(f"page: {report.page}", highlight=False)
     console.print(f"TensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
     console.print(f"took {format_s(report.wall_s)}", highlight=False)
-    show_verdict(console, report.verdict)
+    console.print("Next, on a model of your own: kcost bench my.keras --out run", highlight=False)

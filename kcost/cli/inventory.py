@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import Json, app, print_answer
+from kcost.cli.shared import All, Json, app, print_answer
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: where from, licence, size, checksum.")
 prices_app = typer.Typer(no_args_is_help=True, help="The price book.")
@@ -29,13 +29,13 @@ def doctor(
 
 
 @data_app.command("list")
-def data_list(json_: Json = False) -> None:
+def data_list(all_: All = False, json_: Json = False) -> None:
     """List the data sets that are known by name."""
     import kcost
     from kcost.cli import answers
 
     entries = kcost.data_sets()
-    print_answer(json_, entries, lambda console: answers.show_data_sets(console, entries))
+    print_answer(json_, entries, lambda console: answers.show_data_sets(console, entries, everything=all_))
 
 
 @data_app.command("fetch")
@@ -52,6 +52,7 @@ def prices_list(
     file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
     provider: str | None = None,
     region: str | None = None,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """List prices, each with its source and date."""
@@ -59,7 +60,7 @@ def prices_list(
     from kcost.cli import answers
 
     rows = kcost.prices(file).find(provider=provider, region=region)
-    print_answer(json_, list(rows), lambda console: answers.show_prices(console, rows))
+    print_answer(json_, list(rows), lambda console: answers.show_prices(console, rows, everything=all_))
 
 
 @prices_app.command("check")

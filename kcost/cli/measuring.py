@@ -8,54 +8,123 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import Json, app, fraction, parts, print_answer, progress
+from kcost.cli.shared import (
+    DATA,
+    MEASURING,
+    MODEL,
+    OUTPUT,
+    All,
+    Json,
+    Quiet,
+    app,
+    examples,
+    fraction,
+    parts,
+    print_answer,
+    progress,
+)
+
+PAGE = "report.html"
+"""Of a run, in its folder."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "kcost bench my.keras --out run",
+        "kcost bench a.keras b.keras --backends jax,torch --batches 1,32 --minutes 5 --out run",
+        "kcost bench plan.toml --out run",
+    )
+)
 def bench(
     what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT...", help="A .toml plan, or models to measure.")],
-    out: Annotated[Path, typer.Option(help="Run folder; one that is there goes on where it stopped.")],
-    backends: Annotated[str | None, typer.Option(help="Comma-separated; default: all that are installed.")] = None,
-    devices: Annotated[str | None, typer.Option(help="Comma-separated: cpu, gpu, tpu. Default: cpu.")] = None,
-    precisions: Annotated[
-        str | None, typer.Option(help="Comma-separated: float32, bfloat16; of runtimes also int8, int8_dynamic.")
+    out: Annotated[
+        Path, typer.Option(help="Run folder; one that is there goes on where it stopped.", rich_help_panel=OUTPUT)
+    ],
+    backends: Annotated[
+        str | None, typer.Option(help="Comma-separated; default: all that are installed.", rich_help_panel=MODEL)
     ] = None,
-    batches: Annotated[str | None, typer.Option(help="Comma-separated batch sizes. Default: 1,32.")] = None,
-    phases: Annotated[str | None, typer.Option(help="Comma-separated: inference, training.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Comma-separated: cpu, gpu, tpu. Default: cpu.", rich_help_panel=MODEL)
+    ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: float32, bfloat16; of runtimes also int8, int8_dynamic.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    batches: Annotated[
+        str | None, typer.Option(help="Comma-separated batch sizes. Default: 1,32.", rich_help_panel=MODEL)
+    ] = None,
+    phases: Annotated[
+        str | None, typer.Option(help="Comma-separated: inference, training.", rich_help_panel=MODEL)
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch; "
-            "saved_model, litert, onnx, openvino."
+            "saved_model, litert, onnx, openvino.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.")
+        str | None,
+        typer.Option(
+            help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.", rich_help_panel=MODEL
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE.npz", help="Inputs for any model: an array each, by name, and `labels` if known."),
+        typer.Option(
+            metavar="FILE.npz",
+            help="Inputs for any model: an array each, by name, and `labels` if known.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds in which each cell has one turn, at least.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds in which each cell has one turn, at least.", rich_help_panel=MEASURING)
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Such as 3%: rounds go on until each ratio is known this closely.")
+        str | None,
+        typer.Option(
+            help="Such as 3%: rounds go on until each ratio is known this closely.", rich_help_panel=MEASURING
+        ),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="No round begins after this, once each cell has its own.")
+        float | None,
+        typer.Option(help="No round begins after this, once each cell has its own.", rich_help_panel=MEASURING),
     ] = None,
     scenarios: Annotated[
-        str | None, typer.Option(help="Comma-separated: single-stream, offline, server; measured after the rounds.")
+        str | None,
+        typer.Option(
+            help="Comma-separated: single-stream, offline, server; measured after the rounds.",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
     latency_bound_ms: Annotated[
-        float | None, typer.Option(help="Scenario server: find the highest rate whose p99 latency is within this.")
+        float | None,
+        typer.Option(
+            help="Scenario server: find the highest rate whose p99 latency is within this.", rich_help_panel=MEASURING
+        ),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="After the rounds, look into each cell: where its time goes.")
+        bool,
+        typer.Option(
+            "--profile", help="After the rounds, look into each cell: where its time goes.", rich_help_panel=MEASURING
+        ),
     ] = False,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Measure each cell against itself, and beside busy neighbours.")
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Measure each cell against itself, and beside busy neighbours.",
+            rich_help_panel=MEASURING,
+        ),
     ] = False,
-    short: Annotated[bool, typer.Option("--short", help="A short self-test, for continuous integration.")] = False,
+    short: Annotated[
+        bool, typer.Option("--short", help="A short self-test, for continuous integration.", rich_help_panel=MEASURING)
+    ] = False,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Measure models over backends, devices, precisions and batch sizes; or test the measuring itself."""
@@ -83,26 +152,26 @@ def bench(
     if self_test:
         from kcost.report.bench_terminal import show_self_test
 
-        with progress() as on_progress:
+        with progress(quiet) as on_progress:
             found = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
         print_answer(json_, found, lambda console: show_self_test(console, found))
         if not found.passed:
             raise typer.Exit(1)
         return
-    with progress() as on_progress:
+    with progress(quiet) as on_progress:
         run = kcost.run_bench(plan, out, on_progress=on_progress)
     if json_:
         print_answer(True, run, None)
     else:
         costed = kcost.estimate_cost(out)
-        print_answer(False, costed, lambda console: answers.show_cost(console, costed))
+        print_answer(False, costed, lambda console: answers.show_cost(console, costed, out, everything=all_))
         if plan.settings.profile:
             from kcost.report.profile_terminal import show_profiles
 
             print_answer(False, run, lambda console: show_profiles(console, run))
 
 
-@app.command()
+@app.command(epilog=examples("kcost cost run", "kcost cost run --provider aws --instance c7i.large --p99-ms 50"))
 def cost(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
@@ -111,6 +180,7 @@ def cost(
     p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
     prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest."""
@@ -126,10 +196,10 @@ def cost(
         max_drop=max_drop,
         prices_file=prices,
     )
-    print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
+    print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
 
 
-@app.command()
+@app.command(epilog=examples("kcost compare before after --fail-if 'usd_per_million>3%'"))
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Run folder: before.")],
     run_b: Annotated[Path, typer.Argument(help="Run folder: after.")],
@@ -151,31 +221,57 @@ def compare(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=examples("kcost report run --html page.html"))
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the page, RUN/report.html unless --html names one.")
+    ] = False,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """Show a run: ranking, verdicts, parity, warnings; as tables, and as a page."""
     import kcost
     from kcost.cli import answers
 
-    costed = kcost.make_report(run, html=html)
-    print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
-    if html is not None:
-        print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
+    page = run / PAGE if html is None and open_ else html
+    costed = kcost.make_report(run, html=page)
+    print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
+    if page is not None:
+        print(f"page: {page}", file=sys.stderr)  # noqa: T201 -- progress
+    if open_ and page is not None:
+        _open(page)
+
+
+@app.command("open")
+def open_run(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write the page of a run, RUN/report.html, and open it in the browser."""
+    import kcost
+
+    kcost.make_report(run, html=run / PAGE)
+    print(run / PAGE)  # noqa: T201 -- the answer
+    _open(run / PAGE)
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.absolute().as_uri()):
+        print(f"no browser could be started: open {page.absolute()}", file=sys.stderr)  # noqa: T201 -- progress
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path("demo"),
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
     from kcost import run_demo
     from kcost.cli import answers
 
-    with progress() as on_progress:
+    with progress(quiet) as on_progress:
         made = run_demo(out, on_progress=on_progress)
-    print_answer(json_, made, lambda console: answers.show_demo(console, made))
+    print_answer(json_, made, lambda console: answers.show_demo(console, made, everything=all_))

@@ -8,15 +8,21 @@ from typing import Annotated
 import typer
 
 from kcost.cli.shared import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    TRAINING,
     BackendOption,
     Json,
     Limit,
     ModelArgument,
     OutputOption,
     PixelsOption,
+    Quiet,
     TaskOption,
     ThresholdOption,
     app,
+    examples,
     numbers,
     parts,
     print_answer,
@@ -24,54 +30,100 @@ from kcost.cli.shared import (
 )
 
 
-@app.command()
+@app.command(
+    epilog=examples("kcost train cnn --data mnist --out digits", "kcost train bert --data my-texts.csv --out texts")
+)
 def train(
     family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences or labelled texts.")],
-    data: Annotated[str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.")],
-    out: Annotated[Path, typer.Option(help="Artifact folder to make.")],
-    size: Annotated[str | None, typer.Option(help="cnn: seed, small. bert: tiny, mini, minilm, base.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    epochs: Annotated[int, typer.Option(help="Most passes over the training split.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 32,
+    data: Annotated[
+        str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.", rich_help_panel=DATA)
+    ],
+    out: Annotated[Path, typer.Option(help="Artifact folder to make.", rich_help_panel=OUTPUT)],
+    size: Annotated[
+        str | None, typer.Option(help="cnn: seed, small. bert: tiny, mini, minilm, base.", rich_help_panel=MODEL)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.", rich_help_panel=MODEL)] = None,
+    epochs: Annotated[int, typer.Option(help="Most passes over the training split.", rich_help_panel=TRAINING)] = 5,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.", rich_help_panel=TRAINING)] = 32,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert, 5e-5 with --init.")
+        float | None,
+        typer.Option(help="Default: 1e-3 for cnn, 5e-4 for bert, 5e-5 with --init.", rich_help_panel=TRAINING),
     ] = None,
     patience: Annotated[
-        int, typer.Option(help="It stops after more epochs than this without a better validation loss.")
+        int,
+        typer.Option(
+            help="It stops after more epochs than this without a better validation loss.", rich_help_panel=TRAINING
+        ),
     ] = 2,
     max_length: Annotated[
-        int, typer.Option(help="bert: word pieces of a sentence at most; later words are lost.")
+        int, typer.Option(help="bert: word pieces of a sentence at most; later words are lost.", rich_help_panel=DATA)
     ] = 128,
-    vocabulary_size: Annotated[int, typer.Option(help="bert: word pieces to learn from the training texts.")] = 8000,
+    vocabulary_size: Annotated[
+        int, typer.Option(help="bert: word pieces to learn from the training texts.", rich_help_panel=DATA)
+    ] = 8000,
     init: Annotated[
-        Path | None, typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.")
+        Path | None,
+        typer.Option(help="bert: a Hugging Face BERT folder, or a Keras preset folder.", rich_help_panel=MODEL),
     ] = None,
-    freeze: Annotated[str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.")] = "none",
-    freeze_layers: Annotated[int, typer.Option(help="bert: freeze embeddings and this many encoder layers.")] = 0,
+    freeze: Annotated[
+        str, typer.Option(help="Layers that keep their weights: none, embeddings, backbone.", rich_help_panel=TRAINING)
+    ] = "none",
+    freeze_layers: Annotated[
+        int, typer.Option(help="bert: freeze embeddings and this many encoder layers.", rich_help_panel=TRAINING)
+    ] = 0,
     lora_rank: Annotated[
-        int | None, typer.Option(help="bert: train low-rank updates of this rank, and the head, only.")
+        int | None,
+        typer.Option(help="bert: train low-rank updates of this rank, and the head, only.", rich_help_panel=TRAINING),
     ] = None,
-    layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate, a layer towards the input.")] = 1.0,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
-    warmup_fraction: Annotated[float, typer.Option(help="Share of all steps in which the rate rises.")] = 0.0,
-    clip_norm: Annotated[float | None, typer.Option(help="Largest global norm of the gradient.")] = None,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's; biases and normalisations are spared.")] = 0.01,
-    dropout: Annotated[
-        float | None, typer.Option(help="Default: 0.1 for bert, 0.2 for cnn --size small; the seed cnn has none.")
-    ] = None,
-    label_smoothing: Annotated[float, typer.Option(help="Share of each label that is spread over all classes.")] = 0.0,
-    class_weights: Annotated[str, typer.Option(help="none, or balanced: rare classes weigh more.")] = "none",
-    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16.")] = "float32",
-    augment: Annotated[bool, typer.Option(help="Images: rotation of 10 degrees, shifts of 10%.")] = False,
-    augment_strength: Annotated[float, typer.Option(help="Factor of these; few epochs want less.")] = 1.0,
-    flip: Annotated[bool, typer.Option(help="Images: mirror left and right as well.")] = False,
-    adversarial_epsilon: Annotated[
-        float, typer.Option(help="Train on FGSM examples of this size too; 0 for none.")
+    layer_decay: Annotated[
+        float, typer.Option(help="Factor of the learning rate, a layer towards the input.", rich_help_panel=TRAINING)
+    ] = 1.0,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, linear, cosine.", rich_help_panel=TRAINING)
+    ] = "constant",
+    warmup_fraction: Annotated[
+        float, typer.Option(help="Share of all steps in which the rate rises.", rich_help_panel=TRAINING)
     ] = 0.0,
-    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard files.")] = None,
-    repair: Annotated[bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.")] = True,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Largest global norm of the gradient.", rich_help_panel=TRAINING)
+    ] = None,
+    weight_decay: Annotated[
+        float, typer.Option(help="AdamW's; biases and normalisations are spared.", rich_help_panel=TRAINING)
+    ] = 0.01,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Default: 0.1 for bert, 0.2 for cnn --size small; the seed cnn has none.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of each label that is spread over all classes.", rich_help_panel=TRAINING)
+    ] = 0.0,
+    class_weights: Annotated[
+        str, typer.Option(help="none, or balanced: rare classes weigh more.", rich_help_panel=TRAINING)
+    ] = "none",
+    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16.", rich_help_panel=MODEL)] = "float32",
+    augment: Annotated[
+        bool, typer.Option(help="Images: rotation of 10 degrees, shifts of 10%.", rich_help_panel=DATA)
+    ] = False,
+    augment_strength: Annotated[
+        float, typer.Option(help="Factor of these; few epochs want less.", rich_help_panel=DATA)
+    ] = 1.0,
+    flip: Annotated[bool, typer.Option(help="Images: mirror left and right as well.", rich_help_panel=DATA)] = False,
+    adversarial_epsilon: Annotated[
+        float, typer.Option(help="Train on FGSM examples of this size too; 0 for none.", rich_help_panel=TRAINING)
+    ] = 0.0,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard files.", rich_help_panel=OUTPUT)
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.", rich_help_panel=DATA)
+    ] = True,
     limit: Limit = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.", rich_help_panel=TRAINING),
+    ] = 0,
     backend: BackendOption = None,
     json_: Json = False,
 ) -> None:
@@ -117,7 +169,7 @@ def train(
     print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))
 
 
-@app.command()
+@app.command(epilog=examples("kcost evaluate digits", "kcost evaluate my.keras --data my-images/"))
 def evaluate(
     artifact: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
@@ -190,6 +242,7 @@ def search(
     prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
     backend: BackendOption = None,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Search hyperparameters: score on validation data against predicted dollars."""
@@ -208,7 +261,7 @@ def search(
         "instance": instance,
         "prices_file": prices,
     }
-    with progress() as on_progress:
+    with progress(quiet) as on_progress:
         result = kcost.run_search(
             family,  # type: ignore[arg-type]  # checked by kcost.run_search
             data,
@@ -231,7 +284,12 @@ def search(
     print_answer(json_, result, lambda console: show_search(console, result))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "kcost optimize digits --out digits-int8 --int8 static",
+        "kcost optimize my.keras --out smaller --int8 dynamic --data my-images/",
+    )
+)
 def optimize(
     artifact: ModelArgument,
     out: Annotated[Path, typer.Option(help="Artifact folder to make; OUT-refused where the model lost too much.")],
@@ -270,6 +328,7 @@ def optimize(
     limit: Limit = None,
     seed: int = 0,
     backend: BackendOption = None,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Prune and quantize a model, measure it before and after, and say whether it paid."""
@@ -278,7 +337,7 @@ def optimize(
 
     if int8 is not None and bfloat16:
         raise typer.BadParameter("a model gets one precision", param_hint="--int8 and --bfloat16")
-    with progress() as on_progress:
+    with progress(quiet) as on_progress:
         payoff = kcost.run_optimize(
             artifact,
             out,

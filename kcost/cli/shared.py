@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kcost.core.progress import OnProgress, silent
+from kcost.core.units import format_s
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_EVERY_S = 15.0
+PIPE_COLUMNS = 160
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -46,7 +56,16 @@ def kcost(
         os.environ[CLASSES_VARIABLE] = classes  # workers inherit it
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+DATA, MODEL, TRAINING, MEASURING, OUTPUT = "Data", "Model", "Training", "Measuring", "Output"
+"""Panels of options in the help of a command."""
+
+All = Annotated[
+    bool, typer.Option("--all", help="Every table, price and notice, not one screen.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT)
+]
 BackendOption = Annotated[
     str | None,
     typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed."),
@@ -77,6 +96,11 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option("--threshold", help="Outputs above it are a yes; default: 0.5, of logits 0, or the file's metric's."),
 ]
+
+
+def examples(*commands: str) -> str:
+    """What stands below the options in the help of a command."""
+    return "\n\n".join(("Examples:", *commands))
 
 
 def numbers(text: str) -> list[float]:
@@ -111,16 +135,28 @@ def print_answer(as_json: bool, answer: Any, show: Any) -> None:
     from rich.console import Console
 
     # A pipe has no width: tables keep their columns there.
-    show(Console() if sys.stdout.isatty() else Console(width=160))
+    show(Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=PIPE_COLUMNS))
 
 
 @contextmanager
-def progress() -> Iterator[Any]:
-    """A progress bar on standard error, as the function that the API tells its progress to."""
+def progress(quiet: bool = False) -> Iterator[OnProgress]:
+    """What the API tells its progress to: a bar on a terminal, elsewhere plain lines, both on standard error."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if quiet:
+        yield silent
+    elif console.is_terminal:
+        with _bar(console) as on_progress:
+            yield on_progress
+    else:
+        yield ProgressLines(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201 -- progress
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[OnProgress]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.percentage:3.0f}%"), BarColumn(bar_width=20), TimeElapsedColumn())
     # Refreshed only when something happens: a thread that redraws would disturb what is measured.
     with Progress(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False) as bar:
@@ -128,7 +164,30 @@ def progress() -> Iterator[Any]:
 
         def on_progress(done: int, total: int, text: str) -> None:
             bar.update(task, completed=done, total=total or None, description=text or None)
-            if console.is_terminal:
-                bar.refresh()
+            bar.refresh()
 
         yield on_progress
+
+
+class ProgressLines:
+    """Progress as plain lines: one where a stage begins, and one each LINE_EVERY_S as long as something happens.
+
+    A stage is the first word of what is told. No thread writes them: that would disturb what is measured.
+    """
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._start_s = clock()
+        self._line_s = -math.inf
+        self._stage = ""
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Told as an OnProgress is."""
+        now_s = self._clock()
+        stage = text.partition(" ")[0]
+        if not text or (stage == self._stage and now_s - self._line_s < LINE_EVERY_S):
+            return
+        self._stage, self._line_s = stage, now_s
+        gone_s = now_s - self._start_s
+        left = f", about {format_s(gone_s / done * (total - done))} left" if 0 < done < total else ""
+        self._write(f"{100 * done / total if total else 0:3.0f}% {text} ({format_s(gone_s)} gone{left})")

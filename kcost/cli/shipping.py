@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import Json, ModelArgument, app, print_answer
+from kcost.cli.shared import Json, ModelArgument, app, examples, print_answer
 
 
-@app.command()
+@app.command(epilog=examples("kcost export digits --out serving --name digits"))
 def export(
     artifact: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],

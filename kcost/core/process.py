@@ -24,6 +24,7 @@ from typing import IO, Generic, Self
 from kcost.core.errors import UnavailableError, WorkerError
 from kcost.core.jobs import Answer, Job, Request
 from kcost.core.plan import BACKENDS, Backend
+from kcost.core.suggestion import did_you_mean
 from kcost.core.unforeseen import WORKER_LOG_VARIABLE
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -57,7 +58,7 @@ def require(backend: str) -> Backend:
         raise UnavailableError(
             f"A backend is one of {', '.join(BACKENDS)}.",
             received=repr(backend),
-            remedy="Set KERAS_BACKEND, or --backend, to one of them.",
+            remedy=f"{did_you_mean(backend, BACKENDS)}Set KERAS_BACKEND, or --backend, to one of them.",
         )
     if not installed(backend):
         raise UnavailableError(

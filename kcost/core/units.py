@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -19,9 +21,54 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def format_usd(usd: float) -> str:
-    """Dollars with three significant digits below 100 dollars, cents above."""
-    sign = "-" if usd < 0 else ""
-    return f"{sign}${abs(usd):,.2f}" if abs(usd) >= 100 else f"{sign}${significant(abs(usd))}"
+    """Dollars with three significant digits below 100 dollars, cents above; never with an exponent."""
+    sign, size = "-" if usd < 0 else "", abs(usd)
+    if size >= 100:
+        return f"{sign}${size:,.2f}"
+    if 0 < size < 1e-4:
+        return f"{sign}${size:.{2 - math.floor(math.log10(size))}f}"
+    return f"{sign}${significant(size)}"
+
+
+class UsdScale(NamedTuple):
+    """How many of something figures in dollars are for, so that they read at a glance."""
+
+    factor: float
+    """Dollars per `unit`, of a dollar per the unit that they came in."""
+    unit: str
+
+    def text(self, usd: float) -> str:
+        """A figure of the unit that it came in, in this one."""
+        return format_usd(usd * self.factor)
+
+
+SMALLEST_USD, LARGEST_USD = 0.01, 10_000
+_COUNTS = {1e-3: "thousand", 1.0: "million", 1e3: "billion", 1e6: "trillion"}
+_RUNS = {1.0: "training run", 1e3: "thousand training runs", 1e6: "million training runs"}
+
+
+def usd_scale(usd: Iterable[float], unit: str) -> UsdScale:
+    """The unit in which the smallest of some costs lies between a cent and 10,000 dollars, where there is one.
+
+    Args:
+        usd: costs per `unit`.
+        unit: such as `million predictions` or `training run (3 epochs)`; another one stays as it is.
+
+    Example:
+        >>> usd_scale([9.69e-05, 0.002], "million predictions")
+        UsdScale(factor=1000.0, unit='billion predictions')
+        >>> usd_scale([9.69e-05], "million predictions").text(9.69e-05)
+        '$0.0969'
+    """
+    smallest = min((abs(u) for u in usd if u and math.isfinite(u)), default=SMALLEST_USD)
+    for words in (_COUNTS, _RUNS):
+        if not unit.startswith(words[1.0]):
+            continue
+        rest = unit.removeprefix(words[1.0])
+        fitting = [f for f in words if SMALLEST_USD <= smallest * f <= LARGEST_USD]
+        factor = 1.0 if 1.0 in fitting else min(fitting, default=max(words) if smallest < 1 else min(words))
+        return UsdScale(factor, f"{words[factor]}{rest}")
+    return UsdScale(1.0, unit)
 
 
 def format_s(seconds: float) -> str:

@@ -49,6 +49,15 @@ Code = Literal[
 ]
 
 
+SEVERITY: tuple[Code, ...] = (
+    *("not-finite", "simulated", "invalid", "failed", "outputs-differ", "not-judged", "score-drop", "synthetic-data"),
+    *("other-work", "steal", "gpu-shared", "swapping", "throttled", "frequency", "high-load", "busy-parent"),
+    *("price-assumed", "outputs-not-compared", "training-precision", "p99-unknown"),
+    *("unsettled", "imprecise", "few-rounds", "spread"),
+)
+"""Every code, the most serious first: what makes figures wrong, then what makes them doubtful, then wide."""
+
+
 class Notice(Record):
     """A reason for care, about one cell, one model or the whole run."""
 
@@ -67,6 +76,12 @@ def by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
     for notice in notices:
         found.setdefault(notice.code, []).append(notice)
     return found
+
+
+def most_serious_first(notices: Sequence[Notice]) -> list[tuple[Code, list[Notice]]]:
+    """The notices of each code, in the order of SEVERITY."""
+    grouped = by_code(notices)
+    return [(code, grouped[code]) for code in SEVERITY if code in grouped]
 
 
 def measurement_notices(

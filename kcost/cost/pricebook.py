@@ -29,6 +29,7 @@ from pathlib import Path
 
 from kcost.core.errors import PriceError
 from kcost.core.result import Environment
+from kcost.core.suggestion import did_you_mean
 from kcost.cost.machine_match import Match, closest_price
 from kcost.cost.price_rules import COLUMNS, Price, Problem, check_prices, parse_row
 from kcost.cost.price_warnings import warn_of
@@ -140,6 +141,14 @@ class PriceBook:
         ]
         return tuple(sorted(found, key=lambda p: (p.on_demand_usd_per_hour, p.key)))
 
+    def _suggestion(self, provider: str | None, region: str | None, instance: str | None) -> str:
+        """What the first name that the book does not have may have meant."""
+        for field, name in (("provider", provider), ("region", region), ("instance", instance)):
+            known = {str(getattr(price, field)) for price in self.prices}
+            if name is not None and name.lower() not in {k.lower() for k in known}:
+                return did_you_mean(name, sorted(known))
+        return ""
+
     def closest(
         self,
         environment: Environment,
@@ -158,7 +167,8 @@ class PriceBook:
             raise PriceError(
                 f"{self.name} has a price for what was asked.",
                 received=asked or "an empty book",
-                remedy="`kcost prices list` shows what there is; --prices takes a book of your own.",
+                remedy=f"{self._suggestion(provider, region, instance)}`kcost prices list` shows what there is; "
+                "--prices takes a book of your own.",
             )
         return closest_price(environment, candidates, named=instance is not None)
 

@@ -15,7 +15,7 @@ from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
 from kcost.core.stats import Interval, paired_ratio, surely_differs, tail
-from kcost.core.units import format_percent, significant
+from kcost.core.units import UsdScale, format_percent, significant, usd_scale
 from kcost.cost.estimate import CostEstimate
 from kcost.cost.fairness import Fairness
 from kcost.cost.judgement import Judgement
@@ -91,6 +91,7 @@ class RankedCell(Record):
     tail: TailLatency | None = Field(default=None, description="None under 64 steps, which show no tail")
     steps: int
     rounds: int
+    valid: bool = Field(default=True, description="False: measured beside other work; it has no ratio")
     invalid: str | None = Field(default=None, description="why its figures are not to be believed")
     examples_per_s: float
     peak_host_bytes: int | None = Field(default=None, description="most that its worker held in a measured turn")
@@ -151,6 +152,16 @@ class Ranking(Record):
         if self.baseline is not None and all(c.cell_id != self.baseline for c in shown):
             shown[-1:] = [self.cell(self.baseline)]
         return shown
+
+    @property
+    def usd_scale(self) -> UsdScale:
+        """The unit in which its costs read at a glance: the cheapest's."""
+        return usd_scale([c.cost.usd for c in self.cells if c.rank == 1] or [c.cost.usd for c in self.cells], self.unit)
+
+    @property
+    def unit(self) -> str:
+        """What the costs are per."""
+        return self.cells[0].cost.unit
 
     def best_by_backend(self) -> dict[str, RankedCell]:
         """The cheapest ranked cell of each backend, the cheapest backend first."""
@@ -365,6 +376,7 @@ def _ranked(
         step_p99_ms=slow.p99 if slow.shows_p99 else None,
         tail=slow.tail,
         steps=slow.steps,
+        valid=measured.invalid is None,
         invalid=measured.invalid,
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
@@ -373,10 +385,17 @@ def _ranked(
         step_joules=energy.joules,
         energy_basis=energy.basis,
         cost=measured.cost,
-        times_cheaper=None if baseline is None else ratio_of_costs(baseline, measured),
+        times_cheaper=_times_cheaper(measured, baseline),
         quality=measured.judgement.quality,
         fairness=measured.fairness,
     )
+
+
+def _times_cheaper(measured: Measured, baseline: Measured | None) -> Ratio | None:
+    """None without a baseline, or where one of the two was measured beside other work: that gives no figure."""
+    if baseline is None or measured.invalid is not None or baseline.invalid is not None:
+        return None
+    return ratio_of_costs(baseline, measured)
 
 
 def _tied_with_best(ranked: list[Measured]) -> tuple[str, ...]:

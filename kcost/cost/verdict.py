@@ -12,7 +12,6 @@ from kcost.core.plan import Phase
 from kcost.core.result import CellResult, Environment, Run, failed
 from kcost.core.schema import VERSIONS, Record
 from kcost.core.stats import location, median_per_round
-from kcost.core.units import format_usd
 from kcost.cost.fairness import Fairness, differences, fairness_of
 from kcost.cost.inference import usd_per_million
 from kcost.cost.judgement import Judge
@@ -45,7 +44,10 @@ from kcost.cost.training import usd_of_training
 MAX_DROP = 0.01
 TOLD_TIES = 3
 
-Outcome = Literal["cheaper", "can't tell", "baseline is cheapest", "no baseline", "nothing ranked"]
+Outcome = Literal["cheaper", "can't tell", "baseline is cheapest", "no baseline", "nothing ranked", "invalid"]
+
+MEASURE_AGAIN = "measured beside other work: measure again"
+"""What stands in the place of a ratio that is not to be believed."""
 
 
 class Conclusion(Record):
@@ -54,6 +56,7 @@ class Conclusion(Record):
     model: str
     phase: Phase
     outcome: Outcome
+    valid: bool = Field(default=True, description="False: what it would say was measured beside other work")
     best: str | None = Field(default=None, description="cell_id")
     baseline: str | None = Field(default=None, description="cell_id")
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over the best cell's")
@@ -67,7 +70,8 @@ class Verdict(Record):
     run_created_at: str
     max_drop: float
     p99_ms: float | None
-    invalid: str | None = Field(default=None, description="why the run as a whole is not to be believed")
+    valid: bool = Field(default=True, description="False: the run as a whole is not to be believed")
+    invalid: str | None = Field(default=None, description="why it is not")
     prices: dict[str, Match] = Field(description="by environment_id")
     rankings: tuple[Ranking, ...]
     conclusions: tuple[Conclusion, ...] = Field(description="one for each ranking, in the same order")
@@ -158,11 +162,13 @@ def conclude(
             found = (precision_notice(cells_by_id[i], r.value, r.high, asked) for i, r in ratios if r is not None)
             notices.extend(n for n in found if n is not None)
     notices.extend(failure_notice(cell) for cell in failed(run.present))
+    whole = invalid_if_many(invalid)
     return Verdict(
         run_created_at=run.index.created_at,
         max_drop=max_drop,
         p99_ms=p99_ms,
-        invalid=invalid_if_many(invalid),
+        valid=whole is None,
+        invalid=whole,
         prices=dict(prices),
         rankings=tuple(rankings),
         conclusions=tuple(_conclusion(r) for r in rankings),
@@ -310,24 +316,26 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         who += f" (apart, as settings differ: {'; '.join(ranking.apart)})"
 
     def conclusion(outcome: Outcome, says: str, ratio: Ratio | None = None) -> Conclusion:
-        simulated = best is not None and best.cost.basis == "simulated"
-        compared = [c for c in ranking.cells if c.cell_id in (ranking.baseline, None if best is None else best.cell_id)]
-        invalid = next((c.invalid for c in compared if c.invalid is not None), None)
-        marks = (" [simulated]" if simulated else "") + (f" [INVALID: {invalid}]" if invalid is not None else "")
+        simulated = " [simulated]" if best is not None and best.cost.basis == "simulated" else ""
         return Conclusion(
             model=ranking.model,
             phase=ranking.phase,
             outcome=outcome,
+            valid=outcome != "invalid",
             best=None if best is None else best.cell_id,
             baseline=ranking.baseline,
             times_cheaper=ratio,
-            sentence=f"{who}: {says}{marks}",
+            sentence=f"{who}: {says}{simulated}",
         )
 
     if best is None:
         why = next((f": {c.reason}" for c in ranking.cells if c.standing == "not finite"), "")
         return conclusion("nothing ranked", f"none of {len(ranking.cells)} cells may be ranked{why}.")
-    cheapest = f"cheapest is {best.name}, {format_usd(best.cost.usd)} per {best.cost.unit}"
+    compared = [c for c in ranking.cells if c.cell_id in (ranking.baseline, best.cell_id)]
+    if (reason := next((c.invalid for c in compared if c.invalid is not None), None)) is not None:
+        return conclusion("invalid", f"{MEASURE_AGAIN} (INVALID: {reason}).")
+    scale = ranking.usd_scale
+    cheapest = f"cheapest is {best.name}, {scale.text(best.cost.usd)} per {scale.unit}"
     if ranking.phase == "training" and best.dtype != "float32":
         cheapest += f" (what a model trained in {best.dtype} scores was not measured)"
     ties = _told_ties(ranking)

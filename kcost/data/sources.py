@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import Field
 
 from kcost.core.errors import DataError, storage
+from kcost.core.suggestion import did_you_mean
 from kcost.data.known import SOURCES, Source, SourceFile
 
 DATA_DIR_VARIABLE = "KCOST_DATA_DIR"
@@ -60,7 +61,8 @@ def known(name: str) -> Source:
         raise DataError(
             "A data set is one that kcost knows by name, or a path to your own.",
             received=f"{name!r}, which is neither",
-            remedy=f"Known names: {', '.join(SOURCES)}. A path is a folder or a file that exists.",
+            remedy=f"{did_you_mean(name, SOURCES)}Known names: {', '.join(SOURCES)}. A path is a folder or a file that "
+            "exists.",
         )
     return SOURCES[name]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kcost.core.result import Run, failed
-from kcost.core.units import format_bytes, format_percent, format_usd, significant
+from kcost.core.units import format_bytes, format_percent, significant
 from kcost.cost.notices import by_code
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
@@ -35,7 +35,6 @@ def render(run: Run, verdict: Verdict) -> bytes:
     from plotly.offline import get_plotlyjs
 
     filters: dict[str, Callable[..., object]] = {
-        "usd": format_usd,
         "sig": significant,
         "bytes": format_bytes,
         "percent": format_percent,

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from kcost.core.pareto import pareto_front
-from kcost.core.units import format_usd, significant
+from kcost.core.units import UsdScale, significant
 from kcost.cost.ranking import RankedCell, Ranking
 
 COLOURS = {"tensorflow": "#e8710a", "jax": "#2b7de9", "torch": "#c2377e", "fake": "#7a7f87"}
@@ -81,11 +81,11 @@ def score_by_cost(ranking: Ranking) -> Plot | None:
     scored = [c for c in ranking.cells if c.quality.scores]
     if not scored:
         return None
-    name, unit = scored[0].quality.scores[0].name.replace("_", " "), scored[0].cost.unit
+    name, scale = scored[0].quality.scores[0].name.replace("_", " "), ranking.usd_scale
     groups: dict[tuple[str, str], list[RankedCell]] = {}
     for cell in sorted(scored, key=lambda c: (c.backend, c.precision)):
         groups.setdefault((cell.backend, cell.precision), []).append(cell)
-    costs = [c.cost.usd for c in scored]
+    costs = [c.cost.usd * scale.factor for c in scored]
     front = pareto_front(
         (c for c in scored if c.rank is not None), lambda c: c.cost.usd, lambda c: c.quality.scores[0].value
     )
@@ -94,23 +94,23 @@ def score_by_cost(ranking: Ranking) -> Plot | None:
         note="Up and to the left is better. The line joins the cells that no ranked cell beats in both; the bars are "
         "95% intervals of the score. Faded points may not be ranked.",
         figure={
-            "data": [_front(front), *(_points(key, cells) for key, cells in groups.items())],
+            "data": [_front(front, scale), *(_points(key, cells, scale) for key, cells in groups.items())],
             "layout": {
-                "xaxis": _log_axis(f"USD per {escape(unit)}", round_numbers(min(costs), max(costs))),
+                "xaxis": _log_axis(f"USD per {escape(scale.unit)}", round_numbers(min(costs), max(costs))),
                 "yaxis": {"title": {"text": escape(name)}},
             },
         },
     )
 
 
-def _points(key: tuple[str, str], cells: list[RankedCell]) -> dict[str, Any]:
+def _points(key: tuple[str, str], cells: list[RankedCell], scale: UsdScale) -> dict[str, Any]:
     backend, precision = key
     scores = [c.quality.scores[0] for c in cells]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": f"{backend} {cells[0].dtype}",
-        "x": [c.cost.usd for c in cells],
+        "x": [c.cost.usd * scale.factor for c in cells],
         "y": [s.value for s in scores],
         "error_y": {
             "type": "data",
@@ -122,7 +122,7 @@ def _points(key: tuple[str, str], cells: list[RankedCell]) -> dict[str, Any]:
             "color": f"{COLOURS[backend]}40",
         },
         "text": [
-            f"{c.name}<br>{format_usd(c.cost.usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
+            f"{c.name}<br>{scale.text(c.cost.usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
             for c, s in zip(cells, scores, strict=True)
         ],
         "hovertemplate": "%{text}<extra></extra>",
@@ -136,12 +136,12 @@ def _points(key: tuple[str, str], cells: list[RankedCell]) -> dict[str, Any]:
     }
 
 
-def _front(cells: list[RankedCell]) -> dict[str, Any]:
+def _front(cells: list[RankedCell], scale: UsdScale) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": [c.cost.usd for c in cells],
+        "x": [c.cost.usd * scale.factor for c in cells],
         "y": [c.quality.scores[0].value for c in cells],
         "line": {"shape": "hv", "dash": "dash", "width": 2, "color": "#8a8f98"},
         "hoverinfo": "skip",

@@ -1,4 +1,4 @@
-"""A verdict as tables in the terminal: the rankings, what to be careful with, and the conclusions last."""
+"""A verdict in the terminal: the conclusions first; on one screen, or with every table, price and notice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kcost.core.units import format_bytes, format_percent, format_usd, significant
-from kcost.cost.notices import Notice, by_code
+from kcost.core.units import UsdScale, format_bytes, format_percent, significant
+from kcost.cost.notices import Notice, by_code, most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.scenarios import show_scenarios
@@ -18,6 +18,9 @@ FIRST = "not-finite"
 """The notices that stand before the tables: such a model answers nothing, however fast."""
 
 ROWS = 15
+SUMMARY_ROWS = 12
+SUMMARY_TABLES = 2
+SUMMARY_NOTICES = 3
 NOTICES_OF_A_KIND = 3
 WIDE = 134
 """Columns of a terminal from which every column of a ranking fits, but for memory."""
@@ -27,34 +30,94 @@ LEFT = frozenset({"run as", "dtype"})
 
 
 def show_verdict(console: Console, verdict: Verdict, *, rows: int = ROWS) -> None:
-    """Prints a verdict.
+    """Prints everything that a verdict holds.
 
     Args:
         rows: most cells shown of each ranking; plain Keras is always among them.
     """
     _show_notices(console, [n for n in verdict.notices if n.code == FIRST])
+    _show_conclusions(console, verdict)
+    console.print()
     for ranking in verdict.rankings:
         _show_ranking(console, ranking, verdict.p99_ms, rows)
     show_scenarios(console, verdict.scenarios)
     _show_prices(console, verdict)
     _show_notices(console, [n for n in verdict.notices if n.code != FIRST])
+
+
+def show_summary(console: Console, verdict: Verdict, rest: str) -> None:
+    """Prints a verdict on one screen: what it concludes, the best ways, what limits that, and where the rest is.
+
+    Args:
+        rest: where the rest is.
+    """
+    _show_conclusions(console, verdict)
+    shown = sorted(verdict.rankings, key=lambda r: (bool(r.apart), r.phase != "inference"))[:SUMMARY_TABLES]
+    for ranking in shown:
+        console.print()
+        _show_best(console, ranking, max(3, SUMMARY_ROWS // len(verdict.rankings)))
+    if len(verdict.rankings) > len(shown):
+        console.print(f"{len(verdict.rankings) - len(shown)} more tables: --all", highlight=False)
+    if verdict.scenarios:
+        console.print()
+        show_scenarios(console, verdict.scenarios[:SUMMARY_ROWS])
+    console.print()
+    kinds = most_serious_first(verdict.notices)
+    for code, notices in kinds[:SUMMARY_NOTICES]:
+        first = notices[0]
+        about = ", ".join(v for v in (first.model, first.cell) if v is not None and len(notices) == 1)
+        several = f" ({len(notices)} times)" if len(notices) > 1 else ""
+        _show_notice(console, f"{code}{several}: {f'{about}: ' if about else ''}{first.text} {first.remedy}", code)
+    if len(kinds) > SUMMARY_NOTICES:
+        left = sum(len(notices) for _, notices in kinds[SUMMARY_NOTICES:])
+        console.print(f"[yellow]and {left} more: --all[/yellow]", highlight=False)
+    console.print(rest, highlight=False, markup=False)
+
+
+def _show_conclusions(console: Console, verdict: Verdict) -> None:
     if not verdict.rankings:
         console.print("No cell was measured: there is nothing to rank.")
     for conclusion in verdict.conclusions:
-        console.print(f"[bold]{escape(conclusion.sentence)}[/bold]", highlight=False)
+        style = "bold" if conclusion.valid else "bold red"
+        console.print(f"[{style}]{escape(conclusion.sentence)}[/{style}]", highlight=False)
+
+
+def _show_best(console: Console, ranking: Ranking, rows: int) -> None:
+    """The first cells of a ranking, in seven columns."""
+    scale = ranking.usd_scale
+    table = _titled(f"{ranking.model}, {ranking.phase}: USD per {scale.unit}")
+    headings = ["#", "run as", "batch", "USD", "cheaper", "step"]
+    if ranking.phase == "inference":
+        headings.append("score")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "run as")
+    shown = ranking.first(rows)
+    for cell in shown:
+        plain = " *" if cell.cell_id == ranking.baseline else ""
+        standing = "" if cell.rank else f" [{cell.standing}]"
+        texts = [
+            "-" if cell.rank is None else str(cell.rank),
+            f"{cell.backend}/{cell.method} {cell.dtype}{plain}{standing}",
+            str(cell.batch),
+            scale.text(cell.cost.usd),
+            _times_cheaper(cell),
+            f"{significant(cell.step_ms)} ms",
+        ]
+        if ranking.phase == "inference":
+            texts.append(_score(cell))
+        table.add_row(*(escape(text) for text in texts), style="" if cell.rank is not None else "dim")
+    console.print(table)
+    left = len(ranking.cells) - len(shown)
+    notes = (["* is plain Keras"] if ranking.baseline is not None else []) + ([f"{left} more: --all"] if left else [])
+    if notes:
+        console.print("; ".join(notes), highlight=False)
 
 
 def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows: int) -> None:
     apart = f", apart: {'; '.join(ranking.apart)}" if ranking.apart else ""
     limit = f", within {p99_ms:g} ms" if p99_ms is not None and ranking.phase == "inference" else ""
     columns = _columns(ranking, console.width)
-    table = Table(
-        title=escape(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.cells[0].cost.unit}"),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    table = _titled(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}")
     for heading in columns:
         table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "run as")
     shown = ranking.first(rows)
@@ -69,9 +132,14 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     console.print()
 
 
+def _titled(title: str) -> Table:
+    return Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+
+
 def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], str]]:
     """Heading -> text of a cell; the less telling ones only where a terminal of this width has room."""
     wide = width >= WIDE
+    scale = ranking.usd_scale
 
     def name(cell: RankedCell) -> str:
         plain = " *" if cell.cell_id == ranking.baseline else ""
@@ -82,11 +150,11 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
         "run as": name,
         "dtype": lambda c: c.dtype,
         "batch": lambda c: str(c.batch),
-        "USD": lambda c: format_usd(c.cost.usd),
+        "USD": lambda c: scale.text(c.cost.usd),
     }
     if wide:
-        columns["95% interval"] = _interval
-    columns["cheaper"] = lambda c: "-" if c.times_cheaper is None else f"{significant(c.times_cheaper.value)}x"
+        columns["95% interval"] = lambda c: _interval(c, scale)
+    columns["cheaper"] = _times_cheaper
     columns["step"] = lambda c: f"{significant(c.step_ms)} ms"
     if wide:
         columns["p95"] = lambda c: f"{significant(c.step_p95_ms)} ms"
@@ -95,16 +163,26 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
         if width >= WIDE + MEMORY and any(c.peak_bytes is not None for c in ranking.cells):
             columns["memory"] = lambda c: "-" if c.peak_bytes is None else format_bytes(c.peak_bytes)
     if ranking.phase == "inference":
-        columns["score"] = lambda c: f"{c.quality.scores[0].value:.4f}" if c.quality.scores else "-"
+        columns["score"] = _score
         if wide:
             columns["same answer"] = _agreement
             columns["max diff"] = _difference
     return columns
 
 
-def _interval(cell: RankedCell) -> str:
-    high = "unbounded" if cell.cost.high is None else significant(cell.cost.high)
-    return f"{significant(cell.cost.low)} to {high}"
+def _times_cheaper(cell: RankedCell) -> str:
+    if not cell.valid:
+        return "measure again"
+    return "-" if cell.times_cheaper is None else f"{significant(cell.times_cheaper.value)}x"
+
+
+def _score(cell: RankedCell) -> str:
+    return f"{cell.quality.scores[0].value:.4f}" if cell.quality.scores else "-"
+
+
+def _interval(cell: RankedCell, scale: UsdScale) -> str:
+    high = "unbounded" if cell.cost.high is None else significant(cell.cost.high * scale.factor)
+    return f"{significant(cell.cost.low * scale.factor)} to {high}"
 
 
 def _agreement(cell: RankedCell) -> str:
@@ -154,13 +232,16 @@ def _show_prices(console: Console, verdict: Verdict) -> None:
 
 
 def _show_notices(console: Console, notices: Sequence[Notice]) -> None:
-    for code, found in by_code(notices).items():
-        for notice in found[:NOTICES_OF_A_KIND]:
+    for code, several in by_code(notices).items():
+        for notice in several[:NOTICES_OF_A_KIND]:
             about = ", ".join(v for v in (notice.model, notice.cell) if v is not None)
-            text = f"{code}: {f'{about}: ' if about else ''}{notice.text} {notice.remedy}"
-            style = "bold red" if code in ("invalid", FIRST) else "yellow"
-            console.print(f"[{style}]{escape(text)}[/{style}]", highlight=False)
-        if len(found) > NOTICES_OF_A_KIND:
-            console.print(f"[yellow]{code}: and {len(found) - NOTICES_OF_A_KIND} more[/yellow]", highlight=False)
+            _show_notice(console, f"{code}: {f'{about}: ' if about else ''}{notice.text} {notice.remedy}", code)
+        if len(several) > NOTICES_OF_A_KIND:
+            console.print(f"[yellow]{code}: and {len(several) - NOTICES_OF_A_KIND} more[/yellow]", highlight=False)
     if notices:
         console.print()
+
+
+def _show_notice(console: Console, text: str, code: str) -> None:
+    style = "bold red" if code in ("invalid", FIRST) else "yellow"
+    console.print(f"[{style}]{escape(text)}[/{style}]", highlight=False)

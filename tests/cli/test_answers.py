@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,10 @@ def test_every_command_says_what_it_does() -> None:
         "prices",
         "export",
         "report",
+        "open",
         "demo",
     ):
-        assert f"\n  {command} " in root.stdout
+        assert re.search(rf"\n\W+{command} ", root.stdout)
         assert kcost(command, "--help").returncode == 0
 
 
@@ -86,3 +88,44 @@ def test_the_version_is_that_of_the_package() -> None:
 
     found = kcost("--version")
     assert (found.returncode, found.stdout) == (0, f"kcost {package.__version__}\n")
+
+
+def test_a_typo_is_told_what_it_may_have_meant(run: Path) -> None:
+    for arguments, meant in (
+        (("benhc",), "bench"),
+        (("bench", "x.keras", "--out", "o", "--batchs", "1"), "--batches"),
+        (("cost", run, "--instance", "c7i.larg"), "c7i.large"),
+        (("data", "fetch", "fashion-mnits"), "fashion-mnist"),
+        (("evaluate", run.parent / "fake.keras", "--backend", "tensorfow"), "tensorflow"),
+    ):
+        refused = kcost(*arguments)
+        assert refused.returncode in (2, 3), refused.stdout
+        assert re.search(rf"(Did you mean|Possible options:)[^?]*{meant}", refused.stderr), refused.stderr
+
+
+def test_the_answer_is_on_one_screen_and_all_of_it_on_request(run: Path) -> None:
+    short, whole = kcost("cost", run), kcost("cost", run, "--all")
+    first = short.stdout.splitlines()[0]
+    assert first.startswith("fake: ")  # what it says depends on what else runs here
+    assert len(short.stdout.splitlines()) <= 40
+    assert "95% interval" not in short.stdout
+    assert "95% interval" in whole.stdout
+    assert f"kcost report {run} --all" in short.stdout
+    for listed in ("prices", "data"):
+        assert "source" not in kcost(listed, "list").stdout.splitlines()[1]
+        assert "source" in kcost(listed, "list", "--all").stdout.splitlines()[1]
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(run: Path, tmp_path: Path) -> None:
+    plan = run.parent / "plan.toml"
+    told = kcost("bench", plan, "--out", tmp_path / "told")
+    assert re.search(r"(?m)^ *\d+% .*\(.* gone", told.stderr), told.stderr
+    assert "\x1b" not in told.stderr
+    assert kcost("bench", plan, "--out", tmp_path / "quiet", "--quiet").stderr == ""
+
+
+def test_opening_a_run_writes_its_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSER", "true")  # a browser that does nothing
+    opened = kcost("open", run)
+    assert (opened.returncode, opened.stdout.strip()) == (0, str(run / "report.html"))
+    assert "simulated" in (run / "report.html").read_text()

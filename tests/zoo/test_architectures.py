@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import pytest
 
-from .architectures import FAMILIES, NO_FAMILIES, NOT_ON, application, backbone, backbones
+from .architectures import FAMILIES, MIXTURES, NO_FAMILIES, NOT_ON, application, backbone, backbones
 from .conftest import BACKEND, ExportWorkers
 from .specimens import Specimen
 from .table import MODES, backends_of
-from .trial import DEEP, Trial, show
+from .trial import DEEP, MIXTURE, Trial, show
 
 SHORT = ("load", "quantize dynamic")
 WHOLE = [mode for mode in MODES if BACKEND in backends_of(mode)]
@@ -58,6 +58,7 @@ def test_an_application_is_right_or_refused_by_name_in_every_mode(
 def _check(
     modes: Sequence[str], name: str, specimen: Specimen, folder: Path, exporters: ExportWorkers | None
 ) -> None:
-    rows = Trial(show(name, specimen, folder), exporters, DEEP).rows(modes)
+    tolerances = MIXTURE if name in MIXTURES else DEEP
+    rows = Trial(show(name, specimen, folder), exporters, tolerances).rows(modes)
     failed = [f"{row.mode}: {row.outcome}: {row.reason}" for row in rows if row.outcome not in ("right", "refused")]
     assert not failed, "\n".join(failed)

@@ -1,15 +1,23 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
+from kcost.core.result import Watch
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import Verdict, conclude, prices_for
-from kcost.report.terminal import show_verdict
+from kcost.report.terminal import show_summary, show_verdict
 from testing.runs import plan, replaced, simulated_run
 
 
 def verdict_of(run, outputs, **limits) -> Verdict:
     return conclude(run, prices_for(run, PriceBook.read()), lambda c: outputs.get(c.spec.cell_id), **limits)
+
+
+def summary(verdict: Verdict, width: int = 100) -> str:
+    text = io.StringIO()
+    show_summary(Console(file=text, width=width), verdict, "The rest: elsewhere.")
+    return text.getvalue()
 
 
 def shown(verdict: Verdict, width: int, **options: int) -> str:
@@ -18,17 +26,17 @@ def shown(verdict: Verdict, width: int, **options: int) -> str:
     return text.getvalue()
 
 
-def test_the_tables_hold_the_ranking_and_the_verdicts_come_last() -> None:
+def test_the_verdicts_come_first_and_the_tables_hold_the_ranking() -> None:
     verdict = verdict_of(*simulated_run(plan(models=("simulated-cnn", "simulated-bert"))))
     text = shown(verdict, 200, rows=100)
     flat = " ".join(text.split())
     for ranking in verdict.rankings:
-        assert f"{ranking.model}, {ranking.phase}: USD per {ranking.cells[0].cost.unit}" in text
-    table = text.split("simulated-cnn, training")[0]
+        assert f"{ranking.model}, {ranking.phase}: USD per {ranking.usd_scale.unit}" in text
+    table = text.split("simulated-cnn, training: USD")[0].split("simulated-cnn, inference: USD")[1]
     for cell in verdict.rankings[0].cells:
         assert f"{cell.backend}/{cell.method}" in table
     assert table.count("tensorflow/predict *") == 1
-    assert flat.endswith(verdict.conclusions[-1].sentence)
+    assert verdict.conclusions[-1].sentence in flat.partition("simulated-cnn, inference: USD")[0]
     assert "Source: aws/karpenter-provider-aws" in flat
     assert "as of 2026-07-20" in flat
 
@@ -99,3 +107,44 @@ def test_a_run_without_measurements_says_so() -> None:
     for cell in run.cells:
         run = replaced(run, cell.spec.cell_id, status="timeout", reason="no answer")
     assert "nothing to rank" in shown(verdict_of(run, outputs), 100)
+
+
+def test_a_summary_fits_on_a_screen_and_says_what_it_left_out() -> None:
+    verdict = verdict_of(*simulated_run(plan(models=("simulated-cnn", "simulated-bert"))))
+    lines = summary(verdict).splitlines()
+    assert lines[0].startswith("simulated-cnn: cheapest is")
+    assert lines[-1] == "The rest: elsewhere."
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    rows = [line for line in lines if line.split()[:1] and line.split()[0].isdigit() and " ms" in line]
+    assert len(rows) == 6, "of two of four rankings"
+    assert "95% interval" not in summary(verdict)
+    assert "more: --all" in summary(verdict)
+
+
+def test_a_summary_tells_the_three_most_serious_kinds_of_notices() -> None:
+    run, outputs = simulated_run(plan())
+    for cell in run.cells[:5]:
+        run = replaced(run, cell.spec.cell_id, status="crash", reason="it [bold]fell[/bold] over")
+    told = [line for line in summary(verdict_of(run, outputs), 200).splitlines() if ": " in line]
+    kinds = [line.partition(":")[0].partition(" (")[0] for line in told]
+    assert [k for k in kinds if k in ("simulated", "failed", "synthetic-data", "price-assumed")][:2] == [
+        "simulated",
+        "failed",
+    ]
+    assert "failed (5 times)" in summary(verdict_of(run, outputs), 200)
+
+
+def test_what_was_measured_beside_other_work_gives_no_figure_anywhere() -> None:
+    run, outputs = simulated_run(plan(phases=("inference",)))
+    best = verdict_of(run, outputs).rankings[0].best
+    rounds = next(c for c in run.cells if c.spec.cell_id == best.cell_id).rounds
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    verdict = verdict_of(replaced(run, best.cell_id, rounds=tuple(replace(r, watch=busy) for r in rounds)), outputs)
+    (conclusion,) = verdict.conclusions
+    assert (conclusion.outcome, conclusion.valid, conclusion.times_cheaper) == ("invalid", False, None)
+    assert "measured beside other work: measure again" in conclusion.sentence
+    cell = verdict.rankings[0].cell(best.cell_id)
+    assert (cell.valid, cell.times_cheaper) == (False, None)
+    for text in (summary(verdict), shown(verdict, 160)):
+        assert "measure again" in next(line for line in text.splitlines() if line.split()[:1] == ["1"])
