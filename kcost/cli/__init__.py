@@ -6,6 +6,7 @@ not there.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -20,6 +21,9 @@ def main() -> NoReturn:
     on purpose goes to a log."""
     from kcost.core.errors import KcostError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # under LANG=C a name with an accent is no reason to end
     try:
         app(standalone_mode=True)
     except KcostError as error:

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic, Self
 
-from kcost.core.errors import UnavailableError, WorkerError
+from kcost.core.errors import StorageError, UnavailableError, WorkerError
 from kcost.core.jobs import Answer, Job, Request
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.suggestion import did_you_mean
-from kcost.core.unforeseen import WORKER_LOG_VARIABLE
+from kcost.core.unforeseen import LOG_DIR_VARIABLE, WORKER_LOG_VARIABLE, log_folder
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 """Backend -> the module that must be importable for it."""
@@ -125,8 +125,14 @@ class Worker(Generic[Request, Answer]):
         threads: int = 0,
         device: str = "any",
         log: IO[bytes] | None = None,
+        shows_progress: bool = False,
     ) -> None:
-        """Starts `python -m kcost.worker JOB`. `log` takes its standard error; None passes it on."""
+        """Starts `python -m kcost.worker JOB`.
+
+        Args:
+            log: takes what it prints; None passes it on to this process's standard error.
+            shows_progress: passes on its standard output, where progress goes; the log takes the rest.
+        """
         self.backend = backend
         self.job = job
         self._home = tempfile.TemporaryDirectory(prefix="kcost-keras-")
@@ -138,11 +144,11 @@ class Worker(Generic[Request, Answer]):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kcost.worker", job.name],
                 stdin=subprocess.PIPE,
-                stdout=log if log is not None else sys.stderr.fileno(),
+                stdout=log if log is not None and not shows_progress else sys.stderr.fileno(),
                 stderr=log,
                 pass_fds=(write_fd,),
                 env=environment,
-                start_new_session=log is not None,
+                start_new_session=log is not None and not shows_progress,
             )
         finally:
             os.close(write_fd)
@@ -241,6 +247,10 @@ class Worker(Generic[Request, Answer]):
         self.close()
 
 
+LAST_LINES = 20
+"""Of a worker's log, that are told when it fails."""
+
+
 def run_job(
     job: Job[Request, Answer], backend: Backend, request: Request, *, device: str = "any", log: Path | None = None
 ) -> Answer:
@@ -249,26 +259,45 @@ def run_job(
     Args:
         job: one of those in `core/jobs.py`.
         device: cpu hides all others from the worker.
-        log: takes what the worker prints; None passes it on to standard error, for progress bars.
+        log: takes what the worker prints. None: its progress goes to standard error, all else to a log that is kept and
+            told of where the worker fails.
 
     Raises:
         KcostError: whatever the job raised, as the same class.
         WorkerError: the worker ended without an answer.
     """
-    if log is None:
-        with Worker(job, backend, device=device) as worker:
+    own = log is None
+    path = _own_log(job.name) if log is None else log
+    keep = not own
+    try:
+        with path.open("ab") as file, Worker(job, backend, device=device, log=file, shows_progress=own) as worker:
             return worker.ask(request)
-    with log.open("ab") as file, Worker(job, backend, device=device, log=file) as worker:
-        try:
-            return worker.ask(request)
-        except WorkerError as error:
-            if error.cause == "unforeseen":
-                raise  # the worker told of itself, and where its log is
-            tail = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise WorkerError(
-                error.rule,
-                f"{error.received}. It last printed: {tail}",
-                f"See {log}.",
-                cause=error.cause,
-                signal_number=error.signal_number,
-            ) from error
+    except WorkerError as error:
+        keep = True
+        if error.cause == "unforeseen":
+            raise  # the worker told of itself, and where its log is
+        last = path.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        printed = "\n  ".join(["It last printed:", *last]) if last else "It printed nothing."
+        raise WorkerError(
+            error.rule,
+            f"{error.received}. {printed}",
+            f"See {path}.",
+            cause=error.cause,
+            signal_number=error.signal_number,
+        ) from error
+    finally:
+        if not keep:
+            path.unlink(missing_ok=True)
+
+
+def _own_log(name: str) -> Path:
+    """A new log in kcost's folder of logs, or in the system's for temporary files."""
+    for folder in (log_folder(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError, RuntimeError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, path = tempfile.mkstemp(prefix=f"kcost-{name}-", suffix=".log", dir=folder)
+            os.close(handle)
+            return Path(path)
+    raise StorageError(
+        "A worker's messages go to a log.", "no folder that can be written to", f"Set {LOG_DIR_VARIABLE} to one."
+    )

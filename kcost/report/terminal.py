@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -90,7 +90,7 @@ def _show_best(console: Console, ranking: Ranking, rows: int) -> None:
     if ranking.phase == "inference":
         headings.append("score")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "run as")
+        _add_column(table, heading)
     shown = ranking.first(rows)
     for cell in shown:
         plain = " *" if cell.cell_id == ranking.baseline else ""
@@ -119,7 +119,7 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     columns = _columns(ranking, console.width)
     table = _titled(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}")
     for heading in columns:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "run as")
+        _add_column(table, heading)
     shown = ranking.first(rows)
     for cell in shown:
         texts = (text(cell) for text in columns.values())
@@ -134,6 +134,12 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
 
 def _titled(title: str) -> Table:
     return Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+
+
+def _add_column(table: Table, heading: str) -> None:
+    """Where a terminal is narrow, what a cell is run as is folded: nothing is cut."""
+    justify: JustifyMethod = "left" if heading in LEFT else "right"
+    table.add_column(heading, justify=justify, no_wrap=heading != "run as", overflow="fold")
 
 
 def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], str]]:

@@ -1,4 +1,4 @@
-"""A progress bar for training, on standard error."""
+"""A progress bar for training, on the standard output of a worker: its parent passes that on to standard error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
         super().__init__()
         self._epochs = epochs
         self._task: TaskID | None = None
-        self._console = Console(stderr=True)
+        self._console = Console()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

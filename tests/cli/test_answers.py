@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,7 +98,7 @@ def test_a_typo_is_told_what_it_may_have_meant(run: Path) -> None:
         (("benhc",), "bench"),
         (("bench", "x.keras", "--out", "o", "--batchs", "1"), "--batches"),
         (("cost", run, "--instance", "c7i.larg"), "c7i.large"),
-        (("data", "fetch", "fashion-mnits"), "fashion-mnist"),
+        (("data", "fetch", "fashion-mnits"), "fashion_mnist"),
         (("evaluate", run.parent / "fake.keras", "--backend", "tensorfow"), "tensorflow"),
     ):
         refused = kcost(*arguments)
@@ -129,3 +132,26 @@ def test_opening_a_run_writes_its_page(run: Path, monkeypatch: pytest.MonkeyPatc
     opened = kcost("open", run)
     assert (opened.returncode, opened.stdout.strip()) == (0, str(run / "report.html"))
     assert "simulated" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_a_narrow_terminal_without_colours_and_unicode_shows_all_of_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", columns)
+    for arguments in (("cost", run), ("cost", run, "--all"), ("prices", "list"), ("data", "list"), ("bench", "--help")):
+        shown = kcost(*arguments)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.isascii()
+        assert "..." not in shown.stdout.replace("PLAN|ARTIFACT...", "").replace("]...", "").replace("}...", "")
+        assert "?" not in shown.stdout
+        assert max(map(len, shown.stdout.splitlines())) <= int(columns)
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(run: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m kcost.cli prices list --all | head -1; exit ${{PIPESTATUS[0]}}"
+    piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert "282 prices" in piped.stdout

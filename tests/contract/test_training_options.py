@@ -163,7 +163,7 @@ def test_warnings_are_told_before_the_first_epoch_and_reported(
         "Mirrored digits are no digits",
         "--augment-strength 0.5 does nothing without --augment",
     ]
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().out.split())
     assert 0 <= told.index("warning: Mirrored digits") < told.index("warning: --augment-strength 0.5")
     assert told.index("warning: --augment-strength 0.5") < told.index("epoch 1/1: loss")
 
@@ -179,7 +179,7 @@ def test_overfitting_is_told_when_the_gap_opens(
     report = train(cnn((8, 8, 1), 10), task, tmp_path, epochs=40, learning_rate=0.02, patience=40)
     assert len(report.history) == 40
     assert "overfitting: since epoch" in report.warnings[-1]
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().out.split())
     assert told.count("warning: overfitting") == 1
     assert told.index("warning: overfitting") < told.index("epoch 40/40")
 

@@ -12,7 +12,7 @@ import pytest
 
 from kcost.core.errors import DataError, KcostError, PlanError, UnavailableError, WorkerError
 from kcost.core.jobs import DEVICES, MEASURE
-from kcost.core.measuring import ReleaseRequest
+from kcost.core.measuring import ReleaseRequest, StartRequest
 from kcost.core.process import Worker, chosen_backend, require, run_job, worker_environment
 from kcost.core.request import DevicesRequest
 
@@ -82,7 +82,7 @@ def test_a_worker_that_was_killed_says_by_what() -> None:
 
 def test_a_worker_that_ended_by_itself_is_no_killed_one(tmp_path: Path) -> None:
     unknown = dataclasses.replace(MEASURE, name="no job")
-    with pytest.raises(WorkerError, match=r"ended with exit code 2.*did not start: KeyError: 'no job'") as raised:
+    with pytest.raises(WorkerError, match=r"(?s)ended with exit code 2.*did not start: KeyError: 'no job'") as raised:
         run_job(unknown, "fake", ReleaseRequest(), log=tmp_path / "log")
     assert (raised.value.cause, raised.value.signal_number) == ("ended", None)
 
@@ -97,3 +97,16 @@ def test_a_worker_that_is_late_is_ended() -> None:
 def test_a_deliberate_error_of_a_job_comes_back_as_itself() -> None:
     with pytest.raises(DataError, match="Received: 1"):
         raise KcostError.from_dict(DataError("x", 1).as_dict())
+
+
+def test_what_a_worker_prints_is_told_only_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+    run_job(MEASURE, "fake", StartRequest())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(WorkerError, match=r"(?s)It last printed:.*KeyError: 'no job'") as raised:
+        run_job(dataclasses.replace(MEASURE, name="no job"), "fake", ReleaseRequest())
+    (log,) = tmp_path.glob("kcost-no job-*.log")
+    assert str(log) in str(raised.value)
+    assert capfd.readouterr().err == ""
