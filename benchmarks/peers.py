@@ -79,9 +79,9 @@ def entrants(given: argparse.Namespace) -> tuple[dict[str, Callable[..., Any]], 
     """Name -> a function of inputs by name: what kcost makes, and the peers."""
     from kcost.core.artifact import open_model
     from kcost.core.process import worker_environment
+    from kcost.forward.runtime_driver import RuntimeDriver
     from kcost.runtimes.base import open_file
     from kcost.ship.convert import converted
-    from kcost.worker.measure_runtime import RuntimeDriver
 
     model = open_model(given.model)
     peers_folder = given.out / "peers"

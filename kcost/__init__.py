@@ -21,6 +21,7 @@ _PUBLIC = {
     "export": "kcost.api.shipping",
     "export_huggingface": "kcost.api.shipping",
     "fetch_data": "kcost.api.inventory",
+    "load": "kcost.forward.prepared",
     "make_plan": "kcost.api.measuring",
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError
     from kcost.core.plan import Plan as Plan, Settings as Settings
+    from kcost.forward.prepared import load as load
 
 
 def __getattr__(name: str) -> object:

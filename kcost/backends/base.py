@@ -106,6 +106,16 @@ class Driver(ABC):
         told = computed_dtypes(model)
         return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
 
+    def forward(self, model: Any, method: str, batch: int) -> Step:
+        """The forward pass that a cell of this method and batch size measures, and that `kcost.load` gives.
+
+        Args:
+            model: as `load` gives it.
+            method: `predict`, or one that `compile_forward` knows.
+            batch: rows that `predict` takes at once.
+        """
+        return self.predict_step(model, batch) if method == "predict" else self.compile_forward(model, method)
+
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
         return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)

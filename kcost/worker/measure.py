@@ -137,7 +137,7 @@ def _backend(runtime: Runtime | None) -> _Backend:
 
 
 def _runtime_driver(runtime: Runtime) -> Driver:
-    from kcost.worker.measure_runtime import runtime_driver  # it loads the runtimes, which a backend has no need of
+    from kcost.forward.runtime_driver import runtime_driver  # it loads the runtimes, which a backend has no need of
 
     return runtime_driver(runtime)
 
@@ -200,11 +200,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
             batch = batches[i % len(batches)]
             backend.to_host(train(batch.inputs, batch.labels))  # type: ignore[arg-type]  # one array by now
     else:
-        forward = (
-            backend.predict_step(model, spec.batch)
-            if spec.method == "predict"
-            else backend.compile_forward(model, spec.method)
-        )
+        forward = backend.forward(model, spec.method, spec.batch)
         if spec.device != "cpu":
             _check_placement(backend, forward(batches[0].inputs), spec)
 

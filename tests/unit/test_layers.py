@@ -21,7 +21,8 @@ FRAMEWORKS = {"keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch"}
 
 PARENT = {
     "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "data", "core", "version"},
-    "kcost": {"api.demo", "api", "bench", "core", "version"},
+    # `load` alone is of the island: its user's process is one of one backend.
+    "kcost": {"api.demo", "api", "bench", "forward.prepared", "core", "version"},
     "api.demo": {"api", "cost", "ship", "core"},
     "api": {"api.doctor", "report", "search", "bench", "cost", "ship", "data", "core"},
     "api.doctor": {"core"},
@@ -36,7 +37,9 @@ PARENT = {
 }
 """A part of kcost -> those that its modules may import besides its own. `kcost` is the package's own file."""
 ISLAND = {
-    "worker": {"training", "optimize", "runtimes", "backends", "models", "data", "core"},
+    "worker": {"training", "optimize", "forward", "runtimes", "backends", "models", "data", "core"},
+    "forward.prepared": {"forward", "backends", "models", "core"},
+    "forward": {"runtimes", "backends", "core"},
     "training": {"backends", "models", "data", "core"},
     "optimize": {"backends", "models", "core"},
     "runtimes": {"core"},
