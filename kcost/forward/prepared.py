@@ -61,9 +61,10 @@ class PreparedModel:
 
     def _named(self, inputs: Any) -> Inputs:
         names = list(self.signature)
+        named: dict[str, Any]
         if isinstance(inputs, Mapping):
             by_key = {spec.key: name for name, spec in self.signature.items() if spec.key is not None}
-            named = {by_key.get(name, name) if name not in names else name: array for name, array in inputs.items()}
+            named = {name if name in names else by_key.get(name, name): array for name, array in inputs.items()}
         elif len(names) == 1:
             is_list_of_it = isinstance(inputs, list | tuple) and len(inputs) == 1
             alone = is_list_of_it and getattr(inputs[0], "ndim", None) == len(self.signature[names[0]].shape)
@@ -185,7 +186,9 @@ def _signature_of(model: Any) -> Signature:
 def _is_ready(value: Any, spec: InputSpec) -> bool:
     """Whether a value goes in as it is: an array of its input's dtype, or a tensor of a framework."""
     if isinstance(value, np.ndarray):
-        return value.dtype == ("float32" if spec.dtype == "bfloat16" else spec.dtype)
+        sizes = zip(spec.shape[1:], value.shape[1:], strict=False)
+        is_of_shape = value.ndim == len(spec.shape) and all(wanted in (None, size) for wanted, size in sizes)
+        return is_of_shape and bool(value.dtype == ("float32" if spec.dtype == "bfloat16" else spec.dtype))
     return not isinstance(value, Sequence | np.generic | int | float)
 
 
