@@ -64,7 +64,7 @@ class PreparedModel:
         named: dict[str, Any]
         if isinstance(inputs, Mapping):
             by_key = {spec.key: name for name, spec in self.signature.items() if spec.key is not None}
-            named = {name if name in names else by_key.get(name, name): array for name, array in inputs.items()}
+            named = {name if name in names else by_key.get(name, str(name)): array for name, array in inputs.items()}
         elif len(names) == 1:
             is_list_of_it = isinstance(inputs, list | tuple) and len(inputs) == 1
             alone = is_list_of_it and getattr(inputs[0], "ndim", None) == len(self.signature[names[0]].shape)
