@@ -103,33 +103,6 @@ def bench(
 
 
 @app.command()
-def cost(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
-    region: str | None = None,
-    instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
-    p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
-    json_: Json = False,
-) -> None:
-    """Turn measured times into dollars, and say which cell is the cheapest."""
-    import kcost
-    from kcost.cli import answers
-
-    costed = kcost.estimate_cost(
-        run,
-        provider=provider,
-        region=region,
-        instance=instance,
-        p99_ms=p99_ms,
-        max_drop=max_drop,
-        prices_file=prices,
-    )
-    print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
-
-
-@app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Run folder: before.")],
     run_b: Annotated[Path, typer.Argument(help="Run folder: after.")],
