@@ -120,7 +120,7 @@ def estimate_budget(
         options += [option for *_, option in chosen]
     elif run is not None:
         notes.append("The scenario gives the figures of every option: nothing of the run was read.")
-    return make_budget(
+    budget = make_budget(
         options,
         {o.name: w.medians_ns[c.batch_limit] for w, c, o in chosen},
         traffic,
@@ -132,6 +132,33 @@ def estimate_budget(
         draws=DRAWS if draws is None else draws,
         seed=used_seed,
     )
+    return _with_balancer(budget, chosen, traffic, assumed, limit_ms, used_seed)
+
+
+def _with_balancer(
+    budget: Budget,
+    chosen: list[tuple[Way, Capacity, Option]],
+    traffic: Traffic,
+    assumed: Assumptions,
+    p99_ms: float | None,
+    seed: int,
+) -> Budget:
+    """The budget with a note on what a better balancer is worth to the winner, where it needs several replicas."""
+    from kcost.cost.deployment import replicas_with_one_line
+
+    winner = budget.options[0].bill
+    own = next(((way, capacity) for way, capacity, option in chosen if option.name == winner.option.name), None)
+    if own is None or p99_ms is None or winner.replicas < 2:
+        return budget
+    rate = traffic.peak_queries_per_s * (1 + assumed.headroom)
+    fewest = replicas_with_one_line(*own, rate, p99_ms / 1e3, seed)
+    if fewest is None or max(fewest, assumed.min_replicas) >= winner.replicas:
+        return budget
+    note = (
+        f"With a balancer that always picks a free replica {fewest} of {winner.option.name} would do in the place of "
+        f"{winner.replicas} (simulated)."
+    )
+    return budget.model_copy(update={"notes": (note, *budget.notes)})
 
 
 def write_workbook(budget: Budget, path: Path | str) -> None:

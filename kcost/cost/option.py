@@ -14,6 +14,7 @@ class OneOff(Record):
     work_hours: float = Field(default=0.0, ge=0, description="of an engineer")
     labels: float = Field(default=0.0, ge=0)
     usd_per_label: float = Field(default=0.0, ge=0)
+    labelling_derivation: str = Field(default="", description="empty where the price of a label was given")
     training_usd: float = Field(default=0.0, ge=0)
     source: str = ""
 

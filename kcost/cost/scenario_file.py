@@ -11,6 +11,7 @@ from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
 from kcost.cost.assumptions import ABOUT
 from kcost.cost.basis import CostBasis
+from kcost.cost.labelling import Labelling, labelling_cost
 from kcost.cost.option import OneOff, Option
 
 UNSOURCED = "the scenario, which names no source"
@@ -73,6 +74,7 @@ class ScenarioOption(Record):
     work_hours: float | None = Field(default=None, ge=0)
     labels: float = Field(default=0.0, ge=0)
     usd_per_label: float = Field(default=0.0, ge=0)
+    labelling: Labelling | None = Field(default=None, description="in the place of labels and usd_per_label")
     training_usd: float = Field(default=0.0, ge=0)
     training_source: str = "the scenario"
     watts_per_instance: float | None = Field(
@@ -94,6 +96,8 @@ class ScenarioOption(Record):
             raise ValueError(
                 f"an option names a `way` of the run, or gives its own figures: {', '.join(missing)} missing"
             )
+        if self.labelling is not None and (self.labels or self.usd_per_label):
+            raise ValueError("give `labelling`, or labels and usd_per_label, not both")
         if self.way is not None and len(missing) < len(own):
             given = ", ".join(name for name in own if name not in missing)
             raise ValueError(f"an option names a `way` of the run or gives its own figures, not both: {given}")
@@ -105,10 +109,16 @@ class ScenarioOption(Record):
         Args:
             work_hours: where the option says nothing of them.
         """
+        labels, usd_per_label, derivation = self.labels, self.usd_per_label, ""
+        if self.labelling is not None:
+            job = labelling_cost(self.labelling)
+            labels, derivation = self.labelling.items, job.derivation
+            usd_per_label = job.usd / labels if labels else 0.0
         return OneOff(
             work_hours=work_hours if self.work_hours is None else self.work_hours,
-            labels=self.labels,
-            usd_per_label=self.usd_per_label,
+            labels=labels,
+            usd_per_label=usd_per_label,
+            labelling_derivation=derivation,
             training_usd=self.training_usd,
             source=self.training_source if self.training_usd else "",
         )

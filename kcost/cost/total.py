@@ -91,7 +91,7 @@ def bill(option: Option, traffic: Traffic, rates: Rates, assumed: Assumptions) -
         BillLine(
             kind="labelling",
             usd=cents(once.labels * once.usd_per_label),
-            why=f"{once.labels:g} labels at ${once.usd_per_label:g}",
+            why=once.labelling_derivation or f"{once.labels:g} labels at ${once.usd_per_label:g}",
         ),
         BillLine(kind="training", usd=cents(once.training_usd), why=once.source or "no training"),
     ]

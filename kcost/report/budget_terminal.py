@@ -32,18 +32,21 @@ def show_budget(console: Console, budget: Budget) -> None:
     more = len(budget.options) - ROWS
     if more > 0:
         console.print(f"and {more} more: --json has them all", highlight=False)
+    if any(p.bill.option.is_plain for p in budget.options[:ROWS]):
+        console.print("* runs today. A million: at this traffic, and were no replica ever idle.", highlight=False)
     _show_limits(console, budget)
 
 
 def _table(budget: Budget) -> Table:
-    limit = "" if budget.p99_ms is None else f", p99 within {budget.p99_ms:g} ms (simulated)"
+    simulated = any(p.bill.option.batch_limit is not None for p in budget.options)
+    limit = f", p99 within {budget.p99_ms:g} ms (simulated)" if simulated else ""
     title = (
         f"{significant(budget.traffic.mean_queries_per_s)} requests a second, peak "
-        f"{significant(budget.traffic.peak_queries_per_s)}{limit}, {budget.horizon_days:g} days"
+        f"{significant(budget.traffic.peak_queries_per_s)}{limit}; USD, total of {budget.horizon_days:g} days"
     )
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("option", overflow="fold")
-    for heading in ("replicas, batch, wait", "USD a month (90%)", "total", "a million", "full load", "basis"):
+    for heading in ("replicas", "batch, wait", "a month (90%)", "total", "a million, full", "basis"):
         table.add_column(heading, justify="right", overflow="fold")
     for priced in budget.options[:ROWS]:
         table.add_row(*_row(priced))
@@ -51,17 +54,15 @@ def _table(budget: Budget) -> Table:
 
 
 def _row(priced: PricedOption) -> tuple[str, ...]:
-    bill, option = priced.bill, priced.bill.option
-    batching = "" if option.batch_limit is None else f", {option.batch_limit}, {significant(option.wait_ms or 0, 2)} ms"
+    bill, option, month = priced.bill, priced.bill.option, priced.usd_per_month
     plain = " *" if option.is_plain else ""
-    month = priced.usd_per_month
     return (
         escape(f"{option.name}{plain}"),
-        f"{bill.replicas}{batching}",
+        str(bill.replicas),
+        "-" if option.batch_limit is None else f"{option.batch_limit}, {significant(option.wait_ms or 0, 2)} ms",
         f"{significant(month.value)} ({significant(month.low)}-{significant(month.high)})",
-        format_usd(bill.usd_total),
-        format_usd(bill.usd_per_million),
-        format_usd(bill.usd_per_million_full),
+        f"{bill.usd_total:,.0f}" if bill.usd_total >= 1000 else f"{bill.usd_total:,.2f}",
+        f"{significant(bill.usd_per_million)}, {significant(bill.usd_per_million_full)}",
         "simulated" if option.simulated else option.basis,
     )
 
@@ -73,10 +74,11 @@ def _show_limits(console: Console, budget: Budget) -> None:
         f"{winner.option.name}: {kinds}. {winner.instances} x {winner.option.instance} at "
         f"{format_usd(winner.option.usd_per_hour)} an hour; idle time is {winner.idle_share:.0%} of that.",
     ]
+    lines += [f"labelling: {line.why}." for line in winner.lines if line.kind == "labelling" and line.usd]
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
         told = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
-        lines.append(f"What moves the saving a month most, USD: {told}.")
+        lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {told}.")
     for one in budget.refused[:REFUSED]:
         lines.append(f"left out: {one.name}: {one.reason}.")
     if len(budget.refused) > REFUSED:

@@ -56,6 +56,15 @@ def test_a_run_becomes_a_budget(budget: Budget, run: Path) -> None:
     assert kcost.estimate_budget(run, qps=3_000, p99_ms=100, **HERE, assumptions={"headroom": 0.1}) == budget
 
 
+def test_a_better_balancer_is_told_where_it_saves_replicas(run: Path) -> None:
+    budget = kcost.estimate_budget(run, qps=20_000, p99_ms=9, **HERE, assumptions={"headroom": 0.0})
+    winner = budget.options[0].bill
+    (note,) = (n for n in budget.notes if "balancer that always" in n)
+    fewest = int(note.split(" of ")[0].split()[-1])
+    assert winner.option.queries_per_s_at_full_load * fewest > 20_000, "no replica answers more than it can"
+    assert fewest < winner.replicas
+
+
 def test_the_named_instance_is_taken(run: Path) -> None:
     budget = kcost.estimate_budget(run, qps=3_000, p99_ms=100, instance="m7i.xlarge", **HERE)
     assert {p.bill.option.instance for p in budget.options} == {"aws m7i.xlarge us-east-1"}
