@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 from hypothesis import given, strategies as st
 
 from kcost.core.errors import InputError
+from kcost.cost.assumptions import ABOUT
 from kcost.cost.scenario_file import UNSOURCED, parse_scenario
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 WHOLE = """
 p99_ms = 50
@@ -68,6 +74,21 @@ def test_what_is_wrong_is_named(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_scenario(text.encode(), "s.toml")
     assert message in str(caught.value)
+
+
+def test_the_scenarios_of_the_guide_are_right() -> None:
+    guide = (DOCS / "cost.md").read_text()
+    block = guide[guide.index("    p99_ms = 50\n") : guide.index("`kcost cost run --scenario")]
+    scenario = parse_scenario(textwrap.dedent(block).encode(), "cost.md")
+    assert [o.name for o in scenario.options] == ["today", "jax", "our server"]
+    labels = guide[guide.index("    [options.labelling]") : guide.index("Cost = items x")]
+    whole = WHOLE.replace("work_hours = 12", "work_hours = 12\n" + textwrap.dedent(labels))
+    assert parse_scenario(whole.encode(), "cost.md").options[0].labelling is not None
+
+
+def test_the_guide_names_every_assumption() -> None:
+    guide = (DOCS / "cost.md").read_text()
+    assert [name for name in ABOUT if f"--{name.replace('_', '-')}" not in guide] == []
 
 
 @given(st.binary(max_size=100))

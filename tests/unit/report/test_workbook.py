@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kcost
 from kcost.cost.assumptions import assume
 from kcost.cost.budget import Budget, make_budget
 from kcost.cost.option import OneOff
@@ -56,6 +58,8 @@ def without_values(content: bytes, replace: tuple[str, str] | None = None) -> by
     return made.getvalue()
 
 
+GUIDE = Path(__file__).parents[3] / "docs" / "scenario.toml"
+
 CASES: dict[str, tuple[Traffic, dict[str, Any]]] = {
     "rate": (constant(2_000), {"headroom": 0.25}),
     "autoscaled": (
@@ -76,6 +80,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[st
         pytest.skip("LibreOffice is not installed: apt install libreoffice-calc")
     folder = tmp_path_factory.mktemp("workbooks")
     contents = {name: without_values(workbook(budget_of(t, **a))) for name, (t, a) in CASES.items()}
+    contents["guide"] = without_values(workbook(kcost.estimate_budget(scenario=GUIDE, draws=200)))
     rate = workbook(budget_of(CASES["rate"][0], **CASES["rate"][1]))
     contents["changed"] = without_values(rate, ("<v>2000</v>", "<v>7321</v>"))
     for name, content in contents.items():
@@ -100,6 +105,35 @@ def test_libreoffice_computes_the_same_cents(name: str, computed: dict[str, list
         assert float(rows[15][place]) == made.instances
         for row, value in ((25, made.usd_per_month), (26, made.usd_per_million), (28, made.idle_share)):
             assert float(rows[row - 1][place]) == pytest.approx(value)
+
+
+def test_the_example_of_the_guide_is_the_same_by_hand(computed: dict[str, list[list[str]]]) -> None:
+    """The table of docs/cost.md: by the command, and as LibreOffice computes it."""
+    by_hand = {
+        "int8 on tensorflow": (1766.02, 1200.0, 150.0, 1.5, 0.0, 3117.52, 147.17),
+        "float32 on tensorflow": (5298.05, 0.0, 0.0, 0.0, 0.0, 5298.05, 441.50),
+    }
+    rows = computed["guide"]
+    read = {
+        name: tuple(round(float(rows[row][place]), 2) for row in range(18, 25))
+        for place, name in enumerate(rows[0][1:], start=1)
+    }
+    assert read == by_hand
+    budget = kcost.estimate_budget(scenario=GUIDE, draws=200)
+    made = {
+        p.bill.option.name: (
+            *(line.usd for line in p.bill.lines),
+            p.bill.usd_total,
+            round(p.bill.usd_per_month, 2),
+        )
+        for p in budget.options
+    }
+    assert made == by_hand
+    guide = (GUIDE.parent / "cost.md").read_text()
+    for figures in by_hand.values():
+        assert all(f"{figure:,.2f}" in guide for figure in figures if figure)
+    assert budget.break_even is not None
+    assert f"{budget.break_even.days:.1f} days" in guide
 
 
 def test_a_figure_that_is_changed_changes_the_total(computed: dict[str, list[list[str]]]) -> None:
