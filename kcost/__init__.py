@@ -32,6 +32,7 @@ _PUBLIC = {
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
+    "write_budget_page": "kcost.api.costing",
     "write_workbook": "kcost.api.costing",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
@@ -43,7 +44,11 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from kcost.api.costing import estimate_budget as estimate_budget, write_workbook as write_workbook
+    from kcost.api.costing import (
+        estimate_budget as estimate_budget,
+        write_budget_page as write_budget_page,
+        write_workbook as write_workbook,
+    )
     from kcost.api.demo import run_demo as run_demo
     from kcost.api.inventory import (
         check_prices as check_prices,

@@ -177,6 +177,21 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
     write_bytes(Path(path), workbook(budget))
 
 
+def write_budget_page(budget: Budget, path: Path | str) -> None:
+    """Writes a budget as one self-contained HTML page: the bill by kind, when it pays back, what moves the answer.
+
+    Raises:
+        StorageError: the file cannot be written.
+
+    Example:
+        >>> kcost.write_budget_page(budget, "budget.html")
+    """
+    from kcost.core.schema import write_bytes
+    from kcost.report.budget_page import render_budget
+
+    write_bytes(Path(path), render_budget(budget))
+
+
 def _read_scenario(path: Path) -> CostScenario:
     from kcost.cost.scenario_file import parse_scenario
 

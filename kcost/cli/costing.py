@@ -54,6 +54,7 @@ def cost(
     capacity_spread: Annotated[str | None, typer.Option(help="A real server's rate; default 10%.")] = None,
     work_spread: Annotated[str | None, typer.Option(help="Of the hours of work; default 50%.")] = None,
     xlsx: Annotated[Path | None, typer.Option(help="Write the calculation as a workbook with live formulas.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the budget as one self-contained page here.")] = None,
     json_: Json = False,
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest; with --qps, which budget holds a limit."""
@@ -95,13 +96,16 @@ def cost(
         )
         if xlsx is not None:
             kcost.write_workbook(budget, xlsx)
+        if html is not None:
+            kcost.write_budget_page(budget, html)
         from kcost.report.budget_terminal import show_budget
 
         print_answer(json_, budget, lambda console: show_budget(console, budget))
-        if xlsx is not None:
-            print(f"workbook: {xlsx}", file=sys.stderr)  # noqa: T201 -- progress
+        for kind, path in (("workbook", xlsx), ("page", html)):
+            if path is not None:
+                print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress
         return
-    of_budget = [n for n, v in {**assumptions, "models": models, "xlsx": xlsx}.items() if v is not None]
+    of_budget = [n for n, v in {**assumptions, "models": models, "xlsx": xlsx, "html": html}.items() if v is not None]
     if of_budget:
         names = ", ".join(f"--{n.replace('_', '-')}" for n in of_budget)
         raise typer.BadParameter(f"{names} belongs to a budget: give its traffic too, such as --qps 200")
