@@ -4,6 +4,7 @@ takes.
     python benchmarks/cost_targets.py queues      the simulation against M/M/1, M/M/c, M/D/1 and M/G/1
     python benchmarks/cost_targets.py truth       200 made-up cases: how often the 90% intervals hold what is true
     python benchmarks/cost_targets.py many        1,000 options x 10,000 draws: seconds and peak memory
+    python benchmarks/cost_targets.py curves      200 made-up learning curves: how often a forecast is right
     python benchmarks/cost_targets.py server RUN  the rate that a run's server scenario held, against the simulated one
 """
 
@@ -23,7 +24,8 @@ from kcost.core.result import Offline, Server
 from kcost.core.scenario import found, rows
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import make_budget
-from kcost.cost.capacity import serve_at
+from kcost.cost.capacity import find_capacity, serve_at
+from kcost.cost.learning_curve import fit_curve
 from kcost.cost.queue_simulation import Served, ServiceTimes, poisson_arrivals_s, simulate
 from kcost.cost.queueing import (
     md1_mean_wait_s,
@@ -34,6 +36,7 @@ from kcost.cost.queueing import (
 )
 from kcost.cost.traffic import constant
 from tests.unit.cost.budgets import case, option
+from tests.unit.cost.test_labelling import made_up
 
 SEEDS = 4
 REQUESTS = 5_000_000
@@ -128,6 +131,18 @@ def many() -> None:
     )
 
 
+def curves() -> None:
+    """How many 90% intervals at twice the labels hold what is true."""
+    held = 0
+    widths = []
+    for seed in range(CASES):
+        scores, true, _ = made_up(seed)
+        forecast = fit_curve(scores, seed=1).at(8000, seeds=5)
+        held += forecast.low <= true <= forecast.high
+        widths.append(forecast.high - forecast.low)
+    print(f"90% intervals of {CASES} learning curves: {held} hold the true score; mean width {np.mean(widths):.4f}")
+
+
 def server(run: Path) -> None:
     """At each rate that was tried: the measured p99, and that of the simulation with the steps of the offline
     scenario."""
@@ -140,6 +155,13 @@ def server(run: Path) -> None:
 def _against(label: str, batch: int, offline: Offline, one: Server) -> None:
     service = ServiceTimes({batch: np.asarray(offline.step_ns) / 1e9})
     outcome, held = found(one)
+    simulated_rate = find_capacity(service, one.latency_bound_ms / 1e3, 1)
+    if held is not None and simulated_rate is not None:
+        off = simulated_rate.queries_per_s / held.queries_per_s - 1
+        print(
+            f"{label}: {held.queries_per_s:.0f} a second held {one.latency_bound_ms:g} ms, "
+            f"{simulated_rate.queries_per_s:.0f} simulated, {off:+.1%}"
+        )
     for trial in one.trials:
         if len(trial.latency_ns) < trial.queries:
             continue  # it was given up: its p99 is not known
@@ -155,7 +177,7 @@ def _against(label: str, batch: int, offline: Offline, one: Server) -> None:
 def main() -> None:
     """Runs one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("queues", "truth", "many", "server"))
+    parser.add_argument("what", choices=("queues", "truth", "many", "curves", "server"))
     parser.add_argument("run", type=Path, nargs="?")
     arguments = parser.parse_args()
     if arguments.what == "server":
@@ -163,7 +185,7 @@ def main() -> None:
             parser.error("server takes a run folder that was measured with --scenarios server")
         server(arguments.run)
     else:
-        {"queues": queues, "truth": truth, "many": many}[arguments.what]()
+        {"queues": queues, "truth": truth, "many": many, "curves": curves}[arguments.what]()
 
 
 if __name__ == "__main__":

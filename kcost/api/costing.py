@@ -91,6 +91,7 @@ def estimate_budget(
     refused: list[Refused] = []
     notes: list[str] = _traffic_notes(traffic)
     chosen: list[tuple[Way, Capacity, Option]] = []
+    invalid: str | None = None
     if read is None or read.needs_run:
         if run is None:
             raise InputError("A budget is made from a run.", received="none", remedy="Name the folder of a run.")
@@ -98,7 +99,7 @@ def estimate_budget(
             raise InputError(
                 "A budget holds a limit on the p99 latency.", received="none", remedy="Such as --p99-ms 50."
             )
-        chosen, refused, more = _from_run(
+        chosen, refused, more, invalid = _from_run(
             Path(run),
             rates_of(traffic),
             assumed,
@@ -129,6 +130,7 @@ def estimate_budget(
         refused=refused,
         notes=notes,
         round_s={o.name: w.round_s for w, _, o in chosen},
+        invalid=invalid,
         draws=DRAWS if draws is None else draws,
         seed=used_seed,
     )
@@ -261,7 +263,7 @@ def _from_run(
     models: tuple[str, ...],
     max_drop: float | None,
     prices_file: Path | str | None,
-) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str]]:
+) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None]:
     from kcost.bench.store import RunStore
     from kcost.cost.deployment import options_of
     from kcost.cost.instances import offers_for
@@ -284,9 +286,8 @@ def _from_run(
     options, capacities, refused = options_of(ways, offers, rates, assumed, p99_ms, seed)
     by_name = {way.name: way for way in ways}
     refused = [*refused, *(Refused(name=one.label, reason=one.reason) for one in left_out)]
-    notes = [] if verdict.invalid is None else [f"INVALID: {verdict.invalid}"]
-    notes += sorted({match.why for match in matched.values()})
-    return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes
+    notes = sorted({match.why for match in matched.values()})
+    return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes, verdict.invalid
 
 
 def _named(

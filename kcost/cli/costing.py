@@ -51,7 +51,7 @@ def cost(
     work_usd_per_hour: Annotated[float | None, typer.Option(help="Of that engineer; default 100.")] = None,
     traffic_spread: Annotated[str | None, typer.Option(help="Either way, with 90%; default 20%.")] = None,
     price_spread: Annotated[str | None, typer.Option(help="The same of prices; default 5%.")] = None,
-    capacity_spread: Annotated[str | None, typer.Option(help="A real server's rate; default 10%.")] = None,
+    capacity_spread: Annotated[str | None, typer.Option(help="A real server's rate; default 15%.")] = None,
     work_spread: Annotated[str | None, typer.Option(help="Of the hours of work; default 50%.")] = None,
     xlsx: Annotated[Path | None, typer.Option(help="Write the calculation as a workbook with live formulas.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the budget as one self-contained page here.")] = None,

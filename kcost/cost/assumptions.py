@@ -36,6 +36,8 @@ class _About(NamedTuple):
 
 CHOSEN = "kcost's choice, measured on nothing"
 
+AGAINST_SERVER = "the simulated rate was 0.9% below to 15.2% above that of a server, in three cells of one run"
+
 ABOUT: dict[str, _About] = {
     "horizon_days": _About("days", "a year", 0, 36_500, above=True),
     "headroom": _About("of the peak", CHOSEN, 0, 100),
@@ -49,7 +51,7 @@ ABOUT: dict[str, _About] = {
     "work_usd_per_hour": _About("USD an hour", CHOSEN, 0, 1e6),
     "traffic_spread": _About("either way, 90%", CHOSEN, 0, 10),
     "price_spread": _About("either way, 90%", CHOSEN, 0, 10),
-    "capacity_spread": _About("either way, 90%", CHOSEN, 0, 10),
+    "capacity_spread": _About("either way, 90%", AGAINST_SERVER, 0, 10),
     "work_spread": _About("either way, 90%", CHOSEN, 0, 10),
 }
 
@@ -75,7 +77,7 @@ class Assumptions(Record):
     work_usd_per_hour: float = 100.0
     traffic_spread: float = 0.2
     price_spread: float = 0.05
-    capacity_spread: float = Field(default=0.1, description="how far a real server may be from the simulated one")
+    capacity_spread: float = Field(default=0.15, description="how far a real server may be from the simulated one")
     work_spread: float = 0.5
     sources: dict[str, str] = Field(default={}, description="name -> where a value is from that is not the default")
 

@@ -60,6 +60,7 @@ class Budget(Record):
     outcome: Outcome
     basis: CostBasis = Field(description="the weakest of the two that are compared")
     simulated: bool = Field(description="step times among them were made up")
+    invalid: str | None = Field(default=None, description="why the run's figures are not to be believed")
     probability: float | None = Field(description="that the winner costs less than the runner-up")
     saved_usd_per_month: Band | None = Field(
         description="by the winner over the runner-up, what is paid once left out; None without a runner-up"
@@ -90,6 +91,7 @@ def make_budget(
     refused: Sequence[Refused] = (),
     notes: Sequence[str] = (),
     round_s: Mapping[str, float] | None = None,
+    invalid: str | None = None,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Budget:
@@ -97,6 +99,7 @@ def make_budget(
 
     Args:
         medians: name of an option -> medians by round of the cell it serves with; none for what was not measured.
+        invalid: why the figures are not to be believed, where the run says so.
         round_s: name of an option -> seconds that a round of it takes, to say what more measuring would cost.
 
     Raises:
@@ -121,6 +124,7 @@ def make_budget(
     known = {
         "basis": weakest(b.option.basis for b in compared),
         "simulated": any(b.option.simulated for b in compared),
+        "invalid": invalid,
         "against_plain": None if plain is None or plain is winner else break_even(winner, plain, traffic),
         "traffic": traffic,
         "p99_ms": p99_ms,
@@ -175,7 +179,7 @@ def _told(one: Bill) -> str:
 
 def _marked(sentence: str, known: Mapping[str, object]) -> str:
     """What a verdict that rests on no measurement says first."""
-    marks = []
+    marks = [] if known["invalid"] is None else ["INVALID"]
     if known["simulated"]:
         marks.append("simulated step times")
     if known["basis"] != "measured":

@@ -49,6 +49,7 @@ def options_of(
     capacities: dict[str, Capacity] = {}
     reachable_ms: list[float] = []
     most = 0
+    without_spot = False
     for way in ways:
         capacity = find_capacity(way.service, p99_ms / 1e3, seed)
         if capacity is None:
@@ -64,6 +65,7 @@ def options_of(
             continue
         usable = [o for o in offers[way.name] if assumed.spot_share == 0 or o.spot_usd_per_hour is not None]
         if not usable:
+            without_spot = True
             refused.append(Refused(name=way.name, reason="the price book has no spot price of an instance for it"))
             continue
         offer = min(usable, key=lambda o: (_usd_per_hour(o, capacity, rates, assumed), o.workers))
@@ -78,7 +80,7 @@ def options_of(
             + "; ".join(f"{r.name}: {r.reason}" for r in refused if "replicas" in r.reason)[:MOST_TOLD],
             remedy="Raise --max-replicas, or lower the traffic.",
         )
-    if reachable_ms:
+    if reachable_ms and not without_spot:
         raise InputError(
             "Some way of serving holds the p99 limit when it is asked for hardly anything.",
             received=f"{p99_ms:g} ms, and the fastest of {len(reachable_ms)} has {significant(min(reachable_ms))} ms",

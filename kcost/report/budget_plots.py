@@ -22,6 +22,9 @@ SHOWN = 12
 """Options in the bill: more bars than that nobody compares."""
 
 ROW_PX, FRAME_PX = 34, 190
+FITTING = 6
+"""Bars that fit into a plot of the usual height."""
+
 POINTS = 60
 
 
@@ -63,7 +66,7 @@ def bill_plot(budget: Budget) -> Plot:
             "data": bars,
             "layout": {
                 "barmode": "stack",
-                "height": FRAME_PX + ROW_PX * len(bills),
+                **({"height": FRAME_PX + ROW_PX * len(bills)} if len(bills) > FITTING else {}),
                 "xaxis": {"title": {"text": "USD"}},
                 "yaxis": {"title": {"text": ""}},
             },

@@ -19,6 +19,8 @@ def show_budget(console: Console, budget: Budget) -> None:
     """Prints a budget, the conclusion first."""
     console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
     console.print(f"[bold]{escape(budget.sentence)}[/bold]", highlight=False)
+    if budget.invalid is not None:
+        console.print(f"INVALID: {budget.invalid}. Measure again.", highlight=False, markup=False)
     against = budget.against_plain
     if against is not None and against.against != (budget.break_even.against if budget.break_even else None):
         days = "never repays" if against.days is None else f"repaid after {significant(against.days)} days"

@@ -206,6 +206,12 @@ def test_a_verdict_on_no_measurement_says_so_first() -> None:
     assert weakest(["measured", "published", "scaled"]) == "published"
 
 
+def test_figures_that_are_not_to_be_believed_say_so_first() -> None:
+    budget = make_budget([option()], {}, constant(10), Assumptions(), invalid="other processes took 80%")
+    assert budget.sentence.startswith("[INVALID] ")
+    assert budget.invalid == "other processes took 80%"
+
+
 def test_one_option_has_nothing_beside_it() -> None:
     budget = make_budget([option()], {}, constant(10), Assumptions())
     assert (budget.outcome, budget.probability, budget.break_even) == ("only one", None, None)

@@ -159,3 +159,24 @@ def test_capacity_takes_the_batch_that_pays() -> None:
 
 def test_no_capacity_where_a_step_is_too_long() -> None:
     assert find_capacity(ServiceTimes({1: np.array([1.0])}), 0.5, 1) is None
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5])
+def test_each_request_waits_as_long_as_in_ciw(replicas: int) -> None:
+    """Ciw is an independent simulator of queues: given the same arrivals and services, every wait is the same."""
+    ciw = pytest.importorskip("ciw", reason="Ciw is not installed: pip install ciw")
+    service = ServiceTimes({1: np.array([0.5] * 9 + [5.5])})
+    arrivals = poisson_arrivals_s(0.85 * replicas, 1_500, 8)
+    served = simulate(arrivals, service, replicas=replicas, seed=9)
+    services = served.latency_s - served.wait_s
+    # Ciw begins a sequence again at its end: a last gap that never ends stops the arrivals
+    network = ciw.create_network(
+        arrival_distributions=[ciw.dists.Sequential([*np.diff(arrivals, prepend=0.0).tolist(), 1e9])],
+        service_distributions=[ciw.dists.Sequential(services.tolist())],
+        number_of_servers=[replicas],
+    )
+    simulation = ciw.Simulation(network)
+    simulation.simulate_until_max_customers(len(arrivals), method="Finish")
+    records = sorted(simulation.get_all_records(), key=lambda record: record.arrival_date)
+    assert len(records) == len(arrivals)
+    assert [r.waiting_time for r in records] == pytest.approx(served.wait_s.tolist(), abs=1e-6)
