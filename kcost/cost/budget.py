@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.errors import InputError
-from kcost.core.schema import Record
+from kcost.core.schema import VERSIONS, Record
 from kcost.core.units import format_usd, significant
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumption, Assumptions
 from kcost.cost.basis import CostBasis, weakest
@@ -56,6 +56,7 @@ class PricedOption(Record):
 class Budget(Record):
     """The answer of `kcost cost --qps`."""
 
+    schema_: int = Field(default=VERSIONS["budget"], alias="schema")
     sentence: str
     outcome: Outcome
     basis: CostBasis = Field(description="the weakest of the two that are compared")
