@@ -16,6 +16,7 @@ _PUBLIC = {
     "check_prices": "kcost.api.inventory",
     "compare_runs": "kcost.api.measuring",
     "data_sets": "kcost.api.inventory",
+    "estimate_budget": "kcost.api.costing",
     "estimate_cost": "kcost.api.measuring",
     "evaluate": "kcost.api.models",
     "export": "kcost.api.shipping",
@@ -32,6 +33,8 @@ _PUBLIC = {
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
+    "write_budget_page": "kcost.api.costing",
+    "write_workbook": "kcost.api.costing",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -42,6 +45,11 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from kcost.api.costing import (
+        estimate_budget as estimate_budget,
+        write_budget_page as write_budget_page,
+        write_workbook as write_workbook,
+    )
     from kcost.api.demo import run_demo as run_demo
     from kcost.api.inventory import (
         check_prices as check_prices,

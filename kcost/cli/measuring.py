@@ -171,34 +171,6 @@ def bench(
             print_answer(False, run, lambda console: show_profiles(console, run))
 
 
-@app.command(epilog=examples("kcost cost run", "kcost cost run --provider aws --instance c7i.large --p99-ms 50"))
-def cost(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
-    region: str | None = None,
-    instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
-    p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
-    all_: All = False,
-    json_: Json = False,
-) -> None:
-    """Turn measured times into dollars, and say which cell is the cheapest."""
-    import kcost
-    from kcost.cli import answers
-
-    costed = kcost.estimate_cost(
-        run,
-        provider=provider,
-        region=region,
-        instance=instance,
-        p99_ms=p99_ms,
-        max_drop=max_drop,
-        prices_file=prices,
-    )
-    print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
-
-
 @app.command(epilog=examples("kcost compare before after --fail-if 'usd_per_million>3%'"))
 def compare(
     run_a: Annotated[Path, typer.Argument(help="Run folder: before.")],

@@ -1,0 +1,134 @@
+"""The command on cost: a ranking of measured cells, or a budget for some traffic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kcost.cli.shared import All, Json, app, examples, fraction, numbers, parts, print_answer
+
+
+@app.command(
+    epilog=examples(
+        "kcost cost run",
+        "kcost cost run --provider aws --instance c7i.large --p99-ms 50",
+        "kcost cost run --qps 200 --p99-ms 50 --xlsx budget.xlsx",
+    )
+)
+def cost(
+    run: Annotated[Path | None, typer.Argument(help="Run folder.")] = None,
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
+    region: str | None = None,
+    instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
+    p99_ms: Annotated[
+        float | None,
+        typer.Option(help="Most that the p99 may be: of the steps one after another, or with traffic, under that."),
+    ] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    qps: Annotated[float | None, typer.Option(help="Requests a second: make a budget.")] = None,
+    daily: Annotated[str | None, typer.Option(help="24 rates, one an hour, comma-separated.")] = None,
+    weekly: Annotated[str | None, typer.Option(help="168 rates, one an hour.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="A log with a time in each line; nothing else of it is read.")
+    ] = None,
+    scenario: Annotated[Path | None, typer.Option(help="A TOML file with traffic, assumptions and options.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Comma-separated: models of the run that stand for each other.")
+    ] = None,
+    horizon_days: Annotated[float | None, typer.Option(help="Default 365.")] = None,
+    headroom: Annotated[str | None, typer.Option(help="Capacity above the busiest hour; default 20%.")] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="Default 1.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Default 1000.")] = None,
+    autoscale: Annotated[
+        bool | None, typer.Option("--autoscale/--no-autoscale", help="Replicas follow the hours of the profile.")
+    ] = None,
+    cold_start_s: Annotated[float | None, typer.Option(help="Paid before a new replica answers; default 180.")] = None,
+    spot_share: Annotated[str | None, typer.Option(help="Part of the instances on spot; default 0.")] = None,
+    spot_interruptions_per_month: Annotated[
+        float | None, typer.Option(help="Of an instance on spot; default 0.05.")
+    ] = None,
+    work_hours: Annotated[
+        float | None, typer.Option(help="Of an engineer, to move from plain Keras to another way; default 8.")
+    ] = None,
+    work_usd_per_hour: Annotated[float | None, typer.Option(help="Of that engineer; default 100.")] = None,
+    traffic_spread: Annotated[str | None, typer.Option(help="Either way, with 90%; default 20%.")] = None,
+    price_spread: Annotated[str | None, typer.Option(help="The same of prices; default 5%.")] = None,
+    capacity_spread: Annotated[str | None, typer.Option(help="A real server's rate; default 15%.")] = None,
+    work_spread: Annotated[str | None, typer.Option(help="Of the hours of work; default 50%.")] = None,
+    xlsx: Annotated[Path | None, typer.Option(help="Write the calculation as a workbook with live formulas.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the budget as one self-contained page here.")] = None,
+    all_: All = False,
+    json_: Json = False,
+) -> None:
+    """Turn measured times into dollars, and say which cell is the cheapest; with --qps, which budget holds a limit."""
+    import kcost
+    from kcost.cli import answers
+
+    assumptions = {
+        "horizon_days": horizon_days,
+        "headroom": _share(headroom),
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "autoscale": autoscale,
+        "cold_start_s": cold_start_s,
+        "spot_share": _share(spot_share),
+        "spot_interruptions_per_month": spot_interruptions_per_month,
+        "work_hours": work_hours,
+        "work_usd_per_hour": work_usd_per_hour,
+        "traffic_spread": _share(traffic_spread),
+        "price_spread": _share(price_spread),
+        "capacity_spread": _share(capacity_spread),
+        "work_spread": _share(work_spread),
+    }
+    if any(v is not None for v in (qps, daily, weekly, log, scenario)):
+        budget = kcost.estimate_budget(
+            run,
+            qps=qps,
+            daily=None if daily is None else numbers(daily),
+            weekly=None if weekly is None else numbers(weekly),
+            log=log,
+            p99_ms=p99_ms,
+            scenario=scenario,
+            provider=provider,
+            region=region,
+            instance=instance,
+            models=parts(models) or (),
+            max_drop=max_drop,
+            prices_file=prices,
+            assumptions=assumptions,
+        )
+        if xlsx is not None:
+            kcost.write_workbook(budget, xlsx)
+        if html is not None:
+            kcost.write_budget_page(budget, html)
+        from kcost.report.budget_terminal import show_budget
+
+        print_answer(json_, budget, lambda console: show_budget(console, budget))
+        for kind, path in (("workbook", xlsx), ("page", html)):
+            if path is not None:
+                print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress
+        return
+    of_budget = [n for n, v in {**assumptions, "models": models, "xlsx": xlsx, "html": html}.items() if v is not None]
+    if of_budget:
+        names = ", ".join(f"--{n.replace('_', '-')}" for n in of_budget)
+        raise typer.BadParameter(f"{names} belongs to a budget: give its traffic too, such as --qps 200")
+    if run is None:
+        raise typer.BadParameter("name a run folder, or a --scenario that gives the figures of every option")
+    costed = kcost.estimate_cost(
+        run,
+        provider=provider,
+        region=region,
+        instance=instance,
+        p99_ms=p99_ms,
+        max_drop=max_drop,
+        prices_file=prices,
+    )
+    print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
+
+
+def _share(text: str | None) -> float | None:
+    return None if text is None else fraction(text)

@@ -1,0 +1,140 @@
+"""The ways of serving that a run measured: cells that differ in batch size alone are one way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kcost.core.errors import InputError
+from kcost.core.plan import CellSpec
+from kcost.core.result import CellResult, Environment, Run
+from kcost.cost.queue_simulation import ServiceTimes
+from kcost.cost.ranking import RankedCell
+from kcost.cost.verdict import Verdict
+
+RoundKey = tuple[str, str, int]
+"""Block, session and number: what the rounds of two cells are paired by."""
+
+
+class Way(NamedTuple):
+    """One way of running a model, with its step times at each batch size."""
+
+    name: str
+    model: str
+    spec: CellSpec
+    """Of the largest batch size."""
+    service: ServiceTimes
+    medians_ns: dict[int, dict[RoundKey, float]]
+    """Batch size -> round -> median of its steps."""
+    round_s: float
+    """Seconds that one round of all its cells took."""
+    environment: Environment
+    environment_id: str
+    peak_bytes: int | None
+    simulated: bool
+    is_plain: bool
+    """Whether it is plain Keras: what a project begins with."""
+
+
+class LeftOut(NamedTuple):
+    """A cell that no budget is made of."""
+
+    label: str
+    reason: str
+
+
+def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[list[Way], list[LeftOut]]:
+    """The ways of serving some models whose answers hold the limits of the verdict, and the cells that do not.
+
+    Raises:
+        InputError: a model that the run does not hold, several models and none named, or no cell that may be served.
+    """
+    wanted = _models(run, models)
+    ranked: dict[str, RankedCell] = {}
+    plain: set[str] = set()
+    for ranking in verdict.rankings:
+        if ranking.phase == "inference" and ranking.model in wanted:
+            ranked.update({c.cell_id: c for c in ranking.cells})
+            plain |= {ranking.baseline} if ranking.baseline is not None else set()
+    groups: dict[tuple[object, ...], list[CellResult]] = {}
+    left_out: list[LeftOut] = []
+    for cell in run.measured(phase="inference"):
+        judged = ranked.get(cell.spec.cell_id)
+        if judged is None:
+            continue
+        if judged.standing != "ranked":
+            left_out.append(LeftOut(f"{cell.spec.model}, {cell.spec.label}", f"{judged.standing}: {judged.reason}"))
+            continue
+        s = cell.spec
+        key = (s.model, s.backend, s.method, s.precision, s.saved_policy, s.device, s.threads, cell.environment_id)
+        groups.setdefault(key, []).append(cell)
+    if not groups:
+        raise InputError(
+            "A budget needs a measured inference cell whose answers may be used.",
+            received=f"{len(left_out)} cells, none of them ranked" if left_out else "no measured inference cell",
+            remedy="`kcost cost RUN` says why; measure with `kcost bench`.",
+        )
+    several = len(wanted) > 1
+    ways = [_way(cells, ranked, plain, run.environments, several) for cells in groups.values()]
+    return _told_apart(ways), left_out
+
+
+def _models(run: Run, models: tuple[str, ...]) -> set[str]:
+    known = sorted({c.spec.model for c in run.measured(phase="inference")})
+    unknown = [m for m in models if m not in known]
+    if unknown or (not models and len(known) > 1):
+        raise InputError(
+            "A budget is for one model, or for several that stand for each other.",
+            received=f"{', '.join(unknown)}: not in the run" if unknown else f"a run of {', '.join(known)}",
+            remedy=f"Name them with --models: {', '.join(known) or 'the run holds none'}.",
+        )
+    return set(models or known)
+
+
+def _way(
+    cells: list[CellResult],
+    ranked: Mapping[str, RankedCell],
+    plain: set[str],
+    environments: Mapping[str, Environment],
+    several_models: bool,
+) -> Way:
+    cells = sorted(cells, key=lambda c: c.spec.batch)
+    largest = cells[-1]
+    spec = largest.spec
+    judged = ranked[spec.cell_id]
+    block = "/".join(spec.block)
+    model = f"{spec.model} " if several_models else ""
+    peaks = [p for c in cells if (p := ranked[c.spec.cell_id].peak_host_bytes) is not None]
+    return Way(
+        name=f"{model}{spec.backend}/{spec.method} {judged.dtype}",
+        model=spec.model,
+        spec=spec,
+        service=ServiceTimes({c.spec.batch: _samples_s(c) for c in cells}),
+        medians_ns={
+            c.spec.batch: {(block, r.session, r.number): float(np.median(r.step_ns)) for r in c.rounds} for c in cells
+        },
+        round_s=sum(sum(sum(r.step_ns) for r in c.rounds) / 1e9 / len(c.rounds) for c in cells),
+        environment=environments[largest.environment_id],
+        environment_id=largest.environment_id,
+        peak_bytes=max(peaks, default=None),
+        simulated=any(c.preparation is not None and c.preparation.simulated for c in cells),
+        is_plain=any(c.spec.cell_id in plain for c in cells),
+    )
+
+
+def _samples_s(cell: CellResult) -> np.ndarray:
+    return np.concatenate([np.asarray(r.step_ns, dtype=np.float64) for r in cell.rounds]) / 1e9
+
+
+def _told_apart(ways: list[Way]) -> list[Way]:
+    """The ways with names of their own: where two are alike, device, threads and environment are added."""
+    names = [way.name for way in ways]
+    told = []
+    for way in ways:
+        if names.count(way.name) > 1:
+            threads = way.spec.threads or "all"
+            way = way._replace(name=f"{way.name} {way.spec.device}, {threads} threads, {way.environment_id[:6]}")
+        told.append(way)
+    return told

@@ -1,0 +1,168 @@
+"""From a simulated run to a budget, by the API and by the command line; and each bad input by its message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import kcost
+from kcost.cli import app
+from kcost.core.errors import KcostError
+from kcost.core.plan import Settings
+from kcost.cost.budget import Budget
+from kcost.cost.pricebook import PriceBook
+from testing.runs import plan, simulated_run, write_run
+
+HERE = {"provider": "aws", "region": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain Keras and ways that are faster, at two batch sizes; all of it simulated."""
+    small = plan(
+        backends=("tensorflow", "jax"),
+        phases=("inference",),
+        methods=("predict", "jit"),
+        precisions=("float32",),
+        settings=Settings(rounds=6),
+    )
+    return write_run(tmp_path_factory.mktemp("runs") / "run", *simulated_run(small)).path
+
+
+@pytest.fixture(scope="module")
+def budget(run: Path) -> Budget:
+    return kcost.estimate_budget(run, qps=3_000, p99_ms=100, **HERE, assumptions={"headroom": 0.1})
+
+
+def test_a_run_becomes_a_budget(budget: Budget, run: Path) -> None:
+    by_name = {p.bill.option.name: p.bill for p in budget.options}
+    assert "tensorflow/predict float32" in by_name
+    fast, plain = by_name["jax/jit float32"], by_name["tensorflow/predict float32"]
+    assert plain.option.is_plain
+    assert plain.replicas > fast.replicas
+    assert plain.usd_once == 0
+    assert fast.usd_once == 800
+    # 32 examples in 0.4 + 0.2 * 32 * 0.8 ms of simulated time
+    assert fast.option.queries_per_s_at_full_load == pytest.approx(32 / 5.52e-3, rel=0.1)
+    assert fast.option.queries_per_s_per_replica < fast.option.queries_per_s_at_full_load
+    assert all(b.option.p99_ms is not None and b.option.p99_ms <= 100 for b in by_name.values())
+    assert all(b.option.basis in ("measured", "scaled") for b in by_name.values())
+    assert budget.simulated
+    assert budget.sentence.startswith("[simulated step times")
+    assert kcost.estimate_budget(run, qps=3_000, p99_ms=100, **HERE, assumptions={"headroom": 0.1}) == budget
+
+
+def test_a_better_balancer_is_told_where_it_saves_replicas(run: Path) -> None:
+    budget = kcost.estimate_budget(run, qps=20_000, p99_ms=9, **HERE, assumptions={"headroom": 0.0})
+    winner = budget.options[0].bill
+    (note,) = (n for n in budget.notes if "balancer that always" in n)
+    fewest = int(note.split(" of ")[0].split()[-1])
+    assert winner.option.queries_per_s_at_full_load * fewest > 20_000, "no replica answers more than it can"
+    assert fewest < winner.replicas
+
+
+def test_the_named_instance_is_taken(run: Path) -> None:
+    budget = kcost.estimate_budget(run, qps=3_000, p99_ms=100, instance="m7i.xlarge", **HERE)
+    assert {p.bill.option.instance for p in budget.options} == {"aws m7i.xlarge us-east-1"}
+    assert {p.bill.option.workers_per_instance for p in budget.options} == {2}
+    assert {p.bill.option.basis for p in budget.options} == {"scaled"}
+
+
+def test_a_log_is_traffic_and_names_nobody(run: Path, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.write_text("".join(f"2026-11-29T10:00:{s % 60:02d}Z secret-user-{s}\n" for s in range(60)))
+    budget = kcost.estimate_budget(run, log=log, p99_ms=100, **HERE)
+    assert budget.traffic.requests == 60
+    assert "secret" not in budget.model_dump_json()
+
+
+def test_a_scenario_names_ways_and_what_they_cost_once(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'p99_ms = 100\n[traffic]\nqps = 3000\n[serving]\nprovider = "aws"\nregion = "us-east-1"\n'
+        '[assumptions]\nheadroom = { value = 0.5, source = "load test" }\n'
+        '[[options]]\nname = "today"\nway = "tensorflow/predict float32"\n'
+        '[[options]]\nname = "faster"\nway = "jax/jit float32"\nwork_hours = 3\nlabels = 10\nusd_per_label = 0.5\n'
+    )
+    budget = kcost.estimate_budget(run, scenario=path)
+    by_name = {p.bill.option.name: p.bill for p in budget.options}
+    assert by_name.keys() == {"today", "faster"}
+    assert (by_name["today"].usd_once, by_name["faster"].usd_once) == (0, 305)
+    assumed = {a.name: a for a in budget.assumptions}
+    assert (assumed["headroom"].value, assumed["headroom"].source) == (0.5, "load test")
+    asked = kcost.estimate_budget(run, scenario=path, assumptions={"headroom": 0.0})
+    assert {a.name: a.source for a in asked.assumptions}["headroom"] == "as asked"
+    path.write_text(path.read_text().replace("jax/jit float32", "jax/jit int4"))
+    with pytest.raises(KcostError, match="'jax/jit int4'"):
+        kcost.estimate_budget(run, scenario=path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qps": -1}, "positive number of requests"),
+        ({"qps": None}, "one of --qps"),
+        ({"daily": [1.0] * 24}, "2 of them"),
+        ({"p99_ms": None}, "limit on the p99"),
+        ({"p99_ms": float("inf")}, "positive number of milliseconds"),
+        ({"p99_ms": 1e-4}, "the fastest of"),
+        ({"qps": 1e12}, "at most 1,000 replicas"),
+        ({"region": "mars"}, "mars"),
+        ({"instance": "none.such"}, "none.such"),
+        ({"models": ["nobody"]}, "nobody: not in the run"),
+        ({"assumptions": {"horizon_days": 0}}, "horizon_days"),
+        ({"log": "nowhere.log", "qps": None}, "nowhere.log"),
+    ],
+)
+def test_bad_input_is_refused_by_name(run: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(KcostError, match=message) as caught:
+        kcost.estimate_budget(run, **{"qps": 100, "p99_ms": 100, **HERE, **changes})
+    assert caught.value.exit_code == 2
+
+
+def test_a_price_book_with_a_wrong_price_is_refused(run: Path, tmp_path: Path) -> None:
+    book = tmp_path / "prices.csv"
+    header = (
+        "provider,instance,region,vcpus,memory_gib,accelerator,accelerator_count,on_demand_usd_per_hour,"
+        "spot_usd_per_hour,source,as_of"
+    )
+    for price in ("-0.1", ""):
+        book.write_text(f"{header}\naws,m7i.large,us-east-1,2,8,,0,{price},,made up,2026-01-01\n")
+        with pytest.raises(KcostError, match=r"m7i\.large"):
+            kcost.estimate_budget(run, qps=100, p99_ms=100, prices_file=book)
+    assert isinstance(PriceBook.read(book), PriceBook)
+
+
+def test_spot_needs_a_spot_price(run: Path, tmp_path: Path) -> None:
+    book = tmp_path / "prices.csv"
+    book.write_text(
+        "provider,instance,region,vcpus,memory_gib,accelerator,accelerator_count,on_demand_usd_per_hour,"
+        "spot_usd_per_hour,source,as_of\naws,m7i.large,us-east-1,2,8,,0,0.1008,,made up,2026-01-01\n"
+    )
+    with pytest.raises(KcostError, match=r"spot price"):
+        kcost.estimate_budget(run, qps=100, p99_ms=100, prices_file=book, assumptions={"spot_share": 0.5})
+
+
+def test_the_command_says_the_conclusion_first_on_one_screen(run: Path, budget: Budget, tmp_path: Path) -> None:
+    arguments = ["cost", str(run), "--qps", "3000", "--p99-ms", "100", "--headroom", "10%"]
+    arguments += ["--provider", "aws", "--region", "us-east-1"]
+    told = CliRunner().invoke(app, [*arguments, "--xlsx", str(tmp_path / "b.xlsx")])
+    assert told.exit_code == 0, told.output
+    lines = told.stdout.splitlines()
+    assert " ".join(lines[:3]).replace("  ", " ").startswith(budget.sentence[:80])
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert len(lines) <= 40
+    assert (tmp_path / "b.xlsx").read_bytes()[:2] == b"PK"
+    as_json = CliRunner().invoke(app, [*arguments, "--json"])
+    assert Budget.model_validate(json.loads(as_json.stdout)) == budget
+
+
+def test_options_of_a_budget_want_traffic(run: Path) -> None:
+    told = CliRunner().invoke(app, ["cost", str(run), "--headroom", "10%"])
+    assert told.exit_code == 2
+    assert "give its traffic too" in told.output
+    assert CliRunner().invoke(app, ["cost"]).exit_code == 2

@@ -1,0 +1,104 @@
+"""The page of a budget: what its plots hold, that its text is escaped, and that a browser draws it."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+import kcost
+from kcost.cost.assumptions import Assumptions
+from kcost.cost.budget import Budget, make_budget
+from kcost.cost.option import OneOff
+from kcost.cost.traffic import constant
+from kcost.report.budget_page import render_budget
+from kcost.report.budget_plots import bill_plot, break_even_plot, plots_of_budget, tornado_plot
+from tests.unit.cost.budgets import option
+from tests.unit.report.browser import CHROMIUM, rendered
+from tests.unit.report.pages import Tags
+
+GUIDE = Path(__file__).parents[3] / "docs" / "scenario.toml"
+
+
+@pytest.fixture(scope="module")
+def budget() -> Budget:
+    return kcost.estimate_budget(scenario=GUIDE, draws=500)
+
+
+def test_the_bars_of_an_option_come_to_its_total(budget: Budget) -> None:
+    bars = bill_plot(budget).figure["data"]
+    assert [bar["name"] for bar in bars] == ["serving", "work", "labelling", "training"]
+    for priced in budget.options:
+        name = priced.bill.option.name
+        assert sum(bar["x"][bar["y"].index(name)] for bar in bars) == pytest.approx(priced.bill.usd_total)
+
+
+def test_what_is_not_measured_is_hatched() -> None:
+    options = [option(), option("b", basis="projected"), option("c", simulated=True)]
+    bars = bill_plot(make_budget(options, {}, constant(10), Assumptions(), draws=50)).figure["data"]
+    hatched = dict(zip(bars[0]["y"], bars[0]["marker"]["pattern"]["shape"], strict=True))
+    assert hatched == {"plain": "", "b": "/", "c": "/"}
+
+
+def test_the_lines_cross_where_it_pays_back(budget: Budget) -> None:
+    winner, runner, mark = break_even_plot(budget).figure["data"]
+    assert budget.break_even is not None
+    day = budget.break_even.days
+    assert mark["x"] == [day]
+    for line in (winner, runner):
+        slope = (line["y"][-1] - line["y"][0]) / budget.horizon_days
+        assert line["y"][0] + slope * day == pytest.approx(mark["y"][0], abs=0.01)
+    assert winner["y"][0] == pytest.approx(1351.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"queries_per_s_per_replica": 50.0, "one_off": OneOff(work_hours=8)}, "beyond|never saved|no more at first"),
+        ({"queries_per_s_per_replica": 90.0}, "nothing to pay back"),
+    ],
+)
+def test_lines_that_do_not_cross_say_why(changes: dict, note: str) -> None:
+    made = make_budget([option(), option("b", **changes)], {}, constant(500), Assumptions(), draws=50)
+    plot = break_even_plot(made)
+    assert len(plot.figure["data"]) == 2
+    assert re.search(note, plot.note)
+
+
+def test_the_widest_swing_is_on_top(budget: Budget) -> None:
+    (bar,) = tornado_plot(budget).figure["data"]
+    assert bar["x"] == sorted(bar["x"])
+    assert bar["y"][-1] == budget.tornado[0].cause
+
+
+def test_one_option_has_a_bill_alone() -> None:
+    made = make_budget([option()], {}, constant(10), Assumptions(), draws=50)
+    assert [plot.title for plot in plots_of_budget(made)] == ["The bill of 365 days by kind"]
+    assert b"nothing to compare it with" in render_budget(made)
+
+
+def test_the_page_loads_nothing_and_escapes_names() -> None:
+    bad = option("<script>alert(1)</script>", queries_per_s_per_replica=90.0)
+    text = render_budget(make_budget([option(), bad], {}, constant(500), Assumptions(), draws=50)).decode()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.loads == []
+    assert "<script>alert(1)" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
+def test_a_browser_draws_the_plots_offline(budget: Budget, tmp_path: Path) -> None:
+    document = rendered(render_budget(budget), tmp_path)
+    body = re.search(r"<body[^>]*>", document)
+    assert body is not None
+    assert "data-error" not in body.group(), body.group()
+    assert 'data-drawn="3"' in body.group()
+    for number in range(3):
+        plot = document.split(f'id="plot-{number}"')[1].split('class="note"')[0]
+        assert 'class="main-svg"' in plot
+        assert 'class="xtick"' in plot
+    assert "pattern" in document, "published figures are hatched"
+    assert budget.sentence in unescape(document)
