@@ -16,6 +16,7 @@ _PUBLIC = {
     "check_prices": "kcost.api.inventory",
     "compare_runs": "kcost.api.measuring",
     "data_sets": "kcost.api.inventory",
+    "diff_prices": "kcost.api.inventory",
     "estimate_cost": "kcost.api.measuring",
     "evaluate": "kcost.api.models",
     "export": "kcost.api.shipping",
@@ -31,6 +32,7 @@ _PUBLIC = {
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
+    "update_prices": "kcost.api.inventory",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
     from kcost.api.inventory import (
         check_prices as check_prices,
         data_sets as data_sets,
+        diff_prices as diff_prices,
         fetch_data as fetch_data,
         prices as prices,
         run_doctor as run_doctor,
+        update_prices as update_prices,
     )
     from kcost.api.measuring import (
         compare_runs as compare_runs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -110,7 +110,9 @@ def cost(
     instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
     p99_ms: Annotated[float | None, typer.Option(help="Rank only cells whose p99 latency holds this limit.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.")] = None,
+    pay: Annotated[Literal["on-demand", "spot", "committed"], typer.Option(help="How the instance is paid for.")] =
+    "on-demand",
     json_: Json = False,
 ) -> None:
     """Turn measured times into dollars, and say which cell is the cheapest."""
@@ -125,6 +127,7 @@ def cost(
         p99_ms=p99_ms,
         max_drop=max_drop,
         prices_file=prices,
+        pay=pay,
     )
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed))
 
