@@ -25,6 +25,7 @@ _PUBLIC = {
     "make_plan": "kcost.api.measuring",
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
+    "project_run": "kcost.api.projecting",
     "run_bench": "kcost.api.measuring",
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.projecting import project_run as project_run
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model
