@@ -17,7 +17,7 @@ def show_price_diff(console: Console, diff: PriceDiff, *, updating: bool) -> Non
     """What changed between two books, the largest changes first, then what was left out, then where the rest is."""
 
     def line(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, highlight=False, markup=False)
 
     counts = [f"{n} {'changed otherwise' if kind == 'other' else kind}" for kind in ORDER if (n := diff.count(kind))]
     dated = f" ({diff.redated} of them with another date)" if diff.redated else ""

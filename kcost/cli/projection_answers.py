@@ -11,14 +11,16 @@ from kcost.cost.options import ProjectionReport
 SHOWN = 12
 """Rows of a table that fits a screen."""
 
-SHOWN_REFUSALS = 3
+SHOWN_EVIDENCE = 3
+
+SHOWN_REFUSALS = 2
 
 
 def show_projection(console: Console, report: ProjectionReport) -> None:
     """Measured and projected options by cost, each with its basis; evidence; how far projections were off."""
 
     def line(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, highlight=False, markup=False)
 
     for sentence in report.sentences:
         line(sentence)
@@ -27,12 +29,12 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     for option in usable[:SHOWN]:
         instance = f"{option.price.provider} {option.price.instance}"
         usd = _range(format_usd(option.usd_per_million), option.low_usd, option.high_usd)
-        step = f"{_range(significant(option.step_ms), option.low_ms, option.high_ms)} ms"
+        step = f"{significant(option.step_ms)} ms"
         table.add_row(option.basis, instance, option.runs_as, option.precision, str(option.batch), step, usd)
     console.print(table)
     if len(usable) > SHOWN:
         line(f"and {len(usable) - SHOWN} more: --json has them all")
-    for told in dict.fromkeys(row for o in usable for row in o.published[:1]):
+    for told in list(dict.fromkeys(row for o in usable for row in o.published[:1]))[:SHOWN_EVIDENCE]:
         line(f"published: {told}")
     reasons = (f"{o.price.instance} {o.precision} batch {o.batch}: {o.refused}" for o in report.options if o.refused)
     refused = list(dict.fromkeys(reasons))
@@ -47,8 +49,8 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
         f"projected without its chip. Its 90% interval held {g.held:.0%}. Nothing was measured on these devices "
         "(docs/projection.md)."
     )
-    for price in {o.price.key: o.price for o in report.options}.values():
-        line(f"price of {price.key}: {price.as_of or 'no date'}, {price.source}")
+    days = {o.price.key: o.price.as_of or "no date" for o in report.options}
+    line("Prices of " + ", ".join(f"{key} ({day})" for key, day in days.items()) + ": --json has their sources.")
 
 
 def _range(value: str, low: float, high: float | None) -> str:

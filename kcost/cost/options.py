@@ -17,7 +17,7 @@ from kcost.core.errors import InputError
 from kcost.core.result import CellResult, Run
 from kcost.core.schema import Record
 from kcost.core.units import format_usd, significant
-from kcost.cost.cell_workload import workload_of
+from kcost.cost.cell_workload import engine_of, workload_of
 from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
 from kcost.cost.inference import usd_per_million
 from kcost.cost.machine_match import Match
@@ -117,7 +117,7 @@ def report(
         )
     devices = [(price, instance_device(price)) for price in targets]
     measured = [_measured(cell, matched[cell.environment_id]) for cell in cells]
-    projected: dict[tuple[str, str, str, int, str], Option] = {}
+    projected: dict[tuple[str, str, str, int, str], Option] = {}  # runtimes of one engine are projected alike: once
     not_projected: dict[str, None] = {}
     for cell in cells:
         for price, device in devices:
@@ -127,7 +127,7 @@ def report(
                 except InputError as error:
                     not_projected[f"{cell.spec.model}: {error.rule} Received: {error.received}. {error.remedy}"] = None
                     continue
-                key = (option.model, option.runs_as, option.precision, batch, price.key)
+                key = (option.model, engine_of(cell.spec), option.precision, batch, price.key)
                 projected.setdefault(key, option)
     ordered = sorted(
         [*measured, *projected.values()], key=lambda o: (o.refused is not None, o.usd_per_million, o.price.key)

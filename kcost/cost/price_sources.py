@@ -53,7 +53,7 @@ class Offer(NamedTuple):
     vcpus: int | None = None
     memory_gib: float | None = None
     accelerator: str | None = None
-    count: int = 0
+    chips: int = 0
 
 
 class PriceList(Record):
@@ -137,7 +137,7 @@ def _skypilot(text: str, name: str) -> Iterator[Offer]:
                 vcpus=None if vcpus is None else int(vcpus),
                 memory_gib=_number(row["MemoryGiB"]),
                 accelerator=row["AcceleratorName"] or None,
-                count=int(count),
+                chips=int(count),
             )
     except csv.Error as error:
         raise PriceError("SkyPilot's catalogue is a CSV file.", received=f"{name}: {error}") from error
@@ -205,7 +205,7 @@ def _as_prices(
             vcpus=offer.vcpus if offer.vcpus or size is None else size.vcpus,
             memory_gib=offer.memory_gib if offer.memory_gib or size is None else size.memory_gib,
             accelerator=size.accelerator if size is not None else offer.accelerator,
-            accelerator_count=size.accelerator_count if size is not None else offer.count,
+            accelerator_count=size.accelerator_count if size is not None else offer.chips,
             on_demand_usd_per_hour=offer.on_demand,
             spot_usd_per_hour=offer.spot or None,
             source=name,

@@ -125,12 +125,15 @@ class PriceBook:
             raise PriceError("Prices of one's own are a TOML file.", received=f"{path}: {error.strerror}") from error
         own = parse_own(content, path.name)
         base = _own() if own.book is None else PriceBook.read(path.parent / own.book)
-        rows = own_rows(own, base.prices, path.name)
+        return base.under(own_rows(own, base.prices, path.name), path.name)
+
+    def under(self, rows: Sequence[Price], name: str) -> PriceBook:
+        """This book under other prices: they win where both have one. Their lines come after those of the book."""
         mine = {p.key.lower() for p in rows}
-        kept = [(line, p) for line, p in base._lines if p.key.lower() not in mine]
-        last = max((line for line, _ in base._lines), default=1)
+        kept = [(line, p) for line, p in self._lines if p.key.lower() not in mine]
+        last = max((line for line, _ in self._lines), default=1)
         own_lines = [(last + place, p) for place, p in enumerate(rows, start=1)]
-        return PriceBook([*own_lines, *kept], base._problems, f"{path.name} over {base.name}", base._aside)
+        return PriceBook([*own_lines, *kept], self._problems, f"{name} over {self.name}", self._aside)
 
     @property
     def prices(self) -> tuple[Price, ...]:

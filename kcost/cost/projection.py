@@ -29,8 +29,8 @@ from pydantic_core import from_json
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.core.units import significant
-from kcost.cost.devices import Device
-from kcost.cost.workload import RUNTIME_CLASS, Engine, Number, Workload
+from kcost.cost.devices import Device, Number
+from kcost.cost.workload import RUNTIME_CLASS, Engine, Workload
 
 Array = NDArray[np.float64]
 

@@ -80,8 +80,15 @@ class Table(NamedTuple):
         """Some of the rows."""
         chosen = tuple(c for c, keep in zip(self.cases, rows, strict=True) if keep)
         d = Design(self.design.base[rows], self.design.terms[rows], self.design.component)
-        parts = (self.measured, self.chip, self.device, self.cluster, self.is_other)
-        return Table(chosen, d, *(p[rows] for p in parts))
+        return Table(
+            cases=chosen,
+            design=d,
+            measured=self.measured[rows],
+            chip=self.chip[rows],
+            device=self.device[rows],
+            cluster=self.cluster[rows],
+            is_other=self.is_other[rows],
+        )
 
 
 def table_of(cases: Sequence[Case]) -> Table:
@@ -139,7 +146,7 @@ def fit(table: Table, start: Fit | None = None) -> Fit:
         off = table.measured - log_ms(theta, table.design)[0]
         spread = _spread(table, off, weights, spread)
         weights = _weights(table, off, weights, spread)
-    return Fit(theta, np.linalg.inv(information), spread)
+    return Fit(theta, np.asarray(np.linalg.inv(information), dtype=np.float64), spread)
 
 
 def _covariance(table: Table, spread: Spread, weights: Array) -> Array:
