@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
@@ -61,8 +61,34 @@ def precision_on(spec: CellSpec, device: Device) -> Number:
     return "tf32" if "tf32" in device.peak_tflops and spec.backend != "torch" else "fp32"
 
 
+def counted_activations(cells: Iterable[CellResult]) -> float | None:
+    """Numbers that a model puts out for an example, from the bytes that a compiler counted; None where none did.
+
+    They are the model's own, so that a cell of another backend may use them. Only steps in float32 are read, at the
+    largest batch, where weights matter least.
+    """
+    counted = [
+        (cell.spec.batch, max(0.0, (work.bytes / 4 - cell.preparation.parameters) / 2 / cell.spec.batch))
+        for cell in cells
+        if cell.profile is not None
+        and (work := cell.profile.work) is not None
+        and work.bytes
+        and not work.bytes_are_least
+        and cell.preparation is not None
+        and cell.spec.phase == "inference"
+        and cell.spec.precision == "float32"
+    ]
+    return max(counted)[1] if counted else None
+
+
 def workload_of(
-    cell: CellResult, classes: Mapping[str, int], device: Device, *, precision: Number | None, batch: int | None
+    cell: CellResult,
+    classes: Mapping[str, int],
+    device: Device,
+    *,
+    precision: Number | None = None,
+    batch: int | None = None,
+    activations: float | None = None,
 ) -> Workload:
     """What a cell would ask of a device.
 
@@ -70,6 +96,7 @@ def workload_of(
         classes: of the layers in its file, by count (`core.keras_file.class_counts`).
         precision: None takes what the framework would compute in there.
         batch: None takes the cell's own; FLOPs grow with it.
+        activations: an example's, from `counted_activations` of any cell of the model; None takes a typical model's.
 
     Raises:
         InputError: nobody counted the cell's FLOPs, or no layer of the model has a product.
@@ -92,9 +119,7 @@ def workload_of(
     training = cell.spec.phase == "training"
     per_example = work.flops / cell.spec.batch / (3 if training else 1)
     parameters = cell.preparation.parameters
-    activations = ACTIVATIONS_A_FLOP[kind] * per_example
-    if work.bytes and not work.bytes_are_least and not training:
-        activations = max(0.0, (work.bytes / 4 - parameters) / 2 / cell.spec.batch)
+    put_out = ACTIVATIONS_A_FLOP[kind] * per_example if activations is None else activations
     return Workload(
         kind=kind,
         engine=engine_of(cell.spec),
@@ -103,6 +128,6 @@ def workload_of(
         batch=batch or cell.spec.batch,
         flops_per_example=per_example,
         parameters=parameters,
-        activations_per_example=activations,
+        activations_per_example=put_out,
         products=products,
     )

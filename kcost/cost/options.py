@@ -17,7 +17,7 @@ from kcost.core.errors import InputError
 from kcost.core.result import CellResult, Run
 from kcost.core.schema import Record
 from kcost.core.units import format_usd, significant
-from kcost.cost.cell_workload import engine_of, workload_of
+from kcost.cost.cell_workload import counted_activations, engine_of, workload_of
 from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
 from kcost.cost.inference import usd_per_million
 from kcost.cost.machine_match import Match
@@ -25,6 +25,7 @@ from kcost.cost.payment import Pay, usd_per_hour
 from kcost.cost.price_rules import Price
 from kcost.cost.projection import Grading, Projection, fitted, project
 from kcost.cost.published import evidence, published
+from kcost.cost.workload import Workload
 
 Basis = Literal["measured", "scaled", "projected", "published", "simulated"]
 """measured: on a machine of that size. scaled: on a machine of another size, whose seconds are taken as they are.
@@ -119,11 +120,20 @@ def report(
     measured = [_measured(cell, matched[cell.environment_id]) for cell in cells]
     projected: dict[tuple[str, str, str, int, str], Option] = {}  # runtimes of one engine are projected alike: once
     not_projected: dict[str, None] = {}
+    counted = {name: counted_activations(c for c in cells if c.spec.model == name) for name in classes}
     for cell in cells:
         for price, device in devices:
             for batch in batches or (cell.spec.batch,):
                 try:
-                    option = _projected(cell, classes.get(cell.spec.model, {}), price, device, pay, precision, batch)
+                    workload = workload_of(
+                        cell,
+                        classes.get(cell.spec.model, {}),
+                        device,
+                        precision=precision,
+                        batch=batch,
+                        activations=counted.get(cell.spec.model),
+                    )
+                    option = _projected(cell, workload, price, device, pay)
                 except InputError as error:
                     not_projected[f"{cell.spec.model}: {error.rule} Received: {error.received}. {error.remedy}"] = None
                     continue
@@ -163,18 +173,9 @@ def _measured(cell: CellResult, match: Match) -> Option:
     )
 
 
-def _projected(
-    cell: CellResult,
-    classes: Mapping[str, int],
-    price: Price,
-    device: Device,
-    pay: Pay,
-    precision: Number | None,
-    batch: int,
-) -> Option:
-    workload = workload_of(cell, classes, device, precision=precision, batch=batch)
+def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Option:
     projection = project(workload, device)
-    hourly = usd_per_hour(price, pay) / max(1, price.accelerator_count)
+    hourly, batch = usd_per_hour(price, pay) / max(1, price.accelerator_count), int(workload.batch)
     usd_of_ms = hourly / 3600e3 / batch * 1e6
     return Option(
         model=cell.spec.model,

@@ -207,7 +207,16 @@ class PriceBook:
             )
         offered = [p for p in candidates if offers(p, pay)]
         # A named instance that is not sold in that way is told so by its own price.
-        return closest_price(environment, offered or candidates, named=instance is not None, pay=pay)
+        try:
+            return closest_price(environment, offered or candidates, named=instance is not None, pay=pay)
+        except PriceError as error:
+            if pay == "on-demand" or instance is not None:
+                raise
+            raise PriceError(
+                f"{self.name} has a {pay} price of an instance like the machine.",
+                received=f"{len(offered)} {pay} prices of {len(candidates)}, none like {environment.cpu_model}",
+                remedy="Pay on demand, or give that price in prices.toml.",
+            ) from error
 
 
 @cache

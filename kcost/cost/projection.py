@@ -194,7 +194,7 @@ class Model(Record):
     covariance: tuple[tuple[float, ...], ...] = Field(description="of the terms, in their order")
     spread: Spread
     rows: int
-    smallest_flops: float = Field(description="of the smallest step that it was fitted to")
+    smallest_flops: float = Field(description="of an example, of the smallest model that it was fitted to")
     chips: tuple[str, ...]
     gradings: tuple[Grading, ...]
     errors_by_component: dict[str, float] = Field(
@@ -257,7 +257,7 @@ def project(workload: Workload, device: Device, model: Model | None = None) -> P
         high_ms=high,
         shares=dict(zip(COMPONENTS, (float(s) for s in shares[0]), strict=True)),
         device_source=f"{device.basis}: {device.source}",
-        refused=_refusal(high / low, device, workload.flops, chosen.smallest_flops),
+        refused=_refusal(high / low, device, workload.flops_per_example, chosen.smallest_flops),
     )
 
 
@@ -271,8 +271,8 @@ def predictive_sd(slope: Array, covariance: Array, spread: Spread, on: list[Devi
 def _refusal(width: float, device: Device, flops: float, smallest: float) -> str | None:
     if flops < smallest:
         return (
-            f"a step of {flops / 1e9:.2g} GFLOP is smaller than any that was published ({smallest / 1e9:.2g}): what a "
-            "call costs would decide, and nobody measured that; a larger batch, or measuring there, would help"
+            f"an example takes {flops / 1e9:.2g} GFLOP, and of models below {smallest / 1e9:.2g} none was published: "
+            "narrow products reach less of a peak, nobody measured how much; measuring the model there would help"
         )
     if width <= WIDEST:
         return None

@@ -252,7 +252,7 @@ def model_of(table: Table) -> tuple[Model, LeftOut]:
         covariance=tuple(tuple(float(v) for v in row) for row in whole.covariance),
         spread=whole.spread,
         rows=len(table.measured),
-        smallest_flops=min(c.workload.flops for c in table.cases),
+        smallest_flops=min(c.workload.flops_per_example for c in table.cases),
         chips=tuple(sorted({c.device.chip for c in table.cases})),
         gradings=gradings,
         errors_by_component={

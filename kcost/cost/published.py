@@ -21,7 +21,7 @@ from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.core.units import significant
 from kcost.cost.devices import Device, Number
-from kcost.cost.workload import ARCHITECTURES, Engine, Workload, encoder_activations
+from kcost.cost.workload import ARCHITECTURES, Engine, Kind, Workload, encoder_activations
 
 USED_COLUMNS = (
     "id", "model", "flops_per_example", "input_shape", "phase", "precision", "batch", "device", "device_count",
@@ -191,7 +191,8 @@ def engine_of(row: PublishedRow) -> Engine | None:
 def evidence(
     rows: Sequence[PublishedRow], device: Device, workload: Workload, count: int = 3
 ) -> tuple[PublishedRow, ...]:
-    """The published rows on this chip that are most like a step: same phase, then precision, then FLOPs and batch."""
+    """The published rows on this chip that are most like a step: its kind and phase, then precision, FLOPs and
+    batch."""
 
     def distance(row: PublishedRow) -> tuple[float, ...]:
         flops = row.flops_per_example
@@ -199,8 +200,13 @@ def evidence(
         batch = 3.0 if row.batch is None else abs(math.log2(row.batch / workload.batch))
         return (row.precision != workload.precision, size + batch)
 
-    from_chip = [r for r in rows if _same_chip(r, device) and r.phase == workload.phase and r.flops_per_example]
-    return tuple(sorted(from_chip, key=lambda r: (*distance(r), r.id))[:count])
+    like = [r for r in rows if _same_chip(r, device) and r.phase == workload.phase and _kind(r) == workload.kind]
+    return tuple(sorted(like, key=lambda r: (*distance(r), r.id))[:count])
+
+
+def _kind(row: PublishedRow) -> Kind | None:
+    architecture = ARCHITECTURES.get(row.model)
+    return None if architecture is None else architecture.kind
 
 
 def _same_chip(row: PublishedRow, device: Device) -> bool:

@@ -64,7 +64,7 @@ def test_projections_stand_beside_measurements_with_their_basis(tmp_path: Path) 
 
 def test_small_steps_are_refused_with_what_would_help(tmp_path: Path) -> None:
     report = kcost.project_run(run_with_profiles(tmp_path, 10_000), ["T4"])
-    assert all("larger batch" in (o.refused or "") for o in report.options if o.basis == "projected")
+    assert all("of models below 0.46" in (o.refused or "") for o in report.options if o.basis == "projected")
     assert "nothing could be projected" in report.sentences[0]
 
 
