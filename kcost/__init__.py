@@ -30,6 +30,7 @@ _PUBLIC = {
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
     "run_optimize": "kcost.api.optimize",
+    "run_probe": "kcost.api.probing",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run

@@ -28,6 +28,7 @@ from kcost.core.export import (
     SavedModelCheckRequest,
 )
 from kcost.core.measuring import MeasureAnswer, MeasureOperation
+from kcost.core.probe import ProbeAnswer, ProbeRequest
 from kcost.core.request import (
     AttackReport,
     AttackRequest,
@@ -131,6 +132,7 @@ EXPORT_CHECKPOINT = Job("export-checkpoint", "kcost.worker.export_checkpoint", C
 CHECK_SAVED_MODEL = Job(
     "check-saved-model", "kcost.worker.check_saved_model", SavedModelCheckRequest, SavedModelCheckAnswer
 )
+PROBE = Job("probe", "kcost.worker.probe", ProbeRequest, ProbeAnswer)
 DEVICES = Job("devices", "kcost.worker.devices", DevicesRequest, DevicesAnswer)
 MEASURE: Job[MeasureOperation, MeasureAnswer] = Job(
     "measure",
@@ -143,7 +145,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, DEVICES, MEASURE),
+        *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, PROBE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""
