@@ -17,6 +17,7 @@ _PUBLIC = {
     "compare_runs": "kcost.api.measuring",
     "data_sets": "kcost.api.inventory",
     "estimate_budget": "kcost.api.costing",
+    "diff_prices": "kcost.api.inventory",
     "estimate_cost": "kcost.api.measuring",
     "evaluate": "kcost.api.models",
     "export": "kcost.api.shipping",
@@ -26,15 +27,18 @@ _PUBLIC = {
     "make_plan": "kcost.api.measuring",
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
+    "project_run": "kcost.api.projecting",
     "run_bench": "kcost.api.measuring",
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
     "run_optimize": "kcost.api.optimize",
+    "run_probe": "kcost.api.probing",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
     "write_budget_page": "kcost.api.costing",
     "write_workbook": "kcost.api.costing",
+    "update_prices": "kcost.api.inventory",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -54,9 +58,11 @@ if TYPE_CHECKING:
     from kcost.api.inventory import (
         check_prices as check_prices,
         data_sets as data_sets,
+        diff_prices as diff_prices,
         fetch_data as fetch_data,
         prices as prices,
         run_doctor as run_doctor,
+        update_prices as update_prices,
     )
     from kcost.api.measuring import (
         compare_runs as compare_runs,
@@ -68,6 +74,8 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.probing import run_probe as run_probe
+    from kcost.api.projecting import project_run as project_run
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

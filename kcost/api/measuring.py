@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kcost.bench.store import RunStore
     from kcost.core.result import Run
     from kcost.cost.machine_match import Match
+    from kcost.cost.payment import Pay
     from kcost.cost.verdict import Verdict
 
 
@@ -176,6 +178,7 @@ def estimate_cost(
     p99_ms: float | None = None,
     max_drop: float | None = None,
     prices_file: Path | str | None = None,
+    pay: Pay = "on-demand",
 ) -> Verdict:
     """Rankings of a run in dollars, and what follows from them.
 
@@ -184,7 +187,8 @@ def estimate_cost(
         provider, region, instance: what to price; None takes the closest match to the machine, and says so.
         p99_ms: cells with a slower p99 are not ranked.
         max_drop: largest drop of the score that is allowed below float32, as a fraction; None means 0.01.
-        prices_file: a price book of your own.
+        prices_file: a price book of your own, or a prices.toml.
+        pay: on-demand, spot or committed.
 
     Raises:
         InputError: the run cannot be read.
@@ -198,7 +202,7 @@ def estimate_cost(
     from kcost.cost.verdict import prices_for
 
     store, loaded = _load(run)
-    matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance)
+    matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance, pay)
     return _conclude(store, loaded, matched, max_drop, p99_ms)
 
 
@@ -240,4 +244,4 @@ def _conclude(
     from kcost.cost.verdict import MAX_DROP, conclude
 
     drop = MAX_DROP if max_drop is None else max_drop
-    return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms)
+    return conclude(run, matched, store.read_outputs, max_drop=drop, p99_ms=p99_ms, today=date.today())

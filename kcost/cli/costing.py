@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +28,10 @@ def cost(
         typer.Option(help="Most that the p99 may be: of the steps one after another, or with traffic, under that."),
     ] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.")] = None,
+    pay: Annotated[
+        Literal["on-demand", "spot", "committed"], typer.Option(help="How the instance is paid for.")
+    ] = "on-demand",
     qps: Annotated[float | None, typer.Option(help="Requests a second: make a budget.")] = None,
     daily: Annotated[str | None, typer.Option(help="24 rates, one an hour, comma-separated.")] = None,
     weekly: Annotated[str | None, typer.Option(help="168 rates, one an hour.")] = None,
@@ -126,6 +129,7 @@ def cost(
         p99_ms=p99_ms,
         max_drop=max_drop,
         prices_file=prices,
+        pay=pay,
     )
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,39 @@ def prices_list(
 
     rows = kcost.prices(file).find(provider=provider, region=region)
     print_answer(json_, list(rows), lambda console: answers.show_prices(console, rows, everything=all_))
+
+
+@prices_app.command("update")
+def prices_update(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="SkyPilot's vms.csv, or a Karpenter table.")],
+    out: Annotated[Path | None, typer.Option(help="Write the book here; without it nothing is written.")] = None,
+    book: Annotated[Path | None, typer.Option(help="The book to update; default: the package's own.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Whose prices these are, where the list does not say.")] = None,
+    as_of: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the prices.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Also take instances that the book does not have.")] = False,
+    json_: Json = False,
+) -> None:
+    """Read a newer price list into a book, and show what changed."""
+    import kcost
+    from kcost.cli import price_answers
+
+    day = None if as_of is None else as_of.date()
+    changes = kcost.update_prices(source, book=book, out=out, provider=provider, as_of=day, add=add)
+    print_answer(json_, changes, lambda console: price_answers.show_price_diff(console, changes, updating=True))
+
+
+@prices_app.command("diff")
+def prices_diff(
+    before: Annotated[Path, typer.Argument(help="A price book, or a prices.toml.")],
+    after: Annotated[Path | None, typer.Argument(help="Another; default: the book that is in use here.")] = None,
+    json_: Json = False,
+) -> None:
+    """Show what changed from one price book to another."""
+    import kcost
+    from kcost.cli import price_answers
+
+    changes = kcost.diff_prices(before, after)
+    print_answer(json_, changes, lambda console: price_answers.show_price_diff(console, changes, updating=False))
 
 
 @prices_app.command("check")

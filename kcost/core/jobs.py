@@ -20,6 +20,7 @@ from kcost.core.conversion import (
 )
 from kcost.core.errors import InputError, KcostError
 from kcost.core.measuring import MeasureAnswer, MeasureOperation
+from kcost.core.probe import ProbeAnswer, ProbeRequest
 from kcost.core.request import (
     AttackReport,
     AttackRequest,
@@ -121,6 +122,7 @@ BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
 CONVERT = Job("convert", "kcost.worker.convert.job", ConvertRequest, ConvertAnswer)
 CHECK_CONVERSION = Job("check-conversion", "kcost.worker.convert.check", ConversionCheckRequest, ConversionCheckAnswer)
 EXPORT_CHECKPOINT = Job("export-checkpoint", "kcost.worker.export_checkpoint", CheckpointRequest, CheckpointAnswer)
+PROBE = Job("probe", "kcost.worker.probe", ProbeRequest, ProbeAnswer)
 DEVICES = Job("devices", "kcost.worker.devices", DevicesRequest, DevicesAnswer)
 MEASURE: Job[MeasureOperation, MeasureAnswer] = Job(
     "measure",
@@ -133,7 +135,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT_CHECKPOINT, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, PROBE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

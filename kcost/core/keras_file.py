@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,3 +251,14 @@ def damaged(path: Path, reason: str) -> ArtifactError:
         received=f"{path}: {reason}",
         remedy="The file is damaged, cut short or of another kind. Copy it again, or save the model again.",
     )
+
+
+def class_counts(path: Path | str) -> dict[str, int]:
+    """How many objects of each class a `.keras` file describes, layers among them, those of models inside it too.
+
+    Raises:
+        ArtifactError: no `.keras` file, or a damaged one.
+    """
+    config, _ = read_members(Path(path))
+    counts = Counter(found.class_name for found in _objects(config, None))
+    return dict(sorted(counts.items()))

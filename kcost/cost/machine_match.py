@@ -16,6 +16,7 @@ from kcost.core.errors import PriceError
 from kcost.core.result import Environment
 from kcost.core.schema import Record
 from kcost.core.units import format_bytes
+from kcost.cost.payment import Pay, paid_text, usd_per_hour
 from kcost.cost.price_rules import Price
 
 
@@ -27,11 +28,12 @@ class Match(Record):
     is_assumption: bool = Field(description="False only where the user named the instance")
     same_machine: bool = Field(description="the instance has the machine's vCPUs and its accelerator")
     share: float = Field(default=1.0, gt=0, le=1, description="part of the instance that one model uses and pays for")
+    pay: Pay = "on-demand"
 
     @property
     def usd_per_hour(self) -> float:
-        """What the part of the instance costs that one model uses, on demand."""
-        return self.price.on_demand_usd_per_hour * self.share
+        """What the part of the instance costs that one model uses, as it is paid for."""
+        return usd_per_hour(self.price, self.pay) * self.share
 
 
 CPU_FAMILIES: tuple[tuple[str, str, str], ...] = (
@@ -88,7 +90,9 @@ def accelerator_in_book(name: str, known: Sequence[str]) -> str | None:
     return max(fitting, key=lambda k: (len(k.split("-")), k), default=None)
 
 
-def closest_price(environment: Environment, candidates: Sequence[Price], *, named: bool) -> Match:
+def closest_price(
+    environment: Environment, candidates: Sequence[Price], *, named: bool, pay: Pay = "on-demand"
+) -> Match:
     """The candidate most like the machine.
 
     With an accelerator: the instances with the same one, the fewest of it first, then the nearest size.
@@ -104,7 +108,8 @@ def closest_price(environment: Environment, candidates: Sequence[Price], *, name
     """
     accelerator = _accelerator_of(environment, candidates)
     if named:
-        return _match(environment, min(candidates, key=lambda p: p.on_demand_usd_per_hour), accelerator, named=True)
+        cheapest = min(candidates, key=lambda p: p.on_demand_usd_per_hour)
+        return _match(environment, cheapest, accelerator, named=True, pay=pay)
     if environment.accelerators and accelerator is None:
         raise PriceError(
             "The price book has an instance with the machine's accelerator.",
@@ -122,7 +127,7 @@ def closest_price(environment: Environment, candidates: Sequence[Price], *, name
             remedy="Name an instance with --instance, or give a price book of your own with --prices.",
         )
     best = min(fitting, key=lambda price: _distance(environment, price))
-    return _match(environment, best, accelerator, named=False)
+    return _match(environment, best, accelerator, named=False, pay=pay)
 
 
 def _accelerator_of(environment: Environment, candidates: Sequence[Price]) -> str | None:
@@ -150,17 +155,15 @@ def _log_ratio(offered: float | None, wanted: float) -> float:
     return math.inf if offered is None else float(round(abs(math.log2(offered / wanted)), 1))
 
 
-def _match(environment: Environment, price: Price, accelerator: str | None, *, named: bool) -> Match:
+def _match(environment: Environment, price: Price, accelerator: str | None, *, named: bool, pay: Pay) -> Match:
     # A machine whose accelerator the book does not know has no instance that is the same.
     same_accelerator = price.accelerator == accelerator and bool(accelerator) == bool(environment.accelerators)
     share = 1.0
     size = "" if price.vcpus is None else f"{price.vcpus} vCPUs, {price.memory_gib:g} GiB, "
     if price.accelerator is not None:
         size += f"{price.accelerator_count} x {price.accelerator}, "
-    what = (
-        f"{price.provider} {price.instance} in {price.region} ({size}"
-        f"${price.on_demand_usd_per_hour:g} an hour on demand)"
-    )
+    paid = f"${price.on_demand_usd_per_hour:g} an hour on demand" if pay == "on-demand" else paid_text(price, pay)
+    what = f"{price.provider} {price.instance} in {price.region} ({size}{paid})"
     machine = f"{environment.cores} cores and {format_bytes(environment.memory_bytes)}"
     if environment.accelerators:
         machine = f"{environment.accelerators[0]}, {machine}"
@@ -180,4 +183,5 @@ def _match(environment: Environment, price: Price, accelerator: str | None, *, n
         is_assumption=not named,
         same_machine=same_accelerator and same_size,
         share=share,
+        pay=pay,
     )

@@ -27,6 +27,7 @@ Code = Literal[
     "simulated",
     "synthetic-data",
     "price-assumed",
+    "price-old",
     "failed",
     "high-load",
     "spread",

@@ -25,6 +25,9 @@ COLUMNS = (
 )  # fmt: skip
 """The columns of a price book, in order."""
 
+OPTIONAL_COLUMNS = ("spot_interruptions_per_hour", "committed_usd_per_hour", "committed_years")
+"""Columns that a price book may have besides."""
+
 
 class Price(Record):
     """What one instance costs for an hour."""
@@ -38,6 +41,9 @@ class Price(Record):
     accelerator_count: int = 0
     on_demand_usd_per_hour: float
     spot_usd_per_hour: float | None = None
+    spot_interruptions_per_hour: float | None = Field(default=None, description="mean rate at which spot is taken back")
+    committed_usd_per_hour: float | None = Field(default=None, description="for all hours of the committed years")
+    committed_years: float | None = None
     source: str
     as_of: date | None = Field(description="None where the source gives no date")
 
@@ -100,6 +106,11 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
+def from_memory(price: Price) -> bool:
+    """Whether a price was written down from memory: it is told of, and not used."""
+    return "from memory" in price.source.lower()
+
+
 def parse_row(number: int, row: Row) -> Price | list[Problem]:
     """The price in one row, or everything that is wrong with the row's own cells.
 
@@ -108,7 +119,7 @@ def parse_row(number: int, row: Row) -> Price | list[Problem]:
         row: column -> text, with all of COLUMNS; surrounding spaces and tabs do not count. Other white space does: a
             no-break space beside a number is a spreadsheet's own way to write it, in thousands perhaps.
     """
-    cells = {name: row[name].strip(" \t\r\n") for name in COLUMNS}
+    cells = {name: row.get(name, "").strip(" \t\r\n") for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
     key = " ".join(cells[c] or f"(no {c})" for c in ("provider", "instance", "region"))
     problems: list[Problem] = []
 
@@ -138,6 +149,11 @@ def parse_row(number: int, row: Row) -> Price | list[Problem]:
     count = amount("accelerator_count", needed=True, whole=True, zero=True)
     on_demand = amount("on_demand_usd_per_hour", needed=True)
     spot = amount("spot_usd_per_hour", needed=False)
+    interruptions = amount("spot_interruptions_per_hour", needed=False, zero=True)
+    committed = amount("committed_usd_per_hour", needed=False)
+    years = amount("committed_years", needed=False)
+    if (committed is None) != (years is None):
+        refuse("committed_years", "A committed price names its years, and the years their price.")
     if count is not None and bool(count) != bool(cells["accelerator"]):
         refuse("accelerator_count", "accelerator and accelerator_count are both there, or are empty and 0.")
     as_of = _date(cells["as_of"])
@@ -155,6 +171,9 @@ def parse_row(number: int, row: Row) -> Price | list[Problem]:
         accelerator_count=int(count),
         on_demand_usd_per_hour=on_demand,
         spot_usd_per_hour=spot,
+        spot_interruptions_per_hour=interruptions,
+        committed_usd_per_hour=committed,
+        committed_years=years,
         source=cells["source"],
         as_of=as_of,
     )

@@ -35,6 +35,15 @@ LOWER_CASE_INSTANCES = ("aws", "gcp")
 """Providers whose instances have names in lower case."""
 
 
+OLD_AFTER_DAYS = 180
+"""A price that is older is told to be."""
+
+
+def age_days(price: Price, today: date) -> int | None:
+    """How old a price is in days, 0 for one of a later day; None where it has no date."""
+    return None if price.as_of is None else max(0, (today - price.as_of).days)
+
+
 def warn_of(prices: Numbered, reference: Iterable[Price], today: date) -> list[Problem]:
     """What should be looked at again in prices that no rule refuses, in the order of their lines.
 

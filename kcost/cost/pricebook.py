@@ -31,7 +31,9 @@ from kcost.core.errors import PriceError
 from kcost.core.result import Environment
 from kcost.core.suggestion import did_you_mean
 from kcost.cost.machine_match import Match, closest_price
-from kcost.cost.price_rules import COLUMNS, Price, Problem, check_prices, parse_row
+from kcost.cost.own_prices import own_rows, parse_own
+from kcost.cost.payment import Pay, offers
+from kcost.cost.price_rules import COLUMNS, OPTIONAL_COLUMNS, Price, Problem, check_prices, from_memory, parse_row
 from kcost.cost.price_warnings import warn_of
 
 __all__ = ["Match", "Price", "PriceBook", "Problem"]
@@ -42,20 +44,25 @@ SHOWN_PROBLEMS = 10
 class PriceBook:
     """The rows of one price file. Reading keeps what is wrong with a row; `checked` refuses it."""
 
-    def __init__(self, lines: Sequence[tuple[int, Price]], problems: Sequence[Problem], name: str) -> None:
+    def __init__(
+        self, lines: Sequence[tuple[int, Price]], problems: Sequence[Problem], name: str, aside: Sequence[Problem] = ()
+    ) -> None:
         self.name = name
         self._lines = tuple(lines)
         self._problems = tuple(problems)
+        self._aside = tuple(aside)
 
     @staticmethod
     def read(path: Path | str | None = None) -> PriceBook:
-        """The book in a CSV file, or the package's own.
+        """The book in a CSV file, or the package's own; of a .toml file, the user's prices over a book.
 
         Raises:
             PriceError: no such file, not UTF-8, not CSV, or without exactly the columns of a price book.
         """
         if path is None:
             return _own()
+        if Path(path).suffix.lower() == ".toml":
+            return PriceBook.read_own(Path(path))
         try:
             content = Path(path).read_bytes()
         except OSError as error:
@@ -76,10 +83,11 @@ class PriceBook:
             rule = "A price book is a CSV file in UTF-8."
             raise PriceError(rule, received=f"{name}: {error}", remedy=remedy) from error
         header = [cell.strip() for cell in rows[0][1]] if rows else []
-        if sorted(header) != sorted(COLUMNS):
+        if set(header) - set(OPTIONAL_COLUMNS) != set(COLUMNS) or len(set(header)) != len(header):
             raise PriceError(columns, received=f"{name}: {','.join(header) or 'an empty file'}", remedy=remedy)
         lines: list[tuple[int, Price]] = []
         problems: list[Problem] = []
+        aside: list[Problem] = []
         for number, cells in rows[1:]:
             if len(cells) != len(header):
                 received = f"{len(cells)} cells"
@@ -88,11 +96,45 @@ class PriceBook:
                 problems.append(Problem(row=number, key=cells[0], rule=rule, received=received, remedy=quote))
                 continue
             found = parse_row(number, dict(zip(header, cells, strict=True)))
-            if isinstance(found, Price):
+            if isinstance(found, Price) and from_memory(found):
+                aside.append(
+                    Problem(
+                        row=number,
+                        key=found.key,
+                        rule="A price that was written from memory is not used.",
+                        received=f"source = {found.source!r}",
+                        remedy="Look the price up, and name where.",
+                        level="warning",
+                    )
+                )
+            elif isinstance(found, Price):
                 lines.append((number, found))
             else:
                 problems.extend(found)
-        return PriceBook(lines, problems, name)
+        return PriceBook(lines, problems, name, aside)
+
+    @staticmethod
+    def read_own(path: Path) -> PriceBook:
+        """A book with the user's own prices of a prices.toml, which win over those of the book that it names.
+
+        Raises:
+            PriceError: it, or the book that it names, cannot be read.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise PriceError("Prices of one's own are a TOML file.", received=f"{path}: {error.strerror}") from error
+        own = parse_own(content, path.name)
+        base = _own() if own.book is None else PriceBook.read(path.parent / own.book)
+        return base.under(own_rows(own, base.prices, path.name), path.name)
+
+    def under(self, rows: Sequence[Price], name: str) -> PriceBook:
+        """This book under other prices: they win where both have one. Their lines come after those of the book."""
+        mine = {p.key.lower() for p in rows}
+        kept = [(line, p) for line, p in self._lines if p.key.lower() not in mine]
+        last = max((line for line, _ in self._lines), default=1)
+        own_lines = [(last + place, p) for place, p in enumerate(rows, start=1)]
+        return PriceBook([*own_lines, *kept], self._problems, f"{name} over {self.name}", self._aside)
 
     @property
     def prices(self) -> tuple[Price, ...]:
@@ -109,7 +151,8 @@ class PriceBook:
         Args:
             today: None asks the clock.
         """
-        return warn_of(self._lines, _own().prices, today or date.today())
+        warned = warn_of(self._lines, _own().prices, today or date.today())
+        return sorted((*self._aside, *warned), key=lambda w: w.row)
 
     def checked(self) -> PriceBook:
         """This book.
@@ -155,11 +198,13 @@ class PriceBook:
         provider: str | None = None,
         region: str | None = None,
         instance: str | None = None,
+        pay: Pay = "on-demand",
     ) -> Match:
         """The price to put on a machine: of the instance that was asked for, else of the one most like it.
 
         Raises:
-            PriceError: no price of that provider, region and instance, or none with the machine's accelerator.
+            PriceError: no price of that provider, region and instance, none with the machine's accelerator, or none
+                to be paid for in that way.
         """
         candidates = self.find(provider, region, instance)
         if not candidates:
@@ -170,7 +215,18 @@ class PriceBook:
                 remedy=f"{self._suggestion(provider, region, instance)}`kcost prices list` shows what there is; "
                 "--prices takes a book of your own.",
             )
-        return closest_price(environment, candidates, named=instance is not None)
+        offered = [p for p in candidates if offers(p, pay)]
+        # A named instance that is not sold in that way is told so by its own price.
+        try:
+            return closest_price(environment, offered or candidates, named=instance is not None, pay=pay)
+        except PriceError as error:
+            if pay == "on-demand" or instance is not None:
+                raise
+            raise PriceError(
+                f"{self.name} has a {pay} price of an instance like the machine.",
+                received=f"{len(offered)} {pay} prices of {len(candidates)}, none like {environment.cpu_model}",
+                remedy="Pay on demand, or give that price in prices.toml.",
+            ) from error
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Literal
 
 from pydantic import Field
@@ -25,6 +26,8 @@ from kcost.cost.notices import (
     precision_notice,
     reference_notice,
 )
+from kcost.cost.payment import Pay
+from kcost.cost.price_warnings import OLD_AFTER_DAYS, age_days
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.quality import ReadOutputs, reference_cell
 from kcost.cost.ranking import (
@@ -89,13 +92,14 @@ def prices_for(
     provider: str | None = None,
     region: str | None = None,
     instance: str | None = None,
+    pay: Pay = "on-demand",
 ) -> dict[str, Match]:
     """A price for each environment of a run.
 
     Raises:
-        PriceError: the book has none for what was asked, or none with a machine's accelerator.
+        PriceError: the book has none for what was asked, none with a machine's accelerator, or none paid in that way.
     """
-    return {key: book.closest(machine, provider, region, instance) for key, machine in run.environments.items()}
+    return {key: book.closest(machine, provider, region, instance, pay) for key, machine in run.environments.items()}
 
 
 def conclude(
@@ -105,6 +109,7 @@ def conclude(
     *,
     max_drop: float = MAX_DROP,
     p99_ms: float | None = None,
+    today: date | None = None,
 ) -> Verdict:
     """Ranks the cells of a run and says what follows.
 
@@ -119,12 +124,13 @@ def conclude(
         read_outputs: gives the stored arrays of a cell, such as `RunStore.read_outputs`.
         max_drop: largest drop of the score, as a fraction of 1; a point estimate.
         p99_ms: leaves out cells whose steps take longer; of the steps one after another, not under load.
+        today: prices that are older than OLD_AFTER_DAYS by then are told; None tells of none.
 
     Raises:
         SchemaError: a cell with status ok lacks what such a cell has.
     """
     rankings: list[Ranking] = []
-    notices = list(_price_notices(prices))
+    notices = list(_price_notices(prices, today))
     invalid: list[str | None] = []
     for entry in run.index.models:
         cells = run.measured(entry.name)
@@ -177,7 +183,25 @@ def conclude(
     )
 
 
-def _price_notices(prices: Mapping[str, Match]) -> Iterator[Notice]:
+def _price_notices(prices: Mapping[str, Match], today: date | None) -> Iterator[Notice]:
+    for price in {m.price.key: m.price for m in prices.values()}.values():
+        if today is None or (age := age_days(price, today)) == 0:
+            continue
+        if age is None:
+            yield Notice(
+                code="price-old",
+                text=f"The price of {price.key} has no date: how old it is, nobody knows.",
+                limit=OLD_AFTER_DAYS,
+                remedy="`kcost prices update` reads a newer list, and prices.toml takes a price of yours.",
+            )
+        elif age > OLD_AFTER_DAYS:
+            yield Notice(
+                code="price-old",
+                text=f"The price of {price.key} is {age} days old, of {price.as_of}.",
+                number=age,
+                limit=OLD_AFTER_DAYS,
+                remedy="`kcost prices update` reads a newer list, and prices.toml takes a price of yours.",
+            )
     assumed = {(m.price.provider, m.price.instance, m.price.region) for m in prices.values() if m.is_assumption}
     for provider, instance, region in sorted(assumed):
         yield Notice(

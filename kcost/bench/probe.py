@@ -1,0 +1,87 @@
+"""The parent's side of a probe: a worker for each number of threads, one after the other, and the file that they
+make."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kcost.core import schema
+from kcost.core.environment import collect
+from kcost.core.errors import InputError, WorkerError
+from kcost.core.jobs import PROBE
+from kcost.core.plan import Backend
+from kcost.core.probe import Probe, ProbeOfThreads, ProbeRequest
+from kcost.core.process import Worker
+from kcost.core.progress import OnProgress
+
+MOST_SECONDS = 120.0
+"""Two minutes, starting workers included."""
+
+START_S = 15.0
+"""What starting a worker takes, about: it imports the backend."""
+
+
+def thread_counts(cores: int) -> tuple[int, ...]:
+    """1, all, and at most two powers of two between.
+
+    Example:
+        >>> thread_counts(2), thread_counts(48)
+        ((1, 2), (1, 8, 32, 48))
+    """
+    powers = [2**n for n in range(1, 12) if 2**n < cores]
+    between = powers if len(powers) <= 2 else [powers[len(powers) // 2], powers[-1]]
+    return tuple(sorted({1, *between, cores}))
+
+
+def probe(backend: Backend, out: Path, seconds: float, on_progress: OnProgress) -> Probe:
+    """Probes this machine and writes the file after each number of threads.
+
+    Args:
+        seconds: of all; at most MOST_SECONDS.
+
+    Raises:
+        InputError: seconds out of range.
+        WorkerError: no worker came to its end.
+        StorageError: the file cannot be written.
+    """
+    if not 0 < seconds <= MOST_SECONDS:
+        raise InputError(f"A probe takes more than 0 and at most {MOST_SECONDS:g} seconds.", received=seconds)
+    counts = thread_counts(len(os.sched_getaffinity(0)))
+    end = time.monotonic() + seconds
+    made = Probe(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        backend=backend,
+        environment=collect(),
+        by_threads=(),
+    )
+    failure: WorkerError | None = None
+    for place, threads in enumerate(counts):
+        left = end - time.monotonic()
+        on_progress(place, len(counts), f"{backend}, {threads} thread(s)")
+        if left <= 0:
+            made = _without(made, f"{threads} threads: no time was left")
+            continue
+        share = left / (len(counts) - place)
+        try:
+            with Worker(PROBE, backend, threads=threads, device="cpu") as worker:
+                answer = worker.ask(ProbeRequest(backend=backend, seconds=max(1.0, share - START_S)), max(left, 30.0))
+        except WorkerError as error:  # one number of threads costs itself alone
+            failure = error
+            made = _without(made, f"{threads} threads: {' '.join(str(error).split())}")
+            continue
+        done = (*made.by_threads, ProbeOfThreads(threads=threads, answer=answer))
+        made = made.model_copy(update={"by_threads": done})
+        schema.write(out, made)
+    on_progress(len(counts), len(counts), "done")
+    if not made.by_threads:
+        assert failure is not None  # the first has time, so that it was tried
+        raise failure
+    schema.write(out, made)
+    return made
+
+
+def _without(made: Probe, reason: str) -> Probe:
+    return made.model_copy(update={"not_measured": (*made.not_measured, reason)})

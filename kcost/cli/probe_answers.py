@@ -1,0 +1,56 @@
+"""What `kcost probe` shows: the best rates first, then each number of threads, then what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kcost.core.probe import Probe, ProbeAnswer
+from kcost.core.units import significant
+
+
+def show_probe(console: Console, probe: Probe, out: Path) -> None:
+    """Rates of a probe, by threads."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    mark = " [simulated]" if any(t.answer.simulated for t in probe.by_threads) else ""
+    rates = [p.flops_per_s for t in probe.by_threads for p in t.answer.products]
+    moved = [m.bytes_per_s for t in probe.by_threads for m in t.answer.moves]
+    best = f"{significant(max(rates) / 1e9)} GFLOP/s at most" if rates else "no product was measured"
+    line(f"{probe.environment.cpu_model}, {probe.backend}: {best}, {_gb(max(moved, default=None))} GB/s at most{mark}")
+    table = Table("threads", "float32 GFLOP/s", "bfloat16 GFLOP/s", "cached GB/s", "memory GB/s", "call us")
+    for each in probe.by_threads:
+        answer = each.answer
+        smallest, largest = (f(answer.moves, key=lambda m: m.elements, default=None) for f in (min, max))
+        call = "-" if not answer.call_ns else significant(statistics.median(answer.call_ns) / 1e3)
+        table.add_row(
+            str(each.threads),
+            _best(answer, "float32"),
+            _best(answer, "bfloat16"),
+            _gb(None if smallest is None else smallest.bytes_per_s),
+            _gb(None if largest is None or largest is smallest else largest.bytes_per_s),
+            call,
+        )
+    console.print(table)
+    for reason in [*probe.not_measured, *(f"{t.threads} threads, {r}" for t in probe.by_threads for r in
+    t.answer.not_measured)]:
+        line(f"not measured: {reason}")
+    line(f"written: {out}; --json prints the raw times, by size")
+
+
+def _best(answer: ProbeAnswer, dtype: str) -> str:
+    """The fastest product of a dtype, and its size."""
+    mine = [p for p in answer.products if p.dtype == dtype]
+    if not mine:
+        return "-"
+    best = max(mine, key=lambda p: p.flops_per_s)
+    return f"{significant(best.flops_per_s / 1e9)} at {best.size}"
+
+
+def _gb(bytes_per_s: float | None) -> str:
+    return "-" if bytes_per_s is None else significant(bytes_per_s / 1e9)

@@ -1,0 +1,27 @@
+"""The command that measures what a machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kcost.cli.shared import BackendOption, Json, app, print_answer, progress
+
+
+@app.command("probe")
+def probe(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("probe.json"),
+    backend: BackendOption = None,
+    seconds: Annotated[float, typer.Option(help="Most time of all, at most 120.")] = 120.0,
+    json_: Json = False,
+) -> None:
+    """Measure what this machine can do: products, memory, calls, at 1 to all threads; two minutes at most."""
+    import kcost
+    from kcost.cli import probe_answers
+
+    named: Any = backend  # the API refuses what is no backend
+    with progress() as on_progress:
+        made = kcost.run_probe(out, backend=named, seconds=seconds, on_progress=on_progress)
+    print_answer(json_, made, lambda console: probe_answers.show_probe(console, made, out))

@@ -1,0 +1,50 @@
+"""The command that says what a measured model would cost elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from kcost.cli.shared import Json, app, parts, print_answer
+
+
+@app.command("project")
+def project(
+    run: Annotated[Path, typer.Argument(help="Run folder, measured with --profile.")],
+    to: Annotated[str, typer.Option(metavar="INSTANCE,...", help="Instances or accelerators of the price book.")],
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
+    region: str | None = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, tf32, fp16, bf16 or int8; default: what the framework computes in there.")
+    ] = None,
+    batches: Annotated[str | None, typer.Option(help="Batch sizes there; default: those measured.")] = None,
+    pay: Annotated[Literal["on-demand", "spot", "committed"], typer.Option(help="How it is paid for.")] = "on-demand",
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.")] = None,
+    json_: Json = False,
+) -> None:
+    """Say what a measured model would cost on machines that are not at hand: projected, with an interval."""
+    import kcost
+    from kcost.cli import projection_answers
+
+    # What is no precision is refused by the API, which lists those that are.
+    precision: Any = dtype
+    found = kcost.project_run(
+        run,
+        parts(to) or [],
+        provider=provider,
+        region=region,
+        precision=precision,
+        batches=_whole(batches),
+        pay=pay,
+        prices_file=prices,
+    )
+    print_answer(json_, found, lambda console: projection_answers.show_projection(console, found))
+
+
+def _whole(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in parts(text) or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of batch sizes such as 1,32") from error

@@ -1,0 +1,236 @@
+"""Where a measured model could run, and what a million answers would cost there: measured here, projected elsewhere.
+
+An option says its basis. A projection is never put above a measurement without its mark, and what was published of
+like models on
+the same chip stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from kcost.core.errors import InputError
+from kcost.core.result import CellResult, Run
+from kcost.core.schema import Record
+from kcost.core.units import format_usd, significant
+from kcost.cost.cell_workload import counted_activations, engine_of, workload_of
+from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
+from kcost.cost.inference import usd_per_million
+from kcost.cost.machine_match import Match
+from kcost.cost.payment import Pay, usd_per_hour
+from kcost.cost.price_rules import Price
+from kcost.cost.projection import Grading, Projection, fitted, project
+from kcost.cost.published import evidence, published
+from kcost.cost.workload import Workload
+
+Basis = Literal["measured", "scaled", "projected", "published", "simulated"]
+"""measured: on a machine of that size. scaled: on a machine of another size, whose seconds are taken as they are.
+projected: by the
+fitted model. published: somebody else's measurement. simulated: the seconds were made up."""
+
+SHOWN_EVIDENCE = 2
+
+
+class Option(Record):
+    """One way of running one model on one instance."""
+
+    model: str
+    runs_as: str = Field(description="backend and method of the cell that it is taken from")
+    precision: str
+    batch: int
+    basis: Basis
+    price: Price = Field(description="the price that was used, with its source and day")
+    usd_per_hour: float = Field(description="what is paid: of one accelerator, where the instance has more")
+    step_ms: float
+    low_ms: float = Field(description="lower end: 95% where measured, 90% where projected")
+    high_ms: float | None
+    usd_per_million: float = Field(description="at full load")
+    low_usd: float
+    high_usd: float | None
+    examples_per_s: float
+    projection: Projection | None = Field(default=None, description="None where it was measured")
+    published: tuple[str, ...] = Field(default=(), description="measurements of others on the same chip, nearest first")
+
+    @property
+    def refused(self) -> str | None:
+        """Why a projection is not to be used."""
+        return None if self.projection is None else self.projection.refused
+
+
+class ProjectionReport(Record):
+    """What a model costs where it was measured and where it was not."""
+
+    sentences: tuple[str, ...] = Field(description="one for each model: the cheapest measured, the cheapest projected")
+    options: tuple[Option, ...] = Field(description="usable ones by cost, then those that are refused")
+    not_projected: tuple[str, ...] = Field(
+        default=(), description="cells and instances without a projection, each with its reason"
+    )
+    grading: Grading = Field(description="how far the projection was off where devices were left out")
+
+
+def instance_device(price: Price) -> Device:
+    """The device that an instance has.
+
+    Raises:
+        InputError: it has no accelerator, or one of unknown peaks.
+    """
+    if price.accelerator is None:
+        raise InputError(
+            "A projection is made to an instance with an accelerator whose peaks are known.",
+            received=f"{price.key}, which has none",
+            remedy="Measure on it: clouds don't say which processor a size gets, and vendors publish no peak of one.",
+        )
+    return device_named(IN_PRICE_BOOKS.get(price.accelerator, price.accelerator))
+
+
+def report(
+    run: Run,
+    matched: Mapping[str, Match],
+    targets: Sequence[Price],
+    classes: Mapping[str, Mapping[str, int]],
+    *,
+    pay: Pay = "on-demand",
+    precision: Number | None = None,
+    batches: Sequence[int] = (),
+) -> ProjectionReport:
+    """Every inference cell of a run where it was measured, and projected to instances.
+
+    Args:
+        matched: environment_id -> what the measuring machine is priced as.
+        targets: what to project to.
+        classes: model -> classes of the layers in its file, by count.
+        precision: of the projected steps; None takes what the framework computes in on that device.
+        batches: of the projected steps; none takes those that were measured.
+
+    Raises:
+        InputError: no inference cell, or an instance that nothing can be projected to.
+    """
+    cells = run.measured(phase="inference")
+    if not cells:
+        raise InputError(
+            "A projection begins at a measured forward pass.",
+            received="a run without one",
+            remedy="Measure some: `kcost bench`.",
+        )
+    devices = [(price, instance_device(price)) for price in targets]
+    measured = [_measured(cell, matched[cell.environment_id]) for cell in cells]
+    projected: dict[tuple[str, str, str, int, str], Option] = {}  # runtimes of one engine are projected alike: once
+    not_projected: dict[str, None] = {}
+    counted = {name: counted_activations(c for c in cells if c.spec.model == name) for name in classes}
+    for cell in cells:
+        for price, device in devices:
+            for batch in batches or (cell.spec.batch,):
+                try:
+                    workload = workload_of(
+                        cell,
+                        classes.get(cell.spec.model, {}),
+                        device,
+                        precision=precision,
+                        batch=batch,
+                        activations=counted.get(cell.spec.model),
+                    )
+                    option = _projected(cell, workload, price, device, pay)
+                except InputError as error:
+                    not_projected[f"{cell.spec.model}: {error.rule} Received: {error.received}. {error.remedy}"] = None
+                    continue
+                key = (option.model, engine_of(cell.spec), option.precision, batch, price.key)
+                projected.setdefault(key, option)
+    ordered = sorted(
+        [*measured, *projected.values()], key=lambda o: (o.refused is not None, o.usd_per_million, o.price.key)
+    )
+    names = dict.fromkeys(o.model for o in measured)
+    return ProjectionReport(
+        sentences=tuple(_sentence([o for o in ordered if o.model == name]) for name in names),
+        options=tuple(ordered),
+        not_projected=tuple(not_projected),
+        grading=fitted().gradings[0],
+    )
+
+
+def _measured(cell: CellResult, match: Match) -> Option:
+    cost = usd_per_million(cell, match)
+    bases: dict[str, Basis] = {"measured here": "measured", "projected": "scaled", "simulated": "simulated"}
+    ms_of_usd = 3600e3 / match.usd_per_hour * cell.spec.batch / 1e6
+    return Option(
+        model=cell.spec.model,
+        runs_as=f"{cell.spec.backend}/{cell.spec.method}",
+        precision=cell.spec.precision,
+        batch=cell.spec.batch,
+        basis=bases[cost.basis],
+        price=match.price,
+        usd_per_hour=match.usd_per_hour,
+        step_ms=cost.usd * ms_of_usd,
+        low_ms=cost.low * ms_of_usd,
+        high_ms=None if cost.high is None else cost.high * ms_of_usd,
+        usd_per_million=cost.usd,
+        low_usd=cost.low,
+        high_usd=cost.high,
+        examples_per_s=cell.spec.batch / (cost.usd * ms_of_usd) * 1e3,
+    )
+
+
+def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Option:
+    projection = project(workload, device)
+    hourly, batch = usd_per_hour(price, pay) / max(1, price.accelerator_count), int(workload.batch)
+    usd_of_ms = hourly / 3600e3 / batch * 1e6
+    return Option(
+        model=cell.spec.model,
+        runs_as=f"{cell.spec.backend}/{cell.spec.method}",
+        precision=workload.precision,
+        batch=batch,
+        basis="projected",
+        price=price,
+        usd_per_hour=hourly,
+        step_ms=projection.step_ms,
+        low_ms=projection.low_ms,
+        high_ms=projection.high_ms,
+        usd_per_million=projection.step_ms * usd_of_ms,
+        low_usd=projection.low_ms * usd_of_ms,
+        high_usd=projection.high_ms * usd_of_ms,
+        examples_per_s=batch / projection.step_ms * 1e3,
+        projection=projection,
+        published=tuple(row.told for row in evidence(published(), device, workload, SHOWN_EVIDENCE)),
+    )
+
+
+def _sentence(options: Sequence[Option]) -> str:
+    """The cheapest measured and the cheapest projected option, and from which rate on the second is cheaper."""
+    here = _first(o for o in options if o.projection is None)
+    there = _first(o for o in options if o.projection is not None and o.refused is None)
+    assert here is not None  # each cell that a report is made of was measured
+    best = (
+        f"{here.model}: {here.basis}, the cheapest is {here.runs_as} at batch {here.batch} on {here.price.instance}, "
+        f"{format_usd(here.usd_per_million)} per million predictions"
+    )
+    if there is None:
+        return f"{best}; nothing could be projected well enough to be used."
+    assert there.projection is not None
+    would = (
+        f"[projected] {there.price.instance} at {format_usd(there.usd_per_hour)} an hour would need "
+        f"{there.projection.told} for a batch of {there.batch}, {format_usd(there.usd_per_million)} per million"
+    )
+    if there.high_usd is not None and there.high_usd < here.low_usd:
+        rate = cheaper_above(here, there)
+        at = "" if rate is None else f", cheaper above {significant(rate)} predictions a second"
+        return f"{best}. {would}{at}."
+    if there.low_usd > (here.high_usd or math.inf):
+        return f"{best}. {would}: dearer at any rate."
+    return f"{best}. {would}: can't tell which is cheaper; measuring there would."
+
+
+def cheaper_above(here: Option, there: Option) -> float | None:
+    """The rate from which one instance there costs less than the machines that it takes here, predictions a second.
+
+    Here n machines serve up to n x examples_per_s. The first n that cost more than one instance there are needed above
+    (n - 1) x examples_per_s. None where one instance there doesn't serve that many.
+    """
+    rate = math.floor(there.usd_per_hour / here.usd_per_hour) * here.examples_per_s
+    return rate if rate < there.examples_per_s else None
+
+
+def _first(options: Iterable[Option]) -> Option | None:
+    return min(options, key=lambda o: o.usd_per_million, default=None)

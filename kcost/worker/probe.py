@@ -1,0 +1,85 @@
+"""Measures what this machine can do with one backend and one number of threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kcost.backends import driver
+from kcost.core.errors import KcostError, in_a_line
+from kcost.core.probe import MoveTimes, ProbeAnswer, ProbedDtype, ProbeRequest, ProductTimes
+
+DTYPES: tuple[ProbedDtype, ...] = ("float32", "bfloat16")
+
+SIZES = (64, 256, 1024, 2048, 4096)
+
+ELEMENTS = (1 << 16, 1 << 25)
+"""768 KiB in all, which a cache holds, and 384 MiB, which none does."""
+
+REPEATED_S = 0.3
+"""Time that each program is repeated for, about."""
+
+LONG_ENOUGH_S = 0.2
+"""A product that takes this long is not made larger: the next would take eight times as long."""
+
+MOST_REPETITIONS = 200
+
+
+def run(request: ProbeRequest) -> ProbeAnswer:
+    """Products from small to large in each dtype, sums in place, and the smallest call.
+
+    A program that fails costs itself alone: it stands in `not_measured` with its reason.
+    """
+    backend = driver(request.backend)
+    deadline = time.monotonic() + request.seconds
+    products: list[ProductTimes] = []
+    moves: list[MoveTimes] = []
+    not_measured: list[str] = []
+
+    def times(what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
+        if time.monotonic() > deadline:
+            not_measured.append(f"{what}: no time was left")
+            return None
+        try:
+            return _repeated(make())
+        except KcostError as error:
+            not_measured.append(f"{what}: {' '.join(str(error).split())}")
+        except Exception as error:  # a backend without this dtype, or without the memory
+            not_measured.append(f"{what}: {in_a_line(error)}")
+        return None
+
+    call_ns = times("a call", lambda: backend.square_product(1, "float32"))
+    for elements in ELEMENTS:
+        moved = times(f"a sum of {elements}", lambda elements=elements: backend.sum_in_place(elements))  # type: ignore[misc]
+        if moved is not None:
+            moves.append(MoveTimes(elements=elements, ns=moved))
+    for dtype in DTYPES:
+        for size in SIZES:
+            ns = times(
+                f"a {dtype} product of {size}",
+                lambda size=size, dtype=dtype: backend.square_product(size, dtype),  # type: ignore[misc]
+            )
+            if ns is None:
+                break
+            products.append(ProductTimes(dtype=dtype, size=size, ns=ns))
+            if min(ns) >= LONG_ENOUGH_S * 1e9:
+                break
+    return ProbeAnswer(
+        version=backend.version(),
+        simulated=backend.simulated,
+        products=tuple(products),
+        moves=tuple(moves),
+        call_ns=call_ns or (),
+        not_measured=tuple(not_measured),
+    )
+
+
+def _repeated(program: Callable[[], None]) -> tuple[int, ...]:
+    """Durations in nanoseconds, for about REPEATED_S and at least one; the first run, which compiles, is left out."""
+    program()
+    durations: list[int] = []
+    while sum(durations) < REPEATED_S * 1e9 and len(durations) < MOST_REPETITIONS:
+        start = time.perf_counter_ns()
+        program()
+        durations.append(time.perf_counter_ns() - start)
+    return tuple(durations)

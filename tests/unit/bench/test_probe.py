@@ -1,0 +1,96 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import kcost
+from kcost.bench import probe as module
+from kcost.bench.probe import probe, thread_counts
+from kcost.cli.probe_answers import show_probe
+from kcost.core import schema
+from kcost.core.errors import InputError, SchemaError, WorkerError
+from kcost.core.probe import MoveTimes, Probe, ProbeRequest, ProductTimes
+from kcost.core.progress import silent
+from kcost.worker import probe as worker
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probe") / "probe.json"
+    probe("fake", out, 20, silent)
+    return out
+
+
+def test_rates_are_of_the_median() -> None:
+    assert ProductTimes(dtype="float32", size=100, ns=(1000, 2000, 9000)).flops_per_s == pytest.approx(2e6 / 2e-6)
+    assert MoveTimes(elements=1000, ns=(1000,)).bytes_per_s == pytest.approx(12e3 / 1e-6)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 4, 8, 48, 192])
+def test_threads_go_from_one_to_all(cores: int) -> None:
+    counts = thread_counts(cores)
+    assert counts[0] == 1
+    assert counts[-1] == cores
+    assert len(counts) <= 4
+    assert sorted(set(counts)) == list(counts)
+
+
+def test_a_probe_is_stored_and_read_again(stored: Path, tmp_path: Path) -> None:
+    answer = schema.read("probe", stored, Probe).by_threads[0].answer
+    assert answer.simulated
+    assert answer.call_ns
+    assert "float32" in {p.dtype for p in answer.products}
+    assert max(p.flops_per_s for p in answer.products) < 1.1e13  # the fake backend sleeps as 10 TFLOP/s would take
+    newer = tmp_path / "probe.json"
+    newer.write_text(json.dumps({"schema": 99}))
+    with pytest.raises(SchemaError, match="up to schema 1"):
+        schema.read("probe", newer, Probe)
+
+
+def test_the_answer_marks_what_was_simulated(stored: Path) -> None:
+    shown = io.StringIO()
+    show_probe(Console(file=shown, width=100), schema.read("probe", stored, Probe), stored)
+    assert "[simulated]" in " ".join(shown.getvalue().split("threads")[0].split())
+    assert "GFLOP/s" in shown.getvalue()
+    assert max(len(line) for line in shown.getvalue().splitlines()) <= 100
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 121, float("nan")])
+def test_bad_seconds_are_refused(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(InputError, match="at most 120"):
+        kcost.run_probe(tmp_path / "p.json", seconds=seconds)
+
+
+def test_workers_that_fail_are_told_and_nothing_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, *_: object, **__: object) -> None:
+            raise WorkerError("A worker stays alive.", "it ended", cause="ended")
+
+    monkeypatch.setattr(module, "Worker", Broken)
+    with pytest.raises(WorkerError, match="stays alive"):
+        probe("fake", tmp_path / "p.json", 5, silent)
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_what_there_was_no_time_for_has_its_reason() -> None:
+    answer = worker.run(ProbeRequest(backend="fake", seconds=1e-9))
+    assert answer.products == ()
+    assert any("no time was left" in reason for reason in answer.not_measured)
+
+
+def test_a_program_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kcost.backends.fake import FakeDriver
+
+    sound = FakeDriver.square_product
+
+    def only_float32(self: FakeDriver, size: int, dtype: str) -> object:
+        if dtype != "float32":
+            raise TypeError("no such dtype")
+        return sound(self, size, dtype)
+
+    monkeypatch.setattr(FakeDriver, "square_product", only_float32)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=20))
+    assert {p.dtype for p in answer.products} == {"float32"}
+    assert any("no such dtype" in reason for reason in answer.not_measured)
