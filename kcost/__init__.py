@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kcost.version import __version__ as __version__
 
 _PUBLIC = {
+    "assess_risk": "kcost.api.risk",
     "attack": "kcost.api.models",
     "check_prices": "kcost.api.inventory",
     "compare_runs": "kcost.api.measuring",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.risk import assess_risk as assess_risk
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

@@ -39,6 +39,8 @@ from kcost.core.request import (
     Evaluation,
     OptimizeAnswer,
     OptimizeRequest,
+    PredictAnswer,
+    PredictRequest,
     TrainAnswer,
     TrainRequest,
 )
@@ -121,6 +123,7 @@ def _line(document: Any) -> bytes:
 
 TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer)
 EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
+PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
 OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer)
 ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport)
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
@@ -143,6 +146,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
+        PREDICT,
         *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, DEVICES, MEASURE),
     )
 }

@@ -19,7 +19,10 @@ from pydantic_core import ErrorDetails, from_json
 from kcost.core.errors import SchemaError, storage
 from kcost.version import __version__
 
-VERSIONS = {"artifact": 2, "run": 3, "cell": 3, "environment": 1, "verdict": 1, "export": 1, "conversion": 1}
+VERSIONS = {
+    **{"artifact": 2, "run": 3, "cell": 3, "environment": 1, "verdict": 1, "export": 1, "conversion": 1},
+    **{"predictions": 1, "risk": 1},
+}
 """The schema number that this version of kcost writes, by kind of file."""
 
 HIDDEN = "'fake'"

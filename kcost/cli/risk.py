@@ -1,0 +1,61 @@
+"""The command that says how far a model can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kcost.cli.shared import (
+    BackendOption,
+    Json,
+    Limit,
+    ModelArgument,
+    OutputOption,
+    PixelsOption,
+    TaskOption,
+    ThresholdOption,
+    app,
+    print_answer,
+)
+
+
+@app.command()
+def risk(
+    artifact: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    target_error: Annotated[
+        float | None, typer.Option(help="Error, of 1, that a threshold of abstention shall meet.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of predictions and risk.json; default: risk in the artifact, or NAME-risk."),
+    ] = None,
+    train_examples: Annotated[int, typer.Option(help="Most training examples that are predicted.")] = 10_000,
+    output: OutputOption = None,
+    task: TaskOption = None,
+    threshold: ThresholdOption = None,
+    pixels: PixelsOption = None,
+    limit: Limit = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Say how far a classifier or a tagger can be trusted: calibration, slices, data, and the gates that you set."""
+    import kcost
+    from kcost.report.risk_terminal import show_risk
+
+    report = kcost.assess_risk(
+        artifact,
+        data=data,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        out=out,
+        target_error=target_error,
+        output=output,
+        task=task,
+        threshold=threshold,
+        pixels=pixels,
+        limit=limit,
+        train_examples=train_examples,
+    )
+    print_answer(json_, report, lambda console: show_risk(console, report))
