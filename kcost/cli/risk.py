@@ -25,6 +25,17 @@ from kcost.cli.shared import (
 def risk(
     artifact: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
+    gates: Annotated[Path | None, typer.Option(help="TOML file of limits; exit code 1 where one fails.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where a gate can't tell, too.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="Model of before, such as in float32: which examples flip, and the drop.")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="CSV with a row for each test example: further slices, and groups to compare.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder with this model: evidence for limits on time, dollars, memory.")
+    ] = None,
     target_error: Annotated[
         float | None, typer.Option(help="Error, of 1, that a threshold of abstention shall meet.")
     ] = None,
@@ -48,6 +59,10 @@ def risk(
     report = kcost.assess_risk(
         artifact,
         data=data,
+        gates=gates,
+        against=against,
+        columns=columns,
+        run=run,
         backend=backend,  # type: ignore[arg-type]  # checked there
         out=out,
         target_error=target_error,
@@ -59,3 +74,7 @@ def risk(
         train_examples=train_examples,
     )
     print_answer(json_, report, lambda console: show_risk(console, report))
+    if report.failed or (strict and report.undecided):
+        raise typer.Exit(1)
+    if report.undecided:
+        typer.echo("warning: a gate can't tell; --strict makes that exit code 1", err=True)

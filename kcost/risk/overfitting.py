@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from pydantic import Field
@@ -73,8 +74,8 @@ def _all_right(answers: SplitPredictions) -> np.ndarray:
     return right
 
 
-def _paired(name: str, sums: np.ndarray, drop: object, unit: str) -> Figure:
-    figure = bootstrapped(name, sums, drop, unit, lowest=-1.0, highest=1.0)  # type: ignore[arg-type]
+def _paired(name: str, sums: np.ndarray, drop: Callable[[np.ndarray], np.ndarray], unit: str) -> Figure:
+    figure = bootstrapped(name, sums, drop, unit, lowest=-1.0, highest=1.0)
     if figure.low < figure.high:
         return figure
     # Nothing changed on any example: what may still change is bounded as for no event in as many.
