@@ -112,6 +112,7 @@ def assess_risk(
         model_sha256=opened.sha256,
         backend=chosen,
         dataset=predictions.header.dataset,
+        trained_on_these=_trained_on(opened, read),
         command=_command(model, {**options, "target_error": target_error, **settings}),
     )
     report = assess(predictions, evidence, around, limits, target_error)
@@ -119,6 +120,11 @@ def assess_risk(
         report = decide(report, limits, _measured(limits, request, chosen, run, opened))
     schema.write(folder / REPORT_FILE, report)
     return report
+
+
+def _trained_on(model: Model, read: DataSet) -> bool | None:
+    record = None if model.artifact is None else model.artifact.dataset
+    return None if record is None else record.splits.get("train") == read.record.splits["train"]
 
 
 def _read_gates(path: Path) -> Gates:

@@ -124,6 +124,8 @@ def limits(report: RiskReport) -> list[str]:
             f"personal data: {personal.emails:,} e-mail addresses, {personal.phones:,} telephone numbers, "
             f"{personal.cards:,} cards, {personal.ibans:,} IBANs in {personal.texts:,} texts"
         )
+    if report.evidence.trained_on_these is False:
+        told.append("the artifact names another training split than this one: train less test, and leaks, say less")
     if report.temperature.no_optimum:
         told.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
     if report.evidence.dataset.synthetic:

@@ -34,6 +34,9 @@ class Evidence(Record):
     backend: str
     dataset: Dataset
     command: str = Field(description="that makes this document again")
+    trained_on_these: bool | None = Field(
+        default=None, description="whether the artifact names this very training split; None for a bare file"
+    )
 
 
 class SplitScore(Record):

@@ -13,7 +13,8 @@ from kcost.core.process import installed
 
 IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
-    *("train", "evaluate", "attack", "make_plan", "run_bench", "estimate_cost", "make_report", "compare_runs"),
+    *("train", "evaluate", "attack", "assess_risk"),
+    *("make_plan", "run_bench", "estimate_cost", "make_report", "compare_runs"),
     *("run_optimize", "export"),
 )
 WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"}
