@@ -32,6 +32,8 @@ _PUBLIC = {
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "train": "kcost.api.models",
+    "verify_card": "kcost.api.risk",
+    "write_card": "kcost.api.risk",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
-    from kcost.api.risk import assess_risk as assess_risk
+    from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

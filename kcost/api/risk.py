@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kcost.api.refusals import refuse_before_scoring
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
-from kcost.core.errors import InputError, SchemaError
+from kcost.core.errors import InputError, SchemaError, StorageError
 from kcost.core.jobs import PREDICT
 from kcost.core.plan import Backend
 from kcost.core.predictions import Predictions, read_predictions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS_FILE = "predictions-{backend}.npz"
 REPORT_FILE = "risk.json"
+CARD_FILE = "card.md"
 MIB = 1 << 20
 
 
@@ -42,6 +43,7 @@ def assess_risk(
     output: str | None = None,
     task: str | None = None,
     threshold: float | None = None,
+    write: bool = True,
     **settings: Any,
 ) -> RiskReport:
     """How far a classifier or a tagger can be trusted, from its answers on all splits of a data set.
@@ -59,6 +61,7 @@ def assess_risk(
             `NAME-risk` beside a file.
         target_error: the error, of 1, for which a threshold of abstention is looked for.
         output, task, threshold: as of `kcost.evaluate`.
+        write: False writes no risk.json.
         settings: limit, pixels, batch_size, train_examples.
 
     Raises:
@@ -104,7 +107,18 @@ def assess_risk(
         leakage=leakage_of(read),
         personal_data=personal_data_of(read),
     )
-    options = {"data": data, "gates": gates, "against": against, "columns": columns, "run": run, "backend": chosen}
+    paths = {"gates": gates, "against": against, "columns": columns, "run": run}
+    options = {
+        "data": data,
+        **{name: None if path is None else str(Path(path).absolute()) for name, path in paths.items()},
+        "backend": chosen,
+        "target_error": target_error,
+        "output": output,
+        "task": task,
+        "threshold": threshold,
+        **settings,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
     assert predictions.sha256 is not None
     evidence = Evidence(
         predictions_file=request.file.name,
@@ -113,13 +127,82 @@ def assess_risk(
         backend=chosen,
         dataset=predictions.header.dataset,
         trained_on_these=_trained_on(opened, read),
-        command=_command(model, {**options, "target_error": target_error, **settings}),
+        command=_command(model, options),
+        options=options,
     )
     report = assess(predictions, evidence, around, limits, target_error)
     if limits is not None:
         report = decide(report, limits, _measured(limits, request, chosen, run, opened))
-    schema.write(folder / REPORT_FILE, report)
+    if write:
+        schema.write(folder / REPORT_FILE, report)
     return report
+
+
+def write_card(model: Path | str, out: Path | str | None = None, *, risk: Path | str | None = None) -> Path:
+    """Writes the model card of a risk report that is there: Markdown with the metadata that Hugging Face reads.
+
+    Args:
+        model: an artifact folder or a .keras file of which `assess_risk` wrote a report.
+        out: the file to make; None takes `card.md` beside the report.
+        risk: the folder of the report, where it was given another.
+
+    Raises:
+        InputError: there is no report of this model.
+        StorageError: the file is there already, or cannot be written.
+    """
+    from kcost.risk.card import render_card
+
+    opened = open_model(model)
+    folder = _folder(opened) if risk is None else Path(risk)
+    path = folder / CARD_FILE if out is None else Path(out)
+    if path.exists():
+        raise StorageError(
+            "kcost overwrites no card: a person may have written in it.", path, "Name another file with --out."
+        )
+    schema.write_bytes(path, render_card(_report_of(opened, folder), opened.artifact).text.encode())
+    return path
+
+
+def verify_card(
+    model: Path | str, card: Path | str | None = None, *, risk: Path | str | None = None
+) -> tuple[str, ...]:
+    """Takes every figure of a card anew from the stored predictions and the data; what differs, empty for nothing.
+
+    Predictions that are gone, or are of another model, are made again.
+
+    Args:
+        card: the file; None takes `card.md` beside the report.
+        risk: the folder of the report, where it was given another.
+
+    Raises:
+        InputError: there is no card or no report of this model.
+    """
+    from kcost.risk.card import differences, render_card
+
+    opened = open_model(model)
+    folder = _folder(opened) if risk is None else Path(risk)
+    path = folder / CARD_FILE if card is None else Path(card)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = f"Write it: kcost card {model}"
+        raise InputError("A card that is verified is there.", f"{path}: {error}", remedy) from error
+    options: dict[str, Any] = dict(_report_of(opened, folder).evidence.options)
+    again = assess_risk(model, out=folder, write=False, **options)
+    return tuple(differences(text, render_card(again, opened.artifact)))
+
+
+def _report_of(model: Model, folder: Path) -> RiskReport:
+    from kcost.risk.report import RiskReport
+
+    try:
+        return schema.read("risk", folder / REPORT_FILE, RiskReport)
+    except FileNotFoundError as error:
+        raise InputError(
+            "A card is of a risk report.",
+            received=f"{folder} without {REPORT_FILE}",
+            remedy="Make one first with kcost risk, or name its folder with --risk.",
+        ) from error
 
 
 def _trained_on(model: Model, read: DataSet) -> bool | None:
@@ -248,5 +331,7 @@ def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figu
 
 
 def _command(model: Path | str, options: dict[str, object]) -> str:
-    given = [f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in options.items() if v is not None]
-    return " ".join(["kcost risk", shlex.quote(str(model)), *given])
+    # Files by their names alone: the same card comes out wherever they lie.
+    plain = {name: Path(str(v)).name if str(v).startswith("/") else v for name, v in options.items() if v is not None}
+    given = [f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in plain.items()]
+    return " ".join(["kcost risk", shlex.quote(Path(model).resolve().name), *given])

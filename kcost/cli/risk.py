@@ -78,3 +78,26 @@ def risk(
         raise typer.Exit(1)
     if report.undecided:
         typer.echo("warning: a gate can't tell; --strict makes that exit code 1", err=True)
+
+
+@app.command()
+def card(
+    words: Annotated[list[str], typer.Argument(metavar="[verify] ARTIFACT", help="The model that has a risk report.")],
+    out: Annotated[Path | None, typer.Option(help="The card to write or verify; default: card.md in risk.")] = None,
+    risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of the report, as --out of kcost risk.")] = None,
+) -> None:
+    """Write a model card from a risk report, or verify one: exit code 1 where a figure is not as its evidence has it."""
+    import kcost
+
+    verify = len(words) == 2 and words[0] == "verify"
+    if len(words) != 1 + verify:
+        raise typer.BadParameter(f"{' '.join(words)!r} is neither ARTIFACT nor verify ARTIFACT")
+    if not verify:
+        typer.echo(str(kcost.write_card(words[0], out, risk=risk_)))
+        return
+    told = kcost.verify_card(words[1], out, risk=risk_)
+    typer.echo("every figure is as its evidence has it" if not told else f"{len(told)} line(s) differ:")
+    for line in told:
+        typer.echo(f"  {line}")
+    if told:
+        raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pydantic import Field
 from kcost.core.predictions import SplitPredictions
 from kcost.core.schema import Record
 from kcost.core.stats import CONFIDENCE
-from kcost.risk.figures import RESAMPLES, SEED, Figure, mean_by_row, sums_by_row
+from kcost.risk.figures import RESAMPLES, SEED, Figure, correlated_noise, mean_by_row, sums_by_row
 
 BINS = 15
 """Equal shares of the answers, in the order of their confidence."""
@@ -124,7 +124,7 @@ def _error(gaps: np.ndarray, labels: int, unit: str) -> tuple[Figure, float]:
     covariance = len(gaps) * np.cov(gaps, rowvar=False, bias=True).reshape(len(seen), -1)
     # Noise of bins that show no gap at all has to go somewhere: there the multiple is of the noise itself.
     shape = seen if plain else np.sqrt(np.maximum(covariance.diagonal(), 1 / 4))
-    noise = np.random.default_rng(SEED).multivariate_normal(np.zeros(len(seen)), covariance, RESAMPLES, method="svd")
+    noise = correlated_noise(covariance, RESAMPLES, np.random.default_rng(SEED))
 
     def shown(times: float) -> np.ndarray:
         drawn: np.ndarray = np.abs(times * shape + noise).sum(1) / labels

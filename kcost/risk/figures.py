@@ -72,7 +72,19 @@ def resampled_sums(sums: np.ndarray, resamples: int = RESAMPLES, seed: int = SEE
         # Equal rows are drawn as one, with their share: the same distribution, less work.
         return rng.multinomial(len(sums), times / len(sums), size=resamples).astype(np.float64) @ kinds
     covariance = len(sums) * np.cov(sums, rowvar=False, bias=True).reshape(sums.shape[1], -1)
-    return rng.multivariate_normal(sums.sum(0), covariance, size=resamples, method="svd")
+    return sums.sum(0) + correlated_noise(covariance, resamples, rng)
+
+
+def correlated_noise(covariance: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Normal noise around 0, shape (count, columns), float64.
+
+    It is made with the symmetric root of the covariance, which is the only one: roots by other ways depend on signs
+    that libraries of linear algebra choose differently, and figures would differ between machines.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    noise: np.ndarray = rng.standard_normal((count, len(covariance))) @ root
+    return noise
 
 
 def bootstrapped(

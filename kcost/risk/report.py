@@ -34,6 +34,7 @@ class Evidence(Record):
     backend: str
     dataset: Dataset
     command: str = Field(description="that makes this document again")
+    options: dict[str, str | float | int] = Field(default={}, description="the same, for `kcost.assess_risk`")
     trained_on_these: bool | None = Field(
         default=None, description="whether the artifact names this very training split; None for a bare file"
     )

@@ -17,7 +17,9 @@ IN_ORDER = (
     *("make_plan", "run_bench", "estimate_cost", "make_report", "compare_runs"),
     *("run_optimize", "export"),
 )
-WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"}
+WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"} | {
+    *("verify_card", "write_card")
+}
 """Public functions whose examples would take minutes, or that a test of their own calls in the same words."""
 
 

@@ -40,6 +40,13 @@ def test_data_that_are_not_named_or_not_there(model: Path) -> None:
     check(kcost("risk", model, "--data", "digts"), 2, "digts")
 
 
+def test_a_card_of_nothing(model: Path) -> None:
+    check(kcost("card", model), 2, "Make one first with kcost risk")
+    check(kcost("card", "verify", model), 2, "Write it: kcost card")
+    check(kcost("card", "verify"), 2, "verify, which is not there")
+    check(kcost("card", "verfy", model), 2, "neither ARTIFACT nor verify ARTIFACT")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not installed("torch"), reason="needs kcost[torch]")
 def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
@@ -64,6 +71,13 @@ def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
     code, told, _ = risk("min_score = 0.01", "--json")
     assert json.loads(told) == json.loads((model / "risk" / "risk.json").read_text())
     assert (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns == written, "predicted once"
+    assert kcost("card", model).returncode == 0
+    assert kcost("card", "verify", model).stdout == "every figure is as its evidence has it\n"
+    card = model / "risk" / "card.md"
+    card.write_text(card.read_text().replace("300 examples", "301 examples"))
+    found = kcost("card", "verify", model)
+    assert (found.returncode, "301 examples" in found.stdout) == (1, True)
+    check(kcost("card", model), 2, "overwrites no card")
     columns = tmp_path / "c.csv"
     rows = np.random.default_rng(0).choice(["web", "app"], 300)
     columns.write_text("source\n" + "\n".join(rows) + "\n")
