@@ -86,7 +86,7 @@ def card(
     out: Annotated[Path | None, typer.Option(help="The card to write or verify; default: card.md in risk.")] = None,
     risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of the report, as --out of kcost risk.")] = None,
 ) -> None:
-    """Write a model card from a risk report, or verify one: exit code 1 where a figure is not as its evidence has it."""
+    """Write a model card from a risk report, or verify one: exit code 1 where it is not as its evidence has it."""
     import kcost
 
     verify = len(words) == 2 and words[0] == "verify"
