@@ -109,7 +109,7 @@ def assess_risk(
     )
     paths = {"gates": gates, "against": against, "columns": columns, "run": run}
     options = {
-        "data": data,
+        "data": None if data is None else _place(data),
         **{name: None if path is None else str(Path(path).absolute()) for name, path in paths.items()},
         "backend": chosen,
         "target_error": target_error,
@@ -205,6 +205,13 @@ def _report_of(model: Model, folder: Path) -> RiskReport:
         ) from error
 
 
+def _place(data: str) -> str:
+    """Data by a name as they are, by a path as it is from everywhere."""
+    from kcost.data.known import SOURCES
+
+    return data if data in SOURCES else str(Path(data).absolute())
+
+
 def _trained_on(model: Model, read: DataSet) -> bool | None:
     record = None if model.artifact is None else model.artifact.dataset
     return None if record is None else record.splits.get("train") == read.record.splits["train"]
@@ -248,14 +255,15 @@ def _test_of(read: DataSet) -> Any:
 
 def _predicted(model: Model, read: DataSet, request: PredictRequest, backend: Backend) -> Predictions:
     """Predictions of this very model on these very data: the stored ones, else a worker's."""
-    file, plain = request.file, request.pixels is None and request.answer == type(request.answer)()
+    file, wanted = request.file, (request.answer, request.pixels, request.train_examples)
     try:
         stored = read_predictions(file)
     except (FileNotFoundError, SchemaError):
         stored = None
-    if stored is not None and plain and stored.header.train_examples == request.train_examples:
+    if stored is not None:
         header = stored.header
-        if header.model_sha256 == model.sha256 and header.dataset.splits == read.record.splits:
+        same = header.model_sha256 == model.sha256 and header.dataset.splits == read.record.splits
+        if same and (header.choice, header.pixels, header.train_examples) == wanted:
             return stored
     file.parent.mkdir(parents=True, exist_ok=True)
     run_job(PREDICT, backend, request)

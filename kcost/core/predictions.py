@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from kcost.core import schema
-from kcost.core.answer import Answer
+from kcost.core.answer import Answer, AnswerChoice
 from kcost.core.artifact import Dataset, sha256_of
 from kcost.core.errors import InputError, SchemaError
+from kcost.core.pixels import PixelScale
 from kcost.core.schema import VERSIONS, Record, describe_validation
 
 LEAST_PROBABILITY = 1e-7
@@ -37,7 +38,8 @@ class PredictionsHeader(Record):
     unit: str = Field(description="what one example is")
     limit: int | None = Field(default=None, description="most examples of each split that were read")
     train_examples: int = Field(description="most training examples that were predicted")
-    threshold: float | None = Field(default=None, description="of a binary output, as the user gave it")
+    choice: AnswerChoice = Field(default=AnswerChoice(), description="what the user said of the answers")
+    pixels: PixelScale | None = Field(default=None, description="of images, as the user said")
 
 
 @dataclass(frozen=True, eq=False)

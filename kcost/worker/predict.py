@@ -58,7 +58,8 @@ def run(request: PredictRequest) -> PredictAnswer:
         unit=task.unit,
         limit=request.limit,
         train_examples=request.train_examples,
-        threshold=request.answer.threshold,
+        choice=request.answer,
+        pixels=request.pixels,
     )
     write_predictions(request.file, header, splits)
     return PredictAnswer(dataset=opened.dataset, answers=task.answers)
@@ -93,6 +94,12 @@ def _answered(
     counts = _entity_counts(task, split, predicted, examples, types) if isinstance(task, TokenClassification) else None
     labels, predicted, logs = labels[examples], predicted[examples], logs[examples]
     known = labels >= 0
+    if not known.any():
+        raise InputError(
+            "Each split holds a label that counts.",
+            received=f"{len(labels):,} examples of {split} in {task.record.name}, with labels below 0 alone",
+            remedy="Give other data with --data, or another --limit.",
+        )
     return SplitPredictions(
         labels=labels[known].astype(np.int64),
         predicted=predicted[known],

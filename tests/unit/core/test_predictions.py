@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kcost.core.answer import Answer
+from kcost.core.answer import Answer, AnswerChoice
 from kcost.core.artifact import Dataset
 from kcost.core.errors import InputError, SchemaError
 from kcost.core.predictions import (
@@ -39,6 +39,12 @@ def test_what_is_written_comes_back_and_equal_predictions_have_equal_hashes(tmp_
     assert a.sha256 == b.sha256
     assert np.array_equal(a.splits["test"].log_probabilities, splits["test"].log_probabilities)
     assert a.splits["test"].entity_counts is None
+
+
+def test_what_the_user_said_is_kept(tmp_path: Path) -> None:
+    header = HEADER.model_copy(update={"choice": AnswerChoice(threshold=0.3), "pixels": "0-255"})
+    write_predictions(tmp_path / "p", header, {"test": classifier(10, 0)})
+    assert read_predictions(tmp_path / "p").header == header
 
 
 def test_a_tagger_keeps_its_counts(tmp_path: Path) -> None:
