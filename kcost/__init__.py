@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kcost.version import __version__ as __version__
 
 _PUBLIC = {
+    "assess_risk": "kcost.api.risk",
     "attack": "kcost.api.models",
     "check_prices": "kcost.api.inventory",
     "compare_runs": "kcost.api.measuring",
@@ -39,6 +40,8 @@ _PUBLIC = {
     "write_budget_page": "kcost.api.costing",
     "write_workbook": "kcost.api.costing",
     "update_prices": "kcost.api.inventory",
+    "verify_card": "kcost.api.risk",
+    "write_card": "kcost.api.risk",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from kcost.api.optimize import run_optimize as run_optimize
     from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
+    from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

@@ -34,6 +34,8 @@ from kcost.core.request import (
     Evaluation,
     OptimizeAnswer,
     OptimizeRequest,
+    PredictAnswer,
+    PredictRequest,
     TrainAnswer,
     TrainRequest,
 )
@@ -116,6 +118,7 @@ def _line(document: Any) -> bytes:
 
 TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer)
 EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
+PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
 OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer)
 ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport)
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
@@ -135,7 +138,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT_CHECKPOINT, PROBE, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, PREDICT, PROBE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

@@ -183,6 +183,26 @@ class Evaluation(Record):
     answers: Answers = Field(description="what each output was taken as, and from what")
 
 
+class PredictRequest(Record):
+    """Storing what a model answers on every split, with labels and probabilities."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
+    limit: int | None = Field(default=None, ge=10)
+    batch_size: int = Field(default=256, ge=1)
+    train_examples: int = Field(default=10_000, ge=1, description="most training examples, in a seeded order")
+    answer: AnswerChoice = AnswerChoice()
+    file: Path = Field(description="npz to write, as `kcost.core.predictions` has it")
+
+
+class PredictAnswer(Record):
+    """The predictions are stored."""
+
+    dataset: Dataset
+    answers: Answers = Field(description="what each output was taken as, and from what")
+
+
 class AttackRequest(Record):
     """Scoring a model under attack."""
 

@@ -13,11 +13,13 @@ from kcost.core.process import installed
 
 IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
-    *("train", "evaluate", "attack", "make_plan", "run_bench", "estimate_cost", "make_report"),
+    *("train", "evaluate", "attack", "assess_risk", "make_plan", "run_bench", "estimate_cost", "make_report"),
     *("estimate_budget", "write_workbook", "write_budget_page", "compare_runs"),
     *("run_optimize", "export"),
 )
-WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"}
+WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"} | {
+    *("verify_card", "write_card")
+}
 """Public functions whose examples would take minutes, or that a test of their own calls in the same words."""
 
 

@@ -16,11 +16,13 @@ from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.errors import DataError, InputError, StorageError
 from kcost.core.plan import Plan
-from kcost.core.request import EvaluateRequest, TrainRequest
+from kcost.core.predictions import read_predictions
+from kcost.core.request import EvaluateRequest, PredictRequest, TrainRequest
 from kcost.core.result import Run
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
-from kcost.worker import evaluate, train
+from kcost.risk.scores import main_score
+from kcost.worker import evaluate, predict, train
 
 
 def request(out: Path, **changes: Any) -> TrainRequest:
@@ -162,6 +164,38 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_nothing(tmp_path: Path
     with pytest.raises(InputError, match="Lower --learning-rate"):
         train.run(request(tmp_path / "bad", family="bert", data="ner-mini", learning_rate=1e30, max_length=48))
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("which", ["digits", "tagger"])
+def test_stored_predictions_score_as_evaluate_does(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path, backend: str
+) -> None:
+    model = request.getfixturevalue(which)
+    file = tmp_path / "p.npz"
+    predict.run(PredictRequest(model=model, limit=120, batch_size=32, train_examples=64, file=file))
+    stored = read_predictions(file)
+    assert stored.header.backend == backend
+    assert stored.header.model_sha256 == open_model(model).sha256
+    assert len(stored.splits["train"]) == 64
+    (expected,) = evaluate.run(EvaluateRequest(model=model, limit=120)).scores
+    assert main_score(stored.splits["test"], "examples").value == pytest.approx(expected.value)
+    test = stored.splits["test"]
+    assert np.array_equal(test.predicted, test.log_probabilities.argmax(-1))
+    assert np.exp(test.log_probabilities.astype(np.float64)).sum(-1) == pytest.approx(1.0, abs=1e-3)
+    again = tmp_path / "again.npz"
+    predict.run(PredictRequest(model=model, limit=120, batch_size=32, train_examples=64, file=again))
+    assert read_predictions(again).sha256 == stored.sha256
+
+
+def test_a_model_without_classes_has_no_risk(tmp_path: Path) -> None:
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(1, name="y")(inputs)).save(tmp_path / "m.keras")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((50, 3)), y=rng.random(50))
+    asked = PredictRequest(model=tmp_path / "m.keras", data=str(tmp_path / "d.npz"), file=tmp_path / "p.npz")
+    with pytest.raises(InputError, match="probability of each class"):
+        predict.run(asked)
+    assert not (tmp_path / "p.npz").exists()
 
 
 def test_data_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""A risk report in the terminal: the answer first, on one screen, then what limits it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kcost.core.units import significant
+from kcost.risk.figures import Figure
+from kcost.risk.gates import Verdict
+from kcost.risk.report import RiskReport
+
+ROWS = 12
+STYLES = {"pass": "green", "fail": "bold red", "can't tell": "yellow"}
+
+
+def show_risk(console: Console, report: RiskReport) -> None:
+    """What a report says."""
+    console.print(f"[bold]{escape(conclusion(report))}[/bold]", highlight=False)
+    console.print(_verdicts(report.verdicts) if report.verdicts else _figures(report))
+    for line in limits(report):
+        console.print(escape(line), highlight=False)
+    where = report.evidence
+    told = f"Everything else, such as the reliability table: --json. From {where.predictions_file} on {where.backend}."
+    console.print(escape(told), highlight=False)
+
+
+def conclusion(report: RiskReport) -> str:
+    """The report in a sentence."""
+    test = next(s.score for s in report.scores if s.split == "test")
+    if report.verdicts:
+        counts = {answer: sum(v.answer == answer for v in report.verdicts) for answer in STYLES}
+        gates = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+        standing = "fails" if report.failed else "is open" if report.undecided else "passes"
+        return f"{report.model} {standing}: of {len(report.verdicts)} gates {gates}. {text_of(test)} on test."
+    before, after = report.calibration.error, report.calibration_at_temperature.error
+    told = f"{report.model}: {text_of(test)} on test; its probabilities are off by {text_of(before, named=False)}"
+    if report.temperature.no_optimum:
+        return told + "."
+    lean = "sure of itself" if report.temperature.value > 1 else "doubtful of itself"
+    return f"{told}, too {lean}; a temperature of {report.temperature.value:.2f} makes that {after.value:.4f}."
+
+
+def _verdicts(verdicts: tuple[Verdict, ...]) -> Table:
+    table = _table("gate", "limit", "measured", "95% interval", "answer")
+    for verdict in verdicts:
+        figure, name = verdict.figure, verdict.gate
+        if verdict.slice is not None:
+            name += f" ({verdict.slice})"
+        value = "-" if figure is None else number(figure.value)
+        interval = "-" if figure is None else f"{number(figure.low)} to {number(figure.high)}"
+        limit = verdict.limit if isinstance(verdict.limit, str) else f"{verdict.limit:g}"
+        style = STYLES[verdict.answer]
+        table.add_row(escape(name), escape(limit), value, interval, f"[{style}]{escape(verdict.sentence)}[/]")
+    return table
+
+
+def _figures(report: RiskReport) -> Table:
+    table = _table("", "value", "95% interval", "rests on")
+    rows = {f"{one.score.name}, {one.split}": one.score for one in report.scores}
+    rows |= {"train less test": report.gap, "calibration error, test": report.calibration.error}
+    rows |= {"the same at the temperature": report.calibration_at_temperature.error}
+    rows |= {"log loss, test": report.calibration.log_loss, "Brier score, test": report.calibration.brier}
+    worst = report.slices.worst
+    if worst is not None:
+        rows[f"worst slice, {worst.name}"] = worst.score
+    if report.flips is not None:
+        rows[f"drop from {report.flips.against}"] = report.flips.drop
+    if report.label_noise is not None:
+        rows["labels that look wrong"] = report.label_noise.share
+    if report.loss is not None:
+        rows["USD of errors a million"] = report.loss
+    for name, figure in list(rows.items())[:ROWS]:
+        interval = f"{number(figure.low)} to {number(figure.high)}"
+        table.add_row(escape(name), number(figure.value), interval, f"{figure.count:,} {figure.unit}")
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("value", "measured", "95% interval") else "left")
+    return table
+
+
+def limits(report: RiskReport) -> list[str]:
+    """What is to be known before the figures are used."""
+    told = []
+    wanted = report.coverage.abstention
+    if wanted is not None and wanted.threshold is None:
+        told.append(f"no threshold meets an error of {wanted.target_error:g} for sure (95%) on validation")
+    elif wanted is not None:
+        assert wanted.coverage is not None
+        assert wanted.error is not None
+        told.append(
+            f"answering from {wanted.threshold:.4f} on: {text_of(wanted.coverage, named=False)} of test "
+            f"answered, of that {text_of(wanted.error, named=False)} wrong; {wanted.target_error:g} was the target"
+        )
+    for one in report.slices.search.slices[:3]:
+        told.append(
+            f"wrong more often in {one.name}: {one.rate:.1%} of {one.examples:,}, elsewhere {one.rate_elsewhere:.1%} "
+            f"(of {report.slices.search.looked_at:,} slices looked at; p {one.p_value:.2g} after Holm)"
+        )
+    for apart in report.disparities:
+        if apart.difference.low > 0:
+            told.append(
+                f"{apart.measure} differs by {apart.column}: {apart.largest_in} above {apart.least_in} by "
+                f"{text_of(apart.difference, named=False)}"
+            )
+    flips = report.flips
+    if flips is not None:
+        where = "".join(f"; lost more often in {s.name}" for s in flips.lost_on.slices[:2])
+        told.append(
+            f"from {flips.against}: {flips.answers_changed.value:.2%} of {flips.drop.unit} changed, {flips.lost:,} "
+            f"lost, {flips.gained:,} gained{where}"
+        )
+    leaks = report.leakage
+    if leaks is not None and leaks.exact + leaks.near:
+        told.append(f"{leaks.exact:,} test examples stand in train exactly, {leaks.near:,} nearly ({leaks.criterion})")
+    personal = report.personal_data
+    if personal is not None and personal.total:
+        told.append(
+            f"personal data: {personal.emails:,} e-mail addresses, {personal.phones:,} telephone numbers, "
+            f"{personal.cards:,} cards, {personal.ibans:,} IBANs in {personal.texts:,} texts"
+        )
+    if report.evidence.trained_on_these is False:
+        told.append("the artifact names another training split than this one: train less test, and leaks, say less")
+    if report.temperature.no_optimum:
+        told.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
+    if report.evidence.dataset.synthetic:
+        told.append(f"{report.evidence.dataset.name} is synthetic: figures on it say that a pipeline works")
+    return told
+
+
+def number(value: float) -> str:
+    """A figure in a table: four places of a share, three digits of what is larger."""
+    return f"{value:.4f}" if abs(value) < 2 else significant(value)
+
+
+def text_of(figure: Figure, *, named: bool = True) -> str:
+    """A figure with its interval."""
+    name = f"{figure.name} " if named else ""
+    return f"{name}{figure.value:.4f} (95%: {figure.low:.4f} to {figure.high:.4f})"

@@ -1,0 +1,89 @@
+"""kcost risk as a user gives it: bad input before any framework starts, and exit codes of gates with a real backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcost.core.process import installed
+from tests.cli.commands import check, kcost
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "which sets none"),
+        ("min_scor = 0.9", "Did you mean min_score?"),
+        ("min_score = ninety", "gates.toml"),
+        ("min_score = 90", "less than or equal to 1"),
+    ],
+)
+def test_bad_gates_are_refused_before_anything_runs(tmp_path: Path, model: Path, text: str, told: str) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text(text)
+    check(kcost("risk", model, "--data", "digits", "--gates", gates), 2, told)
+
+
+def test_gates_that_are_not_there(tmp_path: Path, model: Path) -> None:
+    check(kcost("risk", model, "--data", "digits", "--gates", tmp_path / "none.toml"), 2, "No such file")
+
+
+def test_a_target_error_that_is_none(model: Path) -> None:
+    check(kcost("risk", model, "--data", "digits", "--target-error", "5"), 2, "between 0 and 1", "Received: 5.0")
+
+
+def test_data_that_are_not_named_or_not_there(model: Path) -> None:
+    check(kcost("risk", model), 2, "Give --data")
+    check(kcost("risk", model, "--data", "digts"), 2, "digts")
+
+
+def test_a_card_of_nothing(model: Path) -> None:
+    check(kcost("card", model), 2, "Make one first with kcost risk")
+    check(kcost("card", "verify", model), 2, "Write it: kcost card")
+    check(kcost("card", "verify"), 2, "verify, which is not there")
+    check(kcost("card", "verfy", model), 2, "neither ARTIFACT nor verify ARTIFACT")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("torch"), reason="needs kcost[torch]")
+def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
+    model, gates = tmp_path / "m", tmp_path / "gates.toml"
+    arguments = ("--backend", "torch", "--limit", "300")
+    assert kcost("train", "cnn", "--data", "digits", "--epochs", "2", "--out", model, *arguments).returncode == 0
+
+    def risk(text: str, *more: str) -> tuple[int, str, str]:
+        gates.write_text(text)
+        done = kcost("risk", model, "--gates", gates, *arguments, *more)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    code, told, _ = risk("min_score = 0.01")
+    assert (code, "passes" in told) == (0, True)
+    written = (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns
+    code, told, _ = risk("min_score = 1.0")
+    assert (code, "fails" in told) == (1, True)
+    code, told, warned = risk("max_p99_ms = 5.0")
+    assert (code, "can't tell" in told, "--strict" in warned) == (0, True, True)
+    assert risk("max_p99_ms = 5.0", "--strict")[0] == 1
+    code, told, _ = risk("min_score = 0.01", "--json")
+    assert json.loads(told) == json.loads((model / "risk" / "risk.json").read_text())
+    assert (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns == written, "predicted once"
+    assert kcost("card", model).returncode == 0
+    assert kcost("card", "verify", model).stdout == "every figure is as its evidence has it\n"
+    card = model / "risk" / "card.md"
+    card.write_text(card.read_text().replace("300 examples", "301 examples"))
+    found = kcost("card", "verify", model)
+    assert (found.returncode, "301 examples" in found.stdout) == (1, True)
+    check(kcost("card", model), 2, "overwrites no card")
+    columns = tmp_path / "c.csv"
+    rows = np.random.default_rng(0).choice(["web", "app"], 300)
+    columns.write_text("source\n" + "\n".join(rows) + "\n")
+    code, told, _ = risk("min_worst_slice_score = 0.01", "--columns", str(columns), "--against", str(model), "--json")
+    document = json.loads(told)
+    assert {d["column"] for d in document["disparities"]} == {"source"}
+    assert document["flips"]["lost"] == 0
+    code, _, warned = risk("min_score = 0.5", "--columns", str(gates))
+    assert (code, "for 300 test examples" in warned) == (2, True)
