@@ -30,6 +30,7 @@ _PUBLIC = {
     "run_optimize": "kcost.api.optimize",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
+    "serve_models": "kcost.api.serving",
     "train": "kcost.api.models",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
+    from kcost.api.serving import serve_models as serve_models
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

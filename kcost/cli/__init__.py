@@ -11,7 +11,7 @@ import sys
 from typing import NoReturn
 
 # Importing a module of commands adds them to the application.
-from kcost.cli import inventory, measuring, models, shipping  # noqa: F401
+from kcost.cli import inventory, measuring, models, serving, shipping  # noqa: F401
 from kcost.cli.shared import app
 
 

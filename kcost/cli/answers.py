@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kcost.api.demo import DemoReport
     from kcost.api.doctor import DoctorReport
     from kcost.data import CatalogueEntry
+    from kcost.serving.server import Serving
     from kcost.ship.export import ExportReport
     from kcost.ship.huggingface import CheckpointReport
 
@@ -260,6 +261,16 @@ def show_export(console: Console, report: ExportReport) -> None:
     )
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
+
+
+def show_serving(console: Console, serving: Serving) -> None:
+    """A server that has started: where, what, and what it does not do."""
+    for v in serving.versions:
+        where = f"{serving.url}/v1/models/{v.model}"
+        console.print(f"{v.model} version {v.version} {v.state}: POST {where}:predict", highlight=False, markup=False)
+    if serving.metrics_url is not None:
+        console.print(f"metrics: {serving.metrics_url}", highlight=False, markup=False)
+    console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)
 
 
 def show_demo(console: Console, report: DemoReport) -> None:

@@ -43,6 +43,7 @@ from kcost.core.request import (
     TrainRequest,
 )
 from kcost.core.schema import describe_validation
+from kcost.core.serving import ServeAnswer, ServeRequest
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -131,6 +132,7 @@ EXPORT_CHECKPOINT = Job("export-checkpoint", "kcost.worker.export_checkpoint", C
 CHECK_SAVED_MODEL = Job(
     "check-saved-model", "kcost.worker.check_saved_model", SavedModelCheckRequest, SavedModelCheckAnswer
 )
+SERVE = Job("serve", "kcost.worker.serve", ServeRequest, ServeAnswer)
 DEVICES = Job("devices", "kcost.worker.devices", DevicesRequest, DevicesAnswer)
 MEASURE: Job[MeasureOperation, MeasureAnswer] = Job(
     "measure",
@@ -143,7 +145,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, DEVICES, MEASURE),
+        *(EXPORT, EXPORT_CHECKPOINT, CHECK_SAVED_MODEL, SERVE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

@@ -124,8 +124,12 @@ class Worker(Generic[Request, Answer]):
         threads: int = 0,
         device: str = "any",
         log: IO[bytes] | None = None,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
-        """Starts `python -m kcost.worker JOB`. `log` takes its standard error; None passes it on."""
+        """Starts `python -m kcost.worker JOB`. `log` takes its standard error; None passes it on.
+
+        `pass_fds` are file descriptors that the process inherits under the same numbers.
+        """
         self.backend = backend
         self.job = job
         self._home = tempfile.TemporaryDirectory(prefix="kcost-keras-")
@@ -139,7 +143,7 @@ class Worker(Generic[Request, Answer]):
                 stdin=subprocess.PIPE,
                 stdout=log if log is not None else sys.stderr.fileno(),
                 stderr=log,
-                pass_fds=(write_fd,),
+                pass_fds=(write_fd, *pass_fds),
                 env=environment,
                 start_new_session=log is not None,
             )

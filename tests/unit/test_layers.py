@@ -20,16 +20,17 @@ HEAVY = (
 FRAMEWORKS = {"keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch"}
 
 PARENT = {
-    "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "data", "core", "version"},
+    "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "serving", "data", "core", "version"},
     "kcost": {"api.demo", "api", "bench", "core", "version"},
     "api.demo": {"api", "cost", "ship", "core"},
-    "api": {"api.doctor", "report", "search", "bench", "cost", "ship", "data", "core"},
+    "api": {"api.doctor", "report", "search", "bench", "cost", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
     "report": {"search", "bench", "cost", "core", "version"},
     "search": {"bench", "cost", "core"},
     "bench": {"core"},
     "cost": {"core"},
     "ship": {"core"},
+    "serving": {"core"},
     "data": {"core"},
     "core": {"version"},
     "version": set(),

@@ -1,0 +1,60 @@
+"""Commands that serve models and load a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kcost.cli.shared import Json, app, print_answer
+
+if TYPE_CHECKING:
+    from kcost.serving.server import Serving
+
+
+@app.command()
+def serve(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders.")
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST interface; 0 for any that is free.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Beyond this machine, put a proxy with a password before it.")
+    ] = "127.0.0.1",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that run each version of a model.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of each process; 0 for every core.")] = 0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that wait for a version; then 429.")] = 1024,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows that are run together.")] = 64,
+    deadline_s: Annotated[float, typer.Option(help="A request is answered by then, if with 504.")] = 30.0,
+    poll_s: Annotated[float, typer.Option(help="How often the folder is looked at for new versions.")] = 1.0,
+    most_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request; then 413.")] = 64,
+    client_timeout_s: Annotated[float, typer.Option(help="A request is sent within this time; then 408.")] = 30.0,
+    stop_s: Annotated[float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.")] = 30.0,
+    json_: Json = False,
+) -> None:
+    """Serve exported models by TensorFlow Serving's REST interface."""
+    import kcost
+    from kcost.cli import answers
+
+    def on_start(serving: Serving) -> None:
+        print_answer(json_, serving, lambda console: answers.show_serving(console, serving))
+        sys.stdout.flush()
+
+    kcost.serve_models(
+        folder,
+        host=host,
+        port=port,
+        processes=processes,
+        threads=threads,
+        queue=queue,
+        batch_rows=batch_rows,
+        deadline_s=deadline_s,
+        poll_s=poll_s,
+        most_bytes=most_mib << 20,
+        client_timeout_s=client_timeout_s,
+        stop_s=stop_s,
+        on_start=on_start,
+        log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+    )
