@@ -21,12 +21,14 @@ _PUBLIC = {
     "export": "kcost.api.shipping",
     "export_huggingface": "kcost.api.shipping",
     "fetch_data": "kcost.api.inventory",
+    "find_rate": "kcost.api.serving",
     "make_plan": "kcost.api.measuring",
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
     "run_bench": "kcost.api.measuring",
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
+    "run_loadtest": "kcost.api.serving",
     "run_optimize": "kcost.api.optimize",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
@@ -60,7 +62,11 @@ if TYPE_CHECKING:
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
     from kcost.api.optimize import run_optimize as run_optimize
-    from kcost.api.serving import serve_models as serve_models
+    from kcost.api.serving import (
+        find_rate as find_rate,
+        run_loadtest as run_loadtest,
+        serve_models as serve_models,
+    )
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from kcost.core.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from kcost.serving.load_report import LoadReport
+    from kcost.serving.load_test import LoadSettings
+    from kcost.serving.rate_search import RateReport, RateTrial
     from kcost.serving.server import Serving
 
 _NEEDED = ("httptools", "orjson", "google.protobuf", "uvicorn", "uvloop")
@@ -89,6 +92,114 @@ def serve_models(
     server = Server(Path(folder), settings, log or _nothing)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
+
+
+def run_loadtest(
+    url: str,
+    *,
+    rate_per_s: float = 50.0,
+    duration_s: float = 10.0,
+    log: Path | str | None = None,
+    body: Path | str | None = None,
+    seed: int = 0,
+    connections: int = 256,
+    timeout_s: float = 30.0,
+    remote: bool = False,
+) -> LoadReport:
+    """Sends requests to a server when they are due, whether or not it keeps up, and says how long each took since then.
+
+    Args:
+        url: http://HOST:PORT/v1/models/NAME:predict, or any other that takes a JSON body by POST.
+        rate_per_s: of Poisson arrivals.
+        duration_s: over which requests are due; at most an hour, and a million requests.
+        log: JSON lines with `at_s` and perhaps `body`: requests as they were recorded, in the place of Poisson's.
+        body: a file with one JSON document, or one a line, which take turns; made up from the model's metadata else.
+        connections: most at a time.
+        timeout_s: a request is given up so long after it was due.
+        remote: allow a server that is not on this machine.
+
+    Raises:
+        InputError: something of these cannot be used, or the server accepts no connection.
+        UnavailableError: a package of the extra `serve` is not installed.
+
+    Example:
+        >>> report = kcost.run_loadtest("http://127.0.0.1:8501/v1/models/digits:predict")  # doctest: +SKIP
+        >>> report.latency.p99_ms  # doctest: +SKIP
+        4.2
+    """
+    from kcost.serving.load_test import run_load
+
+    settings = _load_settings(
+        rate_per_s, duration_s, log, body, seed, connections, timeout_s, remote=remote, bound_ms=1.0
+    )
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(run_load(url, settings))
+
+
+def find_rate(
+    url: str,
+    *,
+    p99_ms: float,
+    first_rate_per_s: float = 50.0,
+    trial_s: float = 5.0,
+    body: Path | str | None = None,
+    seed: int = 0,
+    connections: int = 256,
+    timeout_s: float = 30.0,
+    remote: bool = False,
+    on_trial: Callable[[RateTrial], None] | None = None,
+) -> RateReport:
+    """Looks for the highest rate of Poisson arrivals at which the p99 is within a bound and no request fails.
+
+    Args:
+        p99_ms: the bound, from when a request is due until its answer.
+        first_rate_per_s: that is tried first; it is doubled or halved from there.
+        trial_s: the least time of each trial; one has at least 662 requests.
+        on_trial: told of each trial.
+
+    Raises:
+        InputError: as of `run_loadtest`.
+    """
+    from kcost.serving.load_test import find_rate as search
+
+    settings = _load_settings(
+        first_rate_per_s, trial_s, None, body, seed, connections, timeout_s, remote=remote, bound_ms=p99_ms
+    )
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(search(url, settings, on_trial or _nothing))
+
+
+def _load_settings(
+    rate_per_s: float,
+    duration_s: float,
+    log: Path | str | None,
+    body: Path | str | None,
+    seed: int,
+    connections: int,
+    timeout_s: float,
+    *,
+    remote: bool,
+    bound_ms: float,
+) -> LoadSettings:
+    require_extra()
+    from kcost.serving.load_test import LoadSettings
+
+    if not 1 <= connections <= 4096:
+        raise InputError("A load test has 1 to 4096 connections.", received=connections)
+    for name, value in (("timeout", timeout_s), ("bound", bound_ms), ("rate", rate_per_s), ("duration", duration_s)):
+        if not 0 < value <= 1e6:
+            raise InputError(f"The {name} of a load test is positive and at most a million.", received=f"{value:g}")
+    return LoadSettings(
+        rate_per_s=rate_per_s,
+        duration_s=duration_s,
+        log=None if log is None else Path(log),
+        body=None if body is None else Path(body),
+        bound_ms=bound_ms,
+        seed=seed,
+        connections=connections,
+        timeout_s=timeout_s,
+        remote=remote,
+    )
 
 
 def require_extra() -> None:

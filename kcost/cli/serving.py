@@ -11,6 +11,7 @@ import typer
 from kcost.cli.shared import Json, app, print_answer
 
 if TYPE_CHECKING:
+    from kcost.serving.rate_search import RateTrial
     from kcost.serving.server import Serving
 
 
@@ -58,3 +59,64 @@ def serve(
         on_start=on_start,
         log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
     )
+
+
+@app.command()
+def loadtest(
+    url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8501/v1/models/NAME:predict")],
+    rate: Annotated[float, typer.Option(help="Requests a second; with --find-rate, the first that is tried.")] = 50.0,
+    duration: Annotated[float, typer.Option(help="Seconds; with --find-rate, the least of each trial.")] = 10.0,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Look for the highest rate that holds --p99-ms.")
+    ] = False,
+    p99_ms: Annotated[float, typer.Option(help="The bound of --find-rate.")] = 50.0,
+    body: Annotated[
+        Path | None, typer.Option(help="File with one JSON body, or one a line; else made up from the metadata.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Recorded arrivals in the place of Poisson's: JSON lines of at_s and body.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the arrivals, and of a body that is made up.")] = 0,
+    connections: Annotated[int, typer.Option(min=1, max=4096, help="Most at a time.")] = 256,
+    timeout_s: Annotated[float, typer.Option(help="A request is given up so long after it was due.")] = 30.0,
+    remote: Annotated[bool, typer.Option("--remote", help="The server is not on this machine, and yours.")] = False,
+    json_: Json = False,
+) -> None:
+    """Load a server in open loop: latencies count from when requests were due, and the client's own delay is told."""
+    import kcost
+    from kcost.cli import answers
+
+    if find_rate:
+        if log is not None:
+            raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
+
+        def on_trial(trial: RateTrial) -> None:
+            text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+
+        highest = kcost.find_rate(
+            url,
+            p99_ms=p99_ms,
+            first_rate_per_s=rate,
+            trial_s=duration,
+            body=body,
+            seed=seed,
+            connections=connections,
+            timeout_s=timeout_s,
+            remote=remote,
+            on_trial=on_trial,
+        )
+        print_answer(json_, highest, lambda console: answers.show_rate(console, highest))
+        return
+    report = kcost.run_loadtest(
+        url,
+        rate_per_s=rate,
+        duration_s=duration,
+        log=log,
+        body=body,
+        seed=seed,
+        connections=connections,
+        timeout_s=timeout_s,
+        remote=remote,
+    )
+    print_answer(json_, report, lambda console: answers.show_load(console, report))

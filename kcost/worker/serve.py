@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def run(request: ServeRequest) -> ServeAnswer:
         while chunk := connection.recv(_READ_BYTES):
             buffer += chunk
             for message in frames.take_messages(buffer):
-                _answer(connection, session, served, message)
+                _answer(connection, session, served, message, request.folder)
                 runs += 1
         return ServeAnswer(runs=runs)
 
@@ -80,7 +81,9 @@ def _described(name: str, signature: Signature, reason: str | None) -> ServedSig
     )
 
 
-def _answer(connection: socket.socket, session: SavedModelSession, served: ServedModel, message: Message) -> None:
+def _answer(
+    connection: socket.socket, session: SavedModelSession, served: ServedModel, message: Message, folder: Path
+) -> None:
     """Answers one RUN message. Whatever goes wrong is the answer: other requests wait behind this one."""
     try:
         (place,) = struct.unpack_from("<H", message.body)
@@ -93,7 +96,9 @@ def _answer(connection: socket.socket, session: SavedModelSession, served: Serve
         ordered = [_plain(outputs[tensor.name]) for tensor in signature.outputs]
         parts = [struct.pack("<Q", run_ns), *frames.encode_arrays(ordered)]
     except InputError as error:
-        _send(connection, message.number, Kind.ERROR, [bytes([INVALID_ARGUMENT]), str(error.received).encode()])
+        # Without the path of the model, which is no business of a client's.
+        text = str(error.received).removeprefix(f"{folder}: ").encode()
+        _send(connection, message.number, Kind.ERROR, [bytes([INVALID_ARGUMENT]), text])
     except MemoryError as error:
         _send(connection, message.number, Kind.ERROR, [bytes([RESOURCE_EXHAUSTED]), str(error).encode()])
     except Exception as error:
