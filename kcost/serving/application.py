@@ -6,6 +6,8 @@ Serving.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 import zlib
@@ -35,6 +37,7 @@ _PREDICTION = re.compile(rb"(?i)/v1/models/([^/:]+)" + _SPEC + rb":(classify|reg
 _INFORMATION = re.compile(rb"(?i)/v1/models(?:/([^/:]+))?" + _SPEC + rb"(?:/(metadata))?")
 _LARGEST_VERSION = (1 << 63) - 1
 _JSON = (b"content-type", b"application/json")
+_DISCARD_S = 1.0
 _COMPRESSED_FROM_BYTES = 4096
 """Shorter answers are sent as they are: compressing costs more than it saves."""
 
@@ -165,6 +168,7 @@ class Application:
             if name == b"content-encoding":
                 encoding = value.strip().lower()
             elif name == b"content-length" and int(value) > self._most_bytes:
+                await self._discard(receive)
                 raise self._too_long()
         message = await receive()
         body: bytes | bytearray = message.get("body", b"")
@@ -174,6 +178,8 @@ class Application:
                 message = await receive()
                 body += message.get("body", b"")
                 if len(body) > self._most_bytes:
+                    body.clear()
+                    await self._discard(receive)
                     raise self._too_long()
         if message["type"] == "http.disconnect":
             raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
@@ -183,6 +189,16 @@ class Application:
             text = f"The content encoding is gzip or none. Received: {encoding.decode('latin-1')}"
             raise RequestError(Code.INVALID_ARGUMENT, text, http_status=415)
         return self._decompressed(body)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Reads the rest of a body that is refused, for a second at most.
+
+        A connection that is closed with bytes unread is reset, and its client may never see why.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while (await receive()).get("more_body", False):
+                    pass
 
     def _decompressed(self, body: bytes | bytearray) -> bytes:
         inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)

@@ -29,7 +29,7 @@ class Answered(NamedTuple):
 class Waiting:
     """A request in the queue. `future` gets its answer or its error, once."""
 
-    __slots__ = ("arrays", "deadline", "future", "key", "place", "rows", "tries")
+    __slots__ = ("again", "arrays", "deadline", "future", "key", "place", "rows", "tries")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Waiting:
         self.future = future
         self.deadline = deadline
         self.tries = 0
+        self.again = False
         self.key: Hashable = (
             (place, tuple(array.shape[1:] for array in arrays)) if rows is not None else (place, id(self))
         )
@@ -99,7 +100,13 @@ class Queue:
         Were it the one that ended the process, it would take no other with it the second time.
         """
         self._count += 1
+        waiting.again = True
         self._alone.append(waiting)
+
+    @property
+    def has_put_back(self) -> bool:
+        """Whether something waits that is run again."""
+        return bool(self._alone)
 
     def take(self) -> list[Waiting]:
         """The next batch; empty where nothing waits. Requests that have ended meanwhile are left out."""

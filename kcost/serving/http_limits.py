@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_LINGER_S = 1.0
 MOST_HEAD_BYTES = 1 << 16
 """Of the first line and the headers of a request together."""
 
@@ -25,6 +26,7 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
         _in_head = True
         _timer: asyncio.TimerHandle | None = None
         _in_request = False
+        _refused = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -35,6 +37,8 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
             if self._in_head:
                 if not self._in_request:
                     self._in_request = True
@@ -85,12 +89,17 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
             if self.transport is None or self.transport.is_closing():
                 return
             self._stop_timer()
+            self._refused = True
             if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
                 body = orjson.dumps({"error": message})
                 head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
                 head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
                 self.transport.write(head.encode() + body)
-            self.transport.close()
+            # What the client goes on to send is read and dropped for a while: were the connection closed with bytes
+            # unread, the kernel would reset it, and the client might never see the answer.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._timer = self.loop.call_later(_LINGER_S, self._close_silent)
 
     return LimitedProtocol
 

@@ -160,7 +160,7 @@ class ModelVersion:
     def _pump(self) -> None:
         """Gives waiting requests to processes that are free."""
         for lane in self._lanes:
-            while lane.runner is not None and len(lane.given) < _AT_ONCE and len(self._queue):
+            while lane.runner is not None and self._has_room(lane) and len(self._queue):
                 batch = self._queue.take()
                 if not batch:
                     break
@@ -170,6 +170,12 @@ class ModelVersion:
             self._drained.set()
         else:
             self._drained.clear()
+
+    def _has_room(self, lane: Lane) -> bool:
+        """Whether a process takes a batch: two at a time, but what is run again has a process to itself."""
+        if not lane.given:
+            return True
+        return len(lane.given) < _AT_ONCE and not lane.given[0][0].again and not self._queue.has_put_back
 
     def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
         lane.given.remove(batch)
@@ -189,9 +195,10 @@ class ModelVersion:
         self.restarts += 1
         self._log(f"a process of {self.name} version {self.version} ended; it is started again")
         lost = [waiting for batch in lane.given for waiting in batch]
+        running = lane.given[0] if lane.given else []  # one batch at a time: the next had not begun
         lane.given = []
         for waiting in lost:
-            waiting.tries += 1
+            waiting.tries += waiting in running
             if waiting.tries < MOST_TRIES:
                 self._queue.put_back(waiting)
             else:
