@@ -56,16 +56,15 @@ class Waiting:
             self.future.set_exception(error)
 
 
-def common_rows(signature: ServedSignature, arrays: list[np.ndarray]) -> int | None:
-    """The rows of a request that can be put together with others; None for one that runs alone.
+def has_rows(signature: ServedSignature) -> bool:
+    """Whether requests of a signature can be put together: it has a free first axis of every input and output."""
+    return all(tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs))
 
-    That needs a free first axis of every input and output, of one size.
-    """
-    for tensor in (*signature.inputs, *signature.outputs):
-        if not tensor.shape or tensor.shape[0] is not None:
-            return None
-    sizes = {len(array) for array in arrays}
-    return sizes.pop() if len(sizes) == 1 else None
+
+def common_rows(arrays: list[np.ndarray]) -> int | None:
+    """The rows of a request; None where its inputs have several numbers of them, so that it runs alone."""
+    rows = len(arrays[0])
+    return rows if len(arrays) == 1 or all(len(array) == rows for array in arrays) else None
 
 
 class Queue:

@@ -43,13 +43,14 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
                 if not self._in_request:
                     self._in_request = True
                     self._stop_timer()
-                    self._timer = self.loop.call_later(client_timeout_s, self._refuse_slow)
                 before = len(data)
                 # A head that comes whole in one piece is at most as long as the piece.
                 if self._head_bytes + before > MOST_HEAD_BYTES and self._head_is_too_long(data):
                     return
                 self._head_bytes += before
             super().data_received(data)
+            if self._in_request and self._timer is None and not self._refused:  # it came in pieces
+                self._timer = self.loop.call_later(client_timeout_s, self._refuse_slow)
 
         def _head_is_too_long(self, data: bytes) -> bool:
             """Refuses a head that does not end within the limit."""

@@ -36,20 +36,18 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[Labels, int] = {}
-        self._latencies: dict[tuple[str, Labels], _Histogram] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        self._latencies: dict[tuple[str, str, str], _Histogram] = {}
 
     def count(self, model: str, status: str) -> None:
         """One request of a model that ended with a status."""
-        labels = (("model_name", model), ("status", status))
-        self._counts[labels] = self._counts.get(labels, 0) + 1
+        self._counts[model, status] = self._counts.get((model, status), 0) + 1
 
     def time(self, name: str, model: str, api: str, latency_ns: int) -> None:
         """One latency; `name` is REQUEST_LATENCY or RUNTIME_LATENCY."""
-        key = (name, (("model_name", model), ("API", api), ("entrypoint", "REST")))
-        histogram = self._latencies.get(key)
+        histogram = self._latencies.get((name, model, api))
         if histogram is None:
-            histogram = self._latencies[key] = _Histogram()
+            histogram = self._latencies[name, model, api] = _Histogram()
         latency_us = latency_ns / 1000
         histogram.counts[bisect_left(_BOUNDS_US, latency_us)] += 1
         histogram.sum_us += latency_us
@@ -57,9 +55,11 @@ class Metrics:
     def text(self, gauges: Sequence[tuple[str, str, Labels, float]]) -> str:
         """The page that Prometheus reads, with `gauges` as (name, type, labels, value) behind the counts."""
         lines = [f"# TYPE {REQUEST_COUNT} counter"]
-        lines += [f"{REQUEST_COUNT}{_braces(labels)} {n}" for labels, n in sorted(self._counts.items())]
+        for (model, status), n in sorted(self._counts.items()):
+            lines.append(f"{REQUEST_COUNT}{_braces((('model_name', model), ('status', status)))} {n}")
         told = ""
-        for (name, labels), histogram in sorted(self._latencies.items(), key=lambda item: item[0]):
+        for (name, model, api), histogram in sorted(self._latencies.items(), key=lambda item: item[0]):
+            labels: Labels = (("model_name", model), ("API", api), ("entrypoint", "REST"))
             lines += [f"# TYPE {name} histogram"] if name != told else []
             told, total = name, 0
             for bound, n in zip((*_BOUNDS_US, float("inf")), histogram.counts, strict=True):

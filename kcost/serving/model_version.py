@@ -13,7 +13,7 @@ import numpy as np
 from kcost.core.errors import KcostError
 from kcost.core.schema import Record
 from kcost.core.serving import ServedModel, ServedSignature
-from kcost.serving.batching import Answered, Queue, Waiting, common_rows, hand_out, stacked
+from kcost.serving.batching import Answered, Queue, Waiting, common_rows, hand_out, has_rows, stacked
 from kcost.serving.model_process import ModelRunner, Outputs
 from kcost.serving.status import Code, RequestError, invalid
 
@@ -26,7 +26,7 @@ MOST_TRIES = 2
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _AT_ONCE = 2
-"""Batches that a process is given at a time: the next one is there when the first is done."""
+"""Most batches that a process is given at a time: where much waits, the next is there when the first is done."""
 
 
 class Limits(Record):
@@ -78,8 +78,10 @@ class ModelVersion:
         self._queue = Queue(limits.queue, limits.batch_rows)
         self._lanes = [Lane() for _ in range(limits.processes)]
         self._signatures: dict[str, tuple[int, ServedSignature]] = {}
+        self._with_rows: set[int] = set()
         self._restarting: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
+        self._pumping = False
 
     @property
     def waiting(self) -> int:
@@ -98,6 +100,7 @@ class ModelVersion:
             self.state = "END"
             return
         self._signatures = {s.name: (place, s) for place, s in enumerate(self.served.signatures if self.served else ())}
+        self._with_rows = {place for place, signature in self._signatures.values() if has_rows(signature)}
         self.state = "AVAILABLE"
 
     async def _start(self, lane: Lane) -> ServedModel:
@@ -140,9 +143,13 @@ class ModelVersion:
             raise RequestError(Code.NOT_FOUND, f"Servable not found for request: Specific({self.name}, {self.version})")
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         place = self._signatures[signature.name][0]
+        rows = common_rows(arrays) if place in self._with_rows else None
         deadline = time.monotonic() + self._limits.deadline_s
-        self._queue.put(Waiting(place, arrays, common_rows(signature, arrays), future, deadline))
-        self._pump()
+        self._queue.put(Waiting(place, arrays, rows, future, deadline))
+        if not self._pumping:
+            # Once the event loop has read what else has come: requests that come together run together.
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
         return future
 
     def fail_late(self, now: float) -> None:
@@ -159,6 +166,7 @@ class ModelVersion:
 
     def _pump(self) -> None:
         """Gives waiting requests to processes that are free."""
+        self._pumping = False
         for lane in self._lanes:
             while lane.runner is not None and self._has_room(lane) and len(self._queue):
                 batch = self._queue.take()
@@ -172,10 +180,15 @@ class ModelVersion:
             self._drained.clear()
 
     def _has_room(self, lane: Lane) -> bool:
-        """Whether a process takes a batch: two at a time, but what is run again has a process to itself."""
+        """Whether a process takes a batch.
+
+        A second one is given beforehand only where it is full: another grows while it waits. What is run again has a
+        process to itself.
+        """
         if not lane.given:
             return True
-        return len(lane.given) < _AT_ONCE and not lane.given[0][0].again and not self._queue.has_put_back
+        full = len(lane.given) < _AT_ONCE and len(self._queue) >= self._limits.batch_rows
+        return full and not lane.given[0][0].again and not self._queue.has_put_back
 
     def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
         lane.given.remove(batch)

@@ -52,8 +52,8 @@ def as_json(array: np.ndarray, name: str = "") -> bytes:
     if array.ndim == 0:
         return as_json(array.reshape(1))[1:-1]
     text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        # orjson writes null for each of these, and there is no other null in an array of numbers.
+    if b"null" in text:
+        # orjson writes it for what is not finite, and there is no other null in an array of numbers.
         tokens = iter(_tokens(array))
         text = _NULL.sub(lambda _: next(tokens), text)
     return text

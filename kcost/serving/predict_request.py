@@ -12,8 +12,6 @@ from kcost.serving.documents import parse, shown
 from kcost.serving.status import RequestError, invalid
 from kcost.serving.tensors import as_tensor, is_base64, refuse_shape
 
-_WORDS = (b"true", b"false", b"null")
-
 
 class PredictRequest(NamedTuple):
     """A request as the model takes it."""
@@ -37,7 +35,7 @@ def read_predict(body: bytes | bytearray, signature_named: Callable[[str], Serve
     """
     document = parse(body)
     signature = signature_named(signature_name(document))
-    words = any(word in body for word in _WORDS)
+    words = b"true" in body or b"false" in body or b"null" in body
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
         raise invalid(

@@ -49,16 +49,18 @@ async def settled() -> None:
 
 def test_what_waits_is_put_together_and_taken_apart(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i, i + 0.5)) for i in range(6)]
-        assert [len(run[0]) for run in runners[0].runs] == [2, 2]  # two batches are given at once
+        futures = [put(version, rows(0, 0.5))]
+        await settled()
+        futures += [put(version, rows(i, i + 0.5)) for i in range(1, 6)]
+        await settled()
+        assert [len(run[0]) for run in runners[0].runs] == [2]  # the others wait together
         runners[0].answer()
-        assert len(runners[0].runs[2][0]) == 8
-        runners[0].answer()
+        assert [len(run[0]) for run in runners[0].runs] == [2, 10]
         runners[0].answer()
         for i, future in enumerate(futures):
             answered = future.result()
             np.testing.assert_array_equal(answered.arrays[0], [[2 * i], [2 * i + 1]])
-            assert answered.batch_rows == (2 if i < 2 else 8)
+            assert answered.batch_rows == (10 if i else 2)
         assert version.waiting == 0
 
     with_version(tmp_path, steps)
@@ -68,9 +70,11 @@ def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         sizes = [(1, 1), (1, 1), (3, 1), (2, 1), (1, 2), (9, 1), (1, 2)]
         futures = [put(version, rows(*range(n), width=width)) for n, width in sizes]
+        await settled()
+        assert len(runners[0].runs) == 2  # the second lies ready, since a whole batch waited
         for _ in range(10):
             runners[0].answer()
-        assert [run[0].shape for run in runners[0].runs] == [(1, 1), (1, 1), (3, 1), (2, 2), (2, 1), (9, 1)]
+        assert [run[0].shape for run in runners[0].runs] == [(2, 1), (2, 2), (3, 1), (2, 1), (9, 1)]
         for (n, width), future in zip(sizes, futures, strict=True):
             assert future.result().arrays[0].shape == (n, width)
 
@@ -80,6 +84,7 @@ def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
 def test_what_cannot_be_taken_apart_runs_alone(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         futures = [put(version, [np.array([1.0, i], np.float32)], "whole") for i in range(4)]
+        await settled()
         for _ in range(4):
             runners[0].answer()
         assert len(runners[0].runs) == 4
@@ -90,13 +95,15 @@ def test_what_cannot_be_taken_apart_runs_alone(tmp_path: Path) -> None:
 
 def test_a_full_queue_refuses(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i)) for i in range(5)]
+        futures = [put(version, rows(0))]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(1, 4)]
         with pytest.raises(RequestError, match="queue of the model is full: 3 requests") as refused:
             put(version, rows(9))
         assert refused.value.http_status == 429
-        for _ in range(3):
-            runners[0].answer()
-        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6, 8]
+        runners[0].answer()
+        runners[0].answer()
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]
         put(version, rows(1))
 
     with_version(tmp_path, steps, queue=3)
@@ -104,16 +111,17 @@ def test_a_full_queue_refuses(tmp_path: Path) -> None:
 
 def test_a_request_that_is_late_is_told_so_and_takes_no_place_in_a_batch(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i)) for i in range(4)]
+        futures = [put(version, rows(0))]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(1, 4)]
         version.fail_late(now=float("inf"))
         for future in futures:
             with pytest.raises(RequestError, match="no answer within 7 s") as late:
                 future.result()
             assert late.value.http_status == 504
         runners[0].answer()
-        runners[0].answer()
         await settled()
-        assert len(runners[0].runs) == 2  # those in the queue were never run
+        assert len(runners[0].runs) == 1  # those in the queue were never run
         version.fail_late(now=0.0)
         assert float(await answered(put(version, rows(5)), runners[0])) == 10
 
@@ -121,22 +129,22 @@ def test_a_request_that_is_late_is_told_so_and_takes_no_place_in_a_batch(tmp_pat
 
 
 async def answered(future: asyncio.Future[Answered], runner: FakeRunner) -> float:
+    await settled()
     runner.answer()
     return float((await future).arrays[0][0, 0])
 
 
 def test_what_a_killed_process_was_given_is_run_again_by_itself(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i)) for i in range(8)]
-        runners[0].answer()
-        assert len(runners[0].given) == 2  # one request, and a batch of the six others
+        futures = [put(version, rows(i)) for i in range(3)]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(3, 8)]
         runners[0].end()
         await settled()
-        assert [len(r.runs) for r in runners] == [3, 1]
-        for _ in range(8):
+        for _ in range(4):
             runners[1].answer()
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [2.0 * i for i in range(8)]
-        assert all(len(run[0]) == 1 for run in runners[1].runs)
+        assert [len(run[0]) for run in runners[1].runs] == [1, 1, 1, 5]
         assert version.restarts == 1
 
     with_version(tmp_path, steps)
@@ -165,16 +173,13 @@ def test_a_request_that_ends_its_process_twice_is_given_up_and_takes_no_other_wi
 
 def test_an_error_in_a_batch_is_that_of_one_request(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i)) for i in range(5)]
-        runners[0].answer()
-        runners[0].answer()
+        futures = [put(version, rows(i)) for i in range(3)]
+        await settled()
         wrong = RequestError(Code.INVALID_ARGUMENT, "7 is no token")
-        runners[0].answer(wrong)  # the batch of the three others
-        runners[0].answer()
-        runners[0].answer(wrong)
-        runners[0].answer()
+        for error in (wrong, None, wrong, None):  # of the batch, then of each by itself
+            runners[0].answer(error)
         outcomes = [await asyncio.gather(f, return_exceptions=True) for f in futures]
-        assert [isinstance(outcome[0], RequestError) for outcome in outcomes] == [False, False, False, True, False]
+        assert [isinstance(outcome[0], RequestError) for outcome in outcomes] == [False, True, False]
 
     with_version(tmp_path, steps)
 
@@ -212,13 +217,16 @@ def test_unloading_ends_by_the_deadline(tmp_path: Path) -> None:
 
 def test_several_processes_share_the_queue(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        futures = [put(version, rows(i)) for i in range(4)]
-        assert [len(r.runs) for r in runners] == [2, 2]
+        futures = []
+        for i in range(2):
+            futures.append(put(version, rows(i)))
+            await settled()
+        assert [len(r.runs) for r in runners] == [1, 1]
         runners[1].end()
         await settled()
-        for _ in range(3):
-            runners[0].answer()
-            runners[2].answer()
-        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]
+        assert len(runners[2].runs) == 1
+        for runner in (runners[0], runners[2]):
+            runner.answer()
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2]
 
     with_version(tmp_path, steps, processes=2)
