@@ -33,6 +33,7 @@ _PUBLIC = {
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "serve_models": "kcost.api.serving",
+    "serve_proxy": "kcost.api.serving",
     "train": "kcost.api.models",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         find_rate as find_rate,
         run_loadtest as run_loadtest,
         serve_models as serve_models,
+        serve_proxy as serve_proxy,
     )
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run

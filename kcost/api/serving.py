@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 from kcost.core.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from kcost.cost.invoice import Invoice
     from kcost.serving.load_report import LoadReport
     from kcost.serving.load_test import LoadSettings
+    from kcost.serving.proxy import Proxying
     from kcost.serving.rate_search import RateReport, RateTrial
     from kcost.serving.server import Serving
 
@@ -74,24 +77,69 @@ def serve_models(
             raise InputError(f"`{name}` is more than 0 and at most an hour.", received=f"{seconds:g}")
     if threads < 0 or most_bytes < 1:
         raise InputError("`threads` is at least 0, `most_bytes` at least 1.", received=f"{threads}, {most_bytes}")
+    from kcost.serving.http_server import HttpSettings
     from kcost.serving.model_version import Limits
-    from kcost.serving.server import Server, ServerSettings
+    from kcost.serving.server import Server
 
     limits = Limits(
         processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s
     )
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        limits=limits,
-        poll_s=poll_s,
-        most_bytes=most_bytes,
-        client_timeout_s=client_timeout_s,
-        stop_s=stop_s,
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
     )
-    server = Server(Path(folder), settings, log or _nothing)
+    server = Server(Path(folder), http, limits, poll_s, log or _nothing)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
+
+
+def serve_proxy(
+    upstream: str,
+    *,
+    usd_per_hour: float,
+    caller_header: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    deadline_s: float = 30.0,
+    most_bytes: int = 64 << 20,
+    client_timeout_s: float = 30.0,
+    stop_s: float = 30.0,
+    remote: bool = False,
+    on_start: Callable[[Proxying], None] | None = None,
+) -> Invoice:
+    """Passes requests to a server of models, untouched, and says what each model, version and caller cost.
+
+    Requests + overhead + idle time are the price of the machine x time, always: see `kcost.cost.invoice`. The bill so
+    far is at /kcost/invoice.
+
+    Args:
+        upstream: http://HOST:PORT of TensorFlow Serving's REST interface, or of `kcost serve`.
+        usd_per_hour: the price of the machine that the models run on.
+        caller_header: a header whose value says who asks.
+        remote: allow an upstream that is not on this machine.
+
+    Returns:
+        The last bill, after SIGTERM or SIGINT.
+
+    Raises:
+        InputError: the URL, the price or the port cannot be used.
+        UnavailableError: a package of the extra `serve` is not installed.
+    """
+    require_extra()
+    if not 0 < usd_per_hour < 1e6:
+        raise InputError("The price of a machine is positive, in dollars an hour.", received=f"{usd_per_hour:g}")
+    if caller_header is not None and re.fullmatch(r"[A-Za-z0-9-]+", caller_header) is None:
+        raise InputError("A header's name is made of letters, digits and `-`.", received=repr(caller_header))
+    from kcost.serving.http_server import HttpSettings
+    from kcost.serving.proxy import serve_proxy as serve
+
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
+    )
+    started = on_start or _nothing
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(
+            serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote)
+        )
 
 
 def run_loadtest(

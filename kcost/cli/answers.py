@@ -22,6 +22,7 @@ from kcost.report.terminal import show_verdict
 if TYPE_CHECKING:
     from kcost.api.demo import DemoReport
     from kcost.api.doctor import DoctorReport
+    from kcost.cost.invoice import Invoice
     from kcost.data import CatalogueEntry
     from kcost.serving.load_report import LoadReport, Quantiles
     from kcost.serving.rate_search import RateReport
@@ -302,6 +303,27 @@ def show_load(console: Console, report: LoadReport) -> None:
         highlight=False,
         markup=False,
     )
+
+
+def show_invoice(console: Console, bill: Invoice) -> None:
+    """What a machine cost, and what for; the dearest lines."""
+    console.print(
+        f"{format_usd(bill.total_usd)} for {format_s(bill.seconds)} at {format_usd(bill.usd_per_hour)} an hour: "
+        f"requests {format_usd(bill.requests_usd)} + overhead {format_usd(bill.overhead_usd)} + "
+        f"idle {format_usd(bill.idle_usd)}",
+        highlight=False,
+    )
+    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:8]
+    table = _table(
+        f"The {len(dearest)} dearest of {len(bill.lines)} lines",
+        *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),
+    )
+    for line in dearest:
+        counts = (f"{line.requests:,}", f"{line.failed:,}")
+        names = (escape(line.model), escape(line.version), escape(line.caller))
+        table.add_row(*names, *counts, format_usd(line.usd), format_usd(line.usd_per_million))
+    console.print(table)
+    console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
 
 
 def _interval_text(q: Quantiles) -> str:

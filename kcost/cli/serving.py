@@ -11,6 +11,7 @@ import typer
 from kcost.cli.shared import Json, app, print_answer
 
 if TYPE_CHECKING:
+    from kcost.serving.proxy import Proxying
     from kcost.serving.rate_search import RateTrial
     from kcost.serving.server import Serving
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 @app.command()
 def serve(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders.")
-    ],
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST interface; 0 for any that is free.")] = 8501,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Beyond this machine, put a proxy with a password before it.")
@@ -33,11 +35,50 @@ def serve(
     most_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request; then 413.")] = 64,
     client_timeout_s: Annotated[float, typer.Option(help="A request is sent within this time; then 408.")] = 30.0,
     stop_s: Annotated[float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.")] = 30.0,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Serve no models: pass requests to that server, and write its invoice."),
+    ] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option(help="With --upstream: price of its machine; see kcost prices list.")
+    ] = None,
+    caller_header: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --upstream: the header that says who asks.")
+    ] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="The upstream is not on this machine.")] = False,
     json_: Json = False,
 ) -> None:
-    """Serve exported models by TensorFlow Serving's REST interface."""
+    """Serve exported models by TensorFlow Serving's REST interface; or stand before a server and write its invoice."""
     import kcost
     from kcost.cli import answers
+
+    if upstream is not None:
+        if folder is not None:
+            raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
+        if usd_per_hour is None:
+            raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
+
+        def on_proxy(proxying: Proxying) -> None:
+            text = f"{proxying.url} passes requests to {proxying.upstream}; the invoice: {proxying.invoice_url}"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+
+        bill = kcost.serve_proxy(
+            upstream,
+            usd_per_hour=usd_per_hour,
+            caller_header=caller_header,
+            host=host,
+            port=port,
+            deadline_s=deadline_s,
+            most_bytes=most_mib << 20,
+            client_timeout_s=client_timeout_s,
+            stop_s=stop_s,
+            remote=remote,
+            on_start=on_proxy,
+        )
+        print_answer(json_, bill, lambda console: answers.show_invoice(console, bill))
+        return
+    if folder is None:
+        raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
 
     def on_start(serving: Serving) -> None:
         print_answer(json_, serving, lambda console: answers.show_serving(console, serving))

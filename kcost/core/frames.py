@@ -128,7 +128,7 @@ def decode_arrays(body: memoryview) -> list[np.ndarray]:
 
 def _view(array: np.ndarray) -> memoryview:
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view(np.uint8)) if flat.size else memoryview(b"")
+    return flat.view(np.uint8).data if flat.size else memoryview(b"")
 
 
 def _strings_to_bytes(array: np.ndarray) -> bytes:

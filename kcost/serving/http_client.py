@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, on_close: Callable[[Connection], None]) -> None:
         self.body = b""
+        self.headers: list[tuple[bytes, bytes]] = []
         self._on_close = on_close
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._answer = answer
         self._pieces = []
+        self.headers = []
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
 
@@ -107,6 +109,10 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer."""
+        self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

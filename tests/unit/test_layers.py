@@ -30,7 +30,7 @@ PARENT = {
     "bench": {"core"},
     "cost": {"core"},
     "ship": {"core"},
-    "serving": {"core"},
+    "serving": {"cost", "core"},
     "data": {"core"},
     "core": {"version"},
     "version": set(),
