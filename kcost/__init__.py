@@ -25,6 +25,7 @@ _PUBLIC = {
     "export_huggingface": "kcost.api.shipping",
     "fetch_data": "kcost.api.inventory",
     "load": "kcost.forward.prepared",
+    "find_rate": "kcost.api.serving",
     "make_plan": "kcost.api.measuring",
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
@@ -32,10 +33,13 @@ _PUBLIC = {
     "run_bench": "kcost.api.measuring",
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
+    "run_loadtest": "kcost.api.serving",
     "run_optimize": "kcost.api.optimize",
     "run_probe": "kcost.api.probing",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
+    "serve_models": "kcost.api.serving",
+    "serve_proxy": "kcost.api.serving",
     "train": "kcost.api.models",
     "write_budget_page": "kcost.api.costing",
     "write_workbook": "kcost.api.costing",
@@ -80,6 +84,12 @@ if TYPE_CHECKING:
     from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
     from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
+    from kcost.api.serving import (
+        find_rate as find_rate,
+        run_loadtest as run_loadtest,
+        serve_models as serve_models,
+        serve_proxy as serve_proxy,
+    )
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model

@@ -40,6 +40,7 @@ from kcost.core.request import (
     TrainRequest,
 )
 from kcost.core.schema import describe_validation
+from kcost.core.serving import ServeAnswer, ServeRequest
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -125,6 +126,7 @@ BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
 CONVERT = Job("convert", "kcost.worker.convert.job", ConvertRequest, ConvertAnswer)
 CHECK_CONVERSION = Job("check-conversion", "kcost.worker.convert.check", ConversionCheckRequest, ConversionCheckAnswer)
 EXPORT_CHECKPOINT = Job("export-checkpoint", "kcost.worker.export_checkpoint", CheckpointRequest, CheckpointAnswer)
+SERVE = Job("serve", "kcost.worker.serve", ServeRequest, ServeAnswer)
 PROBE = Job("probe", "kcost.worker.probe", ProbeRequest, ProbeAnswer)
 DEVICES = Job("devices", "kcost.worker.devices", DevicesRequest, DevicesAnswer)
 MEASURE: Job[MeasureOperation, MeasureAnswer] = Job(
@@ -138,7 +140,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT_CHECKPOINT, PREDICT, PROBE, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, PREDICT, PROBE, SERVE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

@@ -126,12 +126,14 @@ class Worker(Generic[Request, Answer]):
         device: str = "any",
         log: IO[bytes] | None = None,
         shows_progress: bool = False,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         """Starts `python -m kcost.worker JOB`.
 
         Args:
             log: takes what it prints; None passes it on to this process's standard error.
             shows_progress: passes on its standard output, where progress goes; the log takes the rest.
+            pass_fds: file descriptors that the process inherits under the same numbers.
         """
         self.backend = backend
         self.job = job
@@ -146,7 +148,7 @@ class Worker(Generic[Request, Answer]):
                 stdin=subprocess.PIPE,
                 stdout=log if log is not None and not shows_progress else sys.stderr.fileno(),
                 stderr=log,
-                pass_fds=(write_fd,),
+                pass_fds=(write_fd, *pass_fds),
                 env=environment,
                 start_new_session=log is not None and not shows_progress,
             )

@@ -50,6 +50,8 @@ class Signature(NamedTuple):
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    method: str = ""
+    """What the signature is for, as tensorflow/serving/predict; empty where the file does not say."""
 
 
 class MetaGraph(NamedTuple):
@@ -105,6 +107,8 @@ def _entry(message: memoryview) -> tuple[str, memoryview]:
 def _signature(message: memoryview) -> Signature:
     signature = Signature({}, {})
     for number, content in _messages(message):
+        if number == 3:  # method_name
+            signature = signature._replace(method=str(content, "utf-8"))
         if number in (1, 2):  # inputs, outputs
             key, tensor_info = _entry(content)
             (signature.inputs if number == 1 else signature.outputs)[key] = _tensor(tensor_info)

@@ -83,8 +83,16 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "TF_Dim": (ctypes.c_int64, (_Pointer, ctypes.c_int)),
     "TF_TensorByteSize": (ctypes.c_size_t, (_Pointer,)),
     "TF_TensorData": (_Pointer, (_Pointer,)),
+    "TF_StringInit": (None, (_Pointer,)),
+    "TF_StringCopy": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t)),
+    "TF_StringDealloc": (None, (_Pointer,)),
+    "TF_StringGetSize": (ctypes.c_size_t, (_Pointer,)),
+    "TF_StringGetDataPointer": (_Pointer, (_Pointer,)),
 }
-"""Name -> (result, arguments), from tensorflow/c/{c_api,tf_tensor,tf_status,tf_buffer}.h."""
+"""Name -> (result, arguments), from tensorflow/c/{c_api,tf_tensor,tf_status,tf_buffer,tf_tstring}.h."""
+
+_STRING_BYTES = 24
+"""Size of a TF_TString, the same on every platform with 64 bits: tensorflow/core/platform/ctstring.h."""
 
 
 def library_version() -> str:
@@ -103,33 +111,57 @@ class SavedModelSession:
     Args:
         path: the folder with saved_model.pb.
         threads: CPU threads, 0 for every core. TensorFlow sizes its pools once a process, at the first session.
-        signature: which of the model's signatures to run.
+        signature: which of the model's signatures `run` runs.
+        strings: whether tensors of strings are taken and given, as numpy arrays of `bytes` objects. Without it, a
+            signature that has some is refused.
 
     Raises:
         ArtifactError: no SavedModel is there, it is damaged, or it has no such signature.
         UnavailableError: the TensorFlow library is not installed.
     """
 
-    def __init__(self, path: Path | str, threads: int = 0, signature: str = SERVING_SIGNATURE) -> None:
+    def __init__(
+        self, path: Path | str, threads: int = 0, signature: str | None = SERVING_SIGNATURE, strings: bool = False
+    ) -> None:
         self._tf = _library()
         self._path = Path(path)
         self._graph = _Pointer(self._tf.TF_NewGraph())
         self._session: ctypes.c_void_p | None = None
         try:
             description = meta_graph.parse(self._load(threads))
-            if signature not in description.signatures:
-                raise ArtifactError(
-                    f"The SavedModel has the signature {signature!r}.",
-                    received=f"{path} with the signatures {', '.join(sorted(description.signatures)) or 'none'}",
-                    remedy="Name one of its own signatures, or export the model with that one.",
-                )
-            self.signature: Signature = description.signatures[signature]
+            self.signatures: dict[str, Signature] = description.signatures
             self.xla_operations: tuple[str, ...] = description.xla
-            self._inputs = self._outputs_of(self.signature.inputs)
-            self._outputs = self._outputs_of(self.signature.outputs)
+            self._strings = strings
+            self._bound: dict[str, tuple[Signature, ctypes.Array[_Output], ctypes.Array[_Output]]] = {}
+            self._signature = signature
+            if signature is not None:
+                self.bind(signature)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def signature(self) -> Signature:
+        """The one that `run` runs. Raises ArtifactError for a session that was opened with none."""
+        return self._named(self._signature or "")
+
+    def bind(self, signature: str) -> None:
+        """Looks up the tensors of a signature, so that `run_signature` runs it.
+
+        Raises:
+            ArtifactError: there is no such signature, or a tensor of it is sparse, composite or of strings.
+        """
+        named = self._named(signature)
+        self._bound[signature] = (named, self._outputs_of(named.inputs), self._outputs_of(named.outputs))
+
+    def _named(self, signature: str) -> Signature:
+        if signature not in self.signatures:
+            raise ArtifactError(
+                f"The SavedModel has the signature {signature!r}.",
+                received=f"{self._path} with the signatures {', '.join(sorted(self.signatures)) or 'none'}",
+                remedy="Name one of its own signatures, or export the model with that one.",
+            )
+        return self.signatures[signature]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the signature once.
@@ -145,23 +177,28 @@ class SavedModelSession:
             InputError: an input is missing, unknown, or of another dtype or shape.
             MemoryError: TensorFlow ran out of memory.
         """
+        return self.run_signature(self._signature or "", inputs)
+
+    def run_signature(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a signature that `bind` was called with, once. As `run` otherwise."""
         if self._session is None:
             raise ValueError("A closed session cannot run.")
-        if inputs.keys() != self.signature.inputs.keys():
+        signature, graph_inputs, graph_outputs = self._bound[name]
+        if inputs.keys() != signature.inputs.keys():
             raise InputError(
-                f"The signature takes the inputs {', '.join(self.signature.inputs)}.",
+                f"The signature takes the inputs {', '.join(signature.inputs)}.",
                 received=", ".join(inputs) or "none",
             )
-        arrays = [_as_input(name, inputs[name], tensor) for name, tensor in self.signature.inputs.items()]
+        arrays = [_as_input(name, inputs[name], tensor) for name, tensor in signature.inputs.items()]
         feeds = (_Pointer * len(arrays))()
-        fetches = (_Pointer * len(self._outputs))()
+        fetches = (_Pointer * len(graph_outputs))()
         status = _Pointer(self._tf.TF_NewStatus())
         try:
-            for i, (array, tensor) in enumerate(zip(arrays, self.signature.inputs.values(), strict=True)):
+            for i, (array, tensor) in enumerate(zip(arrays, signature.inputs.values(), strict=True)):
                 feeds[i] = self._new_tensor(array, tensor.dtype)
             self._tf.TF_SessionRun(
-                *(self._session, None, self._inputs, feeds, len(feeds)),
-                *(self._outputs, fetches, len(fetches), None, 0, None, status),
+                *(self._session, None, graph_inputs, feeds, len(feeds)),
+                *(graph_outputs, fetches, len(fetches), None, 0, None, status),
             )
             self._check(
                 *(status, InputError, "A SavedModel runs on inputs of its signature's shapes."),
@@ -169,9 +206,12 @@ class SavedModelSession:
             )
             return {
                 name: self._to_array(_Pointer(tensor))
-                for name, tensor in zip(self.signature.outputs, fetches, strict=True)
+                for name, tensor in zip(signature.outputs, fetches, strict=True)
             }
         finally:
+            for feed, array in zip(feeds, arrays, strict=True):
+                if feed and array.dtype == object:
+                    self._free_strings(_Pointer(feed), array.size)
             for tensor in (*feeds, *fetches):
                 if tensor:
                     self._tf.TF_DeleteTensor(_Pointer(tensor))
@@ -225,7 +265,8 @@ class SavedModelSession:
         """The TF_Output of each tensor, looked up once."""
         found = (_Output * len(tensors))()
         for i, (name, tensor) in enumerate(tensors.items()):
-            if tensor.operation is None or tensor.dtype == "string" or tensor.dtype not in _DATA_TYPES:
+            is_text = tensor.dtype == "string" and not self._strings
+            if tensor.operation is None or is_text or tensor.dtype not in _DATA_TYPES:
                 kind = "sparse or composite" if tensor.operation is None else tensor.dtype
                 raise ArtifactError(
                     "kcost runs SavedModels on dense tensors of numbers and booleans.",
@@ -244,15 +285,41 @@ class SavedModelSession:
 
     def _new_tensor(self, array: np.ndarray, dtype: str) -> int:
         shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-        tensor: int | None = self._tf.TF_AllocateTensor(_DATA_TYPES[dtype], shape, array.ndim, array.nbytes)
+        size = array.size * _STRING_BYTES if dtype == "string" else array.nbytes
+        tensor: int | None = self._tf.TF_AllocateTensor(_DATA_TYPES[dtype], shape, array.ndim, size)
         if not tensor:
-            raise MemoryError(f"TensorFlow allocates {array.nbytes} bytes for an input.")
-        ctypes.memmove(self._tf.TF_TensorData(_Pointer(tensor)), array.ctypes.data, array.nbytes)
+            raise MemoryError(f"TensorFlow allocates {size} bytes for an input.")
+        start = self._tf.TF_TensorData(_Pointer(tensor))
+        if dtype != "string":
+            ctypes.memmove(start, array.ctypes.data, array.nbytes)
+            return tensor
+        for i, text in enumerate(array.ravel()):
+            place = _Pointer(start + i * _STRING_BYTES)
+            self._tf.TF_StringInit(place)
+            self._tf.TF_StringCopy(place, text, len(text))
         return tensor
+
+    def _free_strings(self, tensor: ctypes.c_void_p, count: int) -> None:
+        """Frees what the strings of an input hold: TensorFlow does so for tensors of its own alone."""
+        start = self._tf.TF_TensorData(tensor)
+        for i in range(count):
+            self._tf.TF_StringDealloc(_Pointer(start + i * _STRING_BYTES))
+
+    def _read_strings(self, tensor: ctypes.c_void_p, shape: tuple[int, ...]) -> np.ndarray:
+        tf, array = self._tf, np.empty(shape, object)
+        start = tf.TF_TensorData(tensor)
+        flat = array.reshape(-1)
+        for i in range(array.size):
+            place = _Pointer(start + i * _STRING_BYTES)
+            size = tf.TF_StringGetSize(place)
+            flat[i] = ctypes.string_at(tf.TF_StringGetDataPointer(place), size) if size else b""
+        return array
 
     def _to_array(self, tensor: ctypes.c_void_p) -> np.ndarray:
         tf = self._tf
         shape = tuple(tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor)))
+        if DTYPES[tf.TF_TensorType(tensor)] == "string":
+            return self._read_strings(tensor, shape)
         array = np.empty(shape, _numpy_dtype(DTYPES[tf.TF_TensorType(tensor)]))
         ctypes.memmove(array.ctypes.data, tf.TF_TensorData(tensor), array.nbytes)
         return array
@@ -302,6 +369,8 @@ def _config(threads: int) -> bytes:
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name == "string":
+        return np.dtype(object)
     if name == "bfloat16":
         import ml_dtypes  # comes with tensorflow, which is there where this is called
 
@@ -317,6 +386,8 @@ def _as_input(name: str, value: np.ndarray, tensor: Tensor) -> np.ndarray:
     in oneDNN's convolution.
     """
     array, wanted = np.asarray(value), _numpy_dtype(tensor.dtype)
+    if tensor.dtype == "string" and not all(isinstance(text, bytes) for text in array.ravel()):
+        raise InputError(f"The input {name!r} is an array of bytes objects.", received=f"an array of {array.dtype}")
     if tensor.shape is not None and not _fits(array.shape, tensor.shape):
         raise InputError(
             f"The input {name!r} has the shape {_shape_text(tensor.shape)}.",

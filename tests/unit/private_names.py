@@ -63,7 +63,7 @@ def _defined(tree: ast.Module) -> Iterator[str]:
     """What classes and functions of a module are called, their methods and fields, and what is set on `self`."""
     for node in ast.walk(tree):
         match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield name

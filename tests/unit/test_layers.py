@@ -20,11 +20,11 @@ HEAVY = (
 FRAMEWORKS = {"keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch"}
 
 PARENT = {
-    "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "data", "core", "version"},
+    "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "serving", "data", "core", "version"},
     # `load` alone is of the island: its user's process is one of one backend.
     "kcost": {"api.demo", "api", "bench", "forward.prepared", "core", "version"},
     "api.demo": {"api", "cost", "ship", "core"},
-    "api": {"api.doctor", "report", "search", "bench", "cost", "risk", "ship", "data", "core"},
+    "api": {"api.doctor", "report", "search", "bench", "cost", "risk", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
     "report": {"search", "bench", "cost", "risk", "core", "version"},
     "search": {"bench", "cost", "core"},
@@ -32,6 +32,7 @@ PARENT = {
     "cost": {"core"},
     "risk": {"core"},
     "ship": {"core"},
+    "serving": {"cost", "core"},
     "data": {"core"},
     "core": {"version"},
     "version": set(),

@@ -1,0 +1,167 @@
+"""`kcost serve` against a bare ASGI program with the same SavedModel, in turns: requests a second, p99, own time.
+
+    python benchmarks/serving.py DIR NAME [--rounds 6] [--round-s 3] [--concurrency 32]
+
+DIR is what `kcost export --name NAME` wrote. The client, in this process, sends one row a request; each of its
+connections sends the next when the last is answered. Client, server and model share the cores of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import uvloop
+
+from kcost.core.stats import Interval, paired_ratio
+from kcost.runtimes.saved_model import SavedModelSession
+from kcost.serving.config import version_folder, versions_in
+from kcost.serving.http_client import Connection, Target
+from kcost.serving.made_up import made_up_body
+
+
+class Turn(NamedTuple):
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+async def turn(target: Target, body: bytes, concurrency: int, lasts_s: float) -> Turn:
+    """A closed loop for so many seconds, after a tenth of it to warm up."""
+    loop = asyncio.get_running_loop()
+    request = target.request(body)
+    latencies_ns: list[int] = []
+    begin = time.perf_counter() + lasts_s / 10
+    end = begin + lasts_s
+
+    async def one() -> None:
+        _, connection = await loop.create_connection(lambda: Connection(lambda _: None), target.address, target.port)
+        done = loop.create_future()
+
+        def send() -> None:
+            start_ns = time.perf_counter_ns()
+
+            def answered(status: int | None) -> None:
+                now = time.perf_counter()
+                if status != 200:
+                    done.set_exception(RuntimeError(f"status {status}: {connection.body!r}"))
+                elif now > end:
+                    done.set_result(None)
+                else:
+                    if now > begin:
+                        latencies_ns.append(time.perf_counter_ns() - start_ns)
+                    send()
+
+            connection.send(request, answered)
+
+        send()
+        await done
+        connection.close()
+
+    await asyncio.gather(*(one() for _ in range(concurrency)))
+    p50, p99 = np.quantile(latencies_ns, (0.5, 0.99)) / 1e6
+    return Turn(len(latencies_ns) / lasts_s, float(p50), float(p99))
+
+
+def bare_call_ms(folder: Path, body: bytes, calls: int) -> float:
+    """The median of a call of the runtime with one row, in this process."""
+    with SavedModelSession(folder, threads=1) as session:
+        row = np.array(json.loads(body)["instances"], np.float32)
+        inputs = dict.fromkeys(session.signature.inputs, row)
+        times = []
+        for _ in range(calls):
+            start = time.perf_counter_ns()
+            session.run(inputs)
+            times.append(time.perf_counter_ns() - start)
+    return float(np.median(times[calls // 10 :])) / 1e6
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_open(port: int) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on {port}")
+
+
+def shown(interval: Interval) -> str:
+    return f"{interval.value:.3f} (95%: {interval.low:.3f} to {interval.high:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--round-s", type=float, default=3.0)
+    parser.add_argument("--concurrency", type=int, default=32)
+    arguments = parser.parse_args()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    base = arguments.folder / arguments.name
+    version = version_folder(base, versions_in(base)[-1])
+    ports = {"kcost": free_port(), "bare": free_port()}
+    commands = {
+        "kcost": ["-m", "kcost.cli", "serve", arguments.folder, "--port", ports["kcost"], "--threads", 1],
+        "bare": [Path(__file__).parent / "bare_asgi.py", version, ports["bare"]],
+    }
+    started = [
+        subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
+        for command in commands.values()
+    ]
+    try:
+        for port in ports.values():
+            wait_until_open(port)
+        uvloop.run(measure(arguments, ports, version))
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+
+
+async def measure(arguments: argparse.Namespace, ports: dict[str, int], version: Path) -> None:
+    path = f"/v1/models/{arguments.name}:predict"
+    targets = {name: Target("127.0.0.1", "127.0.0.1", port, path) for name, port in ports.items()}
+    body = await made_up_body(targets["kcost"], seed=0)
+    rounds: dict[tuple[str, int], list[Turn]] = {}
+    for number in range(arguments.rounds):
+        for concurrency in (arguments.concurrency, 1):
+            names = list(targets) if number % 2 else list(reversed(targets))
+            for name in names:
+                taken = await turn(targets[name], body, concurrency, arguments.round_s)
+                rounds.setdefault((name, concurrency), []).append(taken)
+    bare_ms = bare_call_ms(version, body, 3000)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {arguments.rounds} rounds in turns")
+    for (name, concurrency), turns in sorted(rounds.items()):
+        rate, p50, p99 = (np.median([t[i] for t in turns]) for i in range(3))
+        print(f"{name:6} concurrency {concurrency:3}: {rate:8.0f} requests/s, p50 {p50:.3f} ms, p99 {p99:.3f} ms")
+    many = arguments.concurrency
+    rates = {name: [t.requests_per_s for t in rounds[name, many]] for name in targets}
+    tails = {name: [t.p99_ms for t in rounds[name, many]] for name in targets}
+    print(f"requests/s, kcost over bare: {shown(paired_ratio(rates['kcost'], rates['bare']))}")
+    print(f"p99, kcost over bare: {shown(paired_ratio(tails['kcost'], tails['bare']))}")
+    own = [t.p50_ms - bare_ms for t in rounds["kcost", 1]]
+    bare_own = [t.p50_ms - bare_ms for t in rounds["bare", 1]]
+    print(
+        f"own time at p50, one connection, over a bare call of {bare_ms:.3f} ms: kcost {np.median(own):.3f} ms, "
+        f"bare program {np.median(bare_own):.3f} ms (with the client's own)"
+    )
+
+
+if __name__ == "__main__":
+    main()

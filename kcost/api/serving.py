@@ -1,0 +1,280 @@
+"""Verbs that serve models."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kcost.core.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from kcost.cost.invoice import Invoice
+    from kcost.serving.load_report import LoadReport
+    from kcost.serving.load_test import LoadSettings
+    from kcost.serving.proxy import Proxying
+    from kcost.serving.rate_search import RateReport, RateTrial
+    from kcost.serving.server import Serving
+
+_NEEDED = ("httptools", "orjson", "google.protobuf", "uvicorn", "uvloop")
+
+
+def serve_models(
+    folder: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    processes: int = 1,
+    threads: int = 0,
+    queue: int = 1024,
+    batch_rows: int = 64,
+    deadline_s: float = 30.0,
+    poll_s: float = 1.0,
+    most_bytes: int = 64 << 20,
+    client_timeout_s: float = 30.0,
+    stop_s: float = 30.0,
+    on_start: Callable[[Serving], None] | None = None,
+    log: Callable[[str], None] | None = None,
+) -> None:
+    """Serves exported models by TensorFlow Serving's REST interface, until SIGTERM or SIGINT.
+
+    Args:
+        folder: with models.config, or with model base paths (NAME/VERSION/saved_model.pb); or one of these.
+        host: 127.0.0.1 is reached from this machine alone. The server asks nobody for a password.
+        port: 0 for any that is free.
+        processes: that run each version of a model.
+        threads: CPU threads of each process, 0 for every core.
+        queue: requests that wait for a version; one more is answered with 429.
+        batch_rows: most rows that are run together.
+        deadline_s: a request without an answer by then is answered with 504.
+        poll_s: how often the folder is looked at for new versions.
+        most_bytes: of the body of a request, decompressed.
+        client_timeout_s: a request that is not there by then, since its first byte, is answered with 408.
+        stop_s: what was accepted is answered within this time after SIGTERM.
+        on_start: called once, when the models are loaded and the port is open.
+        log: told what changes, a sentence at a time.
+
+    Raises:
+        InputError: the folder serves nothing, a file in it cannot be read, or the port is taken.
+        UnavailableError: a package of the extra `serve`, or the TensorFlow library, is not installed.
+        ArtifactError: not one model could be loaded.
+
+    Example:
+        >>> kcost.serve_models("serving", port=8501)  # doctest: +SKIP
+    """
+    require_extra()
+    for name, value in (("processes", processes), ("queue", queue), ("batch_rows", batch_rows)):
+        if value < 1:
+            raise InputError(f"`{name}` is at least 1.", received=value)
+    for name, seconds in (
+        *(("deadline_s", deadline_s), ("poll_s", poll_s), ("client_timeout_s", client_timeout_s), ("stop_s", stop_s)),
+    ):
+        if not 0 < seconds <= 3600:
+            raise InputError(f"`{name}` is more than 0 and at most an hour.", received=f"{seconds:g}")
+    if threads < 0 or most_bytes < 1:
+        raise InputError("`threads` is at least 0, `most_bytes` at least 1.", received=f"{threads}, {most_bytes}")
+    from kcost.serving.http_server import HttpSettings
+    from kcost.serving.model_version import Limits
+    from kcost.serving.server import Server
+
+    limits = Limits(
+        processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s
+    )
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
+    )
+    server = Server(Path(folder), http, limits, poll_s, log or _nothing)
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        runner.run(server.serve(on_start or _nothing))
+
+
+def serve_proxy(
+    upstream: str,
+    *,
+    usd_per_hour: float,
+    caller_header: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    deadline_s: float = 30.0,
+    most_bytes: int = 64 << 20,
+    client_timeout_s: float = 30.0,
+    stop_s: float = 30.0,
+    remote: bool = False,
+    on_start: Callable[[Proxying], None] | None = None,
+) -> Invoice:
+    """Passes requests to a server of models, untouched, and says what each model, version and caller cost.
+
+    Requests + overhead + idle time are the price of the machine x time, always: see `kcost.cost.invoice`. The bill so
+    far is at /kcost/invoice.
+
+    Args:
+        upstream: http://HOST:PORT of TensorFlow Serving's REST interface, or of `kcost serve`.
+        usd_per_hour: the price of the machine that the models run on.
+        caller_header: a header whose value says who asks.
+        remote: allow an upstream that is not on this machine.
+
+    Returns:
+        The last bill, after SIGTERM or SIGINT.
+
+    Raises:
+        InputError: the URL, the price or the port cannot be used.
+        UnavailableError: a package of the extra `serve` is not installed.
+    """
+    require_extra()
+    if not 0 < usd_per_hour < 1e6:
+        raise InputError("The price of a machine is positive, in dollars an hour.", received=f"{usd_per_hour:g}")
+    if caller_header is not None and re.fullmatch(r"[A-Za-z0-9-]+", caller_header) is None:
+        raise InputError("A header's name is made of letters, digits and `-`.", received=repr(caller_header))
+    from kcost.serving.http_server import HttpSettings
+    from kcost.serving.proxy import serve_proxy as serve
+
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
+    )
+    started = on_start or _nothing
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(
+            serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote)
+        )
+
+
+def run_loadtest(
+    url: str,
+    *,
+    rate_per_s: float = 50.0,
+    duration_s: float = 10.0,
+    log: Path | str | None = None,
+    body: Path | str | None = None,
+    seed: int = 0,
+    connections: int = 256,
+    timeout_s: float = 30.0,
+    remote: bool = False,
+) -> LoadReport:
+    """Sends requests to a server when they are due, whether or not it keeps up, and says how long each took since then.
+
+    Args:
+        url: http://HOST:PORT/v1/models/NAME:predict, or any other that takes a JSON body by POST.
+        rate_per_s: of Poisson arrivals.
+        duration_s: over which requests are due; at most an hour, and a million requests.
+        log: JSON lines with `at_s` and perhaps `body`: requests as they were recorded, in the place of Poisson's.
+        body: a file with one JSON document, or one a line, which take turns; made up from the model's metadata else.
+        connections: most at a time.
+        timeout_s: a request is given up so long after it was due.
+        remote: allow a server that is not on this machine.
+
+    Raises:
+        InputError: something of these cannot be used, or the server accepts no connection.
+        UnavailableError: a package of the extra `serve` is not installed.
+
+    Example:
+        >>> report = kcost.run_loadtest("http://127.0.0.1:8501/v1/models/digits:predict")  # doctest: +SKIP
+        >>> report.latency.p99_ms  # doctest: +SKIP
+        4.2
+    """
+    from kcost.serving.load_test import run_load
+
+    settings = _load_settings(
+        rate_per_s, duration_s, log, body, seed, connections, timeout_s, remote=remote, bound_ms=1.0
+    )
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(run_load(url, settings))
+
+
+def find_rate(
+    url: str,
+    *,
+    p99_ms: float,
+    first_rate_per_s: float = 50.0,
+    trial_s: float = 5.0,
+    body: Path | str | None = None,
+    seed: int = 0,
+    connections: int = 256,
+    timeout_s: float = 30.0,
+    remote: bool = False,
+    on_trial: Callable[[RateTrial], None] | None = None,
+) -> RateReport:
+    """Looks for the highest rate of Poisson arrivals at which the p99 is within a bound and no request fails.
+
+    Args:
+        p99_ms: the bound, from when a request is due until its answer.
+        first_rate_per_s: that is tried first; it is doubled or halved from there.
+        trial_s: the least time of each trial; one has at least 662 requests.
+        on_trial: told of each trial.
+
+    Raises:
+        InputError: as of `run_loadtest`.
+    """
+    from kcost.serving.load_test import find_rate as search
+
+    settings = _load_settings(
+        first_rate_per_s, trial_s, None, body, seed, connections, timeout_s, remote=remote, bound_ms=p99_ms
+    )
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        return runner.run(search(url, settings, on_trial or _nothing))
+
+
+def _load_settings(
+    rate_per_s: float,
+    duration_s: float,
+    log: Path | str | None,
+    body: Path | str | None,
+    seed: int,
+    connections: int,
+    timeout_s: float,
+    *,
+    remote: bool,
+    bound_ms: float,
+) -> LoadSettings:
+    require_extra()
+    from kcost.serving.load_test import LoadSettings
+
+    if not 1 <= connections <= 4096:
+        raise InputError("A load test has 1 to 4096 connections.", received=connections)
+    for name, value in (("timeout", timeout_s), ("bound", bound_ms), ("rate", rate_per_s), ("duration", duration_s)):
+        if not 0 < value <= 1e6:
+            raise InputError(f"The {name} of a load test is positive and at most a million.", received=f"{value:g}")
+    return LoadSettings(
+        rate_per_s=rate_per_s,
+        duration_s=duration_s,
+        log=None if log is None else Path(log),
+        body=None if body is None else Path(body),
+        bound_ms=bound_ms,
+        seed=seed,
+        connections=connections,
+        timeout_s=timeout_s,
+        remote=remote,
+    )
+
+
+def require_extra() -> None:
+    """Raises UnavailableError where a package of the extra `serve` is not installed."""
+    missing = [name for name in _NEEDED if _is_missing(name)]
+    if missing:
+        raise UnavailableError(
+            "Serving and loading a server need the packages of the extra `serve`.",
+            received=f"an environment without {', '.join(missing)}",
+            remedy="Install them: pip install 'kcost[serve]'",
+        )
+
+
+def _is_missing(name: str) -> bool:
+    if name in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(name) is None
+    except ModuleNotFoundError:  # the package around it is not there
+        return True
+
+
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _nothing(_: object) -> None:
+    pass

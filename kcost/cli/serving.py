@@ -1,0 +1,163 @@
+"""Commands that serve models and load a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kcost.cli.shared import Json, app, print_answer
+
+if TYPE_CHECKING:
+    from kcost.serving.proxy import Proxying
+    from kcost.serving.rate_search import RateTrial
+    from kcost.serving.server import Serving
+
+
+@app.command()
+def serve(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST interface; 0 for any that is free.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Beyond this machine, put a proxy with a password before it.")
+    ] = "127.0.0.1",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that run each version of a model.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of each process; 0 for every core.")] = 0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that wait for a version; then 429.")] = 1024,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows that are run together.")] = 64,
+    deadline_s: Annotated[float, typer.Option(help="A request is answered by then, if with 504.")] = 30.0,
+    poll_s: Annotated[float, typer.Option(help="How often the folder is looked at for new versions.")] = 1.0,
+    most_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request; then 413.")] = 64,
+    client_timeout_s: Annotated[float, typer.Option(help="A request is sent within this time; then 408.")] = 30.0,
+    stop_s: Annotated[float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.")] = 30.0,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Serve no models: pass requests to that server, and write its invoice."),
+    ] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option(help="With --upstream: price of its machine; see kcost prices list.")
+    ] = None,
+    caller_header: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --upstream: the header that says who asks.")
+    ] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="The upstream is not on this machine.")] = False,
+    json_: Json = False,
+) -> None:
+    """Serve exported models by TensorFlow Serving's REST interface; or stand before a server and write its invoice."""
+    import kcost
+    from kcost.cli import answers
+
+    if upstream is not None:
+        if folder is not None:
+            raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
+        if usd_per_hour is None:
+            raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
+
+        def on_proxy(proxying: Proxying) -> None:
+            text = f"{proxying.url} passes requests to {proxying.upstream}; the invoice: {proxying.invoice_url}"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+
+        bill = kcost.serve_proxy(
+            upstream,
+            usd_per_hour=usd_per_hour,
+            caller_header=caller_header,
+            host=host,
+            port=port,
+            deadline_s=deadline_s,
+            most_bytes=most_mib << 20,
+            client_timeout_s=client_timeout_s,
+            stop_s=stop_s,
+            remote=remote,
+            on_start=on_proxy,
+        )
+        print_answer(json_, bill, lambda console: answers.show_invoice(console, bill))
+        return
+    if folder is None:
+        raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
+
+    def on_start(serving: Serving) -> None:
+        print_answer(json_, serving, lambda console: answers.show_serving(console, serving))
+        sys.stdout.flush()
+
+    kcost.serve_models(
+        folder,
+        host=host,
+        port=port,
+        processes=processes,
+        threads=threads,
+        queue=queue,
+        batch_rows=batch_rows,
+        deadline_s=deadline_s,
+        poll_s=poll_s,
+        most_bytes=most_mib << 20,
+        client_timeout_s=client_timeout_s,
+        stop_s=stop_s,
+        on_start=on_start,
+        log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+    )
+
+
+@app.command()
+def loadtest(
+    url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8501/v1/models/NAME:predict")],
+    rate: Annotated[float, typer.Option(help="Requests a second; with --find-rate, the first that is tried.")] = 50.0,
+    duration: Annotated[float, typer.Option(help="Seconds; with --find-rate, the least of each trial.")] = 10.0,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Look for the highest rate that holds --p99-ms.")
+    ] = False,
+    p99_ms: Annotated[float, typer.Option(help="The bound of --find-rate.")] = 50.0,
+    body: Annotated[
+        Path | None, typer.Option(help="File with one JSON body, or one a line; else made up from the metadata.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Recorded arrivals in the place of Poisson's: JSON lines of at_s and body.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the arrivals, and of a body that is made up.")] = 0,
+    connections: Annotated[int, typer.Option(min=1, max=4096, help="Most at a time.")] = 256,
+    timeout_s: Annotated[float, typer.Option(help="A request is given up so long after it was due.")] = 30.0,
+    remote: Annotated[bool, typer.Option("--remote", help="The server is not on this machine, and yours.")] = False,
+    json_: Json = False,
+) -> None:
+    """Load a server in open loop: latencies count from when requests were due, and the client's own delay is told."""
+    import kcost
+    from kcost.cli import answers
+
+    if find_rate:
+        if log is not None:
+            raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
+
+        def on_trial(trial: RateTrial) -> None:
+            text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+
+        highest = kcost.find_rate(
+            url,
+            p99_ms=p99_ms,
+            first_rate_per_s=rate,
+            trial_s=duration,
+            body=body,
+            seed=seed,
+            connections=connections,
+            timeout_s=timeout_s,
+            remote=remote,
+            on_trial=on_trial,
+        )
+        print_answer(json_, highest, lambda console: answers.show_rate(console, highest))
+        return
+    report = kcost.run_loadtest(
+        url,
+        rate_per_s=rate,
+        duration_s=duration,
+        log=log,
+        body=body,
+        seed=seed,
+        connections=connections,
+        timeout_s=timeout_s,
+        remote=remote,
+    )
+    print_answer(json_, report, lambda console: answers.show_load(console, report))

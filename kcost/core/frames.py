@@ -1,0 +1,147 @@
+"""Messages between a server and the process that runs its model: bytes on a socket, arrays as they lie in memory.
+
+A message is its length (uint32, of what follows), a number that the answer repeats (uint64), a kind (uint8) and a
+body. Integers are little-endian. An array is a dtype, its axes, its size in bytes and its bytes; one of strings has the
+length of each string in front of them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+HEADER = struct.Struct("<IQB")
+"""Length of what follows the first four bytes, number, kind."""
+
+_COUNT = struct.Struct("<H")
+_ARRAY = struct.Struct("<BB")
+_SIZE = struct.Struct("<Q")
+
+DTYPES = (
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64", "string"),
+)
+"""The place in this tuple is a dtype on the wire; strings are numpy arrays of `bytes` objects."""
+
+_CODES = {name: code for code, name in enumerate(DTYPES)}
+LONGEST = (1 << 32) - 1
+"""Most bytes of a message behind its length."""
+
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    READY = 0
+    """The model is loaded; the body describes it in JSON."""
+    RUN = 1
+    """The place of a signature (uint16), and its inputs in order."""
+    ANSWER = 2
+    """Nanoseconds that the model ran (uint64), and the outputs in order."""
+    ERROR = 3
+    """A status code (uint8) and a sentence in UTF-8."""
+
+
+class Message(NamedTuple):
+    """A message that came."""
+
+    number: int
+    kind: Kind
+    body: memoryview
+
+
+def encode(number: int, kind: Kind, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """The pieces of a message, to be written one after the other.
+
+    Raises:
+        ValueError: the message is longer than 4 GiB.
+    """
+    length = HEADER.size - 4 + sum(len(part) for part in parts)
+    if length > LONGEST:
+        raise ValueError(f"A message has at most {LONGEST} bytes. Received: {length}")
+    return [HEADER.pack(length, number, kind), *parts]
+
+
+def take_messages(buffer: bytearray) -> list[Message]:
+    """Takes the whole messages from the front of a buffer; what is left is the beginning of the next one."""
+    messages, at = [], 0
+    while len(buffer) - at >= HEADER.size:
+        length, number, kind = HEADER.unpack_from(buffer, at)
+        if len(buffer) - at < length + 4:
+            break
+        body = bytes(memoryview(buffer)[at + HEADER.size : at + 4 + length])
+        messages.append(Message(number, Kind(kind), memoryview(body)))
+        at += 4 + length
+    if at:
+        del buffer[:at]
+    return messages
+
+
+def encode_arrays(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
+    """Arrays as the pieces of a body; each is contiguous and of one of DTYPES.
+
+    Raises:
+        ValueError: an array is of another dtype.
+    """
+    parts: list[bytes | memoryview] = [_COUNT.pack(len(arrays))]
+    for array in arrays:
+        name = "string" if array.dtype == object else array.dtype.name
+        if name not in _CODES:
+            raise ValueError(f"An array is of one of {', '.join(DTYPES)}. Received: {name}")
+        content = _strings_to_bytes(array) if name == "string" else _view(array)
+        axes = struct.pack(f"<{array.ndim}Q", *array.shape)
+        parts += [_ARRAY.pack(_CODES[name], array.ndim) + axes + _SIZE.pack(len(content)), content]
+    return parts
+
+
+def decode_arrays(body: memoryview) -> list[np.ndarray]:
+    """The arrays of a body, as views of its bytes where they are numbers.
+
+    Raises:
+        ValueError: the bytes are cut short, or no arrays.
+    """
+    try:
+        (count,) = _COUNT.unpack_from(body)
+        at, arrays = _COUNT.size, []
+        for _ in range(count):
+            code, rank = _ARRAY.unpack_from(body, at)
+            at += _ARRAY.size
+            shape = struct.unpack_from(f"<{rank}Q", body, at)
+            at += 8 * rank
+            (size,) = _SIZE.unpack_from(body, at)
+            at += _SIZE.size
+            content = body[at : at + size]
+            at += size
+            if DTYPES[code] == "string":
+                arrays.append(_strings_from_bytes(content, shape))
+            else:
+                arrays.append(np.frombuffer(content, DTYPES[code]).reshape(shape))
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"Arrays end within their message: {error}") from error
+    if at != len(body):
+        raise ValueError(f"Arrays end with their message. Received: {at} of {len(body)} bytes")
+    return arrays
+
+
+def _view(array: np.ndarray) -> memoryview:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.uint8).data if flat.size else memoryview(b"")
+
+
+def _strings_to_bytes(array: np.ndarray) -> bytes:
+    strings = array.ravel().tolist()
+    return struct.pack(f"<{len(strings)}I", *map(len, strings)) + b"".join(strings)
+
+
+def _strings_from_bytes(content: memoryview, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(shape, object)
+    flat = array.reshape(-1)
+    lengths = struct.unpack_from(f"<{array.size}I", content)
+    at = 4 * array.size
+    for i, length in enumerate(lengths):
+        flat[i] = bytes(content[at : at + length])
+        at += length
+    return array

@@ -1,0 +1,240 @@
+"""TensorFlow Serving's REST interface as an ASGI application.
+
+Source: g3doc/api_rest.md and model_servers/{http_rest_api_handler,http_rest_api_util,http_server}.cc of TensorFlow
+Serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from kcost.core.unforeseen import logged, place_of
+from kcost.serving.examples import Method, examples_answer, read_examples
+from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
+from kcost.serving.model_info import metadata_document, status_document
+from kcost.serving.model_version import ModelVersion
+from kcost.serving.models import Models
+from kcost.serving.predict_answer import predict_answer
+from kcost.serving.predict_request import read_predict
+from kcost.serving.status import Code, RequestError, invalid
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_SPEC = rb"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
+_PREDICTION = re.compile(rb"(?i)/v1/models/([^/:]+)" + _SPEC + rb":(classify|regress|predict)")
+_INFORMATION = re.compile(rb"(?i)/v1/models(?:/([^/:]+))?" + _SPEC + rb"(?:/(metadata))?")
+_LARGEST_VERSION = (1 << 63) - 1
+_JSON = (b"content-type", b"application/json")
+_DISCARD_S = 1.0
+_COMPRESSED_FROM_BYTES = 4096
+"""Shorter answers are sent as they are: compressing costs more than it saves."""
+
+
+class Route(NamedTuple):
+    """What a path asks for."""
+
+    model: str
+    version: int | None
+    label: str | None
+    method: str
+    """classify, regress, predict, metadata or status."""
+
+
+@lru_cache(maxsize=1024)
+def route(http_method: str, raw_path: bytes) -> Route:
+    """What a request asks for.
+
+    Raises:
+        RequestError: status 400: the path is none of the interface's.
+
+    Example:
+        >>> route("POST", b"/v1/models/digits/versions/3:predict")
+        Route(model='digits', version=3, label=None, method='predict')
+    """
+    pattern = {"POST": _PREDICTION, "GET": _INFORMATION}.get(http_method)
+    match = None if pattern is None else pattern.fullmatch(raw_path)
+    if match is None:
+        raise invalid(f"Malformed request: {http_method} {raw_path.decode('latin-1')}")
+    model, version_text, label, method = match.groups()
+    version = None
+    if version_text:
+        if len(version_text) > 19 or int(version_text) > _LARGEST_VERSION:
+            raise invalid(f"Failed to convert version: {version_text.decode()} to numeric.")
+        version = int(version_text)
+    if not model:
+        raise invalid("Missing model name in request.")
+    named = None if label is None else _decoded(label)
+    return Route(_decoded(model), version, named, (method or b"status").decode().lower())
+
+
+def _decoded(part: bytes) -> str:
+    return unquote_to_bytes(part).decode("utf-8", errors="replace")
+
+
+class Application:
+    """The ASGI application.
+
+    Args:
+        models: what is served.
+        metrics_path: of the Prometheus metrics; None for none.
+        most_bytes: of a body, as it is sent and decompressed.
+    """
+
+    def __init__(self, models: Models, metrics_path: str | None, most_bytes: int) -> None:
+        self.metrics = Metrics()
+        self._models = models
+        self._metrics_path = None if metrics_path is None else metrics_path.encode()
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            raise ValueError(f"Only http is served. Received: {scope['type']}")
+        start_ns = time.perf_counter_ns()
+        model, headers = "", [_JSON]
+        try:
+            raw_path, http_method = scope["raw_path"], scope["method"]
+            if raw_path == self._metrics_path and http_method == "GET":
+                await _respond(send, 200, self._metrics_page(), [(b"content-type", b"text/plain; version=0.0.4")])
+                return
+            if not raw_path[:4].lower() == b"/v1/":
+                raise RequestError(Code.NOT_FOUND, f"Not found: {http_method} {raw_path.decode('latin-1')}")
+            asked = route(http_method, raw_path)
+            if http_method == "GET":
+                body = self._information(asked)
+            else:
+                content = await self._body(scope, receive)
+                version = self._models.find(asked.model, asked.version, asked.label)
+                model = version.name
+                body = await self._prediction(asked.method, version, content, start_ns)
+            if len(body) >= _COMPRESSED_FROM_BYTES and _takes_gzip(scope):
+                body, headers = _gzipped(body), [_JSON, (b"content-encoding", b"gzip")]
+            status, code = 200, Code.OK
+        except RequestError as error:
+            body, status, code = orjson.dumps({"error": error.message}), error.http_status, error.code
+            if status in (408, 413):
+                headers = [_JSON, (b"connection", b"close")]  # the rest of the body is not read
+        except Exception as error:
+            text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
+            body, status, code = orjson.dumps({"error": text}), 500, Code.INTERNAL
+        if model:
+            self.metrics.count(model, code.name)
+        await _respond(send, status, body, headers)
+
+    async def _prediction(
+        self, method: str, version: ModelVersion, content: bytes | bytearray, start_ns: int
+    ) -> bytes:
+        if method == "predict":
+            request = read_predict(content, version.signature)
+            answered = await version.run(request.signature, request.arrays)
+            body = predict_answer(answered.arrays, request.signature.outputs, in_rows=request.in_rows)
+        else:
+            kind = cast(Method, method)
+            examples = read_examples(content, kind, version.signature)
+            answered = await version.run(examples.signature, examples.arrays)
+            body = examples_answer(answered.arrays, examples.signature, kind)
+        api = method.capitalize()
+        self.metrics.time(RUNTIME_LATENCY, version.name, api, answered.run_ns)
+        self.metrics.time(REQUEST_LATENCY, version.name, api, time.perf_counter_ns() - start_ns)
+        return body
+
+    def _information(self, asked: Route) -> bytes:
+        if asked.method == "metadata":
+            version = self._models.find(asked.model, asked.version, asked.label)
+            return orjson.dumps(metadata_document(version), option=orjson.OPT_INDENT_2)
+        versions = self._models.statuses(asked.model, asked.version, asked.label)
+        return orjson.dumps(status_document(versions), option=orjson.OPT_INDENT_2)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        """The body, decompressed.
+
+        Raises:
+            RequestError: it is too long (413), compressed in a way that is not known (415), or damaged (400).
+        """
+        encoding = b""
+        for name, value in scope["headers"]:
+            if name == b"content-encoding":
+                encoding = value.strip().lower()
+            elif name == b"content-length" and int(value) > self._most_bytes:
+                await self._discard(receive)
+                raise self._too_long()
+        message = await receive()
+        body: bytes | bytearray = message.get("body", b"")
+        if message.get("more_body", False):
+            body = bytearray(body)
+            while message.get("more_body", False):
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > self._most_bytes:
+                    body.clear()
+                    await self._discard(receive)
+                    raise self._too_long()
+        if message["type"] == "http.disconnect":
+            raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
+        if not encoding or encoding == b"identity":
+            return body
+        if encoding not in (b"gzip", b"x-gzip"):
+            text = f"The content encoding is gzip or none. Received: {encoding.decode('latin-1')}"
+            raise RequestError(Code.INVALID_ARGUMENT, text, http_status=415)
+        return self._decompressed(body)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Reads the rest of a body that is refused, for a second at most.
+
+        A connection that is closed with bytes unread is reset, and its client may never see why.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while (await receive()).get("more_body", False):
+                    pass
+
+    def _decompressed(self, body: bytes | bytearray) -> bytes:
+        inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            whole = inflater.decompress(body, self._most_bytes + 1)
+        except zlib.error as error:
+            raise invalid(f"The body is not compressed by gzip: {error}") from error
+        if len(whole) > self._most_bytes:
+            raise self._too_long()
+        if not inflater.eof:
+            raise invalid("The body is not compressed by gzip: it is cut short")
+        return whole
+
+    def _too_long(self) -> RequestError:
+        text = f"The body of a request has at most {self._most_bytes} bytes."
+        return RequestError(Code.INVALID_ARGUMENT, text, http_status=413)
+
+    def _metrics_page(self) -> bytes:
+        gauges = []
+        for version in self._models.all_versions():
+            labels = (("model_name", version.name), ("version", str(version.version)))
+            gauges.append(("kcost_serving_queue_requests", "gauge", labels, float(version.waiting)))
+            gauges.append(("kcost_serving_process_restarts_total", "counter", labels, float(version.restarts)))
+        return self.metrics.text(gauges).encode()
+
+
+async def _respond(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _takes_gzip(scope: Scope) -> bool:
+    return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
+
+
+def _gzipped(body: bytes) -> bytes:
+    deflater = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return deflater.compress(body) + deflater.flush()

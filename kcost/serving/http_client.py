@@ -1,0 +1,137 @@
+"""Connections of a load generator: one request at a time on each, bytes out, the status in."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from kcost.core.errors import InputError
+
+Answer = Callable[[int | None], None]
+"""Called with the status of an answer; None where the connection broke before it was whole."""
+
+
+class Target(NamedTuple):
+    """Where requests go."""
+
+    host: str
+    address: str
+    port: int
+    path: str
+
+    def request(self, body: bytes, method: str = "POST", path: str | None = None) -> bytes:
+        """A whole HTTP/1.1 request."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        head = f"{method} {path or self.path} HTTP/1.1\r\nhost: {host}:{self.port}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        return head.encode("ascii") + body
+
+
+def read_url(url: str, *, remote: bool) -> Target:
+    """Where a URL points.
+
+    Args:
+        url: http://HOST:PORT/v1/models/NAME:predict
+        remote: whether hosts other than this machine are allowed: a load test of a stranger's server is an attack.
+
+    Raises:
+        InputError: the URL is of another form, its host has no address, or is not this machine.
+    """
+    rule = "The URL of a load test is such as http://127.0.0.1:8501/v1/models/NAME:predict"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise InputError(rule, received=url) from error
+    if parts.scheme != "http" or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+        raise InputError(rule, received=url, remedy="https is not spoken: load the server behind its proxy.")
+    try:
+        address = str(socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise InputError("The host of a URL has an address.", received=f"{parts.hostname}: {error}") from error
+    if not remote and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        raise InputError(
+            "A load test stays on this machine.",
+            received=f"{parts.hostname}, which is {address}",
+            remedy="Say --remote if that server is yours to load.",
+        )
+    query = f"?{parts.query}" if parts.query else ""
+    return Target(parts.hostname, address, port, f"{parts.path or '/'}{query}")
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is kept open between requests."""
+
+    def __init__(self, on_close: Callable[[Connection], None]) -> None:
+        self.body = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._on_close = on_close
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._answer: Answer | None = None
+        self._pieces: list[bytes] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, request: bytes, answer: Answer) -> None:
+        """Sends a request; `answer` is called once."""
+        assert self._transport is not None
+        self._answer = answer
+        self._pieces = []
+        self.headers = []
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(request)
+
+    def close(self) -> None:
+        """Closes it; what waits for an answer is told that there is none."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of an answer."""
+        if self._parser is None:
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer."""
+        self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        assert self._parser is not None
+        status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
+        answer, self._answer, self._parser = self._answer, None, None
+        self.body = b"".join(self._pieces)
+        if not keep:
+            self.close()
+        if answer is not None:
+            answer(status)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is closed, by whichever side."""
+        answer, self._answer, self._transport = self._answer, None, None
+        self._on_close(self)
+        if answer is not None:
+            answer(None)

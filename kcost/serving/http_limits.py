@@ -1,0 +1,108 @@
+"""uvicorn's HTTP protocol with what it leaves out: limits on the head of a request and on slow clients."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_LINGER_S = 1.0
+MOST_HEAD_BYTES = 1 << 16
+"""Of the first line and the headers of a request together."""
+
+
+def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
+    """The protocol class of a server.
+
+    Args:
+        client_timeout_s: a request is there, head and body, this long after its first byte; else it is answered with
+            408. A connection that says nothing at all is closed after as long.
+    """
+
+    class LimitedProtocol(HttpToolsProtocol):
+        _head_bytes = 0
+        _in_head = True
+        _timer: asyncio.TimerHandle | None = None
+        _in_request = False
+        _refused = False
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(client_timeout_s, self._close_silent)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
+            if self._in_head:
+                if not self._in_request:
+                    self._in_request = True
+                    self._stop_timer()
+                before = len(data)
+                # A head that comes whole in one piece is at most as long as the piece.
+                if self._head_bytes + before > MOST_HEAD_BYTES and self._head_is_too_long(data):
+                    return
+                self._head_bytes += before
+            super().data_received(data)
+            if self._in_request and self._timer is None and not self._refused:  # it came in pieces
+                self._timer = self.loop.call_later(client_timeout_s, self._refuse_slow)
+
+        def _head_is_too_long(self, data: bytes) -> bool:
+            """Refuses a head that does not end within the limit."""
+            left = MOST_HEAD_BYTES - self._head_bytes
+            end = data.find(b"\r\n\r\n")
+            if 0 <= end <= left:
+                return False
+            self._refuse(431, f"The first line and the headers have at most {MOST_HEAD_BYTES} bytes together.")
+            return True
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._stop_timer()
+            self._in_head, self._in_request, self._head_bytes = True, False, 0
+            super().on_message_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, msg)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _close_silent(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.close()
+
+        def _refuse_slow(self) -> None:
+            self._refuse(408, f"A request is sent within {client_timeout_s:g} s.")
+
+        def _refuse(self, status: int, message: str) -> None:
+            """Answers in the place of the application, and closes the connection."""
+            if self.transport is None or self.transport.is_closing():
+                return
+            self._stop_timer()
+            self._refused = True
+            if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+                body = orjson.dumps({"error": message})
+                head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
+                head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+                self.transport.write(head.encode() + body)
+            # What the client goes on to send is read and dropped for a while: were the connection closed with bytes
+            # unread, the kernel would reset it, and the client might never see the answer.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._timer = self.loop.call_later(_LINGER_S, self._close_silent)
+
+    return LimitedProtocol
+
+
+_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}

@@ -1,0 +1,110 @@
+"""An ASGI application on a port: uvicorn with limits, and an end that answers what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from kcost.core.errors import InputError
+from kcost.core.schema import Record
+from kcost.serving.http_limits import limited_protocol
+
+LOOPBACK = "127.0.0.1"
+
+
+class HttpSettings(Record):
+    """How requests are taken."""
+
+    host: str = LOOPBACK
+    port: int = 8501
+    most_bytes: int = 64 << 20
+    client_timeout_s: float = 30.0
+    connections: int = 1024
+    stop_s: float = 30.0
+
+
+class HttpServer:
+    """Serves an application.
+
+    Args:
+        application: takes scope, receive and send.
+        settings: see HttpSettings; `most_bytes` is for the application to hold.
+
+    Raises:
+        InputError: the port is taken, or the host is none of this machine's.
+    """
+
+    def __init__(self, application: Callable[[Any, Any, Any], Awaitable[None]], settings: HttpSettings) -> None:
+        self._socket = _listen(settings.host, settings.port)
+        config = uvicorn.Config(
+            application,
+            http=limited_protocol(settings.client_timeout_s),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=settings.connections,
+            timeout_graceful_shutdown=int(settings.stop_s) or 1,
+            timeout_keep_alive=int(settings.client_timeout_s) or 1,
+        )
+        self._uvicorn = _QuietServer(config)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def stop_on_signals(self) -> None:
+        """Ends at SIGTERM and SIGINT from now on. Called in the event loop of the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # another thread than the main one
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+
+    async def serve(self) -> None:
+        """Serves until `stop`; then answers what it has accepted, and returns."""
+        await self._uvicorn.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Ends `serve`: no further connection is accepted, and what was accepted is answered."""
+        self._uvicorn.should_exit = True
+
+    def close(self) -> None:
+        """Frees the port."""
+        self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise InputError(
+            "kcost serves on a free port of this machine.",
+            received=f"{host}:{port}: {error}",
+            remedy="Name another one: --port P --host HOST",
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves signals to the one who runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield

@@ -1,0 +1,165 @@
+"""A process that runs one version of a model, as the server sees it: messages out, answers in, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from kcost.core import frames
+from kcost.core.errors import KcostError, WorkerError
+from kcost.core.frames import Kind, Message
+from kcost.core.jobs import SERVE
+from kcost.core.process import Worker
+from kcost.core.serving import ServeAnswer, ServedModel, ServeRequest
+from kcost.serving.status import Code, RequestError
+
+_PLACE = struct.Struct("<H")
+_RUN_NS = struct.Struct("<Q")
+
+
+class Outputs(NamedTuple):
+    """What a model answered."""
+
+    arrays: list[np.ndarray]
+    run_ns: int
+
+
+Done = Callable[[Outputs | RequestError], None]
+"""What is called with the answer to a run."""
+
+
+class ModelRunner(Protocol):
+    """What runs a model: a process; in tests, something simpler."""
+
+    async def start(self) -> ServedModel:
+        """Loads the model. Raises KcostError where it cannot be loaded."""
+
+    def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
+        """Runs the signature at that place, and calls `done` once; never after `on_end` was called."""
+
+    def close(self) -> None:
+        """Ends it. `on_end` is not called."""
+
+
+class ModelProcess(asyncio.Protocol):
+    """A worker process with a model.
+
+    Args:
+        folder: of the SavedModel.
+        threads: CPU threads, 0 for every core.
+        log: takes what the process prints.
+        on_end: called when the process has ended by itself, after the model was loaded; what it was asked and did not
+            answer is lost.
+    """
+
+    def __init__(self, folder: Path, threads: int, log: Path, on_end: Callable[[], None]) -> None:
+        self._folder = folder
+        self._threads = threads
+        self._log = log
+        self._on_end = on_end
+        self._buffer = bytearray()
+        self._waiting: dict[int, Done] = {}
+        self._number = 0
+        self._ready: asyncio.Future[ServedModel] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._worker: Worker[ServeRequest, ServeAnswer] | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before `start`."""
+        return None if self._worker is None else self._worker.pid
+
+    async def start(self) -> ServedModel:
+        """Starts the process and waits until the model is loaded.
+
+        Raises:
+            KcostError: it cannot be loaded.
+            WorkerError: the process ended meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        mine, its = socket.socketpair()
+        with its:
+            # From this thread: the kernel ends a worker together with the thread that started it.
+            with self._log.open("ab") as log:
+                self._worker = Worker(SERVE, "fake", log=log, pass_fds=(its.fileno(),))
+            cores = tuple(sorted(os.sched_getaffinity(0)))
+            self._worker.send(
+                ServeRequest(folder=self._folder, socket_fd=its.fileno(), threads=self._threads, cores=cores)
+            )
+        mine.setblocking(False)
+        transport, _ = await loop.create_connection(lambda: self, sock=mine)
+        self._transport = transport
+        try:
+            return await self._ready
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
+        """See ModelRunner.run."""
+        assert self._transport is not None
+        self._number += 1
+        self._waiting[self._number] = done
+        parts = frames.encode(self._number, Kind.RUN, [_PLACE.pack(place), *frames.encode_arrays(arrays)])
+        self._transport.write(b"".join(parts))
+
+    def data_received(self, data: bytes) -> None:
+        """Hands answers to those who wait for them."""
+        self._buffer += data
+        for message in frames.take_messages(self._buffer):
+            if message.kind == Kind.READY:
+                assert self._ready is not None
+                self._ready.set_result(ServedModel.model_validate_json(bytes(message.body)))
+            else:
+                self._waiting.pop(message.number)(_outcome(message))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The process has ended, or is about to."""
+        if self._closed:
+            return
+        assert self._ready is not None
+        if self._ready.done():
+            self.close()
+            self._on_end()
+        elif not self._ready.cancelled():
+            self._ready.set_exception(self._failure())
+
+    def _failure(self) -> KcostError:
+        """Why the model was not loaded: what the process told of it, or how it ended."""
+        assert self._worker is not None
+        try:
+            self._worker.receive(timeout_s=5)
+        except KcostError as error:
+            return error
+        return WorkerError("A process that serves a model loads it first.", received="it closed its socket")
+
+    def close(self) -> None:
+        """Ends the process at once. Calling it again does nothing."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._worker is not None:
+            self._worker.kill()
+            with contextlib.suppress(OSError):
+                self._worker.close()
+            self._worker = None
+        if self._ready is not None and not self._ready.done():
+            self._ready.cancel()
+
+
+def _outcome(message: Message) -> Outputs | RequestError:
+    if message.kind == Kind.ERROR:
+        text = bytes(message.body[1:]).decode(errors="replace")
+        return RequestError(Code(message.body[0]), text)
+    (run_ns,) = _RUN_NS.unpack_from(message.body)
+    return Outputs(frames.decode_arrays(message.body[_RUN_NS.size :]), run_ns)

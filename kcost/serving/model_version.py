@@ -1,0 +1,256 @@
+"""One version of a model while it is served: its processes, the queue before them, and its state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from kcost.core.errors import KcostError
+from kcost.core.schema import Record
+from kcost.core.serving import ServedModel, ServedSignature
+from kcost.serving.batching import Answered, Queue, Waiting, common_rows, hand_out, has_rows, stacked
+from kcost.serving.model_process import ModelRunner, Outputs
+from kcost.serving.status import Code, RequestError, invalid
+
+State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
+"""As TensorFlow Serving calls them: tensorflow_serving/apis/get_model_status.proto."""
+
+DEFAULT_SIGNATURE = "serving_default"
+MOST_TRIES = 2
+"""How often a request is run whose process ends meanwhile. A forward pass changes nothing, so that this is safe."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_AT_ONCE = 2
+"""Most batches that a process is given at a time: where much waits, the next is there when the first is done."""
+
+
+class Limits(Record):
+    """How much a version of a model takes upon itself."""
+
+    processes: int = 1
+    threads: int = 0
+    queue: int = 1024
+    batch_rows: int = 64
+    deadline_s: float = 30.0
+
+
+class Lane:
+    """A process of a version, and the batches that it was given."""
+
+    def __init__(self) -> None:
+        self.runner: ModelRunner | None = None
+        self.given: list[list[Waiting]] = []
+
+
+class ModelVersion:
+    """A version of a model.
+
+    Args:
+        name: of the model.
+        version: its number.
+        limits: see Limits.
+        new_runner: makes what runs the model, from a function that is called when it has ended by itself.
+        log: told of processes that ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        limits: Limits,
+        new_runner: Callable[[Callable[[], None]], ModelRunner],
+        log: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.state: State = "START"
+        self.failure: KcostError | None = None
+        self.restarts = 0
+        self.served: ServedModel | None = None
+        self._limits = limits
+        self._new_runner = new_runner
+        self._log = log
+        self._queue = Queue(limits.queue, limits.batch_rows)
+        self._lanes = [Lane() for _ in range(limits.processes)]
+        self._signatures: dict[str, tuple[int, ServedSignature]] = {}
+        self._with_rows: set[int] = set()
+        self._restarting: set[asyncio.Task[None]] = set()
+        self._drained = asyncio.Event()
+        self._pumping = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    async def load(self) -> None:
+        """Starts the processes; then the version is AVAILABLE, or END with a failure. Raises nothing."""
+        self.state = "LOADING"
+        try:
+            for lane in self._lanes:
+                self.served = await self._start(lane)
+        except KcostError as error:
+            self.failure = error
+            self._end_lanes()
+            self.state = "END"
+            return
+        self._signatures = {s.name: (place, s) for place, s in enumerate(self.served.signatures if self.served else ())}
+        self._with_rows = {place for place, signature in self._signatures.values() if has_rows(signature)}
+        self.state = "AVAILABLE"
+
+    async def _start(self, lane: Lane) -> ServedModel:
+        runner = self._new_runner(lambda: self._ended(lane))
+        lane.runner = None
+        served = await runner.start()
+        lane.runner = runner
+        return served
+
+    def signature(self, name: str) -> ServedSignature:
+        """A signature, the default one for an empty name.
+
+        Raises:
+            RequestError: there is none of that name, or it is one that cannot be run: status 400.
+        """
+        named = name or DEFAULT_SIGNATURE
+        if named not in self._signatures:
+            raise invalid(f'Serving signature name: "{named}" not found in signature def')
+        signature = self._signatures[named][1]
+        if signature.refused_because is not None:
+            raise RequestError(Code.UNIMPLEMENTED, f"The signature {named} cannot be run: {signature.refused_because}")
+        if not signature.inputs:
+            raise invalid(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+        return signature
+
+    def run(self, signature: ServedSignature, arrays: list[np.ndarray]) -> asyncio.Future[Answered]:
+        """Queues a request.
+
+        Args:
+            signature: one of this version's.
+            arrays: its inputs, in order, of its dtypes and shapes.
+
+        Returns:
+            A future of the outputs in order; or of a RequestError.
+
+        Raises:
+            RequestError: the queue is full (429), or the version is served no more (404).
+        """
+        if self.state not in ("AVAILABLE", "UNLOADING"):
+            raise RequestError(Code.NOT_FOUND, f"Servable not found for request: Specific({self.name}, {self.version})")
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        place = self._signatures[signature.name][0]
+        rows = common_rows(arrays) if place in self._with_rows else None
+        deadline = time.monotonic() + self._limits.deadline_s
+        self._queue.put(Waiting(place, arrays, rows, future, deadline))
+        if not self._pumping:
+            # Once the event loop has read what else has come: requests that come together run together.
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+        return future
+
+    def fail_late(self, now: float) -> None:
+        """Answers the requests whose deadline has passed: status 504. To be called now and then."""
+        self._queue.fail_late(now, self._late)
+        for lane in self._lanes:
+            for batch in lane.given:
+                for waiting in batch:
+                    if waiting.deadline < now:
+                        waiting.fail(self._late())
+
+    def _late(self) -> RequestError:
+        return RequestError(Code.DEADLINE_EXCEEDED, f"The model gave no answer within {self._limits.deadline_s:g} s.")
+
+    def _pump(self) -> None:
+        """Gives waiting requests to processes that are free."""
+        self._pumping = False
+        for lane in self._lanes:
+            while lane.runner is not None and self._has_room(lane) and len(self._queue):
+                batch = self._queue.take()
+                if not batch:
+                    break
+                lane.given.append(batch)
+                lane.runner.run(batch[0].place, stacked(batch), partial(self._done, lane, batch))
+        if not len(self._queue) and not any(lane.given for lane in self._lanes):
+            self._drained.set()
+        else:
+            self._drained.clear()
+
+    def _has_room(self, lane: Lane) -> bool:
+        """Whether a process takes a batch.
+
+        A second one is given beforehand only where it is full: another grows while it waits. What is run again has a
+        process to itself.
+        """
+        if not lane.given:
+            return True
+        full = len(lane.given) < _AT_ONCE and len(self._queue) >= self._limits.batch_rows
+        return full and not lane.given[0][0].again and not self._queue.has_put_back
+
+    def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
+        lane.given.remove(batch)
+        if isinstance(outcome, Outputs):
+            hand_out(batch, outcome.arrays, outcome.run_ns)
+        elif len(batch) == 1:
+            batch[0].fail(outcome)
+        else:
+            # One of them may be to blame: each is run again by itself, and gets its own answer.
+            for waiting in reversed(batch):
+                self._queue.put_back(waiting)
+        self._pump()
+
+    def _ended(self, lane: Lane) -> None:
+        """The process of a lane has ended by itself: what it was given is run again, once, and it is started again."""
+        lane.runner = None
+        self.restarts += 1
+        self._log(f"a process of {self.name} version {self.version} ended; it is started again")
+        lost = [waiting for batch in lane.given for waiting in batch]
+        running = lane.given[0] if lane.given else []  # one batch at a time: the next had not begun
+        lane.given = []
+        for waiting in lost:
+            waiting.tries += waiting in running
+            if waiting.tries < MOST_TRIES:
+                self._queue.put_back(waiting)
+            else:
+                text = f"The process of the model ended {waiting.tries} times while it ran this request."
+                waiting.fail(RequestError(Code.INTERNAL, text))
+        task = asyncio.get_running_loop().create_task(self._restart(lane))
+        self._restarting.add(task)
+        task.add_done_callback(self._restarting.discard)
+        self._pump()
+
+    async def _restart(self, lane: Lane) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while self.state in ("AVAILABLE", "UNLOADING"):
+            try:
+                await self._start(lane)
+            except KcostError as error:
+                self._log(f"{self.name} version {self.version} was not loaded again: {error.received}")
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                self._pump()
+                return
+
+    async def unload(self) -> None:
+        """Answers what was accepted, each by its deadline, and ends the processes."""
+        if self.state == "AVAILABLE":
+            self.state = "UNLOADING"
+            self._pump()
+            try:
+                await asyncio.wait_for(self._drained.wait(), self._limits.deadline_s)
+            except TimeoutError:
+                self._queue.fail_all(self._late())
+        for task in self._restarting:
+            task.cancel()
+        self._end_lanes()
+        self.state = "END"
+
+    def _end_lanes(self) -> None:
+        for lane in self._lanes:
+            if lane.runner is not None:
+                lane.runner.close()
+                lane.runner = None

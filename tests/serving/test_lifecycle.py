@@ -1,0 +1,126 @@
+"""A server with real processes: versions that come and go, a process that is killed, and an end that answers.
+
+What of this needs no process is in tests/unit/serving.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.serving.conftest import Response, RunningServer
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def slow(server: RunningServer, milliseconds: float) -> Response:
+    return server.predict({"signature_name": "slow", "instances": [milliseconds]})
+
+
+def states(server: RunningServer) -> dict[str, str]:
+    document = server.get("/v1/models/half_plus_two").json
+    return {v["version"]: v["state"] for v in document["model_version_status"]}
+
+
+def test_the_life_of_a_server(saved_models: Path, tmp_path: Path) -> None:
+    base = tmp_path / "half_plus_two"
+    shutil.copytree(saved_models / "half_plus_two" / "1", base / "1")
+    server = RunningServer(tmp_path, "--poll-s", "0.1")
+    with ThreadPoolExecutor(6) as pool:
+        assert server.started["versions"] == [{"model": "half_plus_two", "version": 1, "state": "AVAILABLE"}]
+
+        # A second version comes while requests go on: none fails, and the first one answers what it accepted.
+        over, answers = threading.Event(), []
+
+        def ask() -> None:
+            while not over.wait(0.02):
+                answers.append(server.predict({"instances": [2.0]}))
+
+        asking = pool.submit(ask)
+        accepted = pool.submit(slow, server, 300)
+        shutil.copytree(saved_models / "half_plus_two" / "2", tmp_path / "2")
+        (tmp_path / "2").rename(base / "2")  # as an export does: whole, in one step
+        wait_for(lambda: states(server) == {"2": "AVAILABLE", "1": "END"})
+        over.set()
+        asking.result()
+        assert accepted.result().json == {"predictions": [300.0]}
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.json["predictions"][0] for answer in answers} <= {3.0, 4.0}
+        assert server.predict({"instances": [2.0]}).json == {"predictions": [4.0]}
+        assert server.post("/v1/models/half_plus_two/versions/1:predict", {"instances": [1.0]}).status == 404
+
+        # A version that cannot be loaded leaves the one that is served.
+        (base / "5").mkdir()
+        (base / "5" / "saved_model.pb").write_bytes(b"no model")
+        wait_for(lambda: states(server) == {"5": "END", "2": "AVAILABLE", "1": "END"})
+        status = server.get("/v1/models/half_plus_two/versions/5").json["model_version_status"][0]["status"]
+        assert "saved_model.pb" in status["error_message"]
+        assert server.predict({"instances": [2.0]}).json == {"predictions": [4.0]}
+
+        # The process is killed: what it was given is run again.
+        given = [pool.submit(slow, server, 400 + i) for i in range(4)]
+        time.sleep(0.2)
+        (killed,) = server.workers()
+        os.kill(killed, signal.SIGKILL)
+        assert [answer.result().json for answer in given] == [{"predictions": [400.0 + i]} for i in range(4)]
+        assert server.workers() != [killed]
+        metrics = server.get("/monitoring/prometheus/metrics").body.decode()
+        assert 'kcost_serving_process_restarts_total{model_name="half_plus_two",version="2"} 1' in metrics
+
+        # The end answers what was accepted, and leaves no process.
+        last = [pool.submit(slow, server, 300) for _ in range(4)]
+        time.sleep(0.2)
+        workers = server.workers()
+        code, errors = server.stop()
+        assert [answer.result().status for answer in last] == [200] * 4
+    assert code == 0, errors
+    assert "half_plus_two version 5 was not loaded" in errors
+    assert "it is started again" in errors
+    assert "Traceback" not in errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_server_that_is_killed_leaves_no_process(saved_models: Path) -> None:
+    server = RunningServer(saved_models / "images")
+    workers = server.workers()
+    assert len(workers) == 1
+    server.process.kill()
+    server.process.communicate()
+    wait_for(lambda: not Path(f"/proc/{workers[0]}").exists())
+
+
+def test_metrics_have_the_names_of_tensorflow_serving(server: RunningServer) -> None:
+    server.predict({"instances": [1.0]})
+    server.predict({"instances": ["x"]})
+    server.post("/v1/models/none:predict", {"instances": [1.0]})
+    page = server.get("/monitoring/prometheus/metrics")
+    text = page.body.decode()
+    assert page.headers["content-type"].startswith("text/plain")
+    assert re.search(r'^:tensorflow:serving:request_count\{model_name="half_plus_two",status="OK"\} \d+$', text, re.M)
+    assert 'request_count{model_name="half_plus_two",status="INVALID_ARGUMENT"}' in text
+    assert "none" not in text
+    latency = ':tensorflow:serving:request_latency_bucket{model_name="half_plus_two",API="Predict",entrypoint="REST"'
+    assert latency + ',le="+Inf"}' in text
+
+
+def test_a_long_answer_is_compressed_where_the_client_takes_it(server: RunningServer) -> None:
+    body = json.dumps({"instances": [0.5] * 3000}).encode()
+    path = "/v1/models/half_plus_two:predict"
+    answer = server.ask("POST", path, body, accept_encoding="gzip, deflate")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert json.loads(gzip.decompress(answer.body)) == {"predictions": [3.25] * 3000}
+    assert "content-encoding" not in server.ask("POST", path, body).headers

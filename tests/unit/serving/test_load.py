@@ -1,0 +1,243 @@
+"""The load generator: when requests are due, how late they were answered, and what a stall does to the p99."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kcost.core.errors import InputError
+from kcost.serving.arrivals import Schedule, poisson, read_log
+from kcost.serving.http_client import read_url
+from kcost.serving.load import BROKEN, TIMED_OUT, LoadGenerator, Observed
+from kcost.serving.load_report import report
+from kcost.serving.load_test import LoadSettings, find_rate, read_bodies, run_load
+from kcost.serving.rate_search import RateTrial, conclude, next_rate, requests_of_trial
+
+Handle = Callable[[float], Awaitable[bytes]]
+"""What a server does with a request that came so many seconds after its start; gives the answer's bytes."""
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+async def serve(handle: Handle) -> tuple[asyncio.Server, int]:
+    start = time.monotonic()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                writer.write(await handle(time.monotonic() - start))
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+def load(handle: Handle, schedule: Schedule, connections: int = 256, timeout_s: float = 30) -> Observed:
+    async def run() -> Observed:
+        server, port = await serve(handle)
+        async with server:
+            target = read_url(f"http://127.0.0.1:{port}/v1/models/m:predict", remote=False)
+            return await LoadGenerator(target, schedule, connections, timeout_s).run()
+
+    return asyncio.run(run())
+
+
+async def at_once(_: float) -> bytes:
+    return OK
+
+
+def p99_s(observed: Observed) -> float:
+    return report("", "", "", 1.0, observed).latency.p99_ms / 1000
+
+
+STALL_S, BEGIN_S, LASTS_S, RATE = 2.0, 0.5, 6.0, 150.0
+ANALYTIC_P99_S = STALL_S - 0.01 * LASTS_S
+"""Requests that are due during a stall of S seconds wait for its end: their latency is spread evenly from S to 0. Of
+all that are due in D seconds, the part (S - x) / D waits longer than x, which is 1% for x = S - 0.01 D."""
+
+
+def test_a_stall_of_the_server_is_in_the_p99() -> None:
+    async def stalling(now_s: float) -> bytes:
+        if BEGIN_S < now_s < BEGIN_S + STALL_S:
+            await asyncio.sleep(BEGIN_S + STALL_S - now_s)
+        return OK
+
+    observed = load(stalling, poisson(RATE, LASTS_S, [b"{}"], seed=3), connections=1000)
+    assert (observed.status == 200).all()
+    assert p99_s(observed) == pytest.approx(ANALYTIC_P99_S, rel=0.05)
+
+
+def test_a_stall_of_the_client_is_in_the_p99() -> None:
+    """A closed loop, or one that counts from when it sent, would show next to nothing of it."""
+
+    async def run() -> Observed:
+        server, port = await serve(at_once)
+        async with server:
+            target = read_url(f"http://127.0.0.1:{port}/", remote=False)
+            schedule = poisson(RATE, LASTS_S, [b"{}"], seed=3)
+            asyncio.get_running_loop().call_later(BEGIN_S, time.sleep, STALL_S)
+            return await LoadGenerator(target, schedule, 256, 30).run()
+
+    observed = asyncio.run(run())
+    told = report("http://x", "", "", LASTS_S, observed)
+    assert told.latency.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
+    assert told.own_delay.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
+    assert told.after_sending.p50_ms < 500
+    assert any("client itself was late" in limit for limit in told.limits)
+
+
+def test_a_request_that_waits_for_a_connection_counts_from_when_it_was_due() -> None:
+    async def slow(_: float) -> bytes:
+        await asyncio.sleep(0.1)
+        return OK
+
+    observed = load(slow, Schedule(np.zeros(5), (b"{}",), "all at once"), connections=1)
+    latency_s = np.sort((observed.done_ns - observed.due_ns) / 1e9)
+    assert (latency_s >= 0.1 * np.arange(1, 6)).all()
+    assert ((observed.done_ns - observed.sent_ns) / 1e9 < latency_s.max()).all()
+
+
+def test_what_is_not_answered_is_counted() -> None:
+    count = 0
+
+    async def failing(_: float) -> bytes:
+        nonlocal count
+        count += 1
+        if count == 2:
+            return b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
+        if count == 3:
+            return b"no http at all\r\n\r\n"
+        if count == 4:
+            await asyncio.sleep(30)
+        return OK
+
+    observed = load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5)
+    assert sorted(observed.status.tolist()) == sorted([200, 503, BROKEN, TIMED_OUT, 200, 200])
+    told = report("", "", "", 1.0, observed)
+    assert told.statuses == {"200": 3, "503": 1, "broken": 1, "timed out": 1}
+    assert told.failed == 3
+    assert told.latency.max_ms >= 500
+    assert any("1 timed out" in limit for limit in told.limits)
+
+
+def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"at_s": 5, "body": {"instances": [1]}}\n{"at_s": 5.2, "body": {"instances": [2]}}\n')
+
+    async def run(settings: LoadSettings) -> object:
+        server, port = await serve(at_once)
+        async with server:
+            return await run_load(f"http://localhost:{port}/v1/models/m:predict", settings)
+
+    told = asyncio.run(run(LoadSettings(log=log)))
+    assert (told.requests, told.statuses, told.source) == (2, {"200": 2}, "recorded in log.jsonl")
+    assert told.duration_s >= 0.2
+    assert any("662" in limit for limit in told.limits)
+
+
+def test_a_bound_that_no_rate_holds(tmp_path: Path) -> None:
+    body = tmp_path / "one.json"
+    body.write_text("{}")
+
+    async def run() -> object:
+        server, port = await serve(at_once)
+        async with server:
+            settings = LoadSettings(rate_per_s=2000, duration_s=0.1, bound_ms=0.0001, body=body)
+            return await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
+
+    told = asyncio.run(run())
+    assert told.rate_per_s is None  # nothing answers within a ten-thousandth of a millisecond
+    assert told.trials
+
+
+@settings(max_examples=15)
+@given(st.floats(1, 1e4), st.floats(10, 1e5))
+def test_the_search_comes_close_to_the_highest_rate_that_holds(first: float, capacity: float) -> None:
+    trials: list[RateTrial] = []
+    while (rate := next_rate(trials, first)) is not None:
+        late = 0 if rate <= capacity else 500
+        trials.append(RateTrial(rate_per_s=rate, requests=1000, late=late, failed=0, p99_ms=1, client_late=False))
+    highest = conclude("", 1, trials).rate_per_s
+    if capacity >= first / 32:
+        assert highest is not None
+        assert 0.94 * capacity <= highest <= capacity or len(trials) == 40
+    assert requests_of_trial(10, 1) == 662
+
+
+def test_a_search_ends_where_the_client_is_too_slow() -> None:
+    trial = RateTrial(rate_per_s=100, requests=1000, late=500, failed=0, p99_ms=9, client_late=True)
+    assert next_rate([trial], 100) is None
+    assert conclude("", 1, [trial]).outcome == "client too slow"
+
+
+def test_poisson_arrivals_are_poisson() -> None:
+    due_s = poisson(1000, 20, [b""], seed=1).due_s
+    gaps_ms = np.diff(due_s) * 1000
+    for at_least in (0.5, 1.0, 2.0):  # the part of gaps that are longer is exp(-t): within five standard errors
+        expected = np.exp(-at_least)
+        error = (expected * (1 - expected) / len(gaps_ms)) ** 0.5
+        assert abs((gaps_ms > at_least).mean() - expected) < 5 * error
+    assert abs(len(due_s) - 20_000) < 4 * 20_000**0.5
+    assert (np.diff(due_s) >= 0).all()
+    assert due_s.max() < 20
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e6])
+def test_rates_that_are_refused(rate: float) -> None:
+    with pytest.raises(InputError):
+        poisson(rate, 10, [b""])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "1", "{}", '{"at_s": "1"}', '{"at_s": true}', '{"at_s": NaN}', "[" * 2000, '{"at_s": 1}\n{"at_s": 0}'],
+)
+def test_logs_that_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log").write_text(line)
+    with pytest.raises(InputError):
+        read_log(tmp_path / "log", [b"{}"])
+
+
+def test_bodies_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "bodies"
+    path.write_text('{\n "instances": [1]\n}\n')
+    assert len(read_bodies(path)) == 1
+    path.write_text('{"instances": [1]}\n\n{"instances": [2]}\n')
+    assert read_bodies(path) == [b'{"instances": [1]}', b'{"instances": [2]}']
+    for text in ("", "no json", '{"a": 1}\nno json'):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            read_bodies(path)
+    with pytest.raises(InputError):
+        read_bodies(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:1", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b", "http://[::1"],
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(InputError, match="The URL of a load test"):
+        read_url(url, remote=False)
+
+
+def test_another_machine_is_loaded_only_when_it_is_said() -> None:
+    with pytest.raises(InputError, match="stays on this machine"):
+        read_url("http://192.0.2.1:80/x", remote=False)
+    assert read_url("http://192.0.2.1:80/x", remote=True).address == "192.0.2.1"
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="accepts connections"):
+        asyncio.run(run_load("http://127.0.0.1:9/v1/models/m:predict", LoadSettings()))

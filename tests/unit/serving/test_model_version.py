@@ -1,0 +1,232 @@
+"""Queue, batches, retries, deadlines and the end of a version, with a runner that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcost.serving.batching import Answered
+from kcost.serving.model_version import Limits, ModelVersion
+from kcost.serving.status import Code, RequestError
+from tests.unit.serving.fakes import FakeRunner, write_versions
+
+Steps = Callable[[ModelVersion, list[FakeRunner]], Awaitable[None]]
+
+
+def with_version(tmp_path: Path, steps: Steps, **limits: float) -> None:
+    async def run() -> None:
+        runners: list[FakeRunner] = []
+
+        def new_runner(on_end: Callable[[], None]) -> FakeRunner:
+            runners.append(FakeRunner(folder, on_end, by_itself=False))
+            return runners[-1]
+
+        version = ModelVersion("m", 1, Limits.model_validate(limits), new_runner, lambda _: None)
+        await version.load()
+        assert version.state == "AVAILABLE"
+        await steps(version, runners)
+
+    folder = write_versions(tmp_path / "m", 1) / "1"
+    asyncio.run(run())
+
+
+def rows(*numbers: float, width: int = 1) -> list[np.ndarray]:
+    return [np.repeat(np.array(numbers, np.float32)[:, None], width, 1)]
+
+
+def put(version: ModelVersion, arrays: list[np.ndarray], name: str = "serving_default") -> asyncio.Future[Answered]:
+    return version.run(version.signature(name), arrays)
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_what_waits_is_put_together_and_taken_apart(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(0, 0.5))]
+        await settled()
+        futures += [put(version, rows(i, i + 0.5)) for i in range(1, 6)]
+        await settled()
+        assert [len(run[0]) for run in runners[0].runs] == [2]  # the others wait together
+        runners[0].answer()
+        assert [len(run[0]) for run in runners[0].runs] == [2, 10]
+        runners[0].answer()
+        for i, future in enumerate(futures):
+            answered = future.result()
+            np.testing.assert_array_equal(answered.arrays[0], [[2 * i], [2 * i + 1]])
+            assert answered.batch_rows == (10 if i else 2)
+        assert version.waiting == 0
+
+    with_version(tmp_path, steps)
+
+
+def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        sizes = [(1, 1), (1, 1), (3, 1), (2, 1), (1, 2), (9, 1), (1, 2)]
+        futures = [put(version, rows(*range(n), width=width)) for n, width in sizes]
+        await settled()
+        assert len(runners[0].runs) == 2  # the second lies ready, since a whole batch waited
+        for _ in range(10):
+            runners[0].answer()
+        assert [run[0].shape for run in runners[0].runs] == [(2, 1), (2, 2), (3, 1), (2, 1), (9, 1)]
+        for (n, width), future in zip(sizes, futures, strict=True):
+            assert future.result().arrays[0].shape == (n, width)
+
+    with_version(tmp_path, steps, batch_rows=4)
+
+
+def test_what_cannot_be_taken_apart_runs_alone(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, [np.array([1.0, i], np.float32)], "whole") for i in range(4)]
+        await settled()
+        for _ in range(4):
+            runners[0].answer()
+        assert len(runners[0].runs) == 4
+        assert [float(f.result().arrays[0]) for f in futures] == [1, 2, 3, 4]
+
+    with_version(tmp_path, steps)
+
+
+def test_a_full_queue_refuses(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(0))]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(1, 4)]
+        with pytest.raises(RequestError, match="queue of the model is full: 3 requests") as refused:
+            put(version, rows(9))
+        assert refused.value.http_status == 429
+        runners[0].answer()
+        runners[0].answer()
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]
+        put(version, rows(1))
+
+    with_version(tmp_path, steps, queue=3)
+
+
+def test_a_request_that_is_late_is_told_so_and_takes_no_place_in_a_batch(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(0))]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(1, 4)]
+        version.fail_late(now=float("inf"))
+        for future in futures:
+            with pytest.raises(RequestError, match="no answer within 7 s") as late:
+                future.result()
+            assert late.value.http_status == 504
+        runners[0].answer()
+        await settled()
+        assert len(runners[0].runs) == 1  # those in the queue were never run
+        version.fail_late(now=0.0)
+        assert float(await answered(put(version, rows(5)), runners[0])) == 10
+
+    with_version(tmp_path, steps, deadline_s=7)
+
+
+async def answered(future: asyncio.Future[Answered], runner: FakeRunner) -> float:
+    await settled()
+    runner.answer()
+    return float((await future).arrays[0][0, 0])
+
+
+def test_what_a_killed_process_was_given_is_run_again_by_itself(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i)) for i in range(3)]
+        await settled()
+        futures += [put(version, rows(i)) for i in range(3, 8)]
+        runners[0].end()
+        await settled()
+        for _ in range(4):
+            runners[1].answer()
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [2.0 * i for i in range(8)]
+        assert [len(run[0]) for run in runners[1].runs] == [1, 1, 1, 5]
+        assert version.restarts == 1
+
+    with_version(tmp_path, steps)
+
+
+def test_a_request_that_ends_its_process_twice_is_given_up_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i)) for i in range(3)]
+        for _ in range(40):  # whatever is asked to run 1 ends the process
+            await asyncio.sleep(0.01)
+            runner = runners[-1]
+            if runner.given and not runner.closed:
+                if any((arrays[0] == 1).any() for _, arrays, _ in runner.given[:1]):
+                    runner.end()
+                else:
+                    runner.answer()
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert isinstance(outcomes[1], RequestError)
+        assert outcomes[1].code == Code.INTERNAL
+        assert "ended 2 times while it ran this request" in outcomes[1].message
+        assert [float(outcomes[i].arrays[0][0, 0]) for i in (0, 2)] == [0.0, 4.0]
+        assert version.state == "AVAILABLE"
+
+    with_version(tmp_path, steps)
+
+
+def test_an_error_in_a_batch_is_that_of_one_request(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i)) for i in range(3)]
+        await settled()
+        wrong = RequestError(Code.INVALID_ARGUMENT, "7 is no token")
+        for error in (wrong, None, wrong, None):  # of the batch, then of each by itself
+            runners[0].answer(error)
+        outcomes = [await asyncio.gather(f, return_exceptions=True) for f in futures]
+        assert [isinstance(outcome[0], RequestError) for outcome in outcomes] == [False, True, False]
+
+    with_version(tmp_path, steps)
+
+
+def test_unloading_answers_what_was_accepted(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i)) for i in range(4)]
+        unloading = asyncio.create_task(version.unload())
+        await settled()
+        assert version.state == "UNLOADING"
+        while not all(f.done() for f in futures):
+            assert not runners[0].closed
+            runners[0].answer()
+        await unloading
+        assert version.state == "END"
+        assert runners[0].closed
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]
+        with pytest.raises(RequestError, match=r"Specific\(m, 1\)"):
+            put(version, rows(1))
+
+    with_version(tmp_path, steps)
+
+
+def test_unloading_ends_by_the_deadline(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i)) for i in range(4)]
+        await version.unload()
+        assert version.state == "END"
+        version.fail_late(now=float("inf"))
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert all(isinstance(o, RequestError) and o.http_status == 504 for o in outcomes)
+
+    with_version(tmp_path, steps, deadline_s=0.05)
+
+
+def test_several_processes_share_the_queue(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = []
+        for i in range(2):
+            futures.append(put(version, rows(i)))
+            await settled()
+        assert [len(r.runs) for r in runners] == [1, 1]
+        runners[1].end()
+        await settled()
+        assert len(runners[2].runs) == 1
+        for runner in (runners[0], runners[2]):
+            runner.answer()
+        assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2]
+
+    with_version(tmp_path, steps, processes=2)

@@ -1,0 +1,160 @@
+"""Which versions are loaded and unloaded as the files change, and what the application answers meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from kcost.core.errors import ArtifactError, InputError
+from kcost.serving.application import Application, Route, route
+from kcost.serving.model_version import Limits
+from kcost.serving.models import Models
+from kcost.serving.status import RequestError
+from tests.unit.serving.fakes import FakeRunner, ask, write_versions
+
+Steps = Callable[[Models], Awaitable[None]]
+
+
+def with_models(folder: Path, steps: Steps) -> list[str]:
+    told: list[str] = []
+
+    async def run() -> None:
+        models = Models(folder, Limits(), folder / "log", told.append, new_runner=FakeRunner)
+        await models.load_first()
+        await steps(models)
+        await models.close()
+
+    asyncio.run(run())
+    return told
+
+
+async def look(models: Models) -> None:
+    """A look at the files, and the work that follows from it."""
+    for _ in range(2):
+        models.poll()
+        await asyncio.sleep(0.02)
+
+
+def states(models: Models, name: str = "m") -> dict[int, str]:
+    return {v.version: v.state for v in models.statuses(name)}
+
+
+def test_the_latest_version_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        assert states(models) == {3: "AVAILABLE"}
+        write_versions(tmp_path / "m", 20)
+        await look(models)
+        assert states(models) == {20: "AVAILABLE", 3: "END"}
+        shutil.rmtree(tmp_path / "m" / "20")
+        await look(models)
+        assert states(models) == {20: "END", 3: "AVAILABLE"}
+        shutil.rmtree(tmp_path / "m" / "3")
+        shutil.rmtree(tmp_path / "m" / "1")
+        await look(models)
+        assert states(models)[3] == "AVAILABLE"  # what is gone from the disk is served until something takes its place
+
+    write_versions(tmp_path / "m", 1, 3)
+    with_models(tmp_path, steps)
+
+
+def test_a_damaged_version_is_tried_once_and_again_when_it_changed(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        write_versions(tmp_path / "m", 2, content=b"damaged")
+        await look(models)
+        await look(models)
+        assert states(models) == {2: "END", 1: "AVAILABLE"}
+        (tmp_path / "m" / "2" / "saved_model.pb").write_bytes(b"mended")
+        await look(models)
+        assert states(models) == {2: "AVAILABLE", 1: "END"}
+
+    write_versions(tmp_path / "m", 1)
+    told = with_models(tmp_path, steps)
+    assert sum("version 2 was not loaded" in text for text in told) == 1
+
+
+def test_models_come_and_go_with_models_config(tmp_path: Path) -> None:
+    def config(*names: str) -> None:
+        label = 'version_labels { key: "l" value: 1 }'
+        entries = "".join(f'config {{ name: "{name}" base_path: "m" {label} }}' for name in names)
+        (tmp_path / "models.config").write_text(f"model_config_list {{ {entries} }}")
+
+    async def steps(models: Models) -> None:
+        assert models.find("a", label="l").version == 1
+        config("b")
+        await look(models)
+        assert states(models, "b") == {1: "AVAILABLE"}
+        with pytest.raises(RequestError, match=r"Latest\(a\)"):
+            models.find("a")
+        (tmp_path / "models.config").write_text("model_config_list {")
+        await look(models)
+        assert models.find("b").state == "AVAILABLE"
+
+    write_versions(tmp_path / "m", 1)
+    config("a")
+    told = with_models(tmp_path, steps)
+    assert sum("stays as it is" in text for text in told) == 1
+
+
+def test_what_serves_nothing_is_refused(tmp_path: Path) -> None:
+    async def nothing(_: Models) -> None: ...
+
+    with pytest.raises(InputError, match="is not there"):
+        with_models(tmp_path / "none", nothing)
+    with pytest.raises(InputError, match="holds none"):
+        with_models(tmp_path, nothing)
+    write_versions(tmp_path / "m", 1, content=b"damaged")
+    with pytest.raises(ArtifactError, match="whole"):
+        with_models(tmp_path, nothing)
+    (tmp_path / "models.config").write_text('model_config_list { config { name: "x" base_path: "empty" } }')
+    with pytest.raises(InputError, match="x in "):
+        with_models(tmp_path, nothing)
+
+
+def test_the_application_answers(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        application = Application(models, "/metrics", most_bytes=100)
+        path = "/v1/models/m:predict"
+        status, body = await ask(application, "POST", path, b'{"instances"', b': [[1.5, ', b"2]]}")
+        assert (status, orjson.loads(body)) == (200, {"predictions": [[3.0, 4.0]]})
+        assert await ask(application, "POST", path, b'{"inputs":[[NaN]]}') == (200, b'{"outputs":[[NaN]]}')
+        status, body = await ask(application, "POST", path, b" " * 60, b" " * 60)
+        assert status == 413
+        status, body = await ask(application, "POST", path, b"", content_length="101")
+        assert (status, orjson.loads(body)) == (413, {"error": "The body of a request has at most 100 bytes."})
+        whole = b'{"signature_name": "whole", "instances": [1, 2]}'
+        status, body = await ask(application, "POST", path, whole)
+        assert (status, orjson.loads(body)["error"]) == (400, "Tensor name: y has no shape information ")
+        assert await ask(application, "POST", path, whole.replace(b"instances", b"inputs")) == (200, b'{"outputs":3.0}')
+        assert b'status="INVALID_ARGUMENT"} 1' in (await ask(application, "GET", "/metrics"))[1]
+
+    write_versions(tmp_path / "m", 1)
+    with_models(tmp_path, steps)
+
+
+def test_an_error_that_nobody_foresaw_is_a_500(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(models: Models) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("never")
+
+        monkeypatch.setattr(Models, "statuses", broken)
+        status, body = await ask(Application(models, None, 100), "GET", "/v1/models/m")
+        assert status == 500
+        assert "ZeroDivisionError: never" in orjson.loads(body)["error"]
+
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    write_versions(tmp_path / "m", 1)
+    with_models(tmp_path, steps)
+
+
+def test_routes() -> None:
+    assert route("POST", b"/v1/models/m:predict") == Route("m", None, None, "predict")
+    assert route("GET", b"/v1/models/a%20b/labels/x%3ay/metadata") == Route("a b", None, "x:y", "metadata")
+    assert route("GET", b"/v1/models/m/versions/007") == Route("m", 7, None, "status")
+    for text in (b"9" * 19 + b"1", b"9223372036854775808"):
+        with pytest.raises(RequestError, match="Failed to convert version"):
+            route("GET", b"/v1/models/m/versions/" + text)

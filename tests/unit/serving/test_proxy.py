@@ -1,0 +1,164 @@
+"""The proxy: what goes through it is untouched, and what it bills adds up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kcost.serving.http_client import read_url
+from kcost.serving.proxy import OTHERS, Proxy
+from tests.unit.serving.fakes import ask
+
+Answer = Callable[[bytes, bytes], bytes]
+"""Head and body of a request -> the bytes of the answer; empty closes the connection."""
+
+
+def with_proxy(answer: Answer, steps: Callable[[Proxy], Awaitable[None]], **options: Any) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+                text = answer(head, body)
+                if text == b"never":
+                    await asyncio.sleep(30)
+                if not text:
+                    return
+                writer.write(text)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            target = read_url(f"http://127.0.0.1:{port}", remote=False)
+            settings = {"caller_header": "X-Team", "timeout_s": 5.0, "most_bytes": 1000, **options}
+            proxy = Proxy(target, 0.5, **settings)
+            await steps(proxy)
+            bill = proxy.invoice()
+            parts = bill.requests_usd + bill.overhead_usd + bill.idle_usd
+            assert parts == pytest.approx(bill.total_usd, rel=1e-9)
+            assert bill.under_way == 0
+
+    asyncio.run(run())
+
+
+def reply(status: str, body: bytes, headers: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+PREDICT = "/v1/models/m/versions/3:predict"
+
+
+def test_requests_and_answers_go_through_untouched() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    def echo(head: bytes, body: bytes) -> bytes:
+        seen.append((head, body))
+        return reply("418 Odd", b"\x00\xff" + body, "x-a: 1\r\nconnection: keep-alive\r\n")
+
+    async def steps(proxy: Proxy) -> None:
+        sent: list[dict[str, Any]] = []
+        headers = [(b"host", b"x"), (b"x-team", b"blue"), (b"content-encoding", b"gzip"), (b"connection", b"close")]
+        scope = {"method": "POST", "raw_path": PREDICT.encode(), "query_string": b"q=1%20", "headers": headers}
+        messages = [{"type": "http.request", "body": b"\x1f\x8b", "more_body": True}]
+        messages.append({"type": "http.request", "body": b"body"})
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await proxy(scope, receive, send)
+        assert sent[0]["status"] == 418
+        assert sent[0]["headers"] == [(b"x-a", b"1"), (b"content-length", b"8")]
+        assert sent[1]["body"] == b"\x00\xff\x1f\x8bbody"
+        head, body = seen[0]
+        assert head.startswith(b"POST /v1/models/m/versions/3:predict?q=1%20 HTTP/1.1\r\nhost: 127.0.0.1:")
+        assert b"content-encoding: gzip\r\n" in head
+        assert b"connection: close" not in head
+        assert body == b"\x1f\x8bbody"
+
+    with_proxy(echo, steps)
+
+
+def test_the_invoice_is_by_model_version_and_caller() -> None:
+    def answer(head: bytes, body: bytes) -> bytes:
+        return reply("400 Bad", b"{}") if b"wrong" in body else reply("200 OK", b"{}")
+
+    async def steps(proxy: Proxy) -> None:
+        asked = [ask(proxy, "POST", PREDICT, b"{}", x_team=team) for team in ("blue", "red", "blue")]
+        asked.append(ask(proxy, "POST", "/v1/models/n/labels/stable:predict", b"wrong"))
+        asked.append(ask(proxy, "GET", "/v1/models/m", content_length="0"))
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200, 200, 200, 400, 200]
+        await asyncio.sleep(0.05)
+        _, body = await ask(proxy, "GET", "/kcost/invoice")
+        bill = json.loads(body)
+        lines = {(x["model"], x["version"], x["caller"]): (x["requests"], x["failed"]) for x in bill["lines"]}
+        assert lines == {
+            ("m", "3", "blue"): (2, 0),
+            ("m", "3", "red"): (1, 0),
+            ("n", "stable", ""): (1, 1),
+            (OTHERS, "", ""): (1, 0),
+        }
+        assert bill["idle_usd"] >= 0.5 * 0.05 / 3600
+        assert all(line["usd"] > 0 for line in bill["lines"])
+
+    with_proxy(answer, steps)
+
+
+def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+    answers = iter([reply("200 OK", b"1"), b"", reply("200 OK", b"2"), b""])
+
+    async def steps(proxy: Proxy) -> None:
+        assert await ask(proxy, "POST", PREDICT, b"{}") == (200, b"1")
+        assert await ask(proxy, "POST", PREDICT, b"{}") == (200, b"2")
+
+    with_proxy(lambda *_: next(answers), steps)
+
+
+def test_an_upstream_that_fails() -> None:
+    async def steps(proxy: Proxy) -> None:
+        for _ in range(2):
+            status, body = await ask(proxy, "POST", PREDICT, b"{}")
+            assert status == 503
+            assert "closed the connection" in json.loads(body)["error"]
+        assert (await ask(proxy, "POST", PREDICT, b" " * 1001))[0] == 413
+        assert (await ask(proxy, "HEAD", PREDICT))[0] == 501
+
+    async def late(proxy: Proxy) -> None:
+        status, body = await ask(proxy, "POST", PREDICT, b"{}")
+        assert status == 504
+        assert "no answer within 0.1 s" in json.loads(body)["error"]
+
+    with_proxy(lambda *_: b"", steps)
+    with_proxy(lambda *_: b"never", late, timeout_s=0.1)
+
+
+def test_an_upstream_that_is_not_there() -> None:
+    async def run() -> None:
+        proxy = Proxy(read_url("http://127.0.0.1:9", remote=False), 0.5, None, 5, 1000)
+        status, body = await ask(proxy, "POST", PREDICT, b"{}")
+        assert status == 503
+        assert "is not there" in json.loads(body)["error"]
+
+    asyncio.run(run())
+
+
+def test_a_client_cannot_fill_the_memory_with_names() -> None:
+    async def steps(proxy: Proxy) -> None:
+        for i in range(1200):
+            await ask(proxy, "POST", f"/v1/models/m{i}:predict", b"{}")
+        bill = proxy.invoice()
+        assert len(bill.lines) == 1001
+        assert sum(line.requests for line in bill.lines) == 1200
+
+    with_proxy(lambda *_: reply("404 None", b"{}"), steps)
