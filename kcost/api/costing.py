@@ -110,11 +110,12 @@ def estimate_budget(
             instance=instance or wanted.instance,
             models=tuple(models) or wanted.models,
             max_drop=wanted.max_drop if max_drop is None else max_drop,
-            prices_file=prices_file or wanted.prices,
+            prices_file=prices_file or _beside(wanted.prices, scenario),
+            only=None if read is None else {entry.way for entry in read.options if entry.way is not None},
         )
         notes += more
         if read is not None and read.options:
-            chosen = _named(chosen, refused, read, assumed)
+            chosen = _named(chosen, read, assumed)
         else:
             moved = OneOff(work_hours=assumed.work_hours)
             chosen = [(w, c, o if o.is_plain else o.model_copy(update={"one_off": moved})) for w, c, o in chosen]
@@ -200,6 +201,11 @@ def _read_scenario(path: Path) -> CostScenario:
     return parse_scenario(_bytes_of(path, "A scenario is a TOML file that can be read."), str(path))
 
 
+def _beside(name: str | None, scenario: Path | str | None) -> Path | None:
+    """A path in a scenario, which is relative to the scenario's file."""
+    return None if name is None else Path(str(scenario)).parent / name
+
+
 def _bytes_of(path: Path, rule: str) -> bytes:
     try:
         return path.read_bytes()
@@ -227,8 +233,7 @@ def _traffic(
     if count == 0 and scenario is not None:
         given = scenario.traffic
         qps, daily, weekly = given.qps, given.daily, given.weekly
-        # A path in a scenario is relative to its file.
-        log = None if given.log is None else Path(str(scenario_path)).parent / given.log
+        log = _beside(given.log, scenario_path)
     if qps is not None:
         return constant(qps)
     if daily is not None:
@@ -263,6 +268,7 @@ def _from_run(
     models: tuple[str, ...],
     max_drop: float | None,
     prices_file: Path | str | None,
+    only: set[str] | None,
 ) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None]:
     from kcost.bench.store import RunStore
     from kcost.cost.deployment import options_of
@@ -277,6 +283,16 @@ def _from_run(
     matched = prices_for(loaded, book, provider, region, instance)
     verdict = conclude(loaded, matched, store.read_outputs, max_drop=MAX_DROP if max_drop is None else max_drop)
     ways, left_out = serving_ways(loaded, verdict, models)
+    if only:
+        names = [way.name for way in ways]
+        unknown = sorted(only - set(names))
+        if unknown:
+            raise InputError(
+                "An option of a scenario names a way of the run that may be served.",
+                received=", ".join(map(repr, unknown)),
+                remedy=f"One of {', '.join(names)}.",
+            )
+        ways = [way for way in ways if way.name in only]
     offers = {
         way.name: offers_for(
             way.environment, book, provider=provider, region=region, instance=instance, peak_bytes=way.peak_bytes
@@ -291,21 +307,14 @@ def _from_run(
 
 
 def _named(
-    chosen: list[tuple[Way, Capacity, Option]], refused: list[Refused], scenario: CostScenario, assumed: Assumptions
+    chosen: list[tuple[Way, Capacity, Option]], scenario: CostScenario, assumed: Assumptions
 ) -> list[tuple[Way, Capacity, Option]]:
     """The ways that a scenario names, under the names that it gives them, with what they cost once."""
     known = {option.name: (way, capacity, option) for way, capacity, option in chosen}
     named = []
     for entry in scenario.options:
-        if entry.way is None:
+        if entry.way is None or entry.way not in known:  # those that cannot hold the limit are told as refused
             continue
-        if entry.way not in known:
-            reason = next((f": {r.reason}" for r in refused if r.name == entry.way), "")
-            raise InputError(
-                "An option of a scenario names a way of the run that may be served.",
-                received=f"{entry.way!r}{reason}",
-                remedy=f"One of {', '.join(known)}.",
-            )
         way, capacity, option = known[entry.way]
         update: dict[str, Any] = {
             "name": entry.name,

@@ -157,7 +157,9 @@ def make_budget(
     if outcome == "can't tell":
         would = _what_would_tell((winner.option, runner.option), rates, assumed, pair, medians, round_s or {})
     return Budget(
-        sentence=_marked(_sentence(outcome, winner, runner, probability, saved, back, would), known),
+        sentence=_marked(
+            _sentence(outcome, winner, runner, probability, saved, back, would, assumed.horizon_days), known
+        ),
         outcome=outcome,
         probability=probability,
         saved_usd_per_month=saved,
@@ -189,7 +191,14 @@ def _marked(sentence: str, known: Mapping[str, object]) -> str:
 
 
 def _sentence(
-    outcome: Outcome, winner: Bill, runner: Bill, probability: float, saved: Band, back: BreakEven, would: str | None
+    outcome: Outcome,
+    winner: Bill,
+    runner: Bill,
+    probability: float,
+    saved: Band,
+    back: BreakEven,
+    would: str | None,
+    horizon_days: float,
 ) -> str:
     if outcome == "same bill":
         return (
@@ -203,7 +212,7 @@ def _sentence(
         )
     return (
         f"{_told(winner)} beats {runner.option.name} with {_percent(probability)} probability, "
-        f"{_saves(saved)}{_repaid(back)}."
+        f"{_saves(saved)}{_repaid(back, horizon_days)}."
     )
 
 
@@ -212,19 +221,28 @@ def _percent(probability: float) -> str:
 
 
 def _saves(saved: Band) -> str:
-    band = f"({significant(saved.low)} to {significant(saved.high)}) USD a month"
+    if saved.value == saved.low == saved.high == 0:
+        return "costs the same a month"
     if saved.value >= 0:
-        return f"saves {significant(saved.value)} {band}"
+        return f"saves {significant(saved.value)} ({significant(saved.low)} to {significant(saved.high)}) USD a month"
     more = f"{significant(-saved.value)} ({significant(-saved.high)} to {significant(-saved.low)})"
     return f"costs {more} USD a month more"
 
 
-def _repaid(back: BreakEven) -> str:
+def _repaid(back: BreakEven, horizon_days: float) -> str:
+    """When the winner pays back what it costs more at first; or when the runner-up would, which costs more at first."""
     if back.days is None or back.predictions is None:
         return ", which never repays what it costs more at first"
-    if back.usd_once <= 0:
-        return "" if back.usd_once == 0 else f", and {format_usd(-back.usd_once)} less at first"
-    return f", repaid after {_count(back.predictions)} predictions ({significant(back.days)} days)"
+    if back.usd_once > 0:
+        return f", repaid after {_count(back.predictions)} predictions ({significant(back.days)} days)"
+    if back.usd_once == 0:
+        return ""
+    less = f" and {format_usd(-back.usd_once)} less at first"
+    if back.usd_saved_per_month >= 0:
+        return less
+    days = -back.usd_once / (-back.usd_saved_per_month / HOURS_PER_MONTH * 24)
+    beyond = f"after {significant(days)} days, beyond the {horizon_days:g} asked for"
+    return f"{less}: {back.against} would repay that {beyond}"
 
 
 def _count(number: float) -> str:

@@ -125,6 +125,8 @@ def _option(way: Way, offer: Offer, capacity: Capacity) -> Option:
         basis=basis,
         basis_why=why,
         simulated=way.simulated,
+        joules_per_prediction=way.joules_per_prediction,
+        energy_basis=way.energy_basis,
         is_plain=way.is_plain,
     )
 

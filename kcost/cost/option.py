@@ -40,6 +40,10 @@ class Option(Record):
     simulated: bool = Field(default=False, description="the step times were made up")
     is_plain: bool = Field(default=False, description="plain Keras: what a project begins with")
     one_off: OneOff = OneOff()
+    joules_per_prediction: float | None = Field(
+        default=None, ge=0, description="of its steps at full batches, idle time left out; None where it is not known"
+    )
+    energy_basis: str = ""
     watts_per_instance: float | None = Field(default=None, ge=0, description="None where the price holds the energy")
     usd_per_kwh: float = Field(default=0.0, ge=0)
 

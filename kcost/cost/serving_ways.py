@@ -33,6 +33,9 @@ class Way(NamedTuple):
     environment: Environment
     environment_id: str
     peak_bytes: int | None
+    joules_per_prediction: float | None
+    """Of its steps at the largest batch size, idle time left out; None where it is not known."""
+    energy_basis: str
     simulated: bool
     is_plain: bool
     """Whether it is plain Keras: what a project begins with."""
@@ -119,6 +122,8 @@ def _way(
         environment=environments[largest.environment_id],
         environment_id=largest.environment_id,
         peak_bytes=max(peaks, default=None),
+        joules_per_prediction=None if judged.step_joules is None else judged.step_joules / spec.batch,
+        energy_basis=judged.energy_basis,
         simulated=any(c.preparation is not None and c.preparation.simulated for c in cells),
         is_plain=any(c.spec.cell_id in plain for c in cells),
     )

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from kcost.core.schema import Record
+from kcost.core.units import significant
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumptions
 from kcost.cost.basis import CostBasis
 from kcost.cost.option import Option
@@ -27,6 +28,9 @@ def cents(usd: float) -> float:
         2.68
     """
     return math.floor(usd * 100 + 0.5 + 1e-6) / 100
+
+
+JOULES_PER_KWH = 3.6e6
 
 
 class BillLine(Record):
@@ -97,7 +101,11 @@ def bill(option: Option, traffic: Traffic, rates: Rates, assumed: Assumptions) -
     ]
     energy_usd_per_hour = 0.0
     if option.watts_per_instance is None:
-        lines.append(BillLine(kind="energy", usd=0.0, why="held by the price of the instance"))
+        why = "held by the price of the instance"
+        if option.joules_per_prediction is not None:
+            kwh = option.joules_per_prediction * traffic.per_day * assumed.horizon_days / JOULES_PER_KWH
+            why += f"; its steps take {significant(kwh)} kWh, idle time left out ({option.energy_basis})"
+        lines.append(BillLine(kind="energy", usd=0.0, why=why))
     else:
         kw = option.watts_per_instance / 1000
         energy_usd_per_hour = float(_usd_per_hour(option, rates, assumed, kw, kw)) * option.usd_per_kwh

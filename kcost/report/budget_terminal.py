@@ -77,6 +77,8 @@ def _show_limits(console: Console, budget: Budget) -> None:
         f"{format_usd(winner.option.usd_per_hour)} an hour; idle time is {winner.idle_share:.0%} of that.",
     ]
     lines += [f"labelling: {line.why}." for line in winner.lines if line.kind == "labelling" and line.usd]
+    if winner.option.joules_per_prediction is not None:
+        lines += [f"energy: {line.why}." for line in winner.lines if line.kind == "energy"]
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
         told = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)

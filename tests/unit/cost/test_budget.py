@@ -62,6 +62,14 @@ def test_own_hardware_pays_its_electricity() -> None:
     assert made.usd_per_month == pytest.approx((0.05 + 0.12) * 730)
 
 
+def test_the_energy_of_a_rented_instance_is_told_and_costs_nothing_more() -> None:
+    rented = option(joules_per_prediction=0.36, energy_basis="a counter")
+    made = bill(rented, constant(100), rates_of(constant(100)), Assumptions(horizon_days=10))
+    (energy,) = (line for line in made.lines if line.kind == "energy")
+    # 0.36 J x 100 x 86,400 s x 10 days over 3.6e6 J
+    assert (energy.usd, "its steps take 8.64 kWh" in energy.why) == (0, True)
+
+
 def test_workers_share_an_instance_and_spot_has_spares() -> None:
     assumed = Assumptions(headroom=0.0, min_replicas=2, spot_share=0.5, spot_interruptions_per_month=730.0)
     assert replicas_for(10.0, 100.0, assumed) == 2
@@ -167,6 +175,16 @@ def test_little_traffic_never_repays_work() -> None:
     budget = told(10, 200.0)
     assert budget.options[0].bill.option.name == "plain"
     assert budget.outcome == "decided"
+    assert budget.sentence.endswith("costs the same a month and $800.00 less at first.")
+
+
+def test_a_short_horizon_says_when_the_other_would_repay() -> None:
+    budget = told(10_000, 200.0, horizon_days=1)
+    assert budget.options[0].bill.option.name == "plain"
+    days = 800 / (180 * 0.1 * 24)
+    assert budget.sentence.endswith(
+        f"less at first: fast would repay that after {days:.2f} days, beyond the 1 asked for."
+    )
 
 
 def test_equal_bills_are_told_apart_from_doubt() -> None:

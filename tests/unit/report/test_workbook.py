@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import kcost
+from kcost.core.errors import UnavailableError
 from kcost.cost.assumptions import assume
 from kcost.cost.budget import Budget, make_budget
 from kcost.cost.option import OneOff
@@ -143,6 +145,15 @@ def test_a_figure_that_is_changed_changes_the_total(computed: dict[str, list[lis
     for name, cell in zip(rows[0][1:], rows[18][1:], strict=True):
         serving = next(line.usd for line in after[name].lines if line.kind == "serving")
         assert round(float(cell), 2) == round(serving, 2)
+
+
+def test_without_xlsxwriter_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kcost.report.workbook import workbook
+
+    monkeypatch.setitem(sys.modules, "xlsxwriter", None)
+    with pytest.raises(UnavailableError, match=r"pip install 'kcost\[xlsx\]'") as caught:
+        workbook(budget_of(constant(10)))
+    assert caught.value.exit_code == 3
 
 
 def test_the_file_holds_every_assumption() -> None:
