@@ -15,7 +15,7 @@ from kcost.risk.personal_data import PersonalData, count_personal_data
 from kcost.risk.slices import Columns, quartiles
 
 if TYPE_CHECKING:
-    from kcost.data import DataSet
+    from kcost.data import Arrays, DataSet
 
 
 def columns_of(read: DataSet, predictions: Predictions) -> dict[str, np.ndarray]:
@@ -75,11 +75,12 @@ def leakage_of(read: DataSet) -> Leakage:
     if isinstance(read, ImageSet):
         return leaked_arrays(read.splits["train"].x, read.splits["test"].x, "images")
     assert isinstance(read, ArraySet)
-    both = [
-        np.concatenate([a.reshape(len(a), -1).astype(np.float32) for _, a in sorted(read.splits[s].x.items())], 1)
-        for s in ("train", "test")
-    ]
-    return leaked_arrays(*both)
+    return leaked_arrays(_in_rows(read.splits["train"]), _in_rows(read.splits["test"]))
+
+
+def _in_rows(part: Arrays) -> np.ndarray:
+    """All features of each example, shape (n, numbers), float32."""
+    return np.concatenate([a.reshape(len(a), -1).astype(np.float32) for _, a in sorted(part.x.items())], 1)
 
 
 def personal_data_of(read: DataSet) -> PersonalData | None:

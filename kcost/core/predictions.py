@@ -70,7 +70,8 @@ class SplitPredictions:
     def confidence(self) -> np.ndarray:
         """Probability of the class that was decided for, shape (m,), float64."""
         chosen = np.take_along_axis(self.log_probabilities, self.predicted[:, None], 1)[:, 0]
-        return np.exp(chosen.astype(np.float64))
+        told: np.ndarray = np.exp(chosen.astype(np.float64))
+        return told
 
     @property
     def right(self) -> np.ndarray:
@@ -120,7 +121,8 @@ def log_probabilities_of(answer: Answer, outputs: np.ndarray) -> np.ndarray:
         logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     else:
         logs = np.log(np.maximum(numbers, LEAST_PROBABILITY))
-    return np.maximum(logs, np.log(LEAST_PROBABILITY)).astype(np.float32)
+    kept: np.ndarray = np.maximum(logs, np.log(LEAST_PROBABILITY)).astype(np.float32)
+    return kept
 
 
 def _refuse_no_probabilities(answer: Answer, are: bool, numbers: np.ndarray) -> None:

@@ -94,8 +94,8 @@ def calibration(answers: SplitPredictions, unit: str) -> Calibration:
     return Calibration(
         error=error,
         error_uncorrected=plain,
-        brier=mean_by_row("brier", brier, answers.rows, len(answers), unit, lowest=0.0, highest=2.0),
-        log_loss=mean_by_row("log_loss", -of_label, answers.rows, len(answers), unit, lowest=0.0),
+        brier=mean_by_row("brier", brier, answers.rows, len(answers), unit, highest=2.0),
+        log_loss=mean_by_row("log_loss", -of_label, answers.rows, len(answers), unit),
         mean_confidence=float(confidence.mean()),
         bins=table,
     )

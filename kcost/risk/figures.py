@@ -70,9 +70,11 @@ def resampled_sums(sums: np.ndarray, resamples: int = RESAMPLES, seed: int = SEE
     kinds, times = np.unique(sums, axis=0, return_counts=True)
     if len(kinds) <= MOST_DRAWN:
         # Equal rows are drawn as one, with their share: the same distribution, less work.
-        return rng.multinomial(len(sums), times / len(sums), size=resamples).astype(np.float64) @ kinds
+        drawn: np.ndarray = rng.multinomial(len(sums), times / len(sums), size=resamples).astype(np.float64) @ kinds
+        return drawn
     covariance = len(sums) * np.cov(sums, rowvar=False, bias=True).reshape(sums.shape[1], -1)
-    return sums.sum(0) + correlated_noise(covariance, resamples, rng)
+    around: np.ndarray = sums.sum(0) + correlated_noise(covariance, resamples, rng)
+    return around
 
 
 def correlated_noise(covariance: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -123,10 +125,12 @@ def share(name: str, right: int, count: int, unit: str) -> Figure:
     return Figure(name=name, value=exact.value, low=exact.low, high=exact.high, count=count, unit=unit)
 
 
-def mean_by_row(name: str, values: np.ndarray, rows: np.ndarray, count: int, unit: str, **ends: float) -> Figure:
-    """The mean of values over all labels, with an interval that keeps those of one example together."""
+def mean_by_row(
+    name: str, values: np.ndarray, rows: np.ndarray, count: int, unit: str, highest: float = math.inf
+) -> Figure:
+    """The mean of values of at least 0 over all labels, with an interval that keeps those of one example together."""
     both = np.stack([values.astype(np.float64), np.ones(len(values))], 1)
-    return bootstrapped(name, sums_by_row(both, rows, count), _ratio, unit, **ends)
+    return bootstrapped(name, sums_by_row(both, rows, count), _ratio, unit, lowest=0.0, highest=highest)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
