@@ -253,12 +253,12 @@ def test_bodies_of_a_file(tmp_path: Path) -> None:
     ["", "127.0.0.1:1", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b", "http://[::1"],
 )
 def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(InputError, match="The URL of a load test"):
+    with pytest.raises(InputError, match="The URL of a server"):
         read_url(url, remote=False)
 
 
 def test_another_machine_is_loaded_only_when_it_is_said() -> None:
-    with pytest.raises(InputError, match="stays on this machine"):
+    with pytest.raises(InputError, match="on this machine alone"):
         read_url("http://192.0.2.1:80/x", remote=False)
     assert read_url("http://192.0.2.1:80/x", remote=True).address == "192.0.2.1"
 
