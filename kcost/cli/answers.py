@@ -288,9 +288,11 @@ def show_export(console: Console, report: ExportReport) -> None:
 
 def show_serving(console: Console, serving: Serving) -> None:
     """A server that has started: where, what, and what it does not do."""
-    for v in serving.versions:
+    for v in serving.versions[:MOST_ROWS]:
         where = f"{serving.url}/v1/models/{v.model}"
         console.print(f"{v.model} version {v.version} {v.state}: POST {where}:predict", highlight=False, markup=False)
+    if len(serving.versions) > MOST_ROWS:
+        console.print(f"and {len(serving.versions) - MOST_ROWS} more versions", highlight=False)
     if serving.metrics_url is not None:
         console.print(f"metrics: {serving.metrics_url}", highlight=False, markup=False)
     console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)
@@ -333,7 +335,7 @@ def show_invoice(console: Console, bill: Invoice) -> None:
         f"idle {format_usd(bill.idle_usd)}",
         highlight=False,
     )
-    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:8]
+    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:MOST_ROWS]
     table = _table(
         f"The {len(dearest)} dearest of {len(bill.lines)} lines",
         *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),

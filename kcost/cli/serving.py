@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def serve(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
+        typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST interface; 0 for any that is free.")] = 8501,
     host: Annotated[

@@ -27,8 +27,17 @@ class Schedule(NamedTuple):
     """Where the times are from, in words."""
 
 
-def poisson(rate_per_s: float, duration_s: float, bodies: Sequence[bytes], seed: int = 0) -> Schedule:
+def poisson(
+    rate_per_s: float, duration_s: float, bodies: Sequence[bytes], seed: int = 0, *, count: int | None = None
+) -> Schedule:
     """Requests that arrive as a Poisson process, as those of many users who know nothing of one another do.
+
+    Args:
+        rate_per_s: mean number of requests in a second.
+        duration_s: over which they are due.
+        bodies: take turns.
+        seed: one seed gives one sequence, which a higher rate only presses together.
+        count: exactly so many requests, in about `count / rate_per_s` seconds, in the place of a duration.
 
     Raises:
         InputError: the rate or the duration is not positive, or there would be too many requests or too long a test.
@@ -42,10 +51,14 @@ def poisson(rate_per_s: float, duration_s: float, bodies: Sequence[bytes], seed:
             raise InputError(f"The {name} of a load test is positive.", received=f"{value:g}")
     _refuse_too_much(rate_per_s * duration_s, duration_s)
     random = np.random.default_rng(seed)
-    expected = rate_per_s * duration_s
-    gaps = random.exponential(1 / rate_per_s, int(expected + 10 * math.sqrt(expected) + 20))
-    due_s = np.cumsum(gaps)
-    return Schedule(due_s[due_s < duration_s], tuple(bodies), f"Poisson, seed {seed}")
+    if count is not None:
+        due_s = np.cumsum(random.exponential(1 / rate_per_s, count))
+    else:
+        expected = rate_per_s * duration_s
+        gaps = random.exponential(1 / rate_per_s, int(expected + 10 * math.sqrt(expected) + 20))
+        due_s = np.cumsum(gaps)
+        due_s = due_s[due_s < duration_s]
+    return Schedule(due_s, tuple(bodies), f"Poisson, seed {seed}")
 
 
 def read_log(path: Path, bodies: Sequence[bytes]) -> Schedule:

@@ -43,23 +43,23 @@ def read_url(url: str, *, remote: bool) -> Target:
     Raises:
         InputError: the URL is of another form, its host has no address, or is not this machine.
     """
-    rule = "The URL of a load test is such as http://127.0.0.1:8501/v1/models/NAME:predict"
+    rule = "The URL of a server is such as http://127.0.0.1:8501 or http://127.0.0.1:8501/v1/models/NAME:predict"
     try:
         parts = urlsplit(url)
         port = parts.port or 80
     except ValueError as error:
         raise InputError(rule, received=url) from error
     if parts.scheme != "http" or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
-        raise InputError(rule, received=url, remedy="https is not spoken: load the server behind its proxy.")
+        raise InputError(rule, received=url, remedy="https is not spoken: name the server behind what speaks it.")
     try:
         address = str(socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
         raise InputError("The host of a URL has an address.", received=f"{parts.hostname}: {error}") from error
     if not remote and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise InputError(
-            "A load test stays on this machine.",
+            "kcost loads, and stands before, servers on this machine alone, unless it is told.",
             received=f"{parts.hostname}, which is {address}",
-            remedy="Say --remote if that server is yours to load.",
+            remedy="Say --remote if that server is yours.",
         )
     query = f"?{parts.query}" if parts.query else ""
     return Target(parts.hostname, address, port, f"{parts.path or '/'}{query}")

@@ -78,7 +78,7 @@ async def find_rate(url: str, settings: LoadSettings, on_trial: Callable[[RateTr
         count = rate_search.requests_of_trial(rate, settings.duration_s)
         if count / rate > LONGEST_S:
             break
-        schedule = poisson(rate, count / rate, bodies, settings.seed)
+        schedule = poisson(rate, count / rate, bodies, settings.seed, count=count)
         trials.append(_trial(rate, settings.bound_ms, await _observe(target, schedule, settings)))
         on_trial(trials[-1])
     return rate_search.conclude(url, settings.bound_ms, trials)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -146,6 +147,29 @@ def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path) -> None:
     assert any("662" in limit for limit in told.limits)
 
 
+def test_a_rate_that_holds_is_found(tmp_path: Path) -> None:
+    body = tmp_path / "one.json"
+    body.write_text("{}")
+
+    async def run() -> object:
+        server, port = await serve(at_once)
+        async with server:
+            settings = LoadSettings(rate_per_s=500, duration_s=0.1, bound_ms=2000, body=body)
+            held: list[RateTrial] = []
+
+            def on_trial(trial: RateTrial) -> None:
+                held.append(trial)
+                if len(held) == 2:
+                    raise KeyboardInterrupt  # two rates are enough to see
+
+            with contextlib.suppress(KeyboardInterrupt):
+                await find_rate(f"http://127.0.0.1:{port}/x", settings, on_trial)
+            return held
+
+    held = asyncio.run(run())
+    assert [(trial.rate_per_s, trial.requests, trial.holds) for trial in held] == [(500, 662, True), (1000, 662, True)]
+
+
 def test_a_bound_that_no_rate_holds(tmp_path: Path) -> None:
     body = tmp_path / "one.json"
     body.write_text("{}")
@@ -157,6 +181,7 @@ def test_a_bound_that_no_rate_holds(tmp_path: Path) -> None:
             return await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
 
     told = asyncio.run(run())
+    assert {trial.requests for trial in told.trials} == {662}
     assert told.rate_per_s is None  # nothing answers within a ten-thousandth of a millisecond
     assert told.trials
 
@@ -228,12 +253,12 @@ def test_bodies_of_a_file(tmp_path: Path) -> None:
     ["", "127.0.0.1:1", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b", "http://[::1"],
 )
 def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(InputError, match="The URL of a load test"):
+    with pytest.raises(InputError, match="The URL of a server"):
         read_url(url, remote=False)
 
 
 def test_another_machine_is_loaded_only_when_it_is_said() -> None:
-    with pytest.raises(InputError, match="stays on this machine"):
+    with pytest.raises(InputError, match="on this machine alone"):
         read_url("http://192.0.2.1:80/x", remote=False)
     assert read_url("http://192.0.2.1:80/x", remote=True).address == "192.0.2.1"
 

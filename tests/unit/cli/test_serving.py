@@ -1,0 +1,103 @@
+"""`kcost serve` and `kcost loadtest` as a user meets them, without a server: wrong usage, and what is shown first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from kcost.cli import answers, app
+from kcost.core.errors import InputError
+from kcost.cost.invoice import NS_PER_HOUR, Meter
+from kcost.serving.load_report import LoadReport, Quantiles
+from kcost.serving.rate_search import RateTrial, conclude
+from kcost.serving.server import ServedVersion, Serving
+
+
+def shown(show: object, document: object) -> list[str]:
+    console = Console(width=100)
+    with console.capture() as captured:
+        show(console, document)
+    lines = captured.get().splitlines()
+    assert len(lines) <= 16
+    assert max(map(len, lines)) <= 100
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve"], "kcost export"),
+        (["serve", "--upstream", "http://127.0.0.1:1"], "price of the machine"),
+        (["serve", "x", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1"], "leave DIR out"),
+        (["serve", "x", "--port", "70000"], "65535"),
+        (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 2
+    assert message in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "nowhere"], "is not there"),
+        (["serve", "x", "--deadline-s", "0"], "deadline_s"),
+        (["serve", "--upstream", "ftp://x", "--usd-per-hour", "1"], "The URL of a server"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "-1"], "price of a machine"),
+        (["loadtest", "http://127.0.0.1:9/v1/models/m:predict"], "accepts connections"),
+        (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--rate", "nan"], "rate"),
+        (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--body", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, arguments)
+    assert isinstance(told.exception, InputError)
+    assert told.exception.exit_code == 2
+    with pytest.raises(InputError, match=message):
+        raise told.exception
+
+
+def test_the_p99_of_a_load_test_comes_first() -> None:
+    q = Quantiles(p50_ms=1, p90_ms=2, p99_ms=3.14159, max_ms=4, p99_low_ms=3, p99_high_ms=3.5)
+    document = LoadReport(
+        url="http://127.0.0.1/x",
+        source="Poisson, seed 0",
+        body="made up",
+        requests=1000,
+        offered_per_s=100.0,
+        answered_per_s=99.0,
+        duration_s=10.1,
+        statuses={"200": 999, "503": 1},
+        latency=q,
+        after_sending=q,
+        own_delay=q,
+        limits=("The client itself was late.",),
+    )
+    lines = shown(answers.show_load, document)
+    assert lines[0] == "p99 3.14 ms (95%: 3.00 to 3.50) at 100 requests/s: 1,000 requests, 1 failed"
+    assert any(line.startswith("limit: The client") for line in lines)
+
+
+def test_a_rate_and_an_invoice_come_first() -> None:
+    trial = RateTrial(rate_per_s=200, requests=1000, late=0, failed=0, p99_ms=9, client_late=False)
+    assert shown(answers.show_rate, conclude("", 20, [trial] * 30))[0] == "200 requests/s hold a p99 of 20.0 ms"
+    assert shown(answers.show_rate, conclude("", 20, []))[0] == "no rate that was tried holds a p99 of 20.0 ms"
+    meter = Meter(36, 0)
+    for i in range(20):
+        meter.leave(meter.arrive((f"[m{i}]", "latest", "x"), i), i, failed=False)
+    lines = shown(answers.show_invoice, meter.invoice(NS_PER_HOUR // 3600 * 100))
+    assert lines[0].startswith("$1.00 for 100 s at $36.0 an hour: requests $0 + overhead ")
+    assert "[m" in lines[3]
+
+
+def test_what_is_served_fits_a_screen() -> None:
+    versions = tuple(ServedVersion(model="m", version=i, state="AVAILABLE") for i in range(30))
+    lines = shown(answers.show_serving, Serving(url="http://127.0.0.1:8501", metrics_url=None, versions=versions))
+    assert lines[0] == "m version 0 AVAILABLE: POST http://127.0.0.1:8501/v1/models/m:predict"
+    assert "and 22 more versions" in lines
