@@ -11,8 +11,8 @@ from kcost.core.errors import ArtifactError, InputError, PriceError
 
 if TYPE_CHECKING:
     from kcost.cost.devices import Number
-    from kcost.cost.options import ProjectionReport
     from kcost.cost.payment import Pay
+    from kcost.cost.placements import ProjectionReport
     from kcost.cost.price_rules import Price
     from kcost.cost.pricebook import PriceBook
 
@@ -47,7 +47,7 @@ def project_run(
     from kcost.core.artifact import open_model
     from kcost.core.keras_file import class_counts
     from kcost.cost.devices import NUMBERS
-    from kcost.cost.options import report
+    from kcost.cost.placements import report
     from kcost.cost.verdict import prices_for
 
     if not to:

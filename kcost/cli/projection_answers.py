@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kcost.core.units import format_usd, significant
-from kcost.cost.options import ProjectionReport
+from kcost.cost.placements import ProjectionReport
 
 SHOWN = 12
 """Rows of a table that fits a screen."""

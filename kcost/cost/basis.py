@@ -10,11 +10,12 @@ from kcost.core.result import Environment
 from kcost.cost.machine_match import CPU_FAMILIES, accelerator_in_book, instruction_set
 from kcost.cost.price_rules import Price
 
-CostBasis = Literal["measured", "scaled", "projected", "published"]
+CostBasis = Literal["measured", "scaled", "projected", "published", "simulated"]
 """measured: seconds of a machine with the vCPUs, processor family and accelerator of the instance that is billed.
-scaled: the same family, another count of cores. projected: of another machine. published: somebody else's figure."""
+scaled: the same family, another count of cores. projected: of another machine. published: somebody else's figure.
+simulated: made up."""
 
-STRONGEST_FIRST: tuple[CostBasis, ...] = ("measured", "scaled", "projected", "published")
+STRONGEST_FIRST: tuple[CostBasis, ...] = ("measured", "scaled", "projected", "published", "simulated")
 
 
 def weakest(bases: Iterable[CostBasis]) -> CostBasis:

@@ -13,7 +13,7 @@ from kcost.core.errors import InputError, KcostError
 from kcost.core.profile import Profile, Work
 from kcost.core.result import Run
 from kcost.cost.cell_workload import kind_of
-from kcost.cost.options import Option, cheaper_above, instance_device
+from kcost.cost.placements import Option, cheaper_above, instance_device
 from testing.runs import plan, simulated_run, write_run
 
 GFLOP = 10**9

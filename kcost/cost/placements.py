@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 from pydantic import Field
 
 from kcost.core.errors import InputError
-from kcost.core.result import CellResult, Run
+from kcost.core.result import CellResult, Environment, Run
 from kcost.core.schema import Record
 from kcost.core.units import format_usd, significant
+from kcost.cost.basis import CostBasis, basis_of
 from kcost.cost.cell_workload import counted_activations, engine_of, workload_of
 from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
 from kcost.cost.inference import usd_per_million
@@ -26,11 +26,6 @@ from kcost.cost.price_rules import Price
 from kcost.cost.projection import Grading, Projection, fitted, project
 from kcost.cost.published import evidence, published
 from kcost.cost.workload import Workload
-
-Basis = Literal["measured", "scaled", "projected", "published", "simulated"]
-"""measured: on a machine of that size. scaled: on a machine of another size, whose seconds are taken as they are.
-projected: by the
-fitted model. published: somebody else's measurement. simulated: the seconds were made up."""
 
 SHOWN_EVIDENCE = 2
 
@@ -42,7 +37,7 @@ class Option(Record):
     runs_as: str = Field(description="backend and method of the cell that it is taken from")
     precision: str
     batch: int
-    basis: Basis
+    basis: CostBasis
     price: Price = Field(description="the price that was used, with its source and day")
     usd_per_hour: float = Field(description="what is paid: of one accelerator, where the instance has more")
     step_ms: float
@@ -117,7 +112,7 @@ def report(
             remedy="Measure some: `kcost bench`.",
         )
     devices = [(price, instance_device(price)) for price in targets]
-    measured = [_measured(cell, matched[cell.environment_id]) for cell in cells]
+    measured = [_measured(c, matched[c.environment_id], run.environments[c.environment_id]) for c in cells]
     projected: dict[tuple[str, str, str, int, str], Option] = {}  # runtimes of one engine are projected alike: once
     not_projected: dict[str, None] = {}
     counted = {name: counted_activations(c for c in cells if c.spec.model == name) for name in classes}
@@ -151,16 +146,15 @@ def report(
     )
 
 
-def _measured(cell: CellResult, match: Match) -> Option:
+def _measured(cell: CellResult, match: Match, environment: Environment) -> Option:
     cost = usd_per_million(cell, match)
-    bases: dict[str, Basis] = {"measured here": "measured", "projected": "scaled", "simulated": "simulated"}
     ms_of_usd = 3600e3 / match.usd_per_hour * cell.spec.batch / 1e6
     return Option(
         model=cell.spec.model,
         runs_as=f"{cell.spec.backend}/{cell.spec.method}",
         precision=cell.spec.precision,
         batch=cell.spec.batch,
-        basis=bases[cost.basis],
+        basis="simulated" if cost.basis == "simulated" else basis_of(environment, match.price),
         price=match.price,
         usd_per_hour=match.usd_per_hour,
         step_ms=cost.usd * ms_of_usd,
