@@ -63,7 +63,7 @@ def estimate_budget(
         PriceError: the book cannot be trusted, or has no price for what was asked.
 
     Example:
-        >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=200, instance="m7i.large", region="us-east-1")
+        >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000, instance="m7i.large", region="us-east-1")
         >>> budget.horizon_days
         365.0
     """
@@ -172,6 +172,7 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
         StorageError: the file cannot be written.
 
     Example:
+        >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000)
         >>> kcost.write_workbook(budget, "budget.xlsx")
     """
     from kcost.core.schema import write_bytes
@@ -187,6 +188,7 @@ def write_budget_page(budget: Budget, path: Path | str) -> None:
         StorageError: the file cannot be written.
 
     Example:
+        >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000)
         >>> kcost.write_budget_page(budget, "budget.html")
     """
     from kcost.core.schema import write_bytes

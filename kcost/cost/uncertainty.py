@@ -27,6 +27,8 @@ SURE = 0.95
 CHUNK = 1_000
 """Draws at a time: what is held beside the totals stays small, and in the processor's cache."""
 
+MOST_CHANGE = 20.0
+
 Medians = Mapping[tuple[str, str, int], float]
 """Round -> median of its steps, in any unit."""
 
@@ -136,7 +138,9 @@ def spend(options: Sequence[Option], rates: Rates, assumed: Assumptions, draws: 
     months = 24 * assumed.horizon_days / HOURS_PER_MONTH
     for begin in range(0, count, CHUNK):
         rows = slice(begin, begin + CHUNK)
-        rate = per_replica * np.exp(draws.capacity[rows] - elasticity * draws.step[rows])
+        # Two rounds know so little that a draw may lie anywhere: what is beyond a factor of e^20 changes no percentile.
+        change = draws.capacity[rows] - elasticity * draws.step[rows]
+        rate = per_replica * np.exp(np.clip(change, -MOST_CHANGE, MOST_CHANGE))
         price = np.exp(draws.price[rows])
         hourly = mean_usd_per_hour(
             rates,
