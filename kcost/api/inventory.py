@@ -112,12 +112,13 @@ def update_prices(
     """
     from kcost.core.schema import write_bytes
     from kcost.cost.price_sources import read_list
-    from kcost.cost.price_update import book_csv, diff, updated
+    from kcost.cost.price_update import book_csv, diff, updated, without_older
     from kcost.cost.pricebook import PriceBook
 
     base = PriceBook.read(None if book is None else Path(book)).checked()
     read = read_list(_content(str(source)), str(source), base.prices, provider=provider, as_of=as_of)
-    merged, unknown = updated(base.prices, read.prices, add=add)
+    newer = without_older(base.prices, read.prices)
+    merged, unknown = updated(base.prices, newer, add=add)
     content = book_csv(merged)
     PriceBook.parse(content, f"{base.name} with {read.name}").checked()
     changes = diff(base.prices, merged, (base.name, read.name))
@@ -125,7 +126,10 @@ def update_prices(
     if out is not None:
         write_bytes(Path(out), content)
         written = str(out)
-    return changes.model_copy(update={"not_in_book": unknown, "left_out": read.left_out, "out": written})
+    left_out = dict(read.left_out)
+    if (older := len(read.prices) - len(newer)) > 0:
+        left_out["older than the price that the book has"] = older
+    return changes.model_copy(update={"not_in_book": unknown, "left_out": left_out, "out": written})
 
 
 def diff_prices(before: Path | str, after: Path | str | None = None) -> PriceDiff:

@@ -84,6 +84,17 @@ def _kind(was: Price | None, now: Price | None) -> Kind | None:
     return "other" if was.model_dump(exclude=told_apart) != now.model_dump(exclude=told_apart) else None
 
 
+def without_older(book: Iterable[Price], read: Iterable[Price]) -> tuple[Price, ...]:
+    """The prices of a list but for those of an earlier day than the book's own."""
+    days = {p.key.lower(): p.as_of for p in book}
+
+    def is_older(price: Price) -> bool:
+        day = days.get(price.key.lower())
+        return day is not None and price.as_of is not None and price.as_of < day
+
+    return tuple(p for p in read if not is_older(p))
+
+
 def updated(book: Sequence[Price], read: Sequence[Price], *, add: bool) -> tuple[tuple[Price, ...], int]:
     """A book with the prices of a list in it, and how many prices of the list it does not hold.
 

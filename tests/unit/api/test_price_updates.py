@@ -67,6 +67,13 @@ def test_without_out_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert [p.name for p in tmp_path.iterdir()] == ["aws.go"]
 
 
+def test_a_list_that_is_older_than_the_book_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "aws.go").write_text(LIST.replace("2026-10-01", "2020-01-01"))
+    changes = kcost.update_prices(tmp_path / "aws.go")
+    assert changes.changes == ()
+    assert changes.left_out == {"older than the price that the book has": 2}
+
+
 def test_an_update_that_breaks_a_rule_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "gcp.csv").write_text(
         "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,SpotPrice,Region\n"
