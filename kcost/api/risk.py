@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kcost.api.refusals import refuse_before_scoring
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
-from kcost.core.errors import InputError, SchemaError, StorageError
+from kcost.core.errors import InputError, SchemaError, StorageError, UnavailableError
 from kcost.core.jobs import PREDICT
 from kcost.core.plan import Backend
 from kcost.core.predictions import Predictions, read_predictions
@@ -286,9 +286,14 @@ def _measured(
     """Evidence that limits ask for and that is no prediction: an attack, and the cheapest cell of a run."""
     from kcost.risk.decide import Measured
 
-    attacked = None if gates.min_attacked_score is None else _attacked(request, backend, gates.attack_epsilon)
+    attack: dict[str, Any] = {}
+    if gates.min_attacked_score is not None:
+        try:
+            attack = {"attacked": _attacked(request, backend, gates.attack_epsilon)}
+        except UnavailableError as error:  # this gate has no evidence then; the others have theirs
+            attack = {"not_attacked_because": error.rule}
     if run is None:
-        return Measured(attacked=attacked)
+        return Measured.model_validate(attack)
     from kcost.api.measuring import estimate_cost
     from kcost.risk.figures import Figure
 
@@ -316,7 +321,7 @@ def _measured(
             name="p99_ms", value=tail.ms, low=tail.low_ms, high=tail.high_ms, count=cell.steps, unit="steps"
         )
     memory = None if cell.peak_bytes is None else cell.peak_bytes / MIB
-    return Measured(attacked=attacked, p99_ms=p99, usd_per_million=usd, memory_mib=memory)
+    return Measured(**attack, p99_ms=p99, usd_per_million=usd, memory_mib=memory)
 
 
 def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figure:

@@ -19,6 +19,7 @@ class Measured(Record):
     """Evidence from other measurements than predictions; None where there is none."""
 
     attacked: Figure | None = Field(default=None, description="the main score under attack")
+    not_attacked_because: str = "the model was not attacked"
     p99_ms: Figure | None = None
     usd_per_million: Figure | None = None
     memory_mib: float | None = Field(default=None, description="peak of the cheapest cell")
@@ -91,7 +92,7 @@ def _widened(figure: Figure, looked_at: int) -> Figure:
 
 
 def _attack(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("min_attacked_score", measured.attacked, gates, "the model was not attacked")
+    return _judged("min_attacked_score", measured.attacked, gates, measured.not_attacked_because)
 
 
 def _leaked(report: RiskReport, gates: Gates, _: Measured) -> Verdict:

@@ -123,6 +123,12 @@ def test_evidence_from_elsewhere_is_held_against_its_limits() -> None:
     assert told["max_memory_mib"].answer == "fail"
 
 
+def test_a_model_that_cannot_be_attacked_leaves_its_gate_open() -> None:
+    gates = parse_gates("min_attacked_score = 0.2", "g")
+    (verdict,) = decide(report(), gates, Measured(not_attacked_because="it has no place for it")).verdicts
+    assert verdict.sentence == "can't tell: it has no place for it"
+
+
 def test_the_worst_slice_decides_and_a_slice_alone_among_many_does_not_fail() -> None:
     answers = predictions().splits["test"]
     bad = ~answers.right | (np.random.default_rng(0).random(1500) < 0.05)
