@@ -24,6 +24,9 @@ DEFAULT_SIGNATURE = "serving_default"
 MOST_TRIES = 2
 """How often a request is run whose process ends meanwhile. A forward pass changes nothing, so that this is safe."""
 
+STUCK = 2
+"""Deadlines after which a process that is at one batch is taken for one that never ends."""
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _AT_ONCE = 2
 """Most batches that a process is given at a time: where much waits, the next is there when the first is done."""
@@ -45,6 +48,8 @@ class Lane:
     def __init__(self) -> None:
         self.runner: ModelRunner | None = None
         self.given: list[list[Waiting]] = []
+        self.begun_s = 0.0
+        """When the first of them was begun, by the monotonic clock."""
 
 
 class ModelVersion:
@@ -153,13 +158,20 @@ class ModelVersion:
         return future
 
     def fail_late(self, now: float) -> None:
-        """Answers the requests whose deadline has passed: status 504. To be called now and then."""
+        """Answers the requests whose deadline has passed: status 504. To be called now and then.
+
+        A process that is at one batch for longer than STUCK deadlines is ended, and started again: it may never come
+        back, and everybody who waits for that batch has been answered.
+        """
         self._queue.fail_late(now, self._late)
         for lane in self._lanes:
             for batch in lane.given:
                 for waiting in batch:
                     if waiting.deadline < now:
                         waiting.fail(self._late())
+            if lane.given and lane.runner is not None and now - lane.begun_s > STUCK * self._limits.deadline_s:
+                lane.runner.close()
+                self._ended(lane)
 
     def _late(self) -> RequestError:
         return RequestError(Code.DEADLINE_EXCEEDED, f"The model gave no answer within {self._limits.deadline_s:g} s.")
@@ -172,6 +184,8 @@ class ModelVersion:
                 batch = self._queue.take()
                 if not batch:
                     break
+                if not lane.given:
+                    lane.begun_s = time.monotonic()
                 lane.given.append(batch)
                 lane.runner.run(batch[0].place, stacked(batch), partial(self._done, lane, batch))
         if not len(self._queue) and not any(lane.given for lane in self._lanes):
@@ -192,6 +206,7 @@ class ModelVersion:
 
     def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
         lane.given.remove(batch)
+        lane.begun_s = time.monotonic()
         if isinstance(outcome, Outputs):
             hand_out(batch, outcome.arrays, outcome.run_ns)
         elif len(batch) == 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import kcost.serving
 from kcost.core.errors import InputError
 from kcost.serving.arrivals import Schedule, poisson, read_log
 from kcost.serving.http_client import read_url
@@ -261,6 +264,20 @@ def test_another_machine_is_loaded_only_when_it_is_said() -> None:
     with pytest.raises(InputError, match="on this machine alone"):
         read_url("http://192.0.2.1:80/x", remote=False)
     assert read_url("http://192.0.2.1:80/x", remote=True).address == "192.0.2.1"
+
+
+def test_serving_needs_no_framework() -> None:
+    """The load generator, the proxy and the server itself, where no framework is installed."""
+    modules = [f"kcost.serving.{p.stem}" for p in Path(kcost.serving.__file__).parent.glob("*.py")]
+    frameworks = ("tensorflow", "keras", "keras_nlp", "jax", "torch")
+    code = (
+        f"import sys, importlib; from kcost.worker.isolate import hide; hide({frameworks!r})\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "import kcost; kcost.run_loadtest, kcost.serve_proxy, kcost.serve_models\n"
+        f"print([name for name in {frameworks!r} if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "[]\n"), told.stderr
 
 
 def test_a_server_that_is_not_there() -> None:

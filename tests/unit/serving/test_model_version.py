@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_a_request_that_is_late_is_told_so_and_takes_no_place_in_a_batch(tmp_pat
         futures = [put(version, rows(0))]
         await settled()
         futures += [put(version, rows(i)) for i in range(1, 4)]
-        version.fail_late(now=float("inf"))
+        version.fail_late(now=time.monotonic() + 8)
         for future in futures:
             with pytest.raises(RequestError, match="no answer within 7 s") as late:
                 future.result()
@@ -213,6 +214,26 @@ def test_unloading_ends_by_the_deadline(tmp_path: Path) -> None:
         assert all(isinstance(o, RequestError) and o.http_status == 504 for o in outcomes)
 
     with_version(tmp_path, steps, deadline_s=0.05)
+
+
+def test_a_process_that_never_comes_back_is_replaced(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        stuck = put(version, rows(0))
+        await settled()
+        waiting = put(version, rows(1))
+        version.fail_late(now=time.monotonic() + 13)
+        assert not runners[0].closed
+        version.fail_late(now=time.monotonic() + 15)
+        assert runners[0].closed
+        await settled()
+        assert len(runners) == 2
+        assert version.restarts == 1
+        for future in (stuck, waiting):
+            with pytest.raises(RequestError, match="no answer within 7 s"):
+                future.result()
+        assert await answered(put(version, rows(4)), runners[1]) == 8
+
+    with_version(tmp_path, steps, deadline_s=7)
 
 
 def test_several_processes_share_the_queue(tmp_path: Path) -> None:
