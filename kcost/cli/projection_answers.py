@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from kcost.core.units import format_usd, significant
+from kcost.core.units import UsdScale, significant, usd_scale
 from kcost.cost.placements import ProjectionReport
 
 SHOWN = 12
@@ -24,11 +24,15 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
 
     for sentence in report.sentences:
         line(sentence)
-    table = Table("basis", "instance", "run as", "dtype", "batch", "step", "USD per million")
     usable = [o for o in report.options if o.refused is None]
+    scale = usd_scale([o.usd_per_million for o in usable], "million predictions")
+    title = f"USD per {scale.unit} (interval: 95% where measured, 90% where projected)"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("basis", "instance", "run as", "dtype", "batch", "step", "USD"):
+        table.add_column(heading, overflow="fold")
     for option in usable[:SHOWN]:
         instance = f"{option.price.provider} {option.price.instance}"
-        usd = _range(format_usd(option.usd_per_million), option.low_usd, option.high_usd)
+        usd = _range(option.usd_per_million, option.low_usd, option.high_usd, scale)
         step = f"{significant(option.step_ms)} ms"
         table.add_row(option.basis, instance, option.runs_as, option.precision, str(option.batch), step, usd)
     console.print(table)
@@ -53,5 +57,6 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     line("Prices of " + ", ".join(f"{key} ({day})" for key, day in days.items()) + ": --json has their sources.")
 
 
-def _range(value: str, low: float, high: float | None) -> str:
-    return f"{value} ({significant(low)} to {'unbounded' if high is None else significant(high)})"
+def _range(usd: float, low: float, high: float | None, scale: UsdScale) -> str:
+    upper = "unbounded" if high is None else significant(high * scale.factor)
+    return f"{scale.text(usd)} ({significant(low * scale.factor)} to {upper})"

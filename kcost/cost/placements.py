@@ -15,7 +15,7 @@ from pydantic import Field
 from kcost.core.errors import InputError
 from kcost.core.result import CellResult, Environment, Run
 from kcost.core.schema import Record
-from kcost.core.units import format_usd, significant
+from kcost.core.units import format_usd, significant, usd_scale
 from kcost.cost.basis import CostBasis, basis_of
 from kcost.cost.cell_workload import counted_activations, engine_of, workload_of
 from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
@@ -196,16 +196,18 @@ def _sentence(options: Sequence[Option]) -> str:
     here = _first(o for o in options if o.projection is None)
     there = _first(o for o in options if o.projection is not None and o.refused is None)
     assert here is not None  # each cell that a report is made of was measured
+    costs = [option.usd_per_million for option in (here, there) if option is not None]
+    scale = usd_scale(costs, "million predictions")
     best = (
         f"{here.model}: {here.basis}, the cheapest is {here.runs_as} at batch {here.batch} on {here.price.instance}, "
-        f"{format_usd(here.usd_per_million)} per million predictions"
+        f"{scale.text(here.usd_per_million)} per {scale.unit}"
     )
     if there is None:
         return f"{best}; nothing could be projected well enough to be used."
     assert there.projection is not None
     would = (
         f"[projected] {there.price.instance} at {format_usd(there.usd_per_hour)} an hour would need "
-        f"{there.projection.told} for a batch of {there.batch}, {format_usd(there.usd_per_million)} per million"
+        f"{there.projection.told} for a batch of {there.batch}, {scale.text(there.usd_per_million)} per {scale.unit}"
     )
     if there.high_usd is not None and there.high_usd < here.low_usd:
         rate = cheaper_above(here, there)

@@ -12,7 +12,7 @@ from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult, Environment, Run
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.ranking import RankedCell
-from kcost.cost.verdict import Verdict
+from kcost.cost.verdict import MEASURE_AGAIN, Verdict
 
 RoundKey = tuple[str, str, int]
 """Block, session and number: what the rounds of two cells are paired by."""
@@ -61,14 +61,20 @@ def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[l
         if ranking.phase == "inference" and ranking.model in wanted:
             ranked.update({c.cell_id: c for c in ranking.cells})
             plain |= {ranking.baseline} if ranking.baseline is not None else set()
+    # Of a run that was disturbed as a whole a budget is made, and says so.
+    some_are_valid = any(c.valid and c.standing == "ranked" for c in ranked.values())
     groups: dict[tuple[object, ...], list[CellResult]] = {}
     left_out: list[LeftOut] = []
     for cell in run.measured(phase="inference"):
         judged = ranked.get(cell.spec.cell_id)
         if judged is None:
             continue
+        label = f"{cell.spec.model}, {cell.spec.label}"
         if judged.standing != "ranked":
-            left_out.append(LeftOut(f"{cell.spec.model}, {cell.spec.label}", f"{judged.standing}: {judged.reason}"))
+            left_out.append(LeftOut(label, f"{judged.standing}: {judged.reason}"))
+            continue
+        if not judged.valid and some_are_valid:
+            left_out.append(LeftOut(label, f"{MEASURE_AGAIN} ({judged.invalid})"))
             continue
         s = cell.spec
         key = (s.model, s.backend, s.method, s.precision, s.saved_policy, s.device, s.threads, cell.environment_id)

@@ -17,10 +17,13 @@ IN_ORDER = (
     *("estimate_budget", "write_workbook", "write_budget_page", "compare_runs"),
     *("run_optimize", "export"),
 )
-WITHOUT = {"export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"} | {
-    *("verify_card", "write_card")
+WITHOUT = {
+    *("export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"),
+    *("verify_card", "write_card", "load", "project_run", "run_probe", "diff_prices", "update_prices"),
+    *("serve_models", "serve_proxy", "run_loadtest", "find_rate"),
 }
-"""Public functions whose examples would take minutes, or that a test of their own calls in the same words."""
+"""Public functions whose examples would take minutes, need a server or a process of their own, or that a test of their
+own calls in the same words."""
 
 
 def test_every_public_function_has_its_place() -> None:

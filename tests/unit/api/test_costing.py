@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import kcost
 from kcost.cli import app
 from kcost.core.errors import KcostError
 from kcost.core.plan import Settings
+from kcost.core.result import Watch
 from kcost.cost.budget import Budget
 from kcost.cost.pricebook import PriceBook
-from testing.runs import plan, simulated_run, write_run
+from testing.runs import plan, replaced, simulated_run, write_run
 
 HERE = {"provider": "aws", "region": "us-east-1"}
 
@@ -166,3 +168,15 @@ def test_options_of_a_budget_want_traffic(run: Path) -> None:
     assert told.exit_code == 2
     assert "give its traffic too" in told.output
     assert CliRunner().invoke(app, ["cost"]).exit_code == 2
+
+
+def test_a_way_that_was_measured_beside_other_work_is_left_out_and_named(tmp_path: Path) -> None:
+    measured, outputs = simulated_run(plan(backends=("tensorflow", "jax"), phases=("inference",), batches=(32,)))
+    fastest = next(c for c in measured.cells if c.spec.label.startswith("inference jax/jit float32"))
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    rounds = tuple(replace(r, watch=busy) for r in fastest.rounds)
+    disturbed = write_run(tmp_path / "run", replaced(measured, fastest.spec.cell_id, rounds=rounds), outputs).path
+    budget = kcost.estimate_budget(disturbed, qps=100, p99_ms=1_000, **HERE)
+    assert "jax/jit float32" not in {p.bill.option.name for p in budget.options}
+    (left_out,) = (one for one in budget.refused if "jax/jit float32" in one.name)
+    assert "measured beside other work: measure again" in left_out.reason
