@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from kcost.cli.shared import All, Json, app, examples, fraction, numbers, parts, print_answer
+from kcost.cli.shared import OUTPUT, All, Json, app, examples, fraction, numbers, parts, print_answer
+
+TRAFFIC, PRICES, ASSUMPTIONS = "Traffic", "Prices", "Assumptions"
 
 
 @app.command(
@@ -20,50 +22,89 @@ from kcost.cli.shared import All, Json, app, examples, fraction, numbers, parts,
 )
 def cost(
     run: Annotated[Path | None, typer.Argument(help="Run folder.")] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
-    region: str | None = None,
-    instance: Annotated[str | None, typer.Option(help="Instance type; default: the closest to the machine.")] = None,
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
+    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES)
+    ] = None,
     p99_ms: Annotated[
         float | None,
         typer.Option(help="Most that the p99 may be: of the steps one after another, or with traffic, under that."),
     ] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.")] = None,
-    pay: Annotated[
-        Literal["on-demand", "spot", "committed"], typer.Option(help="How the instance is paid for.")
-    ] = "on-demand",
-    qps: Annotated[float | None, typer.Option(help="Requests a second: make a budget.")] = None,
-    daily: Annotated[str | None, typer.Option(help="24 rates, one an hour, comma-separated.")] = None,
-    weekly: Annotated[str | None, typer.Option(help="168 rates, one an hour.")] = None,
-    log: Annotated[
-        Path | None, typer.Option(help="A log with a time in each line; nothing else of it is read.")
+    prices: Annotated[
+        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
     ] = None,
-    scenario: Annotated[Path | None, typer.Option(help="A TOML file with traffic, assumptions and options.")] = None,
+    pay: Annotated[
+        Literal["on-demand", "spot", "committed"],
+        typer.Option(help="How the instance is paid for.", rich_help_panel=PRICES),
+    ] = "on-demand",
+    qps: Annotated[
+        float | None, typer.Option(help="Requests a second: make a budget.", rich_help_panel=TRAFFIC)
+    ] = None,
+    daily: Annotated[
+        str | None, typer.Option(help="24 rates, one an hour, comma-separated.", rich_help_panel=TRAFFIC)
+    ] = None,
+    weekly: Annotated[str | None, typer.Option(help="168 rates, one an hour.", rich_help_panel=TRAFFIC)] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="A log with a time in each line; nothing else of it is read.", rich_help_panel=TRAFFIC),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="A TOML file with traffic, assumptions and options.", rich_help_panel=TRAFFIC)
+    ] = None,
     models: Annotated[
         str | None, typer.Option(help="Comma-separated: models of the run that stand for each other.")
     ] = None,
-    horizon_days: Annotated[float | None, typer.Option(help="Default 365.")] = None,
-    headroom: Annotated[str | None, typer.Option(help="Capacity above the busiest hour; default 20%.")] = None,
-    min_replicas: Annotated[int | None, typer.Option(help="Default 1.")] = None,
-    max_replicas: Annotated[int | None, typer.Option(help="Default 1000.")] = None,
-    autoscale: Annotated[
-        bool | None, typer.Option("--autoscale/--no-autoscale", help="Replicas follow the hours of the profile.")
+    horizon_days: Annotated[float | None, typer.Option(help="Default 365.", rich_help_panel=ASSUMPTIONS)] = None,
+    headroom: Annotated[
+        str | None, typer.Option(help="Capacity above the busiest hour; default 20%.", rich_help_panel=ASSUMPTIONS)
     ] = None,
-    cold_start_s: Annotated[float | None, typer.Option(help="Paid before a new replica answers; default 180.")] = None,
-    spot_share: Annotated[str | None, typer.Option(help="Part of the instances on spot; default 0.")] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="Default 1.", rich_help_panel=ASSUMPTIONS)] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Default 1000.", rich_help_panel=ASSUMPTIONS)] = None,
+    autoscale: Annotated[
+        bool | None,
+        typer.Option(
+            "--autoscale/--no-autoscale", help="Replicas follow the hours of the profile.", rich_help_panel=ASSUMPTIONS
+        ),
+    ] = None,
+    cold_start_s: Annotated[
+        float | None, typer.Option(help="Paid before a new replica answers; default 180.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    spot_share: Annotated[
+        str | None, typer.Option(help="Part of the instances on spot; default 0.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
     spot_interruptions_per_month: Annotated[
-        float | None, typer.Option(help="Of an instance on spot; default 0.05.")
+        float | None, typer.Option(help="Of an instance on spot; default 0.05.", rich_help_panel=ASSUMPTIONS)
     ] = None,
     work_hours: Annotated[
-        float | None, typer.Option(help="Of an engineer, to move from plain Keras to another way; default 8.")
+        float | None,
+        typer.Option(
+            help="Of an engineer, to move from plain Keras to another way; default 8.", rich_help_panel=ASSUMPTIONS
+        ),
     ] = None,
-    work_usd_per_hour: Annotated[float | None, typer.Option(help="Of that engineer; default 100.")] = None,
-    traffic_spread: Annotated[str | None, typer.Option(help="Either way, with 90%; default 20%.")] = None,
-    price_spread: Annotated[str | None, typer.Option(help="The same of prices; default 5%.")] = None,
-    capacity_spread: Annotated[str | None, typer.Option(help="A real server's rate; default 15%.")] = None,
-    work_spread: Annotated[str | None, typer.Option(help="Of the hours of work; default 50%.")] = None,
-    xlsx: Annotated[Path | None, typer.Option(help="Write the calculation as a workbook with live formulas.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the budget as one self-contained page here.")] = None,
+    work_usd_per_hour: Annotated[
+        float | None, typer.Option(help="Of that engineer; default 100.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    traffic_spread: Annotated[
+        str | None, typer.Option(help="Either way, with 90%; default 20%.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    price_spread: Annotated[
+        str | None, typer.Option(help="The same of prices; default 5%.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    capacity_spread: Annotated[
+        str | None, typer.Option(help="A real server's rate; default 15%.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    work_spread: Annotated[
+        str | None, typer.Option(help="Of the hours of work; default 50%.", rich_help_panel=ASSUMPTIONS)
+    ] = None,
+    xlsx: Annotated[
+        Path | None,
+        typer.Option(help="Write the calculation as a workbook with live formulas.", rich_help_panel=OUTPUT),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the budget as one self-contained page here.", rich_help_panel=OUTPUT)
+    ] = None,
     all_: All = False,
     json_: Json = False,
 ) -> None:
