@@ -30,6 +30,7 @@ _PUBLIC = {
     "make_report": "kcost.api.measuring",
     "prices": "kcost.api.inventory",
     "project_run": "kcost.api.projecting",
+    "program": "kcost.api.measuring",
     "run_bench": "kcost.api.measuring",
     "run_demo": "kcost.api.demo",
     "run_doctor": "kcost.api.inventory",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         estimate_cost as estimate_cost,
         make_plan as make_plan,
         make_report as make_report,
+        program as program,
         run_bench as run_bench,
         run_self_test as run_self_test,
     )

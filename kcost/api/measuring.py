@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.api.inventory import prices
-from kcost.core.errors import PlanError
+from kcost.core.errors import InputError, PlanError
 from kcost.core.garbage_collection import collector_paused
-from kcost.core.plan import BACKENDS, Plan
+from kcost.core.plan import BACKENDS, CellSpec, Plan
 from kcost.core.process import installed, require
 from kcost.core.progress import OnProgress, silent
+from kcost.core.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from kcost.bench.compare import Comparison
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kcost.cost.machine_match import Match
     from kcost.cost.payment import Pay
     from kcost.cost.verdict import Verdict
+    from kcost.report.program import Program
 
 
 def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgress = silent) -> Run:
@@ -225,6 +227,79 @@ def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
 
         write_bytes(Path(html), render(loaded, verdict))
     return verdict
+
+
+def program(run: Path | str, *, model: str | None = None, cell: str | None = None) -> Program:
+    """The shortest program that runs a model as the cheapest way of it was measured, or as another cell was.
+
+    Args:
+        run: a run folder.
+        model: one of the run; needed where it holds several and no cell is named.
+        cell: cell_id, or the beginning of one; None takes the cheapest forward pass that may be ranked.
+
+    Raises:
+        InputError: the run holds no such model or cell, or none that may be ranked.
+        ArtifactError: the model's file is gone or damaged.
+
+    Example:
+        >>> print(kcost.program("run").text.splitlines()[0])  # doctest: +ELLIPSIS
+        # digits-cnn: inference ...
+    """
+    from kcost.bench.runner import CONVERTED_FOLDER
+    from kcost.report.program import program_of
+
+    store, loaded = _load(run)
+    verdict = _conclude(store, loaded, _closest(loaded))
+    ranked = {c.cell_id: c for r in verdict.rankings if r.phase == "inference" for c in r.cells}
+    spec = _chosen_cell(loaded, verdict, model, cell)
+    folder = None
+    if spec.runtime is not None:
+        name = f"{spec.model_sha256[:16]}-{spec.runtime}-{spec.precision}*"
+        folder = next(iter(sorted((Path(run) / CONVERTED_FOLDER).glob(name))), None)
+        if folder is None:
+            raise InputError(
+                "A cell of a runtime has its converted file in the run folder.",
+                received=f"{spec.label}, without it",
+                remedy="Measure it again: `kcost bench` converts it.",
+            )
+    file = Path(loaded.entry(spec.model).path)
+    if not file.is_file():
+        raise InputError(
+            "A program opens the model that was measured.", f"{file}, which is gone", "Put it back where it was."
+        )
+    return program_of(spec, ranked.get(spec.cell_id), file, folder)
+
+
+def _chosen_cell(run: Run, verdict: Verdict, model: str | None, cell: str | None) -> CellSpec:
+    """The cell that was named, or the cheapest forward pass of the model."""
+    specs = {c.spec.cell_id: c.spec for c in run.measured(phase="inference")}
+    if cell is not None:
+        named = [spec for cell_id, spec in specs.items() if cell_id.startswith(cell)]
+        if len(named) != 1:
+            raise InputError(
+                "A measured forward pass is named by its cell_id, or the beginning of one.",
+                received=f"{cell!r}, which {len(named)} cells begin with",
+                remedy=f"They are: {', '.join(f'{i} ({s.model}, {s.label})' for i, s in specs.items())}.",
+            )
+        return named[0]
+    main = [r for r in verdict.rankings if r.phase == "inference" and not r.apart]
+    best = {r.model: best for r in main if (best := r.best) is not None}
+    if model is None and len(best) == 1:
+        model = next(iter(best))
+    if model not in best:
+        raise InputError(
+            "A program is for a model of the run whose cheapest way is known.",
+            received="no model" if model is None else repr(model),
+            remedy=f"{did_you_mean(model or '', best)}Name one: {', '.join(best) or 'the run ranks none'}.",
+        )
+    assert model is not None  # it is among them
+    return specs[best[model].cell_id]
+
+
+def _closest(run: Run) -> dict[str, Match]:
+    from kcost.cost.verdict import prices_for
+
+    return prices_for(run, prices().checked())
 
 
 def _load(run: Path | str) -> tuple[RunStore, Run]:

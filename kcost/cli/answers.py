@@ -197,7 +197,9 @@ def show_cost(console: Console, verdict: Verdict, run: Path, *, everything: bool
         show_verdict(console, verdict)
     else:
         show_summary(
-            console, verdict, f"All cells, prices and notices: kcost report {run} --all. As a page: kcost open {run}"
+            console,
+            verdict,
+            f"Everything: kcost report {run} --all. As a page: kcost open {run}. As code: kcost code {run}",
         )
 
 

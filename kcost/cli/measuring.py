@@ -216,6 +216,23 @@ def report(
         _open(page)
 
 
+@app.command(epilog=examples("kcost code run > winner.py", "kcost code run --model digits-cnn --cell 3f2a"))
+def code(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    model: Annotated[str | None, typer.Option(help="Of the run; needed where it holds several.")] = None,
+    cell: Annotated[str | None, typer.Option(help="cell_id, or its beginning; default: the cheapest.")] = None,
+    json_: Json = False,
+) -> None:
+    """Print the shortest program that runs a model as it was measured."""
+    import kcost
+
+    made = kcost.program(run, model=model, cell=cell)
+    if json_:
+        print_answer(True, made, None)
+    else:
+        print(made.text, end="")  # noqa: T201 -- the answer
+
+
 @app.command("open")
 def open_run(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the page of a run, RUN/report.html, and open it in the browser."""

@@ -155,3 +155,12 @@ def test_a_pipe_that_is_closed_early_is_no_error(run: Path) -> None:
     piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (piped.returncode, piped.stderr) == (0, "")
     assert "282 prices" in piped.stdout
+
+
+def test_the_program_of_a_cell_is_chosen_by_name_or_by_cost(run: Path) -> None:
+    ids = json.loads(kcost("cost", run, "--json").stdout)["rankings"][0]["cells"]
+    assert kcost("code", run, "--model", "fakee").returncode == 2
+    assert "which 0 cells begin with" in kcost("code", run, "--cell", "zzz").stderr
+    # The simulated model is no real .keras file: what comes is a refusal of that, after the cell was chosen.
+    chosen = kcost("code", run, "--cell", ids[0]["cell_id"])
+    assert (chosen.returncode, "A .keras file is a zip archive" in chosen.stderr) == (2, True), chosen.stderr

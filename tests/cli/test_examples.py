@@ -14,7 +14,7 @@ from kcost.core.process import installed
 IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
     *("train", "evaluate", "attack", "assess_risk", "make_plan", "run_bench", "estimate_cost", "make_report"),
-    *("estimate_budget", "write_workbook", "write_budget_page", "compare_runs"),
+    *("estimate_budget", "write_workbook", "write_budget_page", "program", "compare_runs"),
     *("run_optimize", "export"),
 )
 WITHOUT = {
