@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 WIDEST_CONFUSION = 12
 """A confusion matrix with more classes than this is in --json alone: no terminal shows it whole."""
 
+SERVED_ROWS = 8
+"""Of what a server serves, or bills, on one screen; all of it is in --json."""
+
 MOST_ROWS = 12
 """Of a list, unless everything is asked for."""
 
@@ -290,11 +293,11 @@ def show_export(console: Console, report: ExportReport) -> None:
 
 def show_serving(console: Console, serving: Serving) -> None:
     """A server that has started: where, what, and what it does not do."""
-    for v in serving.versions[:MOST_ROWS]:
+    for v in serving.versions[:SERVED_ROWS]:
         where = f"{serving.url}/v1/models/{v.model}"
         console.print(f"{v.model} version {v.version} {v.state}: POST {where}:predict", highlight=False, markup=False)
-    if len(serving.versions) > MOST_ROWS:
-        console.print(f"and {len(serving.versions) - MOST_ROWS} more versions", highlight=False)
+    if len(serving.versions) > SERVED_ROWS:
+        console.print(f"and {len(serving.versions) - SERVED_ROWS} more versions", highlight=False)
     if serving.metrics_url is not None:
         console.print(f"metrics: {serving.metrics_url}", highlight=False, markup=False)
     console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)
@@ -337,7 +340,7 @@ def show_invoice(console: Console, bill: Invoice) -> None:
         f"idle {format_usd(bill.idle_usd)}",
         highlight=False,
     )
-    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:MOST_ROWS]
+    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:SERVED_ROWS]
     table = _table(
         f"The {len(dearest)} dearest of {len(bill.lines)} lines",
         *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),

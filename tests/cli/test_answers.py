@@ -106,7 +106,8 @@ def test_a_typo_is_told_what_it_may_have_meant(run: Path) -> None:
         assert re.search(rf"(Did you mean|Possible options:)[^?]*{meant}", refused.stderr), refused.stderr
 
 
-def test_the_answer_is_on_one_screen_and_all_of_it_on_request(run: Path) -> None:
+def test_the_answer_is_on_one_screen_and_all_of_it_on_request(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     short, whole = kcost("cost", run), kcost("cost", run, "--all")
     first = short.stdout.splitlines()[0]
     assert first.startswith("fake: ")  # what it says depends on what else runs here

@@ -86,6 +86,11 @@ def odd_models(folder: Path) -> None:
     y = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 20)(wide))
     keras.Model(wide, y).save(folder / "wide.keras")
     keras.Model(x, layers.Dense(3, name="größe")(x)).save(folder / "name.keras")
+    image = keras.Input((9, 9, 8))
+    grouped = layers.Conv2D(12, 3, groups=4, strides=2, padding="same", activation="relu", name="grouped")(image)
+    each = layers.Conv2D(24, 3, groups=12, dilation_rate=2, padding="same", activation="relu", name="each")(grouped)
+    strided = layers.Conv2D(24, 3, groups=24, strides=2, padding="same", name="strided")(each)
+    keras.Model(image, strided).save(folder / "grouped.keras")
     fixed = keras.Input(batch_shape=(2, 4))
     keras.Model(fixed, layers.Dense(3)(fixed)).save(folder / "fixed.keras")
 

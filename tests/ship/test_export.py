@@ -125,6 +125,13 @@ def test_a_bfloat16_model_and_free_image_axes(models: Path, tmp_path: Path, warm
     assert listed((tmp_path / "models.config").read_text()) == {"low", "wide"}
 
 
+def test_convolutions_with_groups_run_without_xla(models: Path, tmp_path: Path, warm: RunJob) -> None:
+    report = export(open_model(models / "tensorflow" / "grouped.keras"), tmp_path, "grouped", 1)
+    with SavedModelSession(tmp_path / "grouped" / "1") as session:
+        assert session.xla_operations == ()
+    assert all(check.max_abs_difference < 1e-5 for check in report.checks)
+
+
 def test_real_samples_are_used_where_there_are_some(models: Path, tmp_path: Path, warm: RunJob) -> None:
     with np.load(models / "jax" / "bert.npz") as stored:
         arrays = {name: stored[name] for name in ("token_ids", "segment_ids", "padding_mask")}

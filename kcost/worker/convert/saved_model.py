@@ -14,6 +14,7 @@ import numpy as np
 
 from kcost.core.errors import ArtifactError, StorageError, in_a_line
 from kcost.worker.convert.endpoint import model_inputs, output_names
+from kcost.worker.convert.without_xla import without_xla
 
 if TYPE_CHECKING:
     import keras
@@ -54,8 +55,9 @@ def write_saved_model(model: keras.Model, keras_file: Path, folder: Path, *, por
         archive.track(layer)
     specs = {i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}
     try:
-        archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
-        archive.write_out(str(folder), verbose=False)
+        with without_xla():
+            archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
+            archive.write_out(str(folder), verbose=False)
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
             "kcost needs to write the SavedModel.",
