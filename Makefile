@@ -7,7 +7,7 @@ BACKENDS := tensorflow jax torch
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_SLOW)
 
-.PHONY: demo test test-all test-unit test-contract zoo check bench clean
+.PHONY: demo test test-all test-unit test-contract zoo check docs bench clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -42,6 +42,10 @@ zoo: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation as a site in build/docs, which opens without a server; any warning ends it.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The library's own hot paths, without what benchmarks/conftest.py sets up for a backend; then the models on each.
 bench: .venv/installed

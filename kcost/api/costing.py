@@ -62,7 +62,7 @@ def estimate_budget(
         InputError: a file or a number that cannot be used, traffic beyond `max_replicas`, or a p99 that no way holds.
         PriceError: the book cannot be trusted, or has no price for what was asked.
 
-    Example:
+    Examples:
         >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000, instance="m7i.large", region="us-east-1")
         >>> budget.horizon_days
         365.0
@@ -171,7 +171,7 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
         UnavailableError: xlsxwriter is not installed.
         StorageError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000)
         >>> kcost.write_workbook(budget, "budget.xlsx")
     """
@@ -187,7 +187,7 @@ def write_budget_page(budget: Budget, path: Path | str) -> None:
     Raises:
         StorageError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> budget = kcost.estimate_budget("run", qps=200, p99_ms=2000)
         >>> kcost.write_budget_page(budget, "budget.html")
     """

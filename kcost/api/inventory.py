@@ -22,7 +22,7 @@ def run_doctor(*, devices: bool = True) -> DoctorReport:
     Args:
         devices: also start each installed backend to list its devices, a few seconds each.
 
-    Example:
+    Examples:
         >>> report = kcost.run_doctor(devices=False)
         >>> [backend.backend for backend in report.backends]
         ['tensorflow', 'jax', 'torch']
@@ -35,7 +35,7 @@ def run_doctor(*, devices: bool = True) -> DoctorReport:
 def data_sets() -> list[CatalogueEntry]:
     """The data sets that kcost knows by name, with licence, size, and where each was found.
 
-    Example:
+    Examples:
         >>> "digits" in [entry.name for entry in kcost.data_sets()]
         True
     """
@@ -50,7 +50,7 @@ def fetch_data(name: str) -> dict[str, Path]:
     Raises:
         DataError: the name is unknown, or a file is neither here nor to be had; it says which to put where.
 
-    Example:
+    Examples:
         >>> kcost.fetch_data("digits")
         {}
     """
@@ -75,7 +75,7 @@ def prices(file: Path | str | None = None) -> PriceBook:
         file: a price book (.csv), or prices of your own over one (.toml). None takes prices.toml from the working
             directory where it is there, else the package's book.
 
-    Example:
+    Examples:
         >>> {price.provider for price in kcost.prices().find(provider="aws", region="us-east-1")}
         {'aws'}
     """
@@ -138,7 +138,7 @@ def diff_prices(before: Path | str, after: Path | str | None = None) -> PriceDif
     Args:
         after: None takes the book that prices are taken from: prices.toml, else the package's own.
 
-    Example:
+    Examples:
         >>> from importlib.resources import files
         >>> kcost.diff_prices(files("kcost.cost") / "data" / "prices.csv").changes
         ()
@@ -175,7 +175,7 @@ def _content(source: str) -> bytes:
 def check_prices(file: Path | str | None = None) -> PriceCheck:
     """Every problem of a price book, and what to look at again. Raises PriceError for one that is no price book.
 
-    Example:
+    Examples:
         >>> kcost.check_prices().problems
         ()
     """

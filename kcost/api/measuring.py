@@ -42,7 +42,7 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
         InputError: the plan or a model in it cannot be used.
         UnavailableError: a backend of the plan is not installed.
 
-    Example:
+    Examples:
         >>> plan = kcost.make_plan(["digits-cnn"], backends=["torch"], phases=["inference"], settings={"rounds": 2})
         >>> run = kcost.run_bench(plan, "run")
         >>> {cell.spec.backend for cell in run.cells}
@@ -118,7 +118,7 @@ def compare_runs(
         InputError: a run cannot be read, no cell is in both, a bad limit, or different environments.
         PriceError: no price for a machine.
 
-    Example:
+    Examples:
         >>> kcost.compare_runs("run", "run", fail_if="usd_per_million>3%").failed
         False
     """
@@ -143,7 +143,7 @@ def make_plan(
         PlanError: an axis that cannot be measured, or a plan file together with axes of its own.
         UnavailableError: no backend is installed.
 
-    Example:
+    Examples:
         >>> plan = kcost.make_plan(["digits-cnn"], backends=["torch"], batches=[1, 32], settings={"rounds": 2})
         >>> plan.batches
         (1, 32)
@@ -196,7 +196,7 @@ def estimate_cost(
         InputError: the run cannot be read.
         PriceError: the book cannot be trusted, or has no price for what was asked.
 
-    Example:
+    Examples:
         >>> verdict = kcost.estimate_cost("run", provider="aws", region="us-east-1")
         >>> verdict.rankings[0].cells[0].cost.unit
         'million predictions'
@@ -212,7 +212,7 @@ def estimate_cost(
 def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
     """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does.
 
-    Example:
+    Examples:
         >>> verdict = kcost.make_report("run", html="report.html")
         >>> [conclusion.model for conclusion in verdict.conclusions]
         ['digits-cnn']
@@ -241,7 +241,7 @@ def program(run: Path | str, *, model: str | None = None, cell: str | None = Non
         InputError: the run holds no such model or cell, or none that may be ranked.
         ArtifactError: the model's file is gone or damaged.
 
-    Example:
+    Examples:
         >>> print(kcost.program("run").text.splitlines()[0])  # doctest: +ELLIPSIS
         # digits-cnn: inference ...
     """

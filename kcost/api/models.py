@@ -52,7 +52,7 @@ def train(
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
 
-    Example:
+    Examples:
         >>> artifact = kcost.train("cnn", "digits", "digits-cnn", epochs=2, limit=300, backend="torch")
         >>> [f"{score.name} on {score.count} {score.unit}" for score in artifact.scores]
         ['accuracy on 300 examples']
@@ -96,7 +96,7 @@ def evaluate(
         GateError: the model answers with numbers that are not finite.
         UnavailableError: the backend is not installed.
 
-    Example:
+    Examples:
         >>> evaluation = kcost.evaluate("digits-cnn", limit=100, backend="torch")
         >>> evaluation.scores[0].count
         100
@@ -131,7 +131,7 @@ def attack(
         InputError: a setting outside its range, or data that do not fit the model.
         UnavailableError: the model has no place to attack it at.
 
-    Example:
+    Examples:
         >>> report = kcost.attack("digits-cnn", [0.1], limit=50, backend="torch")
         >>> [result.epsilon for result in report.results]
         [0.0, 0.1]

@@ -57,7 +57,7 @@ def run_optimize(
         UnavailableError: the backend is not installed.
         StorageError: `out` is there already, or cannot be written to.
 
-    Example:
+    Examples:
         >>> measured = {"backend": "torch", "batches": [8], "rounds": 2}
         >>> payoff = kcost.run_optimize("digits-cnn", "digits-int8", quantize="weight-only", max_drop=0.5, **measured)
         >>> payoff.after.file_bytes < payoff.before.file_bytes

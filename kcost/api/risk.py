@@ -70,7 +70,7 @@ def assess_risk(
         UnavailableError: the backend is not installed.
         StorageError: `out` cannot be written to.
 
-    Example:
+    Examples:
         >>> report = kcost.assess_risk("digits-cnn", limit=100, backend="torch")
         >>> report.calibration.error.low <= report.calibration.error.value <= report.calibration.error.high
         True

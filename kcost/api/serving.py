@@ -63,7 +63,7 @@ def serve_models(
         UnavailableError: a package of the extra `serve`, or the TensorFlow library, is not installed.
         ArtifactError: not one model could be loaded.
 
-    Example:
+    Examples:
         >>> kcost.serve_models("serving", port=8501)  # doctest: +SKIP
     """
     require_extra()
@@ -170,7 +170,7 @@ def run_loadtest(
         InputError: something of these cannot be used, or the server accepts no connection.
         UnavailableError: a package of the extra `serve` is not installed.
 
-    Example:
+    Examples:
         >>> report = kcost.run_loadtest("http://127.0.0.1:8501/v1/models/digits:predict")  # doctest: +SKIP
         >>> report.latency.p99_ms  # doctest: +SKIP
         4.2

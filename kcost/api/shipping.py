@@ -24,7 +24,7 @@ def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, p
         GateError: the saved model does not answer as the artifact does. Nothing is left behind.
         StorageError: the version is there already, or the folder cannot be written to.
 
-    Example:
+    Examples:
         >>> report = kcost.export("digits-cnn", "serving", name="digits")
         >>> report.version
         1

@@ -27,7 +27,7 @@ START_S = 15.0
 def thread_counts(cores: int) -> tuple[int, ...]:
     """1, all, and at most two powers of two between.
 
-    Example:
+    Examples:
         >>> thread_counts(2), thread_counts(48)
         ((1, 2), (1, 8, 32, 48))
     """

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean ...? ` with a space behind it, for the front of a remedy; empty where nothing is near.
 
-    Example:
+    Examples:
         >>> did_you_mean("tensorfow", ["tensorflow", "jax", "torch"])
         "Did you mean 'tensorflow'? "
         >>> did_you_mean("zebra", ["tensorflow", "jax", "torch"])

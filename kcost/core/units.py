@@ -54,7 +54,7 @@ def usd_scale(usd: Iterable[float], unit: str) -> UsdScale:
         usd: costs per `unit`.
         unit: such as `million predictions` or `training run (3 epochs)`; another one stays as it is.
 
-    Example:
+    Examples:
         >>> usd_scale([9.69e-05, 0.002], "million predictions")
         UsdScale(factor=1000.0, unit='billion predictions')
         >>> usd_scale([9.69e-05], "million predictions").text(9.69e-05)

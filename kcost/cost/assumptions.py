@@ -105,7 +105,7 @@ def assume(values: Mapping[str, object], sources: Mapping[str, str]) -> Assumpti
     Raises:
         InputError: an unknown name, no number, or one that is out of its range.
 
-    Example:
+    Examples:
         >>> assume({"headroom": 0.5}, {"headroom": "our load test"}).headroom
         0.5
     """

@@ -21,7 +21,7 @@ STRONGEST_FIRST: tuple[CostBasis, ...] = ("measured", "scaled", "projected", "pu
 def weakest(bases: Iterable[CostBasis]) -> CostBasis:
     """The basis of a sum: a sum is worth what its weakest part is. Raises ValueError without any.
 
-    Example:
+    Examples:
         >>> weakest(["measured", "projected", "scaled"])
         'projected'
     """

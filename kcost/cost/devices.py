@@ -82,7 +82,7 @@ def _device(row: dict[str, str]) -> Device:
 def devices() -> dict[str, Device]:
     """The devices that the package knows, by name.
 
-    Example:
+    Examples:
         >>> devices()["NVIDIA T4"].peak_tflops["fp16"]
         65.0
     """
@@ -116,7 +116,7 @@ def device_named(name: str) -> Device:
     Raises:
         InputError: none, or more than one; it lists some.
 
-    Example:
+    Examples:
         >>> device_named("l4").name
         'NVIDIA L4'
     """

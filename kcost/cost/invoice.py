@@ -70,7 +70,7 @@ class _UnderWay:
 class Meter:
     """Shares the time of a machine out. Time is told to it, in nanoseconds, and never goes back.
 
-    Example:
+    Examples:
         >>> meter = Meter(usd_per_hour=3.6, start_ns=0)
         >>> number = meter.arrive(("digits", "latest", ""), 10**9)
         >>> meter.to_model(number, 10**9)

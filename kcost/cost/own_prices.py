@@ -92,7 +92,7 @@ class OwnMachine(Record):
     def usd_per_hour(self) -> float:
         """What an hour of work costs: see the formula above.
 
-        Example:
+        Examples:
             >>> own = OwnMachine(name="box", vcpus=8, memory_gib=32, purchase_usd=8766, years=1, watts=500,
             ...     usd_per_kwh=0.2, share_used=0.5)
             >>> own.usd_per_hour

@@ -235,7 +235,7 @@ def project(workload: Workload, device: Device, model: Model | None = None) -> P
     Raises:
         InputError: the device has no peak for the precision.
 
-    Example:
+    Examples:
         >>> from kcost.cost.devices import device_named
         >>> from kcost.cost.workload import Workload
         >>> bert = Workload(kind="encoder", engine="tensorrt", phase="inference", precision="fp16", batch=32,

@@ -37,7 +37,7 @@ def erlang_c(arrivals_per_s: float, mean_service_s: float, servers: int) -> floa
     Raises:
         InputError: as `_load`.
 
-    Example:
+    Examples:
         >>> round(erlang_c(1.0, 1.0, 2), 6)
         0.333333
     """

@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("serving", "work", "labelling", "training", "energy")
 def cents(usd: float) -> float:
     """Dollars rounded to the cent, half a cent up: what a bill shows and a spreadsheet's ROUND gives.
 
-    Example:
+    Examples:
         >>> cents(2.675)
         2.68
     """

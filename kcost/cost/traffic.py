@@ -76,7 +76,7 @@ def constant(queries_per_s: float) -> Traffic:
     Raises:
         InputError: it is not a positive finite number.
 
-    Example:
+    Examples:
         >>> constant(200).per_day
         17280000.0
     """
@@ -93,7 +93,7 @@ def profile(queries_per_s: Sequence[float], kind: Literal["daily", "weekly"]) ->
     Raises:
         InputError: another count of hours, a negative rate, or no traffic at all.
 
-    Example:
+    Examples:
         >>> profile([100.0] * 12 + [300.0] * 12, "daily").mean_queries_per_s
         200.0
     """

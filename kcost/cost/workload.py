@@ -111,7 +111,7 @@ def encoder_activations(architecture: Architecture, tokens: int) -> float:
     feed-forward
     part) and a score for each head and pair of tokens.
 
-    Example:
+    Examples:
         >>> round(encoder_activations(ARCHITECTURES["BERT-base"], 197) / 1e6, 1)
         23.7
     """

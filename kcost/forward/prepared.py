@@ -113,7 +113,7 @@ def load(
         UnavailableError: the backend is not installed, or the model cannot be had at that precision.
         ArtifactError: the file cannot be loaded.
 
-    Example:
+    Examples:
         >>> model = kcost.load("digits.keras", batch=4)
         >>> model(np.zeros((4, 28, 28, 1), "float32")).shape
         (4, 10)

@@ -81,7 +81,7 @@ def parse_gates(text: str, where: str) -> Gates:
         InputError: it is no TOML, a name is unknown (the nearest known one is told), a limit is out of its range, or it
             sets no limit.
 
-    Example:
+    Examples:
         >>> parse_gates("min_score = 0.9", "gates.toml").limits
         ('min_score',)
     """

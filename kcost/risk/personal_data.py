@@ -37,7 +37,7 @@ class PersonalData(Record):
 def count_personal_data(texts: Iterable[str]) -> PersonalData:
     """Counts e-mail addresses, telephone numbers, card numbers and IBANs.
 
-    Example:
+    Examples:
         >>> count_personal_data(["write to ann@example.org", "4111 1111 1111 1111"]).cards
         1
     """

@@ -59,7 +59,7 @@ def route(http_method: str, raw_path: bytes) -> Route:
     Raises:
         RequestError: status 400: the path is none of the interface's.
 
-    Example:
+    Examples:
         >>> route("POST", b"/v1/models/digits/versions/3:predict")
         Route(model='digits', version=3, label=None, method='predict')
     """

@@ -42,7 +42,7 @@ def poisson(
     Raises:
         InputError: the rate or the duration is not positive, or there would be too many requests or too long a test.
 
-    Example:
+    Examples:
         >>> round(len(poisson(100, 10, [b"{}"], seed=1).due_s), -2)
         1000
     """

@@ -24,7 +24,7 @@ _LARGEST_VERSION = (1 << 63) - 1
 class ModelEntry(Record):
     """One model that is to be served.
 
-    Example:
+    Examples:
         >>> ModelEntry(name="digits", base_path=Path("serving/digits")).wanted((1, 2, 10))
         (10,)
     """

@@ -28,7 +28,7 @@ class _Histogram:
 class Metrics:
     """What a server counts. Labels are names of models that are served and statuses: a client cannot make new ones.
 
-    Example:
+    Examples:
         >>> metrics = Metrics()
         >>> metrics.count("digits", "OK")
         >>> metrics.text(()).splitlines()[1]

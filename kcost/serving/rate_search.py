@@ -58,7 +58,7 @@ def next_rate(trials: Sequence[RateTrial], first_per_s: float) -> float | None:
 
     It doubles while rates hold, or halves while none does, and then bisects.
 
-    Example:
+    Examples:
         >>> next_rate((), 100.0)
         100.0
     """
