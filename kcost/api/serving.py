@@ -175,6 +175,7 @@ def run_loadtest(
         >>> report.latency.p99_ms  # doctest: +SKIP
         4.2
     """
+    require_extra()
     from kcost.serving.load_test import run_load
 
     settings = _load_settings(
@@ -208,6 +209,7 @@ def find_rate(
     Raises:
         InputError: as of `run_loadtest`.
     """
+    require_extra()
     from kcost.serving.load_test import find_rate as search
 
     settings = _load_settings(
@@ -229,7 +231,6 @@ def _load_settings(
     remote: bool,
     bound_ms: float,
 ) -> LoadSettings:
-    require_extra()
     from kcost.serving.load_test import LoadSettings
 
     if not 1 <= connections <= 4096:

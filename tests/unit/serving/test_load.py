@@ -283,3 +283,21 @@ def test_serving_needs_no_framework() -> None:
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(InputError, match="accepts connections"):
         asyncio.run(run_load("http://127.0.0.1:9/v1/models/m:predict", LoadSettings()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "kcost.run_loadtest('http://127.0.0.1:9/v1/models/m:predict')",
+        "kcost.find_rate('http://127.0.0.1:9/v1/models/m:predict', p99_ms=5)",
+        "kcost.serve_proxy('http://127.0.0.1:9', usd_per_hour=1.0)",
+        "kcost.serve_models('.')",
+    ],
+)
+def test_without_the_extra_a_call_says_what_to_install(call: str) -> None:
+    code = (
+        "from kcost.worker.isolate import hide; hide(('httptools', 'orjson', 'uvloop', 'uvicorn'))\n"
+        f"import kcost\ntry:\n    {call}\nexcept kcost.KcostError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'kcost[serve]'" in done.stdout, done.stderr
