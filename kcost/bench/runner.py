@@ -96,7 +96,7 @@ class _Work(NamedTuple):
     cells: list[CellResult]
     """Those that something is still to be measured of."""
     turning: frozenset[str]
-    """cell_ids of those that get turns; the others lack scenarios or a profile alone."""
+    """cell_ids of those that get turns. The others have had all of theirs, and get scenarios or a profile."""
 
 
 def _pending(block: list[CellResult], settings: Settings, environment_id: str) -> _Work:
@@ -382,7 +382,10 @@ class _Session:
         return live
 
     def _not_ready(self, cell: CellResult, failure: CellFailure, turning: frozenset[str]) -> None:
-        """Stores that a cell could not be got ready. One that lacks no turns keeps its status: its scenarios failed."""
+        """Stores that a cell could not be got ready.
+
+        A cell that waits for turns fails. One that has had all of them keeps its status: its scenarios fail alone.
+        """
         if cell.spec.cell_id in turning:
             self._fail(cell, failure)
             return
