@@ -78,7 +78,7 @@ def read_samples(path: Path, signature: Signature | None) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError("Samples are an npz file without objects.", f"{path}: {error}", REMEDY) from error
     labels, unseen = _labels(arrays, path), _unseen_labels(arrays, path)
     inputs = arrays if signature is None else match_inputs(arrays, signature, source=str(path), remedy=REMEDY)

@@ -167,3 +167,9 @@ def test_a_cell_without_data_keeps_the_id_that_it_had(tmp_path: Path) -> None:
 def test_data_of_a_plan_file_are_beside_it(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text('models = ["m.keras"]\ndata = "mine.npz"\n')
     assert Plan.read(tmp_path / "plan.toml").data == str(tmp_path / "mine.npz")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.npz").touch()
+    with pytest.raises(InputError, match="npz file"):
+        read_samples(tmp_path / "empty.npz", IMAGE)
