@@ -76,11 +76,11 @@ def prices_update(
 ) -> None:
     """Read a newer price list into a book, and show what changed."""
     import kcost
-    from kcost.cli import price_answers
+    from kcost.report import price_terminal
 
     day = None if as_of is None else as_of.date()
     changes = kcost.update_prices(source, book=book, out=out, provider=provider, as_of=day, add=add)
-    print_answer(json_, changes, lambda console: price_answers.show_price_diff(console, changes, updating=True))
+    print_answer(json_, changes, lambda console: price_terminal.show_price_diff(console, changes, updating=True))
 
 
 @prices_app.command("diff")
@@ -91,10 +91,10 @@ def prices_diff(
 ) -> None:
     """Show what changed from one price book to another."""
     import kcost
-    from kcost.cli import price_answers
+    from kcost.report import price_terminal
 
     changes = kcost.diff_prices(before, after)
-    print_answer(json_, changes, lambda console: price_answers.show_price_diff(console, changes, updating=False))
+    print_answer(json_, changes, lambda console: price_terminal.show_price_diff(console, changes, updating=False))
 
 
 @prices_app.command("check")

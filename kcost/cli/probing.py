@@ -19,9 +19,9 @@ def probe(
 ) -> None:
     """Measure what this machine can do: products, memory, calls, at 1 to all threads; two minutes at most."""
     import kcost
-    from kcost.cli import probe_answers
+    from kcost.report import probe_terminal
 
     named: Any = backend  # the API refuses what is no backend
     with progress() as on_progress:
         made = kcost.run_probe(out, backend=named, seconds=seconds, on_progress=on_progress)
-    print_answer(json_, made, lambda console: probe_answers.show_probe(console, made, out))
+    print_answer(json_, made, lambda console: probe_terminal.show_probe(console, made, out))

@@ -26,7 +26,7 @@ def project(
 ) -> None:
     """Say what a measured model would cost on machines that are not at hand: projected, with an interval."""
     import kcost
-    from kcost.cli import projection_answers
+    from kcost.report import projection_terminal
 
     # What is no precision is refused by the API, which lists those that are.
     precision: Any = dtype
@@ -40,7 +40,7 @@ def project(
         pay=pay,
         prices_file=prices,
     )
-    print_answer(json_, found, lambda console: projection_answers.show_projection(console, found))
+    print_answer(json_, found, lambda console: projection_terminal.show_projection(console, found))
 
 
 def _whole(text: str | None) -> list[int]:

@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.schema import Record
+from kcost.core.stats import NORMAL_95
 
 ONE_SIDED = 0.95
 """Confidence of the bound: the true drop is at most this in 95 of 100 such samples."""
 
-_Z = 1.6448536269514722  # the 95% quantile of the normal distribution
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 
@@ -58,7 +58,7 @@ def accuracy_drop(before: np.ndarray, after: np.ndarray, unit: str = "examples")
         before=float(before.mean()),
         after=float(after.mean()),
         value=(lost - gained) / count,
-        bound=min(1.0, centre + _Z * spread),
+        bound=min(1.0, centre + NORMAL_95 * spread),
         p_value=p_value,
         method="McNemar's exact test; Agresti and Min's bound",
         count=count,

@@ -138,7 +138,7 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> I
         raise ValueError(f"0 <= successes <= trials. Received: {successes} of {trials}")
     if trials == 0:
         return Interval(0.0, 0.0, 1.0)
-    z, share = _normal(confidence), successes / trials
+    z, share = normal_quantile(0.5 + confidence / 2), successes / trials
     shrunk = 1 + z**2 / trials
     centre = (share + z**2 / (2 * trials)) / shrunk
     half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / shrunk
@@ -148,12 +148,16 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> I
     return Interval(share, low, high)
 
 
+NORMAL_95 = 1.6448536269514722
+"""`normal_quantile(0.95)`, for modules that load no scipy: one end of a bound of 95%, or of an interval of 90%."""
+
+
 @cache
-def _normal(confidence: float) -> float:
-    """The standard normal quantile of a two-sided interval."""
+def normal_quantile(probability: float) -> float:
+    """The standard normal quantile."""
     from scipy.special import ndtri
 
-    return float(ndtri(0.5 + confidence / 2))
+    return float(ndtri(probability))
 
 
 def exact_proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:

@@ -30,7 +30,7 @@ from kcost.cost.workload import Workload
 SHOWN_EVIDENCE = 2
 
 
-class Option(Record):
+class Placement(Record):
     """One way of running one model on one instance."""
 
     model: str
@@ -60,7 +60,7 @@ class ProjectionReport(Record):
     """What a model costs where it was measured and where it was not."""
 
     sentences: tuple[str, ...] = Field(description="one for each model: the cheapest measured, the cheapest projected")
-    options: tuple[Option, ...] = Field(description="usable ones by cost, then those that are refused")
+    options: tuple[Placement, ...] = Field(description="usable ones by cost, then those that are refused")
     not_projected: tuple[str, ...] = Field(
         default=(), description="cells and instances without a projection, each with its reason"
     )
@@ -113,7 +113,7 @@ def report(
         )
     devices = [(price, instance_device(price)) for price in targets]
     measured = [_measured(c, matched[c.environment_id], run.environments[c.environment_id]) for c in cells]
-    projected: dict[tuple[str, str, str, int, str], Option] = {}  # runtimes of one engine are projected alike: once
+    projected: dict[tuple[str, str, str, int, str], Placement] = {}  # runtimes of one engine are projected alike: once
     not_projected: dict[str, None] = {}
     counted = {name: counted_activations(c for c in cells if c.spec.model == name) for name in classes}
     for cell in cells:
@@ -146,10 +146,10 @@ def report(
     )
 
 
-def _measured(cell: CellResult, match: Match, environment: Environment) -> Option:
+def _measured(cell: CellResult, match: Match, environment: Environment) -> Placement:
     cost = usd_per_million(cell, match)
     ms_of_usd = 3600e3 / match.usd_per_hour * cell.spec.batch / 1e6
-    return Option(
+    return Placement(
         model=cell.spec.model,
         runs_as=f"{cell.spec.backend}/{cell.spec.method}",
         precision=cell.spec.precision,
@@ -167,11 +167,11 @@ def _measured(cell: CellResult, match: Match, environment: Environment) -> Optio
     )
 
 
-def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Option:
+def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Placement:
     projection = project(workload, device)
     hourly, batch = usd_per_hour(price, pay) / max(1, price.accelerator_count), int(workload.batch)
     usd_of_ms = hourly / 3600e3 / batch * 1e6
-    return Option(
+    return Placement(
         model=cell.spec.model,
         runs_as=f"{cell.spec.backend}/{cell.spec.method}",
         precision=workload.precision,
@@ -191,7 +191,7 @@ def _projected(cell: CellResult, workload: Workload, price: Price, device: Devic
     )
 
 
-def _sentence(options: Sequence[Option]) -> str:
+def _sentence(options: Sequence[Placement]) -> str:
     """The cheapest measured and the cheapest projected option, and from which rate on the second is cheaper."""
     here = _first(o for o in options if o.projection is None)
     there = _first(o for o in options if o.projection is not None and o.refused is None)
@@ -218,7 +218,7 @@ def _sentence(options: Sequence[Option]) -> str:
     return f"{best}. {would}: can't tell which is cheaper; measuring there would."
 
 
-def cheaper_above(here: Option, there: Option) -> float | None:
+def cheaper_above(here: Placement, there: Placement) -> float | None:
     """The rate from which one instance there costs less than the machines that it takes here, predictions a second.
 
     Here n machines serve up to n x examples_per_s. The first n that cost more than one instance there are needed above
@@ -228,5 +228,5 @@ def cheaper_above(here: Option, there: Option) -> float | None:
     return rate if rate < there.examples_per_s else None
 
 
-def _first(options: Iterable[Option]) -> Option | None:
+def _first(options: Iterable[Placement]) -> Placement | None:
     return min(options, key=lambda o: o.usd_per_million, default=None)

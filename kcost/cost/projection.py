@@ -28,14 +28,12 @@ from pydantic_core import from_json
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
+from kcost.core.stats import NORMAL_95
 from kcost.core.units import significant
 from kcost.cost.devices import Device, Number
 from kcost.cost.workload import RUNTIME_CLASS, Engine, Workload
 
 Array = NDArray[np.float64]
-
-Z90 = 1.6448536269514722
-"""Standard deviations from the middle of a normal distribution to either end of its middle 90%."""
 
 WIDEST = 3.0
 """A 90% interval that is wider than this, upper over lower end, is refused."""
@@ -248,7 +246,7 @@ def project(workload: Workload, device: Device, model: Model | None = None) -> P
     theta = np.array([chosen.terms[name] for name in TERMS])
     total, slope, shares = log_ms(theta, d)
     sd = predictive_sd(slope, np.array(chosen.covariance), chosen.spread, [device])[0]
-    half = Z90 * sd
+    half = NORMAL_95 * sd
     low, high = (math.exp(total[0] + s * half) for s in (-1, 1))
     return Projection(
         device=device.name,

@@ -21,10 +21,10 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import least_squares, minimize
 
 from kcost.core.errors import InputError
+from kcost.core.stats import NORMAL_95
 from kcost.cost.projection import (
     COMPONENTS,
     TERMS,
-    Z90,
     Array,
     Design,
     Grading,
@@ -224,8 +224,8 @@ def grade(table: Table, left_out: LeftOut, what: str, groups: NDArray[np.int64],
         rows=int(chosen.sum()),
         groups=len(np.unique(groups[chosen])),
         median_error=float(np.median(relative(error))),
-        held=float(np.mean(np.abs(error) <= Z90 * sd)),
-        median_width=float(np.median(np.exp(2 * Z90 * sd))),
+        held=float(np.mean(np.abs(error) <= NORMAL_95 * sd)),
+        median_width=float(np.median(np.exp(2 * NORMAL_95 * sd))),
     )
 
 

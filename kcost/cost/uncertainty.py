@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.schema import Record
+from kcost.core.stats import NORMAL_95
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumptions
 from kcost.cost.option import Option
 from kcost.cost.sizing import Rates, mean_usd_per_hour
@@ -69,7 +70,7 @@ def draw(options: Sequence[Option], medians: Sequence[Medians], assumed: Assumpt
     """
     generator = np.random.default_rng(seed)
     sigma = {
-        name: math.log1p(spread) / 1.6448536269514722  # the 95th percentile of the normal distribution
+        name: math.log1p(spread) / NORMAL_95
         for name, spread in (
             ("traffic", assumed.traffic_spread),
             ("price", assumed.price_spread),

@@ -61,6 +61,8 @@ def show_summary(console: Console, verdict: Verdict, rest: str) -> None:
     if verdict.scenarios:
         console.print()
         show_scenarios(console, verdict.scenarios[:SUMMARY_ROWS])
+        if len(verdict.scenarios) > SUMMARY_ROWS:
+            console.print(f"{len(verdict.scenarios) - SUMMARY_ROWS} more rows of scenarios: --all", highlight=False)
     console.print()
     kinds = most_serious_first(verdict.notices)
     for code, notices in kinds[:SUMMARY_NOTICES]:

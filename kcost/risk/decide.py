@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pydantic import Field
 
 from kcost.core.schema import Record
-from kcost.risk.figures import Figure, normal_quantile
+from kcost.core.stats import normal_quantile
+from kcost.risk.figures import Figure
 from kcost.risk.gates import Gates, Verdict, exactly, judge, no_evidence
 from kcost.risk.report import RiskReport
 from kcost.risk.slices import Slice

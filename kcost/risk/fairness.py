@@ -10,7 +10,8 @@ from pydantic import Field
 
 from kcost.core.predictions import SplitPredictions
 from kcost.core.schema import Record
-from kcost.risk.figures import Figure, normal_quantile, resampled_sums
+from kcost.core.stats import normal_quantile
+from kcost.risk.figures import Figure, resampled_sums
 
 LEAST = 30
 

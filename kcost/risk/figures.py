@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.schema import Record
-from kcost.core.stats import CONFIDENCE, exact_proportion
+from kcost.core.stats import CONFIDENCE, exact_proportion, normal_quantile
 
 RESAMPLES = 1000
 SEED = 0
@@ -34,13 +34,6 @@ class Figure(Record):
     def standard_error(self) -> float:
         """About a quarter of the interval's width: half of it over the normal quantile of 95%."""
         return (self.high - self.low) / (2 * normal_quantile(0.5 + CONFIDENCE / 2))
-
-
-def normal_quantile(probability: float) -> float:
-    """The standard normal quantile."""
-    from scipy.special import ndtri
-
-    return float(ndtri(probability))
 
 
 def sums_by_row(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from typing import Annotated, Literal
@@ -11,8 +10,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
+from kcost.core.stats import normal_quantile
+from kcost.core.suggestion import did_you_mean
 from kcost.risk.expected_loss import LossTable
-from kcost.risk.figures import Figure, normal_quantile
+from kcost.risk.figures import Figure
 
 POWER = 0.8
 """How likely it is to be that as many more labels decide a gate."""
@@ -93,9 +94,8 @@ def parse_gates(text: str, where: str) -> Gates:
         ) from error
     for name in document:
         if name not in Gates.model_fields:
-            near = difflib.get_close_matches(name, Gates.model_fields, 1)
-            remedy = f"Did you mean {near[0]}? " if near else ""
-            raise InputError("Gates have known names.", f"{name!r} in {where}", remedy + _REMEDY)
+            remedy = f"{did_you_mean(name, Gates.model_fields)}{_REMEDY}"
+            raise InputError("Gates have known names.", f"{name!r} in {where}", remedy)
     try:
         gates = Gates.model_validate(document)
     except ValidationError as error:

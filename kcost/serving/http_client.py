@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -135,3 +135,12 @@ class Connection(asyncio.Protocol):
         self._on_close(self)
         if answer is not None:
             answer(None)
+
+
+def take_open(free: MutableSequence[Connection]) -> Connection | None:
+    """Takes the connection that was used last of those that are still open; closed ones are dropped."""
+    while free:
+        connection = free.pop()
+        if connection.is_open:
+            return connection
+    return None

@@ -17,7 +17,7 @@ import numpy as np
 
 from kcost.core.errors import InputError
 from kcost.serving.arrivals import Schedule
-from kcost.serving.http_client import Connection, Target
+from kcost.serving.http_client import Connection, Target, take_open
 
 _SPIN_S = 0.0012
 """Timers of the event loop have a resolution of a millisecond: the last of it is waited for by looking at the clock."""
@@ -132,7 +132,7 @@ class LoadGenerator:
 
     def _send_waiting(self) -> None:
         while self._waiting:
-            connection = self._take_free()
+            connection = take_open(self._free)
             if connection is None:
                 if len(self._open) + self._opening < self._most and self._opening < len(self._waiting):
                     self._opening += 1
@@ -149,13 +149,6 @@ class LoadGenerator:
             self._sent_ns[place] = self._now()
             request = self._requests[place % len(self._requests)]
             connection.send(request, partial(self._answered, place, connection))
-
-    def _take_free(self) -> Connection | None:
-        while self._free:
-            connection = self._free.pop()
-            if connection.is_open:
-                return connection
-        return None
 
     async def _open_one(self) -> None:
         try:

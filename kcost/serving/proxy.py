@@ -12,7 +12,7 @@ import orjson
 from kcost.core.schema import Record
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import route
-from kcost.serving.http_client import Connection, Target, read_url
+from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.status import Code, RequestError
 
@@ -122,7 +122,7 @@ class Proxy:
         self._meter.to_model(number, self._clock())
         try:
             async with asyncio.timeout(self._timeout_s):
-                kept_open = self._take_free()
+                kept_open = take_open(self._free)
                 # It may be closed just now; a new one is asked then. A forward pass changes nothing.
                 if kept_open is not None and (answer := await self._ask(kept_open, request)) is not None:
                     return answer
@@ -137,13 +137,6 @@ class Proxy:
         if answer is None:
             raise RequestError(Code.UNAVAILABLE, "The server behind the proxy closed the connection without an answer.")
         return answer
-
-    def _take_free(self) -> Connection | None:
-        while self._free:
-            connection = self._free.pop()
-            if connection.is_open:
-                return connection
-        return None
 
     async def _connect(self) -> Connection:
         _, connection = await asyncio.get_running_loop().create_connection(

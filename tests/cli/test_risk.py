@@ -16,7 +16,7 @@ from tests.cli.commands import check, kcost
     ("text", "told"),
     [
         ("", "which sets none"),
-        ("min_scor = 0.9", "Did you mean min_score?"),
+        ("min_scor = 0.9", "Did you mean 'min_score'?"),
         ("min_score = ninety", "gates.toml"),
         ("min_score = 90", "less than or equal to 1"),
     ],

@@ -33,8 +33,8 @@ FAMILIES = {
 NO_FAMILIES = {"imagenet_utils", "resnet50"}
 """Modules of keras.applications with no model, or with another module's."""
 
-MIXTURES = {"MixtralBackbone", "Qwen3MoeBackbone", "QwenMoeBackbone"}
-"""Backbones whose router chooses among experts."""
+MIXTURES = {"MixtralBackbone"}
+"""Backbones that rounding takes further than others: their router chooses among experts."""
 
 NOT_ON = {"torch": {"nasnet"}}
 """Backend -> modules that Keras itself refuses to make there."""

@@ -54,8 +54,8 @@ class Tolerances(NamedTuple):
 ONE_LAYER = Tolerances(float32=1e-5, bfloat16=2e-2, int8=5e-2)
 DEEP = Tolerances(float32=1e-4, bfloat16=0.1, int8=0.25)
 """Of many layers with random weights, where roundings add up."""
-MIXTURE = DEEP._replace(bfloat16=0.25, int8=0.4)
-"""Of a mixture of experts: a router that rounds sends some tokens to other experts, whose weights are others."""
+MIXTURE = DEEP._replace(bfloat16=0.15)
+"""Of Mixtral, whose router in bfloat16 sends some tokens to other experts, with other weights: 0.123 was seen."""
 
 SETTINGS = Settings(rounds=1, round_s=1e-4, warmup_s=0, warmup_max_s=0)
 

@@ -37,8 +37,9 @@ change of its weights by one part in 512 makes. A rounding that falls the other 
 (1/127 of its range), which makes others fall the other way: two right ways of computing such a model are about that far
 apart. A wrong scale, bias or mask is much further off."""
 
-LARGEST_CHANGE = 0.25
-"""The same, in parts of the outputs' own root mean square, however much a change of the weights makes."""
+LARGEST_CHANGE = TOLERANCES["bfloat16"]
+"""The same, in parts of the outputs' own root mean square, whatever a change of the weights makes. The BTC tagger in
+static int8 gave 0.0027 between two graphs of the same operations."""
 
 _REMEDY = "Nothing was kept. Please report the model: a file that says something else than its model is a bug."
 

@@ -13,7 +13,7 @@ from kcost.core.errors import InputError, KcostError
 from kcost.core.profile import Profile, Work
 from kcost.core.result import Run
 from kcost.cost.cell_workload import kind_of
-from kcost.cost.placements import Option, cheaper_above, instance_device
+from kcost.cost.placements import Placement, cheaper_above, instance_device
 from testing.runs import plan, simulated_run, write_run
 
 GFLOP = 10**9
@@ -132,7 +132,7 @@ def test_the_rate_above_which_one_instance_there_is_cheaper(tmp_path: Path) -> N
     assert cheaper_above(here, _option(report.options[0], 2.5, 150.0)) is None
 
 
-def _option(like: Option, usd_per_hour: float, examples_per_s: float) -> Option:
+def _option(like: Placement, usd_per_hour: float, examples_per_s: float) -> Placement:
     return like.model_copy(update={"usd_per_hour": usd_per_hour, "examples_per_s": examples_per_s})
 
 

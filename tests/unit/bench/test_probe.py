@@ -8,11 +8,11 @@ from rich.console import Console
 import kcost
 from kcost.bench import probe as module
 from kcost.bench.probe import probe, thread_counts
-from kcost.cli.probe_answers import show_probe
 from kcost.core import schema
 from kcost.core.errors import InputError, SchemaError, WorkerError
 from kcost.core.probe import MoveTimes, Probe, ProbeRequest, ProductTimes
 from kcost.core.progress import silent
+from kcost.report.probe_terminal import show_probe
 from kcost.worker import probe as worker
 
 

@@ -31,7 +31,7 @@ def test_limits_are_read() -> None:
     [
         ("", "which sets none"),
         ("usd_per_label = 1.0", "which sets none"),
-        ("min_scor = 0.9", "Did you mean min_score?"),
+        ("min_scor = 0.9", "Did you mean 'min_score'?"),
         ("zzz = 1", "'zzz' in gates.toml"),
         ("min_score = ", "gates.toml: "),
         ("min_score = 1.5", "min_score: Input should be less than or equal to 1"),
