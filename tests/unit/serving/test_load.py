@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,21 +22,29 @@ from kcost.serving.load_report import report
 from kcost.serving.load_test import LoadSettings, find_rate, read_bodies, run_load
 from kcost.serving.rate_search import RateTrial, conclude, next_rate, requests_of_trial
 
+from .simulated_time import SimulatedTime
+
 Handle = Callable[[float], Awaitable[bytes]]
 """What a server does with a request that came so many seconds after its start; gives the answer's bytes."""
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> SimulatedTime:
+    return SimulatedTime(monkeypatch)
+
+
 async def serve(handle: Handle) -> tuple[asyncio.Server, int]:
-    start = time.monotonic()
+    now_s = asyncio.get_running_loop().time
+    start_s = now_s()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 await reader.readexactly(length)
-                writer.write(await handle(time.monotonic() - start))
+                writer.write(await handle(now_s() - start_s))
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -47,14 +54,11 @@ async def serve(handle: Handle) -> tuple[asyncio.Server, int]:
     return server, server.sockets[0].getsockname()[1]
 
 
-def load(handle: Handle, schedule: Schedule, connections: int = 256, timeout_s: float = 30) -> Observed:
-    async def run() -> Observed:
-        server, port = await serve(handle)
-        async with server:
-            target = read_url(f"http://127.0.0.1:{port}/v1/models/m:predict", remote=False)
-            return await LoadGenerator(target, schedule, connections, timeout_s).run()
-
-    return asyncio.run(run())
+async def load(handle: Handle, schedule: Schedule, connections: int = 256, timeout_s: float = 30) -> Observed:
+    server, port = await serve(handle)
+    async with server:
+        target = read_url(f"http://127.0.0.1:{port}/v1/models/m:predict", remote=False)
+        return await LoadGenerator(target, schedule, connections, timeout_s).run()
 
 
 async def at_once(_: float) -> bytes:
@@ -71,29 +75,25 @@ ANALYTIC_P99_S = STALL_S - 0.01 * LASTS_S
 all that are due in D seconds, the part (S - x) / D waits longer than x, which is 1% for x = S - 0.01 D."""
 
 
-def test_a_stall_of_the_server_is_in_the_p99() -> None:
+def test_a_stall_of_the_server_is_in_the_p99(simulated: SimulatedTime) -> None:
     async def stalling(now_s: float) -> bytes:
         if BEGIN_S < now_s < BEGIN_S + STALL_S:
             await asyncio.sleep(BEGIN_S + STALL_S - now_s)
         return OK
 
-    observed = load(stalling, poisson(RATE, LASTS_S, [b"{}"], seed=3), connections=1000)
+    observed = simulated.run(load(stalling, poisson(RATE, LASTS_S, [b"{}"], seed=3), connections=1000))
     assert (observed.status == 200).all()
     assert p99_s(observed) == pytest.approx(ANALYTIC_P99_S, rel=0.05)
 
 
-def test_a_stall_of_the_client_is_in_the_p99() -> None:
+def test_a_stall_of_the_client_is_in_the_p99(simulated: SimulatedTime) -> None:
     """A closed loop, or one that counts from when it sent, would show next to nothing of it."""
 
-    async def run() -> Observed:
-        server, port = await serve(at_once)
-        async with server:
-            target = read_url(f"http://127.0.0.1:{port}/", remote=False)
-            schedule = poisson(RATE, LASTS_S, [b"{}"], seed=3)
-            asyncio.get_running_loop().call_later(BEGIN_S, time.sleep, STALL_S)
-            return await LoadGenerator(target, schedule, 256, 30).run()
+    async def stalled() -> Observed:
+        simulated.loop.call_later(BEGIN_S, simulated.loop.stall, STALL_S)
+        return await load(at_once, poisson(RATE, LASTS_S, [b"{}"], seed=3))
 
-    observed = asyncio.run(run())
+    observed = simulated.run(stalled())
     told = report("http://x", "", "", LASTS_S, observed)
     assert told.latency.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
     assert told.own_delay.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
@@ -101,18 +101,18 @@ def test_a_stall_of_the_client_is_in_the_p99() -> None:
     assert any("client itself was late" in limit for limit in told.limits)
 
 
-def test_a_request_that_waits_for_a_connection_counts_from_when_it_was_due() -> None:
+def test_a_request_that_waits_for_a_connection_counts_from_when_it_was_due(simulated: SimulatedTime) -> None:
     async def slow(_: float) -> bytes:
         await asyncio.sleep(0.1)
         return OK
 
-    observed = load(slow, Schedule(np.zeros(5), (b"{}",), "all at once"), connections=1)
+    observed = simulated.run(load(slow, Schedule(np.zeros(5), (b"{}",), "all at once"), connections=1))
     latency_s = np.sort((observed.done_ns - observed.due_ns) / 1e9)
-    assert (latency_s >= 0.1 * np.arange(1, 6)).all()
+    assert latency_s == pytest.approx(0.1 * np.arange(1, 6), rel=0.02)
     assert ((observed.done_ns - observed.sent_ns) / 1e9 < latency_s.max()).all()
 
 
-def test_what_is_not_answered_is_counted() -> None:
+def test_what_is_not_answered_is_counted(simulated: SimulatedTime) -> None:
     count = 0
 
     async def failing(_: float) -> bytes:
@@ -126,7 +126,7 @@ def test_what_is_not_answered_is_counted() -> None:
             await asyncio.sleep(30)
         return OK
 
-    observed = load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5)
+    observed = simulated.run(load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5))
     assert sorted(observed.status.tolist()) == sorted([200, 503, BROKEN, TIMED_OUT, 200, 200])
     told = report("", "", "", 1.0, observed)
     assert told.statuses == {"200": 3, "503": 1, "broken": 1, "timed out": 1}
@@ -135,7 +135,7 @@ def test_what_is_not_answered_is_counted() -> None:
     assert any("1 timed out" in limit for limit in told.limits)
 
 
-def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path) -> None:
+def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path, simulated: SimulatedTime) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"at_s": 5, "body": {"instances": [1]}}\n{"at_s": 5.2, "body": {"instances": [2]}}\n')
 
@@ -144,13 +144,13 @@ def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path) -> None:
         async with server:
             return await run_load(f"http://localhost:{port}/v1/models/m:predict", settings)
 
-    told = asyncio.run(run(LoadSettings(log=log)))
+    told = simulated.run(run(LoadSettings(log=log)))
     assert (told.requests, told.statuses, told.source) == (2, {"200": 2}, "recorded in log.jsonl")
     assert told.duration_s >= 0.2
     assert any("662" in limit for limit in told.limits)
 
 
-def test_a_rate_that_holds_is_found(tmp_path: Path) -> None:
+def test_a_rate_that_holds_is_found(tmp_path: Path, simulated: SimulatedTime) -> None:
     body = tmp_path / "one.json"
     body.write_text("{}")
 
@@ -169,11 +169,11 @@ def test_a_rate_that_holds_is_found(tmp_path: Path) -> None:
                 await find_rate(f"http://127.0.0.1:{port}/x", settings, on_trial)
             return held
 
-    held = asyncio.run(run())
+    held = simulated.run(run())
     assert [(trial.rate_per_s, trial.requests, trial.holds) for trial in held] == [(500, 662, True), (1000, 662, True)]
 
 
-def test_a_bound_that_no_rate_holds(tmp_path: Path) -> None:
+def test_a_bound_that_no_rate_holds(tmp_path: Path, simulated: SimulatedTime) -> None:
     body = tmp_path / "one.json"
     body.write_text("{}")
 
@@ -183,7 +183,7 @@ def test_a_bound_that_no_rate_holds(tmp_path: Path) -> None:
             settings = LoadSettings(rate_per_s=2000, duration_s=0.1, bound_ms=0.0001, body=body)
             return await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
 
-    told = asyncio.run(run())
+    told = simulated.run(run())
     assert {trial.requests for trial in told.trials} == {662}
     assert told.rate_per_s is None  # nothing answers within a ten-thousandth of a millisecond
     assert told.trials
