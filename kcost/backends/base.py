@@ -103,8 +103,8 @@ class Driver(ABC):
         """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
         from kcost.models.precision import computed_dtypes
 
-        told = computed_dtypes(model)
-        return " and ".join(sorted({t.compute for t in told if t.is_fixed or "float" in t.compute})) or "integers"
+        computed = computed_dtypes(model)
+        return " and ".join(sorted({t.compute for t in computed if t.is_fixed or "float" in t.compute})) or "integers"
 
     def forward(self, model: Any, method: str, batch: int) -> Step:
         """The forward pass that a cell of this method and batch size measures, and that `kcost.load` gives.

@@ -107,17 +107,17 @@ class BlockSpec:
             "down": (self.inner, self.width),
         }
         kernel_dtype = "int8" if self.is_int8 else self.compute
-        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        variables: dict[str, tuple[tuple[int, ...], str]] = {}
         for name, shape in kernels.items():
-            found[f"{name}_kernel"] = shape, kernel_dtype
-            found[f"{name}_bias"] = shape[1:], "float32"
+            variables[f"{name}_kernel"] = shape, kernel_dtype
+            variables[f"{name}_bias"] = shape[1:], "float32"
             if self.is_int8:
-                found[f"{name}_scale"] = shape[1:], "float32"
+                variables[f"{name}_scale"] = shape[1:], "float32"
         for norm in ("attention_norm", "output_norm"):
-            found |= {f"{norm}_{part}": ((self.width,), "float32") for part in ("gamma", "beta")}
+            variables |= {f"{norm}_{part}": ((self.width,), "float32") for part in ("gamma", "beta")}
         if self.compute == "int8_static":
             for product, site in PRODUCTS.items():
-                found[f"{site}_scale"] = (self.width,) if self.is_balanced(product) else (), "float32"
+                variables[f"{site}_scale"] = (self.width,) if self.is_balanced(product) else (), "float32"
             if self.balanced:
-                found["down_sums"] = (self.width,), "float32"
-        return found
+                variables["down_sums"] = (self.width,), "float32"
+        return variables

@@ -6,7 +6,7 @@ of the stage with number i are laid out:
 - `kernel_i` (height, width, channels, filters): float32, bfloat16, or int8 with one scale a filter, symmetric:
   kernel = int8 * `kernel_scale_i` (filters,).
 - `bias_i` (filters,), float32.
-- int8_static: `input_scale_i`, a float32 scalar. What enters the first stage is int8 * scale, -127 to 127; what enters
+- int8_static: `input_scale_i`, a float32 scalar. What enters the first stage is int8 * scale, -128 to 127; what enters
   the others comes from a ReLU and is uint8 * scale, 0 to 255.
 """
 
@@ -94,11 +94,11 @@ class ChainSpec:
 
     def variables(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each variable, by name, in the order in which they are made."""
-        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        variables: dict[str, tuple[tuple[int, ...], str]] = {}
         for i, stage in enumerate(self.stages):
-            found[f"kernel_{i}"] = stage.kernel_shape, "int8" if self.is_int8 else self.compute
-            found[f"bias_{i}"] = stage.kernel_shape[3:], "float32"
+            variables[f"kernel_{i}"] = stage.kernel_shape, "int8" if self.is_int8 else self.compute
+            variables[f"bias_{i}"] = stage.kernel_shape[3:], "float32"
             if self.is_int8:
-                found[f"kernel_scale_{i}"] = stage.kernel_shape[3:], "float32"
-                found[f"input_scale_{i}"] = (), "float32"
-        return found
+                variables[f"kernel_scale_{i}"] = stage.kernel_shape[3:], "float32"
+                variables[f"input_scale_{i}"] = (), "float32"
+        return variables

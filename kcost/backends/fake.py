@@ -38,30 +38,30 @@ class FakeModel:
     def count_params(self) -> int:
         return 0
 
-    def asked(self, what: str, batch: int) -> bool:
+    def is_set(self, what: str, batch: int) -> bool:
         """Whether the script asks for this fault at this precision and batch size."""
         return bool({f"{self.precision}/{batch}", "any"} & set(self.script.get(what, [])))
 
     def refuse_to_load(self) -> None:
         """Raises what loading is told to fail with, whatever the batch size."""
-        if self.asked("load_error", 0):
+        if self.is_set("load_error", 0):
             raise ArtifactError("The fake backend was told not to load this.", received=self.precision)
 
     def run(self, inputs: Inputs) -> np.ndarray:
         batch = len(next(iter(inputs.values())))
         calls = self.calls[batch] = self.calls.get(batch, 0) + 1
-        if self.asked("unsupported", batch):
+        if self.is_set("unsupported", batch):
             raise UnavailableError("The fake backend was told to lack this.", received=f"batch {batch}")
-        if self.asked("oom", batch):
+        if self.is_set("oom", batch):
             raise MemoryError("the fake backend was told to run out of memory")
         if calls > self.script.get("healthy_calls", 4):
-            if self.asked("crash", batch):
+            if self.is_set("crash", batch):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.asked("hang", batch):
+            if self.is_set("hang", batch):
                 time.sleep(3600)
-            if self.asked("garbage", batch):
+            if self.is_set("garbage", batch):
                 os.write(int(os.environ["KCOST_ANSWER_FD"]), b"\x00 not json\n")
-            if self.asked("fill", batch):
+            if self.is_set("fill", batch):
                 _fill_memory()
         time.sleep(self.script.get("step_s", 0.0005))
         outputs = np.array(self.script.get("outputs", [[0.9, 0.1]]), self.script.get("dtype", "float32"))
@@ -130,17 +130,17 @@ class FakeDriver(Driver):
     def trace_steps(self, subject: Subject, steps: int) -> Trace:
         """Operations with fixed parts of the time that the steps took."""
         batch = len(next(iter(subject.batches[0].values())))
-        if subject.model.asked("profile_unsupported", batch):
+        if subject.model.is_set("profile_unsupported", batch):
             raise UnavailableError("The fake profiler was told to lack this.", received=f"batch {batch}")
-        if subject.model.asked("profile_crash", batch):
+        if subject.model.is_set("profile_crash", batch):
             os.kill(os.getpid(), signal.SIGKILL)
         start = time.perf_counter_ns()
         for number in range(steps):
             subject.step(number)
         wall_ns = time.perf_counter_ns() - start
         parts = {"sleep": 0.6, "wake": 0.3}
-        found = [Operation(name=name, calls=steps, self_ns=int(part * wall_ns)) for name, part in parts.items()]
-        return trace_of("simulated", steps, wall_ns, found)
+        operations = [Operation(name=name, calls=steps, self_ns=int(part * wall_ns)) for name, part in parts.items()]
+        return trace_of("simulated", steps, wall_ns, operations)
 
     def count_work(self, subject: Subject) -> Work:
         """A million flops and a hundred thousand bytes an example."""

@@ -24,10 +24,10 @@ class JaxDriver(Driver):
         return str(jax.__version__)
 
     def devices(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {"cpu": [], "gpu": [], "tpu": []}
+        kinds: dict[str, list[str]] = {"cpu": [], "gpu": [], "tpu": []}
         for device in jax.devices():
-            found.setdefault(device.platform, []).append(device.device_kind)
-        return found
+            kinds.setdefault(device.platform, []).append(device.device_kind)
+        return kinds
 
     def set_threads(self, threads: int) -> None:
         """XLA on CPU makes one thread a core that the process may run on; a worker is pinned to `threads`."""

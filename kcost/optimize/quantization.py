@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.forms.chain_choice import FORMS, chosen_chain, slower_layer, slower_model
 from kcost.optimize.forms.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.forms.encoder_block import EncoderBlock
-from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding
+from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding, QuantizedLayer
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
 from kcost.optimize.forms.recognise_chains import FoundChain, convolution_chains
 from kcost.optimize.guard import Rewrite, check
@@ -35,6 +35,9 @@ Calibration = np.ndarray | Mapping[str, np.ndarray]
 
 BATCH = 32
 """Examples that run through the float model at once while calibrating."""
+
+LayerRanges: TypeAlias = Mapping[int, Mapping[str, Any]]
+"""By a layer's id and the site: the largest absolute value, or those of each place of the last axis."""
 
 _BLOCK_COMPUTE = {"dynamic": "int8_dynamic", "static": "int8_static", "bfloat16": "bfloat16"}
 _PRODUCTS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv2D)
@@ -129,14 +132,14 @@ class _Conversion:
         mode: str,
         skip: Sequence[str],
         measure: bool,
-        ranges: Mapping[int, Mapping[str, Any]] | None = None,
-        ranges_note: str = "",
+        ranges: LayerRanges | None = None,
     ) -> None:
         self.mode = mode
         self.skip = dict.fromkeys(skip, False)
         self.measure = measure
         self.ranges = ranges
-        self.ranges_note = ranges_note
+        self.ranged: dict[str, Callable[[LayerRanges], None]] = {}
+        """By the path of a layer: gives what stands in its place other ranges."""
         self.changed: dict[str, Change] = {}
         self.skipped: dict[str, Change] = {}
         self.chains: dict[int, FoundChain] = {}
@@ -157,9 +160,18 @@ class _Conversion:
                 raise InputError("Each pattern in skip is that of a layer.", received=repr(pattern))
         return done
 
-    def coverage(self) -> Coverage:
-        """What was done so far."""
-        return Coverage(changed=tuple(self.changed.values()), skipped=tuple(self.skipped.values()))
+    def set_ranges(self, ranges: LayerRanges) -> None:
+        """Gives all forms that were made other ranges; their kernels stay as they are."""
+        for give in self.ranged.values():
+            give(ranges)
+
+    def coverage(self, ranges_note: str = "") -> Coverage:
+        """What was done so far; the note stands behind what was made from ranges."""
+        changed = [
+            change.model_copy(update={"what": change.what + ranges_note}) if path in self.ranged else change
+            for path, change in self.changed.items()
+        ]
+        return Coverage(changed=tuple(changed), skipped=tuple(self.skipped.values()))
 
     def replacement(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         """What stands in the place of a layer; None to leave it, or to look into it."""
@@ -172,7 +184,7 @@ class _Conversion:
                 self._change(layer, path, f"in the chain of {self.absorbed[id(layer)]}")
             return Absorbed(self.absorbed[id(layer)], name=layer.name)
         try:
-            new = self._block(layer) or self._chain(layer, path) or self._single(layer)
+            new = self._block(layer, path) or self._chain(layer, path) or self._single(layer, path)
         except _LeftError as reason:
             self._skip(layer, path, str(reason))
             return None
@@ -188,14 +200,16 @@ class _Conversion:
         self.skip.update(dict.fromkeys(matching, True))
         return bool(matching)
 
-    def _block(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    def _block(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         if self.mode not in _BLOCK_COMPUTE:
             return None
         block = encoder_block_of(layer)
         if isinstance(block, str):
             return None
-        ranges = self._ranges_of(layer)
-        return block.converted(_BLOCK_COMPUTE[self.mode], ranges)  # type: ignore[arg-type]  # one of Compute
+        new = block.converted(_BLOCK_COMPUTE[self.mode], self._ranges_of(layer))  # type: ignore[arg-type]  # Compute
+        if self.ranges is not None:
+            self.ranged[path] = lambda ranges: new.set_ranges(ranges[id(layer)])
+        return new
 
     def _chain(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         """The chain that begins with a layer; None for a layer of no chain.
@@ -205,16 +219,21 @@ class _Conversion:
         found = self.chains.get(id(layer))
         if found is None or type(layer) is not keras.layers.Conv2D:
             return None
-        calibrated = [self._ranges_of(convolution) for convolution in found.convolutions]
-        ranges = [sites["input"] for sites in calibrated if sites is not None]
-        chosen = chosen_chain(found, self.mode, ranges, self.ranges_note, self.measure)
-        if chosen.chain is None:
+        if self.ranges is None:
+            entering = None
+        else:
+            entering = [self._ranges_of(convolution)["input"] for convolution in found.convolutions]
+        chosen = chosen_chain(found, self.mode, entering, self.measure)
+        chain = chosen.chain
+        if chain is None:
             raise _LeftError(chosen.what)
         self.absorbed |= {id(x): path for _, x in found.layers[1:]}
         self._change(layer, path, chosen.what)
-        return chosen.chain
+        if chain.spec.is_int8:
+            self.ranged[path] = lambda ranges: chain.set_ranges([ranges[id(x)]["input"] for x in found.convolutions])
+        return chain
 
-    def _single(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    def _single(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         kind = type(layer)
         if self.mode == "bfloat16" or not _has_matrix(layer):
             return None
@@ -230,34 +249,34 @@ class _Conversion:
             return QuantizedDepthwiseConv2D.of(layer)
         if kind not in _PRODUCTS:
             raise _LeftError(f"no int8 form of {kind.__name__}")
-        largest = (self._ranges_of(layer) or {}).get("input")
+        largest = None if self.ranges is None else self._ranges_of(layer)["input"]
         if kind is keras.layers.Dense:
-            return self._if_faster(layer, QuantizedDense.of(layer, self.mode, largest))
-        form: Any = QuantizedEinsumDense if kind is keras.layers.EinsumDense else QuantizedConv2D
-        reason = form.refusal(layer, self.mode)
-        if reason is not None:
+            new: QuantizedLayer = QuantizedDense.of(layer, self.mode, largest)
+        else:
+            form: Any = QuantizedEinsumDense if kind is keras.layers.EinsumDense else QuantizedConv2D
+            reason = form.refusal(layer, self.mode)
+            if reason is not None:
+                raise _LeftError(reason)
+            new = form.of(layer, self.mode, largest)
+        if self.measure and (reason := slower_layer(layer, new, f"int8 {self.mode}")) is not None:
             raise _LeftError(reason)
-        new: keras.layers.Layer = form.of(layer, self.mode, largest)
-        return self._if_faster(layer, new)
-
-    def _if_faster(self, layer: keras.layers.Layer, new: keras.layers.Layer) -> keras.layers.Layer:
-        reason = slower_layer(layer, new, f"int8 {self.mode}") if self.measure else None
-        if reason is not None:
-            raise _LeftError(reason)
+        if self.ranges is not None:
+            self.ranged[path] = lambda ranges: new.set_range(ranges[id(layer)]["input"])
         return new
 
-    def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, Any] | None:
+    def _ranges_of(self, layer: keras.layers.Layer) -> Mapping[str, Any]:
+        """Those of one layer; none for a mode without."""
         if self.ranges is None:
-            return None
-        found = self.ranges.get(id(layer))
-        if not found:
+            return {}
+        ranges = self.ranges.get(id(layer))
+        if not ranges:
             raise _LeftError("the calibration data did not reach it, or it runs inside a compiled loop")
-        return found
+        return ranges
 
     def _described(self, new: keras.layers.Layer) -> str:
         if isinstance(new, EncoderBlock):
             reason = new.fallback_reason
-            name = "one bfloat16 block" if self.mode == "bfloat16" else f"one int8 {self.mode} block{self.ranges_note}"
+            name = "one bfloat16 block" if self.mode == "bfloat16" else f"one int8 {self.mode} block"
             return name if reason is None else f"{name} (plain implementation here: {reason})"
         if self.mode == "keras":
             return "Keras's int8"
@@ -266,7 +285,7 @@ class _Conversion:
         if isinstance(new, QuantizedDepthwiseConv2D):
             return "int8 weight-only (products of floats: it has no matrix product)"
         slow = None if self.mode == "weight-only" else _slow_products()
-        return f"int8 {self.mode}{self.ranges_note}" + ("" if slow is None else f" (float32 products here: {slow})")
+        return f"int8 {self.mode}" + ("" if slow is None else f" (float32 products here: {slow})")
 
     def _change(self, layer: keras.layers.Layer, path: str, what: str) -> None:
         self.changed[path] = Change(layer=path, what=f"{_kind(layer)} -> {what}", parameters=layer.count_params())
@@ -294,22 +313,21 @@ def _static(
     batches = list(_batches(model, rows))
     found = histograms(model, _sites(model), batches)
     expected = [_outputs(model, batch) for batch in batches]
-    best: tuple[float, Rewrite, Coverage] | None = None
-    for method in RANGE_METHODS:
-        conversion = _Conversion("static", skip, measure, _ranges(found, method), f", ranges by {method}")
-        done = conversion.run(model)
-        error = _relative_error(expected, [_outputs(done.model, batch) for batch in batches])
-        if best is None or error < best[0]:
-            best = error, done, conversion.coverage()
-    assert best is not None  # there are methods
-    _, done, coverage = best
+    choices = {method: _ranges(found, method) for method in RANGE_METHODS}
+    conversion = _Conversion("static", skip, measure, choices[RANGE_METHODS[0]])
+    done = conversion.run(model)
+
+    def error(method: RangeMethod) -> float:
+        conversion.set_ranges(choices[method])
+        return _relative_error(expected, [_outputs(done.model, batch) for batch in batches])
+
+    best = min(RANGE_METHODS, key=error)
+    conversion.set_ranges(choices[best])
     check(done, rows, _loss)
-    return done.model, coverage
+    return done.model, conversion.coverage(f", ranges by {best}")
 
 
-def _ranges(
-    found: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod
-) -> dict[int, dict[str, Any]]:
+def _ranges(found: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod) -> LayerRanges:
     """By a layer's id and the site: the range, or those of each place of the last axis where a block balances them."""
     ranges: dict[int, dict[str, Any]] = {}
     for layer, sites in found.items():

@@ -256,6 +256,14 @@ class _Rewritten:
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         return self.layer.compute_mask(inputs, previous_mask)
 
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        # Keras else calls the layer to see what it gives, on PyTorch with 83 rows of 83: a recurrence took minutes.
+        kind, base = type(self.layer), keras.layers.Layer
+        says_it = kind.compute_output_spec is not base.compute_output_spec
+        if says_it or kind.compute_output_shape is not base.compute_output_shape:
+            return self.layer.compute_output_spec(*args, **kwargs)
+        return super().compute_output_spec(*args, **kwargs)  # type: ignore[misc]  # Layer's or Model's
+
     def get_config(self) -> dict[str, Any]:
         parts = [{"place": place, "layer": serialize_keras_object(_at(self.layer, place))} for place in self.places]
         return {"layer": serialize_keras_object(self.layer), "replacements": parts}

@@ -7,15 +7,15 @@ its own: so what lies between two stages has 127 steps here, where other backend
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-if TYPE_CHECKING:
-    from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.backends.convolution_chain import StageParts, entering_limits, run_chain
 
 Parts = Mapping[str, Any]
 
@@ -44,9 +44,9 @@ def convolution_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
         return _chain(spec, parts, x)
     whole = batch // IMAGES_AT_ONCE * IMAGES_AT_ONCE
     pieces = x[:whole].reshape(-1, IMAGES_AT_ONCE, *x.shape[1:])
-    found = lax.map(lambda piece: _chain(spec, parts, piece), pieces)
-    found = found.reshape(whole, *found.shape[2:])
-    return found if whole == batch else jnp.concatenate([found, _chain(spec, parts, x[whole:])])
+    output = lax.map(lambda piece: _chain(spec, parts, piece), pieces)
+    output = output.reshape(whole, *output.shape[2:])
+    return output if whole == batch else jnp.concatenate([output, _chain(spec, parts, x[whole:])])
 
 
 def int8_convolution(x: Any, kernel: Any, strides: tuple[int, int], padding: str, dilation: tuple[int, int]) -> Any:
@@ -66,19 +66,31 @@ def int8_convolution(x: Any, kernel: Any, strides: tuple[int, int], padding: str
 
 
 def _chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
-    x = x.astype(jnp.float32)
-    for i, stage in enumerate(spec.stages):
-        kernel, bias = parts[f"kernel_{i}"], parts[f"bias_{i}"]
-        if spec.is_int8:
-            step = parts[f"input_scale_{i}"] * (1.0 if i == 0 else _COARSER)
-            whole = jnp.clip(jnp.round(x * (1 / step)), -127 if i == 0 else 0, 127).astype(jnp.int8)
+    return run_chain(spec.stages, _Operations(spec, parts), x.astype(jnp.float32))
+
+
+class _Operations(NamedTuple):
+    spec: ChainSpec
+    parts: Parts
+
+    def convolved(self, number: int, stage: Stage, x: Any) -> Any:
+        kernel, bias, kernel_scale, step = StageParts.of(self.spec, self.parts, number)
+        if self.spec.is_int8:
+            if number > 0:
+                step = step * _COARSER
+            smallest, _ = entering_limits(number)
+            whole = jnp.clip(jnp.round(x * (1 / step)), smallest, 127).astype(jnp.int8)
             sums = int8_convolution(whole, kernel, stage.strides, stage.padding, stage.dilation)
-            x = sums.astype(jnp.float32) * (step * parts[f"kernel_scale_{i}"])
+            x = sums.astype(jnp.float32) * (step * kernel_scale)
         else:
-            x = _convolution(x.astype(spec.compute), kernel, stage.strides, stage.padding, stage.dilation, None)
+            x = _convolution(x.astype(self.spec.compute), kernel, stage.strides, stage.padding, stage.dilation, None)
         x = x.astype(jnp.float32) + bias
-        x = _pooled(stage, jax.nn.relu(x) if stage.relu else x)
-    return x
+        return jax.nn.relu(x) if stage.relu else x
+
+    def pooled(self, stage: Stage, x: Any) -> Any:
+        assert stage.pool is not None  # else it is not called
+        window, strides = (1, *stage.pool, 1), (1, *stage.pool_strides, 1)
+        return lax.reduce_window(x, np.float32(-np.inf), lax.max, window, strides, stage.pool_padding.upper())
 
 
 def _convolution(
@@ -93,10 +105,3 @@ def _convolution(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         preferred_element_type=sums,
     )
-
-
-def _pooled(stage: Stage, x: Any) -> Any:
-    if stage.pool is None:
-        return x
-    window, strides = (1, *stage.pool, 1), (1, *stage.pool_strides, 1)
-    return lax.reduce_window(x, np.float32(-np.inf), lax.max, window, strides, stage.pool_padding.upper())

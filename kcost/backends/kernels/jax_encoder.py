@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from kcost.backends.block_spec import BlockSpec
+from kcost.backends.encoder_block import LEAST, Product, int8_product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
-from kcost.backends.kernels.int8_products import LOWEST, steps_above
 
 _MASKED = -1e9
 _PIECE_ROWS = 1024
@@ -28,7 +28,6 @@ _GELU = (1.4513815, -3.0731035, 5.1779165, -5.4831365, 3.2180318, -0.79108983)
 
 The smallest such maximum for a polynomial of this degree, by linear programming over 3,000 points.
 """
-_SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
 
 
 def unavailable(spec: BlockSpec) -> str | None:
@@ -68,41 +67,52 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
 
 @functools.partial(jax.jit, static_argnames="spec")  # blocks of one spec are traced once
 def _block(spec: BlockSpec, parts: dict[str, Any], x: Any, padding_mask: Any | None) -> Any:
-    stream = jnp.asarray(x, jnp.float32)
-    entered = _norm(spec, parts, "attention_norm", stream) if spec.norm_first else stream
-    context = _attention(spec, _product(spec, parts, "qkv", entered), padding_mask)
-    middle = stream + _product(spec, parts, "out", context)
-    attended = _norm(spec, parts, "output_norm" if spec.norm_first else "attention_norm", middle)
-    hidden = _activation(spec, _product(spec, parts, "up", attended))
-    output = (middle if spec.norm_first else attended) + _product(spec, parts, "down", hidden)
-    return output if spec.norm_first else _norm(spec, parts, "output_norm", output)
+    return run_block(spec, _Operations(spec, parts, padding_mask), jnp.asarray(x, jnp.float32)).output
 
 
-def _product(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
-    """x times the kernel, plus bias, float32."""
-    kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
-    if spec.compute == "float32":
-        return x @ kernel + bias
-    if spec.compute == "bfloat16":
-        # Keeps more digits than bfloat16 does, so it changes nothing but what XLA fuses: without it, XLA on CPU puts
-        # what comes before into a slow loop with the cast.
-        apart = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=16)
-        return _dot(apart.astype(jnp.bfloat16), kernel, jnp.float32) + bias
-    if spec.compute == "int8_static" and name == "down":
-        lowest = LOWEST[spec.activation]
-        step = steps_above(lowest, 127 * parts["hidden_scale"])
-        whole = jnp.clip(jnp.round((x - lowest) * (1 / step)) - 128, -128, 127).astype(jnp.int8)
-        sums = parts["down_sums"] if spec.balanced else kernel.sum(axis=0, dtype=jnp.int32)
-        shift = (128 * step + lowest) * sums
-        return (_dot(whole, kernel, jnp.int32).astype(jnp.float32) * step + shift) * parts["down_scale"] + bias
-    left: Any
-    if spec.compute == "int8_static":
-        scale = parts[f"{_SITES[name]}_scale"]
-        left = 1.0 if spec.is_balanced(name) else scale
-    else:
-        left = scale = jnp.maximum(jnp.abs(x).max(axis=-1, keepdims=True), 1e-12) / 127
-    whole = jnp.clip(jnp.round(x * (1 / scale)), -127, 127).astype(jnp.int8)
-    return _dot(whole, kernel, jnp.int32).astype(jnp.float32) * (left * parts[f"{name}_scale"]) + bias
+class _Operations(NamedTuple):
+    spec: BlockSpec
+    parts: Mapping[str, Any]
+    padding_mask: Any | None
+
+    def product(self, name: str, x: Any, residual: Any = None) -> Any:
+        product = Product.of(self.spec, self.parts, name)
+        if self.spec.is_int8:
+            y = int8_product(product, _WholeNumbers(), x)
+        elif self.spec.compute == "bfloat16":
+            # Keeps more digits than bfloat16 does, so it changes nothing but what XLA fuses: without it, XLA on CPU
+            # puts what comes before into a slow loop with the cast.
+            apart = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=16)
+            y = _dot(apart.astype(jnp.bfloat16), product.kernel, jnp.float32) + product.bias
+        else:
+            y = x @ product.kernel + product.bias
+        return y if residual is None else residual + y
+
+    def activated(self, x: Any) -> Any:
+        return _activation(self.spec, self.product("up", x))
+
+    def attention(self, qkv: Any) -> Any:
+        return _attention(self.spec, qkv, self.padding_mask)
+
+    def norm(self, name: str, x: Any) -> Any:
+        mean = x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+        gamma, beta = self.parts[f"{name}_gamma"], self.parts[f"{name}_beta"]
+        return (x - mean) * lax.rsqrt(variance + self.spec.epsilon) * gamma + beta
+
+
+class _WholeNumbers:
+    def rounded(self, x: Any) -> Any:
+        return jnp.clip(jnp.round(x), -128, 127).astype(jnp.int8)
+
+    def multiplied(self, whole: Any, kernel: Any) -> Any:
+        return _dot(whole, kernel, jnp.int32).astype(jnp.float32)
+
+    def row_steps(self, x: Any) -> Any:
+        return jnp.maximum(jnp.abs(x).max(axis=-1, keepdims=True), LEAST) / 127
+
+    def column_sums(self, kernel: Any) -> Any:
+        return kernel.sum(axis=0, dtype=jnp.int32)
 
 
 def _dot(x: Any, kernel: Any, dtype: Any) -> Any:
@@ -137,12 +147,6 @@ def _activation(spec: BlockSpec, x: Any) -> Any:
     for coefficient in reversed(_GELU):
         total = total * square + coefficient
     return x * (0.5 + near * total)
-
-
-def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
-    mean = x.mean(axis=-1, keepdims=True)
-    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + spec.epsilon) * parts[f"{name}_gamma"] + parts[f"{name}_beta"]
 
 
 @functools.cache

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.backends.convolution_chain import StageParts, entering_limits, run_chain, same_padding
 from kcost.backends.kernels.int8_products import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.kernels.tensorflow_encoder import internal_unavailable
 from kcost.backends.tensorflow import ONEDNN_TERMS
-
-if TYPE_CHECKING:
-    from kcost.backends.chain_spec import ChainSpec, Stage
 
 Parts = Mapping[str, Any]
 
@@ -28,7 +27,6 @@ FUSED_CONVOLUTION = "QuantizedConv2DWithBiasAndReluAndRequantize"
 SUMS = "QuantizedConv2D"
 
 _ZERO_POINT = 128
-_UNSIGNED_LARGEST = 255
 
 
 @cache
@@ -86,25 +84,26 @@ def _signed_sums(x: Any, kernel: np.ndarray, strides: tuple[int, int], padding: 
 
 def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> Any:
     # Signed numbers enter the first stage, and what a ReLU gives the others.
-    steps = [float(parts[f"input_scale_{i}"]) for i in range(len(spec.stages))]
-    low, high = -127 * steps[0], 127 * steps[0]
+    stages = [StageParts.of(spec, parts, number) for number in range(len(spec.stages))]
+    step = float(stages[0].step)
+    # Kernels take the range of int8 numbers to be that of 127 of them on both sides.
+    low, high = -127 * step, 127 * step
     x = tf.raw_ops.QuantizeV2(
         input=x,
-        min_range=low,
+        min_range=-128 * step,
         max_range=high,
         T=tf.qint8,
         mode="SCALED",
         round_mode="HALF_TO_EVEN",
-        narrow_range=True,
         ensure_minimum_range=0.0,
     )[0]
     last = len(spec.stages) - 1
     for i, stage in enumerate(spec.stages[:last]):
-        largest, next_high = 127 * parts[f"kernel_scale_{i}"], _UNSIGNED_LARGEST * steps[i + 1]
+        largest, next_high = 127 * stages[i].kernel_scale, entering_limits(i + 1)[1] * float(stages[i + 1].step)
         x = tf.raw_ops.QuantizedConv2DWithBiasAndReluAndRequantize(
             input=x,
-            filter=tf.bitcast(tf.constant(parts[f"kernel_{i}"]), tf.qint8),
-            bias=tf.constant(parts[f"bias_{i}"]),
+            filter=tf.bitcast(tf.constant(stages[i].kernel), tf.qint8),
+            bias=tf.constant(stages[i].bias),
             min_input=low,
             max_input=high,
             min_filter=tf.constant(-largest),
@@ -126,14 +125,14 @@ def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> 
                 strides=[1, *stage.pool_strides, 1],
                 padding=stage.pool_padding.upper(),
             )[0]
-    stage, kernel = spec.stages[last], parts[f"kernel_{last}"]
+    stage, (kernel, bias, kernel_scale, step) = spec.stages[last], stages[last]
     if last == 0:
         whole = tf.bitcast(x, tf.int8)
         sums = _signed_sums(whole, kernel, stage.strides, stage.padding, stage.dilation)
     else:
         sums = _sums(tf.bitcast(x, tf.uint8), kernel, stage.strides, stage.padding.upper(), stage.dilation)
-    x = tf.cast(sums, tf.float32) * (np.float32(steps[last]) * parts[f"kernel_scale_{last}"])
-    return _finished(stage, x, parts[f"bias_{last}"])
+    x = _biased(stage, tf.cast(sums, tf.float32) * (np.float32(step) * kernel_scale), bias)
+    return x if stage.pool is None else _pooled(stage, x)
 
 
 def _sums(whole: Any, kernel: np.ndarray, strides: tuple[int, int], padding: str, dilation: tuple[int, int]) -> Any:
@@ -154,28 +153,37 @@ def _sums(whole: Any, kernel: np.ndarray, strides: tuple[int, int], padding: str
 
 
 def _padded(whole: Any, spans: list[int], strides: tuple[int, int]) -> Any:
-    paddings: list[Any] = [(0, 0)]
-    for size, span, stride in zip(tf.unstack(tf.shape(whole)[1:3]), spans, strides, strict=True):
-        total = tf.maximum((-(-size // stride) - 1) * stride + span + 1 - size, 0)
-        paddings.append((total // 2, total - total // 2))
-    return tf.pad(whole, [*paddings, (0, 0)], constant_values=np.uint8(_ZERO_POINT))
+    sizes = zip(tf.unstack(tf.shape(whole)[1:3]), spans, strides, strict=True)
+    paddings = [same_padding(size, span, stride, tf.maximum) for size, span, stride in sizes]
+    return tf.pad(whole, [(0, 0), *paddings, (0, 0)], constant_values=np.uint8(_ZERO_POINT))
 
 
 def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
     dtype = tf.as_dtype(spec.compute)
-    x = tf.cast(x, dtype)
-    for i, stage in enumerate(spec.stages):
-        kernel, bias = tf.cast(parts[f"kernel_{i}"], dtype), tf.cast(parts[f"bias_{i}"], dtype)
-        x = tf.nn.conv2d(x, kernel, stage.strides, stage.padding.upper(), dilations=stage.dilation)
-        x = _finished(stage, x, bias)
-    return tf.cast(x, tf.float32)
+    return tf.cast(run_chain(spec.stages, _FloatOperations(spec, parts, dtype), tf.cast(x, dtype)), tf.float32)
 
 
-def _finished(stage: Stage, x: Any, bias: Any) -> Any:
+class _FloatOperations(NamedTuple):
+    spec: ChainSpec
+    parts: Parts
+    dtype: Any
+
+    def convolved(self, number: int, stage: Stage, x: Any) -> Any:
+        kernel, bias, *_ = StageParts.of(self.spec, self.parts, number)
+        kernel, padding = tf.cast(kernel, self.dtype), stage.padding.upper()
+        x = tf.nn.conv2d(x, kernel, stage.strides, padding, dilations=stage.dilation)
+        return _biased(stage, x, tf.cast(bias, self.dtype))
+
+    def pooled(self, stage: Stage, x: Any) -> Any:
+        return _pooled(stage, x)
+
+
+def _biased(stage: Stage, x: Any, bias: Any) -> Any:
     x = tf.nn.bias_add(x, bias)
-    x = tf.nn.relu(x) if stage.relu else x
-    if stage.pool is None:
-        return x
+    return tf.nn.relu(x) if stage.relu else x
+
+
+def _pooled(stage: Stage, x: Any) -> Any:
     return tf.nn.max_pool2d(x, stage.pool, stage.pool_strides, stage.pool_padding.upper())
 
 

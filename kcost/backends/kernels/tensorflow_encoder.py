@@ -17,15 +17,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_library, op_def_registry
 
 from kcost.backends.block_spec import BlockSpec
+from kcost.backends.encoder_block import LEAST, Product, int8_product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
-from kcost.backends.kernels.int8_products import LOWEST, no_int8_cpu, steps_above
+from kcost.backends.kernels.int8_products import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.tensorflow import DRIVER
 
@@ -33,10 +34,8 @@ QUANTIZED_MATMUL = "_QuantizedMatMul"
 LAYER_NORM = "_MklLayerNorm"
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
-_SITES = {"qkv": "input", "out": "context", "up": "attended", "down": "hidden"}
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
 _MASKED = -1e9
-_LEAST = 1e-12
 
 
 def unavailable(spec: BlockSpec) -> str | None:
@@ -69,22 +68,32 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
     shape = tf.shape(x)
     batch, time = shape[0], shape[1]
     rows = tf.reshape(tf.cast(x, tf.float32), (-1, spec.width))
-    entered = _norm(spec, products.parts, "attention_norm", rows) if spec.norm_first else rows
-    qkv = products.product("qkv", entered)
-    context = _attention(spec, qkv, padding_mask, batch, time)
-    middle = products.product("out", context, addend=rows)
-    if spec.norm_first:
-        attended = _norm(spec, products.parts, "output_norm", middle)
-    else:
-        middle = attended = _norm(spec, products.parts, "attention_norm", middle)
-    hidden = products.activated("up", attended)
-    output = products.product("down", hidden, addend=middle)
-    if not spec.norm_first:
-        output = _norm(spec, products.parts, "output_norm", output)
+    output = run_block(spec, _Operations(products, padding_mask, batch, time), rows).output
     return tf.reshape(output, (batch, time, spec.width))
 
 
-def _products(spec: BlockSpec, parts: Mapping[str, Any]) -> _Float | _Int8 | _DynamicInt8 | _StaticInt8:
+class _Operations(NamedTuple):
+    """Those of rows (batch * time, ...)."""
+
+    products: _Products
+    padding_mask: Any | None
+    batch: Any
+    time: Any
+
+    def product(self, name: str, x: Any, residual: Any = None) -> Any:
+        return self.products.product(name, x, residual)
+
+    def activated(self, x: Any) -> Any:
+        return self.products.activated(x)
+
+    def attention(self, qkv: Any) -> Any:
+        return _attention(self.products.spec, qkv, self.padding_mask, self.batch, self.time)
+
+    def norm(self, name: str, x: Any) -> Any:
+        return _norm(self.products.spec, self.products.parts, name, x)
+
+
+def _products(spec: BlockSpec, parts: Mapping[str, Any]) -> _Products:
     """The kind of products that the place allows in which the block is traced, and its weights."""
     mode = constant_mode()
     if mode is not None:
@@ -103,12 +112,12 @@ class _Float(NamedTuple):
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
         dtype = tf.bfloat16 if self.spec.compute == "bfloat16" and _multiplies_bfloat16() else tf.float32
-        kernel, bias = tf.cast(self.parts[f"{name}_kernel"], dtype), tf.cast(self.parts[f"{name}_bias"], dtype)
-        y = tf.nn.bias_add(tf.matmul(tf.cast(x, dtype), kernel), bias)
+        product = Product.of(self.spec, self.parts, name)
+        y = tf.nn.bias_add(tf.matmul(tf.cast(x, dtype), tf.cast(product.kernel, dtype)), tf.cast(product.bias, dtype))
         return y if addend is None else tf.cast(y, addend.dtype) + addend
 
-    def activated(self, name: str, x: Any) -> Any:
-        return _activation(self.spec, self.product(name, x))
+    def activated(self, x: Any) -> Any:
+        return _activation(self.spec, self.product("up", x))
 
 
 class _Int8(NamedTuple):
@@ -118,24 +127,25 @@ class _Int8(NamedTuple):
     parts: Mapping[str, Any]
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
-        x = tf.cast(x, tf.float32)
-        kernel, kernel_scale, bias = (self.parts[f"{name}_{part}"] for part in ("kernel", "scale", "bias"))
-        if self.spec.compute == "int8_static" and name == "down":
-            lowest = LOWEST[self.spec.activation]
-            step = steps_above(lowest, 127 * self.parts["hidden_scale"])
-            whole = tf.cast(tf.clip_by_value(tf.round((x - lowest) / step) - 128.0, -128.0, 127.0), tf.int8)
-            sums = self.parts["down_sums"] if self.spec.balanced else tf.reduce_sum(tf.cast(kernel, tf.float32), axis=0)
-            shift = (128 * step + lowest) * sums
-            y = (tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * step + shift) * kernel_scale + bias
-            return y if addend is None else y + addend
-        scale = self.parts[f"{_SITES[name]}_scale"] if self.spec.compute == "int8_static" else _row_scale(x)
-        whole = tf.cast(tf.clip_by_value(tf.round(x / scale), -127.0, 127.0), tf.int8)
-        left = 1.0 if self.spec.is_balanced(name) else scale
-        y = tf.cast(_driver().int8_matmul(whole, kernel), tf.float32) * (left * kernel_scale) + bias
+        y = int8_product(Product.of(self.spec, self.parts, name), _WholeNumbers(), tf.cast(x, tf.float32))
         return y if addend is None else y + addend
 
-    def activated(self, name: str, x: Any) -> Any:
-        return _activation(self.spec, self.product(name, x))
+    def activated(self, x: Any) -> Any:
+        return _activation(self.spec, self.product("up", x))
+
+
+class _WholeNumbers:
+    def rounded(self, x: Any) -> Any:
+        return tf.cast(tf.clip_by_value(tf.round(x), -128.0, 127.0), tf.int8)
+
+    def multiplied(self, whole: Any, kernel: Any) -> Any:
+        return tf.cast(_driver().int8_matmul(whole, kernel), tf.float32)
+
+    def row_steps(self, x: Any) -> Any:
+        return tf.maximum(tf.reduce_max(tf.abs(x), axis=-1, keepdims=True), LEAST) / 127.0
+
+    def column_sums(self, kernel: Any) -> Any:
+        return tf.reduce_sum(tf.cast(kernel, tf.float32), axis=0)
 
 
 class _StaticInt8(NamedTuple):
@@ -149,38 +159,22 @@ class _StaticInt8(NamedTuple):
     parts: Mapping[str, np.ndarray]
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
+        product = self._product(name)
         # Attention in bfloat16 only where that is faster. Elsewhere a graph computes what the plain form does.
-        whole = x if name == "down" else self._quantized(name, x)
         dtype = tf.bfloat16 if name == "qkv" and _multiplies_bfloat16() else tf.float32
         fused = ("BiasAdd", "Dequantize") if addend is None else ("BiasAdd", "Add", "Dequantize")
-        limits = self._hidden_limits() if name == "down" else _around_0(self._step(name))
-        return _quantized_matmul(self.parts, name, whole, limits, fused, dtype, addend)
+        if product.lowest is None:
+            return _quantized_matmul(name, product, _rounded(product, x), _around_0(product), fused, dtype, addend)
+        return _quantized_matmul(name, product, x, _above_lowest(product), fused, dtype, addend)
 
-    def activated(self, name: str, x: Any) -> Any:
+    def activated(self, x: Any) -> Any:
+        product, inside = self._product("up"), _above_lowest(self._product("down"))
         fused = ("BiasAdd", _FUSED_ACTIVATIONS[self.spec.activation], "Requantize")
-        whole, limits = self._quantized(name, x), _around_0(self._step(name))
-        return _quantized_matmul(self.parts, name, whole, limits, fused, tf.quint8, out_limits=self._hidden_limits())
+        whole, limits = _rounded(product, x), _around_0(product)
+        return _quantized_matmul("up", product, whole, limits, fused, tf.quint8, out_limits=inside)
 
-    def _step(self, name: str) -> float:
-        """The number that is left to multiply the whole numbers by."""
-        return 1.0 if self.spec.is_balanced(name) else float(self.parts[f"{_SITES[name]}_scale"])
-
-    def _hidden_limits(self) -> tuple[float, float]:
-        return LOWEST[self.spec.activation], 127 * self._step("down")
-
-    def _quantized(self, name: str, x: Any) -> Any:
-        step = self._step(name)
-        x = tf.cast(x, tf.float32)
-        if self.spec.is_balanced(name):
-            x *= 1 / self.parts[f"{_SITES[name]}_scale"]
-        return tf.raw_ops.QuantizeV2(
-            input=x,
-            min_range=-128 * step,
-            max_range=127 * step,
-            T=tf.quint8,
-            mode="MIN_FIRST",
-            ensure_minimum_range=0.0,
-        )[0]
+    def _product(self, name: str) -> Product:
+        return Product.of(self.spec, self.parts, name)
 
 
 class _DynamicInt8(NamedTuple):
@@ -190,25 +184,50 @@ class _DynamicInt8(NamedTuple):
     parts: Mapping[str, np.ndarray]
 
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
-        x = tf.cast(x, tf.float32)
-        scale = _row_scale(x)
-        whole = tf.bitcast(tf.cast(tf.round(x / scale) + 128.0, tf.uint8), tf.quint8)
-        bare = {**self.parts, f"{name}_bias": np.zeros_like(self.parts[f"{name}_bias"])}
-        y = _quantized_matmul(bare, name, whole, _around_0(1.0), ("BiasAdd", "Dequantize"), tf.float32)
-        y = y * scale + self.parts[f"{name}_bias"]
+        x, product = tf.cast(x, tf.float32), Product.of(self.spec, self.parts, name)
+        steps = _WholeNumbers().row_steps(x)
+        whole = tf.bitcast(tf.cast(tf.round(x / steps) + 128.0, tf.uint8), tf.quint8)
+        bare = product._replace(bias=np.zeros_like(product.bias))
+        y = _quantized_matmul(name, bare, whole, (-128.0, 127.0), ("BiasAdd", "Dequantize"), tf.float32)
+        y = y * steps + product.bias
         return y if addend is None else y + addend
 
-    def activated(self, name: str, x: Any) -> Any:
-        return _activation(self.spec, self.product(name, x))
+    def activated(self, x: Any) -> Any:
+        return _activation(self.spec, self.product("up", x))
 
 
-def _around_0(step: float) -> tuple[float, float]:
-    return -128 * step, 127 * step
+_Products: TypeAlias = _Float | _Int8 | _DynamicInt8 | _StaticInt8
+
+
+def _left(product: Product) -> float:
+    """The number that is left to multiply the whole numbers by: a balanced kernel holds the steps already."""
+    return 1.0 if product.balanced else float(product.step)
+
+
+def _around_0(product: Product) -> tuple[float, float]:
+    """The values of 0 and 255 in what goes into a static product."""
+    return -128 * _left(product), 127 * _left(product)
+
+
+def _above_lowest(product: Product) -> tuple[float, float]:
+    """The same, where it comes from an activation."""
+    assert product.lowest is not None
+    return product.lowest, 127 * float(product.step)
+
+
+def _rounded(product: Product, x: Any) -> Any:
+    """Rows as quint8, int8 + 128."""
+    x, (smallest, largest) = tf.cast(x, tf.float32), _around_0(product)
+    if product.balanced:
+        x *= 1 / product.step
+    return tf.raw_ops.QuantizeV2(
+        input=x, min_range=smallest, max_range=largest, T=tf.quint8, mode="MIN_FIRST", ensure_minimum_range=0.0
+    )[0]
 
 
 def _quantized_matmul(
-    parts: Mapping[str, np.ndarray],
     name: str,
+    product: Product,
     whole: Any,
     limits: tuple[float, float],
     fused: tuple[str, ...],
@@ -219,8 +238,8 @@ def _quantized_matmul(
     """`_QuantizedMatMul` of uint8 rows with a constant int8 kernel.
 
     Args:
-        parts: of the block: kernel, its scale per channel, and bias are read.
         name: of the product.
+        product: kernel, its scale per column, and bias are read.
         whole: quint8 (rows, inputs).
         limits: the values of 0 and 255 in the rows.
         fused: what is computed inside, in order, as the operation names it.
@@ -228,15 +247,15 @@ def _quantized_matmul(
         addend: what is added inside, of the result's shape and dtype.
         out_limits: the values of 0 and 255 in the result.
     """
-    kernel, largest = parts[f"{name}_kernel"], 127 * parts[f"{name}_scale"]
-    device = [whole, tf.bitcast(tf.constant(kernel), tf.qint8), tf.constant(parts[f"{name}_bias"])]
+    kernel, largest = product.kernel, 127 * product.scale
+    device = [whole, tf.bitcast(tf.constant(kernel), tf.qint8), tf.constant(product.bias)]
     host = [tf.constant(limit, tf.float32) for limit in limits]
     host += [tf.constant(-largest), tf.constant(largest)]
     if addend is not None:
         device.append(addend)
     if out_limits is not None:
         host += [tf.constant(limit, tf.float32) for limit in out_limits]
-    found, _ = op_def_library.apply_op(
+    outputs, _ = op_def_library.apply_op(
         QUANTIZED_MATMUL,
         name=f"{name}_int8_product",
         device_inputs=device,
@@ -258,7 +277,7 @@ def _quantized_matmul(
         leakyrelu_alpha=0.2,
     )
     # TensorFlow knows no shape of what this operation gives, and fuses what follows only with one.
-    return tf.reshape(found[0], (-1, kernel.shape[1]))
+    return tf.reshape(outputs[0], (-1, kernel.shape[1]))
 
 
 def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, time: Any) -> Any:
@@ -319,11 +338,6 @@ def _activation(spec: BlockSpec, x: Any) -> Any:
         return tf.nn.gelu(x, approximate=True)
     # With erf: where nothing is fused, TensorFlow's erf is several times as fast as the erfc of tf.nn.gelu.
     return x * (0.5 * (1.0 + tf.math.erf(x * float(np.sqrt(0.5)))))
-
-
-def _row_scale(x: Any) -> Any:
-    """What takes the largest of each row to 127; (rows, 1)."""
-    return tf.maximum(tf.reduce_max(tf.abs(x), axis=-1, keepdims=True), _LEAST) / 127.0
 
 
 @cache

@@ -7,24 +7,20 @@ that are summed are the same.
 from __future__ import annotations
 
 import functools
-import platform
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
+from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.backends.convolution_chain import StageParts, run_chain, same_padding
 from kcost.backends.kernels.int8_products import EXACT_TERMS, no_int8_cpu
 from kcost.backends.kernels.torch_constants import prepared, weights_are_constant
-from kcost.core.errors import in_a_line
-
-if TYPE_CHECKING:
-    from kcost.backends.chain_spec import ChainSpec, Stage
+from kcost.backends.kernels.torch_integers import ZERO_POINT, inexact, other_machine
 
 Pair = tuple[int, int]
 Parts = Mapping[str, Any]
-
-_ZERO_POINT = 128
 
 
 def unavailable(spec: ChainSpec) -> str | None:
@@ -109,21 +105,21 @@ def _integer_chain(
 ) -> Any:
     sizes = [float(step) for step in steps]
     # One pass over x. The half makes the cut to whole numbers a rounding.
-    shifted = torch.add(torch.tensor(_ZERO_POINT + 0.5), x.permute(0, 3, 1, 2), alpha=1 / sizes[0])
-    x, zero_point = shifted.clamp_(1, 255).to(torch.uint8), _ZERO_POINT
+    shifted = torch.add(torch.tensor(ZERO_POINT + 0.5), x.permute(0, 3, 1, 2), alpha=1 / sizes[0])
+    x, zero_point = shifted.clamp_(0, 255).to(torch.uint8), ZERO_POINT
     for i, kernel in enumerate(kernels):
         geometry = _Geometry.parse(flat[i * _FIELDS : (i + 1) * _FIELDS])
         leaving = (sizes[i + 1], torch.uint8) if i + 1 < len(kernels) else (1.0, torch.float32)
         x = _onednn(x, sizes[i], zero_point, kernel, scales[i], biases[i], geometry, *leaving)
-        x, zero_point = _pooled(x, geometry), 0
+        x, zero_point = _pooled(x, geometry) if geometry.pool[0] else x, 0
     return x.permute(0, 2, 3, 1)
 
 
 def _integer_convolution(x: Any, kernel: Any, flat: list[int]) -> Any:
     strides, same, dilation = (flat[0], flat[1]), bool(flat[2]), (flat[3], flat[4])
-    whole = torch.bitwise_xor(x.view(torch.uint8), _ZERO_POINT).permute(0, 3, 1, 2)
+    whole = torch.bitwise_xor(x.view(torch.uint8), ZERO_POINT).permute(0, 3, 1, 2)
     ones = torch.ones(kernel.shape[3])
-    sums = _onednn(whole, 1.0, _ZERO_POINT, kernel, ones, None, _Geometry(strides, same, dilation), 1.0, torch.float32)
+    sums = _onednn(whole, 1.0, ZERO_POINT, kernel, ones, None, _Geometry(strides, same, dilation), 1.0, torch.float32)
     return sums.permute(0, 2, 3, 1).int()
 
 
@@ -228,9 +224,19 @@ torch.library.register_fake("kcost::packed_convolution", _shape_of_packed)
 
 def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
     dtype = getattr(torch, spec.compute)
-    x = x.permute(0, 3, 1, 2).to(dtype)
-    for i, stage in enumerate(spec.stages):
-        kernel, bias = parts[f"kernel_{i}"], parts[f"bias_{i}"]
+    x = run_chain(spec.stages, _FloatOperations(spec, parts, dtype), x.permute(0, 3, 1, 2).to(dtype))
+    return x.permute(0, 2, 3, 1).float()
+
+
+class _FloatOperations(NamedTuple):
+    """Those of images (batch, channels, height, width)."""
+
+    spec: ChainSpec
+    parts: Parts
+    dtype: Any
+
+    def convolved(self, number: int, stage: Stage, x: Any) -> Any:
+        kernel, bias, *_ = StageParts.of(self.spec, self.parts, number)
         if torch.compiler.is_compiling():
             weight = kernel.permute(3, 2, 0, 1)
         else:
@@ -239,9 +245,11 @@ def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
         if before != after:
             x = functional.pad(x, (before[1], after[1], before[0], after[0]))
             before = (0, 0)
-        x = functional.conv2d(x, weight, bias.to(dtype), stage.strides, before, stage.dilation)
-        x = _pooled(functional.relu(x) if stage.relu else x, _Geometry.of(stage))
-    return x.permute(0, 2, 3, 1).float()
+        x = functional.conv2d(x, weight, bias.to(self.dtype), stage.strides, before, stage.dilation)
+        return functional.relu(x) if stage.relu else x
+
+    def pooled(self, stage: Stage, x: Any) -> Any:
+        return _pooled(x, _Geometry.of(stage))
 
 
 def _weight(kernel: Any) -> Any:
@@ -249,8 +257,6 @@ def _weight(kernel: Any) -> Any:
 
 
 def _pooled(x: Any, geometry: _Geometry) -> Any:
-    if not geometry.pool[0]:
-        return x
     sizes, strides = geometry.pool, geometry.pool_strides
     before, after = _padding(x.shape[2:], _spans(sizes, (1, 1)), strides, geometry.pool_same)
     if before != after or any(before):
@@ -273,33 +279,19 @@ def _sizes(sizes: Sequence[Any], spans: Pair, strides: Pair, same: bool) -> Pair
 
 
 def _padding(sizes: Sequence[int], spans: Pair, strides: Pair, same: bool) -> tuple[Pair, Pair]:
-    """Rows and columns to put before and after images, as Keras does: the odd one goes after."""
+    """Rows and columns to put before and after images."""
     if not same:
         return (0, 0), (0, 0)
-    total = [
-        max((-(-size // stride) - 1) * stride + span + 1 - size, 0)
-        for size, span, stride in zip(sizes, spans, strides, strict=True)
-    ]
-    return (total[0] // 2, total[1] // 2), (total[0] - total[0] // 2, total[1] - total[1] // 2)
+    rows, columns = (same_padding(*axis) for axis in zip(sizes, spans, strides, strict=True))
+    return (rows[0], columns[0]), (rows[1], columns[1])
 
 
 @functools.cache
 def _without_integer_convolutions() -> str | None:
     """Why oneDNN's integer convolutions are not used on this machine, found by trying one."""
-    if torch.cuda.is_available():
-        return "PyTorch's integer convolutions run on CPU only"
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"oneDNN's integer convolutions were measured on x86 CPUs only, not on {platform.machine()}"
-    if (reason := no_int8_cpu()) is not None:
-        return reason
-    try:
-        found = _integer_convolution(
-            torch.full((1, 3, 3, 64), -128, dtype=torch.int8),
-            torch.full((3, 3, 64, 16), 127, dtype=torch.int8),
-            [1, 1, 0, 1, 1],
-        )
-    except (AttributeError, RuntimeError) as error:
-        return f"this PyTorch has no oneDNN integer convolutions: {in_a_line(error)}"
-    if not bool((found == 9 * 64 * 127 * -128).all()):
-        return "this CPU has no exact integer convolutions: their sums are cut off at 16 bits"
-    return None
+
+    def trial() -> Any:
+        whole, kernel = torch.full((1, 3, 3, 64), -128), torch.full((3, 3, 64, 16), 127)
+        return _integer_convolution(whole.to(torch.int8), kernel.to(torch.int8), [1, 1, 0, 1, 1])
+
+    return other_machine("convolutions") or no_int8_cpu() or inexact("convolutions", trial, 9 * 64 * 127 * -128)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +15,14 @@ import torch
 from torch.nn import functional
 
 from kcost.backends.block_spec import BlockSpec
+from kcost.backends.encoder_block import LEAST, Product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
-from kcost.backends.kernels.int8_products import LOWEST, steps_above
+from kcost.backends.kernels.int8_products import steps_above
 from kcost.backends.kernels.torch_constants import prepared, weights_are_constant
-from kcost.core.errors import in_a_line
+from kcost.backends.kernels.torch_integers import ZERO_POINT, inexact, other_machine
 
 Parts = Mapping[str, Any]
 
-_ZERO_POINT = 128
 _MASKED = -1e9
 _POST = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
 
@@ -54,21 +53,38 @@ def encoder_block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | Non
 def _block(spec: BlockSpec, parts: Parts, x: Any, padding_mask: Any | None) -> Any:
     batch, time, width = x.shape
     stream = x.reshape(batch * time, width).float()
-    entered = _norm(spec, parts, "attention_norm", stream) if spec.norm_first else stream
     static = _static(spec, parts) if spec.compute == "int8_static" else None
-    qkv = static.qkv(entered) if static else _product(spec, parts, "qkv", entered)
-    context = _attention(spec, qkv.view(batch, time, -1), padding_mask).reshape(batch * time, -1)
-    middle = static.out(context, residual=stream) if static else _product(spec, parts, "out", context, residual=stream)
-    attended = _norm(spec, parts, "output_norm" if spec.norm_first else "attention_norm", middle)
-    residual = middle if spec.norm_first else attended
-    if static:
-        output = static.down(static.up(attended), residual=residual)
-    else:
-        hidden = _activation(spec, _product(spec, parts, "up", attended))
-        output = _product(spec, parts, "down", hidden, residual=residual)
-    if not spec.norm_first:
-        output = _norm(spec, parts, "output_norm", output)
-    return output.view(batch, time, width)
+    operations = _Operations(spec, parts, static, padding_mask, batch, time)
+    return run_block(spec, operations, stream).output.view(batch, time, width)
+
+
+class _Operations(NamedTuple):
+    """Those of rows (batch * time, ...)."""
+
+    spec: BlockSpec
+    parts: Parts
+    static: _Static | None
+    padding_mask: Any | None
+    batch: int
+    time: int
+
+    def product(self, name: str, x: Any, residual: Any = None) -> Any:
+        if self.static is not None:
+            return getattr(self.static, name)(x, residual)
+        return _product(self.spec, self.parts, name, x, residual)
+
+    def activated(self, x: Any) -> Any:
+        if self.static is not None:
+            return self.static.up(x)
+        return _activation(self.spec, _product(self.spec, self.parts, "up", x))
+
+    def attention(self, qkv: Any) -> Any:
+        heads = _attention(self.spec, qkv.view(self.batch, self.time, -1), self.padding_mask)
+        return heads.reshape(self.batch * self.time, -1)
+
+    def norm(self, name: str, x: Any) -> Any:
+        gamma, beta = self.parts[f"{name}_gamma"], self.parts[f"{name}_beta"]
+        return functional.layer_norm(x, (self.spec.width,), gamma, beta, self.spec.epsilon)
 
 
 # An operator of its own: torch.compile takes oneDNN's products only where the packed kernels are constants.
@@ -101,7 +117,7 @@ torch.library.register_fake("kcost::encoder_block", _shape_of_block)
 
 def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = None) -> Any:
     """x times the kernel, plus bias and residual; (rows, columns). Float32, or bfloat16 where there is no residual."""
-    kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
+    kernel, bias, column_scale, *_ = Product.of(spec, parts, name)
     if spec.compute == "float32":
         product = torch.addmm(bias, x, kernel)
     elif spec.compute == "bfloat16":
@@ -109,12 +125,12 @@ def _product(spec: BlockSpec, parts: Parts, name: str, x: Any, residual: Any = N
         product = functional.linear(x.to(dtype), _transposed(kernel, dtype), bias.to(dtype))
     else:
         x = x.float()
-        scale = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127)
+        steps = x.abs().amax(-1, keepdim=True).clamp_(min=LEAST).div_(127)
         zeros = torch.zeros(kernel.shape[1], dtype=torch.int32)
-        operands = (1.0, _ZERO_POINT, _packed(kernel), parts[f"{name}_scale"], zeros)
-        whole = _whole(x, scale.reciprocal())
+        operands = (1.0, ZERO_POINT, _packed(kernel), column_scale, zeros)
+        whole = _whole(x, steps.reciprocal())
         product = _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
-        product = torch.addcmul(bias, product, scale)
+        product = torch.addcmul(bias, product, steps)
         if name == "qkv" and _multiplies_bfloat16():
             product = product.bfloat16()
     return product if residual is None else product + residual
@@ -159,48 +175,49 @@ def _static(spec: BlockSpec, parts: Parts) -> _Static:
     if torch.compiler.is_compiling():
         return _prepare_static(spec, parts)
     names = [name for name in spec.variables() if name.endswith(("kernel", "scale", "bias"))]
-    found: _Static = prepared(
+    static: _Static = prepared(
         parts["qkv_kernel"], "static", lambda: _prepare_static(spec, parts), lambda: [parts[name] for name in names]
     )
-    return found
+    return static
 
 
 def _prepare_static(spec: BlockSpec, parts: Parts) -> _Static:
-    def operands(name: str, step: float, zero_point: int) -> tuple[float, int, Any, Any, Any]:
-        kernel, scale = parts[f"{name}_kernel"], parts[f"{name}_scale"].detach()
-        return step, zero_point, _packed(kernel), scale, torch.zeros(kernel.shape[1], dtype=torch.int32)
+    def operands(product: Product, step: float, zero_point: int) -> tuple[float, int, Any, Any, Any]:
+        zeros = torch.zeros(product.kernel.shape[1], dtype=torch.int32)
+        return step, zero_point, _packed(product.kernel), product.scale.detach(), zeros
 
-    def product(name: str, site: str, *leaving: Any) -> _StaticProduct:
-        step = parts[f"{site}_scale"]
-        per_step = (1 / step.detach()).expand(parts[f"{name}_kernel"].shape[0]).contiguous()
-        entering = operands(name, 1.0 if spec.is_balanced(name) else float(step), _ZERO_POINT)
-        return _StaticProduct(per_step, entering, parts[f"{name}_bias"].detach(), *leaving)
+    def rounding(name: str, *leaving: Any) -> _StaticProduct:
+        product = Product.of(spec, parts, name)
+        per_step = (1 / product.step.detach()).expand(product.kernel.shape[0]).contiguous()
+        entering = operands(product, 1.0 if product.balanced else float(product.step), ZERO_POINT)
+        return _StaticProduct(per_step, entering, product.bias.detach(), *leaving)
 
-    lowest = LOWEST[spec.activation]
-    inside = steps_above(lowest, 127 * float(parts["hidden_scale"]))
-    zero_point = round(-lowest / inside)
+    down = Product.of(spec, parts, "down")
+    assert down.lowest is not None  # as of every static block
+    inside = steps_above(down.lowest, 127 * float(down.step))
+    zero_point = round(-down.lowest / inside)
     post, algorithm = _POST[spec.activation]
     attention_dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
     return _Static(
-        qkv=product("qkv", "input", (1.0, 0, attention_dtype, "none", [], "")),
-        out=product("out", "context"),
-        up=product("up", "attended", (inside, zero_point, torch.uint8, post, [], algorithm)),
-        down=_StaticProduct(None, operands("down", inside, zero_point), parts["down_bias"].detach()),
+        qkv=rounding("qkv", (1.0, 0, attention_dtype, "none", [], "")),
+        out=rounding("out"),
+        up=rounding("up", (inside, zero_point, torch.uint8, post, [], algorithm)),
+        down=_StaticProduct(None, operands(down, inside, zero_point), down.bias.detach()),
     )
 
 
 def _whole(x: Any, per_step: Any) -> Any:
-    """Float32 x as the nearest number of steps, 127 at most, plus the zero point; uint8."""
+    """Float32 x as the nearest number of steps, -128 to 127, plus the zero point; uint8."""
     if torch.compiler.is_compiling():
-        return (torch.round(x * per_step).clamp(-127, 127) + _ZERO_POINT).to(torch.uint8)
+        return (torch.round(x * per_step).clamp(-128, 127) + ZERO_POINT).to(torch.uint8)
     # A cast to uint8 that begins at floats takes three times as long as this one.
     shifted = torch.addcmul(_SHIFT, x, per_step)
-    return shifted.clamp_(_WHOLE_ONLY + 1, _WHOLE_ONLY + 255).view(torch.int32).to(torch.uint8)
+    return shifted.clamp_(_WHOLE_ONLY, _WHOLE_ONLY + 255).view(torch.int32).to(torch.uint8)
 
 
 _WHOLE_ONLY = 1.5 * 2**23
 """Around it float32 numbers lie 1 apart, so that a sum with it is rounded to whole numbers, kept in the lowest bits."""
-_SHIFT = torch.tensor(_WHOLE_ONLY + _ZERO_POINT)
+_SHIFT = torch.tensor(_WHOLE_ONLY + ZERO_POINT)
 
 
 def _onednn_product(whole: Any, *operands: Any) -> Any:
@@ -249,10 +266,6 @@ def _activation(spec: BlockSpec, x: Any) -> Any:
     return functional.gelu(x, approximate="none" if exact else "tanh")
 
 
-def _norm(spec: BlockSpec, parts: Parts, name: str, x: Any) -> Any:
-    return functional.layer_norm(x, (spec.width,), parts[f"{name}_gamma"], parts[f"{name}_beta"], spec.epsilon)
-
-
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch is not read by the type checker
 def _multiplies_bfloat16() -> bool:
     """Whether bfloat16 products are clearly faster than float32 ones here."""
@@ -270,18 +283,11 @@ def _measured_bfloat16() -> bool:
 @functools.cache
 def _without_integer_products() -> str | None:
     """Why oneDNN's integer products are not used on this machine, found by trying one."""
-    if torch.cuda.is_available():
-        return "PyTorch's integer products with scales run on CPU only"
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"oneDNN's integer products were measured on x86 CPUs only, not on {platform.machine()}"
-    # Without VNNI, pairs of products are summed in 16 bits and are cut off: these extremes show it.
-    kernel, scale = torch.full((64, 16), 127, dtype=torch.int8), torch.ones(16)
-    whole = torch.full((16, 64), 255, dtype=torch.uint8)
-    try:
-        operands = (1.0, _ZERO_POINT, _pack(kernel), scale, torch.zeros(16, dtype=torch.int32))
-        found = _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
-    except (AttributeError, RuntimeError) as error:
-        return f"this PyTorch has no oneDNN integer products: {in_a_line(error)}"
-    if not bool((found == 64 * 127 * (255 - _ZERO_POINT)).all()):
-        return "this CPU has no VNNI: its integer products are cut off at 16 bits"
-    return None
+
+    def trial() -> Any:
+        kernel, scale = torch.full((64, 16), 127, dtype=torch.int8), torch.ones(16)
+        whole = torch.full((16, 64), 255, dtype=torch.uint8)
+        operands = (1.0, ZERO_POINT, _pack(kernel), scale, torch.zeros(16, dtype=torch.int32))
+        return _onednn_product(whole, *operands, None, 1.0, 0, torch.float32, "none", [], "")
+
+    return other_machine("products") or inexact("products", trial, 64 * 127 * (255 - ZERO_POINT))

@@ -53,14 +53,14 @@ def trace_steps(subject: Subject, steps: int) -> Trace:
     known = {module: _instructions(module, names) for module, names in ran.items()}
     events = []
     for line in lines:
-        found = []
+        on_line = []
         for name, about, start_ns, duration_ns in line:
             if "hlo_op" not in about:
                 continue
             one = known[str(about["hlo_module"])].get(str(about["hlo_op"]))
             place = one.place if one else None
-            found.append(Event(instruction_name(name, one), place, start_ns, start_ns + duration_ns))
-        events.append(found)
+            on_line.append(Event(instruction_name(name, one), place, start_ns, start_ns + duration_ns))
+        events.append(on_line)
     return trace_of("jax.profiler", steps, wall_ns, operations(events))
 
 
@@ -71,8 +71,8 @@ def _instructions(module: str, names: set[str]) -> dict[str, Instruction]:
     """
     for executable in jax.devices()[0].client.live_executables():
         for program in executable.hlo_modules():
-            if program.name == module and names <= (found := instructions(program.to_string())).keys():
-                return found
+            if program.name == module and names <= (texts := instructions(program.to_string())).keys():
+                return texts
     return {}
 
 
@@ -118,9 +118,9 @@ def _lowered(subject: Subject) -> Any:
     return jax.jit(forward).lower(trainable, fixed, x)
 
 
-def _analysis(found: Any) -> dict[str, float]:
+def _analysis(costs: Any) -> dict[str, float]:
     # Older versions give a list with one entry a device.
-    first = found[0] if isinstance(found, list) and found else found
+    first = costs[0] if isinstance(costs, list) and costs else costs
     return first if isinstance(first, dict) else {}
 
 

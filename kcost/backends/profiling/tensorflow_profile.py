@@ -56,7 +56,7 @@ def trace_steps(subject: Subject, steps: int) -> Trace:
 
 def _events(plane: Any, line: Any) -> list[Event]:
     """The operations among the events of a line, with times in nanoseconds from its start."""
-    found = []
+    events = []
     for event in line.events:
         name = plane.event_metadata[event.metadata_id].name
         about = {plane.stat_metadata[stat.metadata_id].name: stat for stat in event.stats}
@@ -67,8 +67,8 @@ def _events(plane: Any, line: Any) -> list[Event]:
         else:
             continue
         start_ns = event.offset_ps / 1000
-        found.append(Event(label, place, start_ns, start_ns + event.duration_ps / 1000))
-    return found
+        events.append(Event(label, place, start_ns, start_ns + event.duration_ps / 1000))
+    return events
 
 
 def count_work(subject: Subject) -> Work:
@@ -131,13 +131,13 @@ def graph_flops(graph: Any) -> int:
 def _needed(graph: Any) -> list[Any]:
     """The operations that the outputs depend on; the others are cut off before a graph runs."""
     waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
-    found: dict[str, Any] = {}
+    needed: dict[str, Any] = {}
     while waiting:
         op = waiting.pop()
-        if op.name not in found:
-            found[op.name] = op
+        if op.name not in needed:
+            needed[op.name] = op
             waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-    return list(found.values())
+    return list(needed.values())
 
 
 def _bodies(op: Any) -> list[str]:

@@ -21,14 +21,14 @@ TORCH_FLOPS = "torch.utils.flop_counter, run eagerly: matrix products, convoluti
 
 def trace_steps(subject: Subject, steps: int) -> Trace:
     """The operations of a few steps on the CPU, by torch.profiler, which adds them up by name."""
-    with profile(activities=[ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         start = time.perf_counter_ns()
         for number in range(steps):
             subject.step(number)
         wall_ns = time.perf_counter_ns() - start
     operations = (
         Operation(name=event.key, calls=event.count, self_ns=max(0, round(event.self_cpu_time_total * 1000)))
-        for event in found.key_averages()
+        for event in profiled.key_averages()
         if event.count
     )
     return trace_of("torch.profiler", steps, wall_ns, operations)

@@ -52,12 +52,12 @@ def operations(lines: Iterable[Sequence[Event]]) -> list[Operation]:
             calls[event.name] = calls.get(event.name, 0) + 1
             key = (event.name, event.place)
             self_ns[key] = self_ns.get(key, 0.0) + own_ns
-    found = []
+    by_name = []
     for name, count in calls.items():
         places = {place: ns for (of, place), ns in self_ns.items() if of == name}
         longest = max(places, key=lambda place: places[place])
-        found.append(Operation(name=name, calls=count, self_ns=round(sum(places.values())), largest=longest))
-    return found
+        by_name.append(Operation(name=name, calls=count, self_ns=round(sum(places.values())), largest=longest))
+    return by_name
 
 
 def _own_times(line: Sequence[Event]) -> list[tuple[Event, float]]:
@@ -83,9 +83,9 @@ def instructions(hlo: str) -> dict[str, Instruction]:
     for text in hlo.splitlines():
         if (heading := _COMPUTATION.match(text)) is not None:
             computation = heading["name"]
-        elif (found := _INSTRUCTION.match(text)) is not None:
-            opcodes.setdefault(computation, []).append(found["opcode"])
-            lines.append((found["name"], found["opcode"], text))
+        elif (instruction := _INSTRUCTION.match(text)) is not None:
+            opcodes.setdefault(computation, []).append(instruction["opcode"])
+            lines.append((instruction["name"], instruction["opcode"], text))
     described = {}
     for name, opcode, text in lines:
         called = _CALLED.search(text)

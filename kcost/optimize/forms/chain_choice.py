@@ -28,30 +28,27 @@ class ChosenChain(NamedTuple):
     what: str
 
 
-def chosen_chain(
-    found: FoundChain, mode: str, ranges: Sequence[float] | None, ranges_note: str, measure: bool
-) -> ChosenChain:
+def chosen_chain(replaced: FoundChain, mode: str, ranges: Sequence[float] | None, measure: bool) -> ChosenChain:
     """The fastest form of a chain among those of a mode that are slower than its layers at no batch size.
 
     Args:
-        found: the chain and the layers that it stands for.
+        replaced: the chain and the layers that it stands for.
         mode: one of FORMS.
         ranges: for static: the largest absolute value that enters each stage.
-        ranges_note: how they were found, for the words.
         measure: False takes the first form.
     """
-    forms = {compute: found.chain.converted(compute, ranges) for compute in FORMS[mode]}
+    forms = {compute: replaced.chain.converted(compute, ranges) for compute in FORMS[mode]}
     if not measure:
         compute = FORMS[mode][0]
-        return ChosenChain(forms[compute], _words(forms[compute], ranges_note))
-    times = dict(zip(forms, timed_layers([layer for _, layer in found.layers], list(forms.values())), strict=True))
+        return ChosenChain(forms[compute], _words(forms[compute]))
+    times = dict(zip(forms, timed_layers([layer for _, layer in replaced.layers], list(forms.values())), strict=True))
     measured = "; ".join(f"{_WORDS[compute]} {times[compute]}" for compute in forms)
     basis = f"time of a chain over that of its layers by {method_timed()}: {measured}"
     fast = [compute for compute in forms if times[compute].worst <= 1]
     if not fast:
         return ChosenChain(None, f"slower here ({basis})")
     compute = min(fast, key=lambda name: times[name].mean)
-    return ChosenChain(forms[compute], f"{_words(forms[compute], ranges_note)} ({basis})")
+    return ChosenChain(forms[compute], f"{_words(forms[compute])} ({basis})")
 
 
 def slower_model(model: keras.Model, new: keras.Model) -> str | None:
@@ -75,9 +72,8 @@ def _over_float32(times: Timed) -> str:
     return f"time over that of float32 by {method_timed()}: {times}"
 
 
-def _words(chain: ConvolutionChain, ranges_note: str) -> str:
+def _words(chain: ConvolutionChain) -> str:
     count = len(chain.spec.stages)
     name = f"{_WORDS[chain.spec.compute]} chain of {count} convolution{'s' if count > 1 else ''}"
-    note = ranges_note if chain.spec.is_int8 else ""
     plain = "" if chain.fallback_reason is None else f" (plain implementation here: {chain.fallback_reason})"
-    return f"one {name}{note}{plain}"
+    return f"one {name}{plain}"

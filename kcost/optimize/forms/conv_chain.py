@@ -11,20 +11,19 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from kcost.backends.chain_spec import ChainSpec, Compute, Stage
+from kcost.backends.convolution_chain import StageParts, entering_limits, run_chain
 from kcost.core.errors import InputError
 from kcost.optimize.forms.layers import PACKAGE
-from kcost.optimize.forms.rounding import LARGEST, quantized_weights
+from kcost.optimize.forms.rounding import quantized_weights
 
 Tensors = Mapping[str, Any]
-
-UNSIGNED_LARGEST = 255
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -101,17 +100,18 @@ class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is no
             kernel, bias = (np.asarray(ops.convert_to_numpy(self.parts[f"{name}_{i}"])) for name in ("kernel", "bias"))
             values = {"kernel": kernel, "bias": bias}
             if compute == "int8_static":
-                assert ranges is not None  # checked above
                 values["kernel"], values["kernel_scale"] = quantized_weights(kernel, (0, 1, 2))
-                values["input_scale"] = np.asarray(max(float(ranges[i]), 1e-12) / limits(i)[1], np.float32)
             for name, value in values.items():
                 made.parts[f"{name}_{i}"].assign(value)
+        if compute == "int8_static":
+            made.set_ranges(ranges or ())
         return made
 
-
-def limits(number: int) -> tuple[int, int]:
-    """The smallest and largest whole number that enters a stage."""
-    return (-LARGEST, LARGEST) if number == 0 else (0, UNSIGNED_LARGEST)
+    def set_ranges(self, ranges: Sequence[float]) -> None:
+        """Gives an int8 chain other ranges of what enters each stage; its kernels stay as they are."""
+        for number, largest in enumerate(ranges):
+            step = max(float(largest), 1e-12) / entering_limits(number)[1]
+            self.parts[f"input_scale_{number}"].assign(np.asarray(step, np.float32))
 
 
 def forward(spec: ChainSpec, parts: Tensors, x: Any) -> Any:
@@ -127,18 +127,25 @@ def forward(spec: ChainSpec, parts: Tensors, x: Any) -> Any:
     Returns:
         Outputs (batch, height, width, filters), float32.
     """
-    x = ops.cast(x, "float32")
-    for i, stage in enumerate(spec.stages):
-        kernel = parts[f"kernel_{i}"]
-        if spec.is_int8:
-            scale = parts[f"input_scale_{i}"]
-            whole = ops.clip(ops.round(x / scale), *limits(i))
-            x = _convolved(stage, whole, ops.cast(kernel, "float32")) * (scale * parts[f"kernel_scale_{i}"])
+    return run_chain(spec.stages, _Operations(spec, parts), ops.cast(x, "float32"))
+
+
+class _Operations(NamedTuple):
+    spec: ChainSpec
+    parts: Tensors
+
+    def convolved(self, number: int, stage: Stage, x: Any) -> Any:
+        kernel, bias, kernel_scale, step = StageParts.of(self.spec, self.parts, number)
+        if self.spec.is_int8:
+            whole = ops.clip(ops.round(x / step), *entering_limits(number))
+            x = _convolved(stage, whole, ops.cast(kernel, "float32")) * (step * kernel_scale)
         else:
-            x = ops.cast(_convolved(stage, ops.cast(x, spec.compute), kernel), "float32")
-        x = x + parts[f"bias_{i}"]
-        x = _pooled(stage, ops.relu(x) if stage.relu else x)
-    return x
+            x = ops.cast(_convolved(stage, ops.cast(x, self.spec.compute), kernel), "float32")
+        x = x + bias
+        return ops.relu(x) if stage.relu else x
+
+    def pooled(self, stage: Stage, x: Any) -> Any:
+        return _pooled(stage, x)
 
 
 def _convolved(stage: Stage, x: Any, kernel: Any) -> Any:

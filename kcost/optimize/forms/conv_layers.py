@@ -160,8 +160,8 @@ class QuantizedConv2D(_Convolution):
         By the backend's integer convolution, or, where it has none here, by `patch_sums`.
         """
         module = importlib.import_module(f"kcost.backends.kernels.{keras.backend.backend()}_convolution")
-        found = module.int8_convolution(x, self.kernel.value, self.strides, self.padding, self.dilation_rate)
-        return self.patch_sums(x) if found is None else found
+        sums = module.int8_convolution(x, self.kernel.value, self.strides, self.padding, self.dilation_rate)
+        return self.patch_sums(x) if sums is None else sums
 
     def patch_sums(self, x: Any) -> Any:
         """As `sums`, by one product of image patches (im2col) with the kernel."""

@@ -11,17 +11,17 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from kcost.backends.block_spec import BALANCED, PRODUCTS, BlockSpec, Compute
-from kcost.backends.kernels.int8_products import LOWEST, steps_above
+from kcost.backends.encoder_block import LEAST, BlockValues, Product, int8_product, run_block
 from kcost.core.errors import InputError
 from kcost.models.keras_private import mask_of
-from kcost.optimize.forms.rounding import LARGEST, quantized_weights
+from kcost.optimize.forms.rounding import LARGEST, SMALLEST, quantized_weights
 from kcost.optimize.forms.short_call import LeanLayer
 
 Tensors = Mapping[str, Any]
@@ -108,7 +108,7 @@ class EncoderBlock(LeanLayer):
             dtype = self.compute_dtype if self.spec.compute == "float32" else "float32"
             mask = _scores_mask(padding_mask, attention_mask)
             dropout = self._dropout if training and self._seed is not None else None
-            output = forward(self.spec, values, ops.cast(inputs, dtype), mask, dropout)["output"]
+            output = forward(self.spec, values, ops.cast(inputs, dtype), mask, dropout).output
         return ops.cast(output, self._output_dtype)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> keras.KerasTensor:
@@ -136,7 +136,7 @@ class EncoderBlock(LeanLayer):
         Computed by the plain implementation; float32, (batch, time, size).
         """
         values = {name: variable.value for name, variable in self.parts.items()}
-        return forward(self.spec, values, ops.cast(inputs, "float32"), _scores_mask(padding_mask, None))
+        return forward(self.spec, values, ops.cast(inputs, "float32"), _scores_mask(padding_mask, None))._asdict()
 
     def converted(self, compute: Compute, ranges: Ranges | None = None, output_dtype: str = "float32") -> EncoderBlock:
         """A block for inference with this one's weights, of the same name.
@@ -165,6 +165,18 @@ class EncoderBlock(LeanLayer):
             made.parts[name].assign(value)
         return made
 
+    def set_ranges(self, ranges: Ranges) -> None:
+        """Gives a static int8 block other ranges.
+
+        Those of the sites that are balanced stay: the kernels behind them hold theirs.
+
+        Args:
+            ranges: as of `converted`.
+        """
+        for product, site in PRODUCTS.items():
+            if not self.spec.is_balanced(product):
+                self.parts[f"{site}_scale"].assign(_step(ranges[site]))
+
     def _dropout(self, x: Any) -> Any:
         return keras.random.dropout(x, self.spec.dropout, seed=self._seed)
 
@@ -187,7 +199,7 @@ class _Values(Mapping[str, Any]):
 
 def forward(
     spec: BlockSpec, parts: Tensors, x: Any, mask: Any = None, dropout: Callable[[Any], Any] | None = None
-) -> dict[str, Any]:
+) -> BlockValues:
     """A block in operations of keras.ops: runs on every backend and device, and has gradients in float32.
 
     Integer products are computed on whole numbers kept in float32: exact up to 2**24, and never slower than float32.
@@ -200,66 +212,63 @@ def forward(
         dropout: what is done to attention weights and to what is added to the residual stream.
 
     Returns:
-        `output`, and what goes into the four products: `input`, `context`, `attended`, `hidden`.
+        The output, and what goes into the four products.
     """
-    dropout = dropout or (lambda y: y)
-    entered = _norm(spec, parts, "attention_norm", x) if spec.norm_first else x
-    context = _attention(spec, _product(spec, parts, "qkv", entered), mask, dropout)
-    middle = x + dropout(_product(spec, parts, "out", context))
-    if spec.norm_first:
-        attended = _norm(spec, parts, "output_norm", middle)
-    else:
-        middle = attended = _norm(spec, parts, "attention_norm", middle)
-    hidden = _activation(spec, _product(spec, parts, "up", attended))
-    output = middle + dropout(_product(spec, parts, "down", hidden))
-    if not spec.norm_first:
-        output = _norm(spec, parts, "output_norm", output)
-    return {"input": entered, "context": context, "attended": attended, "hidden": hidden, "output": output}
+    return run_block(spec, _Operations(spec, parts, mask, dropout or (lambda y: y)), x)
 
 
-def _product(spec: BlockSpec, parts: Tensors, name: str, x: Any) -> Any:
-    kernel, bias = parts[f"{name}_kernel"], parts[f"{name}_bias"]
-    if spec.compute == "float32":
-        return ops.matmul(x, kernel) + bias
-    if spec.compute == "bfloat16":
-        return ops.cast(ops.matmul(ops.cast(x, "bfloat16"), kernel), "float32") + bias
-    if spec.compute == "int8_static" and name == "down":
-        lowest = LOWEST[spec.activation]
-        step = steps_above(lowest, 127 * parts["hidden_scale"])
-        whole, kernel = ops.clip(ops.round((x - lowest) / step) - 128, -128, 127), ops.cast(kernel, "float32")
-        sums = parts["down_sums"] if spec.balanced else ops.sum(kernel, axis=0)
-        shift = (128 * step + lowest) * sums
-        return (ops.matmul(whole, kernel) * step + shift) * parts["down_scale"] + bias
-    if spec.compute == "int8_static":
-        scale = parts[f"{PRODUCTS[name]}_scale"]
-    else:  # one scale a row; a row of zeros stays zeros
-        scale = ops.maximum(ops.max(ops.abs(x), axis=-1, keepdims=True), 1e-12) / LARGEST
-    whole = ops.clip(ops.round(x / scale), -LARGEST, LARGEST)
-    left = 1.0 if spec.is_balanced(name) else scale
-    return ops.matmul(whole, ops.cast(kernel, "float32")) * (left * parts[f"{name}_scale"]) + bias
+class _Operations(NamedTuple):
+    spec: BlockSpec
+    parts: Tensors
+    mask: Any
+    dropout: Callable[[Any], Any]
+
+    def product(self, name: str, x: Any, residual: Any = None) -> Any:
+        product = Product.of(self.spec, self.parts, name)
+        if self.spec.is_int8:
+            y = int8_product(product, _WholeNumbers(), x)
+        elif self.spec.compute == "bfloat16":
+            y = ops.cast(ops.matmul(ops.cast(x, "bfloat16"), product.kernel), "float32") + product.bias
+        else:
+            y = ops.matmul(x, product.kernel) + product.bias
+        return y if residual is None else residual + self.dropout(y)
+
+    def activated(self, x: Any) -> Any:
+        x = self.product("up", x)
+        if self.spec.activation == "relu":
+            return ops.relu(x)
+        return ops.gelu(x, approximate=self.spec.activation == "gelu_tanh")
+
+    def attention(self, qkv: Any) -> Any:
+        spec, time = self.spec, ops.shape(qkv)[1]
+        split = ops.reshape(qkv, (-1, time, 3, spec.heads, spec.head_width))
+        query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3)
+        scores = ops.matmul(query * spec.query_scale, ops.transpose(key, (0, 1, 3, 2)))
+        if self.mask is not None:
+            scores = ops.where(self.mask, scores, ops.cast(_MASKED, scores.dtype))
+        context = ops.matmul(self.dropout(ops.softmax(scores)), value)
+        return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, time, spec.projected))
+
+    def norm(self, name: str, x: Any) -> Any:
+        mean, variance = ops.moments(x, axes=-1, keepdims=True)
+        scaled = (x - mean) * ops.rsqrt(variance + self.spec.epsilon)
+        return scaled * self.parts[f"{name}_gamma"] + self.parts[f"{name}_beta"]
 
 
-def _attention(spec: BlockSpec, qkv: Any, mask: Any, dropout: Callable[[Any], Any]) -> Any:
-    time = ops.shape(qkv)[1]
-    split = ops.reshape(qkv, (-1, time, 3, spec.heads, spec.head_width))
-    query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3)
-    scores = ops.matmul(query * spec.query_scale, ops.transpose(key, (0, 1, 3, 2)))
-    if mask is not None:
-        scores = ops.where(mask, scores, ops.cast(_MASKED, scores.dtype))
-    context = ops.matmul(dropout(ops.softmax(scores)), value)
-    return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, time, spec.projected))
+class _WholeNumbers:
+    """Whole numbers kept in float32."""
 
+    def rounded(self, x: Any) -> Any:
+        return ops.clip(ops.round(x), SMALLEST, LARGEST)
 
-def _norm(spec: BlockSpec, parts: Tensors, name: str, x: Any) -> Any:
-    mean, variance = ops.moments(x, axes=-1, keepdims=True)
-    scaled = (x - mean) * ops.rsqrt(variance + spec.epsilon)
-    return scaled * parts[f"{name}_gamma"] + parts[f"{name}_beta"]
+    def multiplied(self, whole: Any, kernel: Any) -> Any:
+        return ops.matmul(whole, ops.cast(kernel, "float32"))
 
+    def row_steps(self, x: Any) -> Any:
+        return ops.maximum(ops.max(ops.abs(x), axis=-1, keepdims=True), LEAST) / LARGEST
 
-def _activation(spec: BlockSpec, x: Any) -> Any:
-    if spec.activation == "relu":
-        return ops.relu(x)
-    return ops.gelu(x, approximate=spec.activation == "gelu_tanh")
+    def column_sums(self, kernel: Any) -> Any:
+        return ops.sum(ops.cast(kernel, "float32"), axis=0)
 
 
 def _scores_mask(padding_mask: Any, attention_mask: Any) -> Any:
@@ -274,25 +283,30 @@ def _converted_weights(spec: BlockSpec, weights: Mapping[str, np.ndarray], range
     """The values of a block's variables at spec.compute, from those at float32."""
     if spec.compute == "int8_static" and (missing := set(PRODUCTS.values()) - set(ranges)):
         raise InputError("int8_static needs the range of each activation.", received=f"none for {sorted(missing)}")
-    found = dict(weights)
+    values = dict(weights)
     if spec.compute != "float32":
         fold = np.where(np.arange(3 * spec.projected) < spec.projected, np.float32(spec.head_width**-0.5), 1)
-        found["qkv_kernel"], found["qkv_bias"] = found["qkv_kernel"] * fold, found["qkv_bias"] * fold
+        values["qkv_kernel"], values["qkv_bias"] = values["qkv_kernel"] * fold, values["qkv_bias"] * fold
     if spec.compute == "int8_static":
         for product, site in PRODUCTS.items():
             if spec.is_balanced(product):
-                scale = _balanced_scale(np.asarray(ranges[site], np.float32), found[f"{product}_kernel"])
-                found[f"{product}_kernel"] = found[f"{product}_kernel"] * scale[:, None]
+                scale = _balanced_scale(np.asarray(ranges[site], np.float32), values[f"{product}_kernel"])
+                values[f"{product}_kernel"] = values[f"{product}_kernel"] * scale[:, None]
             else:
-                scale = np.asarray(max(float(np.max(ranges[site])), 1e-12) / LARGEST, np.float32)
-            found[f"{site}_scale"] = scale
+                scale = _step(ranges[site])
+            values[f"{site}_scale"] = scale
     if spec.is_int8:
         for name in PRODUCTS:
-            kernel, scale = quantized_weights(found[f"{name}_kernel"], (0,))
-            found[f"{name}_kernel"], found[f"{name}_scale"] = kernel, scale
+            kernel, scale = quantized_weights(values[f"{name}_kernel"], (0,))
+            values[f"{name}_kernel"], values[f"{name}_scale"] = kernel, scale
     if spec.balanced:
-        found["down_sums"] = found["down_kernel"].sum(axis=0, dtype=np.int32).astype(np.float32)
-    return found
+        values["down_sums"] = values["down_kernel"].sum(axis=0, dtype=np.int32).astype(np.float32)
+    return values
+
+
+def _step(largest: float | np.ndarray) -> np.ndarray:
+    """One step for all of a site, float32 ()."""
+    return np.asarray(max(float(np.max(largest)), LEAST) / LARGEST, np.float32)
 
 
 def _balanced_scale(largest: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -65,6 +65,10 @@ class QuantizedLayer(LeanLayer):
                 getattr(self, name).assign(value)
         return self
 
+    def set_range(self, largest: float) -> None:
+        """Gives a static layer another range; its kernel stays as it is. `largest` as of `input_scale`."""
+        self.set_state(input_scale=input_scale("static", largest))
+
 
 def common(layer: keras.layers.Layer) -> dict[str, Any]:
     """The arguments that a quantized layer takes over from the float layer."""

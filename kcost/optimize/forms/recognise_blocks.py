@@ -62,9 +62,9 @@ def encoder_block_of(layer: keras.layers.Layer) -> EncoderBlock | str:
 def _activation_of(function: Any) -> Activation | None:
     """Told by what it computes: functions have many names, and lambdas none."""
     x = np.linspace(-6, 6, 97, dtype=np.float32)
-    found = ops.convert_to_numpy(function(ops.convert_to_tensor(x)))
+    activated = ops.convert_to_numpy(function(ops.convert_to_tensor(x)))
     for name, known in _ACTIVATIONS.items():
-        if np.abs(ops.convert_to_numpy(known(ops.convert_to_tensor(x))) - found).max() < 1e-5:
+        if np.abs(ops.convert_to_numpy(known(ops.convert_to_tensor(x))) - activated).max() < 1e-5:
             return name
     return None
 

@@ -49,7 +49,7 @@ def convolution_chains(model: keras.Model, leave: Leave = lambda path: False) ->
     paths = {id(layer): path for path, layer in walk(model)}
     graphs = [graph for graph in map(graph_of, (model, *(layer for _, layer in walk(model)))) if graph is not None]
     calls = Counter(id(node.operation) for graph in graphs for node in nodes_of(graph))
-    found: list[FoundChain] = []
+    chains: list[FoundChain] = []
     used: set[int] = set()
 
     def is_free(layer: Any) -> bool:
@@ -63,8 +63,8 @@ def convolution_chains(model: keras.Model, leave: Leave = lambda path: False) ->
                 layers = [node.operation for part in parts for node in part.nodes]
                 used |= {id(layer) for layer in layers}
                 named = tuple((paths[id(layer)], layer) for layer in layers)
-                found.append(FoundChain(_chain(parts), named, tuple(part.nodes[0].operation for part in parts)))
-    return found
+                chains.append(FoundChain(_chain(parts), named, tuple(part.nodes[0].operation for part in parts)))
+    return chains
 
 
 class _Follow:

@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 LARGEST = 127
-"""-128 is left out, so that the range is symmetric."""
+SMALLEST = -128
+"""What activations may be rounded to; weights leave it out, so that their range is symmetric."""
 
 
 def quantized_weights(weights: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -39,4 +40,4 @@ def quantized_activations(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
 
 def rounded_activations(x: Any, scale: Any) -> Any:
     """Rounds a float tensor to int8 with a known scale; what lies outside is clipped."""
-    return ops.cast(ops.round(ops.clip(ops.cast(x, "float32") / scale, -LARGEST, LARGEST)), "int8")
+    return ops.cast(ops.round(ops.clip(ops.cast(x, "float32") / scale, SMALLEST, LARGEST)), "int8")
