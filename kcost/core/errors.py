@@ -151,8 +151,10 @@ def in_a_line(error: BaseException) -> str:
     reason = wrapped[-1].strip().removeprefix("''").removesuffix("''") if wrapped else before
     heading = _KERAS_HEADING.search(reason)
     lines = [line.strip() for line in _KERAS_HEADING.sub("", reason).splitlines()]
-    told = next((line for line in lines if line), "")[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
-    return f"{type(error).__name__}: {told}" if told else type(error).__name__
+    first_line = next((line for line in lines if line), "")[:_LONGEST_REASON] + (
+        f" (in {heading[1]})" if heading else ""
+    )
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

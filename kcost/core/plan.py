@@ -144,10 +144,10 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def _scenarios_have_cells(self) -> Plan:
-        asked = self.settings.scenarios
-        if asked and "inference" not in self.phases:
-            raise ValueError(f"the scenarios {', '.join(asked)} are measured in the phase inference")
-        if "single-stream" in asked and 1 not in self.batches:
+        scenarios = self.settings.scenarios
+        if scenarios and "inference" not in self.phases:
+            raise ValueError(f"the scenarios {', '.join(scenarios)} are measured in the phase inference")
+        if "single-stream" in scenarios and 1 not in self.batches:
             raise ValueError(f"single-stream is measured at batch 1, which is not among the batches {self.batches}")
         return self
 

@@ -147,8 +147,8 @@ def score_drop(before: np.ndarray, after: np.ndarray, unit: str, score: str | No
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:
-    found, wrong, missed = counts.T
-    f1: np.ndarray = 2 * found / np.maximum(2 * found + wrong + missed, 1)
+    right, wrong, missed = counts.T
+    f1: np.ndarray = 2 * right / np.maximum(2 * right + wrong + missed, 1)
     return f1
 
 

@@ -346,8 +346,8 @@ def _tpu_units(prices: Numbered, medians: Mapping[str, float]) -> Iterator[Probl
 
 
 def _median_usd_per_accelerator(prices: Iterable[Price]) -> dict[str, float]:
-    found: dict[str, list[float]] = defaultdict(list)
+    usd_by_accelerator: dict[str, list[float]] = defaultdict(list)
     for price in prices:
         if price.accelerator is not None and price.on_demand_usd_per_hour not in PLACEHOLDERS:
-            found[price.accelerator].append(price.on_demand_usd_per_hour / price.accelerator_count)
-    return {name: statistics.median(each) for name, each in found.items()}
+            usd_by_accelerator[price.accelerator].append(price.on_demand_usd_per_hour / price.accelerator_count)
+    return {name: statistics.median(each) for name, each in usd_by_accelerator.items()}

@@ -81,8 +81,8 @@ def _show_limits(console: Console, budget: Budget) -> None:
         lines += [f"energy: {line.why}." for line in winner.lines if line.kind == "energy"]
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
-        told = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
-        lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {told}.")
+        causes = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
+        lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {causes}.")
     for one in budget.refused[:REFUSED]:
         lines.append(f"left out: {one.name}: {one.reason}.")
     if len(budget.refused) > REFUSED:

@@ -34,9 +34,9 @@ class Plot(NamedTuple):
 
 def plots_of(ranking: Ranking) -> list[Plot]:
     """The plots that a ranking has data for."""
-    found = [step_time_by_batch(ranking)]
+    plots = [step_time_by_batch(ranking)]
     scored = score_by_cost(ranking)
-    return found if scored is None else [*found, scored]
+    return plots if scored is None else [*plots, scored]
 
 
 def step_time_by_batch(ranking: Ranking) -> Plot:

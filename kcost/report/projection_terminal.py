@@ -38,12 +38,12 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     console.print(table)
     if len(usable) > SHOWN:
         line(f"and {len(usable) - SHOWN} more: --json has them all")
-    for told in list(dict.fromkeys(row for o in usable for row in o.published[:1]))[:SHOWN_EVIDENCE]:
-        line(f"published: {told}")
+    for published_row in list(dict.fromkeys(row for o in usable for row in o.published[:1]))[:SHOWN_EVIDENCE]:
+        line(f"published: {published_row}")
     reasons = (f"{o.price.instance} {o.precision} batch {o.batch}: {o.refused}" for o in report.options if o.refused)
     refused = list(dict.fromkeys(reasons))
-    for told in [*refused[:SHOWN_REFUSALS], *report.not_projected[:SHOWN_REFUSALS]]:
-        line(f"not projected: {told}")
+    for reason in [*refused[:SHOWN_REFUSALS], *report.not_projected[:SHOWN_REFUSALS]]:
+        line(f"not projected: {reason}")
     more = len(refused[SHOWN_REFUSALS:]) + len(report.not_projected[SHOWN_REFUSALS:])
     if more:
         line(f"and {more} more that were not projected: --json names them")

@@ -212,24 +212,24 @@ def _settings(ranking: Ranking) -> str:
     """What the cells of a ranking have in common, and what scores and differences are of."""
     fair = ranking.cells[0].fairness
     tf32 = "" if fair.tf32 is None else f", TF32 {'on' if fair.tf32 else 'off'}"
-    told = (
+    sentence = (
         f"All on {fair.device} ({fair.device_name}), {fair.threads} thread(s){tf32}, inputs on the {fair.inputs_on}, "
         f"environment {fair.environment_id}."
     )
     scores = [c.quality.scores[0] for c in ranking.cells if c.quality.scores]
     if scores:
-        told += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
+        sentence += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
     answered = next((c.quality.answered for c in ranking.cells if c.quality.answered is not None), None)
     if answered is not None:
-        told += f" Its {answered}."
+        sentence += f" Its {answered}."
     energies = sorted({c.energy_basis for c in ranking.cells if c.step_joules is not None})
     if energies:
-        told += f" Energy of 1,000 examples: {'; '.join(energies)}."
+        sentence += f" Energy of 1,000 examples: {'; '.join(energies)}."
     if ranking.baseline is not None:
-        told += " * is plain Keras."
+        sentence += " * is plain Keras."
     if ranking.reference is not None and ranking.phase == "inference":
-        told += f" Answers are held against {ranking.reference}."
-    return told
+        sentence += f" Answers are held against {ranking.reference}."
+    return sentence
 
 
 def _show_prices(console: Console, verdict: Verdict) -> None:

@@ -81,16 +81,16 @@ def differences(card: str, expected: Card) -> list[str]:
     front = _FRONT.match(card)
     blocks = [(m["name"], m["text"]) for m in _BLOCK.finditer(card)]
     parts = dict(blocks)
-    told = [] if front else ["the metadata at the top are missing"]
-    told += [f"the block {name!r} stands there twice" for name in parts if sum(n == name for n, _ in blocks) > 1]
-    told += _differing("metadata", front["text"] if front else expected.front, expected.front)
+    lines = [] if front else ["the metadata at the top are missing"]
+    lines += [f"the block {name!r} stands there twice" for name in parts if sum(n == name for n, _ in blocks) > 1]
+    lines += _differing("metadata", front["text"] if front else expected.front, expected.front)
     for name, text in expected.blocks.items():
         if name not in parts:
-            told.append(f"the block {name!r} is missing, or one of its comments was changed")
+            lines.append(f"the block {name!r} is missing, or one of its comments was changed")
             continue
-        told += _differing(name, parts[name], text)
+        lines += _differing(name, parts[name], text)
     unknown = sorted(set(parts) - set(expected.blocks))
-    return told + [f"the block {name!r} is none of kcost's" for name in unknown]
+    return lines + [f"the block {name!r} is none of kcost's" for name in unknown]
 
 
 def _differing(name: str, card: str, expected: str) -> Iterator[str]:

@@ -46,8 +46,8 @@ def _drop(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
 
 
 def _calibration(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
-    told = report.calibration_at_temperature if gates.calibrated else report.calibration
-    return _judged("max_calibration_error", told.error, gates, "")
+    calibration = report.calibration_at_temperature if gates.calibrated else report.calibration
+    return _judged("max_calibration_error", calibration.error, gates, "")
 
 
 def _gap(report: RiskReport, gates: Gates, _: Measured) -> Verdict:

@@ -112,7 +112,7 @@ def test_a_projection_is_marked_and_its_interval_holds_it() -> None:
     projection = project(BERT, device_named("A100-80GB"))
     assert projection.low_ms < projection.step_ms < projection.high_ms
     assert projection.refused is None
-    assert "projected" in projection.told
+    assert "projected" in projection.step_text
     assert sum(projection.shares.values()) == pytest.approx(1)
     assert set(projection.shares) == set(COMPONENTS)
 
@@ -154,7 +154,7 @@ def test_evidence_is_of_the_chip_and_nearest_first() -> None:
     rows = evidence(published(), device_named("A100-80GB"), BERT, 2)
     assert [r.model for r in rows] == ["BERT-base", "BERT-base"]
     assert all("A100" in r.device and r.precision == "fp16" and r.batch == 32 for r in rows)
-    assert "BERT-base" in rows[0].told
+    assert "BERT-base" in rows[0].line
     assert evidence(published(), device_named("TPU-v5e"), BERT) == ()
 
 
