@@ -116,7 +116,7 @@ def test_a_cell_of_an_older_folder_has_no_scenarios() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"scenarios": ["offlin"]}, "'single-stream', 'offline' or 'server'"),
         ({"scenarios": ["server"]}, "come together"),
@@ -127,8 +127,8 @@ def test_a_cell_of_an_older_folder_has_no_scenarios() -> None:
         ({"scenarios": ["offline"], "scenario_s": 10, "scenario_max_s": 5}, "at least scenario_s"),
     ],
 )
-def test_settings_that_cannot_be_measured(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(PlanError, match=told):
+def test_settings_that_cannot_be_measured(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
         Plan.parse({"models": ["m"], "settings": settings})
 
 
@@ -144,12 +144,12 @@ def test_scenarios_that_no_cell_of_the_plan_has() -> None:
 
 @given(st.floats(0.1, 1e5), st.integers(1, 3000), st.integers(-5, 2**40))
 def test_one_seed_gives_one_sequence_which_a_higher_rate_presses_together(rate: float, count: int, seed: int) -> None:
-    found = arrivals_ns(rate, count, seed)
-    assert found.shape == (count,)
-    assert (np.diff(found) >= 0).all()
-    assert (found == arrivals_ns(rate, count, seed)).all()
-    assert (found[: count // 2] == arrivals_ns(rate, count // 2, seed)).all()
-    assert np.allclose(found, 2 * arrivals_ns(2 * rate, count, seed), atol=2)
+    arrivals = arrivals_ns(rate, count, seed)
+    assert arrivals.shape == (count,)
+    assert (np.diff(arrivals) >= 0).all()
+    assert (arrivals == arrivals_ns(rate, count, seed)).all()
+    assert (arrivals[: count // 2] == arrivals_ns(rate, count // 2, seed)).all()
+    assert np.allclose(arrivals, 2 * arrivals_ns(2 * rate, count, seed), atol=2)
 
 
 def test_gaps_are_exponential_with_the_mean_of_the_rate() -> None:

@@ -200,12 +200,12 @@ def test_the_shipped_terms_are_those_of_the_whole_data() -> None:
     folder = data_folder()
     rows: tuple[PublishedRow, ...] = parse_published((folder / "measurements.csv").read_bytes(), "measurements")
     table = table_of(cases(rows, devices()))
-    found = fit(table)
+    fitted_anew = fit(table)
     model = fitted()
     assert len(table.cases) == model.rows
     shipped = np.array(list(model.terms.values()))
-    np.testing.assert_allclose(found.theta, shipped, atol=0.01)
-    np.testing.assert_allclose(found.covariance, np.array(model.covariance), atol=0.01)
+    np.testing.assert_allclose(fitted_anew.theta, shipped, atol=0.01)
+    np.testing.assert_allclose(fitted_anew.covariance, np.array(model.covariance), atol=0.01)
     kept = [r for r in rows if r.quality != "C" and not r.source.startswith(("mlcommons", "aws-neuron", "openvino"))]
     assert [r.id for r in kept] == [r.id for r in published()]
 
