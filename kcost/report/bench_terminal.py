@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import format_percent, format_usd, significant
+from kcost.report.tables import titled_table
 
 if TYPE_CHECKING:
     from kcost.bench.compare import Change, Comparison, Figure
@@ -86,7 +87,7 @@ def show_self_test(console: Console, self_test: SelfTest) -> None:
 
 
 def _table(title: str, left: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = titled_table(title)
     for heading in left:
         table.add_column(heading)
     return table

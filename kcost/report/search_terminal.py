@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import format_usd, significant
+from kcost.report.tables import titled_table
 from kcost.search.result import SearchResult, TrialRecord
 from kcost.search.space import Choice, Parameter
 
@@ -40,13 +41,8 @@ def show_search(console: Console, result: SearchResult, *, rows: int = ROWS) -> 
 
 
 def _table(result: SearchResult, trials: list[TrialRecord]) -> Table:
-    table = Table(
-        title=escape(f"{result.study}: predicted USD per {OBJECTIVES[result.objective]}; * is on the Pareto front"),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    title = f"{result.study}: predicted USD per {OBJECTIVES[result.objective]}; * is on the Pareto front"
+    table = titled_table(title)
     names = [p.name for p in result.space]
     for heading in ("trial", "score", "95% interval", "USD", *names):
         table.add_column(heading, justify="right", no_wrap=heading not in names)
