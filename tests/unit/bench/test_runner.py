@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from kcost.bench.runner import measure
+from kcost.bench import runner
+from kcost.bench.runner import measure, request_for
 from kcost.bench.store import open_run
 from kcost.core.errors import PlanError, StorageError
+from kcost.core.plan import CellSpec
+from kcost.core.request import MeasureRequest
 from kcost.core.result import Run
 from tests.unit.bench.plans import SETTINGS, by_label, fake_plan
 
@@ -26,8 +30,18 @@ def rounds_of(run: Run) -> dict[str, tuple[Any, ...]]:
     return {c.spec.cell_id: c.rounds for c in run.cells}
 
 
-def test_every_cell_gets_every_round_of_one_session(tmp_path: Path) -> None:
+def test_every_cell_gets_every_round_of_one_session_from_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Counter[str]()
+
+    def counted(spec: CellSpec, *parts: Any) -> MeasureRequest:
+        requests[spec.cell_id] += 1
+        return request_for(spec, *parts)
+
+    monkeypatch.setattr(runner, "request_for", counted)
     run = measure(fake_plan(tmp_path, {}), tmp_path / "run")
+    assert requests == Counter(c.spec.cell_id for c in run.cells)
     assert len(run.cells) == 6
     assert {c.status for c in run.cells} == {"ok"}
     assert {tuple(r.number for r in c.rounds) for c in run.cells} == {(0, 1, 2)}
