@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kcost.core.errors import ArtifactError, InputError, UnavailableError
+from kcost.core.errors import ArtifactError, InputError, UnavailableError, first_line
 from kcost.runtimes import meta_graph
 from kcost.runtimes.meta_graph import DTYPES, Signature, Tensor
 from kcost.runtimes.protobuf import encode
@@ -328,11 +328,10 @@ class SavedModelSession:
         code = self._tf.TF_GetCode(status)
         if code == 0:
             return
-        message = self._tf.TF_Message(status).decode(errors="replace").strip()
-        first = message.splitlines()[0] if message else f"TensorFlow error {code}"
+        reason = first_line(self._tf.TF_Message(status).decode(errors="replace")) or f"TensorFlow error {code}"
         if code == _RESOURCE_EXHAUSTED:
-            raise MemoryError(first)
-        raise kind(rule, f"{self._path}: {first}", remedy)
+            raise MemoryError(reason)
+        raise kind(rule, f"{self._path}: {reason}", remedy)
 
 
 @functools.cache
