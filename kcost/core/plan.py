@@ -228,10 +228,10 @@ class CellSpec(Record):
     @property
     def dtype(self) -> str:
         """The precision in words, such as `float32` or `as saved: mixed_float16`."""
-        return dtype_told(self.precision, self.saved_policy)
+        return dtype_text(self.precision, self.saved_policy)
 
 
-def dtype_told(precision: Precision, saved_policy: str | None) -> str:
+def dtype_text(precision: Precision, saved_policy: str | None) -> str:
     """What a cell is asked to compute in, in words."""
     return f"as saved: {saved_policy}" if precision == "saved" else precision
 

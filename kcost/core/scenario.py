@@ -46,7 +46,7 @@ Outcome = Literal["held", "not held", "not tried", "unfinished"]
 trial ends in time. unfinished: the search goes on when the plan is run again."""
 
 
-class Found(NamedTuple):
+class SearchOutcome(NamedTuple):
     """What the trials of a server scenario say."""
 
     outcome: Outcome
@@ -242,11 +242,11 @@ def _bracket(server: Server, capacity_per_s: float) -> _Bracket:
     return _Bracket(low, high, doubted)
 
 
-def search_outcome(server: Server) -> Found:
+def search_outcome(server: Server) -> SearchOutcome:
     """What the search has come to."""
     if server.failure is not None or next_rate(server) is not None:
-        return Found("unfinished")
+        return SearchOutcome("unfinished")
     held = [t for t in server.trials if holds(t, server.latency_bound_ms)]
     if held:
-        return Found("held", max(held, key=lambda t: t.queries_per_s))
-    return Found("not held" if server.trials else "not tried")
+        return SearchOutcome("held", max(held, key=lambda t: t.queries_per_s))
+    return SearchOutcome("not held" if server.trials else "not tried")

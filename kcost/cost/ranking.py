@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.disturbance import Disturbance
-from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of, dtype_told
+from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of, dtype_text
 from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
@@ -121,7 +121,7 @@ class RankedCell(Record):
     @property
     def dtype(self) -> str:
         """What it computes in, in words: as its model was saved, or what its layers say."""
-        return dtype_told("saved", self.saved_policy) if self.precision == "saved" else self.fairness.dtype
+        return dtype_text("saved", self.saved_policy) if self.precision == "saved" else self.fairness.dtype
 
 
 class Ranking(Record):

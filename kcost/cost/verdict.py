@@ -362,11 +362,11 @@ def _conclusion(ranking: Ranking) -> Conclusion:
     cheapest = f"cheapest is {best.name}, {scale.text(best.cost.usd)} per {scale.unit}"
     if ranking.phase == "training" and best.dtype != "float32":
         cheapest += f" (what a model trained in {best.dtype} scores was not measured)"
-    ties = _told_ties(ranking)
+    ties = _ties_text(ranking)
     if ranking.baseline is None:
         return conclusion("no baseline", f"{cheapest}; plain Keras was not measured beside it{ties}.")
     baseline = ranking.cell(ranking.baseline)
-    plain = _told_baseline(baseline, ranking.phase)
+    plain = _baseline_text(baseline, ranking.phase)
     if best.cell_id == baseline.cell_id:
         return conclusion("baseline is cheapest", f"{cheapest}: {plain} itself{ties}.")
     ratio = best.times_cheaper
@@ -381,13 +381,13 @@ def _conclusion(ranking: Ranking) -> Conclusion:
     return conclusion("can't tell", f"can't tell whether {best.name} is cheaper than {plain}: {why}.", ratio)
 
 
-def _told_baseline(baseline: RankedCell, phase: Phase) -> str:
+def _baseline_text(baseline: RankedCell, phase: Phase) -> str:
     if phase == "training":
         return f"plain Keras training ({baseline.backend}, float32, batch {baseline.batch})"
     return f"plain Keras predict ({baseline.backend}, batch {baseline.batch})"
 
 
-def _told_ties(ranking: Ranking) -> str:
+def _ties_text(ranking: Ranking) -> str:
     if not ranking.tied_with_best:
         return ""
     names = [ranking.cell(i).name for i in ranking.tied_with_best]
