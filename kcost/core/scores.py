@@ -115,16 +115,25 @@ def _macro_f1(columns: np.ndarray, split: str, unit: str) -> Score:
     flat = columns.reshape(rows, -1)
     kinds, times = np.unique(flat, axis=0, return_counts=True)
     draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(rows, times / rows, size=RESAMPLES) @ kinds
-    drawn = _macro(draws.reshape(RESAMPLES, -1, 3))
+    drawn = f1_of(draws.reshape(RESAMPLES, -1, 3)).mean(-1)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value = float(_macro(flat.sum(0).reshape(1, -1, 3))[0])
+    value = float(f1_of(flat.sum(0).reshape(-1, 3)).mean())
     return Score(name="f1_macro", split=split, value=value, low=float(low), high=float(high), count=rows, unit=unit)
 
 
-def _macro(counts: np.ndarray) -> np.ndarray:
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 = 2 TP / (2 TP + FP + FN); 0 where there is nothing to find and nothing is answered.
+
+    Args:
+        counts: true positives, false positives and false negatives in the last axis, shape (..., 3).
+
+    Examples:
+        >>> f1_of(np.array([[3, 1, 1], [0, 0, 0]])).tolist()
+        [0.75, 0.0]
+    """
     right, wrong, missed = np.moveaxis(counts, -1, 0)
-    mean: np.ndarray = (2 * right / np.maximum(2 * right + wrong + missed, 1)).mean(-1)
-    return mean
+    f1: np.ndarray = 2 * right / np.maximum(2 * right + wrong + missed, 1)
+    return f1
 
 
 def regression(labels: np.ndarray, answers: np.ndarray, split: str, unit: str = "examples") -> tuple[Score, ...]:
@@ -304,14 +313,13 @@ def _bootstrap_f1(counts: np.ndarray) -> tuple[float, float]:
         counts: true positives, false positives and false negatives of each sentence, shape (sentences, 3).
     """
     if len(counts) <= FEW_SENTENCES:
-        right, wrong, missed = (_draws(len(counts)) @ counts.astype(np.float32)).reshape(-1, 3).T
+        drawn = (_draws(len(counts)) @ counts.astype(np.float32)).reshape(-1, 3)
     else:
         # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
         kinds, times = np.unique(counts, axis=0, return_counts=True)
         draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(len(counts), times / len(counts), size=RESAMPLES)
-        right, wrong, missed = (draws @ kinds).T
-    f1 = 2 * right / np.maximum(2 * right + wrong + missed, 1)
-    low, high = np.quantile(f1, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        drawn = draws @ kinds
+    low, high = np.quantile(f1_of(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

@@ -30,7 +30,7 @@ def show_risk(console: Console, report: RiskReport) -> None:
 
 def conclusion(report: RiskReport) -> str:
     """The report in a sentence."""
-    test = next(s.score for s in report.scores if s.split == "test")
+    test = report.test_score
     if report.verdicts:
         counts = {answer: sum(v.answer == answer for v in report.verdicts) for answer in STYLES}
         gates = ", ".join(f"{n} {word}" for word, n in counts.items() if n)

@@ -103,7 +103,7 @@ def _differing(name: str, card: str, expected: str) -> Iterator[str]:
 
 
 def _front(report: RiskReport, artifact: Artifact | None) -> str:
-    test, task = _test(report), None if artifact is None else _TASKS.get(artifact.task)
+    test, task = report.test_score, None if artifact is None else _TASKS.get(artifact.task)
     dataset = report.evidence.dataset
     lines = [
         "library_name: keras",
@@ -122,10 +122,6 @@ def _front(report: RiskReport, artifact: Artifact | None) -> str:
     for figure in (test, report.calibration.error):
         lines += [f"    - type: {figure.name}", f"      value: {figure.value:.6g}"]
     return "\n".join(lines)
-
-
-def _test(report: RiskReport) -> Figure:
-    return next(s.score for s in report.scores if s.split == "test")
 
 
 def _details(report: RiskReport, artifact: Artifact | None) -> str:

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from kcost.core.predictions import SplitPredictions
 from kcost.core.schema import Record
-from kcost.risk.figures import Figure, bootstrapped, f1_of
+from kcost.core.scores import f1_of
+from kcost.risk.figures import Figure, bootstrapped
 from kcost.risk.scores import main_score
 
 LEAST = 30
