@@ -76,12 +76,12 @@ def compiled(model: Any) -> Any:
 
 
 def timed(step: Any, seconds: float) -> list[int]:
-    found, end = [], time.perf_counter() + seconds
+    durations_ns, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter_ns()
-        step(len(found))
-        found.append(time.perf_counter_ns() - start)
-    return found
+        step(len(durations_ns))
+        durations_ns.append(time.perf_counter_ns() - start)
+    return durations_ns
 
 
 def main() -> None:
@@ -118,9 +118,9 @@ def main() -> None:
             pool.prepare(request)
             ours, theirs = in_turns(pool, request, arguments, given.rounds, order)
         ratios.extend(median_per_round(ours) / median_per_round(theirs))
-    found = location(ratios)
+    ratio = location(ratios)
     print(
-        f"{spec.label}: kcost over the bare loop {found.value:.4f} (95%: {found.low:.4f} to {found.high:.4f}), "
+        f"{spec.label}: kcost over the bare loop {ratio.value:.4f} (95%: {ratio.low:.4f} to {ratio.high:.4f}), "
         f"{len(ratios)} paired rounds in {given.launches} launches of both"
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from kcost.bench.store import RunStore
 from kcost.core.result import Offline, Server
-from kcost.core.scenario import found, rows
+from kcost.core.scenario import rows, search_outcome
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import make_budget
 from kcost.cost.capacity import find_capacity, serve_at
@@ -154,7 +154,7 @@ def server(run: Path) -> None:
 
 def _against(label: str, batch: int, offline: Offline, one: Server) -> None:
     service = ServiceTimes({batch: np.asarray(offline.step_ns) / 1e9})
-    outcome, held = found(one)
+    outcome, held = search_outcome(one)
     simulated_rate = find_capacity(service, one.latency_bound_ms / 1e3, 1)
     if held is not None and simulated_rate is not None:
         off = simulated_rate.queries_per_s / held.queries_per_s - 1

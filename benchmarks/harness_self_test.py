@@ -21,11 +21,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="keeps the runs, and self-test.json")
     given = parser.parse_args()
     form = SHORT if given.short else FULL
-    found = self_test(Plan.read(given.plan), form=form, noisy=not given.quiet_only, out=given.out)
+    report = self_test(Plan.read(given.plan), form=form, noisy=not given.quiet_only, out=given.out)
     if given.out is not None:
-        (given.out / "self-test.json").write_text(found.model_dump_json(indent=1) + "\n")
-    show_self_test(Console(width=160), found)
-    return 0 if found.passed else 1
+        (given.out / "self-test.json").write_text(report.model_dump_json(indent=1) + "\n")
+    show_self_test(Console(width=160), report)
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":

@@ -28,26 +28,26 @@ def main() -> None:
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=8)
-    asked = parser.parse_args()
-    batches = [int(b) for b in asked.batches.split(",")]
+    options = parser.parse_args()
+    batches = [int(b) for b in options.batches.split(",")]
     plan = Plan.parse(
         {
-            "models": [str(asked.before), str(asked.after)],
+            "models": [str(options.before), str(options.after)],
             "backends": list(METHODS),
             "precisions": ["float32"],
             "batches": batches,
             "phases": ["inference"],
             "methods": list(METHODS.values()),
-            "threads": [int(t) for t in asked.threads.split(",")],
+            "threads": [int(t) for t in options.threads.split(",")],
             "together": True,
-            "settings": {"rounds": asked.rounds},
+            "settings": {"rounds": options.rounds},
         }
     )
-    cells = kcost.run_bench(plan, asked.out).cells
+    cells = kcost.run_bench(plan, options.out).cells
     for cell in cells:
         if cell.status != "ok":
             print(f"{cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}")
-    before = open_model(asked.before).name
+    before = open_model(options.before).name
     print("| backend | batch | before, ms (threads) | after, ms (threads) | times faster (95%) |")
     print("|---|---|---|---|---|")
     for backend in METHODS:

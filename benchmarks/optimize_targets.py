@@ -43,37 +43,37 @@ def main() -> None:
     parser.add_argument("--backends", default="tensorflow,jax,torch")
     parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes")
     parser.add_argument("--each-backend", action="store_true", help="a file of each mode for each backend")
-    asked = parser.parse_args()
-    backends = asked.backends.split(",")
-    if asked.each_backend:
-        cells = [cell for backend in backends for cell in measured(asked, asked.out / backend, [backend])]
+    options = parser.parse_args()
+    backends = options.backends.split(",")
+    if options.each_backend:
+        cells = [cell for backend in backends for cell in measured(options, options.out / backend, [backend])]
     else:
-        cells = measured(asked, asked.out, backends)
+        cells = measured(options, options.out, backends)
     show(cells)
 
 
-def measured(asked: argparse.Namespace, out: Path, backends: list[str]) -> list[CellResult]:
+def measured(options: argparse.Namespace, out: Path, backends: list[str]) -> list[CellResult]:
     """The cells of all modes on some backends, from files that are made on the first of them."""
     models = out / "models"
     models.mkdir(parents=True, exist_ok=True)
     first = models / "float32.keras"
     if not first.exists():
-        shutil.copy(open_model(asked.artifact).keras_file, first)
-    for mode in asked.modes.split(","):
-        make(asked.artifact, mode, models, backends[0])
+        shutil.copy(open_model(options.artifact).keras_file, first)
+    for mode in options.modes.split(","):
+        make(options.artifact, mode, models, backends[0])
     plan = Plan.parse(
         {
-            "models": [str(models / f"{mode}.keras") for mode in ("float32", *asked.modes.split(","))],
+            "models": [str(models / f"{mode}.keras") for mode in ("float32", *options.modes.split(","))],
             "backends": backends,
             "precisions": ["float32"],
-            "batches": [int(b) for b in asked.batches.split(",")],
+            "batches": [int(b) for b in options.batches.split(",")],
             "phases": ["inference"],
             "methods": [
-                m for b in backends for m in (*METHODS[b], *(["compile"] if asked.compile and b == "torch" else []))
+                m for b in backends for m in (*METHODS[b], *(["compile"] if options.compile and b == "torch" else []))
             ],
-            "threads": [int(t) for t in asked.threads.split(",")],
+            "threads": [int(t) for t in options.threads.split(",")],
             "together": True,
-            "settings": {"rounds": asked.rounds, "timeout_s": 600},
+            "settings": {"rounds": options.rounds, "timeout_s": 600},
         }
     )
     return list(kcost.run_bench(plan, out / "run").cells)
@@ -95,8 +95,8 @@ def make(artifact: Path, mode: str, models: Path, backend: str) -> None:
     drop = answer.drop
     change = f"{drop.score} {drop.before:.4f} -> {drop.after:.4f}, drop at most {drop.bound:.4f} (95%)"
     print(f"{mode}, made on {backend}: {change}, {drop.count} {drop.unit}")
-    for told in (*answer.artifact.steps[-1].changed, *answer.artifact.steps[-1].skipped):
-        print(f"    {told}")
+    for change_made in (*answer.artifact.steps[-1].changed, *answer.artifact.steps[-1].skipped):
+        print(f"    {change_made}")
     shutil.copy(models / f"{mode}-artifact" / "model.keras", models / f"{mode}.keras")
 
 

@@ -116,14 +116,14 @@ def in_turns(steps: dict[str, Callable[[], Any]], rounds: int, round_s: float) -
     taken: dict[str, list[tuple[int, ...]]] = {name: [] for name in steps}
     for number in range(-1, rounds):  # the first warms up
         for name in order.sample(list(steps), len(steps)):
-            found: list[int] = []
+            durations_ns: list[int] = []
             end = time.perf_counter() + round_s
-            while time.perf_counter() < end or len(found) < 2:
+            while time.perf_counter() < end or len(durations_ns) < 2:
                 start = time.perf_counter_ns()
                 steps[name]()
-                found.append(time.perf_counter_ns() - start)
+                durations_ns.append(time.perf_counter_ns() - start)
             if number >= 0:
-                taken[name].append(tuple(found))
+                taken[name].append(tuple(durations_ns))
     return taken
 
 

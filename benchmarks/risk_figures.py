@@ -54,7 +54,7 @@ def tagger(rng: np.random.Generator, count: int, f1: float) -> SplitPredictions:
     return SplitPredictions(labels, labels, logs, np.arange(count), np.arange(count), counts)
 
 
-def told(name: str, hits: list[bool]) -> None:
+def print_share(name: str, hits: list[bool]) -> None:
     exact = share(name, sum(hits), len(hits), "cases")
     print(f"{name}: {exact.value:.3f} (95%: {exact.low:.3f} to {exact.high:.3f}) of {len(hits):,}")
 
@@ -64,7 +64,7 @@ def accuracy_at_the_limit(cases: int) -> None:
     for count, limit in ((300, 0.9), (2000, 0.9), (2000, 0.99)):
         figures = [share("accuracy", int(r), count, "examples") for r in rng.binomial(count, limit, cases)]
         passed = [judge("g", f, limit, at_most=False).answer == "pass" for f in figures]
-        told(f"accuracy of {limit}, {count} examples: false pass", passed)
+        print_share(f"accuracy of {limit}, {count} examples: false pass", passed)
 
 
 def f1_at_the_limit(cases: int) -> None:
@@ -73,7 +73,7 @@ def f1_at_the_limit(cases: int) -> None:
     for count in (300, 1000):
         figures = [main_score(tagger(rng, count, 0.8), "sentences") for _ in range(cases)]
         passed = [judge("g", f, 0.8, at_most=False).answer == "pass" for f in figures]
-        told(f"entity F1 of 0.8, {count} sentences: false pass", passed)
+        print_share(f"entity F1 of 0.8, {count} sentences: false pass", passed)
 
 
 def calibration_at_the_limit(cases: int) -> None:
@@ -83,7 +83,7 @@ def calibration_at_the_limit(cases: int) -> None:
         for count in (500, 2000):
             errors = [calibration(classifier(rng, count, temperature), "examples").error for _ in range(cases)]
             passed = [judge("g", e, truth, at_most=True).answer == "pass" for e in errors]
-            told(f"calibration error of {truth:.4f}, {count} examples: false pass", passed)
+            print_share(f"calibration error of {truth:.4f}, {count} examples: false pass", passed)
 
 
 def drop_at_the_limit(cases: int) -> None:
@@ -101,7 +101,7 @@ def drop_at_the_limit(cases: int) -> None:
     accuracy = float(np.mean([classifier(np.random.default_rng(s), 100_000).right.mean() for s in range(10)]))
     truth = 0.03 * accuracy - 0.05 * (1 - accuracy)
     passed = [judge("g", d, truth, at_most=True).answer == "pass" for d in drops]
-    told(f"score drop of {truth:.4f}, 2000 examples: false pass", passed)
+    print_share(f"score drop of {truth:.4f}, 2000 examples: false pass", passed)
 
 
 LIMITS = {
@@ -132,7 +132,7 @@ def labels_that_decide(cases: int) -> None:
             more = right + int(rng.binomial(first.more_labels, truth))
             figure = share("accuracy", more, count + first.more_labels, "examples")
             decided.append(judge("g", figure, limit, at_most=False).answer != "can't tell")
-        told(f"accuracy around {limit}, {count} labels and N more: decided", decided)
+        print_share(f"accuracy around {limit}, {count} labels and N more: decided", decided)
     decided = []
     while len(decided) < cases:
         truth = rng.uniform(0.74, 0.86)
@@ -149,7 +149,7 @@ def labels_that_decide(cases: int) -> None:
         logs = np.zeros((size, 2), np.float32)
         both = SplitPredictions(zeros, zeros, logs, np.arange(size), np.arange(size), counts)
         decided.append(judge("g", main_score(both, "sentences"), 0.8, at_most=False).answer != "can't tell")
-    told("entity F1 around 0.8, 400 sentences and N more: decided", decided)
+    print_share("entity F1 around 0.8, 400 sentences and N more: decided", decided)
 
 
 def columns_of(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
@@ -171,8 +171,8 @@ def planted(clean: int, each: int) -> None:
         noise.append(judge("g", label_noise(answers, NAMES, "e").share, 0.02, at_most=True).answer == "fail")
         sliced.append(bool(search(~answers.right, columns_of(rng, count)).slices))
     for name, hits in (("calibration above 0.03", error), ("label noise above 0.02", noise), ("a slice", sliced)):
-        told(f"clean: {name}", hits)
-    told("clean: any of the three", [a or b or c for a, b, c in zip(error, noise, sliced, strict=True)])
+        print_share(f"clean: {name}", hits)
+    print_share("clean: any of the three", [a or b or c for a, b, c in zip(error, noise, sliced, strict=True)])
     error, noise, sliced = [], [], []
     for _ in range(each):
         hot = calibration(classifier(rng, count, temperature=2.0), "e").error
@@ -184,9 +184,9 @@ def planted(clean: int, each: int) -> None:
         predicted = np.where(scans, rng.integers(0, CLASSES, count), answers.predicted)
         worse = search(with_predicted(answers, predicted).labels != predicted, columns)
         sliced.append(any("source=scan" in s.name for s in worse.slices))
-    told("temperature of 2: found", error)
-    told("8% of labels wrong: found", noise)
-    told("half the answers of a slice of 5% at random: found", sliced)
+    print_share("temperature of 2: found", error)
+    print_share("8% of labels wrong: found", noise)
+    print_share("half the answers of a slice of 5% at random: found", sliced)
 
 
 if __name__ == "__main__":

@@ -37,23 +37,23 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help="of kcost, for speed: float32 or mixed_bfloat16")
     parser.add_argument("--no-jit", action="store_true", help="of kcost, for speed: without Keras's choice of XLA")
     parser.add_argument("--who", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    {"score": score, "speed": speed, "child": child}[asked.what](asked)
+    options = parser.parse_args()
+    {"score": score, "speed": speed, "child": child}[options.what](options)
 
 
-def speed(asked: argparse.Namespace) -> None:
+def speed(options: argparse.Namespace) -> None:
     """Gives each trainer turns of as many batches, in shuffled order, and prints the paired ratios."""
-    who = ["transformers-longest", "transformers-full", *(f"kcost-{b}" for b in asked.backends.split(","))]
-    workers = {name: _Worker(name, asked) for name in who}
+    who = ["transformers-longest", "transformers-full", *(f"kcost-{b}" for b in options.backends.split(","))]
+    workers = {name: _Worker(name, options) for name in who}
     ready_s = {name: worker.turn() for name, worker in workers.items()}  # compiles each shape once
     rates: dict[str, list[float]] = {name: [] for name in who}
     shuffle = np.random.default_rng(0).permutation
-    for number in range(asked.rounds):
+    for number in range(options.rounds):
         for name in shuffle(who):
             rates[name].append(BATCHES_A_TURN * BATCH / workers[name].turn())
-        print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
+        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     for name in who:
-        found = {
+        row = {
             "trainer": name,
             "sentences_per_s": round(statistics.median(rates[name]), 1),
             "first_pass_s": ready_s[name],
@@ -61,8 +61,8 @@ def speed(asked: argparse.Namespace) -> None:
         for base in ("transformers-longest", "transformers-full"):
             if name != base:
                 ratio = paired_ratio([1 / r for r in rates[base]], [1 / r for r in rates[name]])
-                found[f"times_{base}"] = [round(v, 2) for v in (ratio.value, ratio.low, ratio.high)]
-        print(json.dumps(found))
+                row[f"times_{base}"] = [round(v, 2) for v in (ratio.value, ratio.low, ratio.high)]
+        print(json.dumps(row))
     for worker in workers.values():
         worker.close()
 
@@ -70,19 +70,19 @@ def speed(asked: argparse.Namespace) -> None:
 class _Worker:
     """A trainer in a process of its own, which does nothing until it is given a turn."""
 
-    def __init__(self, name: str, asked: argparse.Namespace) -> None:
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
         backend = name.removeprefix("kcost-") if name.startswith("kcost-") else "torch"
         command = [
             sys.executable,
             __file__,
             "child",
-            str(asked.checkpoint),
+            str(options.checkpoint),
             "--who",
             name,
             "--precision",
-            asked.precision,
+            options.precision,
         ]
-        command += ["--no-jit"] if asked.no_jit else []
+        command += ["--no-jit"] if options.no_jit else []
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -105,14 +105,14 @@ class _Worker:
         self._process.wait()
 
 
-def child(asked: argparse.Namespace) -> None:
+def child(options: argparse.Namespace) -> None:
     """Answers each line on standard input with the seconds of one turn; the first turn compiles."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a framework prints is no answer
-    if asked.who.startswith("kcost-"):
-        warm_up, turn = _kcost_trainer(asked)
+    if options.who.startswith("kcost-"):
+        warm_up, turn = _kcost_trainer(options)
     else:
-        warm_up, turn = _transformers_trainer(asked, full=asked.who.endswith("full"))
+        warm_up, turn = _transformers_trainer(options, full=options.who.endswith("full"))
     for number, _ in enumerate(sys.stdin):
         start = time.perf_counter()
         if number:
@@ -123,7 +123,7 @@ def child(asked: argparse.Namespace) -> None:
         answers.flush()
 
 
-def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
+def _kcost_trainer(options: argparse.Namespace) -> tuple[Any, Any]:
     """kcost's own training step, batches and optimizer."""
     import keras
 
@@ -132,12 +132,12 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
     from kcost.training.optimizer import make_optimizer
     from kcost.worker.train import make
 
-    request = _request(asked)
+    request = _request(options)
     task, plain = make(request)
     model = with_precision(plain, request.precision)
     batches = task.batches("train", BATCH, seed=0)
     steps = EPOCHS * len(batches)
-    jit = False if asked.no_jit else "auto"
+    jit = False if options.no_jit else "auto"
     loss = loss_of(task.answers.main)
     model.compile(optimizer=make_optimizer(model, request, RATE, steps), loss=loss, jit_compile=jit)
 
@@ -170,7 +170,7 @@ def _kcost_trainer(asked: argparse.Namespace) -> tuple[Any, Any]:
     return lambda: model.fit(first, epochs=1, shuffle=False, verbose=0), turn
 
 
-def _request(asked: argparse.Namespace) -> Any:
+def _request(options: argparse.Namespace) -> Any:
     from kcost.core.request import TrainRequest
 
     return TrainRequest(
@@ -178,7 +178,7 @@ def _request(asked: argparse.Namespace) -> Any:
         data="btc",
         out=Path("unused"),
         name="btc",
-        init=asked.checkpoint.absolute(),
+        init=options.checkpoint.absolute(),
         epochs=EPOCHS,
         batch_size=BATCH,
         max_length=MAX_LENGTH,
@@ -186,7 +186,7 @@ def _request(asked: argparse.Namespace) -> Any:
         schedule="linear",
         warmup_fraction=WARMUP,
         clip_norm=1.0,
-        precision=asked.precision,
+        precision=options.precision,
         usd_per_hour=1.0,
         usd_basis="not used",
     )
@@ -195,7 +195,7 @@ def _request(asked: argparse.Namespace) -> Any:
 class _TransformersLoop:
     """BertForTokenClassification in the plain torch loop: AdamW, linear warm-up and decay, clipping."""
 
-    def __init__(self, asked: argparse.Namespace, *, full: bool) -> None:
+    def __init__(self, options: argparse.Namespace, *, full: bool) -> None:
         import torch
         import transformers
 
@@ -204,13 +204,13 @@ class _TransformersLoop:
 
         torch.manual_seed(0)
         self.data = data.load("btc", seed=0)
-        pieces = read_tokenizer(asked.checkpoint)
+        pieces = read_tokenizer(options.checkpoint)
         self.encoded = {
             s: pieces.encode(self.data.splits[s], self.data.tag_names, MAX_LENGTH) for s in ("train", "test")
         }
         self.full = full
         self.model = transformers.BertForTokenClassification.from_pretrained(
-            asked.checkpoint, num_labels=len(self.data.tag_names)
+            options.checkpoint, num_labels=len(self.data.tag_names)
         )
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         spared = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -246,8 +246,8 @@ class _TransformersLoop:
         return [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
 
 
-def _transformers_trainer(asked: argparse.Namespace, *, full: bool) -> tuple[Any, Any]:
-    loop = _TransformersLoop(asked, full=full)
+def _transformers_trainer(options: argparse.Namespace, *, full: bool) -> tuple[Any, Any]:
+    loop = _TransformersLoop(options, full=full)
     place = iter([rows for number in range(50) for rows in loop.epoch(number) if len(rows) == BATCH])
 
     def turn(batches: int = BATCHES_A_TURN) -> None:
@@ -257,14 +257,14 @@ def _transformers_trainer(asked: argparse.Namespace, *, full: bool) -> tuple[Any
     return lambda: turn(4), turn
 
 
-def score(asked: argparse.Namespace) -> None:
+def score(options: argparse.Namespace) -> None:
     """Trains with transformers and prints the strict entity F1 on the test split."""
     import torch
 
     from kcost.core.entities import entity_counts
     from kcost.core.scores import entity_f1_of
 
-    loop = _TransformersLoop(asked, full=False)
+    loop = _TransformersLoop(options, full=False)
     start = time.perf_counter()
     for number in range(EPOCHS):
         for rows in loop.epoch(number):
@@ -281,8 +281,8 @@ def score(asked: argparse.Namespace) -> None:
             ).logits
             predictions[i : i + 128] = logits.argmax(-1).numpy()
     counts = entity_counts(encoded.labels, predictions, encoded.unseen_labels, loop.data.tag_names)
-    found = entity_f1_of(counts, "test")
-    print(json.dumps(found.model_dump()))
+    f1 = entity_f1_of(counts, "test")
+    print(json.dumps(f1.model_dump()))
 
 
 if __name__ == "__main__":

@@ -78,11 +78,11 @@ def test_draw_the_page(benchmark: Any, stored: Stored) -> None:
 def test_compare_two_runs(benchmark: Any, stored: Stored) -> None:
     _, run = stored
     prices = dict.fromkeys(run.environments, 0.1)
-    found = benchmark.pedantic(
+    comparison = benchmark.pedantic(
         compare, (run, run), {"fail_if": "usd_per_million>3%", "usd_per_hour": prices}, rounds=5, warmup_rounds=1
     )
-    assert len(found.changes) == CELLS
-    assert not found.failed
+    assert len(comparison.changes) == CELLS
+    assert not comparison.failed
 
 
 STATISTICS: dict[str, tuple[Callable[[Any], Any], Callable[[np.random.Generator], Any]]] = {

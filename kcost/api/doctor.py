@@ -70,23 +70,23 @@ def _backend(name: str, devices: bool) -> BackendReport:
 
 
 def _backend_findings(backends: tuple[BackendReport, ...]) -> tuple[Finding, ...]:
-    found = []
+    findings = []
     for b in backends:
         if b.problem is not None:
-            found.append(Finding(subject=f"{b.backend} backend", state="missing", detail=f"{b.problem}; {b.remedy}"))
+            findings.append(Finding(subject=f"{b.backend} backend", state="missing", detail=f"{b.problem}; {b.remedy}"))
         else:
             kinds = ", ".join(f"{len(names)} {kind}" for kind, names in b.devices.items() if names)
-            found.append(Finding(subject=f"{b.backend} backend", state="works", detail=f"{b.version}; {kinds}"))
+            findings.append(Finding(subject=f"{b.backend} backend", state="works", detail=f"{b.version}; {kinds}"))
     tensorflow = next(b for b in backends if b.backend == "tensorflow")
     ready = tensorflow.problem is None
-    found.append(
+    findings.append(
         Finding(
             subject="export to TensorFlow Serving",
             state="works" if ready else "missing",
             detail="through the tensorflow backend" if ready else "needs it: pip install 'kcost[tensorflow]'",
         )
     )
-    return tuple(found)
+    return tuple(findings)
 
 
 def _cpu_findings(here: Environment) -> tuple[Finding, ...]:

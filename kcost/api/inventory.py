@@ -182,5 +182,5 @@ def check_prices(file: Path | str | None = None) -> PriceCheck:
     from kcost.cost.price_rules import PriceCheck
 
     book = prices(file)
-    found, doubtful = tuple(book.check()), tuple(book.warnings())
-    return PriceCheck(name=book.name, rows=len(book.prices), problems=found, warnings=doubtful)
+    problems, doubtful = tuple(book.check()), tuple(book.warnings())
+    return PriceCheck(name=book.name, rows=len(book.prices), problems=problems, warnings=doubtful)

@@ -152,9 +152,9 @@ def _optimized(
 def _size(model: Model, run: Run) -> Size:
     cells = [c for c in run.cells if c.spec.model == model.name and c.preparation is not None]
     largest = max(cells, key=lambda c: c.spec.batch, default=None)
-    told = largest.preparation if largest is not None else None
+    preparation = largest.preparation if largest is not None else None
     return Size(
         file_bytes=model.keras_file.stat().st_size,
-        parameters=told.parameters if told else None,
-        peak_host_bytes=told.peak_host_bytes if told else None,
+        parameters=preparation.parameters if preparation else None,
+        peak_host_bytes=preparation.peak_host_bytes if preparation else None,
     )

@@ -329,10 +329,10 @@ def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figu
     from kcost.core.request import AttackRequest
     from kcost.risk.figures import Figure
 
-    asked = AttackRequest(
+    attack = AttackRequest(
         model=request.model, data=request.data, pixels=request.pixels, limit=request.limit, epsilons=(epsilon,)
     )
-    score = run_job(ROBUSTNESS, backend, asked).results[-1].scores[0]
+    score = run_job(ROBUSTNESS, backend, attack).results[-1].scores[0]
     return Figure(
         name=f"{score.name}_attacked",
         value=score.value,

@@ -111,7 +111,7 @@ def parse_limits(text: str | None) -> tuple[Limit, ...]:
     Raises:
         InputError: an unknown metric, or no percentage.
     """
-    found = []
+    limits = []
     for part in (text or "").split(","):
         if not part.strip():
             continue
@@ -122,8 +122,8 @@ def parse_limits(text: str | None) -> tuple[Limit, ...]:
                 received=repr(part.strip()),
                 remedy="For example --fail-if 'usd_per_million>3%'.",
             )
-        found.append(Limit(match[1], float(match[2]) / 100))  # type: ignore[arg-type]  # it is one of METRICS
-    return tuple(found)
+        limits.append(Limit(match[1], float(match[2]) / 100))  # type: ignore[arg-type]  # it is one of METRICS
+    return tuple(limits)
 
 
 def compare(
@@ -187,8 +187,8 @@ def compare(
 
 def _by_key(run: Run) -> dict[str, CellResult]:
     """Cells by what they are, whatever the model file holds, in the order of their names."""
-    found = {c.spec.model_copy(update={"model_sha256": ""}).cell_id: c for c in run.present}
-    return dict(sorted(found.items(), key=lambda item: _name(item[1].spec)))
+    cells = {c.spec.model_copy(update={"model_sha256": ""}).cell_id: c for c in run.present}
+    return dict(sorted(cells.items(), key=lambda item: _name(item[1].spec)))
 
 
 def _name(spec: CellSpec) -> str:
@@ -196,11 +196,11 @@ def _name(spec: CellSpec) -> str:
 
 
 def _differences(run_a: Run, run_b: Run, pairs: Iterable[tuple[CellResult, CellResult]]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     for id_a, id_b in sorted({(a.environment_id, b.environment_id) for a, b in pairs}):
         named = run_a.environments[id_a].differences(run_b.environments[id_b])
-        found |= dict.fromkeys(name for name in named if name not in IGNORED_DIFFERENCES)
-    return tuple(found)
+        differing |= dict.fromkeys(name for name in named if name not in IGNORED_DIFFERENCES)
+    return tuple(differing)
 
 
 def _change(a: CellResult, b: CellResult, run_a: Run, run_b: Run, usd_per_hour: Mapping[str, float] | None) -> Change:
@@ -265,10 +265,10 @@ def _over(limits: Sequence[Limit], changes: Sequence[Change]) -> Iterator[Failur
             figure = change.median_ms if limit.metric == "median_ms" else change.usd_per_million
             if figure is not None and is_significant and figure.ratio > 1 + limit.growth:
                 high = "unbounded" if figure.high is None else f"{figure.high:.4g}"
-                told = (
+                reason = (
                     f"{limit.metric} is {figure.ratio:.4g} times A's (95%: {figure.low:.4g} to {high}); limit {limit}"
                 )
-                yield Failure(model=change.model, cell=change.cell, reason=told)
+                yield Failure(model=change.model, cell=change.cell, reason=reason)
 
 
 def _probability_of_no_growth(change: Change, metric: Metric) -> float:
@@ -278,12 +278,12 @@ def _probability_of_no_growth(change: Change, metric: Metric) -> float:
 
 def _significant(p_values: Sequence[float]) -> list[bool]:
     """Holm's step-down procedure: which of the hypotheses `nothing grew` are given up."""
-    found = [False] * len(p_values)
+    given_up = [False] * len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         if p_values[place] > SIGNIFICANCE / (len(p_values) - rank):
             break
-        found[place] = True
-    return found
+        given_up[place] = True
+    return given_up
 
 
 def _lost(cells_a: Mapping[str, CellResult], cells_b: Mapping[str, CellResult]) -> Iterator[Failure]:

@@ -133,9 +133,8 @@ class Pool:
             CellFailure: the cell failed in its turn.
         """
         spec = request.spec
-        key, gpu = _key(spec), spec.device == "gpu"
-        if not self._alive(key) or spec.cell_id not in self._prepared[key]:
-            self.prepare(request)
+        gpu = spec.device == "gpu"
+        self._make_ready(request)
         load = load_1min()
         counter = self._counters.get(gpu) if self._idle_watts.get(gpu) is not None else None
         self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
@@ -163,9 +162,8 @@ class Pool:
             CellFailure: the cell failed. Its worker is replaced when it is next asked for something.
         """
         spec = request.spec
-        key, gpu = _key(spec), spec.device == "gpu"
-        if not self._alive(key) or spec.cell_id not in self._prepared[key]:
-            self.prepare(request)
+        gpu = spec.device == "gpu"
+        self._make_ready(request)
         self._watcher.begin([worker.pid for worker in self._workers.values()], gpu=gpu)
         operation = ScenarioRequest(cell_id=spec.cell_id, ask=ask)
         answer = self._ask(spec, operation, ScenarioAnswer, more_s=longest_s)
@@ -174,14 +172,18 @@ class Pool:
     def profile(self, request: MeasureRequest) -> Profile:
         """Where the time of a cell goes; a worker that fails in it costs the profile and nothing else."""
         spec = request.spec
-        key = _key(spec)
         try:
-            if not self._alive(key) or spec.cell_id not in self._prepared[key]:
-                self.prepare(request)
+            self._make_ready(request)
             return self._ask(spec, ProfileRequest(cell_id=spec.cell_id), ProfileAnswer).profile
         except CellFailure as failure:
             known = failure.status if failure.status != "partial" else "crash"
             return Profile(status=known, reason=failure.reason)
+
+    def _make_ready(self, request: MeasureRequest) -> None:
+        """Prepares a cell again where its worker has died since, or never held it."""
+        key = _key(request.spec)
+        if not self._alive(key) or request.spec.cell_id not in self._prepared[key]:
+            self.prepare(request)
 
     def _alive(self, key: _Key) -> bool:
         worker = self._workers.get(key)

@@ -274,6 +274,8 @@ class _Session:
     ) -> None:
         self._converted = converted
         self._conversions: dict[tuple[str, Runtime, RuntimePrecision], Path | CellFailure] = {}
+        self._requests: dict[str, MeasureRequest] = {}
+        """By cell_id, of the cells that need no conversion or have it."""
         self._settings, self._models, self._store = plan.settings, models, store
         self._id = uuid.uuid4().hex[:8]
         self._shuffle = random.Random(plan.settings.seed).shuffle
@@ -307,7 +309,7 @@ class _Session:
                     self._on_progress(self._done, self._total, f"round {number + 1} of {most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
-                        measured = pool.measure(self._request(cell), self._id, number)
+                        measured = pool.measure(self._requests[cell.spec.cell_id], self._id, number)
                     except CellFailure as failure:
                         self._fail(cell, failure)
                         continue
@@ -330,7 +332,7 @@ class _Session:
             def tell(text: str, label: str = cell.spec.label) -> None:
                 self._on_progress(self._done, self._total, f"{text}: {label}")
 
-            request = self._request(cell)
+            request = self._requests[cell.spec.cell_id]
             for result in measured_scenario(scenario, cell, pool, request, self._environment_id, tell):
                 cell = with_result(cell, result)
                 self._store.write_cell(cell)
@@ -342,20 +344,20 @@ class _Session:
         if cell is None or not _lacks_profile(cell, self._settings, self._environment_id):
             return
         self._on_progress(self._done, self._total, f"profiling {cell.spec.label}")
-        profile = pool.profile(self._request(cell))
+        profile = pool.profile(self._requests[cell_id])
         self._store.write_cell(cell.model_copy(update={"profile": profile}))
         self._advance("")
 
     def _convert(self, work: _Work) -> list[CellResult]:
         """The cells that need no conversion or have it; before any worker is there, whose start would be slowed."""
-        found = []
+        convertible = []
         for cell in work.cells:
             try:
-                self._request(cell)
-                found.append(cell)
+                self._requests[cell.spec.cell_id] = self._request(cell)
+                convertible.append(cell)
             except CellFailure as failure:
                 self._not_ready(cell, failure, work.turning)
-        return found
+        return convertible
 
     def _prepare(self, pool: Pool, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
         """Those of the cells that could be got ready. What is stored of a preparation is that of a cell's turns."""
@@ -367,7 +369,7 @@ class _Session:
         for cell in cells:
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
             try:
-                prepared = pool.prepare(self._request(cell))
+                prepared = pool.prepare(self._requests[cell.spec.cell_id])
                 if cell.spec.cell_id in turning:
                     # A cell that has been ok stays so, as an earlier plan asked for fewer rounds; one that failed in a
                     # further round has all that it needs.
@@ -413,12 +415,12 @@ class _Session:
         key = (spec.model, spec.runtime, precision)
         if key not in self._conversions:
             self._conversions[key] = self._convert_for(model, spec.runtime, precision)
-        found = self._conversions[key]
-        if isinstance(found, CellFailure):
-            raise found
+        conversion = self._conversions[key]
+        if isinstance(conversion, CellFailure):
+            raise conversion
         # Without real samples those that the conversion was checked on are measured on.
-        samples = request.samples_file or found / SAMPLES_FILE
-        return request.model_copy(update={"keras_file": found, "samples_file": samples})
+        samples = request.samples_file or conversion / SAMPLES_FILE
+        return request.model_copy(update={"keras_file": conversion, "samples_file": samples})
 
     def _convert_for(self, model: Model, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
         """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""

@@ -108,20 +108,20 @@ class SelfTest(Record):
     @property
     def failures(self) -> tuple[str, ...]:
         """What did not hold, in words; empty when the self-test passed."""
-        found = []
+        faults = []
         share = exact_proportion(self.false_winners, len(self.pairs), SURE)
         if share.low > FALSE_WINNERS:
-            found.append(
+            faults.append(
                 f"{self.false_winners} of {len(self.pairs)} cells beat themselves: {format_percent(share.value)} "
                 f"(at least {format_percent(share.low)}); the limit is {format_percent(FALSE_WINNERS)}"
             )
-        found.extend(
+        faults.extend(
             f"{m.model} {m.cell}: its ratio moved by {format_percent(abs(m.moved))} beside busy neighbours, and it was "
             f"not marked INVALID; the limit is {format_percent(MOVED)}"
             for m in self.moves
             if not m.passed
         )
-        return tuple(found)
+        return tuple(faults)
 
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
     @property

@@ -39,7 +39,7 @@ def main() -> NoReturn:
     except Exception as error:
         from kcost.core.unforeseen import logged, place_of
 
-        told = f"error: kcost did not foresee this: {place_of(error)}. {logged(error)}"
-        print(told, file=sys.stderr)  # noqa: T201
+        message = f"error: kcost did not foresee this: {place_of(error)}. {logged(error)}"
+        print(message, file=sys.stderr)  # noqa: T201
         sys.exit(2)
     sys.exit(0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kcost.core.answer import Answers
 from kcost.core.artifact import Artifact, QualityReport, RunCost, Score
@@ -17,36 +16,23 @@ from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.payoff import Payoff
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
+from kcost.report.tables import titled_table
 from kcost.report.terminal import show_summary, show_verdict
 
 if TYPE_CHECKING:
     from kcost.api.demo import DemoReport
     from kcost.api.doctor import DoctorReport
-    from kcost.cost.invoice import Invoice
     from kcost.data import CatalogueEntry
-    from kcost.serving.load_report import LoadReport, Quantiles
-    from kcost.serving.rate_search import RateReport
-    from kcost.serving.server import Serving
     from kcost.ship.export import ExportReport
     from kcost.ship.huggingface import CheckpointReport
 
 WIDEST_CONFUSION = 12
 """A confusion matrix with more classes than this is in --json alone: no terminal shows it whole."""
 
-SERVED_ROWS = 8
-"""Of what a server serves, or bills, on one screen; all of it is in --json."""
-
 MOST_ROWS = 12
 """Of a list, unless everything is asked for."""
 
 STATE_STYLE = {"works": "green", "warning": "yellow", "missing": "red"}
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def show_doctor(console: Console, report: DoctorReport) -> None:
@@ -60,7 +46,7 @@ def show_doctor(console: Console, report: DoctorReport) -> None:
     console.print(f"accelerators: {'; '.join(here.accelerators) or 'none'}", highlight=False)
     packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
     console.print(f"packages: Python {here.python}, {packages}", highlight=False)
-    table = _table("What works here", "", "state", "")
+    table = titled_table("What works here", "", "state", "")
     for finding in report.findings:
         table.add_row(finding.subject, f"[{STATE_STYLE[finding.state]}]{finding.state}[/]", escape(finding.detail))
     console.print(table)
@@ -69,7 +55,7 @@ def show_doctor(console: Console, report: DoctorReport) -> None:
 def show_data_sets(console: Console, entries: Sequence[CatalogueEntry], *, everything: bool = False) -> None:
     """The data sets known by name."""
     headings = ["name", "task", "size", "licence", "found in"]
-    table = _table("Data sets", *headings, *(["source"] if everything else []))
+    table = titled_table("Data sets", *headings, *(["source"] if everything else []))
     for e in entries:
         name = f"{e.name} (synthetic)" if e.synthetic else e.name
         size = format_bytes(e.size_bytes) if e.size_bytes else "-"
@@ -113,7 +99,7 @@ def show_scores(console: Console, scores: Sequence[Score]) -> None:
 
 def show_quality(console: Console, report: QualityReport) -> None:
     """The answers of a model by class, and what it took for what."""
-    table = _table(f"{report.unit} of {report.split} by class", "", "precision", "recall", "F1", "in truth")
+    table = titled_table(f"{report.unit} of {report.split} by class", "", "precision", "recall", "F1", "in truth")
     for name, counts in report.classes.items():
         table.add_row(
             escape(name), f"{counts.precision:.4f}", f"{counts.recall:.4f}", f"{counts.f1:.4f}", f"{counts.support:,}"
@@ -123,7 +109,7 @@ def show_quality(console: Console, report: QualityReport) -> None:
         names = list(report.classes)
         # Not as the table's title, which is folded to the width of the table.
         console.print("[bold]Confusion: a row for each label, a column for each answer[/bold]")
-        confusion = _table("", "", *map(escape, names))
+        confusion = titled_table("", "", *map(escape, names))
         for name, row in zip(names, report.confusion, strict=True):
             confusion.add_row(escape(name), *map(str, row))
         console.print(confusion)
@@ -214,7 +200,9 @@ def show_payoff(console: Console, payoff: Payoff) -> None:
             console.print(f"  {note}", highlight=False, markup=False)
         if step.cost is not None:
             console.print(f"  {cost_text(step.cost)}", highlight=False, markup=False)
-    table = _table(f"Before and after on {payoff.backend}", "batch", "before", "after", "faster", "USD per million")
+    table = titled_table(
+        f"Before and after on {payoff.backend}", "batch", "before", "after", "faster", "USD per million"
+    )
     for s in payoff.speeds:
         usd = f"{format_usd(s.before_usd_per_million)} -> {format_usd(s.after_usd_per_million)}"
         times = [f"{significant(ms)} ms" for ms in (s.before_ms, s.after_ms)]
@@ -244,7 +232,7 @@ def show_prices(console: Console, prices: Sequence[Price], *, everything: bool =
     """Prices, the cheapest first; with their days and sources where everything is asked for."""
     shown = prices if everything else prices[:MOST_ROWS]
     headings = ["instance", "region", "vCPUs", "memory", "accelerator", "on demand", "spot"]
-    table = _table(f"{len(prices)} prices, USD per hour", *(["provider"] if everything else []), *headings)
+    table = titled_table(f"{len(prices)} prices, USD per hour", *(["provider"] if everything else []), *headings)
     if everything:
         table.add_column("as of")
         table.add_column("source", overflow="fold")
@@ -289,93 +277,6 @@ def show_export(console: Console, report: ExportReport) -> None:
     )
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
-
-
-def show_serving(console: Console, serving: Serving) -> None:
-    """A server that has started: where, what, and what it does not do."""
-    for v in serving.versions[:SERVED_ROWS]:
-        where = f"{serving.url}/v1/models/{v.model}"
-        console.print(f"{v.model} version {v.version} {v.state}: POST {where}:predict", highlight=False, markup=False)
-    if len(serving.versions) > SERVED_ROWS:
-        console.print(f"and {len(serving.versions) - SERVED_ROWS} more versions", highlight=False)
-    if serving.metrics_url is not None:
-        console.print(f"metrics: {serving.metrics_url}", highlight=False, markup=False)
-    console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)
-
-
-def show_load(console: Console, report: LoadReport) -> None:
-    """A load test: the p99 first, then what limits it."""
-    width = "" if report.latency.p99_low_ms is None else _interval_text(report.latency)
-    failed = "none failed" if not report.failed else f"{report.failed:,} failed"
-    console.print(
-        f"p99 {significant(report.latency.p99_ms)} ms{width} at {significant(report.offered_per_s)} requests/s: "
-        f"{report.requests:,} requests, {failed}",
-        highlight=False,
-    )
-    table = _table("Latency, ms", "", "p50", "p90", "p99", "largest")
-    rows = (
-        ("since it was due", report.latency),
-        ("since it was sent", report.after_sending),
-        ("the client's own delay", report.own_delay),
-    )
-    for name, q in rows:
-        table.add_row(name, *(significant(value) for value in (q.p50_ms, q.p90_ms, q.p99_ms, q.max_ms)))
-    console.print(table)
-    for limit in report.limits:
-        console.print(f"limit: {limit}", highlight=False, markup=False)
-    statuses = ", ".join(f"{n:,} {text}" for text, n in sorted(report.statuses.items()))
-    console.print(
-        f"{statuses}; {significant(report.answered_per_s)} answered a second of {significant(report.duration_s)} s; "
-        f"arrivals: {report.source}; body: {report.body}",
-        highlight=False,
-        markup=False,
-    )
-
-
-def show_invoice(console: Console, bill: Invoice) -> None:
-    """What a machine cost, and what for; the dearest lines."""
-    console.print(
-        f"{format_usd(bill.total_usd)} for {format_s(bill.seconds)} at {format_usd(bill.usd_per_hour)} an hour: "
-        f"requests {format_usd(bill.requests_usd)} + overhead {format_usd(bill.overhead_usd)} + "
-        f"idle {format_usd(bill.idle_usd)}",
-        highlight=False,
-    )
-    dearest = sorted(bill.lines, key=lambda line: -line.usd)[:SERVED_ROWS]
-    table = _table(
-        f"The {len(dearest)} dearest of {len(bill.lines)} lines",
-        *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),
-    )
-    for line in dearest:
-        counts = (f"{line.requests:,}", f"{line.failed:,}")
-        names = (escape(line.model), escape(line.version), escape(line.caller))
-        table.add_row(*names, *counts, format_usd(line.usd), format_usd(line.usd_per_million))
-    console.print(table)
-    console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
-
-
-def _interval_text(q: Quantiles) -> str:
-    return f" (95%: {significant(q.p99_low_ms or 0)} to {significant(q.p99_high_ms or 0)})"
-
-
-def show_rate(console: Console, report: RateReport) -> None:
-    """The highest rate that holds a bound; then what limits it, and the last trials."""
-    bound = f"a p99 of {significant(report.bound_ms)} ms"
-    if report.rate_per_s is None:
-        console.print(f"no rate that was tried holds {bound}", highlight=False)
-    else:
-        console.print(f"{significant(report.rate_per_s)} requests/s hold {bound}", highlight=False)
-    for limit in report.limits:
-        console.print(f"limit: {limit}", highlight=False, markup=False)
-    table = _table(f"The last of {len(report.trials)} trials", "requests/s", "requests", "p99, ms", "failed", "holds")
-    for trial in report.trials[-6:]:
-        table.add_row(
-            significant(trial.rate_per_s),
-            f"{trial.requests:,}",
-            significant(trial.p99_ms),
-            f"{trial.failed:,}",
-            "yes" if trial.holds else "no",
-        )
-    console.print(table)
 
 
 def show_demo(console: Console, report: DemoReport, *, everything: bool = False) -> None:

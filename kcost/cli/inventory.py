@@ -25,8 +25,8 @@ def doctor(
     import kcost
     from kcost.cli import answers
 
-    found = kcost.run_doctor(devices=devices)
-    print_answer(json_, found, lambda console: answers.show_doctor(console, found))
+    report = kcost.run_doctor(devices=devices)
+    print_answer(json_, report, lambda console: answers.show_doctor(console, report))
 
 
 @data_app.command("list")

@@ -153,9 +153,9 @@ def bench(
         from kcost.report.bench_terminal import show_self_test
 
         with progress(quiet) as on_progress:
-            found = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
-        print_answer(json_, found, lambda console: show_self_test(console, found))
-        if not found.passed:
+            self_test_report = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
+        print_answer(json_, self_test_report, lambda console: show_self_test(console, self_test_report))
+        if not self_test_report.passed:
             raise typer.Exit(1)
         return
     with progress(quiet) as on_progress:
@@ -187,9 +187,9 @@ def compare(
     import kcost
     from kcost.report.bench_terminal import show_comparison
 
-    found = kcost.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
-    print_answer(json_, found, lambda console: show_comparison(console, found))
-    if found.failed:
+    comparison = kcost.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
+    print_answer(json_, comparison, lambda console: show_comparison(console, comparison))
+    if comparison.failed:
         raise typer.Exit(1)
 
 

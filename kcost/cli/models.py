@@ -190,7 +190,7 @@ def evaluate(
 
     if attack is not None:
         sizes = numbers(epsilon)
-        told = kcost.attack(
+        answer = kcost.attack(
             artifact,
             sizes,
             method=attack,
@@ -199,7 +199,7 @@ def evaluate(
             limit=limit,
             pixels=pixels,
         )
-        print_answer(json_, told, lambda console: answers.show_attack(console, told))
+        print_answer(json_, answer, lambda console: answers.show_attack(console, answer))
         return
     evaluation = kcost.evaluate(
         artifact,

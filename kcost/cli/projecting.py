@@ -30,7 +30,7 @@ def project(
 
     # What is no precision is refused by the API, which lists those that are.
     precision: Any = dtype
-    found = kcost.project_run(
+    report = kcost.project_run(
         run,
         parts(to) or [],
         provider=provider,
@@ -40,7 +40,7 @@ def project(
         pay=pay,
         prices_file=prices,
     )
-    print_answer(json_, found, lambda console: projection_terminal.show_projection(console, found))
+    print_answer(json_, report, lambda console: projection_terminal.show_projection(console, report))
 
 
 def _whole(text: str | None) -> list[int]:

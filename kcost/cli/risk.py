@@ -95,9 +95,9 @@ def card(
     if not verify:
         typer.echo(str(kcost.write_card(words[0], out, risk=risk_)))
         return
-    told = kcost.verify_card(words[1], out, risk=risk_)
-    typer.echo("every figure is as its evidence has it" if not told else f"{len(told)} line(s) differ:")
-    for line in told:
+    lines = kcost.verify_card(words[1], out, risk=risk_)
+    typer.echo("every figure is as its evidence has it" if not lines else f"{len(lines)} line(s) differ:")
+    for line in lines:
         typer.echo(f"  {line}")
-    if told:
+    if lines:
         raise typer.Exit(1)

@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Serve exported models by TensorFlow Serving's REST interface; or stand before a server and write its invoice."""
     import kcost
-    from kcost.cli import answers
+    from kcost.report import serving_terminal
 
     if upstream is not None:
         if folder is not None:
@@ -75,13 +75,13 @@ def serve(
             remote=remote,
             on_start=on_proxy,
         )
-        print_answer(json_, bill, lambda console: answers.show_invoice(console, bill))
+        print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
     if folder is None:
         raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
 
     def on_start(serving: Serving) -> None:
-        print_answer(json_, serving, lambda console: answers.show_serving(console, serving))
+        print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
         sys.stdout.flush()
 
     kcost.serve_models(
@@ -125,7 +125,7 @@ def loadtest(
 ) -> None:
     """Load a server in open loop: latencies count from when requests were due, and the client's own delay is told."""
     import kcost
-    from kcost.cli import answers
+    from kcost.report import serving_terminal
 
     if find_rate:
         if log is not None:
@@ -147,7 +147,7 @@ def loadtest(
             remote=remote,
             on_trial=on_trial,
         )
-        print_answer(json_, highest, lambda console: answers.show_rate(console, highest))
+        print_answer(json_, highest, lambda console: serving_terminal.show_rate(console, highest))
         return
     report = kcost.run_loadtest(
         url,
@@ -160,4 +160,4 @@ def loadtest(
         timeout_s=timeout_s,
         remote=remote,
     )
-    print_answer(json_, report, lambda console: answers.show_load(console, report))
+    print_answer(json_, report, lambda console: serving_terminal.show_load(console, report))

@@ -158,13 +158,15 @@ def resolve(
         wanted = choice if chosen in (one.name, None) and (len(facts) == 1 or chosen is not None) else AnswerChoice()
         answers.append(_answer(one, shape, own if isinstance(own, np.ndarray) else None, wanted))
     if labels is None:
-        told = None if len(facts) == 1 else "there are no labels"
-        return Fitted(Answers(outputs=tuple(answers), scored=chosen, unscored_because=told), None)
+        unscored_because = None if len(facts) == 1 else "there are no labels"
+        return Fitted(Answers(outputs=tuple(answers), scored=chosen, unscored_because=unscored_because), None)
     if chosen is None:
         fits = [i for i, a in enumerate(answers) if _could_be(a, shapes[i], facts[i], labels, by_name)]
         if len(fits) != 1:
-            told = f"labels fit {', '.join(repr(names[i]) for i in fits)}" if fits else "labels fit no output"
-            reason = f"{told}; name the one that they are of with --output"
+            where_labels_fit = (
+                f"labels fit {', '.join(repr(names[i]) for i in fits)}" if fits else "labels fit no output"
+            )
+            reason = f"{where_labels_fit}; name the one that they are of with --output"
             return Fitted(Answers(outputs=tuple(answers), scored=None, unscored_because=reason), None)
         chosen = names[fits[0]]
     place = names.index(chosen)
@@ -331,22 +333,22 @@ def _kind(facts: OutputFacts, shape: tuple[int | None, ...], labels: np.ndarray 
     """The kind of an output and what it is taken from."""
     units, loss = _units(shape), facts.loss
     if loss is not None:
-        told = f"{loss} in the file"
+        source = f"{loss} in the file"
         if loss in _CLASS_LOSSES and units > 1:
-            return "multiclass", told
+            return "multiclass", source
         if loss in _YES_NO_LOSSES:
-            return _yes_no_kind(shape, labels), told
+            return _yes_no_kind(shape, labels), source
         if loss in _NUMBER_LOSSES:
-            return "regression", told
+            return "regression", source
         if loss in _DISTANCE_LOSSES:
-            return "embedding", told
+            return "embedding", source
     if facts.ending in _CLASS_ENDINGS and units > 1:
         return "multiclass", f"the {facts.ending} that it ends in"
     if facts.ending in _YES_NO_ENDINGS:
-        told = f"the {facts.ending} that it ends in"
+        source = f"the {facts.ending} that it ends in"
         if labels is not None and _yes_no(labels) is None and labels.dtype.kind == "f":
-            return "regression", f"{told} and labels that are numbers"
-        return _yes_no_kind(shape, labels), told
+            return "regression", f"{source} and labels that are numbers"
+        return _yes_no_kind(shape, labels), source
     if labels is not None:
         return _kind_of_labels(facts, shape, labels)
     if facts.product and facts.ending == "linear":

@@ -75,10 +75,10 @@ def score_answers(
         unit = "positions" if answer.kind == "tags" and unit == "examples" else unit
         if not known.any():
             return ()
-        told = [scores.accuracy(labels[known], answers[known].astype(labels.dtype), split, unit)]
+        measured = [scores.accuracy(labels[known], answers[known].astype(labels.dtype), split, unit)]
         if auroc and answer.kind == "binary" and 0 < labels[known].mean() < 1:
-            told.append(scores.auroc(labels[known], predictions[known], split, unit))
-        return tuple(told)
+            measured.append(scores.auroc(labels[known], predictions[known], split, unit))
+        return tuple(measured)
     if answer.kind == "multilabel":
         return scores.multilabel(labels, answers, split, unit)
     return scores.regression(labels, predictions, split, unit) if answer.kind == "regression" else ()
@@ -132,8 +132,8 @@ def _rank_correlation(mine: np.ndarray, theirs: np.ndarray) -> float | None:
     for a, b in zip(mine.T, theirs.T, strict=True):
         if np.ptp(a) == 0 or np.ptp(b) == 0:
             continue
-        found = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
-        lowest = found if lowest is None else min(lowest, found)
+        correlation = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+        lowest = correlation if lowest is None else min(lowest, correlation)
     return lowest
 
 
@@ -205,10 +205,10 @@ def _names(names: Sequence[str], count: int) -> list[str]:
 
 def not_finite(names: Sequence[str], outputs: Sequence[np.ndarray]) -> str | None:
     """Which outputs hold numbers that are none, and how many; None where all are finite."""
-    told = [
+    offenders = [
         f"{bad:,} of {values.size:,} numbers of the output {name!r} are NaN or infinite"
         for name, values in zip(names, outputs, strict=True)
         if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum()))
     ]
-    return "; ".join(told) or None
+    return "; ".join(offenders) or None
 

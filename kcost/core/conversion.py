@@ -204,11 +204,11 @@ def read_conversion(folder: Path) -> Conversion:
             received=f"{folder} without it",
             remedy="Convert the model again.",
         )
-    found = schema.read("conversion", folder / INDEX_FILE, Conversion)
-    if not (folder / found.file).exists():
+    conversion = schema.read("conversion", folder / INDEX_FILE, Conversion)
+    if not (folder / conversion.file).exists():
         raise ArtifactError(
             f"The file that {INDEX_FILE} names lies beside it.",
-            received=f"{folder} without {found.file}",
+            received=f"{folder} without {conversion.file}",
             remedy="Convert the model again.",
         )
-    return found
+    return conversion

@@ -120,9 +120,9 @@ def invalid_cell(cell: CellResult, environment: Environment) -> str | None:
     return invalid_by(disturbances(cell, environment))
 
 
-def invalid_by(found: Iterable[Disturbance]) -> str | None:
+def invalid_by(disturbed: Iterable[Disturbance]) -> str | None:
     """What of the disturbances makes figures not to be believed; None where none does."""
-    return "; ".join(d.text for d in found if d.invalid) or None
+    return "; ".join(d.text for d in disturbed if d.invalid) or None
 
 
 def invalid_run(run: Run) -> str | None:

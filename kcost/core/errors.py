@@ -150,9 +150,18 @@ def in_a_line(error: BaseException) -> str:
     before, *wrapped = _KERAS_WRAPS.split(_BOLD.sub("", str(error)))
     reason = wrapped[-1].strip().removeprefix("''").removesuffix("''") if wrapped else before
     heading = _KERAS_HEADING.search(reason)
-    lines = [line.strip() for line in _KERAS_HEADING.sub("", reason).splitlines()]
-    told = next((line for line in lines if line), "")[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
-    return f"{type(error).__name__}: {told}" if told else type(error).__name__
+    line = first_line(_KERAS_HEADING.sub("", reason))[:_LONGEST_REASON] + (f" (in {heading[1]})" if heading else "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that is not blank, without the spaces around it; empty where every line is blank.
+
+    Examples:
+        >>> first_line("\\n  no such table: studies\\n[SQL: SELECT ...]")
+        'no such table: studies'
+    """
+    return next((line for each in text.splitlines() if (line := each.strip())), "")
 
 
 def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:

@@ -81,23 +81,23 @@ def inspect_keras_file(path: Path | str) -> Summary:
         objects = list(_objects(config, None))
     except RecursionError as error:
         raise damaged(path, f"{CONFIG_MEMBER} is nested too deeply for a model") from error
-    for found in objects:
-        _refuse_unsafe(found, path)
+    for serialized in objects:
+        _refuse_unsafe(serialized, path)
     named = named_modules()
-    for found in objects:
-        if not _vouched_for(found, named):
-            _refuse_custom(found, path)
+    for serialized in objects:
+        if not _vouched_for(serialized, named):
+            _refuse_custom(serialized, path)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     return Summary(
         name=objects[0].layer or objects[0].class_name,
         class_name=objects[0].class_name,
         keras_version=version if isinstance(version, str) else None,
-        modules=tuple(sorted({m for found in objects for m in _modules(found)})),
+        modules=tuple(sorted({m for serialized in objects for m in _modules(serialized)})),
         text_inputs=tuple(
-            str(found.config.get("name"))
-            for found in objects
-            if (found.class_name == "InputLayer" and isinstance(found.config, dict))
-            and found.config.get("dtype") == "string"
+            str(serialized.config.get("name"))
+            for serialized in objects
+            if (serialized.class_name == "InputLayer" and isinstance(serialized.config, dict))
+            and serialized.config.get("dtype") == "string"
         ),
     )
 
@@ -161,28 +161,28 @@ def _objects(node: Any, layer: str | None) -> Iterator[_Object]:
         yield from _objects(value, layer)
 
 
-def _refuse_unsafe(found: _Object, path: Path) -> None:
+def _refuse_unsafe(serialized: _Object, path: Path) -> None:
     """Refuses lambdas, and every Lambda layer.
 
     A Lambda layer around a named function is refused too: functions of Keras that read or write files
     were called through it from within the safe mode (CVE-2025-8747).
     """
-    if found.class_name == "Lambda":
+    if serialized.class_name == "Lambda":
         raise ArtifactError(
             "A model file holds no Lambda layer: loading one would run code that the file brings along.",
-            received=f"{path}: the layer {found.layer!r} is a Lambda",
+            received=f"{path}: the layer {serialized.layer!r} is a Lambda",
             remedy=f"{SAFE_MODE} Replace the layer by a subclass of keras.layers.Layer made of Keras's own layers "
             "and keras.ops, or by keras.ops called in a functional model, and save the model again.",
         )
-    if found.class_name == "__lambda__":
+    if serialized.class_name == "__lambda__":
         raise ArtifactError(
             "A model file holds no Python lambda: loading one would run code that the file brings along.",
-            received=f"{path}: {_place(found)} holds a lambda",
+            received=f"{path}: {_place(serialized)} holds a lambda",
             remedy=f"{SAFE_MODE} Use a function of keras.activations or keras.ops instead, and save the model again.",
         )
 
 
-def _vouched_for(found: _Object, named: tuple[str, ...]) -> bool:
+def _vouched_for(serialized: _Object, named: tuple[str, ...]) -> bool:
     """Whether an object can only come from the modules that the user named.
 
     Keras looks a registered name up among what was registered. Where it finds nothing it imports the module of the
@@ -190,50 +190,51 @@ def _vouched_for(found: _Object, named: tuple[str, ...]) -> bool:
     """
     if not named:
         return False
-    if found.class_name == "function":
-        return ">" in str(found.config)  # found by its registered name alone
-    return found.module in (None, "__main__", *named) or (found.module or "").startswith(tuple(f"{n}." for n in named))
+    if serialized.class_name == "function":
+        return ">" in str(serialized.config)  # found by its registered name alone
+    own = tuple(f"{name}." for name in named)
+    return serialized.module in (None, "__main__", *named) or (serialized.module or "").startswith(own)
 
 
-def _refuse_custom(found: _Object, path: Path) -> None:
-    if found.class_name in _DATA_CLASSES:
+def _refuse_custom(serialized: _Object, path: Path) -> None:
+    if serialized.class_name in _DATA_CLASSES:
         return
-    registered = found.registered_name or ""
-    what = "function" if found.class_name == "function" else "class"
-    name = str(found.config) if what == "function" else found.class_name
+    registered = serialized.registered_name or ""
+    what = "function" if serialized.class_name == "function" else "class"
+    name = str(serialized.config) if what == "function" else serialized.class_name
     if ">" in (name if what == "function" else registered):
         package = (name if what == "function" else registered).partition(">")[0]
         if package in KNOWN_PACKAGES:
             return
         origin = f"the package {package!r}"
-    elif found.module is not None:
-        if package_of(found.module) in KNOWN_PACKAGES:
+    elif serialized.module is not None:
+        if package_of(serialized.module) in KNOWN_PACKAGES:
             return
-        origin = f"the module {found.module!r}"
+        origin = f"the module {serialized.module!r}"
     elif not registered:
         return  # a plain dictionary with such keys, or an older format: Keras decides, and knows only its own
     else:
         origin = "a script"
     raise ArtifactError(
         "A model file needs nothing but Keras, keras_nlp, kcost and the modules that you name to be loaded.",
-        received=f"{path}: {_place(found)} is of the {what} {name!r} from {origin}",
+        received=f"{path}: {_place(serialized)} is of the {what} {name!r} from {origin}",
         remedy=f"If the {what} is your own, name the module that defines it, which kcost then imports: "
         f"`kcost --classes MODULE ...`, or {CLASSES_VARIABLE}=MODULE. Else build the model from Keras's own layers and "
         "keras.ops (a functional model can replace a custom layer), and save it again.",
     )
 
 
-def _place(found: _Object) -> str:
-    return "the model" if found.layer is None else f"the layer {found.layer!r}"
+def _place(serialized: _Object) -> str:
+    return "the model" if serialized.layer is None else f"the layer {serialized.layer!r}"
 
 
-def _modules(found: _Object) -> Iterator[str]:
+def _modules(serialized: _Object) -> Iterator[str]:
     """The modules that loading an object needs: where it says it lives, and where it was registered."""
-    if found.class_name in _DATA_CLASSES:
+    if serialized.class_name in _DATA_CLASSES:
         return
-    if found.module is not None:
-        yield found.module
-    registered = str(found.config) if found.class_name == "function" else (found.registered_name or "")
+    if serialized.module is not None:
+        yield serialized.module
+    registered = str(serialized.config) if serialized.class_name == "function" else (serialized.registered_name or "")
     package, mark, _ = registered.partition(">")
     if mark and package in KERAS_HUB_PACKAGES:
         yield package
@@ -260,5 +261,5 @@ def class_counts(path: Path | str) -> dict[str, int]:
         ArtifactError: no `.keras` file, or a damaged one.
     """
     config, _ = read_members(Path(path))
-    counts = Counter(found.class_name for found in _objects(config, None))
+    counts = Counter(serialized.class_name for serialized in _objects(config, None))
     return dict(sorted(counts.items()))

@@ -97,12 +97,12 @@ def _ends(config: dict[str, Any]) -> list[_End]:
         activation, product = _ending(last, {}, 0)
         return [_End(_name(last), None, activation, product)]
     by_name = {_name(layer): layer for layer in layers if isinstance(layer, dict)}
-    found = []
+    ends = []
     for key, (name, *place) in _histories(inner["output_layers"], None):
         layer = by_name.get(name, {})
         activation, product = _ending(layer, by_name, 0, place)
-        found.append(_End(name, key, activation, product))
-    return found
+        ends.append(_End(name, key, activation, product))
+    return ends
 
 
 def _histories(node: Any, key: str | None) -> list[tuple[str | None, tuple[Any, ...]]]:
@@ -172,13 +172,13 @@ def _loss(given: Any) -> _Loss:
 
 
 def _metrics(given: Any) -> list[_Metric]:
-    found = []
+    metrics = []
     for one in given if isinstance(given, list) else [] if given is None else [given]:
         name, config = _named(one)
         if name is not None:
             limit = config.get("threshold") if name == "binary_accuracy" else None
-            found.append(_Metric(name, float(limit) if isinstance(limit, (int, float)) else None))
-    return found
+            metrics.append(_Metric(name, float(limit) if isinstance(limit, (int, float)) else None))
+    return metrics
 
 
 def _named(given: Any) -> tuple[str | None, dict[str, Any]]:

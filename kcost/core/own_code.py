@@ -33,11 +33,11 @@ def import_module(name: str, rule: str, source: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # importing it runs the user's own code
-        told = f"it raised {in_a_line(error)}"
+        cause = f"it raised {in_a_line(error)}"
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            told = f"there is no module {error.name!r}"
+            cause = f"there is no module {error.name!r}"
         raise InputError(
             rule,
-            received=f"{source}: {told}",
+            received=f"{source}: {cause}",
             remedy="Start kcost in the folder that holds the module, or install the package.",
         ) from error

@@ -144,10 +144,10 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def _scenarios_have_cells(self) -> Plan:
-        asked = self.settings.scenarios
-        if asked and "inference" not in self.phases:
-            raise ValueError(f"the scenarios {', '.join(asked)} are measured in the phase inference")
-        if "single-stream" in asked and 1 not in self.batches:
+        scenarios = self.settings.scenarios
+        if scenarios and "inference" not in self.phases:
+            raise ValueError(f"the scenarios {', '.join(scenarios)} are measured in the phase inference")
+        if "single-stream" in scenarios and 1 not in self.batches:
             raise ValueError(f"single-stream is measured at batch 1, which is not among the batches {self.batches}")
         return self
 
@@ -228,10 +228,10 @@ class CellSpec(Record):
     @property
     def dtype(self) -> str:
         """The precision in words, such as `float32` or `as saved: mixed_float16`."""
-        return dtype_told(self.precision, self.saved_policy)
+        return dtype_text(self.precision, self.saved_policy)
 
 
-def dtype_told(precision: Precision, saved_policy: str | None) -> str:
+def dtype_text(precision: Precision, saved_policy: str | None) -> str:
     """What a cell is asked to compute in, in words."""
     return f"as saved: {saved_policy}" if precision == "saved" else precision
 

@@ -70,8 +70,8 @@ class SplitPredictions:
     def confidence(self) -> np.ndarray:
         """Probability of the class that was decided for, shape (m,), float64."""
         chosen = np.take_along_axis(self.log_probabilities, self.predicted[:, None], 1)[:, 0]
-        told: np.ndarray = np.exp(chosen.astype(np.float64))
-        return told
+        probability: np.ndarray = np.exp(chosen.astype(np.float64))
+        return probability
 
     @property
     def right(self) -> np.ndarray:
@@ -191,7 +191,7 @@ def _check(name: str, split: SplitPredictions, classes: int) -> None:
         raise ValueError(f"rows of {name} name no example")
 
 
-def _damaged(path: Path, told: str) -> SchemaError:
+def _damaged(path: Path, fault: str) -> SchemaError:
     return SchemaError(
-        "Stored predictions are an npz file that kcost wrote.", f"{path}: {told}", "Delete it: kcost makes it again."
+        "Stored predictions are an npz file that kcost wrote.", f"{path}: {fault}", "Delete it: kcost makes it again."
     )

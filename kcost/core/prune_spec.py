@@ -152,16 +152,16 @@ def _settings(
     """Options as fields of `spec`; `word` reads those without a value."""
     fixed = {"kind", "sparsity", "scope", "kept", "group", "height", "width"}
     allowed = set(spec.model_fields) - fixed
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         read = {name: value} if equals and name in allowed else word(option)
         if not read:
             raise _unknown(f"{option!r} in {text!r}, where only {', '.join(sorted(allowed))} can be set")
-        if found.keys() & read.keys():
+        if settings.keys() & read.keys():
             raise _unknown(f"{name!r} twice in {text!r}")
-        found |= read
-    return found
+        settings |= read
+    return settings
 
 
 def _scope(option: str) -> dict[str, str]:

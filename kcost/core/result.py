@@ -51,14 +51,14 @@ class Environment(Record):
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Names of the fields, packages and variables in which two environments differ."""
         mine, theirs = self.model_dump(), other.model_dump()
-        found: list[str] = []
+        differing: list[str] = []
         for field, value in mine.items():
             if isinstance(value, dict):
                 names = sorted(k for k in value.keys() | theirs[field].keys() if value.get(k) != theirs[field].get(k))
-                found.extend(f"{field}.{name}" for name in names)
+                differing.extend(f"{field}.{name}" for name in names)
             elif value != theirs[field]:
-                found.append(field)
-        return tuple(found)
+                differing.append(field)
+        return tuple(differing)
 
 
 SAMPLES = ConfigDict(extra="forbid")

@@ -42,9 +42,9 @@ class EnergyCounter:
                 return tuple(nvml.nvmlDeviceGetTotalEnergyConsumption(h) * 1000 for h in handles)
             except nvml.NVMLError:  # GPUs before Volta have no such counter
                 return None
-        found = [_read_int(p / "energy_uj") for p in self._packages]
-        known = tuple(f for f in found if f is not None)
-        return known if known and len(known) == len(found) else None
+        counters = [_read_int(p / "energy_uj") for p in self._packages]
+        known = tuple(f for f in counters if f is not None)
+        return known if known and len(known) == len(counters) else None
 
     def spent_uj(self, start: tuple[int, ...] | None, end: tuple[int, ...] | None) -> int | None:
         """Microjoules between two readings. RAPL begins again at zero after some hours, which is set right."""

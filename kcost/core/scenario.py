@@ -46,7 +46,7 @@ Outcome = Literal["held", "not held", "not tried", "unfinished"]
 trial ends in time. unfinished: the search goes on when the plan is run again."""
 
 
-class Found(NamedTuple):
+class SearchOutcome(NamedTuple):
     """What the trials of a server scenario say."""
 
     outcome: Outcome
@@ -85,7 +85,7 @@ class AskTrial(Record):
 Ask = Annotated[AskSingleStream | AskOffline | AskTrial, Field(discriminator="scenario")]
 
 
-def asked(spec: CellSpec, settings: Settings) -> tuple[Scenario, ...]:
+def scenarios_of(spec: CellSpec, settings: Settings) -> tuple[Scenario, ...]:
     """The scenarios that a cell is measured in, in order: none in training, single-stream at batch 1 alone."""
     if spec.phase != "inference":
         return ()
@@ -101,7 +101,9 @@ def missing(cell: CellResult, settings: Settings, environment_id: str) -> tuple[
     What was measured to its end elsewhere is kept. A search of the server scenario wants the capacity of the machine
     that it runs on, which is `environment_id`.
     """
-    lacking = {s for s in asked(cell.spec, settings) if (r := result_of(cell, s, settings)) is None or not complete(r)}
+    lacking = {
+        s for s in scenarios_of(cell.spec, settings) if (r := result_of(cell, s, settings)) is None or not complete(r)
+    }
     offline = result_of(cell, "offline", settings)
     if "server" in lacking and (offline is None or offline.environment_id != environment_id):
         lacking.add("offline")
@@ -240,11 +242,11 @@ def _bracket(server: Server, capacity_per_s: float) -> _Bracket:
     return _Bracket(low, high, doubted)
 
 
-def found(server: Server) -> Found:
+def search_outcome(server: Server) -> SearchOutcome:
     """What the search has come to."""
     if server.failure is not None or next_rate(server) is not None:
-        return Found("unfinished")
+        return SearchOutcome("unfinished")
     held = [t for t in server.trials if holds(t, server.latency_bound_ms)]
     if held:
-        return Found("held", max(held, key=lambda t: t.queries_per_s))
-    return Found("not held" if server.trials else "not tried")
+        return SearchOutcome("held", max(held, key=lambda t: t.queries_per_s))
+    return SearchOutcome("not held" if server.trials else "not tried")

@@ -61,37 +61,37 @@ def upgrade(kind: str, document: dict[str, Any], where: object) -> dict[str, Any
             that no upgrade is known.
     """
     current = VERSIONS[kind]
-    found = document.get("schema")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+    written = document.get("schema")
+    if not isinstance(written, int) or isinstance(written, bool) or written < 1:
         raise SchemaError(
             f"A {kind} file carries a positive integer `schema`.",
-            received=f"schema = {found!r} in {where}",
+            received=f"schema = {written!r} in {where}",
             remedy="The file was not written by kcost, or it is damaged. Make it again.",
         )
-    if found > current:
+    if written > current:
         raise SchemaError(
             f"kcost {__version__} reads {kind} files up to schema {current}.",
-            received=f"schema {found} in {where}",
+            received=f"schema {written} in {where}",
             remedy="A newer kcost wrote this file. Install that version: pip install --upgrade kcost",
         )
-    while found < current:
-        step = UPGRADES.get((kind, found))
+    while written < current:
+        step = UPGRADES.get((kind, written))
         if step is None:
             raise SchemaError(
-                f"kcost {__version__} has no upgrade for {kind} files of schema {found}.",
+                f"kcost {__version__} has no upgrade for {kind} files of schema {written}.",
                 received=str(where),
                 remedy="Open it once with an older kcost that knows that schema, or make it again.",
             )
-        document = {**step(document), "schema": found + 1}
-        found += 1
+        document = {**step(document), "schema": written + 1}
+        written += 1
     return document
 
 
 def describe_validation(error: ValidationError, limit: int = 5) -> str:
     """The problems of a validation error in one line, each with its place in the document."""
-    found = [f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {_message(e)}" for e in error.errors()]
-    more = len(found) - limit
-    return "; ".join(found[:limit]) + (f"; and {more} more" if more > 0 else "")
+    problems = [f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {_message(e)}" for e in error.errors()]
+    more = len(problems) - limit
+    return "; ".join(problems[:limit]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _message(problem: ErrorDetails) -> str:
@@ -115,8 +115,8 @@ def read(kind: str, path: Path, model: type[R]) -> R:
         FileNotFoundError: there is no such file.
     """
     text = path.read_bytes()
-    found = _WRITTEN.match(text)
-    if found is not None and int(found[1]) == VERSIONS[kind]:
+    header = _WRITTEN.match(text)
+    if header is not None and int(header[1]) == VERSIONS[kind]:
         try:
             return model.model_validate_json(text)
         except ValidationError:

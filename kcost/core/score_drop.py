@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.schema import Record
+from kcost.core.scores import f1_of
 from kcost.core.stats import NORMAL_95
 
 ONE_SIDED = 0.95
@@ -82,8 +83,8 @@ def f1_drop(before: np.ndarray, after: np.ndarray, unit: str = "sentences", scor
     kinds, times = np.unique(np.concatenate([before, after], axis=1), axis=0, return_counts=True)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     draws = rng.multinomial(len(before), times / len(before), size=RESAMPLES) @ kinds
-    drops = _f1(draws[:, :3]) - _f1(draws[:, 3:])
-    old, new = float(_f1(before.sum(axis=0)[None])[0]), float(_f1(after.sum(axis=0)[None])[0])
+    drops = f1_of(draws[:, :3]) - f1_of(draws[:, 3:])
+    old, new = float(f1_of(before.sum(axis=0))), float(f1_of(after.sum(axis=0)))
     return ScoreDrop(
         score=score,
         before=old,
@@ -144,12 +145,6 @@ def score_drop(before: np.ndarray, after: np.ndarray, unit: str, score: str | No
     if columns == 1:
         return accuracy_drop(before[:, 0], after[:, 0], unit)
     return r2_drop(before, after, unit) if columns == 2 else f1_drop(before, after, unit, score or "entity_f1")
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    found, wrong, missed = counts.T
-    f1: np.ndarray = 2 * found / np.maximum(2 * found + wrong + missed, 1)
-    return f1
 
 
 def _check(before: np.ndarray, after: np.ndarray, axes: int) -> None:

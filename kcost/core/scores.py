@@ -36,9 +36,9 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray, split: str, unit: str 
         ValueError: the two differ in shape, or are not of shape (n,).
     """
     _check_indices(labels, predictions)
-    found = proportion(int((labels == predictions).sum()), len(labels))
+    share = proportion(int((labels == predictions).sum()), len(labels))
     return Score(
-        name="accuracy", split=split, value=found.value, low=found.low, high=found.high, count=len(labels), unit=unit
+        name="accuracy", split=split, value=share.value, low=share.low, high=share.high, count=len(labels), unit=unit
     )
 
 
@@ -115,16 +115,25 @@ def _macro_f1(columns: np.ndarray, split: str, unit: str) -> Score:
     flat = columns.reshape(rows, -1)
     kinds, times = np.unique(flat, axis=0, return_counts=True)
     draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(rows, times / rows, size=RESAMPLES) @ kinds
-    drawn = _macro(draws.reshape(RESAMPLES, -1, 3))
+    drawn = f1_of(draws.reshape(RESAMPLES, -1, 3)).mean(-1)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value = float(_macro(flat.sum(0).reshape(1, -1, 3))[0])
+    value = float(f1_of(flat.sum(0).reshape(-1, 3)).mean())
     return Score(name="f1_macro", split=split, value=value, low=float(low), high=float(high), count=rows, unit=unit)
 
 
-def _macro(counts: np.ndarray) -> np.ndarray:
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 = 2 TP / (2 TP + FP + FN); 0 where there is nothing to find and nothing is answered.
+
+    Args:
+        counts: true positives, false positives and false negatives in the last axis, shape (..., 3).
+
+    Examples:
+        >>> f1_of(np.array([[3, 1, 1], [0, 0, 0]])).tolist()
+        [0.75, 0.0]
+    """
     right, wrong, missed = np.moveaxis(counts, -1, 0)
-    mean: np.ndarray = (2 * right / np.maximum(2 * right + wrong + missed, 1)).mean(-1)
-    return mean
+    f1: np.ndarray = 2 * right / np.maximum(2 * right + wrong + missed, 1)
+    return f1
 
 
 def regression(labels: np.ndarray, answers: np.ndarray, split: str, unit: str = "examples") -> tuple[Score, ...]:
@@ -140,26 +149,26 @@ def regression(labels: np.ndarray, answers: np.ndarray, split: str, unit: str = 
     labels, answers = labels.astype(np.float64), answers.astype(np.float64)
     errors = answers - labels
     deviations = np.square(labels - labels.mean(0))
-    told = []
+    intervals = []
     if len(labels) > 1 and (deviations.mean(0) > 0).all():
         ratios = np.square(errors).mean(0) / deviations.mean(0)
         influence = ((ratios * deviations - np.square(errors)) / deviations.mean(0)).mean(1)
-        told.append(("r2", mean_interval(influence, centre=float((1 - ratios).mean()))))
-    told.append(("mae", mean_interval(np.abs(errors).mean(1))))
+        intervals.append(("r2", mean_interval(influence, centre=float((1 - ratios).mean()))))
+    intervals.append(("mae", mean_interval(np.abs(errors).mean(1))))
     squares = np.square(errors).mean(1)
     rmse = float(np.sqrt(squares.mean()))
-    told.append(("rmse", mean_interval((squares - squares.mean()) / (2 * rmse or 1.0), centre=rmse)))
+    intervals.append(("rmse", mean_interval((squares - squares.mean()) / (2 * rmse or 1.0), centre=rmse)))
     return tuple(
         Score(
             name=name,
             split=split,
-            value=found.value,
-            low=found.low if name == "r2" else max(0.0, found.low),
-            high=min(1.0, found.high) if name == "r2" else found.high,
+            value=interval.value,
+            low=interval.low if name == "r2" else max(0.0, interval.low),
+            high=min(1.0, interval.high) if name == "r2" else interval.high,
             count=len(labels),
             unit=unit,
         )
-        for name, found in told
+        for name, interval in intervals
     )
 
 
@@ -218,14 +227,14 @@ def entity_report(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[S
     Raises:
         ValueError: the two differ in sentences, or in the tags of one.
     """
-    found: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     for true, predicted in _span_pairs(true_tags, predicted_tags):
-        found.update(kind for kind, _, _ in true & predicted)
+        right.update(kind for kind, _, _ in true & predicted)
         wrong.update(kind for kind, _, _ in predicted - true)
         missed.update(kind for kind, _, _ in true - predicted)
-    return {kind: _counts(found[kind], wrong[kind], missed[kind]) for kind in sorted({*found, *wrong, *missed})}
+    return {kind: _counts(right[kind], wrong[kind], missed[kind]) for kind in sorted({*right, *wrong, *missed})}
 
 
 def sentence_counts(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]]) -> np.ndarray:
@@ -292,8 +301,8 @@ def _f1_score(name: str, counts: np.ndarray, split: str, unit: str, count: int) 
     if counts.any():
         low, high = _bootstrap_f1(counts)
     if low == high:
-        found = proportion(total.true_positives, int(counts.sum()))
-        low, high = (2 * share / (1 + share) for share in (found.low, found.high))
+        right_share = proportion(total.true_positives, int(counts.sum()))
+        low, high = (2 * share / (1 + share) for share in (right_share.low, right_share.high))
     return Score(name=name, split=split, value=total.f1, low=low, high=high, count=count, unit=unit)
 
 
@@ -304,14 +313,13 @@ def _bootstrap_f1(counts: np.ndarray) -> tuple[float, float]:
         counts: true positives, false positives and false negatives of each sentence, shape (sentences, 3).
     """
     if len(counts) <= FEW_SENTENCES:
-        found, wrong, missed = (_draws(len(counts)) @ counts.astype(np.float32)).reshape(-1, 3).T
+        drawn = (_draws(len(counts)) @ counts.astype(np.float32)).reshape(-1, 3)
     else:
         # Sentences with equal counts are drawn as one, with their share: the same distribution, a fraction of the work.
         kinds, times = np.unique(counts, axis=0, return_counts=True)
         draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(len(counts), times / len(counts), size=RESAMPLES)
-        found, wrong, missed = (draws @ kinds).T
-    f1 = 2 * found / np.maximum(2 * found + wrong + missed, 1)
-    low, high = np.quantile(f1, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        drawn = draws @ kinds
+    low, high = np.quantile(f1_of(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -344,5 +352,5 @@ def _check_indices(labels: np.ndarray, predictions: np.ndarray) -> None:
         raise ValueError(f"Class indices of one shape (n,). Received: {labels.shape} and {predictions.shape}")
 
 
-def _counts(found: int, wrong: int, missed: int) -> Counts:
-    return Counts(true_positives=int(found), false_positives=int(wrong), false_negatives=int(missed))
+def _counts(right: int, wrong: int, missed: int) -> Counts:
+    return Counts(true_positives=int(right), false_positives=int(wrong), false_negatives=int(missed))

@@ -122,10 +122,10 @@ def match_inputs(
         raise _other_names(arrays, signature, source, remedy)
     fitting = [way for way in ways if all(_fits(arrays[given], signature[name]) for name, given in way.items())]
     if len(fitting) > 1:
-        told = "; or ".join(", ".join(f"{given} for {name}" for name, given in way.items()) for way in fitting[:2])
+        described = "; or ".join(", ".join(f"{given} for {name}" for name, given in way.items()) for way in fitting[:2])
         raise InputError(
             "Each array is for one input of the model.",
-            received=f"{source}, whose arrays fit in more than one way: {told}",
+            received=f"{source}, whose arrays fit in more than one way: {described}",
             remedy=f"Name the arrays as the inputs are named: {', '.join(signature)}. {remedy}",
         )
     way = (fitting or ways)[0]

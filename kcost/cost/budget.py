@@ -294,7 +294,7 @@ def _what_would_tell(
             if probability(without(draws, "step time", part)) >= SURE:
                 more_s = seconds * (1 / (1 - part) ** 2 - 1)
                 return f"{significant(max(more_s / 60, 0.1), 2)} more minutes of measuring would"
-    told = {
+    remedies = {
         "capacity": "how near a real server comes to the simulated one: a load test of both would tell",
         "traffic": "how much traffic there is",
         "price": "what prices do",
@@ -303,5 +303,5 @@ def _what_would_tell(
     without_one = {cause: probability(without(draws, cause)) for cause in ("capacity", "traffic", "price", "work")}
     cause = max(without_one, key=lambda name: without_one[name])
     if without_one[cause] >= SURE:
-        return f"it depends on {told[cause]}"
+        return f"it depends on {remedies[cause]}"
     return "they are too close for these assumptions; more measuring would not decide"

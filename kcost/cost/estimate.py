@@ -91,11 +91,11 @@ def estimate(
 
 
 def _assumptions(match: Match, utilisation: float, *, simulated: bool) -> tuple[str, ...]:
-    found = [match.why] if match.is_assumption or not match.same_machine else []
-    found.append(f"The machine is paid for by the hour and busy for {utilisation:.0%} of the time.")
+    assumptions = [match.why] if match.is_assumption or not match.same_machine else []
+    assumptions.append(f"The machine is paid for by the hour and busy for {utilisation:.0%} of the time.")
     if simulated:
-        found.append("Simulated: the step times were made up, not measured.")
-    return tuple(found)
+        assumptions.append("Simulated: the step times were made up, not measured.")
+    return tuple(assumptions)
 
 
 def steps_per_million(spec: CellSpec) -> float:

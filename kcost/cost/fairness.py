@@ -66,12 +66,12 @@ def fairness_of(cell: CellResult) -> Fairness:
 
 def differences(one: Fairness, other: Fairness, environments: Mapping[str, Environment]) -> tuple[str, ...]:
     """The settings in which two cells differ and must not, each as `name: value, not value`."""
-    found = []
+    differing = []
     for (name, mine), (_, theirs) in zip(one.must_be_equal, other.must_be_equal, strict=True):
         if mine != theirs:
             if name == "environment":
                 fields = environments[str(mine)].differences(environments[str(theirs)])
-                found.append(f"environment: another {', '.join(fields)}")
+                differing.append(f"environment: another {', '.join(fields)}")
             else:
-                found.append(f"{name}: {mine}, not {theirs}")
-    return tuple(found)
+                differing.append(f"{name}: {mine}, not {theirs}")
+    return tuple(differing)

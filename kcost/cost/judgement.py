@@ -78,5 +78,5 @@ def _not_finite(cell: CellResult, arrays: Arrays | None) -> str | None:
     if done is not None and (done.not_finite is not None or done.answers is not None):
         return done.not_finite
     outputs = None if arrays is None else arrays.get("outputs")
-    told = None if outputs is None else not_finite(["output"], [outputs])
-    return None if told is None else f"{told}, over the probe"
+    fault = None if outputs is None else not_finite(["output"], [outputs])
+    return None if fault is None else f"{fault}, over the probe"

@@ -83,8 +83,8 @@ def accelerator_in_book(name: str, known: Sequence[str]) -> str | None:
     that "NVIDIA H100 NVL" is H100-NVL and not H100.
     """
     text = name.lower()
-    for told, meant in (("v5 lite", "v5e"), ("v6 lite", "v6e"), ("v5litepod", "v5e")):
-        text = text.replace(told, meant)
+    for spelling, meant in (("v5 lite", "v5e"), ("v6 lite", "v6e"), ("v5litepod", "v5e")):
+        text = text.replace(spelling, meant)
     words = set(re.split(r"[^a-z0-9]+", text))
     fitting = [k for k in known if set(k.lower().split("-")) <= words]
     return max(fitting, key=lambda k: (len(k.split("-")), k), default=None)

@@ -73,10 +73,10 @@ class Notice(Record):
 
 def by_code(notices: Sequence[Notice]) -> dict[str, list[Notice]]:
     """The notices of each code, codes and notices in the order in which they come."""
-    found: dict[str, list[Notice]] = {}
+    notices_by_code: dict[str, list[Notice]] = {}
     for notice in notices:
-        found.setdefault(notice.code, []).append(notice)
-    return found
+        notices_by_code.setdefault(notice.code, []).append(notice)
+    return notices_by_code
 
 
 def most_serious_first(notices: Sequence[Notice]) -> list[tuple[Code, list[Notice]]]:
@@ -135,15 +135,17 @@ def measurement_notices(
 
 
 def _disturbance_notices(cell: CellResult, disturbed: Sequence[Disturbance]) -> Iterator[Notice]:
-    for found in disturbed:
+    for disturbance in disturbed:
         yield Notice(
-            code="invalid" if found.invalid else found.kind,
-            text=f"INVALID: {found.text}." if found.invalid else f"{found.text[0].upper()}{found.text[1:]}.",
+            code="invalid" if disturbance.invalid else disturbance.kind,
+            text=f"INVALID: {disturbance.text}."
+            if disturbance.invalid
+            else f"{disturbance.text[0].upper()}{disturbance.text[1:]}.",
             model=cell.spec.model,
             cell=cell.spec.label,
-            number=found.number,
-            limit=found.limit,
-            remedy=found.remedy,
+            number=disturbance.number,
+            limit=disturbance.limit,
+            remedy=disturbance.remedy,
         )
 
 
@@ -161,15 +163,15 @@ def _warmup_notices(cell: CellResult) -> Iterator[Notice]:
         )
 
 
-def precision_notice(cell: CellResult, value: float, high: float | None, asked: float) -> Notice | None:
+def precision_notice(cell: CellResult, value: float, high: float | None, wanted: float) -> Notice | None:
     """Says that a ratio to the baseline is known less closely than the plan asked for; None where it is.
 
     Args:
         value, high: the ratio and the upper end of its interval.
-        asked: `Settings.precision`.
+        wanted: `Settings.precision`.
     """
     width = math.inf if high is None else high / value - 1
-    if width <= asked:
+    if width <= wanted:
         return None
     return Notice(
         code="imprecise",
@@ -179,7 +181,7 @@ def precision_notice(cell: CellResult, value: float, high: float | None, asked: 
         model=cell.spec.model,
         cell=cell.spec.label,
         number=width if math.isfinite(width) else None,
-        limit=asked,
+        limit=wanted,
         remedy="Raise settings.max_rounds or settings.minutes and run the plan again, or settings.round_s.",
     )
 

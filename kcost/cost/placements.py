@@ -187,7 +187,7 @@ def _projected(cell: CellResult, workload: Workload, price: Price, device: Devic
         high_usd=projection.high_ms * usd_of_ms,
         examples_per_s=batch / projection.step_ms * 1e3,
         projection=projection,
-        published=tuple(row.told for row in evidence(published(), device, workload, SHOWN_EVIDENCE)),
+        published=tuple(row.line for row in evidence(published(), device, workload, SHOWN_EVIDENCE)),
     )
 
 
@@ -207,7 +207,8 @@ def _sentence(options: Sequence[Placement]) -> str:
     assert there.projection is not None
     would = (
         f"[projected] {there.price.instance} at {format_usd(there.usd_per_hour)} an hour would need "
-        f"{there.projection.told} for a batch of {there.batch}, {scale.text(there.usd_per_million)} per {scale.unit}"
+        f"{there.projection.step_text} for a batch of {there.batch}, "
+        f"{scale.text(there.usd_per_million)} per {scale.unit}"
     )
     if there.high_usd is not None and there.high_usd < here.low_usd:
         rate = cheaper_above(here, there)

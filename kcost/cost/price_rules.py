@@ -52,6 +52,11 @@ class Price(Record):
         """What names a price; a book holds each key once."""
         return f"{self.provider} {self.instance} {self.region}"
 
+    @property
+    def usd_per_accelerator_hour(self) -> float:
+        """What one of its accelerators costs on demand, the machine around it included. There is one at least."""
+        return self.on_demand_usd_per_hour / self.accelerator_count
+
 
 class Problem(Record):
     """One reason not to trust a row of a price book, or, as a warning, to look at it again."""
@@ -289,7 +294,7 @@ def _accelerator_left_out(prices: Numbered, medians: Mapping[str, float]) -> Ite
     for line, price in prices:
         if price.provider.lower() not in SOLD_APART or price.accelerator is None or price.accelerator.startswith("TPU"):
             continue
-        each = price.on_demand_usd_per_hour / price.accelerator_count
+        each = price.usd_per_accelerator_hour
         median = medians[price.accelerator]
         if each < LEAST_SHARE_OF_MEDIAN * median:
             yield _problem(
@@ -334,7 +339,7 @@ def _tpu_units(prices: Numbered, medians: Mapping[str, float]) -> Iterator[Probl
     for line, price in prices:
         if price.accelerator is None or not price.accelerator.startswith("TPU"):
             continue
-        each, median = price.on_demand_usd_per_hour / price.accelerator_count, medians[price.accelerator]
+        each, median = price.usd_per_accelerator_hour, medians[price.accelerator]
         if not low <= each / median <= high:
             yield _problem(
                 line,
@@ -346,8 +351,8 @@ def _tpu_units(prices: Numbered, medians: Mapping[str, float]) -> Iterator[Probl
 
 
 def _median_usd_per_accelerator(prices: Iterable[Price]) -> dict[str, float]:
-    found: dict[str, list[float]] = defaultdict(list)
+    usd_by_accelerator: dict[str, list[float]] = defaultdict(list)
     for price in prices:
         if price.accelerator is not None and price.on_demand_usd_per_hour not in PLACEHOLDERS:
-            found[price.accelerator].append(price.on_demand_usd_per_hour / price.accelerator_count)
-    return {name: statistics.median(each) for name, each in found.items()}
+            usd_by_accelerator[price.accelerator].append(price.usd_per_accelerator_hour)
+    return {name: statistics.median(each) for name, each in usd_by_accelerator.items()}

@@ -152,5 +152,5 @@ def _median_usd_by_chip(reference: Iterable[Price]) -> dict[str, float]:
     usd: dict[str, list[float]] = defaultdict(list)
     for price in reference:
         if price.accelerator is not None:
-            usd[price.accelerator.upper()].append(price.on_demand_usd_per_hour / price.accelerator_count)
+            usd[price.accelerator.upper()].append(price.usd_per_accelerator_hour)
     return {name: statistics.median(each) for name, each in usd.items()}

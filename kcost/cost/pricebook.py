@@ -95,22 +95,22 @@ class PriceBook:
                 quote = "Quote cells with commas in them."
                 problems.append(Problem(row=number, key=cells[0], rule=rule, received=received, remedy=quote))
                 continue
-            found = parse_row(number, dict(zip(header, cells, strict=True)))
-            if isinstance(found, Price) and from_memory(found):
+            row = parse_row(number, dict(zip(header, cells, strict=True)))
+            if isinstance(row, Price) and from_memory(row):
                 aside.append(
                     Problem(
                         row=number,
-                        key=found.key,
+                        key=row.key,
                         rule="A price that was written from memory is not used.",
-                        received=f"source = {found.source!r}",
+                        received=f"source = {row.source!r}",
                         remedy="Look the price up, and name where.",
                         level="warning",
                     )
                 )
-            elif isinstance(found, Price):
-                lines.append((number, found))
+            elif isinstance(row, Price):
+                lines.append((number, row))
             else:
-                problems.extend(found)
+                problems.extend(row)
         return PriceBook(lines, problems, name, aside)
 
     @staticmethod
@@ -162,12 +162,12 @@ class PriceBook:
         """
         problems = self.check()
         if problems:
-            told = [str(p) for p in problems[:SHOWN_PROBLEMS]]
+            lines = [str(p) for p in problems[:SHOWN_PROBLEMS]]
             if len(problems) > SHOWN_PROBLEMS:
-                told.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
+                lines.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
             raise PriceError(
                 "A price book keeps every rule that `kcost prices check` looks at.",
-                received="\n  ".join([f"{self.name} with {len(problems)} problem(s):", *told]),
+                received="\n  ".join([f"{self.name} with {len(problems)} problem(s):", *lines]),
                 remedy="Mend or drop these rows.",
             )
         return self
@@ -177,12 +177,12 @@ class PriceBook:
     ) -> tuple[Price, ...]:
         """The prices with this provider, region and instance, where given; any case; the cheapest first."""
         wanted = {"provider": provider, "region": region, "instance": instance}
-        found = [
+        prices = [
             price
             for price in self.prices
             if all(v is None or v.lower() == getattr(price, k).lower() for k, v in wanted.items())
         ]
-        return tuple(sorted(found, key=lambda p: (p.on_demand_usd_per_hour, p.key)))
+        return tuple(sorted(prices, key=lambda p: (p.on_demand_usd_per_hour, p.key)))
 
     def _suggestion(self, provider: str | None, region: str | None, instance: str | None) -> str:
         """What the first name that the book does not have may have meant."""
@@ -208,10 +208,10 @@ class PriceBook:
         """
         candidates = self.find(provider, region, instance)
         if not candidates:
-            asked = ", ".join(str(v) for v in (provider, region, instance) if v is not None)
+            place = ", ".join(str(v) for v in (provider, region, instance) if v is not None)
             raise PriceError(
                 f"{self.name} has a price for what was asked.",
-                received=asked or "an empty book",
+                received=place or "an empty book",
                 remedy=f"{self._suggestion(provider, region, instance)}`kcost prices list` shows what there is; "
                 "--prices takes a book of your own.",
             )

@@ -212,7 +212,7 @@ class Projection(Record):
     refused: str | None = Field(default=None, description="why it is not to be used, and what would help")
 
     @property
-    def told(self) -> str:
+    def step_text(self) -> str:
         """The figure in words, marked."""
         return f"{significant(self.step_ms)} ms ({significant(self.low_ms)} to {significant(self.high_ms)}, projected)"
 

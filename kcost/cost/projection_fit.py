@@ -201,11 +201,13 @@ def leave_out(table: Table, groups: NDArray[np.int64], start: Fit) -> LeftOut:
     shares = np.zeros((len(table.measured), len(COMPONENTS)))
     for group in np.unique(groups):
         held_out = groups == group
-        found = fit(table.of(~held_out), start)
+        fitted_to_rest = fit(table.of(~held_out), start)
         rest = table.of(held_out)
-        total, slope, parts = log_ms(found.theta, rest.design)
+        total, slope, parts = log_ms(fitted_to_rest.theta, rest.design)
         error[held_out] = total - rest.measured
-        sd[held_out] = predictive_sd(slope, found.covariance, found.spread, [c.device for c in rest.cases])
+        sd[held_out] = predictive_sd(
+            slope, fitted_to_rest.covariance, fitted_to_rest.spread, [c.device for c in rest.cases]
+        )
         shares[held_out] = parts
     return LeftOut(error, sd, shares)
 

@@ -61,7 +61,7 @@ class PublishedRow(Record):
     quality: Literal["A", "B", "C"]
 
     @property
-    def told(self) -> str:
+    def line(self) -> str:
         """The row in a line: what, where, how fast, and who says so."""
         batch = "" if self.batch is None else f", batch {self.batch:g}"
         unit = {"ms_per_step": "ms a step", "samples_per_s": "examples a second"}.get(self.unit, self.unit)

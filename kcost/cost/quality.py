@@ -131,15 +131,15 @@ class QualityCheck:
         self._usual = plain_answers(kind, logits=True, because="the task of the model")
         self._sentences: dict[tuple[bytes, bytes, bytes], tuple[int, int, int]] = {}
 
-    def of(self, arrays: Arrays | None, told: Preparation | None = None) -> Quality:
+    def of(self, arrays: Arrays | None, preparation: Preparation | None = None) -> Quality:
         """The quality of a cell with these arrays; empty where there is nothing to compare.
 
         Args:
-            told: what its worker said of its answers; without it they are classes, as in cells of before.
+            preparation: what its worker said of its answers; without it they are classes, as in cells of before.
         """
         if arrays is None:
             return Quality()
-        answers = (None if told is None else told.answers) or self._usual
+        answers = (None if preparation is None else preparation.answers) or self._usual
         predictions, truth = arrays.get("predictions"), _Truth(arrays.get("labels"), arrays.get(UNSEEN_LABELS))
         key = (tuple(map(self._digests.of, (predictions, *truth))), answers.main)
         if key not in self._judged:
@@ -180,9 +180,9 @@ class QualityCheck:
         for answer in answers.outputs:
             key = f"predictions/{answer.output}"
             if answer != answers.main and key in arrays and key in (self._reference or {}):
-                found = agreement(answer, arrays[key], (self._reference or {})[key], None)
-                if found is not None:
-                    agreements.append(OtherAgreement(output=answer.output, share=found.share, count=found.examples))
+                agreed = agreement(answer, arrays[key], (self._reference or {})[key], None)
+                if agreed is not None:
+                    agreements.append(OtherAgreement(output=answer.output, share=agreed.share, count=agreed.examples))
         return tuple(agreements)
 
     def _judge(self, answer: Answer, predictions: np.ndarray | None, truth: _Truth) -> _Judged:
@@ -258,8 +258,8 @@ class _Digests:
         known, digest = self._known.get(id(array), (None, b""))
         if known is not None and known() is array:
             return digest
-        found = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
+        sha256 = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+        sha256.update(np.ascontiguousarray(array).data)
         if not array.flags.writeable:
-            self._known[id(array)] = (weakref.ref(array), found.digest())
-        return found.digest()
+            self._known[id(array)] = (weakref.ref(array), sha256.digest())
+        return sha256.digest()

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.disturbance import Disturbance
-from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of, dtype_told
+from kcost.core.plan import Backend, Device, Method, Phase, Precision, baseline_of, dtype_text
 from kcost.core.result import CellResult
 from kcost.core.run_cost import NOT_MEASURED, step_energy
 from kcost.core.schema import Record
@@ -121,7 +121,7 @@ class RankedCell(Record):
     @property
     def dtype(self) -> str:
         """What it computes in, in words: as its model was saved, or what its layers say."""
-        return dtype_told("saved", self.saved_policy) if self.precision == "saved" else self.fairness.dtype
+        return dtype_text("saved", self.saved_policy) if self.precision == "saved" else self.fairness.dtype
 
 
 class Ranking(Record):
@@ -165,11 +165,11 @@ class Ranking(Record):
 
     def best_by_backend(self) -> dict[str, RankedCell]:
         """The cheapest ranked cell of each backend, the cheapest backend first."""
-        found: dict[str, RankedCell] = {}
+        cheapest: dict[str, RankedCell] = {}
         for cell in self.cells:
             if cell.rank is not None:
-                found.setdefault(cell.backend, cell)
-        return found
+                cheapest.setdefault(cell.backend, cell)
+        return cheapest
 
 
 class Percentiles(NamedTuple):
@@ -218,11 +218,11 @@ def percentiles_ms(cell: CellResult) -> Percentiles:
         above = min(below + 1, len(steps) - 1)
         return (steps[below] + (steps[above] - steps[below]) * (place - below)) / 1e6
 
-    found = tail(steps)  # sorts what is sorted, which is quick
+    quantile = tail(steps)  # sorts what is sorted, which is quick
     shown = None
-    if found is not None:
-        value, low, high = found.interval.scaled(1e-6)
-        shown = TailLatency(name=found.name, ms=value, low_ms=low, high_ms=high)
+    if quantile is not None:
+        value, low, high = quantile.interval.scaled(1e-6)
+        shown = TailLatency(name=quantile.name, ms=value, low_ms=low, high_ms=high)
     return Percentiles(len(steps), at(0.50), at(0.95), at(0.99), shown)
 
 
@@ -269,20 +269,20 @@ def _score_standing(quality: Quality, max_drop: float) -> tuple[Standing, str | 
     limit = f"the limit is {format_percent(max_drop)}"
     for output in quality.other_outputs:
         if 1 - output.share > max_drop + ROUNDING:
-            told = f"the output {output.output!r} is another for {format_percent(1 - output.share)} of {output.count}"
-            return "score too low", f"{told} examples; {limit}"
+            reason = f"the output {output.output!r} is another for {format_percent(1 - output.share)} of {output.count}"
+            return "score too low", f"{reason} examples; {limit}"
     if quality.drop is not None:
         score = quality.scores[0]
         if quality.drop > max_drop + ROUNDING:
-            told = f"{score.name} drops by {format_percent(quality.drop)} on {score.count} {score.unit}; {limit}"
-            return "score too low", told
+            reason = f"{score.name} drops by {format_percent(quality.drop)} on {score.count} {score.unit}; {limit}"
+            return "score too low", reason
         return "ranked", None
     if quality.agreement is None:
         return "score not known", "no predictions to compare with the reference's"
     other = 1 - quality.agreement
     if other > max_drop + ROUNDING:
-        told = f"{format_percent(other)} of {quality.agreement_count} predictions are not the reference's; {limit}"
-        return "score too low", told
+        reason = f"{format_percent(other)} of {quality.agreement_count} predictions are not the reference's; {limit}"
+        return "score too low", reason
     return "ranked", None
 
 
@@ -303,9 +303,9 @@ def ratio_of_costs(one: Measured, other: Measured) -> Ratio | None:
         theirs = other.medians_ns[[i for _, i in pairs]]
     # A cost is its typical step times a factor: this gives dollars for one nanosecond of step.
     my_factor, their_factor = one.cost.usd / one.step_ns.value, other.cost.usd / other.step_ns.value
-    found = paired_ratio(mine * my_factor, theirs * their_factor)
-    high = found.high if math.isfinite(found.high) else None
-    return Ratio(value=found.value, low=found.low, high=high, rounds=shared)
+    ratio = paired_ratio(mine * my_factor, theirs * their_factor)
+    high = ratio.high if math.isfinite(ratio.high) else None
+    return Ratio(value=ratio.value, low=ratio.low, high=high, rounds=shared)
 
 
 def plain_keras(group: list[Measured], phase: Phase) -> Measured | None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kcost.core.disturbance import disturbances_of
 from kcost.core.result import CellResult, Environment, Run, ScenarioResult, Server, SingleStream, Watch
-from kcost.core.scenario import TAIL, Outcome, found, rows, samples_per_s
+from kcost.core.scenario import TAIL, Outcome, rows, samples_per_s, search_outcome
 from kcost.core.schema import Record
 from kcost.core.stats import percentile
 from kcost.cost.machine_match import Match
@@ -82,15 +82,15 @@ def _single_stream(result: SingleStream | None) -> dict[str, object]:
 def _server(result: Server | None, prices: Mapping[str, Match]) -> dict[str, object]:
     if result is None:
         return {}
-    outcome, trial = found(result)
-    told: dict[str, object] = {"latency_bound_ms": result.latency_bound_ms, "server_outcome": outcome}
+    outcome, trial = search_outcome(result)
+    figures: dict[str, object] = {"latency_bound_ms": result.latency_bound_ms, "server_outcome": outcome}
     if trial is not None:
-        told["server_queries_per_s"] = trial.queries_per_s
-        told["server_p99"] = _tail(trial.latency_ns, TAIL)
-        told["server_usd_per_million"] = _usd(trial.queries_per_s, prices, result)
+        figures["server_queries_per_s"] = trial.queries_per_s
+        figures["server_p99"] = _tail(trial.latency_ns, TAIL)
+        figures["server_usd_per_million"] = _usd(trial.queries_per_s, prices, result)
     elif outcome == "not held":
-        told["lowest_queries_per_s"] = min(t.queries_per_s for t in result.trials)
-    return told
+        figures["lowest_queries_per_s"] = min(t.queries_per_s for t in result.trials)
+    return figures
 
 
 def _tail(latency_ns: tuple[int, ...], fraction: float) -> TailLatency | None:

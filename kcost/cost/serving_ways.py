@@ -142,10 +142,10 @@ def _samples_s(cell: CellResult) -> np.ndarray:
 def _told_apart(ways: list[Way]) -> list[Way]:
     """The ways with names of their own: where two are alike, device, threads and environment are added."""
     names = [way.name for way in ways]
-    told = []
+    renamed = []
     for way in ways:
         if names.count(way.name) > 1:
             threads = way.spec.threads or "all"
             way = way._replace(name=f"{way.name} {way.spec.device}, {threads} threads, {way.environment_id[:6]}")
-        told.append(way)
-    return told
+        renamed.append(way)
+    return renamed

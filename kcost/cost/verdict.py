@@ -163,10 +163,10 @@ def conclude(
     cells_by_id = {c.spec.cell_id: c for c in run.cells}
     for ranking in rankings:
         notices.extend(_ranking_notices(ranking, p99_ms, max_drop, ranking.model in not_finite))
-        if (asked := run.index.plan.settings.precision) is not None:
+        if (precision := run.index.plan.settings.precision) is not None:
             ratios = [(c.cell_id, c.times_cheaper) for c in ranking.cells if c.cell_id != ranking.baseline]
-            found = (precision_notice(cells_by_id[i], r.value, r.high, asked) for i, r in ratios if r is not None)
-            notices.extend(n for n in found if n is not None)
+            doubts = (precision_notice(cells_by_id[i], r.value, r.high, precision) for i, r in ratios if r is not None)
+            notices.extend(n for n in doubts if n is not None)
     notices.extend(failure_notice(cell) for cell in failed(run.present))
     whole = invalid_if_many(invalid)
     return Verdict(
@@ -310,9 +310,9 @@ def _ranking_notices(
                 **about,
             )
     if ranking.phase == "inference":
-        told = ("not finite", "not judged")
+        unjudged = ("not finite", "not judged")
         unchecked = sum(
-            c.quality.max_abs_difference is None and not c.quality.not_finite and c.standing not in told
+            c.quality.max_abs_difference is None and not c.quality.not_finite and c.standing not in unjudged
             for c in ranking.cells
         )
         if unchecked:
@@ -362,11 +362,11 @@ def _conclusion(ranking: Ranking) -> Conclusion:
     cheapest = f"cheapest is {best.name}, {scale.text(best.cost.usd)} per {scale.unit}"
     if ranking.phase == "training" and best.dtype != "float32":
         cheapest += f" (what a model trained in {best.dtype} scores was not measured)"
-    ties = _told_ties(ranking)
+    ties = _ties_text(ranking)
     if ranking.baseline is None:
         return conclusion("no baseline", f"{cheapest}; plain Keras was not measured beside it{ties}.")
     baseline = ranking.cell(ranking.baseline)
-    plain = _told_baseline(baseline, ranking.phase)
+    plain = _baseline_text(baseline, ranking.phase)
     if best.cell_id == baseline.cell_id:
         return conclusion("baseline is cheapest", f"{cheapest}: {plain} itself{ties}.")
     ratio = best.times_cheaper
@@ -374,20 +374,20 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         shared = 0 if ratio is None else ratio.rounds
         why = f"{shared} round(s) in common, and {MIN_SHARED_ROUNDS} are needed"
     elif ratio.tells_apart and ratio.low > 1:
-        told = str(ratio).replace(" times (", " times cheaper (", 1)
-        return conclusion("cheaper", f"{cheapest}; {told} than {plain}{ties}.", ratio)
+        times_cheaper = str(ratio).replace(" times (", " times cheaper (", 1)
+        return conclusion("cheaper", f"{cheapest}; {times_cheaper} than {plain}{ties}.", ratio)
     else:
         why = f"{ratio} is not more than 1 for sure (99%)"
     return conclusion("can't tell", f"can't tell whether {best.name} is cheaper than {plain}: {why}.", ratio)
 
 
-def _told_baseline(baseline: RankedCell, phase: Phase) -> str:
+def _baseline_text(baseline: RankedCell, phase: Phase) -> str:
     if phase == "training":
         return f"plain Keras training ({baseline.backend}, float32, batch {baseline.batch})"
     return f"plain Keras predict ({baseline.backend}, batch {baseline.batch})"
 
 
-def _told_ties(ranking: Ranking) -> str:
+def _ties_text(ranking: Ranking) -> str:
     if not ranking.tied_with_best:
         return ""
     names = [ranking.cell(i).name for i in ranking.tied_with_best]

@@ -59,10 +59,10 @@ def build_array_set(
             )
         lengths = {key: len(a) for key, a in [*x.items(), *((f"labels {k}", v) for k, v in y.items())]}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
-            told = ", ".join(f"{key or 'x'}: {count}" for key, count in lengths.items())
+            counts = ", ".join(f"{key or 'x'}: {count}" for key, count in lengths.items())
             raise DataError(
                 "Arrays of one part have as many rows, one at least.",
-                f"{told} rows of {part} in {source}",
+                f"{counts} rows of {part} in {source}",
                 "Save arrays of the same length.",
             )
     groups = {part: np.zeros(len(next(iter(x.values()))), np.int64) for part, (x, _) in parts.items()}

@@ -110,12 +110,12 @@ def read_class_folders(parts: dict[str, Path]) -> tuple[dict[str, RawImages], tu
             received="Pillow is not installed",
             remedy="Install it: pip install pillow. Or save your images as an .npz file.",
         ) from error
-    found, notes = _image_paths(parts)
-    names = tuple(sorted({label for files in found.values() for label, _ in files}))
+    files_by_part, notes = _image_paths(parts)
+    names = tuple(sorted({label for files in files_by_part.values() for label, _ in files}))
     opened: dict[str, list[tuple[str, Any]]] = {}
     size, first = None, None
     drawn = moving = 0
-    for part, files in found.items():
+    for part, files in files_by_part.items():
         opened[part] = []
         for label, file in files:
             image, frames = _opened(Image, file)
@@ -147,22 +147,22 @@ def read_class_folders(parts: dict[str, Path]) -> tuple[dict[str, RawImages], tu
 
 def _image_paths(parts: dict[str, Path]) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
     """For each part (class, file) of all image files in order, and notes on what was left out."""
-    found: dict[str, list[tuple[str, Path]]] = {}
+    files_by_part: dict[str, list[tuple[str, Path]]] = {}
     others = hidden = 0
     for part, folder in parts.items():
         files = [file for file in sorted(folder.glob("*/*")) if file.is_file()]
         seen = [file for file in files if not is_hidden(file, folder)]
-        found[part] = [(file.parent.name, file) for file in seen if _is_image(file)]
-        others += len(seen) - len(found[part])
+        files_by_part[part] = [(file.parent.name, file) for file in seen if _is_image(file)]
+        others += len(seen) - len(files_by_part[part])
         hidden += len(files) - len(seen)
-        if not found[part]:
+        if not files_by_part[part]:
             raise DataError(
                 "A folder of images has a folder for each class, and image files in these.",
                 received=f"{folder} without {', '.join(IMAGE_SUFFIXES)} files one folder down",
                 remedy="Lay it out as train/CLASS/*.png and test/CLASS/*.png, or as CLASS/*.png.",
             )
     counts = ((others, "files that are no images"), (hidden, "hidden files"))
-    return found, [f"{count} {what} were left out" for count, what in counts if count]
+    return files_by_part, [f"{count} {what} were left out" for count, what in counts if count]
 
 
 def has_classes(folder: Path) -> bool:
@@ -229,8 +229,8 @@ def _pixels(
     for kinds, make in (("b", _black_and_white), ("iu", _whole), ("f", _floats)):
         of_kind = {name: x for name, x in shaped.items() if x.dtype.kind in kinds}
         if of_kind:
-            white, told = make(of_kind, path)
-            notes.append(f"{_names(of_kind)}: {told}")
+            white, note = make(of_kind, path)
+            notes.append(f"{_names(of_kind)}: {note}")
             made |= {name: (_stored(x, white), white) for name, x in of_kind.items()}
     for name in shaped.keys() - made.keys():
         raise _no_pixels(f"{name} {shaped[name].dtype} of {path}")

@@ -99,9 +99,9 @@ def read_digits() -> dict[str, RawImages]:
             received="scikit-learn is not installed",
             remedy="Install it: pip install scikit-learn (each backend extra of kcost brings it)",
         ) from error
-    found = load_digits()
-    x = (found.images / 16).astype(np.float32)[..., np.newaxis]
-    return {"train": RawImages(x, found.target.astype(np.int32), stored_white=16.0)}
+    digits = load_digits()
+    x = (digits.images / 16).astype(np.float32)[..., np.newaxis]
+    return {"train": RawImages(x, digits.target.astype(np.int32), stored_white=16.0)}
 
 
 def read_idx_pair(images: Path, labels: Path) -> RawImages:

@@ -66,10 +66,10 @@ def json_objects(path: Path, forms: str) -> Iterator[tuple[int, str, dict[str, A
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            told = f"{where}: {error}"
+            received = f"{where}: {error}"
             if isinstance(error, json.JSONDecodeError):
-                told = f"{where}, column {error.colno}: {error.msg}"  # its own text calls each line its line 1
-            raise DataError(forms, told, "Put one whole JSON object on each line.") from error
+                received = f"{where}, column {error.colno}: {error.msg}"  # its own text calls each line its line 1
+            raise DataError(forms, received, "Put one whole JSON object on each line.") from error
         if not isinstance(entry, dict):
             raise DataError(forms, f"{where}: a {type(entry).__name__}", "Put one JSON object on each line.")
         yield number, where, entry

@@ -196,11 +196,11 @@ def sentences() -> dict[str, RawFile]:
     files = {}
     for split, size in SIZES.items():
         writer = _Writer(rng, held_out=split != "train")
-        found: list[RawSentence] = []
-        while len(found) < size:
+        chosen: list[RawSentence] = []
+        while len(chosen) < size:
             tokens, tags = writer.sentence()
             if tuple(tokens) not in seen:
                 seen.add(tuple(tokens))
-                found.append(RawSentence(tuple(tokens), tuple(tags), tuple(range(1, len(tokens) + 1))))
-        files[split] = RawFile(Path("ner-mini"), tuple(found))
+                chosen.append(RawSentence(tuple(tokens), tuple(tags), tuple(range(1, len(tokens) + 1))))
+        files[split] = RawFile(Path("ner-mini"), tuple(chosen))
     return files

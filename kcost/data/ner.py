@@ -38,7 +38,9 @@ def build_tag_set(
         DataError: a tag sequence is broken and `repair` is False, the files hold no entity, or too few sentences.
     """
     sentences, tag_notes = _normalised(parts, repair)
-    places, split_notes = cuts.complete({part: np.zeros(len(found), int) for part, found in sentences.items()}, seed)
+    places, split_notes = cuts.complete(
+        {part: np.zeros(len(part_sentences), int) for part, part_sentences in sentences.items()}, seed
+    )
     splits = {split: tuple(sentences[part][i] for i in indices) for split, (part, indices) in places.items()}
     duplicate_notes = cuts.duplicates({split: [s.tokens for s in splits[split]] for split in SPLITS})
     tag_names = tag_names_of(sentence for split in SPLITS for sentence in splits[split])
@@ -49,14 +51,14 @@ def build_tag_set(
     unseen_notes = (f"entity types without a train example: {', '.join(unseen)}",) if unseen else ()
     limit_notes: tuple[str, ...] = ()
     if limit is not None:
-        splits = {split: _sampled(found, limit, seed) for split, found in splits.items()}
+        splits = {split: _sampled(part_sentences, limit, seed) for split, part_sentences in splits.items()}
         limit_notes = (f"at most {limit} sentences a split, sampled with seed {seed}",)
     record = Dataset(
         name=name,
         synthetic=synthetic,
         source=source,
         licence=licence,
-        splits={split: sentences_split(found) for split, found in splits.items()},
+        splits={split: sentences_split(part_sentences) for split, part_sentences in splits.items()},
         notes=(*notes, *tag_notes, *split_notes, *duplicate_notes, *unseen_notes, *limit_notes),
     )
     return TagSet(name, tag_names, splits, record)
@@ -66,23 +68,23 @@ def _normalised(parts: dict[str, RawFile], repair: bool) -> tuple[dict[str, list
     """The sentences of each part in BIO, and notes on the scheme, on repairs and on what was left out."""
     _refuse_tags_without_type(parts)
     scheme = schemes.detect(sentence.tags for part in parts.values() for sentence in part.sentences)
-    found: dict[str, list[Sentence]] = {}
+    sentences: dict[str, list[Sentence]] = {}
     notes = [] if scheme == "BIO" else [f"tags converted from {scheme} to BIO"]
     for part, file in parts.items():
-        found[part], started, ended = [], 0, 0
+        sentences[part], started, ended = [], 0, 0
         for raw in file.sentences:
             bio, broken = schemes.normalise(raw.tags, scheme)
             if broken and not repair:
                 raise _broken_sequence(file, raw, broken[0], scheme)
             starts = sum(schemes.continues_none(raw.tags, i) for i in broken)
             started, ended = started + starts, ended + len(broken) - starts
-            found[part].append(Sentence(raw.tokens, bio))
+            sentences[part].append(Sentence(raw.tokens, bio))
         if started:
             notes.append(f"{part}: {started} tags that continued no entity were repaired to start one")
         if ended:
             notes.append(f"{part}: {ended} tags that left their entity open were repaired to end it")
         notes += [f"{part}: {count} {kind} were left out" for kind, count in file.left_out.items()]
-    return found, tuple(notes)
+    return sentences, tuple(notes)
 
 
 def _refuse_tags_without_type(parts: dict[str, RawFile]) -> None:
@@ -96,13 +98,13 @@ def _refuse_tags_without_type(parts: dict[str, RawFile]) -> None:
             bare[part] = tags
     if not bare:
         return
-    told = [
+    places = [
         f"{len(tags)} in {parts[part].path} (the first, {tags[0][0]}, in line {tags[0][1]})"
         for part, tags in bare.items()
     ]
     raise DataError(
         "A tag names the type of its entity behind a hyphen, such as B-GENE.",
-        received=f"{sum(map(len, bare.values()))} tags without a type: {', '.join(told)}",
+        received=f"{sum(map(len, bare.values()))} tags without a type: {', '.join(places)}",
         remedy=r"Add the type, for example: sed -E 's/([[:space:]])([BIESLU])(\r?)$/\1\2-GENE\3/' FILE > NEW",
     )
 

@@ -49,9 +49,9 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Data
         return build_array_set(
             arrays, name=name, source=str(path.absolute()), licence=_LICENCE, seed=seed, limit=limit
         )
-    found = _image_parts(path)
-    if found is not None:
-        parts, label_names, notes = found
+    image_parts = _image_parts(path)
+    if image_parts is not None:
+        parts, label_names, notes = image_parts
         return build_image_set(
             parts,
             label_names,

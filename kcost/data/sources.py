@@ -130,14 +130,14 @@ def _check(file: SourceFile, path: Path) -> None:
     expected = file.content_sha256 or file.sha256
     try:
         with gzip.open(path) if file.content_sha256 else path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{Path(file.path).name} is a whole gzip file.", f"{path}: {error}", "Remove it and fetch it again."
         ) from error
-    if found != expected:
+    if sha256 != expected:
         raise DataError(
             f"{Path(file.path).name} is the file that its publisher released.",
-            received=f"{path} with SHA-256 {found[:12]}..., expected {expected[:12]}...",
+            received=f"{path} with SHA-256 {sha256[:12]}..., expected {expected[:12]}...",
             remedy="Remove it and fetch it again, or load your own files by their path instead of by this name.",
         )

@@ -67,23 +67,23 @@ def complete(groups: dict[str, np.ndarray], seed: int) -> tuple[dict[str, tuple[
     Raises:
         DataError: there are too few examples to have one in each split.
     """
-    found = {name: (name, np.arange(len(labels))) for name, labels in groups.items()}
+    places = {name: (name, np.arange(len(labels))) for name, labels in groups.items()}
     notes = []
     for name, share, cut_seed in (("test", TEST_SHARE, TEST_SEED), ("validation", VALIDATION_SHARE, seed)):
-        if name in found:
+        if name in places:
             continue
-        _, train = found["train"]
+        _, train = places["train"]
         kept, taken = cut(groups["train"][train], share, cut_seed)
-        found["train"], found[name] = ("train", train[kept]), ("train", train[taken])
+        places["train"], places[name] = ("train", train[kept]), ("train", train[taken])
         notes.append(f"{name}: {len(taken)} examples taken from train (seed {cut_seed}); the source has no such part")
-    empty = [name for name in SPLITS if not len(found[name][1])]
+    empty = [name for name in SPLITS if not len(places[name][1])]
     if empty:
         raise DataError(
             "Each of train, validation and test holds at least one example.",
             received=f"{ {name: len(labels) for name, labels in groups.items()} } examples, none left for {empty[0]}",
             remedy="Give more examples, or a file for each part.",
         )
-    return {name: found[name] for name in SPLITS}, tuple(notes)
+    return {name: places[name] for name in SPLITS}, tuple(notes)
 
 
 def duplicates(splits: Mapping[str, Iterable[Hashable]]) -> tuple[str, ...]:

@@ -73,16 +73,16 @@ def build_text_set(
     if unseen:
         notes.append(f"labels without a train example: {', '.join(unseen)}")
     if limit is not None:
-        for split, found in splits.items():
-            rows = cuts.sample(found.y, min(limit, len(found)), seed)
-            splits[split] = _taken(found.texts, found.y, rows)
+        for split, texts in splits.items():
+            rows = cuts.sample(texts.y, min(limit, len(texts)), seed)
+            splits[split] = _taken(texts.texts, texts.y, rows)
         notes.append(f"at most {limit} texts a split, sampled with seed {seed}")
     record = Dataset(
         name=name,
         synthetic=False,
         source=source,
         licence=licence,
-        splits={split: texts_split(found) for split, found in splits.items()},
+        splits={split: texts_split(texts) for split, texts in splits.items()},
         notes=tuple(notes),
     )
     return TextSet(name, label_names, splits, record)

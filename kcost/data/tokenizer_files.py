@@ -63,35 +63,35 @@ def read_tokenizer(folder: Path | str) -> WordPiece:
             remedy="Give the folder that holds config.json, the weights and the vocabulary.",
         )
     try:
-        told = _read_json(path) if path.is_file() else None
-        preset = told is not None and "class_name" in told
-        return _from_preset(folder, told["config"]) if told and preset else _from_huggingface(folder, told)
+        stored = _read_json(path) if path.is_file() else None
+        preset = stored is not None and "class_name" in stored
+        return _from_preset(folder, stored["config"]) if stored and preset else _from_huggingface(folder, stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unusable(path if path.is_file() else folder, f"{type(error).__name__}: {error}") from error
 
 
-def _from_huggingface(folder: Path, told: dict[str, Any] | None) -> WordPiece:
-    """A tokenizer of `told`, the tokenizer.json, or of vocab.txt where there is none."""
+def _from_huggingface(folder: Path, tokenizer_json: dict[str, Any] | None) -> WordPiece:
+    """A tokenizer of tokenizer.json, or of vocab.txt where there is none."""
     config = _read_json(folder / CONFIG_FILE)
     kind = config.get("tokenizer_class") or _read_json(folder / MODEL_CONFIG_FILE).get("tokenizer_class")
-    if kind is not None and kind not in _REBUILT + (() if told is None else _READ_WHOLE):
-        without = f" without a {TOKENIZER_FILE}" if told is None else ""
+    if kind is not None and kind not in _REBUILT + (() if tokenizer_json is None else _READ_WHOLE):
+        without = f" without a {TOKENIZER_FILE}" if tokenizer_json is None else ""
         raise _unusable(folder, f"the tokenizer_class {kind!r}{without}, where kcost reads {_REBUILT[0]}")
-    if told is not None and (model := _model_type(told["model"])) != "WordPiece":
+    if tokenizer_json is not None and (model := _model_type(tokenizer_json["model"])) != "WordPiece":
         raise _unusable(folder / TOKENIZER_FILE, f"model {model!r}, where BERT has 'WordPiece'")
     if (
         config.get("truncation_side", "right") != "right"
-        or ((told or {}).get("truncation") or {}).get("direction") == "Left"
+        or ((tokenizer_json or {}).get("truncation") or {}).get("direction") == "Left"
     ):
         raise _unusable(folder, "texts that are cut from the left (truncation_side)")
-    tokens = _StatedTokens(folder, config, told)
+    tokens = _StatedTokens(folder, config, tokenizer_json)
     settings: dict[str, Any]
     if kind in _READ_WHOLE:
         tokenizer, settings = _read_whole(folder / TOKENIZER_FILE), {"tokenizer_class": "PreTrainedTokenizerFast"}
         names = tokens.names
     else:
         names = {**_BERT_NAMES, **tokens.names}
-        tokenizer, settings = _rebuilt(folder, config, told, names)
+        tokenizer, settings = _rebuilt(folder, config, tokenizer_json, names)
     tokens.add_to(tokenizer, names, folder)
     if kind not in _READ_WHOLE:
         framed(tokenizer, names["cls_token"], names["sep_token"])
@@ -101,7 +101,7 @@ def _from_huggingface(folder: Path, told: dict[str, Any] | None) -> WordPiece:
 
 
 def _rebuilt(
-    folder: Path, config: dict[str, Any], told: dict[str, Any] | None, names: dict[str, str]
+    folder: Path, config: dict[str, Any], tokenizer_json: dict[str, Any] | None, names: dict[str, str]
 ) -> tuple[Any, dict[str, Any]]:
     """The tokenizer that transformers makes for a BertTokenizer, without added tokens, and its settings."""
     settings: dict[str, Any] = {key: config.get(key, default) for key, default in _SETTINGS.items()}
@@ -110,9 +110,9 @@ def _rebuilt(
             raise _unusable(folder / CONFIG_FILE, f"{key} {value!r}, where it is true or false")
     if config.get("do_basic_tokenize") is False:
         raise _unusable(folder / CONFIG_FILE, "do_basic_tokenize false: text that is split by white space alone")
-    if told is not None:
-        _refuse_other_than_bert(folder / TOKENIZER_FILE, told, names["unk_token"])
-        vocab: dict[str, int] = told["model"]["vocab"]
+    if tokenizer_json is not None:
+        _refuse_other_than_bert(folder / TOKENIZER_FILE, tokenizer_json, names["unk_token"])
+        vocab: dict[str, int] = tokenizer_json["model"]["vocab"]
     else:
         vocab = _vocab_of_lines(folder / VOCAB_FILE)
     missing = [names[key] for key in ("pad_token", "unk_token", "cls_token", "sep_token") if names[key] not in vocab]
@@ -122,7 +122,7 @@ def _rebuilt(
             received=f"{folder} with {len(vocab)} pieces without {', '.join(missing)}",
             remedy="Give the vocabulary that came with the model.",
         )
-    _refuse_silent_config(folder, config, told, vocab)
+    _refuse_silent_config(folder, config, tokenizer_json, vocab)
     tokenizer = bert_tokenizer(
         vocab,
         settings["do_lower_case"],
@@ -133,12 +133,12 @@ def _rebuilt(
     return tokenizer, {**settings, "tokenizer_class": "BertTokenizer"}
 
 
-def _refuse_other_than_bert(path: Path, told: dict[str, Any], unknown: str) -> None:
+def _refuse_other_than_bert(path: Path, tokenizer_json: dict[str, Any], unknown: str) -> None:
     """Refuses a tokenizer.json of which a BertTokenizer would keep the vocabulary alone."""
-    model, normalizer = told["model"], told["normalizer"]
+    model, normalizer = tokenizer_json["model"], tokenizer_json["normalizer"]
     kinds = {
         "normalizer": (normalizer["type"], "BertNormalizer"),
-        "pre_tokenizer": (told["pre_tokenizer"]["type"], "BertPreTokenizer"),
+        "pre_tokenizer": (tokenizer_json["pre_tokenizer"]["type"], "BertPreTokenizer"),
         "continuing_subword_prefix": (model.get("continuing_subword_prefix", "##"), "##"),
         "max_input_chars_per_word": (model.get("max_input_chars_per_word", 100), 100),
         "unk_token": (model.get("unk_token", unknown), unknown),
@@ -150,11 +150,11 @@ def _refuse_other_than_bert(path: Path, told: dict[str, Any], unknown: str) -> N
 
 
 def _refuse_silent_config(
-    folder: Path, config: dict[str, Any], told: dict[str, Any] | None, vocab: Iterable[str]
+    folder: Path, config: dict[str, Any], tokenizer_json: dict[str, Any] | None, vocab: Iterable[str]
 ) -> None:
     """Refuses a config that is silent where transformers' default is not what the other files say."""
-    if told is not None:
-        normalizer = told["normalizer"]
+    if tokenizer_json is not None:
+        normalizer = tokenizer_json["normalizer"]
         lowercase = config.get("do_lower_case", True)
         says = {
             "do_lower_case": (normalizer["lowercase"], lowercase),
@@ -170,7 +170,7 @@ def _refuse_silent_config(
         cased = any(piece != piece.lower() for piece in vocab if not (piece.startswith("[") and piece.endswith("]")))
         against = {"do_lower_case": False} if cased and "do_lower_case" not in config else {}
     if against:
-        source = TOKENIZER_FILE if told is not None else f"capital letters in {VOCAB_FILE}"
+        source = TOKENIZER_FILE if tokenizer_json is not None else f"capital letters in {VOCAB_FILE}"
         raise ArtifactError(
             f"Where {CONFIG_FILE} is silent, what transformers takes is what the other files of the folder say.",
             received=f"{folder} with {source} for {json.dumps(against)[1:-1]}, of which {CONFIG_FILE} says nothing, "
@@ -194,7 +194,7 @@ def _read_whole(path: Path) -> Any:
 class _StatedTokens:
     """The added and special tokens that the files of a folder name, as transformers collects them."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], told: dict[str, Any] | None) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], tokenizer_json: dict[str, Any] | None) -> None:
         """Reads them; `names` says which token has which role, such as cls_token."""
         stated = dict(config)
         if not stated.get("extra_special_tokens") and "additional_special_tokens" in stated:
@@ -210,7 +210,7 @@ class _StatedTokens:
             special |= set(map(_content, _listed(stated.get("extra_special_tokens"))))
             for content, i in _read_json(folder / ADDED_TOKENS_FILE).items():
                 self.by_id[i] = _token({"content": content, "special": content in special})
-            self.by_id |= {entry["id"]: _token(entry) for entry in (told or {}).get("added_tokens", ())}
+            self.by_id |= {entry["id"]: _token(entry) for entry in (tokenizer_json or {}).get("added_tokens", ())}
         self.names = {key: _content(stated[key]) for key in _NAMED if stated.get(key)}
         self._roles = [stated[key] for key in stated if key.endswith("_token") and isinstance(stated[key], str | dict)]
         self._extra = _listed(stated.get("extra_special_tokens", stated.get("additional_special_tokens")))
@@ -268,10 +268,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     """The object in a file, empty where there is no such file."""
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
         raise TypeError(f"{path.name} holds no object")
-    return found
+    return content
 
 
 def _vocab_of_lines(path: Path) -> dict[str, int]:

@@ -37,8 +37,8 @@ class ConvertedModel:
 
     def run(self, inputs: Inputs) -> list[np.ndarray]:
         """Outputs in the order of the Keras model, for inputs by the names that Keras knows."""
-        found = self.loaded.run(self.named(inputs))
-        return [found[position] for position in self._positions]
+        outputs = self.loaded.run(self.named(inputs))
+        return [outputs[position] for position in self._positions]
 
 
 class RuntimeDriver(Driver):

@@ -53,16 +53,16 @@ def encoder_tensors(shape: EncoderShape, *, pooler: bool) -> tuple[Tensor, ...]:
         ("position", "position", shape.positions),
         ("segment", "token_type", shape.segments),
     )
-    found = [
+    tensors = [
         Tensor(f"{path}_embedding/embeddings", f"embeddings.{name}_embeddings.weight", (rows, shape.width))
         for path, name, rows in tables
     ]
-    found += _norm("embeddings_layer_norm", "embeddings.LayerNorm", shape.width)
+    tensors += _norm("embeddings_layer_norm", "embeddings.LayerNorm", shape.width)
     for i in range(shape.layers):
-        found += _layer(f"transformer_layer_{i}", f"encoder.layer.{i}", shape.width, shape.inner_width)
+        tensors += _layer(f"transformer_layer_{i}", f"encoder.layer.{i}", shape.width, shape.inner_width)
     if pooler:
-        found += _dense("pooled_dense", f"{POOLER}dense", shape.width, shape.width)
-    return tuple(found)
+        tensors += _dense("pooled_dense", f"{POOLER}dense", shape.width, shape.width)
+    return tuple(tensors)
 
 
 def classifier_tensors(width: int, labels: int) -> tuple[Tensor, ...]:

@@ -236,12 +236,12 @@ def _refuse_other_models(folder: Path, raw: dict[str, Any]) -> None:
         f"hidden_act {raw.get('hidden_act')!r}": str(raw.get("hidden_act", "gelu")) not in _ACTIVATIONS,
         "quantized weights": "quantization_config" in raw,
     }
-    found = [what for what, refuse in refused.items() if refuse]
-    if found:
+    reasons = [what for what, refuse in refused.items() if refuse]
+    if reasons:
         raise ArtifactError(
             "A Hugging Face checkpoint is a BERT encoder: model_type bert, absolute positions, and one of the "
             f"activations {', '.join(_ACTIVATIONS)}.",
-            received=f"{folder / CONFIG_FILE} with {', '.join(found)}",
+            received=f"{folder / CONFIG_FILE} with {', '.join(reasons)}",
             remedy="Give a BERT such as google-bert/bert-base-cased. RoBERTa, DistilBERT and others are other models.",
         )
 
@@ -264,9 +264,9 @@ def _refuse_misfits(folder: Path, tensors: Tensors, names: dict[str, str], wante
     if missing:
         raise _misfit(folder, f"{len(missing)} tensors missing, {missing[0]} among them")
     for tensor in wanted:
-        found = tensors.shape(names[tensor.name])
-        if found != tensor.shape:
-            raise _misfit(folder, f"{tensor.name} of shape {found}, where the config says {tensor.shape}")
+        shape = tensors.shape(names[tensor.name])
+        if shape != tensor.shape:
+            raise _misfit(folder, f"{tensor.name} of shape {shape}, where the config says {tensor.shape}")
         if not tensors.is_float(names[tensor.name]):
             raise _misfit(folder, f"{tensor.name} in integers: quantized weights")
     known = {tensor.name for tensor in wanted} | {_POSITION_IDS}

@@ -185,27 +185,27 @@ def _array(tensor: Any) -> Any:
     return array if array.dtype.kind in "iubSUOfc" else array.astype(np.float32)
 
 
-def differences(expected: Any, found: Any) -> float:
+def differences(expected: Any, actual: Any) -> float:
     """The largest difference of two structures of arrays: its norm over that of the expected.
 
     Infinity for other shapes, or where only one of two numbers is finite. Whole numbers and words count as what share
     of them is unequal.
     """
-    ours, theirs = keras.tree.flatten(expected), keras.tree.flatten(found)
+    ours, theirs = keras.tree.flatten(expected), keras.tree.flatten(actual)
     if len(ours) != len(theirs):
         return float("inf")
     return max((_difference(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)), default=0.0)
 
 
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    if expected.shape != found.shape:
+def _difference(expected: np.ndarray, actual: np.ndarray) -> float:
+    if expected.shape != actual.shape:
         return float("inf")
-    if expected.dtype.kind not in "fc" or found.dtype.kind not in "fc":
-        return float(np.mean(expected != found)) if expected.size else 0.0
+    if expected.dtype.kind not in "fc" or actual.dtype.kind not in "fc":
+        return float(np.mean(expected != actual)) if expected.size else 0.0
     finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], found[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
+    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True) or not np.isfinite(actual[finite]).all():
         return float("inf")
-    off = float(np.linalg.norm((expected[finite].astype(np.float64) - found[finite]).ravel()))
+    off = float(np.linalg.norm((expected[finite].astype(np.float64) - actual[finite]).ravel()))
     size = float(np.linalg.norm(expected[finite].astype(np.float64).ravel()))
     return off / size if size else (float("inf") if off else 0.0)
 

@@ -91,10 +91,10 @@ def _function(source: str, module_name: str, function_name: str) -> Any:
     module = import_module(module_name, "The module of module:function can be imported.", source)
     function = getattr(module, function_name, None)
     if not callable(function):
-        found = "no such name" if function is None else f"a {type(function).__name__} of that name"
+        received = "no such name" if function is None else f"a {type(function).__name__} of that name"
         raise InputError(
             "The function of module:function is in the module.",
-            received=f"{source}: the module has {found}",
+            received=f"{source}: the module has {received}",
             remedy="Name a function that takes no arguments and returns a keras.Model.",
         )
     return function

@@ -48,7 +48,7 @@ def computed_dtypes(model: keras.Model) -> list[LayerDtypes]:
     Layers without floats (lookups, inputs) have an integer or string dtype here. kcost's fused blocks say themselves
     what they compute in (`int8_dynamic`, say); Keras's own int8 layers have their mode before the dtype: `int8`.
     """
-    told: list[LayerDtypes] = []
+    by_layer: list[LayerDtypes] = []
     for layer in layers_of(model):
         variables = [v for v in own_variables(layer) if keras.backend.is_float_dtype(v.dtype)]
         holds = bool(inner_layers(layer))
@@ -58,8 +58,8 @@ def computed_dtypes(model: keras.Model) -> list[LayerDtypes]:
         # kcost's own layers say it; Keras's int8 is told from its policy.
         fixed = getattr(layer, "computes_in", None) or layer.quantization_mode
         path, kind, kept = layer.path or layer.name, type(layer).__name__, ", ".join(dtypes) or None
-        told.append(LayerDtypes(path, kind, kept, fixed or layer.compute_dtype, fixed is not None))
-    return told
+        by_layer.append(LayerDtypes(path, kind, kept, fixed or layer.compute_dtype, fixed is not None))
+    return by_layer
 
 
 def with_precision(
@@ -121,19 +121,19 @@ def _others(model: keras.Model, precision: str) -> list[LayerDtypes]:
     kept = "bfloat16" if precision == "bfloat16" else "float32"
     trained = {layer.path or layer.name for layer in layers_of(model) if own_trainable_variables(layer)}
     return [
-        told
-        for told in computed_dtypes(model)
-        if not told.is_fixed
+        dtypes
+        for dtypes in computed_dtypes(model)
+        if not dtypes.is_fixed
         and (
-            (told.compute in _FLOAT_POLICIES and told.compute != wanted and _counts(told, precision, trained))
-            or (told.path in trained and told.variables not in (None, kept))
+            (dtypes.compute in _FLOAT_POLICIES and dtypes.compute != wanted and _counts(dtypes, precision, trained))
+            or (dtypes.path in trained and dtypes.variables not in (None, kept))
         )
     ]
 
 
-def _counts(told: LayerDtypes, precision: str, trained: set[str]) -> bool:
+def _counts(dtypes: LayerDtypes, precision: str, trained: set[str]) -> bool:
     """For float32 every layer counts; a lower precision may leave layers without trained weights as they insist."""
-    return precision == "float32" or told.path in trained
+    return precision == "float32" or dtypes.path in trained
 
 
 def _with_policy(node: Any, name: str) -> Any:

@@ -207,12 +207,12 @@ def cut(inputs: Inputs, signature: Signature, rows: int, scale: Fraction) -> Inp
     """
     if scale > 1:
         return None
-    found: Inputs = {}
+    shortened: Inputs = {}
     for name, spec in signature.items():
         chosen = inputs[name][np.arange(rows) % len(inputs[name])]
         shape = _scaled(chosen.shape[1:], spec, scale)
-        found[name] = np.ascontiguousarray(chosen[(slice(None), *(slice(length) for length in shape))])
-    return found
+        shortened[name] = np.ascontiguousarray(chosen[(slice(None), *(slice(length) for length in shape))])
+    return shortened
 
 
 def _shapes(signature: Signature, also: Sequence[int]) -> Iterator[dict[str, tuple[int, ...]]]:

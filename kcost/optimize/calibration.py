@@ -28,7 +28,7 @@ def histograms(
         The histograms of each layer by site; none for a layer that was not called, or that the backend traces (inside
         a scan, say), so that its values can't be seen.
     """
-    found: dict[keras.layers.Layer, dict[str, Histogram]] = {layer: {} for layer in watched}
+    by_layer: dict[keras.layers.Layer, dict[str, Histogram]] = {layer: {} for layer in watched}
     unseen: set[keras.layers.Layer] = set()
 
     def count(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> None:
@@ -38,9 +38,9 @@ def histograms(
             except Exception:  # each backend has its own for a tensor without values
                 unseen.add(layer)
                 return
-            found[layer].setdefault(site, Histogram()).add(values)
+            by_layer[layer].setdefault(site, Histogram()).add(values)
 
     with calls_seen(watched, count):
         for batch in batches:
             model(batch, training=False)
-    return {layer: {} if layer in unseen else sites for layer, sites in found.items()}
+    return {layer: {} if layer in unseen else sites for layer, sites in by_layer.items()}

@@ -81,18 +81,18 @@ def timed(models: Sequence[keras.Model]) -> list[Timed]:
     own = driver(keras.backend.backend())
     method = method_timed()
     steps = [own.compile_forward(model, method) for model in models]
-    found = [Timed({}) for _ in models[1:]]
+    timings = [Timed({}) for _ in models[1:]]
     image_s = 0.0
     for batch in BATCHES:
-        left = [i for i, times in enumerate(found) if all(ratio <= 1 for ratio in times.ratios.values())]
+        left = [i for i, times in enumerate(timings) if all(ratio <= 1 for ratio in times.ratios.values())]
         if not left or image_s * batch > LONGEST_STEP_S:
             break
         inputs = _inputs(models[0], batch)
         step_s, ratios = _turns([_waiting(steps[i], inputs, own.to_host) for i in (0, *(i + 1 for i in left))])
         image_s = step_s / batch
         for i, ratio in zip(left, ratios, strict=True):
-            found[i].ratios[batch] = ratio
-    return found
+            timings[i].ratios[batch] = ratio
+    return timings
 
 
 def method_timed() -> str:
@@ -132,10 +132,10 @@ def _waiting(step: Step, inputs: Inputs, to_host: Callable[[object], object]) ->
 def _inputs(model: keras.Model, batch: int) -> Inputs:
     """Made-up inputs of a model, the same in each call: normal numbers, and zeros where these are whole."""
     random = np.random.default_rng(0)
-    found = {}
+    made_up = {}
     for tensor in model.inputs:
         shape = (batch, *(size or UNKNOWN_SIZE for size in tensor.shape[1:]))
         is_float = keras.backend.is_float_dtype(tensor.dtype)
         numbers = random.normal(size=shape).astype(np.float32) if is_float else np.zeros(shape, tensor.dtype)
-        found[tensor.name] = numbers
-    return found
+        made_up[tensor.name] = numbers
+    return made_up

@@ -84,13 +84,13 @@ def _check_borders(done: Rewrite, inputs: Any, loss: Loss) -> None:
     visible = {path: _visible(done, path, traced) for path in done.borders}
     borders = {border.path: border for border in visible.values()}
     if "" in borders:  # the model as a whole is the only border whose values are seen
-        found = outputs_of(done.model, inputs)
-        _judge(borders[""], differences(expected, found), loss)
+        outputs = outputs_of(done.model, inputs)
+        _judge(borders[""], differences(expected, outputs), loss)
         return
     checks = {id(border.new): _Check(border, calls) for border in borders.values()}
     with replaced_calls([border.new for border in borders.values()], lambda layer, call: checks[id(layer)].of(call)):
-        found = outputs_of(done.model, inputs, by_layer=True)
-    difference = differences(expected, found)
+        outputs = outputs_of(done.model, inputs, by_layer=True)
+    difference = differences(expected, outputs)
     for one in checks.values():
         if one.left:  # what holds it goes past what Keras calls
             raise LayerError(one.border.path, "its replacement is not called where it was")

@@ -64,7 +64,7 @@ def kernels_of(model: keras.Model, skip: Sequence[str] = ()) -> tuple[list[Kerne
     Args:
         skip: patterns of paths or names of layers to leave as they are, with all that lies in them.
     """
-    found: list[Kernel] = []
+    kernels: list[Kernel] = []
     left: list[Change] = []
     seen: set[int] = set()
     for path, layer in walk(model):
@@ -75,10 +75,10 @@ def kernels_of(model: keras.Model, skip: Sequence[str] = ()) -> tuple[list[Kerne
         parameters = sum(int(np.prod(v.shape)) for v in own)
         reason = "left out on request" if is_named(path, skip) else _reason(layer)
         if reason is None:
-            found += _kernels(path, layer)
+            kernels += _kernels(path, layer)
         else:
             left.append(Change(layer=path, what=f"{type(layer).__name__}: {reason}", parameters=parameters))
-    return found, left
+    return kernels, left
 
 
 def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -152,8 +152,8 @@ class _Conversion:
             InputError: as `quantize` says.
         """
         if self.mode in FORMS:
-            found = convolution_chains(model, self.is_skipped)
-            self.chains = {id(layer): chain for chain in found for _, layer in chain.layers}
+            chains = convolution_chains(model, self.is_skipped)
+            self.chains = {id(layer): chain for chain in chains for _, layer in chain.layers}
         done = made_again(model, self.replacement, self._refused)
         for pattern, used in self.skip.items():
             if not used:
@@ -216,21 +216,19 @@ class _Conversion:
 
         The layers behind the first come later, and find what was chosen.
         """
-        found = self.chains.get(id(layer))
-        if found is None or type(layer) is not keras.layers.Conv2D:
+        candidate = self.chains.get(id(layer))
+        if candidate is None or type(layer) is not keras.layers.Conv2D:
             return None
-        if self.ranges is None:
-            entering = None
-        else:
-            entering = [self._ranges_of(convolution)["input"] for convolution in found.convolutions]
-        chosen = chosen_chain(found, self.mode, entering, self.measure)
+        convolutions = candidate.convolutions
+        entering = None if self.ranges is None else [self._ranges_of(layer)["input"] for layer in convolutions]
+        chosen = chosen_chain(candidate, self.mode, entering, self.measure)
         chain = chosen.chain
         if chain is None:
             raise _LeftError(chosen.what)
-        self.absorbed |= {id(x): path for _, x in found.layers[1:]}
+        self.absorbed |= {id(x): path for _, x in candidate.layers[1:]}
         self._change(layer, path, chosen.what)
         if chain.spec.is_int8:
-            self.ranged[path] = lambda ranges: chain.set_ranges([ranges[id(x)]["input"] for x in found.convolutions])
+            self.ranged[path] = lambda ranges: chain.set_ranges([ranges[id(x)]["input"] for x in convolutions])
         return chain
 
     def _single(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
@@ -311,9 +309,9 @@ def _static(
         raise InputError("Static int8 needs data to calibrate on.", remedy="Pass `calibration`, or use mode dynamic.")
     rows = _rows(model, calibration)
     batches = list(_batches(model, rows))
-    found = histograms(model, _sites(model), batches)
+    by_layer = histograms(model, _sites(model), batches)
     expected = [_outputs(model, batch) for batch in batches]
-    choices = {method: _ranges(found, method) for method in RANGE_METHODS}
+    choices = {method: _ranges(by_layer, method) for method in RANGE_METHODS}
     conversion = _Conversion("static", skip, measure, choices[RANGE_METHODS[0]])
     done = conversion.run(model)
 
@@ -327,10 +325,10 @@ def _static(
     return done.model, conversion.coverage(f", ranges by {best}")
 
 
-def _ranges(found: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod) -> LayerRanges:
+def _ranges(by_layer: Mapping[keras.layers.Layer, Mapping[str, Histogram]], method: RangeMethod) -> LayerRanges:
     """By a layer's id and the site: the range, or those of each place of the last axis where a block balances them."""
     ranges: dict[int, dict[str, Any]] = {}
-    for layer, sites in found.items():
+    for layer, sites in by_layer.items():
         ranges[id(layer)] = {name: h.range_by(method) for name, h in sites.items()}
         if set(sites) == set(PRODUCTS.values()):
             ranges[id(layer)] |= {PRODUCTS[product]: sites[PRODUCTS[product]].places for product in BALANCED}
@@ -393,17 +391,17 @@ def _batches(model: keras.Model, rows: Mapping[str, np.ndarray]) -> Iterator[Any
 def _outputs(model: keras.Model, batch: Any) -> list[np.ndarray]:
     """The outputs as float32; those of each place without those of padding, which nobody reads."""
     outputs = keras.tree.flatten(model(batch, training=False))
-    found = [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in outputs]
+    outputs_float32 = [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in outputs]
     mask = batch.get("padding_mask") if isinstance(batch, Mapping) else None
     if mask is None:
-        return found
+        return outputs_float32
     real = np.asarray(mask).astype(bool)
-    return [x[real] if x.shape[: real.ndim] == real.shape else x for x in found]
+    return [x[real] if x.shape[: real.ndim] == real.shape else x for x in outputs_float32]
 
 
-def _relative_error(expected: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> float:
+def _relative_error(expected: list[list[np.ndarray]], outputs: list[list[np.ndarray]]) -> float:
     """Norm of the difference over norm of the expected, over all outputs of all batches."""
-    pairs = [(a, b) for x, y in zip(expected, found, strict=True) for a, b in zip(x, y, strict=True)]
+    pairs = [(a, b) for x, y in zip(expected, outputs, strict=True) for a, b in zip(x, y, strict=True)]
     difference = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in pairs)
     size = sum(float(np.square(a, dtype=np.float64).sum()) for a, _ in pairs)
     return math.sqrt(difference / size if size else difference)

@@ -202,7 +202,7 @@ class _Rewriter:
         self, layer: keras.layers.Layer, path: str, above: frozenset[int]
     ) -> list[tuple[Place, keras.layers.Layer]]:
         """Places below a layer, and what is to stand there."""
-        found: list[tuple[Place, keras.layers.Layer]] = []
+        places: list[tuple[Place, keras.layers.Layer]] = []
         above = above | {id(layer)}
         for place, child in sublayers(layer):
             if id(child) in above or not child.built:
@@ -214,10 +214,10 @@ class _Rewriter:
                     self.new[id(child)] = self.inside(child, inner)
             new = self.new[id(child)]
             if new is not None:
-                found.append((place, new))
+                places.append((place, new))
             else:
-                found.extend(((*place, *rest), new) for rest, new in self.replacements(child, inner, above))
-        return found
+                places.extend(((*place, *rest), new) for rest, new in self.replacements(child, inner, above))
+        return places
 
     def copy(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer:
         """A layer with the same config; `carry_state` brings its state, once it is built."""

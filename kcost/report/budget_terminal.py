@@ -8,6 +8,7 @@ from rich.table import Table
 
 from kcost.core.units import format_usd, significant
 from kcost.cost.budget import Budget, PricedOption
+from kcost.report.tables import titled_table
 
 ROWS = 8
 """Options that are shown; with the header, the notes below keep the whole on one screen."""
@@ -46,8 +47,8 @@ def _table(budget: Budget) -> Table:
         f"{significant(budget.traffic.mean_queries_per_s)} requests a second, peak "
         f"{significant(budget.traffic.peak_queries_per_s)}{limit}; USD, total of {budget.horizon_days:g} days"
     )
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("option", overflow="fold")
+    table = titled_table(title, "option")
+    table.padding = (0, 1, 0, 0)
     for heading in ("replicas", "batch, wait", "a month (90%)", "total", "a million, full", "basis"):
         table.add_column(heading, justify="right", overflow="fold")
     for priced in budget.options[:ROWS]:
@@ -81,8 +82,8 @@ def _show_limits(console: Console, budget: Budget) -> None:
         lines += [f"energy: {line.why}." for line in winner.lines if line.kind == "energy"]
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
-        told = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
-        lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {told}.")
+        causes = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
+        lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {causes}.")
     for one in budget.refused[:REFUSED]:
         lines.append(f"left out: {one.name}: {one.reason}.")
     if len(budget.refused) > REFUSED:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from kcost.core.artifact import Score
 from kcost.core.pareto import pareto_front
 from kcost.core.units import UsdScale, significant
 from kcost.cost.ranking import RankedCell, Ranking
@@ -34,9 +35,9 @@ class Plot(NamedTuple):
 
 def plots_of(ranking: Ranking) -> list[Plot]:
     """The plots that a ranking has data for."""
-    found = [step_time_by_batch(ranking)]
+    plots = [step_time_by_batch(ranking)]
     scored = score_by_cost(ranking)
-    return found if scored is None else [*found, scored]
+    return plots if scored is None else [*plots, scored]
 
 
 def step_time_by_batch(ranking: Ranking) -> Plot:
@@ -103,6 +104,19 @@ def score_by_cost(ranking: Ranking) -> Plot | None:
     )
 
 
+def error_bars(scores: Sequence[Score], colour: str) -> dict[str, Any]:
+    """The 95% intervals of scores as thin lines through their points, in a colour `#rrggbb` that is seen through."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [s.high - s.value for s in scores],
+        "arrayminus": [s.value - s.low for s in scores],
+        "thickness": 1,
+        "width": 0,
+        "color": f"{colour}40",
+    }
+
+
 def _points(key: tuple[str, str], cells: list[RankedCell], scale: UsdScale) -> dict[str, Any]:
     backend, precision = key
     scores = [c.quality.scores[0] for c in cells]
@@ -112,15 +126,7 @@ def _points(key: tuple[str, str], cells: list[RankedCell], scale: UsdScale) -> d
         "name": f"{backend} {cells[0].dtype}",
         "x": [c.cost.usd * scale.factor for c in cells],
         "y": [s.value for s in scores],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [s.high - s.value for s in scores],
-            "arrayminus": [s.value - s.low for s in scores],
-            "thickness": 1,
-            "width": 0,
-            "color": f"{COLOURS[backend]}40",
-        },
+        "error_y": error_bars(scores, COLOURS[backend]),
         "text": [
             f"{c.name}<br>{scale.text(c.cost.usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
             for c, s in zip(cells, scores, strict=True)

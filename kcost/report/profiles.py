@@ -71,8 +71,8 @@ def _work_notes(cell: CellResult, profile: Profile) -> list[str]:
         f"{peak.product_size}), {format_bytes(peak.bytes_per_s)}/s (sum in place)"
     )
     step_s = _step_s(cell)
-    found = None if step_s is None else roofline(work, peak, step_s)
-    return notes if found is None else [*notes, _roofline_text(found, work)]
+    reached = None if step_s is None else roofline(work, peak, step_s)
+    return notes if reached is None else [*notes, _roofline_text(reached, work)]
 
 
 def _work_text(work: Work) -> str:
@@ -84,18 +84,18 @@ def _work_text(work: Work) -> str:
     return f"{flops} ({work.flops_source}); {moved} ({work.bytes_source})"
 
 
-def _roofline_text(found: Roofline, work: Work) -> str:
+def _roofline_text(reached: Roofline, work: Work) -> str:
     most = "at most " if work.bytes_are_least else ""
-    side = "memory" if found.intensity < found.ridge else "products"
-    roof = f"{format_percent(found.share_of_roof)} of its roof, which {side} set"
+    side = "memory" if reached.intensity < reached.ridge else "products"
+    roof = f"{format_percent(reached.share_of_roof)} of its roof, which {side} set"
     bound = {
         "product": "bound by products",
         "memory": "bound by memory",
         "neither": "bound by neither products nor memory, but by what is around them",
-    }[found.bound]
+    }[reached.bound]
     return (
-        f"{_rate(found.flops_per_s)} reached, {format_percent(found.share_of_peak)} of the peak; {most}"
-        f"{significant(found.intensity)} flops a byte, products set the roof from {significant(found.ridge)} on: "
+        f"{_rate(reached.flops_per_s)} reached, {format_percent(reached.share_of_peak)} of the peak; {most}"
+        f"{significant(reached.intensity)} flops a byte, products set the roof from {significant(reached.ridge)} on: "
         f"{roof}; {bound}"
     )
 

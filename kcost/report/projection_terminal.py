@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from kcost.core.units import UsdScale, significant, usd_scale
 from kcost.cost.placements import ProjectionReport
+from kcost.report.tables import titled_table
 
 SHOWN = 12
 """Rows of a table that fits a screen."""
@@ -27,9 +27,7 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     usable = [o for o in report.options if o.refused is None]
     scale = usd_scale([o.usd_per_million for o in usable], "million predictions")
     title = f"USD per {scale.unit} (interval: 95% where measured, 90% where projected)"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for heading in ("basis", "instance", "run as", "dtype", "batch", "step", "USD"):
-        table.add_column(heading, overflow="fold")
+    table = titled_table(title, "basis", "instance", "run as", "dtype", "batch", "step", "USD")
     for option in usable[:SHOWN]:
         instance = f"{option.price.provider} {option.price.instance}"
         usd = _range(option.usd_per_million, option.low_usd, option.high_usd, scale)
@@ -38,12 +36,12 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     console.print(table)
     if len(usable) > SHOWN:
         line(f"and {len(usable) - SHOWN} more: --json has them all")
-    for told in list(dict.fromkeys(row for o in usable for row in o.published[:1]))[:SHOWN_EVIDENCE]:
-        line(f"published: {told}")
+    for published_row in list(dict.fromkeys(row for o in usable for row in o.published[:1]))[:SHOWN_EVIDENCE]:
+        line(f"published: {published_row}")
     reasons = (f"{o.price.instance} {o.precision} batch {o.batch}: {o.refused}" for o in report.options if o.refused)
     refused = list(dict.fromkeys(reasons))
-    for told in [*refused[:SHOWN_REFUSALS], *report.not_projected[:SHOWN_REFUSALS]]:
-        line(f"not projected: {told}")
+    for reason in [*refused[:SHOWN_REFUSALS], *report.not_projected[:SHOWN_REFUSALS]]:
+        line(f"not projected: {reason}")
     more = len(refused[SHOWN_REFUSALS:]) + len(report.not_projected[SHOWN_REFUSALS:])
     if more:
         line(f"and {more} more that were not projected: --json names them")

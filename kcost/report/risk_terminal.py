@@ -22,24 +22,26 @@ def show_risk(console: Console, report: RiskReport) -> None:
     for line in limits(report):
         console.print(escape(line), highlight=False)
     where = report.evidence
-    told = f"Everything else, such as the reliability table: --json. From {where.predictions_file} on {where.backend}."
-    console.print(escape(told), highlight=False)
+    footer = (
+        f"Everything else, such as the reliability table: --json. From {where.predictions_file} on {where.backend}."
+    )
+    console.print(escape(footer), highlight=False)
 
 
 def conclusion(report: RiskReport) -> str:
     """The report in a sentence."""
-    test = next(s.score for s in report.scores if s.split == "test")
+    test = report.test_score
     if report.verdicts:
         counts = {answer: sum(v.answer == answer for v in report.verdicts) for answer in STYLES}
         gates = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
         standing = "fails" if report.failed else "is open" if report.undecided else "passes"
         return f"{report.model} {standing}: of {len(report.verdicts)} gates {gates}. {text_of(test)} on test."
     before, after = report.calibration.error, report.calibration_at_temperature.error
-    told = f"{report.model}: {text_of(test)} on test; its probabilities are off by {text_of(before, named=False)}"
+    sentence = f"{report.model}: {text_of(test)} on test; its probabilities are off by {text_of(before, named=False)}"
     if report.temperature.no_optimum:
-        return told + "."
+        return sentence + "."
     lean = "sure of itself" if report.temperature.value > 1 else "doubtful of itself"
-    return f"{told}, too {lean}; a temperature of {report.temperature.value:.2f} makes that {after.value:.4f}."
+    return f"{sentence}, too {lean}; a temperature of {report.temperature.value:.2f} makes that {after.value:.4f}."
 
 
 def _verdicts(verdicts: tuple[Verdict, ...]) -> Table:
@@ -86,51 +88,51 @@ def _table(*headings: str) -> Table:
 
 def limits(report: RiskReport) -> list[str]:
     """What is to be known before the figures are used."""
-    told = []
+    lines = []
     wanted = report.coverage.abstention
     if wanted is not None and wanted.threshold is None:
-        told.append(f"no threshold meets an error of {wanted.target_error:g} for sure (95%) on validation")
+        lines.append(f"no threshold meets an error of {wanted.target_error:g} for sure (95%) on validation")
     elif wanted is not None:
         assert wanted.coverage is not None
         assert wanted.error is not None
-        told.append(
+        lines.append(
             f"answering from {wanted.threshold:.4f} on: {text_of(wanted.coverage, named=False)} of test "
             f"answered, of that {text_of(wanted.error, named=False)} wrong; {wanted.target_error:g} was the target"
         )
     for one in report.slices.search.slices[:3]:
-        told.append(
+        lines.append(
             f"wrong more often in {one.name}: {one.rate:.1%} of {one.examples:,}, elsewhere {one.rate_elsewhere:.1%} "
             f"(of {report.slices.search.looked_at:,} slices looked at; p {one.p_value:.2g} after Holm)"
         )
     for apart in report.disparities:
         if apart.difference.low > 0:
-            told.append(
+            lines.append(
                 f"{apart.measure} differs by {apart.column}: {apart.largest_in} above {apart.least_in} by "
                 f"{text_of(apart.difference, named=False)}"
             )
     flips = report.flips
     if flips is not None:
         where = "".join(f"; lost more often in {s.name}" for s in flips.lost_on.slices[:2])
-        told.append(
+        lines.append(
             f"from {flips.against}: {flips.answers_changed.value:.2%} of {flips.drop.unit} changed, {flips.lost:,} "
             f"lost, {flips.gained:,} gained{where}"
         )
     leaks = report.leakage
     if leaks is not None and leaks.exact + leaks.near:
-        told.append(f"{leaks.exact:,} test examples stand in train exactly, {leaks.near:,} nearly ({leaks.criterion})")
+        lines.append(f"{leaks.exact:,} test examples stand in train exactly, {leaks.near:,} nearly ({leaks.criterion})")
     personal = report.personal_data
     if personal is not None and personal.total:
-        told.append(
+        lines.append(
             f"personal data: {personal.emails:,} e-mail addresses, {personal.phones:,} telephone numbers, "
             f"{personal.cards:,} cards, {personal.ibans:,} IBANs in {personal.texts:,} texts"
         )
     if report.evidence.trained_on_these is False:
-        told.append("the artifact names another training split than this one: train less test, and leaks, say less")
+        lines.append("the artifact names another training split than this one: train less test, and leaks, say less")
     if report.temperature.no_optimum:
-        told.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
+        lines.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
     if report.evidence.dataset.synthetic:
-        told.append(f"{report.evidence.dataset.name} is synthetic: figures on it say that a pipeline works")
-    return told
+        lines.append(f"{report.evidence.dataset.name} is synthetic: figures on it say that a pipeline works")
+    return lines
 
 
 def number(value: float) -> str:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kcost.core.stats import samples_for_tail
 from kcost.core.units import format_usd, significant
 from kcost.cost.ranking import TailLatency
 from kcost.cost.scenarios import ScenarioRow
+from kcost.report.tables import titled_table
 
 NOTE = (
     "single-stream: one query at a time. offline: all samples there at once. server: queries arrive at random "
@@ -70,7 +70,7 @@ def show_scenarios(console: Console, rows: Sequence[ScenarioRow]) -> None:
         return
     places = [i for i, heading in enumerate(HEADINGS) if console.width >= WIDE or heading not in WIDE_ONLY]
     for shown in scenario_tables(rows):
-        table = Table(title=escape(shown.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = titled_table(shown.title)
         for place in places:
             longest = max(map(len, HEADINGS[place].split()))
             table.add_column(HEADINGS[place], justify="right" if place else "left", min_width=longest)

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from kcost.core.units import format_usd
-from kcost.report.plots import Plot, round_numbers
+from kcost.report.plots import Plot, error_bars, round_numbers
 from kcost.search.result import SearchResult, TrialRecord
 from kcost.search.space import describe
 
@@ -130,15 +130,7 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
         "name": escape(label),
         "x": [t.number if x == "number" else t.cost.usd for t in trials],
         "y": [s.value for s in scores],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [s.high - s.value for s in scores],
-            "arrayminus": [s.value - s.low for s in scores],
-            "thickness": 1,
-            "width": 0,
-            "color": f"{colour}40",
-        },
+        "error_y": error_bars(scores, colour),
         "text": [
             f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(t.cost.usd)}<br>"
             f"{escape(describe(t.params))}"

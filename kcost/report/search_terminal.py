@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import format_usd, significant
+from kcost.report.tables import titled_table
 from kcost.search.result import SearchResult, TrialRecord
 from kcost.search.space import Choice, Parameter
 
@@ -40,13 +41,8 @@ def show_search(console: Console, result: SearchResult, *, rows: int = ROWS) -> 
 
 
 def _table(result: SearchResult, trials: list[TrialRecord]) -> Table:
-    table = Table(
-        title=escape(f"{result.study}: predicted USD per {OBJECTIVES[result.objective]}; * is on the Pareto front"),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    title = f"{result.study}: predicted USD per {OBJECTIVES[result.objective]}; * is on the Pareto front"
+    table = titled_table(title)
     names = [p.name for p in result.space]
     for heading in ("trial", "score", "95% interval", "USD", *names):
         table.add_column(heading, justify="right", no_wrap=heading not in names)
@@ -96,23 +92,23 @@ def summary(result: SearchResult) -> list[str]:
     """What the search says, a sentence each; how far it may be trusted among them."""
     states = [(s, len(result.in_state(s))) for s in ("complete", "pruned", "failed", "stopped", "running", "waiting")]
     counts = ", ".join(f"{n} {state}" for state, n in states if n)
-    told = [f"{result.study} on {result.backend}: {counts or 'no trials'}, of {result.trials_asked} wanted."]
+    lines = [f"{result.study} on {result.backend}: {counts or 'no trials'}, of {result.trials_asked} wanted."]
     if result.best is None or result.cheapest_as_good is None:
-        return [*told, "No trial is complete: there is nothing to choose from."]
+        return [*lines, "No trial is complete: there is nothing to choose from."]
     best, cheap = result.trial(result.best), result.trial(result.cheapest_as_good)
-    told.append(f"Best score: {_choice(result, best)}.")
+    lines.append(f"Best score: {_choice(result, best)}.")
     if cheap.number == best.number:
-        told.append("No cheaper trial has a score within its 95% interval.")
+        lines.append("No cheaper trial has a score within its 95% interval.")
     else:
-        told.append(f"Cheapest within its 95% interval{_how_much_cheaper(cheap, best)}: {_choice(result, cheap)}.")
-    told.append(
+        lines.append(f"Cheapest within its 95% interval{_how_much_cheaper(cheap, best)}: {_choice(result, cheap)}.")
+    lines.append(
         "Scores are of the validation split, which picked the winner: they flatter it. "
         f"The test split was not looked at to choose: `kcost evaluate {cheap.artifact}` gives its score there."
     )
     assert cheap.predicted is not None
     assumptions = " ".join(cheap.predicted.assumptions)
-    told.append(f"Costs are predicted, not billed; basis: {cheap.predicted.basis}, {cheap.measured_as}. {assumptions}")
-    return told
+    lines.append(f"Costs are predicted, not billed; basis: {cheap.predicted.basis}, {cheap.measured_as}. {assumptions}")
+    return lines
 
 
 def _how_much_cheaper(cheap: TrialRecord, best: TrialRecord) -> str:

@@ -13,6 +13,7 @@ from kcost.cost.notices import Notice, by_code, most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.scenarios import show_scenarios
+from kcost.report.tables import titled_table
 
 FIRST = "not-finite"
 """The notices that stand before the tables: such a model answers nothing, however fast."""
@@ -87,7 +88,7 @@ def _show_conclusions(console: Console, verdict: Verdict) -> None:
 def _show_best(console: Console, ranking: Ranking, rows: int) -> None:
     """The first cells of a ranking, in seven columns."""
     scale = ranking.usd_scale
-    table = _titled(f"{ranking.model}, {ranking.phase}: USD per {scale.unit}")
+    table = titled_table(f"{ranking.model}, {ranking.phase}: USD per {scale.unit}")
     headings = ["#", "run as", "batch", "USD", "cheaper", "step"]
     if ranking.phase == "inference":
         headings.append("score")
@@ -119,7 +120,7 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     apart = f", apart: {'; '.join(ranking.apart)}" if ranking.apart else ""
     limit = f", within {p99_ms:g} ms" if p99_ms is not None and ranking.phase == "inference" else ""
     columns = _columns(ranking, console.width)
-    table = _titled(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}")
+    table = titled_table(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}")
     for heading in columns:
         _add_column(table, heading)
     shown = ranking.first(rows)
@@ -132,10 +133,6 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
         console.print(f"and {left} more: --json has them all", highlight=False)
     console.print(escape(_settings(ranking)), highlight=False)
     console.print()
-
-
-def _titled(title: str) -> Table:
-    return Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
 def _add_column(table: Table, heading: str) -> None:
@@ -212,24 +209,24 @@ def _settings(ranking: Ranking) -> str:
     """What the cells of a ranking have in common, and what scores and differences are of."""
     fair = ranking.cells[0].fairness
     tf32 = "" if fair.tf32 is None else f", TF32 {'on' if fair.tf32 else 'off'}"
-    told = (
+    sentence = (
         f"All on {fair.device} ({fair.device_name}), {fair.threads} thread(s){tf32}, inputs on the {fair.inputs_on}, "
         f"environment {fair.environment_id}."
     )
     scores = [c.quality.scores[0] for c in ranking.cells if c.quality.scores]
     if scores:
-        told += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
+        sentence += f" Score: {scores[0].name}, on at most {max(s.count for s in scores)} {scores[0].unit}."
     answered = next((c.quality.answered for c in ranking.cells if c.quality.answered is not None), None)
     if answered is not None:
-        told += f" Its {answered}."
+        sentence += f" Its {answered}."
     energies = sorted({c.energy_basis for c in ranking.cells if c.step_joules is not None})
     if energies:
-        told += f" Energy of 1,000 examples: {'; '.join(energies)}."
+        sentence += f" Energy of 1,000 examples: {'; '.join(energies)}."
     if ranking.baseline is not None:
-        told += " * is plain Keras."
+        sentence += " * is plain Keras."
     if ranking.reference is not None and ranking.phase == "inference":
-        told += f" Answers are held against {ranking.reference}."
-    return told
+        sentence += f" Answers are held against {ranking.reference}."
+    return sentence
 
 
 def _show_prices(console: Console, verdict: Verdict) -> None:

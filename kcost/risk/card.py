@@ -81,16 +81,16 @@ def differences(card: str, expected: Card) -> list[str]:
     front = _FRONT.match(card)
     blocks = [(m["name"], m["text"]) for m in _BLOCK.finditer(card)]
     parts = dict(blocks)
-    told = [] if front else ["the metadata at the top are missing"]
-    told += [f"the block {name!r} stands there twice" for name in parts if sum(n == name for n, _ in blocks) > 1]
-    told += _differing("metadata", front["text"] if front else expected.front, expected.front)
+    lines = [] if front else ["the metadata at the top are missing"]
+    lines += [f"the block {name!r} stands there twice" for name in parts if sum(n == name for n, _ in blocks) > 1]
+    lines += _differing("metadata", front["text"] if front else expected.front, expected.front)
     for name, text in expected.blocks.items():
         if name not in parts:
-            told.append(f"the block {name!r} is missing, or one of its comments was changed")
+            lines.append(f"the block {name!r} is missing, or one of its comments was changed")
             continue
-        told += _differing(name, parts[name], text)
+        lines += _differing(name, parts[name], text)
     unknown = sorted(set(parts) - set(expected.blocks))
-    return told + [f"the block {name!r} is none of kcost's" for name in unknown]
+    return lines + [f"the block {name!r} is none of kcost's" for name in unknown]
 
 
 def _differing(name: str, card: str, expected: str) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _differing(name: str, card: str, expected: str) -> Iterator[str]:
 
 
 def _front(report: RiskReport, artifact: Artifact | None) -> str:
-    test, task = _test(report), None if artifact is None else _TASKS.get(artifact.task)
+    test, task = report.test_score, None if artifact is None else _TASKS.get(artifact.task)
     dataset = report.evidence.dataset
     lines = [
         "library_name: keras",
@@ -122,10 +122,6 @@ def _front(report: RiskReport, artifact: Artifact | None) -> str:
     for figure in (test, report.calibration.error):
         lines += [f"    - type: {figure.name}", f"      value: {figure.value:.6g}"]
     return "\n".join(lines)
-
-
-def _test(report: RiskReport) -> Figure:
-    return next(s.score for s in report.scores if s.split == "test")
 
 
 def _details(report: RiskReport, artifact: Artifact | None) -> str:

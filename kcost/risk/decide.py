@@ -32,12 +32,8 @@ def decide(report: RiskReport, gates: Gates, measured: Measured) -> RiskReport:
     return report.model_copy(update={"verdicts": tuple(sorted(verdicts, key=lambda v: _ORDER[v.answer]))})
 
 
-def _test_score(report: RiskReport) -> Figure:
-    return next(s.score for s in report.scores if s.split == "test")
-
-
 def _score(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
-    return _judged("min_score", _test_score(report), gates, "")
+    return _judged("min_score", report.test_score, gates, "")
 
 
 def _drop(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
@@ -46,8 +42,8 @@ def _drop(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
 
 
 def _calibration(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
-    told = report.calibration_at_temperature if gates.calibrated else report.calibration
-    return _judged("max_calibration_error", told.error, gates, "")
+    calibration = report.calibration_at_temperature if gates.calibrated else report.calibration
+    return _judged("max_calibration_error", calibration.error, gates, "")
 
 
 def _gap(report: RiskReport, gates: Gates, _: Measured) -> Verdict:

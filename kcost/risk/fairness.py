@@ -56,15 +56,15 @@ def disparities(
             "true_positive_rate": (yes & positive, positive),
             "false_positive_rate": (yes & ~positive, ~positive),
         }
-    told = []
+    gaps = []
     for name, (hits, among) in measures.items():
         inside = [of_label == g for g in groups]
         counts = [(among & i).sum() for i in inside]
         if min(counts) == 0:
             continue
         columns = np.stack([x for i in inside for x in (hits & i, among & i)], 1).astype(np.float64)
-        told.append(_disparity(column, name, [str(g) for g in groups], columns, unit))
-    return tuple(told)
+        gaps.append(_disparity(column, name, [str(g) for g in groups], columns, unit))
+    return tuple(gaps)
 
 
 def _disparity(column: str, measure: str, groups: list[str], columns: np.ndarray, unit: str) -> Disparity:

@@ -129,10 +129,3 @@ def mean_by_row(
 def _ratio(sums: np.ndarray) -> np.ndarray:
     ratio: np.ndarray = sums[:, 0] / np.maximum(sums[:, 1], 1)
     return ratio
-
-
-def f1_of(sums: np.ndarray) -> np.ndarray:
-    """F1 of sums of found, wrongly found and missed, shape (k, 3); 0 where there is nothing."""
-    right, wrong, missed = sums.T
-    f1: np.ndarray = 2 * right / np.maximum(2 * right + wrong + missed, 1)
-    return f1

@@ -72,6 +72,11 @@ class RiskReport(Record):
     label_noise: LabelNoise | None = Field(default=None, description="of the test split; None for taggers")
 
     @property
+    def test_score(self) -> Figure:
+        """What the model scores on the test split."""
+        return next(s.score for s in self.scores if s.split == "test")
+
+    @property
     def failed(self) -> bool:
         """Whether a gate failed."""
         return any(v.answer == "fail" for v in self.verdicts)

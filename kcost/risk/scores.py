@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kcost.core.predictions import SplitPredictions
-from kcost.risk.figures import Figure, bootstrapped, f1_of, share
+from kcost.core.scores import f1_of
+from kcost.risk.figures import Figure, bootstrapped, share
 
 
 def outcomes(answers: SplitPredictions) -> np.ndarray:

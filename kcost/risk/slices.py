@@ -10,7 +10,8 @@ from pydantic import Field
 
 from kcost.core.predictions import SplitPredictions
 from kcost.core.schema import Record
-from kcost.risk.figures import Figure, bootstrapped, f1_of
+from kcost.core.scores import f1_of
+from kcost.risk.figures import Figure, bootstrapped
 from kcost.risk.scores import main_score
 
 LEAST = 30
@@ -153,7 +154,7 @@ def search(happens: np.ndarray, columns: Columns, least: int = LEAST) -> Search:
     plain = hypergeom.sf(hit - 1, everywhere, total, size)
     order = np.argsort(plain, kind="stable")
     steps = np.minimum(1.0, np.maximum.accumulate(plain[order] * (len(plain) - np.arange(len(plain)))))
-    told = [
+    slices_at_risk = [
         SearchedSlice(
             name=candidates[i][0],
             examples=int(size[i]),
@@ -164,4 +165,4 @@ def search(happens: np.ndarray, columns: Columns, least: int = LEAST) -> Search:
         for i, corrected in zip(order, steps, strict=True)
         if corrected <= SURE
     ]
-    return Search(looked_at=len(candidates), least_examples=least, slices=tuple(told[:TOLD]))
+    return Search(looked_at=len(candidates), least_examples=least, slices=tuple(slices_at_risk[:TOLD]))

@@ -147,10 +147,10 @@ def refusals(kind: type[InputError], rule: str, path: Path, remedy: str) -> Iter
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told = lines[-1] if lines else type(error).__name__
+        message = lines[-1] if lines else type(error).__name__
         if any(sign in str(error).lower() for sign in ("bad_alloc", "failed to allocate memory", "out of memory")):
-            raise MemoryError(told) from error
-        raise kind(rule, f"{path}: {told[:300]}", remedy) from error
+            raise MemoryError(message) from error
+        raise kind(rule, f"{path}: {message[:300]}", remedy) from error
 
 
 DAMAGED = "The file is damaged, cut short or of another kind. Convert the model again."

@@ -48,9 +48,9 @@ class LoadedTflite(LoadedFile):
             )
             for name, detail in details.items()
         )
-        found = runner.get_output_details()
-        self.outputs = tuple(found)
-        self._output_indices = [int(detail["index"]) for detail in found.values()]
+        details_by_name = runner.get_output_details()
+        self.outputs = tuple(details_by_name)
+        self._output_indices = [int(detail["index"]) for detail in details_by_name.values()]
         self._shapes: list[tuple[int, ...]] = []
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -86,11 +86,11 @@ class LoadedOnnx(LoadedFile):
                 self_ns[kind] += 1000 * event["dur"]
                 of_node[kind, node] += event["dur"]
         longest = {kind: node for (kind, node), _ in reversed(of_node.most_common())}
-        found = (
+        operations = (
             Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
             for kind, count in calls.items()
         )
-        return trace_of("ONNX Runtime's profiler", steps, wall_ns, found)
+        return trace_of("ONNX Runtime's profiler", steps, wall_ns, operations)
 
     def close(self) -> None:
         """See LoadedFile.close."""

@@ -60,8 +60,8 @@ class LoadedOpenVINO(LoadedFile):
         if self._request is None:
             raise ValueError("A closed file cannot run.")
         with refusals(InputError, "An OpenVINO model runs on inputs that its operations take.", self._path, DAMAGED):
-            found = self._request.infer(self.ordered(inputs), share_inputs=True)
-            return [np.array(found[port]) for port in self._compiled.outputs]
+            outputs = self._request.infer(self.ordered(inputs), share_inputs=True)
+            return [np.array(outputs[port]) for port in self._compiled.outputs]
 
     def trace_steps(self, batches: Sequence[Mapping[str, np.ndarray]], steps: int) -> Trace:
         """The operations of the compiled model by type, from the counters that each request can keep."""
@@ -84,11 +84,11 @@ class LoadedOpenVINO(LoadedFile):
                     self_ns[node.node_type] += spent_ns
                     of_node[node.node_type, node.node_name] += spent_ns
         longest = {kind: name for (kind, name), _ in reversed(of_node.most_common())}
-        found = (
+        operations = (
             Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
             for kind, count in calls.items()
         )
-        return trace_of("OpenVINO's performance counters", steps, wall_ns, found)
+        return trace_of("OpenVINO's performance counters", steps, wall_ns, operations)
 
     def close(self) -> None:
         """See LoadedFile.close."""

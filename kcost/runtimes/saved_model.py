@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kcost.core.errors import ArtifactError, InputError, UnavailableError
+from kcost.core.errors import ArtifactError, InputError, UnavailableError, first_line
 from kcost.runtimes import meta_graph
 from kcost.runtimes.meta_graph import DTYPES, Signature, Tensor
 from kcost.runtimes.protobuf import encode
@@ -263,7 +263,7 @@ class SavedModelSession:
 
     def _outputs_of(self, tensors: Mapping[str, Tensor]) -> ctypes.Array[_Output]:
         """The TF_Output of each tensor, looked up once."""
-        found = (_Output * len(tensors))()
+        outputs = (_Output * len(tensors))()
         for i, (name, tensor) in enumerate(tensors.items()):
             is_text = tensor.dtype == "string" and not self._strings
             if tensor.operation is None or is_text or tensor.dtype not in _DATA_TYPES:
@@ -280,8 +280,8 @@ class SavedModelSession:
                     received=f"{self._path}, where {name!r} is {tensor.operation!r}, which is not",
                     remedy="The file is damaged. Export the model again.",
                 )
-            found[i] = _Output(operation, tensor.output)
-        return found
+            outputs[i] = _Output(operation, tensor.output)
+        return outputs
 
     def _new_tensor(self, array: np.ndarray, dtype: str) -> int:
         shape = (ctypes.c_int64 * array.ndim)(*array.shape)
@@ -328,11 +328,10 @@ class SavedModelSession:
         code = self._tf.TF_GetCode(status)
         if code == 0:
             return
-        message = self._tf.TF_Message(status).decode(errors="replace").strip()
-        first = message.splitlines()[0] if message else f"TensorFlow error {code}"
+        reason = first_line(self._tf.TF_Message(status).decode(errors="replace")) or f"TensorFlow error {code}"
         if code == _RESOURCE_EXHAUSTED:
-            raise MemoryError(first)
-        raise kind(rule, f"{self._path}: {first}", remedy)
+            raise MemoryError(reason)
+        raise kind(rule, f"{self._path}: {reason}", remedy)
 
 
 @functools.cache

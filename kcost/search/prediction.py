@@ -154,9 +154,9 @@ class Predictor:
         """
         key = f"cost of {json.dumps(cost_key(params, self._search.objective), sort_keys=True)}"
         if key not in study.user_attrs:
-            found = self._measure(study, key, measured)
+            measured_cost = self._measure(study, key, measured)
             if key not in study.user_attrs:  # else another process was faster: its figure is everybody's
-                study.set_user_attr(key, found)
+                study.set_user_attr(key, measured_cost)
         held = study.user_attrs[key]
         cell, match = CellResult.model_validate(held["cell"]), Match.model_validate(held["match"])
         if self._search.objective == "inference":
@@ -174,11 +174,16 @@ class Predictor:
         if reference is None:
             (cell,) = self._measure_cells(self._search, self._machine, [measured], folder)
             if REFERENCE not in study.user_attrs:
-                told = {"key": key, "model": str(measured.model), "batch": measured.batch, "host": platform.node()}
-                found = self._kept(cell, cell, "")
-                study.set_user_attr(key, found)  # first: whoever sees the reference needs its step time
-                study.set_user_attr(REFERENCE, told)
-                return found
+                reference_of_study = {
+                    "key": key,
+                    "model": str(measured.model),
+                    "batch": measured.batch,
+                    "host": platform.node(),
+                }
+                kept = self._kept(cell, cell, "")
+                study.set_user_attr(key, kept)  # first: whoever sees the reference needs its step time
+                study.set_user_attr(REFERENCE, reference_of_study)
+                return kept
             reference = study.user_attrs[REFERENCE]  # of another process that was faster
         if reference["host"] != platform.node() or not Path(reference["model"]).is_dir():
             (cell,) = self._measure_cells(self._search, self._machine, [measured], folder)
@@ -193,12 +198,12 @@ class Predictor:
         medians = median_per_round([r.step_ns for r in cell.rounds])
         rounds = tuple(replace(r, step_ns=(round(m),)) for r, m in zip(cell.rounds, medians, strict=True))
         doubts = measurement_notices(raw, self._machine.environment, median_per_round([r.step_ns for r in raw.rounds]))
-        told = [f"{n.code}: {n.text} ({raw.spec.model}, {raw.spec.label})" for n in doubts]
+        notices_of_cell = [f"{n.code}: {n.text} ({raw.spec.model}, {raw.spec.label})" for n in doubts]
         return {
             "cell": cell.model_copy(update={"rounds": rounds}).model_dump(mode="json"),
             "match": self._machine.match.model_dump(mode="json"),
             "beside": beside,
-            "notices": [*told, *notices],
+            "notices": [*notices_of_cell, *notices],
         }
 
 

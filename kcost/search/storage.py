@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kcost.core.errors import InputError, KcostError, UnavailableError
+from kcost.core.errors import InputError, KcostError, UnavailableError, first_line
 from kcost.search.request import SearchRequest
 
 DATABASE_FILE = "study.db"
@@ -92,10 +92,10 @@ def database_errors(url: str) -> Iterator[None]:
         cause = _database_error(error)
         if cause is None:
             raise
-        told = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+        reason = first_line(str(getattr(cause, "orig", None) or cause)) or type(cause).__name__
         raise UnavailableError(
             "The database of a study can be reached, read and written.",
-            received=f"{shown_url(url)}: {told[0] if told else type(cause).__name__}",
+            received=f"{shown_url(url)}: {reason}",
             remedy="See that the server runs, that the database in the URL exists, and that you may write to it. "
             "Finished trials are kept; the same command goes on with them.",
         ) from error
@@ -165,8 +165,8 @@ def _storage(url: str) -> Any:
             ) from error
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             # Two processes that find a new database both make its tables; the slower one tries again.
-            told = str(error.orig).lower()
-            other_was_faster = any(word in told for word in ("already exists", "duplicate", "unique"))
+            message = str(error.orig).lower()
+            other_was_faster = any(word in message for word in ("already exists", "duplicate", "unique"))
             if not other_was_faster or attempt == OPENING_ATTEMPTS - 1:
                 raise
             time.sleep(0.2 * (attempt + 1))

@@ -50,23 +50,23 @@ def _record(trial: Any) -> TrialRecord | None:
     state = state_of(trial)
     if state is None:
         return None
-    told = trial.user_attrs
+    attributes = trial.user_attrs
     reason = None
     if state in ("pruned", "failed"):
-        reason = told.get("reason")
+        reason = attributes.get("reason")
     elif state == "stopped":
-        reason = told.get("stopped", "its process ended, or was stopped, before the trial did")
+        reason = attributes.get("stopped", "its process ended, or was stopped, before the trial did")
     complete = state == "complete"
     return TrialRecord(
         number=trial.number,
         state=state,
         params=trial.params,
         reason=reason,
-        score=Score.model_validate(told["score"]) if complete else None,
-        predicted=CostEstimate.model_validate(told["predicted"]) if complete else None,
-        measured_as=told["measured_as"] if complete else None,
-        artifact=told["artifact"] if complete else None,
-        host=told.get("host"),
+        score=Score.model_validate(attributes["score"]) if complete else None,
+        predicted=CostEstimate.model_validate(attributes["predicted"]) if complete else None,
+        measured_as=attributes["measured_as"] if complete else None,
+        artifact=attributes["artifact"] if complete else None,
+        host=attributes.get("host"),
         seconds=trial.duration.total_seconds() if trial.duration is not None else None,
     )
 
@@ -91,7 +91,7 @@ def _importances(study: Any, request: SearchRequest, complete: Sequence[TrialRec
     searched = list(complete[0].params)
     # What predictions cost depends on the architecture alone: to the rest, chance would give a share.
     costly = [n for n in searched if request.objective == "training" or n in COST_PARAMETERS["inference"]]
-    found = []
+    importances = []
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     for index, sign, name, params in ((0, -1.0, "score", searched), (1, 1.0, "cost", costly)):
         if len({t.values[index] for t in trials}) == 1:
@@ -102,21 +102,21 @@ def _importances(study: Any, request: SearchRequest, complete: Sequence[TrialRec
             shares = optuna.importance.get_param_importances(
                 study, evaluator=evaluator, params=params, target=lambda t, i=index, s=sign: s * t.values[i]
             )
-        found.append(Importance(objective=name, shares=dict(sorted(shares.items(), key=lambda kv: -kv[1]))))
-    return tuple(found)
+        importances.append(Importance(objective=name, shares=dict(sorted(shares.items(), key=lambda kv: -kv[1]))))
+    return tuple(importances)
 
 
 def _notices(trials: Sequence[Any]) -> list[str]:
     complete = [t for t in trials if state_of(t) == "complete"]
-    told = list(dict.fromkeys(notice for t in complete for notice in t.user_attrs["notices"]))
+    lines = list(dict.fromkeys(notice for t in complete for notice in t.user_attrs["notices"]))
     for name in dict.fromkeys(t.user_attrs["synthetic_data"] for t in complete if "synthetic_data" in t.user_attrs):
-        told.append(f"synthetic-data: The data, {name}, is synthetic: scores on it say nothing of real data.")
+        lines.append(f"synthetic-data: The data, {name}, is synthetic: scores on it say nothing of real data.")
     machines = {t.user_attrs["environment_id"] for t in complete}
     if len(machines) > 1:
-        told.append(
+        lines.append(
             f"several-machines: Costs were measured in {len(machines)} environments ({', '.join(sorted(machines))}); "
             "those of different ones do not compare. Bench the models that matter on one machine."
         )
     if any(t.user_attrs["predicted"]["basis"] == "simulated" for t in complete):
-        told.append("simulated: Step times were made up, not measured.")
-    return told
+        lines.append("simulated: Step times were made up, not measured.")
+    return lines

@@ -31,9 +31,9 @@ class TrialFailed(Exception):  # noqa: N818 -- it is the outcome of one trial, n
     """A trial failed. The search goes on without it."""
 
 
-def train_in_worker(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+def train_in_worker(search: SearchRequest, request: TrainRequest) -> TrainAnswer:
     """Trains in a worker process, whose output goes to train.log beside the model."""
-    return run_job(TRAIN, search.backend, asked, log=asked.out.parent / "train.log")
+    return run_job(TRAIN, search.backend, request, log=request.out.parent / "train.log")
 
 
 def train_request(search: SearchRequest, params: dict[str, Value], folder: Path, machine: Machine) -> TrainRequest:
@@ -49,9 +49,9 @@ def train_request(search: SearchRequest, params: dict[str, Value], folder: Path,
         "usd_per_hour": machine.match.usd_per_hour,
         "usd_basis": machine.match.why,
     }
-    asked = checked(TrainRequest, values)
-    assert isinstance(asked, TrainRequest)
-    return asked
+    request = checked(TrainRequest, values)
+    assert isinstance(request, TrainRequest)
+    return request
 
 
 class Objective:
@@ -104,10 +104,10 @@ class Objective:
     def _run(self, trial: Any, params: dict[str, Value], folder: Path) -> tuple[float, float]:
         import optuna
 
-        asked = train_request(self._search, params, folder, self._machine)
+        request = train_request(self._search, params, folder, self._machine)
         like = self._comparable_histories(trial.study, params)
-        limits = prune_above(like, asked.epochs)
-        answer = self._run_trial(self._search, asked.model_copy(update={"prune_above": limits or None}))
+        limits = prune_above(like, request.epochs)
+        answer = self._run_trial(self._search, request.model_copy(update={"prune_above": limits or None}))
         losses = [epoch["val_loss"] for epoch in answer.history]
         trial.set_user_attr("validation_losses", losses)
         if answer.pruned:
@@ -119,9 +119,11 @@ class Objective:
             trial.set_user_attr("reason", reason)
             raise optuna.TrialPruned(reason)
         artifact, score = answer.artifact, answer.validation_scores[0]
-        measured = Measured(asked.out, asked.batch_size if self._search.objective == "training" else INFERENCE_BATCH)
+        measured = Measured(
+            request.out, request.batch_size if self._search.objective == "training" else INFERENCE_BATCH
+        )
         prediction = self._predictor.predict(trial.study, params, artifact, measured, epochs=len(losses))
-        trial.set_user_attr("artifact", str(asked.out))
+        trial.set_user_attr("artifact", str(request.out))
         trial.set_user_attr("score", score.model_dump(mode="json"))
         trial.set_user_attr("predicted", prediction.cost.model_dump(mode="json"))
         trial.set_user_attr("measured_as", prediction.measured_as)

@@ -111,14 +111,14 @@ class Application:
                 return
             if not raw_path[:4].lower() == b"/v1/":
                 raise RequestError(Code.NOT_FOUND, f"Not found: {http_method} {raw_path.decode('latin-1')}")
-            asked = route(http_method, raw_path)
+            resource = route(http_method, raw_path)
             if http_method == "GET":
-                body = self._information(asked)
+                body = self._information(resource)
             else:
                 content = await self._body(scope, receive)
-                version = self._models.find(asked.model, asked.version, asked.label)
+                version = self._models.find(resource.model, resource.version, resource.label)
                 model = version.name
-                body = await self._prediction(asked.method, version, content, start_ns)
+                body = await self._prediction(resource.method, version, content, start_ns)
             if len(body) >= _COMPRESSED_FROM_BYTES and _takes_gzip(scope):
                 body, headers = _gzipped(body), [_JSON, (b"content-encoding", b"gzip")]
             status, code = 200, Code.OK
@@ -150,11 +150,11 @@ class Application:
         self.metrics.time(REQUEST_LATENCY, version.name, api, time.perf_counter_ns() - start_ns)
         return body
 
-    def _information(self, asked: Route) -> bytes:
-        if asked.method == "metadata":
-            version = self._models.find(asked.model, asked.version, asked.label)
+    def _information(self, resource: Route) -> bytes:
+        if resource.method == "metadata":
+            version = self._models.find(resource.model, resource.version, resource.label)
             return orjson.dumps(metadata_document(version), option=orjson.OPT_INDENT_2)
-        versions = self._models.statuses(asked.model, asked.version, asked.label)
+        versions = self._models.statuses(resource.model, resource.version, resource.label)
         return orjson.dumps(status_document(versions), option=orjson.OPT_INDENT_2)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:

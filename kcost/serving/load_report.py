@@ -106,6 +106,6 @@ def _limits(count: int, latency: Quantiles, own_delay: Quantiles, statuses: dict
         limits.append(f"{count} requests are too few to say how sure the p99 is: 662 are needed.")
     failed = {text: n for text, n in statuses.items() if text != "200"}
     if failed:
-        told = ", ".join(f"{n} {text}" for text, n in sorted(failed.items()))
-        limits.append(f"Requests that failed count with the time until they did: {told}.")
+        failures = ", ".join(f"{n} {text}" for text, n in sorted(failed.items()))
+        limits.append(f"Requests that failed count with the time until they did: {failures}.")
     return limits

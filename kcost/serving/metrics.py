@@ -57,11 +57,11 @@ class Metrics:
         lines = [f"# TYPE {REQUEST_COUNT} counter"]
         for (model, status), n in sorted(self._counts.items()):
             lines.append(f"{REQUEST_COUNT}{_braces((('model_name', model), ('status', status)))} {n}")
-        told = ""
+        last_name = ""
         for (name, model, api), histogram in sorted(self._latencies.items(), key=lambda item: item[0]):
             labels: Labels = (("model_name", model), ("API", api), ("entrypoint", "REST"))
-            lines += [f"# TYPE {name} histogram"] if name != told else []
-            told, total = name, 0
+            lines += [f"# TYPE {name} histogram"] if name != last_name else []
+            last_name, total = name, 0
             for bound, n in zip((*_BOUNDS_US, float("inf")), histogram.counts, strict=True):
                 total += n
                 le = "+Inf" if bound == float("inf") else f"{bound:.6g}"
@@ -69,8 +69,8 @@ class Metrics:
             lines.append(f"{name}_sum{_braces(labels)} {histogram.sum_us:.6g}")
             lines.append(f"{name}_count{_braces(labels)} {total}")
         for name, kind, labels, value in sorted(gauges):
-            lines += [f"# TYPE {name} {kind}"] if name != told else []
-            told = name
+            lines += [f"# TYPE {name} {kind}"] if name != last_name else []
+            last_name = name
             lines.append(f"{name}{_braces(labels)} {value:g}")
         return "\n".join(lines) + "\n"
 

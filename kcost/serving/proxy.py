@@ -100,11 +100,11 @@ class Proxy:
         model, version = OTHERS, ""
         if scope["method"] == "POST":
             try:
-                asked = route("POST", scope["raw_path"])
+                resource = route("POST", scope["raw_path"])
             except RequestError:
                 pass  # the upstream refuses it, too
             else:
-                model, version = asked.model, asked.label or str(asked.version or "latest")
+                model, version = resource.model, resource.label or str(resource.version or "latest")
         caller = b""
         if self._caller_header is not None:
             caller = next((value for name, value in scope["headers"] if name == self._caller_header), b"")

@@ -134,16 +134,16 @@ def _specs(tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
 
 def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """Warns of a graph that other builds of TensorFlow refuse, and of blocks that are not as fast as they could be."""
-    found = []
+    warnings = []
     if internal:
-        found.append(
+        warnings.append(
             f"The graph uses {', '.join(internal)}, which TensorFlow has where it is built with oneDNN for x86 (its "
             "wheels are). A server of another kind refuses to load it: export a portable version for that one."
         )
     if plain:
         layer, reason = plain[0]
-        found.append(f"{len(plain)} fused layers are in their plain, slower form, {layer!r} among them: {reason}.")
-    return tuple(found)
+        warnings.append(f"{len(plain)} fused layers are in their plain, slower form, {layer!r} among them: {reason}.")
+    return tuple(warnings)
 
 
 def _warnings(tensorflow_version: str) -> tuple[str, ...]:

@@ -44,10 +44,12 @@ def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> Ch
     """
     about = model.artifact
     if about is None or about.family != "bert":
-        found = f"{model.keras_file}, a bare file" if about is None else f"{model.name}, of the family {about.family}"
+        received = (
+            f"{model.keras_file}, a bare file" if about is None else f"{model.name}, of the family {about.family}"
+        )
         raise ArtifactError(
             "A Hugging Face folder is written from the artifact folder of a bert.",
-            received=found,
+            received=received,
             remedy="Give a folder that `kcost train bert` made.",
         )
     backend = chosen_backend()

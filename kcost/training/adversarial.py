@@ -43,18 +43,18 @@ def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             received=f"{model.name} with the layers {', '.join(names)}",
             remedy="Use a functional model over a BERT of keras_nlp, such as `kcost train --family bert` makes.",
         )
-    found = []
+    embeddings = []
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         output = layer(*args, **kwargs)
         if layer.name == EMBEDDING:
-            found.append(output)
+            embeddings.append(output)
         return output
 
     # Cutting a graph at a tensor spoils its inputs for saving: a second graph over the same layers is cut.
     graph = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    embed = keras.Model(graph.input, found[0])
-    return embed, keras.Model([found[0], *graph.input.values()], graph.output)
+    embed = keras.Model(graph.input, embeddings[0])
+    return embed, keras.Model([embeddings[0], *graph.input.values()], graph.output)
 
 
 class PerturbedModel:

@@ -50,8 +50,8 @@ class Checkpoint:
         path = self._folder / PROGRESS_FILE
         if not path.exists():
             return False
-        told = json.loads(path.read_text())
-        held = told.get("run", {})
+        state = json.loads(path.read_text())
+        held = state.get("run", {})
         if held != self._run:
             differs = sorted(k for k in self._run if held.get(k) != self._run[k])
             raise StorageError(
@@ -59,8 +59,8 @@ class Checkpoint:
                 received=f"{self._folder} with other {', '.join(differs)}",
                 remedy="Give the same settings again, or remove that folder to start over.",
             )
-        self.epoch, self.best_loss, self.wait = told["epoch"], told["best_loss"], told["wait"]
-        self.history = told["history"]
+        self.epoch, self.best_loss, self.wait = state["epoch"], state["best_loss"], state["wait"]
+        self.history = state["history"]
         _load(self._state_file(), _variables(model))
         return True
 

@@ -17,7 +17,7 @@ def soft_targets(teacher: keras.Model, task: Task, batch_size: int) -> np.ndarra
     Positions that batches cut off, as they are padding, are left at 0.
     """
     batches, labels = task.batches("train", batch_size, seed=None), task.labels("train")
-    found = np.zeros((*labels.shape, teacher.output_shape[-1]), np.float16)
+    targets = np.zeros((*labels.shape, teacher.output_shape[-1]), np.float16)
     for i in range(len(batches)):
         rows, length = batches.rows(i)
         answers = np.asarray(teacher.predict_on_batch(batches[i][0]), np.float32)
@@ -25,7 +25,7 @@ def soft_targets(teacher: keras.Model, task: Task, batch_size: int) -> np.ndarra
             answers = np.exp(answers - answers.max(-1, keepdims=True))
             answers /= answers.sum(-1, keepdims=True)
         if labels.ndim == 1:
-            found[rows] = answers
+            targets[rows] = answers
         else:
-            found[rows, :length] = answers
-    return found
+            targets[rows, :length] = answers
+    return targets

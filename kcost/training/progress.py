@@ -54,8 +54,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after validation."""
-        told = ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
-        self._console.print(f"{self._label}: {told}", highlight=False)
+        figures = ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+        self._console.print(f"{self._label}: {figures}", highlight=False)
 
     def warn(self, text: str) -> None:
         """Says at once what the answer says again at the end."""

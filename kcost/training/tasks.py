@@ -161,9 +161,9 @@ class ArrayTask(Task):
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:
         if self.answers.scored is None:
             return ()
-        told = score_answers(self.answers.main, predictions, self._labels[split], split, self.unit, self._auroc)
+        of_main = score_answers(self.answers.main, predictions, self._labels[split], split, self.unit, self._auroc)
         output = self.answers.scored if len(self.answers.outputs) > 1 else None
-        return tuple(score.model_copy(update={"output": output}) for score in told)
+        return tuple(score.model_copy(update={"output": output}) for score in of_main)
 
     def report(self, predictions: np.ndarray, split: str) -> QualityReport | None:
         if self.answers.scored is None:
@@ -303,11 +303,11 @@ class TokenClassification(Task):
 
 def refuse_not_finite(names: Sequence[str], outputs: Sequence[np.ndarray], split: str) -> None:
     """Raises GateError where a model answers with numbers that are none: no score of them means anything."""
-    told = not_finite(names, outputs)
-    if told is not None:
+    not_finite_outputs = not_finite(names, outputs)
+    if not_finite_outputs is not None:
         raise GateError(
             "A model answers with finite numbers.",
-            received=f"{told} on the {split} split",
+            received=f"{not_finite_outputs} on the {split} split",
             remedy="Look for weights that are not finite: the training may have diverged. Lower its learning rate.",
         )
 

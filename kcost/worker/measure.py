@@ -130,10 +130,10 @@ def _answer(request: MeasureOperation) -> MeasureAnswer:
 @lru_cache(maxsize=1)
 def _backend(runtime: Runtime | None) -> _Backend:
     start = time.perf_counter()
-    found = _runtime_driver(runtime) if runtime else driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
+    backend = _runtime_driver(runtime) if runtime else driver(os.environ["KERAS_BACKEND"].replace("numpy", "fake"))
     seconds = time.perf_counter() - start
-    found.set_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return _Backend(found, seconds, host_bytes("VmRSS"))
+    backend.set_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return _Backend(backend, seconds, host_bytes("VmRSS"))
 
 
 def _runtime_driver(runtime: Runtime) -> Driver:
@@ -313,10 +313,10 @@ def _take_device(device: Device, runtime: Runtime | None) -> None:
 
 def _check_placement(backend: Driver, tensors: Any, spec: CellSpec) -> None:
     """Raises UnavailableError where tensors of a cell lie elsewhere than it asked for: a figure of another device."""
-    if (found := backend.device_kind(tensors)) != spec.device:
+    if (device := backend.device_kind(tensors)) != spec.device:
         raise UnavailableError(
             f"A cell that asked for a {spec.device} runs on one.",
-            received=f"tensors on the {found}, although {spec.backend} lists a {spec.device}",
+            received=f"tensors on the {device}, although {spec.backend} lists a {spec.device}",
             remedy=f"Look into the worker's log for why the framework left its {spec.device} alone.",
         )
 

@@ -64,11 +64,11 @@ def open_with_data(
     return Opened(loaded, each[0], read.record, tuple(each[1:]))
 
 
-def _as_taken(images: ImageSet, model: Model, loaded: keras.Model, asked: PixelScale | None) -> ImageSet:
+def _as_taken(images: ImageSet, model: Model, loaded: keras.Model, scale: PixelScale | None) -> ImageSet:
     """The images in the scale that the model takes: as asked, else as its artifact remembers, else as its file says."""
     remembered = None if model.artifact is None else model.artifact.pixels
-    if asked is not None:
-        pixels = pixels_of(images, asked, "as --pixels says")
+    if scale is not None:
+        pixels = pixels_of(images, scale, "as --pixels says")
     elif remembered is not None and remembered.scale != "as-is":
         pixels = remembered.model_copy(update={"why": "as the artifact was made with"})
     elif remembered is not None:  # the number for white is that of these data

@@ -74,6 +74,7 @@ def run(request: OptimizeRequest) -> OptimizeAnswer:
     if request.quantize is not None:
         model, step = _quantized(model, task, request)
         steps.append(step)
+    after = task.predict(model, "test", EVALUATION_BATCH)
     artifact = write_artifact(
         request.out,
         request.name,
@@ -82,8 +83,8 @@ def run(request: OptimizeRequest) -> OptimizeAnswer:
         task,
         (*(() if about is None else about.steps), *steps),
         history,
+        after,
     )
-    after = task.predict(model, "test", EVALUATION_BATCH)
     score = task.score(before, "test")[0].name
     drop = score_drop(task.outcomes(before, "test"), task.outcomes(after, "test"), task.unit, score)
     return OptimizeAnswer(artifact=artifact, drop=drop)

@@ -83,11 +83,11 @@ def _answered(
         outputs = keras.tree.flatten(model.predict_on_batch(inputs))
         numbers = as_host_array(np.asarray(outputs[task.answers.main_place]))
         refuse_not_finite([answer.output], [numbers], split)
-        told = log_probabilities_of(answer, numbers)
+        log_probabilities = log_probabilities_of(answer, numbers)
         if logs is None:
-            logs = np.zeros((*labels.shape, told.shape[-1]), np.float32)
+            logs = np.zeros((*labels.shape, log_probabilities.shape[-1]), np.float32)
         place = rows if labels.ndim == 1 else (rows, slice(length))
-        logs[place], taken[rows] = told, True
+        logs[place], taken[rows] = log_probabilities, True
         predicted[place] = decided(answer, predictions_of(answer, numbers))
     assert logs is not None, "a split holds one example at least"
     examples = np.flatnonzero(taken)

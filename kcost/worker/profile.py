@@ -104,12 +104,12 @@ def _fastest_product(driver: Driver, dtype: str) -> tuple[int, tuple[int, ...]]:
 def _repeated(program: Callable[[], None]) -> tuple[int, ...]:
     """Durations in nanoseconds, for about PEAK_S and at least one; the first run is left out."""
     program()
-    found: list[int] = []
-    while sum(found) < PEAK_S * 1e9:
+    durations_ns: list[int] = []
+    while sum(durations_ns) < PEAK_S * 1e9:
         start = time.perf_counter_ns()
         program()
-        found.append(time.perf_counter_ns() - start)
-    return tuple(found)
+        durations_ns.append(time.perf_counter_ns() - start)
+    return tuple(durations_ns)
 
 
 def _seconds(program: Callable[[], None]) -> float:

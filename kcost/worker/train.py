@@ -66,7 +66,10 @@ def run(request: TrainRequest) -> TrainAnswer:
     plain = copy_weights(model, plain)
     labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
     step = _step(request, learning_rate, report, run_cost(meter, labelled, request.usd_per_hour, request.usd_basis))
-    artifact = write_artifact(request.out, request.name, request.family, plain, task, (step,), report.history)
+    predictions = task.predict(plain, "test", EVALUATION_BATCH)
+    artifact = write_artifact(
+        request.out, request.name, request.family, plain, task, (step,), report.history, predictions
+    )
     validation = task.scores(plain, "validation", EVALUATION_BATCH)
     checkpoint.remove()
     return TrainAnswer(
@@ -103,36 +106,36 @@ def make(request: TrainRequest) -> tuple[Task, keras.Model]:
         DataError: the data are not of the family's kind.
         InputError: an option that the family has not.
     """
-    found = data.load(request.data, seed=request.seed, limit=request.limit, repair=request.repair)
-    if request.family == "cnn" and isinstance(found, data.ImageSet):
+    data_set = data.load(request.data, seed=request.seed, limit=request.limit, repair=request.repair)
+    if request.family == "cnn" and isinstance(data_set, data.ImageSet):
         if request.init is not None:
             raise InputError("A cnn starts from random weights.", received="--init", remedy="Leave --init out.")
         from kcost.models.cnn import cnn
 
-        images = ImageClassification(found)
-        return images, cnn(found.image_shape, len(found.label_names), request.size or "seed", request.dropout)
-    if request.family == "bert" and isinstance(found, data.TagSet | data.TextSet):
-        return _make_bert(request, found)
+        images = ImageClassification(data_set)
+        return images, cnn(data_set.image_shape, len(data_set.label_names), request.size or "seed", request.dropout)
+    if request.family == "bert" and isinstance(data_set, data.TagSet | data.TextSet):
+        return _make_bert(request, data_set)
     wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[request.family]
     raise DataError(
         f"A {request.family} learns from {wanted}.",
-        received=f"{found.name}, which holds {found.task}",
+        received=f"{data_set.name}, which holds {data_set.task}",
         remedy="`kcost data list` names the data sets of each kind.",
     )
 
 
-def _make_bert(request: TrainRequest, found: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
+def _make_bert(request: TrainRequest, data_set: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
     """A task on texts and an encoder with its head: pretrained where `init` names a folder, else from scratch."""
     from kcost.models.bert import backbone, sequence_classifier, token_classifier
     from kcost.training.pretrained import from_checkpoint
 
     dropout = _dropout(request)
-    tags = isinstance(found, data.TagSet)
-    wanted = found.tag_names if isinstance(found, data.TagSet) else found.label_names
+    tags = isinstance(data_set, data.TagSet)
+    wanted = data_set.tag_names if isinstance(data_set, data.TagSet) else data_set.label_names
     task: TokenClassification | SequenceClassification
     if request.init is None:
         make = TokenClassification if tags else SequenceClassification
-        task = make.with_own_vocabulary(found, request.vocabulary_size, request.max_length)  # type: ignore[arg-type]
+        task = make.with_own_vocabulary(data_set, request.vocabulary_size, request.max_length)  # type: ignore[arg-type]
         encoder = backbone(len(task.pieces.vocab), request.size or "tiny", dropout=dropout)
         head = token_classifier if tags else sequence_classifier
         return task, head(encoder, len(wanted), dropout=dropout)
@@ -140,12 +143,12 @@ def _make_bert(request: TrainRequest, found: data.TagSet | data.TextSet) -> tupl
         given = f"--size {request.size}"
         raise InputError("A checkpoint has its own size.", received=given, remedy="Leave --size out.")
     pretrained = from_checkpoint(request.init, request.max_length, dropout=dropout)
-    names = pretrained.label_names(found.task, wanted)
-    if isinstance(found, data.TagSet):
-        task = TokenClassification(found, names, pretrained.pieces, request.max_length)
+    names = pretrained.label_names(data_set.task, wanted)
+    if isinstance(data_set, data.TagSet):
+        task = TokenClassification(data_set, names, pretrained.pieces, request.max_length)
     else:
-        task = SequenceClassification(found, names, pretrained.pieces, request.max_length)
-    return task, pretrained.model(found.task, wanted, dropout=dropout)
+        task = SequenceClassification(data_set, names, pretrained.pieces, request.max_length)
+    return task, pretrained.model(data_set.task, wanted, dropout=dropout)
 
 
 def _dropout(request: TrainRequest) -> float:
@@ -161,13 +164,16 @@ def write_artifact(
     task: Task,
     steps: tuple[Step, ...],
     history: list[dict[str, float]],
+    predictions: np.ndarray,
 ) -> Artifact:
-    """Scores a model on the test split and writes its artifact folder, whole or not at all.
+    """Writes an artifact folder with a model and its scores, whole or not at all.
+
+    Args:
+        predictions: what the model answers on the test split, as `task.predict` gives it.
 
     Raises:
         GateError: the file, loaded again, gives other outputs than the model.
     """
-    predictions = task.predict(model, "test", EVALUATION_BATCH)
     with new_folder(out) as folder:
         model.save(folder / MODEL_FILE)
         _refuse_other_outputs(model, folder / MODEL_FILE, task)

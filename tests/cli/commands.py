@@ -12,9 +12,9 @@ def kcost(*arguments: object, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
 
 
-def check(found: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
-    assert found.returncode == code, found.stderr
-    for text in told:
-        assert text in found.stderr
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
+def check(finished: subprocess.CompletedProcess[str], code: int, *messages: str) -> None:
+    assert finished.returncode == code, finished.stderr
+    for text in messages:
+        assert text in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout == ""

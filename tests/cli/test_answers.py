@@ -22,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'models = ["fake.keras"]\nbackends = ["fake"]\nphases = ["inference"]\n'
         "[settings]\nrounds = 4\nround_s = 0.01\nwarmup_s = 0.0\n"
     )
-    found = kcost("bench", folder / "plan.toml", "--out", folder / "run")
-    assert found.returncode == 0, found.stderr
-    assert "[simulated]" in found.stdout
+    finished = kcost("bench", folder / "plan.toml", "--out", folder / "run")
+    assert finished.returncode == 0, finished.stderr
+    assert "[simulated]" in finished.stdout
     return folder / "run"
 
 
@@ -33,20 +33,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(("cost",), "conclusions"), (("report",), "rankings"), (("cost", "--p99-ms", "1000"), "notices")],
 )
 def test_json_is_one_document_on_standard_output(run: Path, command: tuple[str, ...], key: str) -> None:
-    found = kcost(command[0], run, *command[1:], "--json")
-    assert found.returncode == 0, found.stderr
-    assert key in json.loads(found.stdout)
+    finished = kcost(command[0], run, *command[1:], "--json")
+    assert finished.returncode == 0, finished.stderr
+    assert key in json.loads(finished.stdout)
 
 
 def test_the_page_is_written(run: Path, tmp_path: Path) -> None:
-    found = kcost("report", run, "--html", tmp_path / "page.html")
-    assert found.returncode == 0, found.stderr
+    finished = kcost("report", run, "--html", tmp_path / "page.html")
+    assert finished.returncode == 0, finished.stderr
     assert "simulated" in (tmp_path / "page.html").read_text()
 
 
 def test_a_price_can_be_chosen(run: Path) -> None:
-    found = kcost("cost", run, "--provider", "aws", "--instance", "c7i.large", "--json")
-    (match,) = json.loads(found.stdout)["prices"].values()
+    finished = kcost("cost", run, "--provider", "aws", "--instance", "c7i.large", "--json")
+    (match,) = json.loads(finished.stdout)["prices"].values()
     assert (match["price"]["instance"], match["is_assumption"]) == ("c7i.large", False)
     assert kcost("cost", run, "--instance", "none.such").returncode == 2
 
@@ -59,9 +59,9 @@ def test_lists_are_tables_or_json(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_own_price_book_has_no_problems() -> None:
-    found = kcost("prices", "check", "--json")
-    assert found.returncode == 0
-    assert json.loads(found.stdout)["problems"] == []
+    finished = kcost("prices", "check", "--json")
+    assert finished.returncode == 0
+    assert json.loads(finished.stdout)["problems"] == []
 
 
 def test_every_command_says_what_it_does() -> None:
@@ -89,8 +89,8 @@ def test_every_command_says_what_it_does() -> None:
 def test_the_version_is_that_of_the_package() -> None:
     import kcost as package
 
-    found = kcost("--version")
-    assert (found.returncode, found.stdout) == (0, f"kcost {package.__version__}\n")
+    finished = kcost("--version")
+    assert (finished.returncode, finished.stdout) == (0, f"kcost {package.__version__}\n")
 
 
 def test_a_typo_is_told_what_it_may_have_meant(run: Path) -> None:
@@ -122,9 +122,9 @@ def test_the_answer_is_on_one_screen_and_all_of_it_on_request(run: Path, monkeyp
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(run: Path, tmp_path: Path) -> None:
     plan = run.parent / "plan.toml"
-    told = kcost("bench", plan, "--out", tmp_path / "told")
-    assert re.search(r"(?m)^ *\d+% .*\(.* gone", told.stderr), told.stderr
-    assert "\x1b" not in told.stderr
+    bench = kcost("bench", plan, "--out", tmp_path / "told")
+    assert re.search(r"(?m)^ *\d+% .*\(.* gone", bench.stderr), bench.stderr
+    assert "\x1b" not in bench.stderr
     assert kcost("bench", plan, "--out", tmp_path / "quiet", "--quiet").stderr == ""
 
 

@@ -12,28 +12,28 @@ from tests.cli.commands import check, kcost
 
 
 def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
-    found = kcost("train", "cnn", "--data", "digits", "--out", tmp_path / "a", KERAS_BACKEND="mxnet")
-    check(found, 3, "one of tensorflow, jax, torch", "Received: 'mxnet'")
+    finished = kcost("train", "cnn", "--data", "digits", "--out", tmp_path / "a", KERAS_BACKEND="mxnet")
+    check(finished, 3, "one of tensorflow, jax, torch", "Received: 'mxnet'")
 
 
 def test_a_backend_that_is_not_installed(tmp_path: Path, model: Path) -> None:
     """A sitecustomize that hides torch, as an environment without it has it."""
     (tmp_path / "sitecustomize.py").write_text("from kcost.worker.isolate import hide; hide(['torch'])")
-    found = kcost("bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path))
-    check(found, 3, "pip install 'kcost[torch]'")
+    finished = kcost("bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path))
+    check(finished, 3, "pip install 'kcost[torch]'")
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_device(tmp_path: Path, model: Path) -> None:
-    found = kcost("bench", model, "--devices", "npu", "--out", tmp_path / "run")
-    check(found, 2, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'")
+    finished = kcost("bench", model, "--devices", "npu", "--out", tmp_path / "run")
+    check(finished, 2, "devices.0: Input should be 'cpu', 'gpu' or 'tpu'")
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, model: Path) -> None:
-    found = kcost(
+    finished = kcost(
         "bench", model, "--backends", "fake", "--devices", "gpu", "--phases", "inference", "--out", tmp_path / "r"
     )
-    check(found, 3, "No cell could be measured", "cpu: 1, gpu: 0, tpu: 0")
+    check(finished, 3, "No cell could be measured", "cpu: 1, gpu: 0, tpu: 0")
 
 
 def test_a_truncated_keras_file(tmp_path: Path) -> None:
@@ -42,12 +42,12 @@ def test_a_truncated_keras_file(tmp_path: Path) -> None:
         archive.writestr("config.json", json.dumps({"module": "keras", "class_name": "Sequential", "config": {}}))
         archive.writestr("model.weights.h5", b"0" * 1000)
     (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:700])
-    found = kcost("bench", tmp_path / "cut.keras", "--backends", "jax", "--out", tmp_path / "run")
-    check(found, 2, "cut.keras", "Received:")
+    finished = kcost("bench", tmp_path / "cut.keras", "--backends", "jax", "--out", tmp_path / "run")
+    check(finished, 2, "cut.keras", "Received:")
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "messages"),
     [
         (
             {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "sneaky"}},
@@ -59,37 +59,37 @@ def test_a_truncated_keras_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_keras_file_with_code_in_it(tmp_path: Path, layer: dict[str, object], told: tuple[str, ...]) -> None:
+def test_a_keras_file_with_code_in_it(tmp_path: Path, layer: dict[str, object], messages: tuple[str, ...]) -> None:
     path = tmp_path / "code.keras"
     with zipfile.ZipFile(path, "w") as archive:
         config = {"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
         archive.writestr("config.json", json.dumps(config))
         archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
         archive.writestr("model.weights.h5", b"0")
-    found = kcost("evaluate", path, "--data", "digits")
-    check(found, 2, *told)
+    finished = kcost("evaluate", path, "--data", "digits")
+    check(finished, 2, *messages)
 
 
 def test_a_plan_with_an_unknown_key_or_an_empty_axis(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text('models = ["a.keras"]\nbatches = []\ncolour = "blue"\n')
-    found = kcost("bench", plan, "--out", tmp_path / "run")
-    check(found, 2, "colour: Extra inputs are not permitted", "batches: Tuple should have at least 1 item")
+    finished = kcost("bench", plan, "--out", tmp_path / "run")
+    check(finished, 2, "colour: Extra inputs are not permitted", "batches: Tuple should have at least 1 item")
 
 
 def test_a_plan_and_axes_together(tmp_path: Path) -> None:
-    found = kcost("bench", tmp_path / "plan.toml", "--batches", "4", "--out", tmp_path / "run")
-    check(found, 2, "A plan file names its own axes.", "batches")
+    finished = kcost("bench", tmp_path / "plan.toml", "--batches", "4", "--out", tmp_path / "run")
+    check(finished, 2, "A plan file names its own axes.", "batches")
 
 
 def test_a_price_row_without_a_source(tmp_path: Path) -> None:
     book = tmp_path / "prices.csv"
     header = "provider,instance,region,vcpus,memory_gib,accelerator,accelerator_count,on_demand_usd_per_hour,"
     book.write_text(header + "spot_usd_per_hour,source,as_of\naws,c7i.large,us-east-1,2,4,,0,0.09,,,2026-01-01\n")
-    found = kcost("prices", "check", book)
-    assert found.returncode == 2
-    assert "source" in found.stdout
-    assert "Traceback" not in found.stderr
+    finished = kcost("prices", "check", book)
+    assert finished.returncode == 2
+    assert "source" in finished.stdout
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_run_folder_of_a_newer_schema(tmp_path: Path) -> None:
@@ -104,22 +104,22 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 def test_a_read_only_folder(tmp_path: Path, model: Path) -> None:
     """/proc can be written to by nobody, root included."""
-    found = kcost("bench", model, "--backends", "fake", "--out", "/proc/kcost-run")
-    check(found, 2, "kcost needs to write to", "/proc/kcost-run")
+    finished = kcost("bench", model, "--backends", "fake", "--out", "/proc/kcost-run")
+    check(finished, 2, "kcost needs to write to", "/proc/kcost-run")
 
 
 def test_an_unknown_data_set(tmp_path: Path) -> None:
-    found = kcost("train", "cnn", "--data", "nothing-of-the-kind", "--out", tmp_path / "a")
-    check(found, 2, "digits", "nothing-of-the-kind")
+    finished = kcost("train", "cnn", "--data", "nothing-of-the-kind", "--out", tmp_path / "a")
+    check(finished, 2, "digits", "nothing-of-the-kind")
 
 
 def test_an_option_outside_its_range(tmp_path: Path) -> None:
-    found = kcost("train", "cnn", "--data", "digits", "--epochs", "0", "--out", tmp_path / "a")
-    check(found, 2, "epochs: Input should be greater than or equal to 1")
+    finished = kcost("train", "cnn", "--data", "digits", "--epochs", "0", "--out", tmp_path / "a")
+    check(finished, 2, "epochs: Input should be greater than or equal to 1")
 
 
 @pytest.mark.parametrize(
-    ("family", "options", "told"),
+    ("family", "options", "messages"),
     [
         ("cnn", ("--seed", "-1"), ("seed: Input should be greater than or equal to 0",)),
         ("cnn", ("--seed", str(2**32)), ("seed: Input should be less than 4294967296",)),
@@ -130,13 +130,15 @@ def test_an_option_outside_its_range(tmp_path: Path) -> None:
         ("cnn", ("--limit", "some"), ("--limit", "valid integer")),
     ],
 )
-def test_a_bad_option_of_training(tmp_path: Path, family: str, options: tuple[str, ...], told: tuple[str, ...]) -> None:
+def test_a_bad_option_of_training(
+    tmp_path: Path, family: str, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
     """Found out before a worker is started."""
-    check(kcost("train", family, "--data", "digits", "--out", tmp_path / "a", *options), 2, *told)
+    check(kcost("train", family, "--data", "digits", "--out", tmp_path / "a", *options), 2, *messages)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "told"),
+    ("name", "content", "options", "messages"),
     [
         ("a.conll", "Ada B-PER\nLovelace\n", (), ("a.conll, line 2: 'Lovelace'", "Add the tag")),
         ("a.conll", "Ada B-PER\nsat O\nRome I-LOC\n", ("--no-repair",), ("a.conll, line 3: I-LOC", "--no-repair")),
@@ -145,26 +147,26 @@ def test_a_bad_option_of_training(tmp_path: Path, family: str, options: tuple[st
     ],
 )
 def test_a_broken_file_is_named_with_its_line(
-    tmp_path: Path, name: str, content: str, options: tuple[str, ...], told: tuple[str, ...]
+    tmp_path: Path, name: str, content: str, options: tuple[str, ...], messages: tuple[str, ...]
 ) -> None:
     (tmp_path / name).write_text(content)
-    found = kcost("train", "bert", "--data", tmp_path / name, *options, "--out", tmp_path / "out")
-    check(found, 2, *told)
+    finished = kcost("train", "bert", "--data", tmp_path / name, *options, "--out", tmp_path / "out")
+    check(finished, 2, *messages)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_folder_that_is_not_there(tmp_path: Path) -> None:
-    found = kcost("train", "bert", "--data", "ner-mini", "--init", tmp_path / "nowhere", "--out", tmp_path / "a")
-    check(found, 2, "nowhere, which is no folder", "config.json")
+    finished = kcost("train", "bert", "--data", "ner-mini", "--init", tmp_path / "nowhere", "--out", tmp_path / "a")
+    check(finished, 2, "nowhere, which is no folder", "config.json")
 
 
 def test_an_unknown_family_and_size(tmp_path: Path) -> None:
     check(kcost("train", "rnn", "--data", "digits", "--out", tmp_path / "a"), 2, "Input should be 'cnn' or 'bert'")
-    found = kcost("train", "cnn", "--data", "digits", "--size", "huge", "--out", tmp_path / "a")
-    check(found, 2, "huge", "seed, small")
+    finished = kcost("train", "cnn", "--data", "digits", "--size", "huge", "--out", tmp_path / "a")
+    check(finished, 2, "huge", "seed, small")
 
 
 def test_wrong_usage() -> None:
-    found = kcost("train", "cnn")
-    assert found.returncode == 2
-    assert "--data" in found.stderr
+    finished = kcost("train", "cnn")
+    assert finished.returncode == 2
+    assert "--data" in finished.stderr

@@ -28,9 +28,9 @@ def test_a_model_is_measured_before_and_after_and_one_that_may_have_lost_too_muc
     common = ("--backend", "torch", "--rounds", 2, "--batches", "8", "--limit", 200, "--json")
 
     out = tmp_path / "kept"
-    found = kcost("optimize", model, "--int8", "weight-only", "--max-drop", 0.5, "--out", out, *common)
-    assert found.returncode == 0, found.stderr
-    payoff = json.loads(found.stdout)
+    finished = kcost("optimize", model, "--int8", "weight-only", "--max-drop", 0.5, "--out", out, *common)
+    assert finished.returncode == 0, finished.stderr
+    payoff = json.loads(finished.stdout)
     assert payoff["word"] in ("pays", "size only", "no gain", "slower")
     assert [s["kind"] for s in payoff["steps"]] == ["quantize"]
     (speed,) = payoff["speeds"]
@@ -81,14 +81,14 @@ def test_a_subclassed_model_of_the_users_own(tmp_path: Path, monkeypatch: pytest
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "the class 'Own' from the package 'mine'" in refused.stderr
 
-    found = kcost("--classes", "my_models", *command, "--out", "out", "--json")
-    assert found.returncode == 0, found.stderr
-    (step,) = json.loads(found.stdout)["steps"]
+    finished = kcost("--classes", "my_models", *command, "--out", "out", "--json")
+    assert finished.returncode == 0, finished.stderr
+    (step,) = json.loads(finished.stdout)["steps"]
     assert any("own/hidden" in change for change in step["changed"])
 
 
 def test_two_precisions_at_once_are_refused(tmp_path: Path) -> None:
-    found = kcost("optimize", tmp_path / "none.keras", "--int8", "dynamic", "--bfloat16", "--out", tmp_path / "o")
-    assert found.returncode == 2
-    assert "one precision" in found.stderr
-    assert "Traceback" not in found.stderr
+    finished = kcost("optimize", tmp_path / "none.keras", "--int8", "dynamic", "--bfloat16", "--out", tmp_path / "o")
+    assert finished.returncode == 2
+    assert "one precision" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -13,7 +13,7 @@ from tests.cli.commands import check, kcost
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "which sets none"),
         ("min_scor = 0.9", "Did you mean 'min_score'?"),
@@ -21,10 +21,10 @@ from tests.cli.commands import check, kcost
         ("min_score = 90", "less than or equal to 1"),
     ],
 )
-def test_bad_gates_are_refused_before_anything_runs(tmp_path: Path, model: Path, text: str, told: str) -> None:
+def test_bad_gates_are_refused_before_anything_runs(tmp_path: Path, model: Path, text: str, message: str) -> None:
     gates = tmp_path / "gates.toml"
     gates.write_text(text)
-    check(kcost("risk", model, "--data", "digits", "--gates", gates), 2, told)
+    check(kcost("risk", model, "--data", "digits", "--gates", gates), 2, message)
 
 
 def test_gates_that_are_not_there(tmp_path: Path, model: Path) -> None:
@@ -60,29 +60,29 @@ def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr
 
-    code, told, _ = risk("min_score = 0.01")
-    assert (code, "passes" in told) == (0, True)
+    code, output, _ = risk("min_score = 0.01")
+    assert (code, "passes" in output) == (0, True)
     written = (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns
-    code, told, _ = risk("min_score = 1.0")
-    assert (code, "fails" in told) == (1, True)
-    code, told, warned = risk("max_p99_ms = 5.0")
-    assert (code, "can't tell" in told, "--strict" in warned) == (0, True, True)
+    code, output, _ = risk("min_score = 1.0")
+    assert (code, "fails" in output) == (1, True)
+    code, output, warned = risk("max_p99_ms = 5.0")
+    assert (code, "can't tell" in output, "--strict" in warned) == (0, True, True)
     assert risk("max_p99_ms = 5.0", "--strict")[0] == 1
-    code, told, _ = risk("min_score = 0.01", "--json")
-    assert json.loads(told) == json.loads((model / "risk" / "risk.json").read_text())
+    code, output, _ = risk("min_score = 0.01", "--json")
+    assert json.loads(output) == json.loads((model / "risk" / "risk.json").read_text())
     assert (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns == written, "predicted once"
     assert kcost("card", model).returncode == 0
     assert kcost("card", "verify", model).stdout == "every figure is as its evidence has it\n"
     card = model / "risk" / "card.md"
     card.write_text(card.read_text().replace("300 examples", "301 examples"))
-    found = kcost("card", "verify", model)
-    assert (found.returncode, "301 examples" in found.stdout) == (1, True)
+    verified = kcost("card", "verify", model)
+    assert (verified.returncode, "301 examples" in verified.stdout) == (1, True)
     check(kcost("card", model), 2, "overwrites no card")
     columns = tmp_path / "c.csv"
     rows = np.random.default_rng(0).choice(["web", "app"], 300)
     columns.write_text("source\n" + "\n".join(rows) + "\n")
-    code, told, _ = risk("min_worst_slice_score = 0.01", "--columns", str(columns), "--against", str(model), "--json")
-    document = json.loads(told)
+    code, output, _ = risk("min_worst_slice_score = 0.01", "--columns", str(columns), "--against", str(model), "--json")
+    document = json.loads(output)
     assert {d["column"] for d in document["disparities"]} == {"source"}
     assert document["flips"]["lost"] == 0
     code, _, warned = risk("min_score = 0.5", "--columns", str(gates))

@@ -36,7 +36,7 @@ def test_a_plan_with_scenarios_gives_a_table_and_goes_on_without_measuring_again
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--scenarios", "offlin"), "settings.scenarios.0: Input should be 'single-stream', 'offline' or 'server'"),
         (("--scenarios", "server"), "the scenario server and latency_bound_ms (--latency-bound-ms) come together"),
@@ -49,7 +49,9 @@ def test_a_plan_with_scenarios_gives_a_table_and_goes_on_without_measuring_again
         (("--scenarios", "single-stream", "--batches", "8"), "not among the batches"),
     ],
 )
-def test_a_scenario_that_cannot_be_measured(model: Path, tmp_path: Path, options: tuple[str, ...], told: str) -> None:
-    found = kcost("bench", model, *CELLS, *options, "--out", tmp_path / "run")
-    check(found, 2, told)
+def test_a_scenario_that_cannot_be_measured(
+    model: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    finished = kcost("bench", model, *CELLS, *options, "--out", tmp_path / "run")
+    check(finished, 2, message)
     assert not (tmp_path / "run").exists()

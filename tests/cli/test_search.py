@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs jax: pip ins
 
 
 def test_two_trials_on_digits(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    asked = SearchRequest(
+    progress: list[tuple[int, int]] = []
+    request = SearchRequest(
         family="cnn",
         data="digits",
         out=tmp_path / "out",
@@ -24,7 +24,7 @@ def test_two_trials_on_digits(tmp_path: Path) -> None:
         trials=2,
         settings={"epochs": 2, "limit": 300, "size": "seed"},
     )
-    result = search(asked, lambda done, total, text: told.append((done, total)))
+    result = search(request, lambda done, total, text: progress.append((done, total)))
     first, second = result.trials
     assert (first.state, second.state) == ("complete", "complete"), result.trials
     assert first.params != second.params
@@ -43,6 +43,6 @@ def test_two_trials_on_digits(tmp_path: Path) -> None:
         assert [s.split for s in model.artifact.scores] == ["test"]
         assert model.artifact.steps[-1].settings["batch_size"] == trial.params["batch_size"]
     assert first.predicted == second.predicted, "one architecture, one measurement"
-    assert told[-1] == (2, 2)
+    assert progress[-1] == (2, 2)
     assert any("basis" in sentence for sentence in summary(result))
-    assert search(asked) == result, "a study that is done is only read"
+    assert search(request) == result, "a study that is done is only read"

@@ -15,10 +15,10 @@ def on_host(tensor: Any) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
 
 
-def relative_error(found: Any, expected: Any) -> float:
-    found, expected = on_host(found), on_host(expected)
-    assert found.shape == expected.shape
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def relative_error(actual: Any, expected: Any) -> float:
+    actual, expected = on_host(actual), on_host(expected)
+    assert actual.shape == expected.shape
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def normal(*shape: int) -> np.ndarray:

@@ -130,8 +130,8 @@ def test_the_attacked_loss_is_the_cross_entropy(from_logits: bool) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (2, 5, 4)).astype("float32")
     labels = np.array([[0, 1, 2, 3, -1], [3, -1, -1, 0, 2]], np.int32)
     outputs = logits if from_logits else np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    found = float(cross_entropy(labels, outputs, from_logits))
-    assert found == pytest.approx(losses_of(TOKENS, labels, logits), rel=1e-5)
+    loss = float(cross_entropy(labels, outputs, from_logits))
+    assert loss == pytest.approx(losses_of(TOKENS, labels, logits), rel=1e-5)
 
 
 def test_a_model_that_is_sure_of_itself_still_has_a_gradient() -> None:
@@ -167,14 +167,14 @@ def test_with_no_attack_it_is_ordinary_training_of_the_models_own_weights(task: 
 
 
 def test_training_against_fgsm_makes_a_cnn_withstand_it(tmp_path: Path) -> None:
-    found = data.load("digits", limit=600)
-    assert isinstance(found, data.ImageSet)
-    task = ImageClassification(found)
-    test = found.splits["test"]
+    image_set = data.load("digits", limit=600)
+    assert isinstance(image_set, data.ImageSet)
+    task = ImageClassification(image_set)
+    test = image_set.splits["test"]
     withstood = {}
     for name in ("plain", "adversarial"):
         keras.utils.set_random_seed(0)
-        model = cnn(found.image_shape, 10)
+        model = cnn(image_set.image_shape, 10)
         trained = model if name == "plain" else adversarial_model(model, *OF[IMAGES], 0.2)
         trained.compile(keras.optimizers.Adam(1e-2), loss=loss_of(OF[IMAGES][0]), metrics=["accuracy"])
         history = trained.fit(
@@ -219,10 +219,10 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory, family="bert", data="ner-mini", **settings)
 
 
-def trained(folders: pytest.TempPathFactory, **asked: Any) -> Path:
+def trained(folders: pytest.TempPathFactory, **settings: Any) -> Path:
     out = folders.mktemp("robustness") / "model"
     fixed = {"out": out, "name": "m", "usd_per_hour": 1.0, "usd_basis": "a test"}
-    train.run(TrainRequest.model_validate({**fixed, **asked}))
+    train.run(TrainRequest.model_validate({**fixed, **settings}))
     return out
 
 

@@ -19,13 +19,13 @@ def test_batches_are_augmented_anew_each_epoch_and_the_same_for_the_same_seed() 
     plain, changed, again = make(), make(augmentation(7, flip=False)), make(augmentation(7, flip=False))
     for epoch in range(2):
         for index in range(3):
-            found, labels = changed[index]
+            images, labels = changed[index]
             expected, expected_labels = plain[index]
             np.testing.assert_array_equal(labels, expected_labels)
-            np.testing.assert_array_equal(found, again[index][0])
+            np.testing.assert_array_equal(images, again[index][0])
             # The numbers are those of (seed, epoch, batch): nothing of the backend goes in.
             rng = np.random.default_rng((7, epoch, index, 1))
-            np.testing.assert_array_equal(found, augment(expected, rng, flip=False))
+            np.testing.assert_array_equal(images, augment(expected, rng, flip=False))
         for batches in (plain, changed, again):
             batches.on_epoch_end()
 

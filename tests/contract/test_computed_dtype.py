@@ -33,10 +33,11 @@ def saved_under(policy: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"), [("float32", None), ("mixed_bfloat16", "mixed_bfloat16"), ("mixed_float16", "mixed_float16")]
+    ("policy", "expected"),
+    [("float32", None), ("mixed_bfloat16", "mixed_bfloat16"), ("mixed_float16", "mixed_float16")],
 )
-def test_the_policy_of_a_file_is_read_without_keras(tmp_path: Path, policy: str, told: str | None) -> None:
-    assert saved_policy(saved_under(policy, tmp_path / "m.keras")) == told
+def test_the_policy_of_a_file_is_read_without_keras(tmp_path: Path, policy: str, expected: str | None) -> None:
+    assert saved_policy(saved_under(policy, tmp_path / "m.keras")) == expected
 
 
 @pytest.mark.parametrize(

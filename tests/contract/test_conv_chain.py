@@ -61,9 +61,9 @@ def test_int8_convolutions_are_those_of_numpy_bit_for_bit(geometry: str, backend
         layer.set_state(kernel=kernel)
         expected = convolved(x, kernel, **settings)
         for function in (layer.patch_sums, layer.sums):
-            found = ops.convert_to_numpy(function(ops.convert_to_tensor(x)))
-            assert found.dtype == np.int32
-            np.testing.assert_array_equal(found, expected)
+            sums = ops.convert_to_numpy(function(ops.convert_to_tensor(x)))
+            assert sums.dtype == np.int32
+            np.testing.assert_array_equal(sums, expected)
         np.testing.assert_array_equal(compiled_sums(layer, x, backend), expected)
 
 
@@ -114,12 +114,12 @@ def compiled_sums(layer: QuantizedConv2D, x: np.ndarray, backend: str) -> np.nda
 
 
 def only_chain(model: keras.Model) -> FoundChain:
-    (found,) = convolution_chains(model)
-    return found
+    (chain,) = convolution_chains(model)
+    return chain
 
 
-def ranges_of(found: FoundChain, model: keras.Model, x: np.ndarray) -> list[float]:
-    inputs = keras.Model(model.inputs, [layer.input for layer in found.convolutions])
+def ranges_of(chain: FoundChain, model: keras.Model, x: np.ndarray) -> list[float]:
+    inputs = keras.Model(model.inputs, [layer.input for layer in chain.convolutions])
     return [float(np.abs(on_host(array)).max()) for array in keras.tree.flatten(inputs([x]))]
 
 
@@ -127,9 +127,9 @@ def ranges_of(found: FoundChain, model: keras.Model, x: np.ndarray) -> list[floa
 @pytest.mark.parametrize("name", chain_layers())
 def test_a_chain_does_what_its_layers_do(name: str, compute: Any, backend: str, tmp_path: Path) -> None:
     model, x = model_of(chain_layers()[name]), normal(37, 12, 13, 3)
-    found = only_chain(model)
-    assert [layer for _, layer in found.layers] == model.layers[:-1]
-    chain = found.chain if compute == "float32" else found.chain.converted(compute, ranges_of(found, model, x))
+    only = only_chain(model)
+    assert [layer for _, layer in only.layers] == model.layers[:-1]
+    chain = only.chain if compute == "float32" else only.chain.converted(compute, ranges_of(only, model, x))
     inputs = keras.Input((12, 13, 3))
     alone = keras.Model(inputs, chain(inputs))
     before = keras.Model(model.inputs, model.layers[-2].output)
@@ -174,7 +174,7 @@ def test_a_new_value_of_a_kernel_is_seen(backend: str) -> None:
 
 
 def names(model: keras.Model, **settings: Any) -> list[list[str]]:
-    return [[path for path, _ in found.layers] for found in convolution_chains(model, **settings)]
+    return [[path for path, _ in chain.layers] for chain in convolution_chains(model, **settings)]
 
 
 def branched() -> keras.Model:
@@ -201,9 +201,9 @@ def test_chains_end_where_something_else_reads_what_lies_between() -> None:
     assert names(model) == [["a", "a_norm", "a_relu"], ["b", "c"], ["d"], ["e"], ["output"]]
     assert names(model, leave=lambda path: path in ("b", "a_norm")) == [["a"], ["c"], ["d"], ["e"], ["output"]]
     nested = keras.Sequential([keras.Input((8, 8, 3)), model_of(chain_layers()["as in cnn"], (8, 8, 3))])
-    (found,) = names(nested)
-    assert len(found) == 8
-    assert all(path.startswith(f"{nested.layers[0].name}/") for path in found)
+    (paths,) = names(nested)
+    assert len(paths) == 8
+    assert all(path.startswith(f"{nested.layers[0].name}/") for path in paths)
 
 
 @pytest.mark.parametrize("mode", ["static", "bfloat16"])
@@ -241,8 +241,8 @@ def test_an_exported_program_has_public_operations_alone(backend: str) -> None:
     program = torch.export.export(new, (torch.from_numpy(x),), strict=False)
     called = {str(node.target).partition(".")[0] for node in program.graph.nodes if node.op == "call_function"}
     assert called == {"aten"}
-    found = on_host(program.module()(torch.from_numpy(x)))
-    assert relative_error(found, new(x)) < 1e-3
+    outputs = on_host(program.module()(torch.from_numpy(x)))
+    assert relative_error(outputs, new(x)) < 1e-3
 
 
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
@@ -252,8 +252,8 @@ def test_compiled_code_runs_the_same_chain(backend: str) -> None:
     model, x = model_of(chain_layers()["uneven padding"]), normal(4, 12, 13, 3)
     new, _ = quantize(model, "static", x, measure=False)
     own = driver(backend)
-    found = own.to_host(own.compile_forward(new, "compile")({model.inputs[0].name: x}))[0]
-    assert relative_error(found, new(x)) < 1e-3
+    outputs = own.to_host(own.compile_forward(new, "compile")({model.inputs[0].name: x}))[0]
+    assert relative_error(outputs, new(x)) < 1e-3
 
 
 def test_what_is_no_chain_is_refused() -> None:

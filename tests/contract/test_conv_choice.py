@@ -37,9 +37,9 @@ def test_a_chain_takes_the_fastest_form_that_is_never_slower(case: str, monkeypa
     model, x = model_of(chain_layers()["as in cnn"]), normal(4, 12, 13, 3)
     new, coverage = quantize(model, "static", x)
     chains = [layer for layer in new.layers if isinstance(layer, ConvolutionChain)]
-    told = " ".join(change.what for change in (*coverage.changed, *coverage.skipped))
-    assert "int8 static" in told
-    assert f"{times[0][0]:.2f} at batch 1" in told
+    changes = " ".join(change.what for change in (*coverage.changed, *coverage.skipped))
+    assert "int8 static" in changes
+    assert f"{times[0][0]:.2f} at batch 1" in changes
     if expected is None:
         assert not chains
         assert not coverage.changed
@@ -80,8 +80,8 @@ def test_a_model_that_is_slower_as_a_whole_stays_float32(mode: Any, monkeypatch:
 def test_forms_are_timed_till_one_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of([LAYERS.Conv2D(4, 3)])
     monkeypatch.setattr(choice, "_turns", lambda calls: (0.001, [1.5, 0.5, 0.5][: len(calls) - 1]))
-    found = choice.timed([model] * 4)
-    assert [list(times.ratios) for times in found] == [[1], [1, 32], [1, 32, 256]]
+    timings = choice.timed([model] * 4)
+    assert [list(times.ratios) for times in timings] == [[1], [1, 32], [1, 32, 256]]
     monkeypatch.setattr(choice, "_turns", lambda calls: (0.05, [0.5]))  # 32 images: 1.6 s
     assert [list(times.ratios) for times in choice.timed([model] * 2)] == [[1]]
 
@@ -105,9 +105,9 @@ def test_turns_give_the_ratio_of_what_is_called() -> None:
 def test_a_chain_is_timed_on_this_machine() -> None:
     model = cnn((8, 8, 1), 3, "small")
     new, coverage = quantize(model, "static", np.abs(normal(8, 8, 8, 1)))
-    told = [change.what for change in (*coverage.changed, *coverage.skipped)]
+    changes = [change.what for change in (*coverage.changed, *coverage.skipped)]
     # Whatever is fastest here, the times are told: those of the chain, or of the model where that is slower as a whole.
-    assert any("at batch 1" in what for what in told)
+    assert any("at batch 1" in what for what in changes)
     assert {"block1_conv1", "last_conv", "probabilities"} <= {
         change.layer for change in (*coverage.changed, *coverage.skipped)
     }

@@ -149,7 +149,9 @@ def test_a_copy_gives_the_outputs_in_each_way_of_copying(name: str, tmp_path: Pa
         assert differences(expected, outputs_of(copied, x)) == 0
         assert not {id(v) for v in model.variables} & {id(v) for v in copied.variables}
     low = with_precision(model, "bfloat16", {"x": x})
-    assert {(told.variables, told.compute) for told in computed_dtypes(low) if told.variables} == {("bfloat16",) * 2}
+    assert {(layer.variables, layer.compute) for layer in computed_dtypes(low) if layer.variables} == {
+        ("bfloat16",) * 2
+    }
     floats = [(a, b) for a, b in zip(*map(keras.tree.flatten, (expected, outputs_of(low, x))), strict=True)]
     assert all(differences(a, b) < 0.05 for a, b in floats if a.dtype.kind == "f")
     new, coverage = quantize(model, "dynamic", measure=False)
@@ -283,10 +285,10 @@ def test_a_model_saved_under_mixed_precision_becomes_float32() -> None:
         model = of(layers.Dense(4), layers.BatchNormalization(), layers.Softmax(dtype="float32"))
     finally:
         keras.config.set_dtype_policy(usual)
-    assert [told.compute for told in computed_dtypes(model)] == ["float16", "float16", "float32"]
+    assert [layer.compute for layer in computed_dtypes(model)] == ["float16", "float16", "float32"]
     assert with_precision(model, "saved") is model
     new = with_precision(model, "float32")
-    assert {told.compute for told in computed_dtypes(new)} == {"float32"}
+    assert {layer.compute for layer in computed_dtypes(new)} == {"float32"}
     assert differences(outputs_of(model, ROWS), outputs_of(new, ROWS)) < 0.01
     assert with_precision(new, "float32") is new
 

@@ -60,11 +60,15 @@ def put_tensorflow_on(monkeypatch: pytest.MonkeyPatch, platform: str, kind: str)
         return tpu
 
     monkeypatch.setattr(
-        tf.config, "list_physical_devices", lambda asked: [SimpleNamespace(name=n) for n in there.get(asked, [])]
+        tf.config,
+        "list_physical_devices",
+        lambda kind_of_device: [SimpleNamespace(name=n) for n in there.get(kind_of_device, [])],
     )
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", memory.__getitem__)
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", resolver)
-    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", lambda found: called.append(("system", found)))
+    monkeypatch.setattr(
+        tf.tpu.experimental, "initialize_tpu_system", lambda cluster: called.append(("system", cluster))
+    )
     monkeypatch.setattr(tf, "device", lambda name: Entered(name, called))
     return called
 

@@ -112,8 +112,8 @@ def test_what_aotinductor_refuses_is_compiled_still(own: Driver, monkeypatch: py
     x = np.ones((2, 3), "float32")
     step = own.compile_forward(model, "compile")
     with pytest.warns(UserWarning, match="AOTInductor refuses it: RuntimeError: no shim"):
-        found = own.to_host(step({"x": x}))[0]
-    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(model(x)), atol=1e-5)
+        outputs = own.to_host(step({"x": x}))[0]
+    np.testing.assert_allclose(outputs, keras.ops.convert_to_numpy(model(x)), atol=1e-5)
 
 
 def test_a_compiled_forward_outlives_predict(own: Driver) -> None:
@@ -133,8 +133,8 @@ def test_a_loaded_model_takes_on_a_precision(own: Driver, precision: str, tmp_pa
     expected = own.to_host(own.compile_forward(model, INFERENCE_METHODS[own.name][0])(inputs))[0]  # type: ignore[index]
     changed = own.load(path, precision)
     assert {w.dtype for w in changed.trainable_weights} == {"bfloat16" if precision == "bfloat16" else "float32"}
-    found = own.to_host(own.compile_forward(changed, INFERENCE_METHODS[own.name][0])(inputs))[0]  # type: ignore[index]
-    assert 0 < np.abs(found - expected).max() < 0.05
+    outputs = own.to_host(own.compile_forward(changed, INFERENCE_METHODS[own.name][0])(inputs))[0]  # type: ignore[index]
+    assert 0 < np.abs(outputs - expected).max() < 0.05
 
 
 @pytest.mark.parametrize(

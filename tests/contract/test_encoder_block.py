@@ -43,26 +43,28 @@ def ranges(of: EncoderBlock, x: np.ndarray, mask: np.ndarray | None) -> dict[str
     return {site: float(np.abs(numpy(value)).max()) for site, value in of.sites(x, mask).items() if site != "output"}
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()))
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.square(actual - expected).mean() / np.square(expected).mean()))
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("activation", ["gelu", gelu_tanh, "relu"])
 def test_a_block_answers_as_the_encoder_layer_does(norm_first: bool, activation: Any) -> None:
     layer = encoder(norm_first=norm_first, activation=activation)
-    found = encoder_block_of(layer)
-    assert isinstance(found, EncoderBlock)
-    assert found.fallback_reason is None
+    replacement = encoder_block_of(layer)
+    assert isinstance(replacement, EncoderBlock)
+    assert replacement.fallback_reason is None
     x, mask = inputs()
     for padding in (None, mask):
         expected = numpy(layer(x, padding_mask=padding, training=False))
-        np.testing.assert_allclose(numpy(found(x, padding_mask=padding)), expected, atol=1e-4)
-    np.testing.assert_allclose(numpy(found(x, padding_mask=mask.astype(bool))), expected, atol=1e-4)
-    np.testing.assert_allclose(numpy(found.sites(x, mask)["output"]), expected, atol=1e-4)
+        np.testing.assert_allclose(numpy(replacement(x, padding_mask=padding)), expected, atol=1e-4)
+    np.testing.assert_allclose(numpy(replacement(x, padding_mask=mask.astype(bool))), expected, atol=1e-4)
+    np.testing.assert_allclose(numpy(replacement.sites(x, mask)["output"]), expected, atol=1e-4)
     looking_back = np.tril(np.ones((3, 9, 9), "int32"))
     expected = numpy(layer(x, padding_mask=mask, attention_mask=looking_back, training=False))
-    np.testing.assert_allclose(numpy(found(x, padding_mask=mask, attention_mask=looking_back)), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        numpy(replacement(x, padding_mask=mask, attention_mask=looking_back)), expected, atol=1e-4
+    )
 
 
 def test_the_mask_of_an_embedding_is_followed_in_compiled_code() -> None:
@@ -85,9 +87,9 @@ def test_each_arithmetic_stays_near_float32(compute: Any, norm_first: bool) -> N
         x, mask = inputs(batch, time)
         expected = numpy(original(x, padding_mask=mask))
         made = original.converted(compute, ranges(original, x, mask), output_dtype)
-        found = made(x, padding_mask=mask)
-        assert keras.backend.standardize_dtype(found.dtype) == output_dtype
-        assert 0 < difference(numpy(found), expected) < TOLERANCE[compute]
+        outputs = made(x, padding_mask=mask)
+        assert keras.backend.standardize_dtype(outputs.dtype) == output_dtype
+        assert 0 < difference(numpy(outputs), expected) < TOLERANCE[compute]
 
 
 @pytest.mark.parametrize("compute", INFERENCE)
@@ -121,8 +123,8 @@ def test_balanced_scales_lose_less_where_a_place_is_large(norm_first: bool, tmp_
     x[..., 5] *= 20
     places = {site: np.abs(numpy(y)).max(axis=(0, 1)) for site, y in original.sites(x, mask).items()}
     one, balanced = (
-        original.converted("int8_static", found)
-        for found in ({site: float(largest.max()) for site, largest in places.items()}, places)
+        original.converted("int8_static", sizes)
+        for sizes in ({site: float(largest.max()) for site, largest in places.items()}, places)
     )
     assert balanced.spec.balanced
     assert not one.spec.balanced
@@ -178,10 +180,10 @@ def test_rows_with_nothing_but_padding_stay_finite(compute: Any) -> None:
     x, mask = inputs()
     mask[1] = 0
     made = original.converted(compute, ranges(original, x, mask))
-    found = numpy(made(x, padding_mask=mask))
-    assert np.isfinite(found).all()
+    outputs = numpy(made(x, padding_mask=mask))
+    assert np.isfinite(outputs).all()
     alone = numpy(made(x[:1], padding_mask=mask[:1]))
-    np.testing.assert_allclose(found[:1], alone, atol=1e-4 if compute == "float32" else 0.05)
+    np.testing.assert_allclose(outputs[:1], alone, atol=1e-4 if compute == "float32" else 0.05)
 
 
 @pytest.mark.parametrize("compute", ["float32", *INFERENCE])
@@ -240,9 +242,9 @@ def test_torch_compile_takes_a_block_whole(backend: str, compute: Any) -> None:
     # aot_eager: all of torch.compile but the C++ compiler, which takes a minute.
     whole = torch.compile(made._backend.encoder_block, backend="aot_eager", fullgraph=True)
     with torch.inference_mode():
-        found = whole(made.spec, values, torch.from_numpy(x), torch.from_numpy(mask))
-    np.testing.assert_allclose(found.numpy(), expected, atol=0.05)
-    assert difference(found.numpy(), expected) < 1e-2
+        outputs = whole(made.spec, values, torch.from_numpy(x), torch.from_numpy(mask))
+    np.testing.assert_allclose(outputs.numpy(), expected, atol=0.05)
+    assert difference(outputs.numpy(), expected) < 1e-2
 
 
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
@@ -261,11 +263,11 @@ def test_the_method_compile_takes_blocks_of_each_arithmetic(backend: str) -> Non
     expected = numpy(model([x, mask], training=False))
     step = driver(backend).compile_forward(model, "compile")
     for _ in range(2):
-        found = numpy(step({"x": x, "mask": mask}))
-        assert difference(found, expected) < 0.03
+        outputs = numpy(step({"x": x, "mask": mask}))
+        assert difference(outputs, expected) < 0.03
     # It holds the weights of that time, as a program that is shipped does.
     model.layers[-1].parts["output_norm_beta"].assign(np.ones(WIDTH))
-    np.testing.assert_array_equal(numpy(step({"x": x, "mask": mask})), found)
+    np.testing.assert_array_equal(numpy(step({"x": x, "mask": mask})), outputs)
 
 
 def test_a_block_learns_through_fit() -> None:
@@ -301,9 +303,9 @@ def test_a_float32_block_follows_a_precision() -> None:
     x, _ = inputs()
     changed = with_precision(model, "bfloat16")
     assert {w.dtype for w in changed.weights} == {"bfloat16"}
-    found = changed(x)
-    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
-    assert 0 < difference(numpy(found), numpy(model(x))) < 0.03
+    outputs = changed(x)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert 0 < difference(numpy(outputs), numpy(model(x))) < 0.03
 
 
 def test_what_is_not_recognised_says_why() -> None:
@@ -311,9 +313,9 @@ def test_what_is_not_recognised_says_why() -> None:
         pass
 
     def reason(layer: keras.layers.Layer) -> str:
-        found = encoder_block_of(layer)
-        assert isinstance(found, str)
-        return found
+        recognised = encoder_block_of(layer)
+        assert isinstance(recognised, str)
+        return recognised
 
     assert "no encoder layer" in reason(keras.layers.Dense(3))
     assert "no encoder layer" in reason(Other(8, 2))

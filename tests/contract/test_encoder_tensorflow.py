@@ -77,14 +77,14 @@ def traced(made: EncoderBlock, way: str) -> Any:
     return tf.function(call, input_signature=SIGNATURE, jit_compile=way == "xla", autograph=False)
 
 
-def relative_error(found: Any, expected: Any) -> float:
-    return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
+def relative_error(actual: Any, expected: Any) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
 
 
-def assert_close(found: Any, expected: np.ndarray, compute: str, way: str) -> None:
-    typical = np.median(np.abs(np.asarray(found) - expected)) / np.abs(expected).mean()
+def assert_close(actual: Any, expected: np.ndarray, compute: str, way: str) -> None:
+    typical = np.median(np.abs(np.asarray(actual) - expected)) / np.abs(expected).mean()
     assert typical < TYPICAL[compute], way
-    assert relative_error(found, expected) < LARGEST[compute], way
+    assert relative_error(actual, expected) < LARGEST[compute], way
 
 
 def operations(function: Any) -> Counter[str]:
@@ -166,16 +166,16 @@ def test_a_graph_of_variables_follows_them_and_one_of_constants_does_not() -> No
 def test_float32_has_gradients_in_every_form_but_constants() -> None:
     made = block("float32")
     x, mask = (tf.constant(array) for array in inputs())
-    found = []
+    gradients = []
     for way in ("eager", "graph", "xla"):
         function = traced(made, way)
         with tf.GradientTape() as tape:
             tape.watch(x)
             loss = tf.reduce_sum(function(x, mask) ** 2)
-        found.append(tape.gradient(loss, x).numpy())
-    assert np.abs(found[0]).max() > 1e-3
-    for gradient in found[1:]:
-        np.testing.assert_allclose(gradient, found[0], atol=1e-3 * np.abs(found[0]).max())
+        gradients.append(tape.gradient(loss, x).numpy())
+    assert np.abs(gradients[0]).max() > 1e-3
+    for gradient in gradients[1:]:
+        np.testing.assert_allclose(gradient, gradients[0], atol=1e-3 * np.abs(gradients[0]).max())
 
 
 def test_without_onednn_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +188,8 @@ def test_without_onednn_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         assert made.fallback_reason is not None
         x, mask = inputs()
         assert not [name for name in operations(traced(made, "constant")) if name.startswith("_")]
-        found = traced(made, "constant")(x, mask)
-        assert_close(found, np.asarray(made.sites(x, mask)["output"]), "int8_static", "constant")
+        outputs = traced(made, "constant")(x, mask)
+        assert_close(outputs, np.asarray(made.sites(x, mask)["output"]), "int8_static", "constant")
     finally:
         internal_unavailable.cache_clear()
 

@@ -103,10 +103,10 @@ def test_a_checkpoint_becomes_a_file(tmp_path: Path) -> None:
     write_checkpoint(model, "token-classification", tuple("ABCDE"), 0, folder)
     write_keras_file(str(folder), tmp_path / "own.keras")
     inputs = token_inputs(3, 16)
-    expected, found = (
+    expected, actual = (
         keras.ops.convert_to_numpy(m(inputs, training=False)) for m in (model, load_keras_file(tmp_path / "own.keras"))
     )
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

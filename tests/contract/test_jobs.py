@@ -192,9 +192,9 @@ def test_a_model_without_classes_has_no_risk(tmp_path: Path) -> None:
     keras.Model(inputs, layers.Dense(1, name="y")(inputs)).save(tmp_path / "m.keras")
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", x=rng.random((50, 3)), y=rng.random(50))
-    asked = PredictRequest(model=tmp_path / "m.keras", data=str(tmp_path / "d.npz"), file=tmp_path / "p.npz")
+    to_predict = PredictRequest(model=tmp_path / "m.keras", data=str(tmp_path / "d.npz"), file=tmp_path / "p.npz")
     with pytest.raises(InputError, match="probability of each class"):
-        predict.run(asked)
+        predict.run(to_predict)
     assert not (tmp_path / "p.npz").exists()
 
 

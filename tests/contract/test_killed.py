@@ -32,10 +32,10 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def epochs_stored(out: Path) -> int:
     try:
-        told: dict[str, Any] = json.loads((out.parent / f".{out.name}.training" / "progress.json").read_text())
+        progress: dict[str, Any] = json.loads((out.parent / f".{out.name}.training" / "progress.json").read_text())
     except FileNotFoundError:
         return 0
-    return int(told["epoch"])
+    return int(progress["epoch"])
 
 
 def test_a_killed_run_goes_on_and_ends_as_the_one_that_was_let_be(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_a_killed_run_goes_on_and_ends_as_the_one_that_was_let_be(tmp_path: Path
     assert 2 <= done < EPOCHS
     assert not killed.exists()
 
-    told = finish(start(killed))
-    assert f"epoch {done + 1}/{EPOCHS}:" in told
-    assert f"epoch {done}/{EPOCHS}:" not in told, "what was done is not done again"
+    stderr = finish(start(killed))
+    assert f"epoch {done + 1}/{EPOCHS}:" in stderr
+    assert f"epoch {done}/{EPOCHS}:" not in stderr, "what was done is not done again"
     histories = [json.loads((out / "history.json").read_text()) for out in (whole, killed)]
     assert [len(h) for h in histories] == [EPOCHS, EPOCHS]
     for uninterrupted, resumed in zip(*histories, strict=True):

@@ -14,15 +14,15 @@ from tests.contract.blocks import INNER, WIDTH, block, inputs, numpy
 
 def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the layers that Keras's own call ran, from now on."""
-    found: list[str] = []
+    names: list[str] = []
     original = keras.layers.Layer.__call__
 
     def counted(self: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        found.append(self.name)
+        names.append(self.name)
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(keras.layers.Layer, "__call__", counted)
-    return found
+    return names
 
 
 def text_model() -> keras.Model:
@@ -43,9 +43,9 @@ def test_a_model_that_predicts_skips_what_has_nothing_to_do(backend: str, monkey
     model = text_model()
     given = [keras.ops.convert_to_tensor(IDS, dtype="int32"), keras.ops.ones((2, 4), dtype="int32")]
     expected = numpy(model(given))  # says nothing of training: each layer is called as Keras does it
-    found = slow_calls(monkeypatch)
+    called = slow_calls(monkeypatch)
     np.testing.assert_array_equal(numpy(model(given, training=False)), expected)
-    inner = [name for name in found if name != model.name]
+    inner = [name for name in called if name != model.name]
     assert inner == ([] if backend == "torch" else [layer.name for layer in model.layers[1:] if layer.name != "shown"])
 
 
@@ -54,7 +54,7 @@ def test_a_listener_a_mask_and_a_training_are_not_skipped(backend: str, monkeypa
     x, mask = inputs()
     tensor = keras.ops.convert_to_tensor(x)
     expected = numpy(made(tensor, padding_mask=mask))
-    found = slow_calls(monkeypatch)
+    called = slow_calls(monkeypatch)
 
     def carried() -> Any:
         carrying = keras.ops.convert_to_tensor(x)
@@ -67,7 +67,7 @@ def test_a_listener_a_mask_and_a_training_are_not_skipped(backend: str, monkeypa
         output = made(carried(), training=False)
         np.testing.assert_allclose(numpy(output), expected, atol=1e-5)
         np.testing.assert_array_equal(numpy(output._keras_mask), mask)
-    assert len(found) == (2 if backend == "jax" else 3)
+    assert len(called) == (2 if backend == "jax" else 3)
     if backend == "torch":
         heard: list[Any] = []
         made.register_forward_hook(lambda layer, args, output: heard.append(output))
@@ -81,9 +81,9 @@ def test_a_mask_that_a_layer_makes_reaches_the_next(backend: str) -> None:
     embedding, made = QuantizedEmbedding.of(rows), block()
     ids = keras.ops.convert_to_tensor([[4, 5, 0, 0], [1, 2, 3, 4]], dtype="int32")
     given = keras.Input((None,), dtype="int32")
-    found = numpy(keras.Model(given, made(embedding(given)))(ids, training=False))
+    outputs = numpy(keras.Model(given, made(embedding(given)))(ids, training=False))
     expected = numpy(made(keras.ops.convert_to_tensor(numpy(embedding(ids))), padding_mask=ids != 0))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
 def test_another_dtype_is_cast_as_keras_does_it(backend: str) -> None:

@@ -70,8 +70,8 @@ MODELS = {
 
 
 def outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    found = keras.tree.flatten(model(inputs, training=False))
-    return [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in found]
+    tensors = keras.tree.flatten(model(inputs, training=False))
+    return [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in tensors]
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
@@ -83,8 +83,8 @@ def test_a_file_is_loaded_without_its_optimizer(name: str, tmp_path: Path) -> No
     made.save(tmp_path / "model.keras")
     loaded = load_keras_file(tmp_path / "model.keras")
     assert not loaded.compiled
-    for expected, found in zip(outputs(made, inputs), outputs(loaded, inputs), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for expected, actual in zip(outputs(made, inputs), outputs(loaded, inputs), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert inspect_keras_file(tmp_path / "model.keras").needs_keras_hub == ("bert" in name)
 
 
@@ -99,10 +99,10 @@ def test_precision_changes_everything_but_the_inputs(name: str, precision: Preci
     assert [x.dtype for x in changed.inputs] == [x.dtype for x in model.inputs]
     produced = keras.tree.flatten(changed(inputs, training=False))
     assert {keras.backend.standardize_dtype(y.dtype) for y in produced} == {"bfloat16"}
-    for expected, found in zip(outputs(model, inputs), outputs(changed, inputs), strict=True):
+    for expected, actual in zip(outputs(model, inputs), outputs(changed, inputs), strict=True):
         assert expected.std() > 0.01
-        np.testing.assert_allclose(found, expected, atol=0.05)
-        assert np.abs(found - expected).max() > 0  # bfloat16 was really used
+        np.testing.assert_allclose(actual, expected, atol=0.05)
+        assert np.abs(actual - expected).max() > 0  # bfloat16 was really used
 
 
 def test_float32_is_the_model_itself() -> None:

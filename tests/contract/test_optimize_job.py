@@ -21,22 +21,30 @@ PRICE = {"usd_per_hour": 0.1, "usd_basis": "a test"}
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("optimize") / "digits"
-    asked = {"family": "cnn", "data": "digits", "out": str(out), "name": "m", "epochs": 8, "limit": 400, **AS_TRAINED}
-    train.run(TrainRequest.model_validate({**asked, **PRICE}))
+    settings = {
+        "family": "cnn",
+        "data": "digits",
+        "out": str(out),
+        "name": "m",
+        "epochs": 8,
+        "limit": 400,
+        **AS_TRAINED,
+    }
+    train.run(TrainRequest.model_validate({**settings, **PRICE}))
     return out
 
 
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("optimize") / "tagger"
-    asked = {"family": "bert", "data": "ner-mini", "out": str(out), "name": "t", "epochs": 2, "limit": 200}
-    train.run(TrainRequest.model_validate({**asked, "max_length": 48, **PRICE}))
+    settings = {"family": "bert", "data": "ner-mini", "out": str(out), "name": "t", "epochs": 2, "limit": 200}
+    train.run(TrainRequest.model_validate({**settings, "max_length": 48, **PRICE}))
     return out
 
 
 def optimized(model: Path, out: Path, **changes: Any) -> OptimizeAnswer:
-    asked = {"model": str(model), "out": str(out), "name": "smaller", "limit": 400, "epochs": 1, **PRICE, **changes}
-    return optimize.run(OptimizeRequest.model_validate(asked))
+    settings = {"model": str(model), "out": str(out), "name": "smaller", "limit": 400, "epochs": 1, **PRICE, **changes}
+    return optimize.run(OptimizeRequest.model_validate(settings))
 
 
 def zeros(path: Path, layer: str) -> float:

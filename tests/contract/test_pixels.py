@@ -27,8 +27,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Handwritten digits as bytes, where they lie, and the accuracy of the nearest mean of a class."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    x, y = np.rint(found.images / 16 * 255).astype("uint8")[..., None], found.target
+    handwritten = load_digits()
+    x, y = np.rint(handwritten.images / 16 * 255).astype("uint8")[..., None], handwritten.target
     path = tmp_path_factory.mktemp("digits") / "data.npz"
     np.savez(path, x_train=x[:1300], y_train=y[:1300], x_test=x[1300:], y_test=y[1300:])
     return {"path": str(path), "x": x, "y": y}
@@ -51,11 +51,11 @@ def accuracy(model: keras.Model, fed: np.ndarray, labels: np.ndarray) -> float:
     return float((np.asarray(model.predict(fed, verbose=0)).argmax(-1) == labels).mean())
 
 
-def score(model: keras.Model, folder: Path, digits: dict[str, Any], **asked: Any) -> tuple[float, str]:
+def score(model: keras.Model, folder: Path, digits: dict[str, Any], **options: Any) -> tuple[float, str]:
     """The accuracy that kcost gives, and what it says of the pixels."""
     path = folder / "model.keras"
     model.save(path)
-    evaluation = evaluate.run(EvaluateRequest(model=path, data=digits["path"], **asked))
+    evaluation = evaluate.run(EvaluateRequest(model=path, data=digits["path"], **options))
     (said,) = [note for note in evaluation.dataset.notes if note.startswith("pixels: ")]
     return evaluation.scores[0].value, said
 
@@ -131,9 +131,9 @@ def test_preprocessing_called_in_a_functional_model(tmp_path, module) -> None:
     start = keras.Input((32, 32, 3))
     scaled = getattr(keras.applications, module).preprocess_input(start)
     keras.Model(start, layers.Conv2D(2, 3)(scaled)).save(tmp_path / "model.keras")
-    told = own_scaling(tmp_path / "model.keras")
-    assert told is not None
-    assert told.scale == "0-255"
+    scaling = own_scaling(tmp_path / "model.keras")
+    assert scaling is not None
+    assert scaling.scale == "0-255"
 
 
 def test_the_user_has_the_last_word(digits, tmp_path) -> None:
@@ -166,8 +166,8 @@ def test_an_artifact_remembers_its_pixels(digits, tmp_path, pixels) -> None:
     model = rescaling(digits) if pixels is None else nearest_mean(digits, [], standard)
     path, out = tmp_path / "model.keras", tmp_path / "small"
     model.save(path)
-    asked = {"model": str(path), "out": str(out), "name": "small", "data": digits["path"], "quantize": "static"}
-    answer = optimize.run(OptimizeRequest.model_validate({**asked, "pixels": pixels, **PRICE}))
+    settings = {"model": str(path), "out": str(out), "name": "small", "data": digits["path"], "quantize": "static"}
+    answer = optimize.run(OptimizeRequest.model_validate({**settings, "pixels": pixels, **PRICE}))
     assert answer.drop.before > 0.8
     assert answer.drop.after > 0.8
     assert open_model(out).artifact == answer.artifact
@@ -187,7 +187,7 @@ def test_the_size_of_an_attack_is_that_on_images_in_0_to_1(digits, tmp_path) -> 
     model = rescaling(digits)
     model.save(path)
     request = AttackRequest(model=path, data=digits["path"], epsilons=(epsilon,), limit=count)
-    told = [r.scores[0].value for r in robustness.run(request).results]
+    accuracies = [r.scores[0].value for r in robustness.run(request).results]
 
     test = data.load(digits["path"], limit=count).splits["test"]
     x, kernel, bias = test.x.reshape(count, -1), *map(np.asarray, model.get_layer("classes").get_weights())
@@ -198,7 +198,7 @@ def test_the_size_of_an_attack_is_that_on_images_in_0_to_1(digits, tmp_path) -> 
     attacked = (x + epsilon * np.sign(gradient)).clip(0, 1)
     expected = [((v @ kernel + bias).argmax(1) == test.y).mean() for v in (x, attacked)]
     assert expected[1] < expected[0] - 0.1
-    assert told == pytest.approx(expected, abs=0.02)
+    assert accuracies == pytest.approx(expected, abs=0.02)
 
 
 def test_an_attack_on_whole_numbers_is_refused(digits, tmp_path) -> None:

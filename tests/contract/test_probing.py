@@ -112,9 +112,9 @@ def test_what_reads_nothing_is_refused() -> None:
 def test_probes_of_an_encoder_keep_below_its_positions() -> None:
     model = encoder()
     recipe = recipe_of(model)
-    found = probes(WatchedForward(model), recipe.signature, lambda n, s: recipe.scaled(s).make(n, 0), (1, 3, 8))
-    assert [p.inputs["token_ids"].shape for p in found] == [(1, 32), (3, 16), (8, 8)]
-    assert all(np.isfinite(p.outputs[0]).all() for p in found)
+    made = probes(WatchedForward(model), recipe.signature, lambda n, s: recipe.scaled(s).make(n, 0), (1, 3, 8))
+    assert [p.inputs["token_ids"].shape for p in made] == [(1, 32), (3, 16), (8, 8)]
+    assert all(np.isfinite(p.outputs[0]).all() for p in made)
     assert recipe.scaled(Fraction(1, 64)).make(1, 0)["token_ids"].shape == (1, 1)
 
 

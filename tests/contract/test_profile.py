@@ -173,12 +173,12 @@ def test_a_profiler_that_fails_costs_the_operations_alone(own: Driver, monkeypat
         method="predict",
         threads=0,
     )
-    found = profile_cell(own, subject(own, model, inputs, "predict"), spec)
-    assert (found.status, found.reason, found.trace) == ("crash", "RuntimeError: no trace today", None)
-    assert found.work is not None
-    assert found.work.flops == pytest.approx(by_hand, rel=TOLERANCE)
-    assert found.peak is not None
-    assert found.peak.flops_per_s > 0
+    profile = profile_cell(own, subject(own, model, inputs, "predict"), spec)
+    assert (profile.status, profile.reason, profile.trace) == ("crash", "RuntimeError: no trace today", None)
+    assert profile.work is not None
+    assert profile.work.flops == pytest.approx(by_hand, rel=TOLERANCE)
+    assert profile.peak is not None
+    assert profile.peak.flops_per_s > 0
     int8 = profile_cell(own, subject(own, model, inputs, "predict"), spec.model_copy(update={"precision": "int8"}))
     assert int8.peak is None
     assert "int8" in str(int8.peak_reason)

@@ -107,8 +107,8 @@ def test_masks_hold_through_every_step(optimizer: str, tmp_path: Path) -> None:
     assert len(spy.zeros) == 6
     for path, mask in before.items():
         assert 0.45 < mask.mean() < 0.55
-        for found in spy.zeros:
-            assert found[path][mask].all()
+        for step_zeros in spy.zeros:
+            assert step_zeros[path][mask].all()
     moved = {v.path: np.array(v) for v in pruned.trainable_variables}
     pruned.fit(*images(), verbose=0)  # without the callback nothing is held any more
     assert any((np.array(v) != moved[v.path]).any() for v in pruned.trainable_variables)
@@ -215,9 +215,9 @@ def test_global_pruning_takes_from_the_layers_with_small_weights() -> None:
     conv = model.get_layer("conv")
     conv.set_weights([10 * w for w in conv.get_weights()])
     pruned, _ = prune(model, parse_prune_spec("magnitude:0.5,global"))
-    found = zeros(pruned)
-    assert found["conv"].mean() < 0.2 < 0.4 < found["hidden"].mean()
-    everything = np.concatenate([mask.ravel() for mask in found.values()])
+    zeros_of = zeros(pruned)
+    assert zeros_of["conv"].mean() < 0.2 < 0.4 < zeros_of["hidden"].mean()
+    everything = np.concatenate([mask.ravel() for mask in zeros_of.values()])
     assert everything.mean() == pytest.approx(0.5, abs=0.01)
 
 

@@ -61,15 +61,15 @@ def test_int8_products_are_those_of_numpy_bit_for_bit(backend: str, rows: int, i
     for x, w in ((int8s(rows, inner), int8s(inner, outer)), extreme, mixed, odd):
         expected = x.astype(np.int32) @ w.astype(np.int32)
         for product in (multiply, compiled(multiply, backend)):
-            found = ops.convert_to_numpy(product(ops.convert_to_tensor(x), ops.convert_to_tensor(w)))
-            assert found.dtype == np.int32
-            np.testing.assert_array_equal(found, expected)
+            multiplied = ops.convert_to_numpy(product(ops.convert_to_tensor(x), ops.convert_to_tensor(w)))
+            assert multiplied.dtype == np.int32
+            np.testing.assert_array_equal(multiplied, expected)
 
 
 def test_an_int8_product_has_any_number_of_axes(backend: str) -> None:
     x, w = int8s(2, 3, 4, 9), int8s(9, 5)
-    found = driver(backend).int8_matmul(ops.convert_to_tensor(x), ops.convert_to_tensor(w))
-    np.testing.assert_array_equal(ops.convert_to_numpy(found), x.astype(np.int32) @ w.astype(np.int32))
+    product = driver(backend).int8_matmul(ops.convert_to_tensor(x), ops.convert_to_tensor(w))
+    np.testing.assert_array_equal(ops.convert_to_numpy(product), x.astype(np.int32) @ w.astype(np.int32))
 
 
 def test_an_int8_product_is_exact_inside_xla(backend: str) -> None:
@@ -78,14 +78,14 @@ def test_an_int8_product_is_exact_inside_xla(backend: str) -> None:
     import tensorflow as tf
 
     x, w = int8s(4, 2500), int8s(2500, 3)
-    found = tf.function(driver(backend).int8_matmul, jit_compile=True)(tf.constant(x), tf.constant(w))
-    np.testing.assert_array_equal(found, x.astype(np.int32) @ w.astype(np.int32))
+    product = tf.function(driver(backend).int8_matmul, jit_compile=True)(tf.constant(x), tf.constant(w))
+    np.testing.assert_array_equal(product, x.astype(np.int32) @ w.astype(np.int32))
 
 
 def test_the_float32_way_is_exact_too() -> None:
     x, w = np.full((2, 5000), -128, np.int8), np.full((5000, 2), -128, np.int8)
-    found = float32_product(x, w, np.matmul, lambda t: t.astype(np.float32), lambda t: t.astype(np.int32))
-    np.testing.assert_array_equal(found, x.astype(np.int32) @ w.astype(np.int32))
+    product = float32_product(x, w, np.matmul, lambda t: t.astype(np.float32), lambda t: t.astype(np.int32))
+    np.testing.assert_array_equal(product, x.astype(np.int32) @ w.astype(np.int32))
 
 
 def test_weights_are_rounded_by_at_most_half_a_step() -> None:
@@ -297,8 +297,8 @@ def test_every_compiled_forward_runs_quantized_models(backend: str) -> None:
     for method in INFERENCE_METHODS[backend]:  # type: ignore[index]
         if method != "compile":  # takes minutes
             step = own.predict_step(new, 3) if method == "predict" else own.compile_forward(new, method)
-            found = own.to_host(step({"x": x}))[0]
-            assert relative_error(found, new(x)) < 1e-4, method
+            product = own.to_host(step({"x": x}))[0]
+            assert relative_error(product, new(x)) < 1e-4, method
 
 
 def test_a_convolution_stays_float_where_int8_is_slower(monkeypatch: Any) -> None:

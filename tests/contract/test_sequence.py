@@ -31,9 +31,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> TextSet:
         lines.append(json.dumps({"text": " ".join(words), "label": "fruit" if i % 2 else "tool"}))
     path = tmp_path_factory.mktemp("texts") / "things.jsonl"
     path.write_text("\n".join(lines))
-    found = load(str(path))
-    assert isinstance(found, TextSet)
-    return found
+    data_set = load(str(path))
+    assert isinstance(data_set, TextSet)
+    return data_set
 
 
 @pytest.fixture(scope="module")

@@ -47,15 +47,15 @@ def answers_of(tflite: bytes, x: np.ndarray) -> np.ndarray:
     interpreter.allocate_tensors()
     assert {np.dtype(d["dtype"]).name for d in interpreter.get_tensor_details()} <= {"int8", "int32"}
     given, gives = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    found = []
+    answers = []
     for one in x:
         scale, zero = given["quantization"]
         whole = np.clip(np.round(one[None] / scale + zero), -128, 127).astype(np.int8)
         interpreter.set_tensor(given["index"], whole)
         interpreter.invoke()
         scale, zero = gives["quantization"]
-        found.append((interpreter.get_tensor(gives["index"])[0].astype(np.float32) - zero) * scale)
-    return np.stack(found)
+        answers.append((interpreter.get_tensor(gives["index"])[0].astype(np.float32) - zero) * scale)
+    return np.stack(answers)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="this is a tensorflow process")
@@ -89,9 +89,9 @@ def test_a_model_pruned_in_tfmot_comes_back(training: Training) -> None:
 def test_int8_in_litert_answers_as_the_float_model(size: str, training: Training) -> None:
     model = trained(training, size)
     expected = model.predict(training.x, verbose=0)
-    found = answers_of(full_int8(model, training.x), training.x)
-    assert np.abs(found - expected).max() < 0.15
-    assert np.mean(found.argmax(-1) == expected.argmax(-1)) > 0.97
+    answers = answers_of(full_int8(model, training.x), training.x)
+    assert np.abs(answers - expected).max() < 0.15
+    assert np.mean(answers.argmax(-1) == expected.argmax(-1)) > 0.97
 
 
 @on_tensorflow
@@ -109,7 +109,7 @@ def test_a_model_trained_for_int8_comes_back_with_its_litert_file(training: Trai
 @on_tensorflow
 @installed
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "message"),
     [
         (layers.LayerNormalization(name="odd"), "the LayerNormalization 'odd'"),
         (layers.Conv2D(3, 1, kernel_regularizer="l2", name="odd"), "the Conv2D 'odd': it has a kernel_regularizer"),
@@ -117,8 +117,8 @@ def test_a_model_trained_for_int8_comes_back_with_its_litert_file(training: Trai
         (layers.Conv2D(3, 1, activation=keras.ops.square, name="odd"), "the Conv2D 'odd': "),
     ],
 )
-def test_what_tf_keras_does_not_have_is_refused_by_name(layer: keras.layers.Layer, told: str) -> None:
+def test_what_tf_keras_does_not_have_is_refused_by_name(layer: keras.layers.Layer, message: str) -> None:
     model = keras.Sequential([keras.Input((12, 12, 1)), layers.Conv2D(4, 3), layer, layers.Flatten(), layers.Dense(3)])
     with pytest.raises(UnavailableError) as error:
         in_tf_keras(model)
-    assert told in str(error.value.received)
+    assert message in str(error.value.received)

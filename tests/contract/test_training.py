@@ -28,16 +28,16 @@ from tests.contract.trainings import tagger, train, train_request
 
 @pytest.fixture(scope="module")
 def images() -> ImageClassification:
-    found = data.load("digits", limit=96)
-    assert isinstance(found, data.ImageSet)
-    return ImageClassification(found)
+    data_set = data.load("digits", limit=96)
+    assert isinstance(data_set, data.ImageSet)
+    return ImageClassification(data_set)
 
 
 @pytest.fixture(scope="module")
 def texts() -> TokenClassification:
-    found = data.load("ner-mini", limit=48)
-    assert isinstance(found, data.TagSet)
-    return TokenClassification.with_own_vocabulary(found, 300, 32)
+    data_set = data.load("ner-mini", limit=48)
+    assert isinstance(data_set, data.TagSet)
+    return TokenClassification.with_own_vocabulary(data_set, 300, 32)
 
 
 def weights_by_layer(model: keras.Model) -> dict[str, list[np.ndarray]]:
@@ -150,8 +150,8 @@ def test_a_factor_of_one_is_keras_adamw_and_of_zero_no_step_at_all(clip_norm: fl
     for kind in optimizers_by_variable():
         same = after_steps(kind(0.01, [1.0] * 4, [0.1] * 4, global_clipnorm=clip_norm))
         part = after_steps(kind(0.01, [0.0, 0.0, 1.0, 1.0], [0.1] * 4, global_clipnorm=clip_norm))
-        for expected, found in zip(plain, same, strict=True):
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+        for expected, actual in zip(plain, same, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-6)
         np.testing.assert_array_equal(part[0], start[0])
         assert (part[2] != start[2]).any()
 
@@ -166,8 +166,8 @@ def test_a_factor_of_one_is_keras_adamw_and_of_zero_no_step_at_all(clip_norm: fl
 )
 def test_the_rate_rises_and_falls(kind: str, expected: list[float]) -> None:
     schedule = WarmupDecay(2.0, kind, warmup_steps=10, total_steps=30)
-    found = [float(keras.ops.convert_to_numpy(schedule(step))) / 2 for step in (0, 5, 10, 20, 30)]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    shares = [float(keras.ops.convert_to_numpy(schedule(step))) / 2 for step in (0, 5, 10, 20, 30)]
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
 
 
 def test_options_together_run_and_learn(texts: TokenClassification, tmp_path: Path) -> None:
@@ -200,13 +200,13 @@ def test_the_weighted_loss_is_the_formula(task: str, from_logits: bool) -> None:
     nll = -np.log(np.take_along_axis(p, np.maximum(labels, 0)[..., None], -1)[..., 0])
     element = (1 - smoothing) * nll - smoothing * np.log(p).mean(-1)
     weight = class_weights[np.maximum(labels, 0)] * kept
-    found = WeightedCrossEntropy(from_logits, smoothing, class_weights)(labels, given)
-    assert float(found) == pytest.approx((weight * element).sum() / weight.sum(), rel=1e-5)
+    loss = WeightedCrossEntropy(from_logits, smoothing, class_weights)(labels, given)
+    assert float(loss) == pytest.approx((weight * element).sum() / weight.sum(), rel=1e-5)
     q = rng.dirichlet(np.ones(3), (4, 5)).astype("float32")
     both = np.concatenate([labels[..., None], q], -1).astype("float32")
     taught = 0.7 * element - 0.3 * (q * np.log(p)).sum(-1)
-    found = WeightedCrossEntropy(from_logits, smoothing, class_weights, 0.3)(both, given)
-    assert float(found) == pytest.approx((weight * taught).sum() / weight.sum(), rel=1e-5)
+    loss = WeightedCrossEntropy(from_logits, smoothing, class_weights, 0.3)(both, given)
+    assert float(loss) == pytest.approx((weight * taught).sum() / weight.sum(), rel=1e-5)
     plain = WeightedCrossEntropy(True, 0.0, None)(labels, logits)
     own = loss_of(answers_of_task("token-classification").main)
     assert float(plain) == pytest.approx(float(own(labels, logits)), rel=1e-5)
@@ -231,8 +231,8 @@ def test_a_model_learns_the_answers_of_another(kind: str, request: pytest.Fixtur
         return float(np.abs(soft_targets(pupil, task, 16).astype("float32") - soft)[labels >= 0].mean())
 
     before = apart()
-    asked = train_request(epochs=4, batch_size=16, distill=1.0, patience=4)
-    fit(pupil, task, asked, 1e-3, Checkpoint(tmp_path / "state", asked), soft_targets=soft)
+    settings = train_request(epochs=4, batch_size=16, distill=1.0, patience=4)
+    fit(pupil, task, settings, 1e-3, Checkpoint(tmp_path / "state", settings), soft_targets=soft)
     assert apart() < 0.7 * before
 
 
@@ -250,8 +250,8 @@ def test_the_best_epoch_is_kept_and_overfitting_told(images: ImageClassification
     assert len(losses) < 40, "it stopped early"
     assert len(losses) - 1 - int(np.argmin(losses)) == 4
     model.compile(loss=loss_of(few.answers.main))
-    found = model.evaluate(few.batches("validation", 256, seed=None), verbose=0)
-    assert found == pytest.approx(min(losses), rel=1e-4)
+    loss = model.evaluate(few.batches("validation", 256, seed=None), verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_a_widening_gap_is_called_overfitting() -> None:

@@ -27,28 +27,28 @@ from tests.contract.trainings import tagger, train, train_request
 
 @pytest.fixture(scope="module")
 def images() -> ImageClassification:
-    found = data.load("digits", limit=96)
-    assert isinstance(found, data.ImageSet)
-    return ImageClassification(found)
+    data_set = data.load("digits", limit=96)
+    assert isinstance(data_set, data.ImageSet)
+    return ImageClassification(data_set)
 
 
 @pytest.fixture(scope="module")
 def texts() -> TokenClassification:
-    found = data.load("ner-mini", limit=48)
-    assert isinstance(found, data.TagSet)
-    return TokenClassification.with_own_vocabulary(found, 300, 32)
+    data_set = data.load("ner-mini", limit=48)
+    assert isinstance(data_set, data.TagSet)
+    return TokenClassification.with_own_vocabulary(data_set, 300, 32)
 
 
-def steps(model: keras.Model, asked: TrainRequest, gradient: float, count: int) -> list[list[np.ndarray]]:
+def steps(model: keras.Model, request: TrainRequest, gradient: float, count: int) -> list[list[np.ndarray]]:
     """The trainable weights before and after each of some steps whose gradient is the same everywhere."""
     variables = model.trainable_variables
-    optimizer = make_optimizer(model, asked, 0.01, total_steps=count)
+    optimizer = make_optimizer(model, request, 0.01, total_steps=count)
     optimizer.build(variables)
-    found = [[keras.ops.convert_to_numpy(v).copy() for v in variables]]
+    weights = [[keras.ops.convert_to_numpy(v).copy() for v in variables]]
     for _ in range(count):
         optimizer.apply([keras.ops.full(v.shape, gradient) for v in variables], variables)
-        found.append([keras.ops.convert_to_numpy(v).copy() for v in variables])
-    return found
+        weights.append([keras.ops.convert_to_numpy(v).copy() for v in variables])
+    return weights
 
 
 def moves(weights: Sequence[Sequence[np.ndarray]], variable: int) -> list[float]:
@@ -72,9 +72,9 @@ def test_a_layer_learns_at_a_factor_of_the_rate_of_the_one_above(texts: TokenCla
     ("schedule", "shares"), [("constant", [0, 0.5, 1, 1]), ("linear", [0, 0.5, 1, 0.5]), ("cosine", [0, 0.5, 1, 0.5])]
 )
 def test_the_rate_warms_up_and_decays_over_the_steps_of_the_run(schedule: str, shares: list[float]) -> None:
-    asked = train_request(schedule=schedule, warmup_fraction=0.5, weight_decay=0.0)
-    found = moves(steps(cnn((8, 8, 1), 10), asked, 1.0, 4), 0)
-    assert found == pytest.approx([-0.01 * share for share in shares], rel=1e-2, abs=1e-6)
+    request = train_request(schedule=schedule, warmup_fraction=0.5, weight_decay=0.0)
+    moved = moves(steps(cnn((8, 8, 1), 10), request, 1.0, 4), 0)
+    assert moved == pytest.approx([-0.01 * share for share in shares], rel=1e-2, abs=1e-6)
 
 
 def test_kernels_decay_and_biases_do_not() -> None:
@@ -88,8 +88,8 @@ def test_kernels_decay_and_biases_do_not() -> None:
 
 def test_the_gradient_is_clipped_at_the_norm_that_was_asked_for() -> None:
     for decay in (1.0, 0.5):
-        asked = train_request(clip_norm=0.25, layer_decay=decay)
-        assert make_optimizer(cnn((8, 8, 1), 10), asked, 0.01, 4).global_clipnorm == 0.25
+        request = train_request(clip_norm=0.25, layer_decay=decay)
+        assert make_optimizer(cnn((8, 8, 1), 10), request, 0.01, 4).global_clipnorm == 0.25
 
 
 def test_dropout_is_that_of_the_request_or_the_familys_own() -> None:
@@ -139,8 +139,8 @@ def of_the_same_start(task: ImageClassification, tmp_path: Path, **options: Any)
 def test_no_option_is_left_unread(
     images: ImageClassification, plain: list[dict[str, float]], tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    found = of_the_same_start(images, tmp_path, **options).history
-    assert abs(found[-1]["val_loss"] - plain[-1]["val_loss"]) > 1e-5
+    history = of_the_same_start(images, tmp_path, **options).history
+    assert abs(history[-1]["val_loss"] - plain[-1]["val_loss"]) > 1e-5
 
 
 def test_without_options_the_numbers_are_the_same(
@@ -163,9 +163,9 @@ def test_warnings_are_told_before_the_first_epoch_and_reported(
         "Mirrored digits are no digits",
         "--augment-strength 0.5 does nothing without --augment",
     ]
-    told = " ".join(capsys.readouterr().out.split())
-    assert 0 <= told.index("warning: Mirrored digits") < told.index("warning: --augment-strength 0.5")
-    assert told.index("warning: --augment-strength 0.5") < told.index("epoch 1/1: loss")
+    output = " ".join(capsys.readouterr().out.split())
+    assert 0 <= output.index("warning: Mirrored digits") < output.index("warning: --augment-strength 0.5")
+    assert output.index("warning: --augment-strength 0.5") < output.index("epoch 1/1: loss")
 
 
 def test_overfitting_is_told_when_the_gap_opens(
@@ -179,9 +179,9 @@ def test_overfitting_is_told_when_the_gap_opens(
     report = train(cnn((8, 8, 1), 10), task, tmp_path, epochs=40, learning_rate=0.02, patience=40)
     assert len(report.history) == 40
     assert "overfitting: since epoch" in report.warnings[-1]
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count("warning: overfitting") == 1
-    assert told.index("warning: overfitting") < told.index("epoch 40/40")
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("warning: overfitting") == 1
+    assert output.index("warning: overfitting") < output.index("epoch 40/40")
 
 
 def test_time_left_is_that_of_the_whole_run_and_of_what_is_left_of_one_that_resumes(
@@ -202,38 +202,38 @@ def test_time_left_is_that_of_the_whole_run_and_of_what_is_left_of_one_that_resu
         progress.on_train_end()
 
 
-def cut_short(model: keras.Model, task: ImageClassification, asked: TrainRequest, folder: Path) -> None:
+def cut_short(model: keras.Model, task: ImageClassification, request: TrainRequest, folder: Path) -> None:
     """What a run leaves that was killed after its first epoch."""
-    stored = Checkpoint(folder, asked)
-    fit(model, task, asked.model_copy(update={"epochs": 1}), 1e-3, stored)
-    stored._run["epochs"] = asked.epochs
-    told = json.loads((folder / "progress.json").read_text())
-    (folder / "progress.json").write_text(json.dumps({**told, "run": stored._run}))
+    stored = Checkpoint(folder, request)
+    fit(model, task, request.model_copy(update={"epochs": 1}), 1e-3, stored)
+    stored._run["epochs"] = request.epochs
+    progress = json.loads((folder / "progress.json").read_text())
+    (folder / "progress.json").write_text(json.dumps({**progress, "run": stored._run}))
 
 
 def test_a_run_goes_on_with_the_same_data_on_the_same_backend_only(
     images: ImageClassification, backend: str, tmp_path: Path
 ) -> None:
-    asked = train_request(epochs=2, usd_per_hour=0.5)
+    request = train_request(epochs=2, usd_per_hour=0.5)
     folder = tmp_path / "state"
-    cut_short(cnn((8, 8, 1), 10), images, asked, folder)
-    told = json.loads((folder / "progress.json").read_text())
+    cut_short(cnn((8, 8, 1), 10), images, request, folder)
+    progress = json.loads((folder / "progress.json").read_text())
 
     def go_on(task: ImageClassification, **changes: Any) -> TrainingReport:
         other = train_request(epochs=2, **changes)
         return fit(cnn((8, 8, 1), 10), task, other, 1e-3, Checkpoint(folder, other))
 
-    found = data.load("digits", limit=90)
-    assert isinstance(found, data.ImageSet)
+    digits = data.load("digits", limit=90)
+    assert isinstance(digits, data.ImageSet)
     with pytest.raises(StorageError, match="with other content of the data\n"):
-        go_on(ImageClassification(found))
+        go_on(ImageClassification(digits))
     with pytest.raises(StorageError, match="with other seed\n"):
         go_on(images, seed=1)
-    elsewhere = {**told, "run": {**told["run"], "backend": "another"}}
+    elsewhere = {**progress, "run": {**progress["run"], "backend": "another"}}
     (folder / "progress.json").write_text(json.dumps(elsewhere))
     with pytest.raises(StorageError, match="with other backend\n"):
         go_on(images)
-    (folder / "progress.json").write_text(json.dumps({**told, "run": {**told["run"], "backend": backend}}))
+    (folder / "progress.json").write_text(json.dumps({**progress, "run": {**progress["run"], "backend": backend}}))
     resumed = go_on(images, usd_per_hour=3.0, out="elsewhere")
     assert (resumed.resumed_at_epoch, len(resumed.history)) == (1, 2), "a price or a place may change"
 
@@ -246,10 +246,10 @@ def test_a_loss_that_is_not_finite_leaves_nothing_that_a_lower_rate_would_be_ref
             if epoch == 1:
                 self.model.set_weights([np.full_like(w, np.nan) for w in self.model.get_weights()])
 
-    asked = train_request(epochs=3)
-    checkpoint = Checkpoint(tmp_path / "state", asked)
+    request = train_request(epochs=3)
+    checkpoint = Checkpoint(tmp_path / "state", request)
     with pytest.raises(InputError, match="Lower --learning-rate"):
-        fit(cnn((8, 8, 1), 10), images, asked, 1e-3, checkpoint, callbacks=[Spoil()])
+        fit(cnn((8, 8, 1), 10), images, request, 1e-3, checkpoint, callbacks=[Spoil()])
     assert len(checkpoint.history) == 1
     assert not (tmp_path / "state").exists()
     train(cnn((8, 8, 1), 10), images, tmp_path, epochs=1, learning_rate=1e-4)

@@ -20,9 +20,9 @@ def answer(made: Path, out: Path) -> None:
     import tf_keras
 
     given = np.load(made)
-    asked: dict[str, Any] = json.loads(str(given["settings"]))
+    experiment: dict[str, Any] = json.loads(str(given["settings"]))
     schedules = {"constant": tfmot.sparsity.keras.ConstantSparsity, "polynomial": tfmot.sparsity.keras.PolynomialDecay}
-    schedule = schedules[asked["schedule"]](**asked["schedule_arguments"])
+    schedule = schedules[experiment["schedule"]](**experiment["schedule_arguments"])
     model = tf_keras.Sequential(
         [
             tf_keras.layers.Input(given["x"].shape[1:]),
@@ -31,7 +31,7 @@ def answer(made: Path, out: Path) -> None:
             tf_keras.layers.Dense(12, activation="relu"),
             tf_keras.layers.Dense(5, activation="softmax"),
         ]
-        if asked["convolution"]
+        if experiment["convolution"]
         else [
             tf_keras.layers.Input(given["x"].shape[1:]),
             tf_keras.layers.Dense(30, activation="relu"),
@@ -39,18 +39,18 @@ def answer(made: Path, out: Path) -> None:
         ]
     )
     model.set_weights([given[f"weights_{i}"] for i in range(len(model.weights))])
-    arguments = asked["arguments"]
+    arguments = experiment["arguments"]
     pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule, **arguments)
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
 
     class Keep(tf_keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             for name, (weight, _, _) in self.variables():
-                found[f"before/{self.step}/{name}"] = weight.numpy()
+                arrays[f"before/{self.step}/{name}"] = weight.numpy()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             for name, (_, mask, _) in self.variables():
-                found[f"mask/{self.step}/{name}"] = mask.numpy()
+                arrays[f"mask/{self.step}/{name}"] = mask.numpy()
 
         def variables(self) -> Any:
             wrapped = [layer for layer in pruned.layers if getattr(layer, "pruning_vars", None)]
@@ -59,11 +59,11 @@ def answer(made: Path, out: Path) -> None:
 
     pruned.compile(tf_keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
     callbacks = [tfmot.sparsity.keras.UpdatePruningStep(), Keep()]
-    settings = {"batch_size": 8, "epochs": asked["epochs"], "shuffle": False, "verbose": 0}
+    settings = {"batch_size": 8, "epochs": experiment["epochs"], "shuffle": False, "verbose": 0}
     pruned.fit(given["x"], given["y"], callbacks=callbacks, **settings)
     for i, value in enumerate(tfmot.sparsity.keras.strip_pruning(pruned).get_weights()):
-        found[f"end/{i}"] = value
-    np.savez(out, **found)  # type: ignore[arg-type]
+        arrays[f"end/{i}"] = value
+    np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

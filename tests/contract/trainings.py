@@ -31,5 +31,5 @@ def tagger(task: TokenClassification, **keywords: Any) -> keras.Model:
 
 
 def train(model: keras.Model, task: Any, tmp_path: Path, **changes: Any) -> TrainingReport:
-    asked = train_request(**changes)
-    return fit(model, task, asked, asked.learning_rate or 1e-3, Checkpoint(tmp_path / "state", asked))
+    request = train_request(**changes)
+    return fit(model, task, request, request.learning_rate or 1e-3, Checkpoint(tmp_path / "state", request))

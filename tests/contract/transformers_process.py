@@ -76,20 +76,20 @@ def answer(model_folder: Path, request: Path, out: Path) -> None:
     config = transformers.AutoConfig.from_pretrained(model_folder)
     kind = (config.architectures or ["BertModel"])[0]
     auto = {TOKEN: "AutoModelForTokenClassification", SEQUENCE: "AutoModelForSequenceClassification"}
-    model, told = getattr(transformers, auto.get(kind, "AutoModel")).from_pretrained(
+    model, loading_info = getattr(transformers, auto.get(kind, "AutoModel")).from_pretrained(
         model_folder, output_loading_info=True
     )
-    asked = json.loads(request.read_text())
-    with np.load(asked["inputs"]) as file:
+    question = json.loads(request.read_text())
+    with np.load(question["inputs"]) as file:
         np.savez(out, **_outputs(model.eval(), dict(file)))  # type: ignore[arg-type]  # arrays by name
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
     answered = {
-        "words": [tokenizer(word, add_special_tokens=False)["input_ids"] for word in asked["words"]],
-        "texts": [tokenizer(text)["input_ids"] for text in asked["texts"]],
+        "words": [tokenizer(word, add_special_tokens=False)["input_ids"] for word in question["words"]],
+        "texts": [tokenizer(text)["input_ids"] for text in question["texts"]],
         "id2label": model.config.id2label,
         "model_max_length": tokenizer.model_max_length,
-        "missing": sorted(told["missing_keys"]),
-        "unexpected": sorted(told["unexpected_keys"]),
+        "missing": sorted(loading_info["missing_keys"]),
+        "unexpected": sorted(loading_info["unexpected_keys"]),
     }
     print(json.dumps(answered))  # noqa: T201 -- the answer
 
@@ -101,16 +101,16 @@ def _outputs(model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     for name in [n for n in inputs if n.startswith("token_ids")]:
         length = name.rpartition("_")[2]
         with torch.no_grad():
-            found = model(
+            outputs_of_model = model(
                 input_ids=torch.tensor(inputs[name]),
                 token_type_ids=torch.tensor(inputs[f"segment_ids_{length}"]),
                 attention_mask=torch.tensor(inputs[f"padding_mask_{length}"]),
             )
-        if "logits" in found:
-            outputs[length] = found.logits.numpy()
+        if "logits" in outputs_of_model:
+            outputs[length] = outputs_of_model.logits.numpy()
         else:
-            outputs[length] = found.last_hidden_state.numpy()
-            outputs[f"pooled_{length}"] = found.pooler_output.numpy()
+            outputs[length] = outputs_of_model.last_hidden_state.numpy()
+            outputs[f"pooled_{length}"] = outputs_of_model.pooler_output.numpy()
     return outputs
 
 

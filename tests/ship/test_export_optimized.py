@@ -82,15 +82,15 @@ def reports(
 ) -> dict[tuple[str, bool], tuple[ExportReport, Path]]:
     """The exports, by mode and whether they are portable, with their folders."""
     out = tmp_path_factory.mktemp("exports")
-    found = {}
+    exports = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert_module, "run_job", warm_jobs)
         for mode in MODES:
             for portable in (False, True):
                 name = f"{mode}-{portable}"
                 report = export(open_model(optimized / f"{mode}.keras"), out, name, 1, portable=portable)
-                found[mode, portable] = report, out / name / "1"
-    return found
+                exports[mode, portable] = report, out / name / "1"
+    return exports
 
 
 @pytest.mark.parametrize("portable", [False, True])
@@ -100,9 +100,9 @@ def test_it_answers_as_keras_does(
 ) -> None:
     _, folder = reports[mode, portable]
     with np.load(optimized / f"{mode}.npz") as stored, SavedModelSession(folder) as session:
-        found = session.run({name: stored[name] for name in session.signature.inputs})["logits"]
+        logits = session.run({name: stored[name] for name in session.signature.inputs})["logits"]
         expected = stored["outputs"]
-    error = np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
+    error = np.sqrt(np.mean((logits - expected) ** 2)) / expected.std()
     # A few roundings to int8 fall the other way; each moves an activation by 1/127 of its range.
     assert error < {"float32": 1e-5, "bfloat16": 1e-2}.get(mode, 5e-2)
 

@@ -63,15 +63,15 @@ def test_no_messages(hexadecimal: str) -> None:
 
 def test_xla_operations_are_found_in_nodes_and_functions() -> None:
     node = encode(2, b"XlaCallModule")
-    asked = encode(5, encode(1, b"_XlaMustCompile") + encode(2, encode(5, 1)))
+    compiled = encode(5, encode(1, b"_XlaMustCompile") + encode(2, encode(5, 1)))
     denied = encode(5, encode(1, b"_XlaMustCompile") + encode(2, encode(5, 0)))
     harmless = encode(2, b"MatMul")
 
-    def found(graph: bytes) -> tuple[str, ...]:
+    def xla_in(graph: bytes) -> tuple[str, ...]:
         return meta_graph.parse(encode(2, graph)).xla
 
-    assert found(encode(1, node)) == ("the operation XlaCallModule",)
-    assert found(encode(2, encode(1, encode(3, node)))) == ("the operation XlaCallModule",)
-    assert found(encode(1, harmless + asked)) == ("a call compiled with jit_compile=True",)
-    assert found(encode(2, encode(1, asked))) == ("a function compiled with jit_compile=True",)
-    assert found(encode(1, harmless + denied) + encode(2, encode(1, denied + encode(3, harmless)))) == ()
+    assert xla_in(encode(1, node)) == ("the operation XlaCallModule",)
+    assert xla_in(encode(2, encode(1, encode(3, node)))) == ("the operation XlaCallModule",)
+    assert xla_in(encode(1, harmless + compiled)) == ("a call compiled with jit_compile=True",)
+    assert xla_in(encode(2, encode(1, compiled))) == ("a function compiled with jit_compile=True",)
+    assert xla_in(encode(1, harmless + denied) + encode(2, encode(1, denied + encode(3, harmless)))) == ()

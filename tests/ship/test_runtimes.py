@@ -87,8 +87,8 @@ def keras_answers(models: Path, kind: str) -> tuple[dict[str, np.ndarray], np.nd
     return {name: a for name, a in arrays.items() if name != "outputs"}, arrays["outputs"]
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found.astype(np.float32) - expected) / np.linalg.norm(expected))
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual.astype(np.float32) - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize(("kind", "runtime", "precision"), CASES)
@@ -104,9 +104,9 @@ def test_a_converted_model_answers_as_keras_does(
     inputs, expected = keras_answers(models, kind)
     named = {tensor.name: inputs[tensor.model_name] for tensor in about.inputs}
     for rows in (len(expected), 3, 1):  # the whole, an odd batch, and one row
-        found = loaded.run({name: array[:rows] for name, array in named.items()})
-        assert [y.shape for y in found] == [expected[:rows].shape]
-        error = relative_error(found[0], expected[:rows])
+        outputs = loaded.run({name: array[:rows] for name, array in named.items()})
+        assert [y.shape for y in outputs] == [expected[:rows].shape]
+        error = relative_error(outputs[0], expected[:rows])
         assert error <= TOLERANCES[precision]
         # What claims to be of low precision is: float32 comes closer by orders of magnitude.
         assert (error > 1e-4) == (precision != "float32")
@@ -134,8 +134,8 @@ def test_a_transformer_in_int8(convert_once: Converter) -> None:
     assert 1e-4 < about.relative_error <= TOLERANCES["int8"]
     with np.load(convert_once("bert", "openvino", "int8") / "samples.npz") as stored:
         shape = stored["token_ids"][:3].shape
-        found = loaded.run({t.name: stored[t.model_name][:3] for t in about.inputs})
-    assert found[0].shape == (*shape, 5)
+        outputs = loaded.run({t.name: stored[t.model_name][:3] for t in about.inputs})
+    assert outputs[0].shape == (*shape, 5)
 
 
 def test_int8_files_are_smaller(convert_once: Converter) -> None:

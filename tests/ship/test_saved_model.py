@@ -34,7 +34,7 @@ def test_signatures_are_read_as_tensorflow_reads_them(plain: Path) -> None:
     assert set(expected) == {"serving_default", "text"}
     for key, sides in expected.items():
         for side, tensors in sides.items():
-            found = {
+            tensors_read = {
                 name: [
                     f"{t.operation}:{t.output}",
                     t.dtype,
@@ -42,7 +42,7 @@ def test_signatures_are_read_as_tensorflow_reads_them(plain: Path) -> None:
                 ]
                 for name, t in getattr(parsed.signatures[key], side).items()
             }
-            assert found == tensors
+            assert tensors_read == tensors
     assert parsed.xla == ()
 
 

@@ -26,7 +26,7 @@ PARENT = {
     "api.demo": {"api", "cost", "ship", "core"},
     "api": {"api.doctor", "report", "search", "bench", "cost", "risk", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
-    "report": {"search", "bench", "cost", "risk", "core", "version"},
+    "report": {"search", "bench", "cost", "risk", "serving", "core", "version"},
     "search": {"bench", "cost", "core"},
     "bench": {"core"},
     "cost": {"core"},
@@ -175,9 +175,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded_by(statement: str, *unwanted: str) -> str:
-    found = run_python(f"import sys; {statement}; print(','.join(m for m in {unwanted!r} if m in sys.modules))")
-    assert found.returncode == 0, found.stderr
-    return found.stdout.strip()
+    child = run_python(f"import sys; {statement}; print(','.join(m for m in {unwanted!r} if m in sys.modules))")
+    assert child.returncode == 0, child.stderr
+    return child.stdout.strip()
 
 
 @pytest.mark.parametrize("module", ["kcost", *(f"kcost.{f}" for f in PARENT if f != "kcost")])

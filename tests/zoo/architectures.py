@@ -86,15 +86,15 @@ def backbones() -> dict[str, Callable[[], keras.Model]]:
     """Every backbone of keras_nlp whose required arguments are sizes of texts, by name."""
     import keras_nlp
 
-    found = {}
+    makers = {}
     for name, kind in inspect.getmembers(keras_nlp.models, inspect.isclass):
         parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
         named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         required = {p.name for p in named if p.default is p.empty}
         if name.endswith("Backbone") and "num_layers" in required and required <= SIZES.keys():
             given = {p.name: SIZES[p.name] for p in named if p.name in SIZES}
-            found[name] = lambda kind=kind, given=given: kind(**given)
-    return found
+            makers[name] = lambda kind=kind, given=given: kind(**given)
+    return makers
 
 
 def backbone(name: str) -> Specimen:

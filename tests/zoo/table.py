@@ -70,7 +70,7 @@ class Row(NamedTuple):
     """Of what is not right, and why a layer stays in float."""
 
     @property
-    def told(self) -> str:
+    def word(self) -> str:
         """The word for it in a cell."""
         return self.form if self.outcome == "right" else self.outcome
 
@@ -84,16 +84,16 @@ class Table(NamedTuple):
     @staticmethod
     def of_rows(rows: Iterable[Row]) -> Table:
         """The words for rows; of rows that came twice, the last."""
-        return Table({(row.specimen, row.mode, row.backend): row.told for row in rows})
+        return Table({(row.specimen, row.mode, row.backend): row.word for row in rows})
 
     @staticmethod
     def parse(text: str) -> Table:
         """The words on a page that `render` made."""
         cells: dict[tuple[str, str, str], str] = {}
         for line in text.splitlines():
-            name, *found = [cell.strip() for cell in line.strip("|").split("|")]
-            if line.startswith("| ") and len(found) == len(MODES) and name not in ("Layer", "---"):
-                for mode, cell in zip(MODES, found, strict=True):
+            name, *words = [cell.strip() for cell in line.strip("|").split("|")]
+            if line.startswith("| ") and len(words) == len(MODES) and name not in ("Layer", "---"):
+                for mode, cell in zip(MODES, words, strict=True):
                     cells |= {(name, mode, backend): word for backend, word in _words(cell, mode).items()}
         return Table(cells)
 
@@ -121,9 +121,11 @@ def render(rows: Sequence[Row], not_made: Mapping[str, str], head: str) -> str:
     lines = [_line(["Layer", *MODES.values()]), _line(["---"] * (len(MODES) + 1))]
     lines += [_line([name, *(_cell(table, name, mode) for mode in MODES)]) for name in names]
     counts = [_counted(rows, backend) for backend in BACKENDS if any(row.backend == backend for row in rows)]
-    refused = [f"- {reason}: {_places(found)}" for reason, found in _by_reason(rows, "refused").items()]
+    refused = [
+        f"- {reason}: {_places(rows_of_reason)}" for reason, rows_of_reason in _by_reason(rows, "refused").items()
+    ]
     refused += [f"- not made: {name}: {reason}" for name, reason in sorted(not_made.items())]
-    kept = [f"- {reason}: {_names(found)}" for reason, found in _by_reason(rows, "float").items()]
+    kept = [f"- {reason}: {_names(rows_of_reason)}" for reason, rows_of_reason in _by_reason(rows, "float").items()]
     top = [head + "\n".join(counts), "", *lines]
     return "\n".join([*top, "", "## Refused", "", *refused, "", "## In float", "", *kept, ""])
 
@@ -131,8 +133,8 @@ def render(rows: Sequence[Row], not_made: Mapping[str, str], head: str) -> str:
 def _counted(rows: Sequence[Row], backend: str) -> str:
     """How many layers and modes ended in each way on a backend."""
     ends = Counter(row.outcome for row in rows if row.backend == backend)
-    told = ", ".join(f"{ends[outcome]} {outcome}" for outcome in ("right", "refused", "wrong", "traceback"))
-    return f"- {backend}: {ends.total()} of layer and mode: {told}"
+    counts = ", ".join(f"{ends[outcome]} {outcome}" for outcome in ("right", "refused", "wrong", "traceback"))
+    return f"- {backend}: {ends.total()} of layer and mode: {counts}"
 
 
 def _cell(table: Table, name: str, mode: str) -> str:
@@ -155,12 +157,12 @@ def _words(cell: str, mode: str) -> dict[str, str]:
     return {backend.strip(): word.strip() for backends, word in parts for backend in backends.split(",")}
 
 
-def _by_reason(rows: Sequence[Row], told: str) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_reason(rows: Sequence[Row], form: str) -> dict[str, list[Row]]:
+    by_reason: dict[str, list[Row]] = {}
     for row in rows:
-        if row.told == told and row.reason and (told != "float" or row.mode.startswith("quantize")):
-            found.setdefault(_plain(row.reason), []).append(row)
-    return dict(sorted(found.items()))
+        if row.word == form and row.reason and (form != "float" or row.mode.startswith("quantize")):
+            by_reason.setdefault(_plain(row.reason), []).append(row)
+    return dict(sorted(by_reason.items()))
 
 
 def _plain(reason: str) -> str:
@@ -174,15 +176,15 @@ def _places(rows: Sequence[Row]) -> str:
     by_layer: dict[str, list[Row]] = {}
     for row in rows:
         by_layer.setdefault(row.specimen, []).append(row)
-    told = []
-    for name, found in sorted(by_layer.items()):
-        backends = [backend for backend in BACKENDS if any(row.backend == backend for row in found)]
+    places = []
+    for name, rows_of_layer in sorted(by_layer.items()):
+        backends = [backend for backend in BACKENDS if any(row.backend == backend for row in rows_of_layer)]
         where = "" if len(backends) == len(BACKENDS) else f" on {', '.join(backends)}"
         tried = [mode for mode in MODES if set(backends) & set(backends_of(mode))]
-        modes = [mode for mode in tried if any(row.mode == mode for row in found)]
+        modes = [mode for mode in tried if any(row.mode == mode for row in rows_of_layer)]
         which = "all modes" if modes == tried else ", ".join(MODES[mode] for mode in modes)
-        told.append(f"{name}{where} ({which})")
-    return "; ".join(told)
+        places.append(f"{name}{where} ({which})")
+    return "; ".join(places)
 
 
 def _names(rows: Sequence[Row]) -> str:

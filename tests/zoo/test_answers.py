@@ -151,13 +151,13 @@ def _check(folder: Path, heads: dict[str, Head], compiled: bool) -> None:
     model.evaluate(x["test"], [y["test", name] for name in heads], batch_size=ROWS, verbose=0)
     scores = evaluate.run(EvaluateRequest(model=folder / "model.keras", data=str(data), batch_size=16)).scores
 
-    told = {(None if single else score.output, score.name): score.value for score in scores}
+    score_of = {(None if single else score.output, score.name): score.value for score in scores}
     expected = {
         (None if single else name, key): float(metric.result())
         for name, of in scored.items()
         for key, metric in of.items()
     }
-    assert {key: told.get(key) for key in expected} == pytest.approx(expected, abs=WITHIN)
+    assert {key: score_of.get(key) for key in expected} == pytest.approx(expected, abs=WITHIN)
     assert all(score.count >= ROWS for score in scores)
 
 

@@ -58,5 +58,5 @@ def _check(rows: list[Row], record: Callable[[Row], None]) -> None:
     assert not failed, "\n".join(failed)
     if ROWS_FOLDER not in os.environ:  # else the page is being made
         committed = table.committed()
-        other = [f"{row.mode}: {row.told}, not {committed.of(row)}" for row in rows if row.told != committed.of(row)]
+        other = [f"{row.mode}: {row.word}, not {committed.of(row)}" for row in rows if row.word != committed.of(row)]
         assert not other, f"docs/layers.md says otherwise. Make it again with `make zoo`: {other}"

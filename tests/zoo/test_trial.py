@@ -36,15 +36,15 @@ def test_other_outputs_are_wrong(dense: Trial) -> None:
     assert row.reason.startswith("off by")
 
 
-@pytest.mark.parametrize(("told", "outcome"), [(label(layer_classes()["Dense"]), "refused"), ("a layer", "wrong")])
-def test_a_refusal_names_the_layer(dense: Trial, told: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("message", "outcome"), [(label(layer_classes()["Dense"]), "refused"), ("a layer", "wrong")])
+def test_a_refusal_names_the_layer(dense: Trial, message: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
-        raise ArtifactError("Files can be loaded.", received=f"{path} with {told}")
+        raise ArtifactError("Files can be loaded.", received=f"{path} with {message}")
 
     monkeypatch.setattr(trial, "load_keras_file", refuse)
     row = dense.row("load")
     assert row.outcome == outcome
-    assert f"model.keras with {told}" in row.reason
+    assert f"model.keras with {message}" in row.reason
     assert str(dense.folder) not in row.reason
 
 
@@ -67,7 +67,7 @@ def test_agreement_has_limits() -> None:
     agree([ones * (1 + 5e-7)], [ones])
     agree([100 * ones + 5e-5], [100 * ones])
     agree([ones * 1.04], [ones], mean=0.05)
-    for found, expected, mean in (
+    for actual, expected, mean in (
         ([ones * (1 + 5e-6)], [ones], None),
         ([ones * np.nan], [ones], None),
         ([ones * 1.06], [ones], 0.05),
@@ -75,7 +75,7 @@ def test_agreement_has_limits() -> None:
         ([ones.astype(np.int32) + 1], [ones.astype(np.int32)], None),
     ):
         with pytest.raises(WrongError):
-            agree(found, expected, mean=mean)
+            agree(actual, expected, mean=mean)
 
 
 def test_a_page_is_read_as_it_was_written() -> None:

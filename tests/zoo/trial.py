@@ -115,16 +115,16 @@ class Trial:
             form, note = self._run(mode)
         except KcostError as error:
             named = any(layer in str(error) for layer in self.subject.layers)
-            told = str(error.rule if error.received is None else error.received).splitlines()[0]
-            told = told.replace(f"{self.folder}/", "")
-            return self._row(mode, "refused" if named else "wrong", "" if named else "refused without a name: ", told)
+            reason = str(error.rule if error.received is None else error.received).splitlines()[0]
+            reason = reason.replace(f"{self.folder}/", "")
+            return self._row(mode, "refused" if named else "wrong", "" if named else "refused without a name: ", reason)
         except WrongError as error:
             return self._row(mode, "wrong", "", str(error))
         except Exception as error:  # what is not one of kcost's own errors is what this looks for
             frames = traceback.extract_tb(error.__traceback__)
             own = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "kcost" in Path(f.filename).parts]
-            told = " ".join(str(error).split())[:300]
-            return self._row(mode, "traceback", "", f"{type(error).__name__}: {told} ({', '.join(own[-2:])})")
+            reason = " ".join(str(error).split())[:300]
+            return self._row(mode, "traceback", "", f"{type(error).__name__}: {reason} ({', '.join(own[-2:])})")
         return Row(self.subject.name, self.backend, mode, "right", form, note)
 
     def _row(self, mode: str, outcome: str, prefix: str, reason: str) -> Row:
@@ -141,13 +141,13 @@ class Trial:
             return self._quantized(mode.removeprefix("quantize "))
         return self._exported(mode)
 
-    def _agrees(self, found: Sequence[np.ndarray], form: str, expected: Sequence[np.ndarray] | None = None) -> None:
+    def _agrees(self, actual: Sequence[np.ndarray], form: str, expected: Sequence[np.ndarray] | None = None) -> None:
         """Holds outputs against plain Keras's by what computed them: float, int8 or bfloat16."""
         expected = self.subject.expected if expected is None else expected
         if form == "float":
-            agree(found, expected, self.tolerances.float32)
+            agree(actual, expected, self.tolerances.float32)
         else:
-            agree(found, expected, mean=getattr(self.tolerances, form))
+            agree(actual, expected, mean=getattr(self.tolerances, form))
 
     def _measured(self, precision: str) -> None:
         """One bench round; in float32 with inputs that kcost makes up, as for a bare file."""
@@ -177,22 +177,22 @@ class Trial:
             measured(RoundRequest(cell_id=spec.cell_id, round_s=1e-4))
             inputs = measure._subjects[spec.cell_id][1].batches[0]
             with np.load(outputs) as stored:
-                found = stored["outputs"][:rows]
+                of_backend = stored["outputs"][:rows]
         finally:
             measure.run(ReleaseRequest())
         plain = outputs_of(load_keras_file(self.subject.file), inputs)[0]
-        self._agrees([found], "float" if precision == "float32" else "bfloat16", [plain])
+        self._agrees([of_backend], "float" if precision == "float32" else "bfloat16", [plain])
 
     def _quantized(self, mode: str) -> tuple[str, str]:
         model = load_keras_file(self.subject.file)
         calibration = self.subject.inputs if mode == "static" else None
         new, coverage = quantize(model, mode, calibration, measure=False)  # type: ignore[arg-type]  # one of the modes
         form, note = _form(new, coverage)
-        found = outputs_of(new, self.subject.inputs)
-        self._agrees(found, form)
+        outputs = outputs_of(new, self.subject.inputs)
+        self._agrees(outputs, form)
         file = self.folder / f"{mode}.keras"
         new.save(file)
-        agree(outputs_of(load_keras_file(file), self.subject.inputs), found)
+        agree(outputs_of(load_keras_file(file), self.subject.inputs), outputs)
         return form, note
 
     def _exported(self, mode: str) -> tuple[str, str]:
@@ -253,7 +253,7 @@ def outputs_of(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.
 
 
 def agree(
-    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], largest: float = SAME, *, mean: float | None = None
+    actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], largest: float = SAME, *, mean: float | None = None
 ) -> None:
     """Raises WrongError where outputs differ by more than a tolerance; what is no float has to be the same.
 
@@ -261,9 +261,9 @@ def agree(
         largest: of the differences; beyond 1, in parts of the largest output.
         mean: in place of it, of the root mean square of the differences, in parts of that of the outputs.
     """
-    if [a.shape for a in found] != [a.shape for a in expected]:
-        raise WrongError(f"shapes {[a.shape for a in found]} where plain Keras has {[a.shape for a in expected]}")
-    for one, other in zip(found, expected, strict=True):
+    if [a.shape for a in actual] != [a.shape for a in expected]:
+        raise WrongError(f"shapes {[a.shape for a in actual]} where plain Keras has {[a.shape for a in expected]}")
+    for one, other in zip(actual, expected, strict=True):
         if other.dtype.kind != "f" or one.dtype.kind != "f":
             if not np.array_equal(one, other):
                 raise WrongError(f"{int((one != other).sum())} of {other.size} values are others than plain Keras's")

@@ -66,8 +66,8 @@ def remove_units(
     """
     skipped: list[Change] = []
     base = _with_blocks(model, spec, skip, skipped)
-    found = [u for u in _units(base, spec, skipped) if not is_named(u.path, skip)]
-    if not found:
+    removable = [u for u in _units(base, spec, skipped) if not is_named(u.path, skip)]
+    if not removable:
         raise InputError(
             "Structured pruning removes heads and neurons of encoder blocks, filters of convolutions, and neurons of "
             "Dense layers that feed others.",
@@ -75,12 +75,12 @@ def remove_units(
             or f"{model.name!r}, which has none of those asked for",
             remedy="Name other parts: structured:ffn=0.5,heads=0.33,filters=0.5,neurons=0.5.",
         )
-    scores = _scores(base, found, spec, labelled)
-    kept = [_kept(s, getattr(spec, u.part)) for s, u in zip(scores, found, strict=True)]
+    scores = _scores(base, removable, spec, labelled)
+    kept = [_kept(s, getattr(spec, u.part)) for s, u in zip(scores, removable, strict=True)]
     done: dict[str, list[str]] = {}
-    for units, keep in zip(found, kept, strict=True):
+    for units, keep in zip(removable, kept, strict=True):
         done.setdefault(units.path, []).append(f"{len(keep)} of {units.count} {_NAMES[units.part]}")
-    layers = {u.path: u.layer for u in found}
+    layers = {u.path: u.layer for u in removable}
     changed = [
         Change(
             layer=path,
@@ -89,7 +89,7 @@ def remove_units(
         )
         for path, what in done.items()
     ]
-    return _cut(base, found, kept), Coverage(changed=tuple(changed), skipped=tuple(skipped))
+    return _cut(base, removable, kept), Coverage(changed=tuple(changed), skipped=tuple(skipped))
 
 
 def _with_blocks(
@@ -111,12 +111,12 @@ def _with_blocks(
 
 
 def _units(model: keras.Model, spec: StructuredPruning, skipped: list[Change]) -> list[Units]:
-    found: list[Units] = []
+    units: list[Units] = []
     for path, layer in walk(model):
         if isinstance(layer, EncoderBlock) and layer.spec.compute == "float32":
-            found += _block_units(path, layer, spec)
+            units += _block_units(path, layer, spec)
     if spec.filters is None and spec.neurons is None:
-        return found
+        return units
     for chain in chains_of(model):
         part = "neurons" if isinstance(chain.producer, keras.layers.Dense) else "filters"
         if getattr(spec, part) is None:
@@ -131,31 +131,31 @@ def _units(model: keras.Model, spec: StructuredPruning, skipped: list[Change]) -
             chain.consumer.kernel,
             lambda a, n=count: np.moveaxis(a, -2, 0).reshape(-1, n, a.size // a.shape[-2]).swapaxes(0, 1),
         )
-        found.append(Units(chain.path, chain.producer, part, count, (own,), into, chain))
-    return found
+        units.append(Units(chain.path, chain.producer, part, count, (own,), into, chain))
+    return units
 
 
 def _block_units(path: str, block: EncoderBlock, spec: StructuredPruning) -> list[Units]:
     heads, width, parts = block.spec.heads, block.spec.width, block.parts
-    found = []
+    units = []
     if spec.heads is not None and heads > 1:
         out = (parts["out_kernel"], lambda a: a.reshape(heads, -1))
         qkv = (parts["qkv_kernel"], lambda a: a.reshape(width, 3, heads, -1).transpose(2, 0, 1, 3))
-        found.append(Units(path, block, "heads", heads, (qkv, out), out))
+        units.append(Units(path, block, "heads", heads, (qkv, out), out))
     if spec.ffn is not None:
         down = (parts["down_kernel"], lambda a: a)
         up = (parts["up_kernel"], lambda a: a.T)
-        found.append(Units(path, block, "ffn", block.spec.inner, (up, down), down))
-    return found
+        units.append(Units(path, block, "ffn", block.spec.inner, (up, down), down))
+    return units
 
 
 def _scores(
-    model: keras.Model, found: Sequence[Units], spec: StructuredPruning, labelled: Labelled | None
+    model: keras.Model, units: Sequence[Units], spec: StructuredPruning, labelled: Labelled | None
 ) -> list[np.ndarray]:
     if spec.importance == "taylor":
-        variables, views = zip(*(u.outgoing for u in found), strict=True)
+        variables, views = zip(*(u.outgoing for u in units), strict=True)
         return taylor_scores(model, variables, labelled, views)
-    return [np.sqrt(sum(_squares(variable, view) for variable, view in u.own)) for u in found]
+    return [np.sqrt(sum(_squares(variable, view) for variable, view in u.own)) for u in units]
 
 
 def _squares(variable: Any, view: View) -> np.ndarray:
@@ -169,13 +169,13 @@ def _kept(scores: np.ndarray, share: float) -> np.ndarray:
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
-def _cut(model: keras.Model, found: Sequence[Units], kept: Sequence[np.ndarray]) -> keras.Model:
+def _cut(model: keras.Model, removable: Sequence[Units], kept: Sequence[np.ndarray]) -> keras.Model:
     """The model with the units that stay."""
     inputs: dict[int, np.ndarray] = {}
     outputs: dict[int, np.ndarray] = {}
     blocks: dict[int, dict[str, np.ndarray]] = {}
     layers: dict[int, keras.layers.Layer] = {}
-    for units, keep in zip(found, kept, strict=True):
+    for units, keep in zip(removable, kept, strict=True):
         layers[id(units.layer)] = units.layer
         if units.chain is None:
             blocks.setdefault(id(units.layer), {})[units.part] = keep
@@ -193,16 +193,16 @@ def _cut(model: keras.Model, found: Sequence[Units], kept: Sequence[np.ndarray])
         elif layer.weights:
             new[key] = _cut_layer(layer, inputs.get(key), outputs.get(key))
     smaller = own_buffers(made_again(model, lambda layer, path: new.get(id(layer))).model)
-    _check(model, smaller, found, kept)
+    _check(model, smaller, removable, kept)
     return smaller
 
 
-def _check(model: keras.Model, smaller: keras.Model, found: Sequence[Units], kept: Sequence[np.ndarray]) -> None:
+def _check(model: keras.Model, smaller: keras.Model, removable: Sequence[Units], kept: Sequence[np.ndarray]) -> None:
     """Refuses a smaller model that is not the larger one with the outgoing weights of removed units at zero.
 
     Those of `model` are set to zero, which nobody needs any more.
     """
-    for units, keep in zip(found, kept, strict=True):
+    for units, keep in zip(removable, kept, strict=True):
         variable, view = units.outgoing
         values = np.array(keras.ops.convert_to_numpy(variable), copy=True)
         places = view(np.arange(values.size).reshape(values.shape))
@@ -213,7 +213,7 @@ def _check(model: keras.Model, smaller: keras.Model, found: Sequence[Units], kep
     if not difference <= _ROUNDING:
         raise UnavailableError(
             "A model without some units gives the outputs that it gives with their outgoing weights at zero.",
-            received=f"{model.name!r} without units of {', '.join(dict.fromkeys(u.path for u in found))}: "
+            received=f"{model.name!r} without units of {', '.join(dict.fromkeys(u.path for u in removable))}: "
             f"its outputs differ by {difference:.2g}, relative",
             remedy="Leave out layers whose units others depend on: --skip LAYER.",
         )

@@ -201,10 +201,10 @@ def _brought_back(model: keras.Model, weights_of: Callable[[str], list[np.ndarra
 def _named(values: dict[str, np.ndarray], layer: str, weight: str) -> np.ndarray:
     """A layer's weight among those of a model whose layers TFMOT has wrapped: it keeps their variables' names."""
     names = {"kernel": ("kernel", "depthwise_kernel")}.get(weight, (weight,))
-    found = [v for n, v in values.items() if n.removesuffix(":0").split("/")[-2:] in [[layer, name] for name in names]]
-    if len(found) != 1:
-        raise _refused(layer, "layer", f"TFMOT gives {len(found)} variables for its {weight}")
-    return found[0]
+    named = [v for n, v in values.items() if n.removesuffix(":0").split("/")[-2:] in [[layer, name] for name in names]]
+    if len(named) != 1:
+        raise _refused(layer, "layer", f"TFMOT gives {len(named)} variables for its {weight}")
+    return named[0]
 
 
 def _train(model: Any, training: Training, callbacks: list[Any]) -> None:

@@ -83,17 +83,17 @@ def output_names(model: keras.Model) -> list[str]:
 
 def _endpoint_names(names: Sequence[str]) -> list[str]:
     """The names as TensorFlow allows them in a signature: unique, of letters, digits and underscores."""
-    found: list[str] = []
+    endpoint_names: list[str] = []
     for name in names:
         clean = re.sub(r"\W", "_", name, flags=re.ASCII)
         clean = clean if clean[:1].isalpha() else f"tensor_{clean.lstrip('_')}"
         count = 1
         unique = clean
-        while unique in found:
+        while unique in endpoint_names:
             unique = f"{clean}_{count}"
             count += 1
-        found.append(unique)
-    return found
+        endpoint_names.append(unique)
+    return endpoint_names
 
 
 def free_axes(inputs: Sequence[ModelInput], arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:

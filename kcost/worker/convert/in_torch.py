@@ -110,8 +110,8 @@ def _write_onnx(request: ConvertRequest, model: keras.Model, samples: Samples, p
 
 def _refuse_fixed_axes(request: ConvertRequest, graph: Any, signature: list[ModelInput]) -> None:
     """An exporter that follows one example may take a size of the example for a size of the model."""
-    for wanted, found in zip(signature, graph.graph.input, strict=True):
-        sizes = [d.dim_value for d in found.type.tensor_type.shape.dim]
+    for wanted, graph_input in zip(signature, graph.graph.input, strict=True):
+        sizes = [d.dim_value for d in graph_input.type.tensor_type.shape.dim]
         if any(size is None and fixed for size, fixed in zip(wanted.shape, sizes, strict=True)):
             raise ArtifactError(
                 "A converted model keeps the free axes of the model.",
@@ -199,8 +199,8 @@ def _quantize_openvino(model: Any, feeds: list[dict[str, np.ndarray]]) -> Any:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -122,8 +122,8 @@ class _Rewriter:
         if product == axes.out:
             self._node("MatMul", [left, right], out)
         else:
-            found = self._node("MatMul", [left, right], f"{out}/product")
-            self._transpose(found, product, axes.out, out)
+            multiplied = self._node("MatMul", [left, right], f"{out}/product")
+            self._transpose(multiplied, product, axes.out, out)
         return True
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:

@@ -96,8 +96,8 @@ def test_a_scenario_names_ways_and_what_they_cost_once(run: Path, tmp_path: Path
     assert (by_name["today"].usd_once, by_name["faster"].usd_once) == (0, 305)
     assumed = {a.name: a for a in budget.assumptions}
     assert (assumed["headroom"].value, assumed["headroom"].source) == (0.5, "load test")
-    asked = kcost.estimate_budget(run, scenario=path, assumptions={"headroom": 0.0})
-    assert {a.name: a.source for a in asked.assumptions}["headroom"] == "as asked"
+    budget_as_asked = kcost.estimate_budget(run, scenario=path, assumptions={"headroom": 0.0})
+    assert {a.name: a.source for a in budget_as_asked.assumptions}["headroom"] == "as asked"
     path.write_text(path.read_text().replace("jax/jit float32", "jax/jit int4"))
     with pytest.raises(KcostError, match="'jax/jit int4'"):
         kcost.estimate_budget(run, scenario=path)
@@ -152,9 +152,9 @@ def test_spot_needs_a_spot_price(run: Path, tmp_path: Path) -> None:
 def test_the_command_says_the_conclusion_first_on_one_screen(run: Path, budget: Budget, tmp_path: Path) -> None:
     arguments = ["cost", str(run), "--qps", "3000", "--p99-ms", "100", "--headroom", "10%"]
     arguments += ["--provider", "aws", "--region", "us-east-1"]
-    told = CliRunner().invoke(app, [*arguments, "--xlsx", str(tmp_path / "b.xlsx")])
-    assert told.exit_code == 0, told.output
-    lines = told.stdout.splitlines()
+    outcome = CliRunner().invoke(app, [*arguments, "--xlsx", str(tmp_path / "b.xlsx")])
+    assert outcome.exit_code == 0, outcome.output
+    lines = outcome.stdout.splitlines()
     assert " ".join(lines[:3]).replace("  ", " ").startswith(budget.sentence[:80])
     assert max(len(line.rstrip()) for line in lines) <= 100
     assert len(lines) <= 40
@@ -164,9 +164,9 @@ def test_the_command_says_the_conclusion_first_on_one_screen(run: Path, budget: 
 
 
 def test_options_of_a_budget_want_traffic(run: Path) -> None:
-    told = CliRunner().invoke(app, ["cost", str(run), "--headroom", "10%"])
-    assert told.exit_code == 2
-    assert "give its traffic too" in told.output
+    outcome = CliRunner().invoke(app, ["cost", str(run), "--headroom", "10%"])
+    assert outcome.exit_code == 2
+    assert "give its traffic too" in outcome.output
     assert CliRunner().invoke(app, ["cost"]).exit_code == 2
 
 

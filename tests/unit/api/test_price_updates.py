@@ -99,6 +99,6 @@ def test_the_commands(tmp_path: Path) -> None:
     shown = run(app, ["prices", "update", str(tmp_path / "aws.go"), "--out", str(tmp_path / "new.csv")])
     assert shown.output.startswith("1 dearer")
     assert "+12.0%" in shown.output
-    told = run(app, ["prices", "diff", str(tmp_path / "new.csv"), "--json"])
-    assert json.loads(told.output)["changes"][0]["kind"] == "cheaper"
+    difference = run(app, ["prices", "diff", str(tmp_path / "new.csv"), "--json"])
+    assert json.loads(difference.output)["changes"][0]["kind"] == "cheaper"
     assert run(app, ["prices", "update", str(tmp_path / "aws.go"), "--as-of", "yesterday"]).exit_code == 2

@@ -57,7 +57,7 @@ def test_projections_stand_beside_measurements_with_their_basis(tmp_path: Path) 
     usable = [o for o in report.options if o.refused is None]
     assert [o.usd_per_million for o in usable] == sorted(o.usd_per_million for o in usable)
     t4 = next(o for o in projected if o.price.accelerator == "T4")
-    assert any("T4" in told and "[" in told for told in t4.published)
+    assert any("T4" in row and "[" in row for row in t4.published)
     assert t4.usd_per_million == pytest.approx(t4.usd_per_hour / 3600 * t4.step_ms / 1e3 / 64 * 1e6)
     assert "[projected]" in report.sentences[0]
 
@@ -70,7 +70,7 @@ def test_small_steps_are_refused_with_what_would_help(tmp_path: Path) -> None:
 
 def test_a_run_without_flops_says_how_to_get_them(tmp_path: Path) -> None:
     report = kcost.project_run(run_with_profiles(tmp_path, None), ["T4"])
-    assert any("kcost bench --profile" in told for told in report.not_projected)
+    assert any("kcost bench --profile" in reason for reason in report.not_projected)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_model_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_without_products_is_not_projected(tmp_path: Path) -> None:
     report = kcost.project_run(run_with_profiles(tmp_path, GFLOP, "Flatten"), ["T4"])
-    assert any("layers with products" in told for told in report.not_projected)
+    assert any("layers with products" in reason for reason in report.not_projected)
 
 
 def test_the_command_prints_the_answer_first_within_a_screen(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ REFUSALS: dict[str, tuple[type[Exception], str, Callable[[Path, Path], object]]]
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_it_is_refused_before_a_worker_starts(case: str, tmp_path: Path, model: Path) -> None:
-    error, told, call = REFUSALS[case]
+    error, message, call = REFUSALS[case]
     with pytest.raises(error) as refused:
         call(model, tmp_path)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "fake" not in str(refused.value)

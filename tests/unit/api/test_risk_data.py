@@ -20,7 +20,7 @@ def test_columns_are_read_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "without a line"),
         ("a,b\n1,2\n", "1 rows, for 2 test examples"),
@@ -30,12 +30,12 @@ def test_columns_are_read_by_name(tmp_path: Path) -> None:
         ('a\n"1\n2\n', "unexpected end of data"),
     ],
 )
-def test_a_file_that_does_not_fit_is_told(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_that_does_not_fit_is_told(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "c.csv"
     path.write_text(content)
     with pytest.raises(DataError) as raised:
         read_columns(path, 2)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

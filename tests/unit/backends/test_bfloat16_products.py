@@ -21,6 +21,6 @@ def test_the_clock_says_whether_bfloat16_is_faster(
 
     calls: list[int] = []
     monkeypatch.setattr(bfloat16_products, "perf_counter_ns", lambda: now)
-    found = bfloat16_products.clearly_faster(lambda: product(bfloat16_ns), lambda: product(float32_ns))
-    assert found is faster
+    is_faster = bfloat16_products.clearly_faster(lambda: product(bfloat16_ns), lambda: product(float32_ns))
+    assert is_faster is faster
     assert calls[2:] == [bfloat16_ns, float32_ns] * 7  # in turns, so that a change of the machine meets both

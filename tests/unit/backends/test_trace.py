@@ -34,11 +34,11 @@ ENTRY %main.5 (x.1: f32[4,8], w.1: f32[8,2]) -> f32[4,2] {
 
 
 def test_a_program_says_what_its_fusions_hold_and_where_they_come_from() -> None:
-    found = instructions(PROGRAM)
-    assert found["ynn_fusion.1"] == Instruction(("dot",), "jit(forward)/dense/dot_general")
-    assert found["tanh"] == Instruction((), "jit(forward)/tanh")
-    assert found["sort.3"] == Instruction((), None)
-    assert found["dot.2"].products == ("dot",)
+    fusions = instructions(PROGRAM)
+    assert fusions["ynn_fusion.1"] == Instruction(("dot",), "jit(forward)/dense/dot_general")
+    assert fusions["tanh"] == Instruction((), "jit(forward)/tanh")
+    assert fusions["sort.3"] == Instruction((), None)
+    assert fusions["dot.2"].products == ("dot",)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_names_lose_their_numbers_and_tell_products(name: str, known: Instructio
     ],
 )
 def test_events_of_nodes_are_told_from_others(name: str, kind: str | None) -> None:
-    found = TENSORFLOW_EVENT.fullmatch(name)
-    assert (found["type"] if found else None) == kind
+    match = TENSORFLOW_EVENT.fullmatch(name)
+    assert (match["type"] if match else None) == kind
 
 
 def test_nested_time_counts_once() -> None:
@@ -76,8 +76,8 @@ def test_nested_time_counts_once() -> None:
         Event("dot", "c", 50, 90),
         Event("add", None, 60, 70),
     ]
-    found = {o.name: (o.calls, o.self_ns, o.largest) for o in operations([line])}
-    assert found == {"call": (1, 30, "a"), "dot": (2, 60, "b"), "add": (1, 10, None)}
+    totals = {o.name: (o.calls, o.self_ns, o.largest) for o in operations([line])}
+    assert totals == {"call": (1, 30, "a"), "dot": (2, 60, "b"), "add": (1, 10, None)}
 
 
 def test_lines_are_apart() -> None:

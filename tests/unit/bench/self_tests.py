@@ -10,12 +10,12 @@ from kcost.bench.self_test import Move, Pair
 def pairs(count: int, bias: float, seed: int = 0) -> tuple[Pair, ...]:
     """Cells against themselves under a drift that both turns share, the second slower by `bias`."""
     rng = np.random.default_rng(seed)
-    found = []
+    cell_pairs = []
     for _ in range(count):
         drift = 1e6 * np.exp(rng.normal(0, 0.2, 10))
         a, b = (drift * np.exp(rng.normal(0, 0.02, 10)) for _ in range(2))
-        found.append(Pair(model="m", cell="c", a_ns=tuple(a), b_ns=tuple(b * (1 + bias))))
-    return tuple(found)
+        cell_pairs.append(Pair(model="m", cell="c", a_ns=tuple(a), b_ns=tuple(b * (1 + bias))))
+    return tuple(cell_pairs)
 
 
 def move(loaded: float, invalid: str | None = None) -> Move:

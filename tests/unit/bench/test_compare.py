@@ -14,27 +14,27 @@ from tests.unit.bench.runs_to_compare import LABEL, PRICES, run_of, slowed
 
 def test_a_run_against_itself_is_paired_and_the_same() -> None:
     run = run_of(0)
-    found = compare(run, run, fail_if="median_ms>0%,usd_per_million>0%", usd_per_hour=PRICES)
-    assert len(found.changes) == len(run.cells)
-    assert {c.how for c in found.changes} == {"paired"}
-    assert {c.median_ms.ratio for c in found.changes} == {1.0}
-    assert {c.probability_b_faster for c in found.changes} == {0.5}
-    assert not found.failed
+    comparison = compare(run, run, fail_if="median_ms>0%,usd_per_million>0%", usd_per_hour=PRICES)
+    assert len(comparison.changes) == len(run.cells)
+    assert {c.how for c in comparison.changes} == {"paired"}
+    assert {c.median_ms.ratio for c in comparison.changes} == {1.0}
+    assert {c.probability_b_faster for c in comparison.changes} == {0.5}
+    assert not comparison.failed
 
 
 def test_rounds_of_two_sessions_are_independent() -> None:
-    found = compare(run_of(0), slowed(run_of(1), 1.0, session="next"))
-    assert {c.how for c in found.changes} == {"independent"}
-    assert all(c.median_ms.low < 1 < (c.median_ms.high or 0) for c in found.changes)
+    comparison = compare(run_of(0), slowed(run_of(1), 1.0, session="next"))
+    assert {c.how for c in comparison.changes} == {"independent"}
+    assert all(c.median_ms.low < 1 < (c.median_ms.high or 0) for c in comparison.changes)
 
 
 def test_a_clear_growth_fails_and_names_its_cell() -> None:
     run = run_of(0)
-    found = compare(run, slowed(run_of(1), 1.5, LABEL, session="next"), fail_if="median_ms>5%")
-    assert [f.cell for f in found.failures] == [LABEL]
-    assert found.failed
-    assert "limit median_ms>5%" in found.failures[0].reason
-    change = next(c for c in found.changes if c.cell == LABEL)
+    comparison = compare(run, slowed(run_of(1), 1.5, LABEL, session="next"), fail_if="median_ms>5%")
+    assert [f.cell for f in comparison.failures] == [LABEL]
+    assert comparison.failed
+    assert "limit median_ms>5%" in comparison.failures[0].reason
+    change = next(c for c in comparison.changes if c.cell == LABEL)
     assert change.median_ms.ratio == pytest.approx(1.5, rel=0.1)
     assert change.probability_b_faster < 1e-4
 
@@ -53,10 +53,10 @@ def test_a_growth_that_may_be_noise_does_not_fail() -> None:
         for i, r in enumerate(cell.rounds)
     )
     other = replaced(run, cell.spec.cell_id, rounds=noisy)
-    found = compare(run, other, fail_if="median_ms>1%")
-    change = next(c for c in found.changes if c.cell == LABEL)
+    comparison = compare(run, other, fail_if="median_ms>1%")
+    change = next(c for c in comparison.changes if c.cell == LABEL)
     assert change.median_ms.ratio > 1.01
-    assert not found.failed
+    assert not comparison.failed
 
 
 def test_equal_runs_seldom_fail_whatever_the_number_of_cells() -> None:
@@ -70,14 +70,14 @@ def test_equal_runs_seldom_fail_whatever_the_number_of_cells() -> None:
 
 def test_dollars_follow_time_and_price() -> None:
     run = run_of(0)
-    found = compare(run, slowed(run, 2.0), usd_per_hour=PRICES)
-    for change in found.changes:
+    comparison = compare(run, slowed(run, 2.0), usd_per_hour=PRICES)
+    for change in comparison.changes:
         usd = change.usd_per_million
         assert usd is not None
         assert usd.ratio == pytest.approx(2.0, rel=1e-3)
         assert usd.b / usd.a == pytest.approx(2.0, rel=1e-3)
         assert change.probability_b_cheaper == pytest.approx(0.0, abs=1e-6)
-    cell = next(c for c in found.changes if c.cell == LABEL)
+    cell = next(c for c in comparison.changes if c.cell == LABEL)
     assert cell.usd_per_million is not None
     assert cell.usd_per_million.a == pytest.approx(cell.median_ms.a / 1e3 * 0.36 / 3600 / 32 * 1e6)
 
@@ -86,9 +86,9 @@ def test_a_cheaper_machine_makes_slower_cells_cheaper() -> None:
     other = environment(host="other")
     b = slowed(run_of(0, machine=other), 1.2)
     prices = {**PRICES, other.environment_id: 0.18}
-    found = compare(run_of(0), b, usd_per_hour=prices, allow_different=True)
-    assert found.differences == ("host",)
-    for change in found.changes:
+    comparison = compare(run_of(0), b, usd_per_hour=prices, allow_different=True)
+    assert comparison.differences == ("host",)
+    for change in comparison.changes:
         assert change.probability_b_faster < 0.01
         assert (change.probability_b_cheaper or 0) > 0.99
 
@@ -104,9 +104,9 @@ def test_another_revision_and_another_model_file_may_differ() -> None:
     cells = tuple(c.model_copy(update={"spec": c.spec.model_copy(update={"model_sha256": "f" * 64})}) for c in b.cells)
     models = tuple(m.model_copy(update={"sha256": "f" * 64}) for m in b.index.models)
     index = b.index.model_copy(update={"models": models})
-    found = compare(run_of(0), b.model_copy(update={"cells": cells, "index": index}))
-    assert len(found.changes) == len(cells)
-    assert found.differences == ()
+    comparison = compare(run_of(0), b.model_copy(update={"cells": cells, "index": index}))
+    assert len(comparison.changes) == len(cells)
+    assert comparison.differences == ()
 
 
 def test_cells_of_one_run_alone_are_named() -> None:
@@ -121,8 +121,8 @@ def test_cells_of_one_run_alone_are_named() -> None:
 def test_a_cell_that_was_lost_fails_where_a_limit_was_given() -> None:
     run = run_of(0)
     b = replaced(run, run.cells[0].spec.cell_id, status="crash", reason="killed by SIGKILL")
-    found = compare(run, b, fail_if="median_ms>50%")
-    assert [f.reason for f in found.failures] == ["measured in A, crash in B: killed by SIGKILL"]
+    comparison = compare(run, b, fail_if="median_ms>50%")
+    assert [f.reason for f in comparison.failures] == ["measured in A, crash in B: killed by SIGKILL"]
     assert not compare(run, b).failed
 
 
@@ -131,27 +131,27 @@ def test_an_invalid_cell_is_not_judged_and_is_named() -> None:
     cell = next(c for c in run.cells if c.spec.label == LABEL)
     busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
     rounds = tuple(replace(r, watch=busy) for r in slowed(run, 3.0).cells[0].rounds)
-    found = compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
-    assert found.not_judged == (f"simulated-cnn {LABEL}",)
-    assert not found.failed
-    change = next(c for c in found.changes if c.cell == LABEL)
+    comparison = compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
+    assert comparison.not_judged == (f"simulated-cnn {LABEL}",)
+    assert not comparison.failed
+    change = next(c for c in comparison.changes if c.cell == LABEL)
     assert str(change.invalid).startswith("B: other processes took")
 
 
 def test_one_round_is_too_little_to_judge() -> None:
     run = run_of(0)
     one = replaced(run, run.cells[0].spec.cell_id, rounds=run.cells[0].rounds[:1])
-    found = compare(run, slowed(one, 9.0, run.cells[0].spec.label, session="b"), fail_if="median_ms>5%")
-    assert len(found.not_judged) == 1
-    change = next(c for c in found.changes if c.rounds_b == 1)
+    comparison = compare(run, slowed(one, 9.0, run.cells[0].spec.label, session="b"), fail_if="median_ms>5%")
+    assert len(comparison.not_judged) == 1
+    change = next(c for c in comparison.changes if c.rounds_b == 1)
     assert (change.median_ms.low, change.median_ms.high) == (0.0, None)
 
 
 def test_a_comparison_is_plain_data() -> None:
-    found = compare(run_of(0), run_of(0), fail_if="median_ms>5%")
-    document = found.model_dump(mode="json")
+    comparison = compare(run_of(0), run_of(0), fail_if="median_ms>5%")
+    document = comparison.model_dump(mode="json")
     assert (document["failed"], document["fail_if"]) == (False, ["median_ms>5%"])
-    assert Comparison.model_validate({k: v for k, v in document.items() if k != "failed"}) == found
+    assert Comparison.model_validate({k: v for k, v in document.items() if k != "failed"}) == comparison
 
 
 @given(st.sampled_from(METRICS), st.integers(0, 500))

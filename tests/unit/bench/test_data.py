@@ -31,26 +31,26 @@ def saved(folder: Path, **arrays: Any) -> Path:
 
 def test_an_only_array_is_taken_for_an_only_input_and_cast(tmp_path: Path) -> None:
     pixels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
-    found = read_samples(saved(tmp_path, x=pixels, labels=[1, 0]), IMAGE)
-    assert found.inputs.keys() == {"images"}
-    assert found.inputs["images"].dtype == np.float32
-    assert np.array_equal(found.inputs["images"], pixels)
-    assert found.labels is not None
-    assert found.labels.tolist() == [1, 0]
+    samples = read_samples(saved(tmp_path, x=pixels, labels=[1, 0]), IMAGE)
+    assert samples.inputs.keys() == {"images"}
+    assert samples.inputs["images"].dtype == np.float32
+    assert np.array_equal(samples.inputs["images"], pixels)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [1, 0]
 
 
 def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_left(tmp_path: Path) -> None:
     ids = np.ones((3, 7), np.int64)
-    found = read_samples(saved(tmp_path, token_ids=ids, padding_mask=ids, segment_ids=ids), TEXT)
-    assert {n: (a.shape, a.dtype.name) for n, a in found.inputs.items()} == {
+    samples = read_samples(saved(tmp_path, token_ids=ids, padding_mask=ids, segment_ids=ids), TEXT)
+    assert {n: (a.shape, a.dtype.name) for n, a in samples.inputs.items()} == {
         "token_ids": ((3, 7), "int32"),
         "padding_mask": ((3, 7), "int32"),
     }
-    assert found.labels is None
+    assert samples.labels is None
 
 
 @pytest.mark.parametrize(
-    ("arrays", "signature", "told"),
+    ("arrays", "signature", "message"),
     [
         ({"token_ids": np.ones((3, 7), int)}, TEXT, r"without padding_mask int32 \(any, any\)"),
         ({"x": np.ones((3, 4, 4))}, IMAGE, r"x for images float64 \(3, 4, 4\), .* wants images float32 \(any, 4, 4"),
@@ -67,9 +67,9 @@ def test_free_axes_take_any_size_and_arrays_that_the_model_does_not_want_are_lef
     ],
 )
 def test_what_does_not_fit_is_told(
-    tmp_path: Path, arrays: dict[str, np.ndarray], signature: Signature, told: str
+    tmp_path: Path, arrays: dict[str, np.ndarray], signature: Signature, message: str
 ) -> None:
-    with pytest.raises(InputError, match=f"(?s){told}"):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         read_samples(saved(tmp_path, **arrays), signature)
 
 
@@ -119,9 +119,9 @@ def test_cells_of_every_batch_size_are_scored_on_the_same_examples(tmp_path: Pat
 def test_labels_of_words_that_a_model_does_not_see_go_with_their_rows(tmp_path: Path) -> None:
     ids, unseen = np.ones((3, 7), np.int32), np.array([[-1, 2], [-1, -1], [0, 1]])
     arrays = {"token_ids": ids, "padding_mask": ids, "labels": ids}
-    found = read_samples(saved(tmp_path, **arrays, unseen_labels=unseen), TEXT)
-    assert found.inputs.keys() == TEXT.keys()
-    rows = found.rows(2, 2).unseen_labels
+    samples = read_samples(saved(tmp_path, **arrays, unseen_labels=unseen), TEXT)
+    assert samples.inputs.keys() == TEXT.keys()
+    rows = samples.rows(2, 2).unseen_labels
     assert rows is not None
     assert rows.tolist() == [[0, 1], [-1, 2]]
     assert read_samples(saved(tmp_path, **arrays), TEXT).unseen_labels is None

@@ -63,8 +63,8 @@ def test_a_cell_says_which_device_it_ran_on(
     tmp_path: Path, device: Device, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = StandIn(lies_on=device)
-    found = prepared(own, tmp_path, device, phase, monkeypatch)
-    assert (found.device_name, found.tf32, found.peak_device_bytes) == (f"one {device}", True, 123)
+    preparation = prepared(own, tmp_path, device, phase, monkeypatch)
+    assert (preparation.device_name, preparation.tf32, preparation.peak_device_bytes) == (f"one {device}", True, 123)
     assert own.taken == [device]
 
 

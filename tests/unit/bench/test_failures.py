@@ -18,8 +18,8 @@ SAVED = "eager as saved: mixed_float16 cpu batch 1"
 def test_a_model_that_cannot_be_loaded_costs_the_cells_that_load_it_so(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, {"load_error": ["bfloat16/0"]}, methods=["eager"])
     cells = by_label(measure(plan, tmp_path / "run"))
-    found = {label: (c.status, "told not to load" in str(c.reason)) for label, c in cells.items()}
-    assert found == {
+    outcomes = {label: (c.status, "told not to load" in str(c.reason)) for label, c in cells.items()}
+    assert outcomes == {
         "eager float32 cpu batch 1": ("ok", False),
         "eager float32 cpu batch 32": ("ok", False),
         "eager bfloat16 cpu batch 1": ("unsupported", True),
@@ -70,9 +70,9 @@ def test_a_run_with_damaged_answers_of_one_cell_can_be_read(tmp_path: Path, dama
         path.write_bytes(path.read_bytes()[:-40])
     else:
         np.savez(path, outputs=np.array([["a"]]), predictions=np.array(["a"]), labels=np.array(["b"]))
-    found = {c.cell_id: c.standing for c in kcost.estimate_cost(out).rankings[0].cells}
-    assert found.pop(run.cells[0].spec.cell_id) == "not judged"
-    assert set(found.values()) == {"ranked"}
+    standings = {c.cell_id: c.standing for c in kcost.estimate_cost(out).rankings[0].cells}
+    assert standings.pop(run.cells[0].spec.cell_id) == "not judged"
+    assert set(standings.values()) == {"ranked"}
     kcost.make_report(out, html=tmp_path / "page.html")
     kcost.compare_runs(out, out)
 
@@ -119,10 +119,10 @@ def test_cells_of_an_older_run_that_called_a_saved_policy_float32_are_measured_a
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"PK\x03\x04 cut short", "not a whole zip archive"), (None, "which is not there")]
+    ("content", "message"), [(b"PK\x03\x04 cut short", "not a whole zip archive"), (None, "which is not there")]
 )
 def test_a_model_that_cannot_be_opened_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
 ) -> None:
     monkeypatch.setattr("kcost.bench.runner.require", lambda backend: backend)
     monkeypatch.setattr("kcost.core.process.Worker.__init__", lambda *a, **k: pytest.fail("a worker was started"))
@@ -130,6 +130,6 @@ def test_a_model_that_cannot_be_opened_is_refused_before_anything_starts(
     if content is not None:
         path.write_bytes(content)
     plan = fake_plan(tmp_path, {}, backends=["jax"]).model_copy(update={"models": (str(path),)})
-    with pytest.raises(ArtifactError, match=told):
+    with pytest.raises(ArtifactError, match=message):
         measure(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -25,8 +25,8 @@ def small(folder: Path, script: dict[str, Any], **settings: Any) -> Plan:
 
 
 def test_cells_are_looked_into_after_their_rounds_and_stay_as_they_were_measured(tmp_path: Path) -> None:
-    told: list[str] = []
-    run = measure(small(tmp_path, {}, profile=True), tmp_path / "run", lambda done, total, text: told.append(text))
+    lines: list[str] = []
+    run = measure(small(tmp_path, {}, profile=True), tmp_path / "run", lambda done, total, text: lines.append(text))
     for cell in run.cells:
         assert (cell.status, len(cell.rounds)) == ("ok", 3)
         assert cell.profile is not None
@@ -36,7 +36,7 @@ def test_cells_are_looked_into_after_their_rounds_and_stay_as_they_were_measured
         assert cell.profile.work is not None
         assert cell.profile.work.flops == 1_000_000 * cell.spec.batch
         assert cell.profile.peak is not None
-    kinds = [text.split()[0] for text in told if text]
+    kinds = [text.split()[0] for text in lines if text]
     assert kinds.count("profiling") == 2
     assert kinds[-2:] == ["profiling", "profiling"], "no round comes after the first profile"
     peaks = {cell.profile.peak for cell in run.cells if cell.profile}
@@ -53,10 +53,10 @@ def test_a_run_is_looked_into_later_and_once(tmp_path: Path) -> None:
     first = measure(small(tmp_path, {}, profile=True), out)
     assert [c.rounds for c in first.cells] == [c.rounds for c in without.cells]
     assert all(c.profile is not None for c in first.cells)
-    told: list[str] = []
-    again = measure(small(tmp_path, {}, profile=True), out, lambda done, total, text: told.append(text))
+    lines: list[str] = []
+    again = measure(small(tmp_path, {}, profile=True), out, lambda done, total, text: lines.append(text))
     assert again.cells == first.cells
-    assert told == [], "nothing is started"
+    assert lines == [], "nothing is started"
 
 
 def test_a_wider_plan_looks_into_what_is_new(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_a_failed_profile_is_tried_again_and_a_missing_profiler_is_not(tmp_path:
     crashed = lost.profile.model_copy(update={"status": "crash", "reason": "a test", "trace": None})
     path = out / "cells" / f"{lost.spec.cell_id}.json"
     path.write_text(lost.model_copy(update={"profile": crashed}).model_dump_json())
-    told: list[str] = []
-    again = by_label(measure(plan, out, lambda done, total, text: told.append(text)))
-    assert sum(text.startswith("profiling") for text in told) == 1
+    lines: list[str] = []
+    again = by_label(measure(plan, out, lambda done, total, text: lines.append(text)))
+    assert sum(text.startswith("profiling") for text in lines) == 1
     assert again["eager float32 cpu batch 1"].profile != crashed
     assert again["eager float32 cpu batch 8"] == lacking
 
@@ -122,9 +122,11 @@ def test_the_command_shows_a_table_for_each_cell(tmp_path: Path, from_a_plan: bo
         'precisions = ["float32"]\n[settings]\nrounds = 2\nround_s = 0.01\nwarmup_s = 0.0\n'
     )
     axes = ["--backends", "fake", "--batches", "1", "--precisions", "float32", "--phases", "inference"]
-    asked = [str(tmp_path / "plan.toml")] if from_a_plan else [str(model), *axes, "--methods", "eager", "--rounds", "2"]
-    found = CliRunner().invoke(app, ["bench", *asked, "--profile", "--out", str(tmp_path / "run")])
-    assert found.exit_code == 0, found.output
-    assert "batch 1: where its time goes" in found.output
-    assert "1.00 MFLOP a step" in found.output
-    assert "10.1145/1498765.1498785" in found.output
+    arguments = (
+        [str(tmp_path / "plan.toml")] if from_a_plan else [str(model), *axes, "--methods", "eager", "--rounds", "2"]
+    )
+    outcome = CliRunner().invoke(app, ["bench", *arguments, "--profile", "--out", str(tmp_path / "run")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "batch 1: where its time goes" in outcome.output
+    assert "1.00 MFLOP a step" in outcome.output
+    assert "10.1145/1498765.1498785" in outcome.output

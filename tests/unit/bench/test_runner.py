@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from kcost.bench.runner import measure
+from kcost.bench import runner
+from kcost.bench.runner import measure, request_for
 from kcost.bench.store import open_run
 from kcost.core.errors import PlanError, StorageError
+from kcost.core.plan import CellSpec
+from kcost.core.request import MeasureRequest
 from kcost.core.result import Run
 from tests.unit.bench.plans import SETTINGS, by_label, fake_plan
 
@@ -26,8 +30,18 @@ def rounds_of(run: Run) -> dict[str, tuple[Any, ...]]:
     return {c.spec.cell_id: c.rounds for c in run.cells}
 
 
-def test_every_cell_gets_every_round_of_one_session(tmp_path: Path) -> None:
+def test_every_cell_gets_every_round_of_one_session_from_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Counter[str]()
+
+    def counted(spec: CellSpec, *parts: Any) -> MeasureRequest:
+        requests[spec.cell_id] += 1
+        return request_for(spec, *parts)
+
+    monkeypatch.setattr(runner, "request_for", counted)
     run = measure(fake_plan(tmp_path, {}), tmp_path / "run")
+    assert requests == Counter(c.spec.cell_id for c in run.cells)
     assert len(run.cells) == 6
     assert {c.status for c in run.cells} == {"ok"}
     assert {tuple(r.number for r in c.rounds) for c in run.cells} == {(0, 1, 2)}
@@ -36,10 +50,10 @@ def test_every_cell_gets_every_round_of_one_session(tmp_path: Path) -> None:
 
 
 def test_cells_take_turns_in_shuffled_order(tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     plan = fake_plan(tmp_path, {}, settings={**SETTINGS, "rounds": 6})
-    measure(plan, tmp_path / "run", lambda done, total, text: told.append(text))
-    turns = [t.split(": ", 1) for t in told if t.startswith("round")]
+    measure(plan, tmp_path / "run", lambda done, total, text: lines.append(text))
+    turns = [t.split(": ", 1) for t in lines if t.startswith("round")]
     orders = [tuple(cell for r, cell in turns if r == f"round {n} of 6") for n in range(1, 7)]
     assert len({frozenset(o) for o in orders}) == 1, "each round has each cell once"
     assert len(set(orders)) > 1, "the order changes between rounds"
@@ -220,9 +234,9 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_stored(tmp_path: Path) ->
         "except KcostError as e: print(e); sys.exit(e.exit_code)"
     )
     assert resource.RLIMIT_FSIZE
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert found.returncode == 2, found.stderr
-    assert "Received: File too large" in found.stdout
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert child.returncode == 2, child.stderr
+    assert "Received: File too large" in child.stdout
     assert not list((out / "cells").glob("*new*")), "no half file stays"
     assert open_run(out) == held
 

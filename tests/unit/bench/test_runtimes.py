@@ -25,8 +25,8 @@ EVERY_PRECISION = ["float32", "bfloat16", "saved", "int8", "int8_dynamic"]
 def test_a_runtime_is_a_method_of_the_backend_that_converts_to_it() -> None:
     plan = Plan.parse({**AXES, "methods": [*RUNTIMES, "jit"], "precisions": EVERY_PRECISION})
     cells = expand(plan, {"m": "0" * 64}, None, {"m": "mixed_float16"})
-    found = {(c.runtime, c.precision) for c in cells if c.runtime}
-    assert found == {(r, p) for r in RUNTIMES for p in PRECISIONS[r]}
+    runtimes = {(c.runtime, c.precision) for c in cells if c.runtime}
+    assert runtimes == {(r, p) for r in RUNTIMES for p in PRECISIONS[r]}
     assert {c.precision for c in cells if c.runtime is None} == KERAS_PRECISIONS
     assert "inference torch/onnx int8 cpu batch 1" in {c.label for c in cells}
 
@@ -74,15 +74,15 @@ def test_a_conversion_that_fails_is_tried_once_and_costs_its_own_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: KcostError, status: str
 ) -> None:
     without_torch(monkeypatch)
-    asked: list[tuple[str, str]] = []
+    conversions: list[tuple[str, str]] = []
 
     def fails(model: Model, runtime: str, precision: str, cache: Path) -> Path:
-        asked.append((runtime, precision))
+        conversions.append((runtime, precision))
         raise error
 
     converted: Converted = fails
     cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run", converted=converted))
-    assert asked == [("onnx", "float32")]
+    assert conversions == [("onnx", "float32")]
     onnx = [c for c in cells.values() if c.spec.runtime == "onnx"]
     assert [(c.status, str(error.received) in str(c.reason)) for c in onnx] == [(status, True)] * 2
     assert {c.status for c in cells.values() if c.spec.runtime is None} == {"ok"}

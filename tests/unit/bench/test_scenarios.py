@@ -23,9 +23,9 @@ from kcost.core.scenario import (
     AskTrial,
     arrivals_ns,
     ask_trial,
-    found,
     holds,
     next_rate,
+    search_outcome,
 )
 from kcost.worker.inputs import Samples
 from kcost.worker.scenarios import Queries, SystemClock, offline, serve, single_stream
@@ -151,7 +151,7 @@ def tried(server: Server, rate: float, service_ns: int, batch: int) -> Trial:
 def test_the_rate_that_is_found_holds_and_the_next_step_up_does_not(service_ns: int, batch: int, steps: float) -> None:
     bound_ms = steps * service_ns / MS
     server = searched(service_ns, batch, bound_ms)
-    outcome, best = found(server)
+    outcome, best = search_outcome(server)
     assert outcome == "held"
     assert best is not None
     assert holds(tried(server, best.queries_per_s, service_ns, batch), bound_ms)
@@ -164,7 +164,9 @@ def test_the_rate_that_is_found_holds_and_the_next_step_up_does_not(service_ns: 
 
 
 def test_a_looser_bound_carries_a_higher_rate_up_to_the_capacity() -> None:
-    rates = [best.queries_per_s for ms in (2.1, 4, 8, 100) if (best := found(searched(MS, 1, ms)).trial) is not None]
+    rates = [
+        best.queries_per_s for ms in (2.1, 4, 8, 100) if (best := search_outcome(searched(MS, 1, ms)).trial) is not None
+    ]
     assert rates == sorted(rates)
     assert rates[0] < 400
     assert 950 < rates[-1] < 1000
@@ -172,7 +174,7 @@ def test_a_looser_bound_carries_a_higher_rate_up_to_the_capacity() -> None:
 
 def test_a_bound_below_the_time_of_a_step_is_not_held_and_costs_few_queries() -> None:
     server = searched(10 * MS, 8, bound_ms=9.0)
-    assert found(server) == ("not held", None)
+    assert search_outcome(server) == ("not held", None)
     assert sum(len(t.latency_ns) for t in server.trials) < 400
 
 
@@ -218,10 +220,10 @@ def by_batch(cells: tuple[CellResult, ...]) -> dict[int, dict[str, SingleStream 
 
 
 def test_a_run_holds_the_scenarios_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    out, told = tmp_path / "run", []
+    out, progress = tmp_path / "run", []
     plan = scenario_plan(tmp_path)
-    first = measure(plan, out, lambda done, total, text: told.append((done, total)))
-    assert told[-1][0] == told[-1][1], "progress ends at its end"
+    first = measure(plan, out, lambda done, total, text: progress.append((done, total)))
+    assert progress[-1][0] == progress[-1][1], "progress ends at its end"
     results = by_batch(first.cells)
     assert {batch: list(r) for batch, r in results.items()} == {
         1: ["single-stream", "offline", "server"],
@@ -232,7 +234,7 @@ def test_a_run_holds_the_scenarios_and_goes_on_where_it_stopped(tmp_path: Path) 
     assert len(single.latency_ns) >= 662
     assert single.watch is not None
     assert isinstance(server, Server)
-    assert found(server).outcome == "held"
+    assert search_outcome(server).outcome == "held"
     assert all(t.watch is not None for t in server.trials)
 
     # Killed in the middle of a search: the trials that it lacks, and nothing else, are made.
@@ -247,7 +249,7 @@ def test_a_run_holds_the_scenarios_and_goes_on_where_it_stopped(tmp_path: Path) 
     resumed = again[8]["server"]
     assert isinstance(resumed, Server)
     assert resumed.trials[:2] == server.trials[:2]
-    assert found(resumed).outcome == "held"
+    assert search_outcome(resumed).outcome == "held"
     assert [c.rounds for c in second.cells] == [c.rounds for c in first.cells]
 
     # Nothing is missing: no worker is started, no file written.
@@ -277,15 +279,15 @@ def test_a_measured_cell_that_cannot_be_got_ready_again_keeps_what_it_has(tmp_pa
     out = tmp_path / "run"
     plan = scenario_plan(tmp_path, scenarios=[], latency_bound_ms=None)
     before = {c.spec.batch: c for c in measure(plan, out).cells}
-    asked = scenario_plan(tmp_path, scenarios=["offline"], latency_bound_ms=None)
+    with_offline = scenario_plan(tmp_path, scenarios=["offline"], latency_bound_ms=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pool, "prepare", _fails_at_batch_1(Pool.prepare))
-        after = {c.spec.batch: c for c in measure(asked, out).cells}
+        after = {c.spec.batch: c for c in measure(with_offline, out).cells}
     assert after[1].model_copy(update={"scenarios": ()}) == before[1]
     assert [(r.scenario, r.failure) for r in after[1].scenarios] == [("offline", "crash: not today")]
     assert [(r.scenario, r.failure) for r in after[8].scenarios] == [("offline", None)]
     assert after[8].preparation == before[8].preparation, "that of its rounds"
-    assert by_batch(measure(asked, out).cells)[1]["offline"].failure is None
+    assert by_batch(measure(with_offline, out).cells)[1]["offline"].failure is None
 
 
 def _fails_at_batch_1(prepare: Callable[[Pool, MeasureRequest], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -308,12 +310,12 @@ def test_an_offline_scenario_that_fails_leaves_no_capacity_to_search_below(tmp_p
 def test_asking_for_scenarios_later_adds_them_to_a_run_without(tmp_path: Path) -> None:
     without = measure(scenario_plan(tmp_path, scenarios=[], latency_bound_ms=None), tmp_path / "run")
     assert {c.scenarios for c in without.cells} == {()}
-    asked = measure(scenario_plan(tmp_path, scenarios=["offline"], latency_bound_ms=None), tmp_path / "run")
-    assert [c.rounds for c in asked.cells] == [c.rounds for c in without.cells]
-    assert {tuple(r.scenario for r in c.scenarios) for c in asked.cells} == {("offline",)}
+    with_offline = measure(scenario_plan(tmp_path, scenarios=["offline"], latency_bound_ms=None), tmp_path / "run")
+    assert [c.rounds for c in with_offline.cells] == [c.rounds for c in without.cells]
+    assert {tuple(r.scenario for r in c.scenarios) for c in with_offline.cells} == {("offline",)}
 
 
 def test_a_self_test_leaves_scenarios_out(tmp_path: Path) -> None:
-    told: list[str] = []
-    self_test(scenario_plan(tmp_path), form=Form(pairs=2, rounds=2), on_progress=lambda *a: told.append(str(a[2])))
-    assert not [t for t in told if "server" in t or "single-stream" in t]
+    lines: list[str] = []
+    self_test(scenario_plan(tmp_path), form=Form(pairs=2, rounds=2), on_progress=lambda *a: lines.append(str(a[2])))
+    assert not [t for t in lines if "server" in t or "single-stream" in t]

@@ -20,16 +20,16 @@ TINY = Form(pairs=4, rounds=3)
 
 
 def test_equals_win_as_seldom_as_their_confidence_says() -> None:
-    found = SelfTest(simulated=True, pairs=pairs(1000, bias=0.0))
-    assert 0.003 < found.false_winners / 1000 < 0.02
-    assert found.passed
+    report = SelfTest(simulated=True, pairs=pairs(1000, bias=0.0))
+    assert 0.003 < report.false_winners / 1000 < 0.02
+    assert report.passed
 
 
 def test_a_harness_that_favours_one_turn_fails() -> None:
-    found = SelfTest(simulated=True, pairs=pairs(200, bias=0.05))
-    assert found.false_winners > 150
-    assert not found.passed
-    assert "beat themselves" in found.failures[0]
+    report = SelfTest(simulated=True, pairs=pairs(200, bias=0.05))
+    assert report.false_winners > 150
+    assert not report.passed
+    assert "beat themselves" in report.failures[0]
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_a_harness_that_favours_one_turn_fails() -> None:
 )
 def test_a_ratio_holds_still_or_is_marked(one: Move, passed: bool) -> None:
     assert one.moved == pytest.approx(one.loaded / 2 - 1)
-    found = SelfTest(simulated=True, pairs=pairs(20, 0.0), moves=(one,))
-    assert found.passed is passed
-    assert bool(found.failures) is not passed
+    report = SelfTest(simulated=True, pairs=pairs(20, 0.0), moves=(one,))
+    assert report.passed is passed
+    assert bool(report.failures) is not passed
     assert passed or f"{MOVED:.2f}" == "0.05"
 
 
@@ -71,29 +71,29 @@ def test_ratios_are_held_against_the_baseline_of_their_block() -> None:
 
 def test_the_short_form_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     before = {p.pid for p in psutil.Process().children()}
-    told: list[str] = []
-    found = self_test(
+    lines: list[str] = []
+    report = self_test(
         fake_plan(tmp_path, {}, batches=[1], precisions=["float32"]),
         form=TINY,
         out=tmp_path / "out",
-        on_progress=lambda done, total, text: told.append(text),
+        on_progress=lambda done, total, text: lines.append(text),
     )
-    assert found.simulated
-    assert len(found.pairs) == 4
-    assert {len(p.a_ns) for p in found.pairs} == {len(p.b_ns) for p in found.pairs} == {3}
-    assert {p.cell for p in found.pairs} == {
+    assert report.simulated
+    assert len(report.pairs) == 4
+    assert {len(p.a_ns) for p in report.pairs} == {len(p.b_ns) for p in report.pairs} == {3}
+    assert {p.cell for p in report.pairs} == {
         "inference fake/eager float32 cpu batch 1",
         "inference fake/predict float32 cpu batch 1",
     }
-    (one,) = found.moves
+    (one,) = report.moves
     assert one.quiet > 0
     assert one.loaded > 0
-    assert "each cell against itself" in told
+    assert "each cell against itself" in lines
     assert {p.pid for p in psutil.Process().children()} == before
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["loaded", "pairs", "quiet"]
-    document = found.model_dump(mode="json")
-    assert document["false_winners"] == found.false_winners
-    assert document["passed"] is found.passed
+    document = report.model_dump(mode="json")
+    assert document["false_winners"] == report.false_winners
+    assert document["passed"] is report.passed
 
 
 def test_the_form_for_continuous_integration_finds_few_winners_among_equals_and_marks_what_neighbours_move(
@@ -102,11 +102,11 @@ def test_the_form_for_continuous_integration_finds_few_winners_among_equals_and_
     """The whole harness against itself, in the short form: simulated steps, real turns, real busy neighbours."""
     settings = {"rounds": 5, "round_s": 0.02, "warmup_s": 0.01, "timeout_s": 20}
     test_plan = fake_plan(tmp_path, {"step_s": 0.002}, batches=[1], precisions=["float32"], settings=settings)
-    found = self_test(test_plan, form=SHORT)
-    assert len(found.pairs) == SHORT.pairs
+    report = self_test(test_plan, form=SHORT)
+    assert len(report.pairs) == SHORT.pairs
     # 95% intervals of equals have 9 winners among 24 once in 600,000 times; those of a broken harness have them always.
-    assert found.false_winners <= 8
-    (one,) = found.moves
+    assert report.false_winners <= 8
+    (one,) = report.moves
     if len(os.sched_getaffinity(0)) <= 8:  # two neighbours take a fifth of at most that many cores
         assert "other processes took" in str(one.invalid)
         assert one.passed

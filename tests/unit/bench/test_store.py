@@ -19,16 +19,16 @@ def by_id(run):
 def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
     run, outputs = simulated_run(plan())
     store = write_run(tmp_path / "run", run, outputs)
-    found = open_run(tmp_path / "run")
-    assert found.index == run.index
-    assert found.environments == run.environments
-    assert by_id(found) == by_id(run)
-    some = next(c for c in found.cells if c.outputs_file)
+    stored = open_run(tmp_path / "run")
+    assert stored.index == run.index
+    assert stored.environments == run.environments
+    assert by_id(stored) == by_id(run)
+    some = next(c for c in stored.cells if c.outputs_file)
     arrays = store.read_outputs(some)
     assert arrays is not None
     assert arrays.keys() == {"outputs", "predictions", "labels"}
     assert np.array_equal(arrays["outputs"], outputs[some.spec.cell_id]["outputs"])
-    training = next(c for c in found.cells if c.spec.phase == "training")
+    training = next(c for c in stored.cells if c.spec.phase == "training")
     assert store.read_outputs(training) is None
     assert store.read_cell(some.spec.cell_id) == some
     assert store.read_cell("no-such-cell") is None
@@ -167,9 +167,9 @@ def test_a_cell_from_before_turns_were_watched_still_opens(tmp_path: Path) -> No
     for name in ("precision", "max_rounds", "minutes", "warmup_max_s"):
         del document["plan"]["settings"][name]
     index.write_text(json.dumps({**document, "schema": 1}))
-    found = open_run(tmp_path / "run")
-    assert found.index.plan == run.index.plan
-    assert by_id(found) == by_id(run)
+    stored = open_run(tmp_path / "run")
+    assert stored.index.plan == run.index.plan
+    assert by_id(stored) == by_id(run)
 
 
 def test_arrays_of_every_layout_come_back(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_arrays_of_every_layout_come_back(tmp_path: Path) -> None:
         "named": np.array([(1, 2.0)], dtype=[("a", "i4"), ("é", "f8")]),  # a header of version 3.0
     }
     cell = run.cells[0].model_copy(update={"outputs_file": store.write_outputs(run.cells[0].spec.cell_id, **arrays)})
-    found = store.read_outputs(cell)
-    assert found is not None
+    read = store.read_outputs(cell)
+    assert read is not None
     for name, array in arrays.items():
-        assert np.array_equal(found[name], array)
-        assert found[name].dtype == array.dtype
-        assert not found[name].flags.writeable
+        assert np.array_equal(read[name], array)
+        assert read[name].dtype == array.dtype
+        assert not read[name].flags.writeable
 
 
 @pytest.mark.parametrize("place", ["cell", "round", "watch"])
@@ -206,9 +206,9 @@ def test_an_unknown_key_is_refused_wherever_it_stands(tmp_path: Path, place: str
 def test_rounds_come_back_with_what_was_watched_and_cannot_be_changed(tmp_path: Path) -> None:
     run, outputs = simulated_run(plan(batches=(1,)), steps=None)
     write_run(tmp_path / "run", run, outputs)
-    found = open_run(tmp_path / "run")
-    assert by_id(found) == by_id(run)
-    one = found.cells[0].rounds[0]
+    stored = open_run(tmp_path / "run")
+    assert by_id(stored) == by_id(run)
+    one = stored.cells[0].rounds[0]
     assert one.watch is not None
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.watch.wall_s = 0.0

@@ -25,11 +25,11 @@ def test_models_take_turns_with_each_other_where_that_is_asked(tmp_path: Path, t
         "together": together,
         "settings": {"rounds": 2, "round_s": 0.01, "warmup_s": 0.0},
     }
-    told: list[str] = []
-    run = measure(Plan.parse(document), tmp_path / "run", lambda done, total, text: told.append(text))
+    lines: list[str] = []
+    run = measure(Plan.parse(document), tmp_path / "run", lambda done, total, text: lines.append(text))
     assert [len(c.rounds) for c in run.cells] == [2, 2]
     first_round, last_preparation = (
-        next(i for i, text in enumerate(told) if text.startswith("round")),
-        max(i for i, text in enumerate(told) if text.startswith("preparing")),
+        next(i for i, text in enumerate(lines) if text.startswith("round")),
+        max(i for i, text in enumerate(lines) if text.startswith("preparing")),
     )
     assert (last_preparation < first_round) == together

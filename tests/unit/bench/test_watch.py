@@ -37,12 +37,12 @@ def test_counters_are_told_as_differences(machine: Path) -> None:
     watcher = watch.Watcher()
     watcher.begin()
     set_counters(machine, user=130, steal=12, throttles=4, swapped=25, khz=2_500_000)
-    found = watcher.end(worker_cpu_s=0.25)
+    watched = watcher.end(worker_cpu_s=0.25)
     ticks = watcher._ticks_per_s
-    assert found.machine_busy_s == pytest.approx(30 / ticks), "idle, waiting, stolen time and guests are not busy"
-    assert found.steal_s == pytest.approx(2 / ticks)
-    assert (found.throttles, found.swapped_pages, found.cpu_mhz) == (1, 5, 2500.0)
-    assert (found.worker_cpu_s, found.gpu_mhz, found.gpu_other_processes) == (0.25, None, None)
+    assert watched.machine_busy_s == pytest.approx(30 / ticks), "idle, waiting, stolen time and guests are not busy"
+    assert watched.steal_s == pytest.approx(2 / ticks)
+    assert (watched.throttles, watched.swapped_pages, watched.cpu_mhz) == (1, 5, 2500.0)
+    assert (watched.worker_cpu_s, watched.gpu_mhz, watched.gpu_other_processes) == (0.25, None, None)
 
 
 def test_what_cannot_be_read_is_none(machine: Path) -> None:
@@ -51,9 +51,11 @@ def test_what_cannot_be_read_is_none(machine: Path) -> None:
             path.unlink()
     watcher = watch.Watcher()
     watcher.begin()
-    found = watcher.end(None)
-    assert {found.machine_busy_s, found.steal_s, found.throttles, found.swapped_pages, found.cpu_mhz} == {None}
-    assert found.wall_s >= 0
+    watched = watcher.end(None)
+    assert {watched.machine_busy_s, watched.steal_s, watched.throttles, watched.swapped_pages, watched.cpu_mhz} == {
+        None
+    }
+    assert watched.wall_s >= 0
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,8 @@ def test_other_processes_on_a_gpu_are_counted(
     monkeypatch.setattr(watch.shutil, "which", lambda name: str(smi))
     watcher = watch.Watcher()
     watcher.begin([12], gpu=True)
-    found = watcher.end(0.1, gpu=True)
-    assert (found.gpu_mhz, found.gpu_other_processes) == expected
+    watched = watcher.end(0.1, gpu=True)
+    assert (watched.gpu_mhz, watched.gpu_other_processes) == expected
     watcher.begin([12])
     assert watcher.end(0.1).gpu_mhz is None, "a cell on the CPU does not ask"
 

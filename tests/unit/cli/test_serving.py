@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from kcost.cli import answers, app
+from kcost.cli import app
 from kcost.core.errors import InputError
 from kcost.cost.invoice import NS_PER_HOUR, Meter
+from kcost.report import serving_terminal
 from kcost.serving.load_report import LoadReport, Quantiles
 from kcost.serving.rate_search import RateTrial, conclude
 from kcost.serving.server import ServedVersion, Serving
@@ -37,9 +38,9 @@ def shown(show: object, document: object) -> list[str]:
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
-    told = CliRunner().invoke(app, arguments)
-    assert told.exit_code == 2
-    assert message in told.output
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 2
+    assert message in outcome.output
 
 
 @pytest.mark.parametrize(
@@ -56,11 +57,11 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
 )
 def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(app, arguments)
-    assert isinstance(told.exception, InputError)
-    assert told.exception.exit_code == 2
+    outcome = CliRunner().invoke(app, arguments)
+    assert isinstance(outcome.exception, InputError)
+    assert outcome.exception.exit_code == 2
     with pytest.raises(InputError, match=message):
-        raise told.exception
+        raise outcome.exception
 
 
 def test_the_p99_of_a_load_test_comes_first() -> None:
@@ -79,25 +80,29 @@ def test_the_p99_of_a_load_test_comes_first() -> None:
         own_delay=q,
         limits=("The client itself was late.",),
     )
-    lines = shown(answers.show_load, document)
+    lines = shown(serving_terminal.show_load, document)
     assert lines[0] == "p99 3.14 ms (95%: 3.00 to 3.50) at 100 requests/s: 1,000 requests, 1 failed"
     assert any(line.startswith("limit: The client") for line in lines)
 
 
 def test_a_rate_and_an_invoice_come_first() -> None:
     trial = RateTrial(rate_per_s=200, requests=1000, late=0, failed=0, p99_ms=9, client_late=False)
-    assert shown(answers.show_rate, conclude("", 20, [trial] * 30))[0] == "200 requests/s hold a p99 of 20.0 ms"
-    assert shown(answers.show_rate, conclude("", 20, []))[0] == "no rate that was tried holds a p99 of 20.0 ms"
+    assert (
+        shown(serving_terminal.show_rate, conclude("", 20, [trial] * 30))[0] == "200 requests/s hold a p99 of 20.0 ms"
+    )
+    assert shown(serving_terminal.show_rate, conclude("", 20, []))[0] == "no rate that was tried holds a p99 of 20.0 ms"
     meter = Meter(36, 0)
     for i in range(20):
         meter.leave(meter.arrive((f"[m{i}]", "latest", "x"), i), i, failed=False)
-    lines = shown(answers.show_invoice, meter.invoice(NS_PER_HOUR // 3600 * 100))
+    lines = shown(serving_terminal.show_invoice, meter.invoice(NS_PER_HOUR // 3600 * 100))
     assert lines[0].startswith("$1.00 for 100 s at $36.0 an hour: requests $0 + overhead ")
     assert "[m" in lines[3]
 
 
 def test_what_is_served_fits_a_screen() -> None:
     versions = tuple(ServedVersion(model="m", version=i, state="AVAILABLE") for i in range(30))
-    lines = shown(answers.show_serving, Serving(url="http://127.0.0.1:8501", metrics_url=None, versions=versions))
+    lines = shown(
+        serving_terminal.show_serving, Serving(url="http://127.0.0.1:8501", metrics_url=None, versions=versions)
+    )
     assert lines[0] == "m version 0 AVAILABLE: POST http://127.0.0.1:8501/v1/models/m:predict"
     assert "and 22 more versions" in lines

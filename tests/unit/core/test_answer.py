@@ -66,13 +66,13 @@ def test_what_the_kind_was_taken_from_is_told() -> None:
     ],
 )
 def test_the_threshold_of_a_binary_output(facts: dict[str, object], choice: float | None, threshold: float) -> None:
-    told = resolve(
+    fitted = resolve(
         [OutputFacts(name="y", **facts)],  # type: ignore[arg-type]
         [(None, 1)],
         YES_NO,
         AnswerChoice(threshold=choice),
     )
-    assert told.answers.main.threshold == threshold
+    assert fitted.answers.main.threshold == threshold
 
 
 def test_a_threshold_for_classes_is_refused() -> None:

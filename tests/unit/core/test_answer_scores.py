@@ -22,17 +22,17 @@ def answer(kind: Kind, threshold: float | None = None) -> Answer:
 
 def values(kind: Kind, outputs: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> dict[str, float]:
     one = answer(kind, threshold)
-    told = score_answers(one, predictions_of(one, outputs), labels, "test", auroc=kind == "binary")
-    assert all(score.low <= score.value <= score.high and score.count == len(labels) for score in told)
-    return {score.name: score.value for score in told}
+    measured = score_answers(one, predictions_of(one, outputs), labels, "test", auroc=kind == "binary")
+    assert all(score.low <= score.value <= score.high and score.count == len(labels) for score in measured)
+    return {score.name: score.value for score in measured}
 
 
 def test_binary_scores() -> None:
     labels = RNG.integers(0, 2, 200)
     outputs = np.clip(labels * 0.3 + RNG.uniform(0, 0.7, 200), 0, 1).astype("float32")[:, None]
-    told = values("binary", outputs, labels, 0.5)
-    assert told["accuracy"] == pytest.approx(metrics.accuracy_score(labels, outputs[:, 0] > 0.5))
-    assert told["auroc"] == pytest.approx(metrics.roc_auc_score(labels, outputs[:, 0]))
+    score = values("binary", outputs, labels, 0.5)
+    assert score["accuracy"] == pytest.approx(metrics.accuracy_score(labels, outputs[:, 0] > 0.5))
+    assert score["auroc"] == pytest.approx(metrics.roc_auc_score(labels, outputs[:, 0]))
 
 
 def test_two_units_of_a_binary_output_answer_as_their_larger_one() -> None:
@@ -50,20 +50,20 @@ def test_multilabel_scores() -> None:
     labels = RNG.integers(0, 2, (120, 3))
     outputs = np.clip(labels * 0.4 + RNG.uniform(0, 0.6, labels.shape), 0, 1).astype("float32")
     said = outputs > 0.5
-    told = values("multilabel", outputs, labels, 0.5)
-    assert told["f1_micro"] == pytest.approx(metrics.f1_score(labels, said, average="micro"))
-    assert told["f1_macro"] == pytest.approx(metrics.f1_score(labels, said, average="macro"))
-    assert told["binary_accuracy"] == pytest.approx((labels == said).mean())
+    score = values("multilabel", outputs, labels, 0.5)
+    assert score["f1_micro"] == pytest.approx(metrics.f1_score(labels, said, average="micro"))
+    assert score["f1_macro"] == pytest.approx(metrics.f1_score(labels, said, average="macro"))
+    assert score["binary_accuracy"] == pytest.approx((labels == said).mean())
 
 
 @pytest.mark.parametrize("columns", [1, 3])
 def test_regression_scores(columns: int) -> None:
     labels = RNG.normal(size=(150, columns)) * 5
     outputs = (labels + RNG.normal(size=labels.shape)).astype("float32")
-    told = values("regression", outputs, labels)
-    assert told["r2"] == pytest.approx(metrics.r2_score(labels, outputs))
-    assert told["mae"] == pytest.approx(metrics.mean_absolute_error(labels, outputs))
-    assert told["rmse"] == pytest.approx(np.sqrt(np.square(labels - outputs).mean()))
+    score = values("regression", outputs, labels)
+    assert score["r2"] == pytest.approx(metrics.r2_score(labels, outputs))
+    assert score["mae"] == pytest.approx(metrics.mean_absolute_error(labels, outputs))
+    assert score["rmse"] == pytest.approx(np.sqrt(np.square(labels - outputs).mean()))
 
 
 def test_equal_labels_have_no_r2() -> None:
@@ -104,9 +104,9 @@ def test_numbers_agree_within_a_part_of_their_spread() -> None:
 
 def test_a_reversed_order_shows_in_the_rank_correlation() -> None:
     theirs = RNG.normal(size=(50, 1))
-    found = agreement(answer("regression"), -theirs, theirs, None)
-    assert found is not None
-    assert found.rank_correlation == pytest.approx(-1)
+    agreed = agreement(answer("regression"), -theirs, theirs, None)
+    assert agreed is not None
+    assert agreed.rank_correlation == pytest.approx(-1)
 
 
 def test_embeddings_agree_by_their_distance() -> None:
@@ -122,9 +122,9 @@ def test_embeddings_agree_by_their_distance() -> None:
 def test_elements_agree_only_all_together() -> None:
     theirs = np.array([[0.9, 0.1], [0.9, 0.1]], "float32")
     mine = np.array([[0.8, 0.2], [0.9, 0.7]], "float32")
-    found = agreement(answer("multilabel", 0.5), mine, theirs, None)
-    assert found is not None
-    assert (found.share, found.examples) == (0.5, 2)
+    agreed = agreement(answer("multilabel", 0.5), mine, theirs, None)
+    assert agreed is not None
+    assert (agreed.share, agreed.examples) == (0.5, 2)
 
 
 def test_a_drop_of_r2_is_that_of_the_scores() -> None:
@@ -151,8 +151,8 @@ def test_a_drop_of_several_labels_an_example_is_of_micro_f1() -> None:
 
 
 def test_numbers_that_are_none_are_counted_by_output() -> None:
-    told = not_finite(["a", "b"], [np.array([1.0, np.nan, np.inf]), np.array([1, 2])])
-    assert told == "2 of 3 numbers of the output 'a' are NaN or infinite"
+    offenders = not_finite(["a", "b"], [np.array([1.0, np.nan, np.inf]), np.array([1, 2])])
+    assert offenders == "2 of 3 numbers of the output 'a' are NaN or infinite"
     assert not_finite(["b"], [np.array([1, 2])]) is None
 
 
@@ -165,6 +165,6 @@ def test_numbers_that_are_none_are_counted_by_output() -> None:
 def test_a_model_agrees_with_itself(outputs: np.ndarray, kind: Kind) -> None:
     one = answer(kind, 0.5 if kind == "multilabel" else None)
     predictions = predictions_of(one, outputs)
-    found = agreement(one, predictions, predictions, None)
-    assert found is not None
-    assert found.share == 1
+    agreed = agreement(one, predictions, predictions, None)
+    assert agreed is not None
+    assert agreed.share == 1

@@ -36,18 +36,18 @@ def test_a_folder_and_a_bare_file_are_models(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "model.keras").unlink(), "holds model.keras"),
         (lambda f: (f / "artifact.json").unlink(), "holds artifact.json"),
         (lambda f: (f / "model.keras").write_bytes(b"weig"), "changed or cut short"),
     ],
 )
-def test_a_spoilt_folder_is_refused(folder: Path, spoil: object, told: str) -> None:
+def test_a_spoilt_folder_is_refused(folder: Path, spoil: object, message: str) -> None:
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(ArtifactError) as caught:
         open_model(folder)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_artifact_of_a_newer_schema_is_refused(folder: Path) -> None:

@@ -20,7 +20,7 @@ def watched(*turns: dict[str, Any]) -> CellResult:
     return cell.model_copy(update={"rounds": rounds})
 
 
-def found(*turns: dict[str, Any]) -> list[tuple[str, bool]]:
+def kinds_of(*turns: dict[str, Any]) -> list[tuple[str, bool]]:
     return [(d.kind, d.invalid) for d in disturbances(watched(*turns), environment(cores=2))]
 
 
@@ -44,16 +44,16 @@ def found(*turns: dict[str, Any]) -> list[tuple[str, bool]]:
 def test_each_kind_has_a_limit_to_be_told_and_one_to_be_invalid(
     turn: dict[str, Any], expected: list[tuple[str, bool]]
 ) -> None:
-    assert found(*[turn] * 4) == expected
+    assert kinds_of(*[turn] * 4) == expected
 
 
 def test_one_turn_in_five_is_told_and_not_invalid() -> None:
-    assert found({"swapped_pages": 3}, *[{"swapped_pages": 0}] * 4) == [("swapping", False)]
+    assert kinds_of({"swapped_pages": 3}, *[{"swapped_pages": 0}] * 4) == [("swapping", False)]
 
 
 def test_a_clock_that_moves() -> None:
-    assert found({"cpu_mhz": 3000.0}, {"cpu_mhz": 2800.0}) == [("frequency", False)]
-    assert found({"cpu_mhz": 3000.0}, {"cpu_mhz": 2000.0}) == [("frequency", True)]
+    assert kinds_of({"cpu_mhz": 3000.0}, {"cpu_mhz": 2800.0}) == [("frequency", False)]
+    assert kinds_of({"cpu_mhz": 3000.0}, {"cpu_mhz": 2000.0}) == [("frequency", True)]
 
 
 def test_rounds_that_nobody_watched_say_nothing() -> None:

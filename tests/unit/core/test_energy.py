@@ -76,15 +76,15 @@ def cell(device: str = "cpu", **prepared: object) -> CellResult:
 
 
 def test_counted_energy_is_of_the_turns_without_idle() -> None:
-    found = step_energy(cell(idle_watts=10.0, energy_source="counter: RAPL"))
+    energy = step_energy(cell(idle_watts=10.0, energy_source="counter: RAPL"))
     # 3 J a turn, less 10 W for 0.1 s, over two steps
-    assert found.joules == pytest.approx(1.0)
-    assert found.basis == "counter: RAPL, idle of 10.0 W taken off"
+    assert energy.joules == pytest.approx(1.0)
+    assert energy.basis == "counter: RAPL, idle of 10.0 W taken off"
 
 
 def test_without_a_counter_a_cpu_has_a_stated_model_and_a_gpu_nothing() -> None:
-    found = step_energy(cell(threads=2))
-    assert found.joules == pytest.approx(2 * WATTS_PER_VCPU * 0.05)
-    assert found.basis.startswith("estimated")
+    energy = step_energy(cell(threads=2))
+    assert energy.joules == pytest.approx(2 * WATTS_PER_VCPU * 0.05)
+    assert energy.basis.startswith("estimated")
     assert step_energy(cell(device="gpu")) == (None, NOT_MEASURED)
     assert step_energy(cell(simulated=True)) == (None, NOT_MEASURED)

@@ -53,7 +53,7 @@ def test_rows_of_any_length_are_as_good_as_one_array() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predictions", "unseen", "told"),
+    ("predictions", "unseen", "message"),
     [
         ([[0, 0, 0]], [[]], r"\(1, 2\), \(1, 3\) and 1 rows"),
         ([[0, 0]], [[], []], "2 rows"),
@@ -62,6 +62,6 @@ def test_rows_of_any_length_are_as_good_as_one_array() -> None:
         ([[0, 0]], [[-1, -1, 7]], "Received: 0 to 7"),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(predictions, unseen, told) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_arrays_that_do_not_belong_together_are_refused(predictions, unseen, message) -> None:
+    with pytest.raises(ValueError, match=message):
         entity_counts(np.array([[0, 0]]), np.array(predictions), [np.array(row, int) for row in unseen], NAMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcost.core.errors import DataError, in_a_line
+from kcost.core.errors import DataError, first_line, in_a_line
 
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -46,3 +46,11 @@ BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 )
 def test_a_line_says_which_error_and_why(error: Exception, line: str) -> None:
     assert in_a_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", ""), (" \n\t\n", ""), ("one", "one"), ("\n\n  one \ntwo", "one"), ("one\r\ntwo", "one")],
+)
+def test_the_first_line_is_the_first_that_is_not_blank(text: str, line: str) -> None:
+    assert first_line(text) == line

@@ -61,7 +61,7 @@ GOOD = {"family": "cnn", "data": "digits", "out": "/out", "name": "m", "usd_per_
 
 
 @pytest.mark.parametrize(
-    ("job", "document", "told"),
+    ("job", "document", "message"),
     [
         (TRAIN, {**GOOD, "epoch": 3}, "epoch: Extra inputs are not permitted"),
         (TRAIN, {**GOOD, "epochs": 0}, "epochs: Input should be greater than or equal to 1"),
@@ -72,12 +72,12 @@ GOOD = {"family": "cnn", "data": "digits", "out": "/out", "name": "m", "usd_per_
     ],
 )
 def test_a_worker_refuses_a_request_of_other_fields_and_names_them(
-    job: Job[Any, Any], document: dict[str, Any], told: str
+    job: Job[Any, Any], document: dict[str, Any], message: str
 ) -> None:
     line = answer_to(job, json.dumps(document).encode())
     with pytest.raises(InputError, match=job.name) as raised:
         job.read_answer(line)
-    assert told in str(raised.value.received)
+    assert message in str(raised.value.received)
 
 
 def test_a_raw_dict_is_refused_before_it_is_sent_and_by_a_worker_that_gets_it() -> None:

@@ -67,7 +67,7 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"colour": "blue"}, "colour: Extra inputs are not permitted"),
         ({"batches": []}, "batches: Tuple should have at least 1 item"),
@@ -80,10 +80,10 @@ def test_the_id_of_a_cell_stays_what_it_is_in_run_folders_out_there() -> None:
         ({"threads": -1}, "threads.0: Input should be greater than or equal to 0"),
     ],
 )
-def test_a_bad_plan_is_named_by_its_key(change: dict[str, object], told: str) -> None:
+def test_a_bad_plan_is_named_by_its_key(change: dict[str, object], message: str) -> None:
     with pytest.raises(PlanError, match=r"docs/file-formats\.md") as caught:
         Plan.parse({"models": ["x"], **change})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_plan_file_names_models_relative_to_itself(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_threads_are_an_axis_and_one_number_is_one_value() -> None:
 
 def test_plain_keras_is_the_baseline_and_something_stands_in_for_it() -> None:
     cells = expand(Plan.parse({"models": ["x"], "phases": ["inference"]}), {"a": "0" * 64})
-    found = baseline_of(cells)
-    assert found is not None
-    assert found.label == "inference tensorflow/predict float32 cpu batch 32"
+    baseline = baseline_of(cells)
+    assert baseline is not None
+    assert baseline.label == "inference tensorflow/predict float32 cpu batch 32"
     without = baseline_of([c for c in cells if c.method == "jit" and c.batch == 1])
     assert without is not None
     assert without.label == "inference jax/jit float32 cpu batch 1"

@@ -47,9 +47,9 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it() -> None:
         "from kcost.core.process import require; from kcost.core.errors import KcostError\n"
         "try: require('torch')\nexcept KcostError as e: print(e); raise SystemExit(e.exit_code)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert found.returncode == 3
-    assert "pip install 'kcost[torch]'" in found.stdout
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert child.returncode == 3
+    assert "pip install 'kcost[torch]'" in child.stdout
 
 
 def test_a_worker_gets_its_threads_and_keeps_off_the_gpu_for_cpu_cells() -> None:

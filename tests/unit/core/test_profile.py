@@ -73,13 +73,13 @@ def test_threads_that_work_at_once_take_shares_of_all_their_time() -> None:
     ],
 )
 def test_the_roofline_by_hand(flops: int, moved: int, step_s: float, bound: str, share_of_roof: float) -> None:
-    found = roofline(work(flops, moved), peak(), step_s)
-    assert found is not None
-    assert found.bound == bound
-    assert found.share_of_roof == pytest.approx(share_of_roof)
-    assert found.ridge == pytest.approx(10)
-    assert found.flops_per_s == pytest.approx(flops / step_s)
-    assert found.share_of_peak == pytest.approx(flops / step_s / 1e11)
+    reached = roofline(work(flops, moved), peak(), step_s)
+    assert reached is not None
+    assert reached.bound == bound
+    assert reached.share_of_roof == pytest.approx(share_of_roof)
+    assert reached.ridge == pytest.approx(10)
+    assert reached.flops_per_s == pytest.approx(flops / step_s)
+    assert reached.share_of_peak == pytest.approx(flops / step_s / 1e11)
 
 
 @given(
@@ -92,12 +92,12 @@ def test_the_roofline_by_hand(flops: int, moved: int, step_s: float, bound: str,
 def test_the_roof_is_never_above_the_peak(
     flops: int, moved: int, step_s: float, flops_per_s: float, bytes_per_s: float
 ) -> None:
-    found = roofline(work(flops, moved), peak(flops_per_s, bytes_per_s), step_s)
-    assert found is not None
-    assert found.share_of_roof >= found.share_of_peak * (1 - 1e-9)
-    assert (found.bound == "neither") == (found.share_of_roof < NEAR_THE_ROOF)
-    if found.bound != "neither":
-        assert (found.bound == "memory") == (found.intensity < found.ridge)
+    reached = roofline(work(flops, moved), peak(flops_per_s, bytes_per_s), step_s)
+    assert reached is not None
+    assert reached.share_of_roof >= reached.share_of_peak * (1 - 1e-9)
+    assert (reached.bound == "neither") == (reached.share_of_roof < NEAR_THE_ROOF)
+    if reached.bound != "neither":
+        assert (reached.bound == "memory") == (reached.intensity < reached.ridge)
 
 
 @pytest.mark.parametrize(("flops", "moved"), [(None, 10), (10, None), (0, 10), (10, 0)])

@@ -83,7 +83,7 @@ def test_texts_are_read(text: str, spec: PruneSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "Received: ''"),
         ("half", "'half'"),
@@ -101,10 +101,10 @@ def test_texts_are_read(text: str, spec: PruneSpec) -> None:
         ("structured:heads=1", "heads"),
     ],
 )
-def test_a_wrong_text_is_refused_with_what_is_wrong(text: str, told: str) -> None:
+def test_a_wrong_text_is_refused_with_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_prune_spec(text)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert error.value.remedy is not None
     assert "magnitude:0.5" in error.value.remedy
 

@@ -16,14 +16,14 @@ from kcost.core.scenario import (
     RATE_WITHIN,
     arrivals_ns,
     ask_trial,
-    asked,
     complete,
-    found,
     holds,
     missing,
     next_rate,
     rows,
     samples_per_s,
+    scenarios_of,
+    search_outcome,
     with_result,
 )
 from kcost.core.stats import most_above, percentile, samples_for_tail, tail
@@ -74,7 +74,7 @@ def searched(server: Server, highest_that_holds: float) -> Server:
 def test_a_server_brings_offline_along_and_a_single_stream_is_for_batch_1(
     changes: dict[str, object], expected: tuple[Scenario, ...]
 ) -> None:
-    assert asked(spec(**changes), ALL) == expected
+    assert scenarios_of(spec(**changes), ALL) == expected
 
 
 def test_what_is_complete_with_the_same_settings_is_not_due_again() -> None:
@@ -116,7 +116,7 @@ def test_a_cell_of_an_older_folder_has_no_scenarios() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"scenarios": ["offlin"]}, "'single-stream', 'offline' or 'server'"),
         ({"scenarios": ["server"]}, "come together"),
@@ -127,8 +127,8 @@ def test_a_cell_of_an_older_folder_has_no_scenarios() -> None:
         ({"scenarios": ["offline"], "scenario_s": 10, "scenario_max_s": 5}, "at least scenario_s"),
     ],
 )
-def test_settings_that_cannot_be_measured(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(PlanError, match=told):
+def test_settings_that_cannot_be_measured(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
         Plan.parse({"models": ["m"], "settings": settings})
 
 
@@ -144,12 +144,12 @@ def test_scenarios_that_no_cell_of_the_plan_has() -> None:
 
 @given(st.floats(0.1, 1e5), st.integers(1, 3000), st.integers(-5, 2**40))
 def test_one_seed_gives_one_sequence_which_a_higher_rate_presses_together(rate: float, count: int, seed: int) -> None:
-    found = arrivals_ns(rate, count, seed)
-    assert found.shape == (count,)
-    assert (np.diff(found) >= 0).all()
-    assert (found == arrivals_ns(rate, count, seed)).all()
-    assert (found[: count // 2] == arrivals_ns(rate, count // 2, seed)).all()
-    assert np.allclose(found, 2 * arrivals_ns(2 * rate, count, seed), atol=2)
+    arrivals = arrivals_ns(rate, count, seed)
+    assert arrivals.shape == (count,)
+    assert (np.diff(arrivals) >= 0).all()
+    assert (arrivals == arrivals_ns(rate, count, seed)).all()
+    assert (arrivals[: count // 2] == arrivals_ns(rate, count // 2, seed)).all()
+    assert np.allclose(arrivals, 2 * arrivals_ns(2 * rate, count, seed), atol=2)
 
 
 def test_gaps_are_exponential_with_the_mean_of_the_rate() -> None:
@@ -207,7 +207,7 @@ def test_a_trial_has_enough_queries_and_not_too_many() -> None:
 def test_bisection_finds_the_highest_rate_within_a_few_percent(capacity: float, share: float) -> None:
     limit = share * capacity
     done = searched(server(capacity_per_s=capacity, scenario_max_s=1e6), limit)
-    outcome, best = found(done)
+    outcome, best = search_outcome(done)
     assert complete(done)
     assert len(done.trials) < MOST_TRIALS
     assert all(0 < t.queries_per_s < capacity for t in done.trials)
@@ -226,7 +226,7 @@ def test_a_search_goes_on_from_any_of_its_trials() -> None:
     whole = searched(server(), 700)
     for count in range(len(whole.trials)):
         begun = whole.model_copy(update={"trials": whole.trials[:count]})
-        assert found(begun).outcome == "unfinished"
+        assert search_outcome(begun).outcome == "unfinished"
         assert searched(begun, 700) == whole
 
 
@@ -240,9 +240,9 @@ def test_a_rate_that_fails_once_and_then_holds_is_not_given_up() -> None:
 def test_a_rate_at_which_662_queries_take_too_long_is_not_tried() -> None:
     slow = searched(server(capacity_per_s=8.0), 100)
     assert min(t.queries_per_s for t in slow.trials) == pytest.approx(662 / 120)
-    assert found(slow).outcome == "held"
-    assert found(server(capacity_per_s=5.0)) == ("not tried", None)
-    assert found(server(capacity_per_s=None, failure="no capacity")).outcome == "unfinished"
+    assert search_outcome(slow).outcome == "held"
+    assert search_outcome(server(capacity_per_s=5.0)) == ("not tried", None)
+    assert search_outcome(server(capacity_per_s=None, failure="no capacity")).outcome == "unfinished"
 
 
 def test_throughput_is_all_samples_over_all_time() -> None:

@@ -41,7 +41,7 @@ class TestReading:
         assert schema.read("thing", path, Thing) == Thing(size_bytes=2048)
 
     @pytest.mark.parametrize(
-        ("document", "told"),
+        ("document", "message"),
         [
             ({"schema": 4, "size_bytes": 1}, "pip install --upgrade kcost"),
             ({"schema": 1, "size_bytes": 1}, "no upgrade for thing files of schema 1"),
@@ -56,10 +56,10 @@ class TestReading:
             ("", "is a JSON object"),
         ],
     )
-    def test_a_file_that_cannot_be_used(self, tmp_path: Path, document: Any, told: str) -> None:
+    def test_a_file_that_cannot_be_used(self, tmp_path: Path, document: Any, message: str) -> None:
         with pytest.raises(SchemaError) as caught:
             schema.read("thing", put(tmp_path / "t.json", document), Thing)
-        assert told in str(caught.value)
+        assert message in str(caught.value)
         assert "t.json" in str(caught.value)
 
     @given(st.binary(max_size=200))

@@ -17,9 +17,9 @@ outcomes = st.integers(2, 300).flatmap(
 @given(outcomes)
 def test_the_drop_is_the_difference_and_the_bound_lies_above_it(pair: tuple[list[int], list[int]]) -> None:
     before, after = (np.array(x) for x in pair)
-    found = accuracy_drop(before, after)
-    assert found.value == pytest.approx(found.before - found.after)
-    assert found.value - 2 / len(before) <= found.bound <= 1
+    drop = accuracy_drop(before, after)
+    assert drop.value == pytest.approx(drop.before - drop.after)
+    assert drop.value - 2 / len(before) <= drop.bound <= 1
 
 
 def test_models_that_agree_on_few_examples_may_still_differ() -> None:
@@ -43,10 +43,10 @@ def test_the_bound_holds_in_95_of_100_samples() -> None:
 def test_f1_drop_by_hand_and_of_equal_models() -> None:
     before = np.array([[2, 0, 0]] * 50 + [[0, 1, 1]] * 50)
     after = np.array([[1, 0, 1]] * 50 + [[0, 1, 1]] * 50)
-    found = f1_drop(before, after)
-    assert found.before == pytest.approx(200 / 300)
-    assert found.after == pytest.approx(100 / 250)
-    assert found.value < found.bound < found.value + 0.15
+    drop = f1_drop(before, after)
+    assert drop.before == pytest.approx(200 / 300)
+    assert drop.after == pytest.approx(100 / 250)
+    assert drop.value < drop.bound < drop.value + 0.15
     assert f1_drop(before, before).bound == 0
 
 

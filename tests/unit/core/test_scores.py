@@ -76,9 +76,9 @@ def test_the_interval_lies_in_0_to_1_and_is_repeatable(pairs):
 def _drawn(sentences: int, seed: int) -> tuple[list[list[str]], list[list[str]]]:
     """Sentences of two words where each entity is found with probability 0.7 and invented with 0.1."""
     rng = np.random.default_rng(seed)
-    found, invented = rng.random(sentences) < 0.7, rng.random(sentences) < 0.1
+    hits, invented = rng.random(sentences) < 0.7, rng.random(sentences) < 0.1
     true = [["B-PER", "O"]] * sentences
-    return true, [["B-PER" if f else "O", "B-PER" if i else "O"] for f, i in zip(found, invented, strict=True)]
+    return true, [["B-PER" if f else "O", "B-PER" if i else "O"] for f, i in zip(hits, invented, strict=True)]
 
 
 def test_the_interval_covers_the_truth_and_narrows_with_more_sentences():
@@ -94,10 +94,10 @@ def test_the_fast_bootstrap_draws_as_the_plain_one(monkeypatch):
     monkeypatch.setattr("kcost.core.scores.RESAMPLES", 20_000)
     true, predicted = _drawn(200, 3)
     score = entity_f1(true, predicted, "test")
-    found = np.array([t[0] == p[0] for t, p in zip(true, predicted, strict=True)])
+    hits = np.array([t[0] == p[0] for t, p in zip(true, predicted, strict=True)])
     wrong = np.array([p[1] != "O" for p in predicted])
     rows = np.random.default_rng(99).integers(0, 200, (20_000, 200))
-    tp, fp = found[rows].sum(axis=1), wrong[rows].sum(axis=1)
+    tp, fp = hits[rows].sum(axis=1), wrong[rows].sum(axis=1)
     values = 2 * tp / (2 * tp + fp + 200 - tp)
     assert (score.low, score.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.002)
 

@@ -44,9 +44,9 @@ def test_names_and_keys_decide_whatever_the_order(inputs: list[str], data: st.Da
     given_names = data.draw(st.sampled_from([inputs, keys]))
     order = data.draw(st.permutations(range(len(inputs))))
     arrays = {given_names[i]: rows(i, 3) for i in order}
-    found = matched({**arrays, "not wanted": rows(9, 1)}, signature)
-    assert list(found) == inputs
-    assert [float(a[0, 0]) for a in found.values()] == list(range(len(inputs)))
+    by_input = matched({**arrays, "not wanted": rows(9, 1)}, signature)
+    assert list(by_input) == inputs
+    assert [float(a[0, 0]) for a in by_input.values()] == list(range(len(inputs)))
 
 
 @given(names, st.data())
@@ -58,11 +58,11 @@ def test_what_is_matched_fits_and_nothing_is_used_twice(inputs: list[str], data:
         f"X{i}": rows(i, *([4] * (ndim - 1)), dtype=dtype) for i, (dtype, ndim) in enumerate(data.draw(kinds_of(drawn)))
     }
     try:
-        found = matched(arrays, signature)
+        by_input = matched(arrays, signature)
     except InputError:
         return
-    assert len({float(a.flat[0]) for a in found.values()}) == len(inputs)
-    for name, array in found.items():
+    assert len({float(a.flat[0]) for a in by_input.values()}) == len(inputs)
+    for name, array in by_input.items():
         assert (array.dtype.name, array.ndim) == (signature[name].dtype, len(signature[name].shape))
 
 
@@ -72,14 +72,14 @@ def kinds_of(drawn: list[tuple[str, int]]) -> st.SearchStrategy[Any]:
 
 def test_unnamed_arrays_are_matched_where_they_fit_in_one_way_only() -> None:
     signature = {"ids": IDS, "shapes": FEATURES}
-    found = matched({"x": rows(1, 4, 5), "y": rows(2, 4, dtype="int64")}, signature)
-    assert (found["ids"].dtype, found["ids"][0, 0], found["shapes"][0, 0, 0]) == (np.int32, 2, 1)
+    by_input = matched({"x": rows(1, 4, 5), "y": rows(2, 4, dtype="int64")}, signature)
+    assert (by_input["ids"].dtype, by_input["ids"][0, 0], by_input["shapes"][0, 0, 0]) == (np.int32, 2, 1)
 
 
 def test_arrays_with_numpys_own_names_are_matched_by_order() -> None:
     signature = {"b": InputSpec((None, 3), "float32"), "a": InputSpec((None, 3), "float32")}
-    found = matched({"arr_1": rows(1, 3), "arr_0": rows(0, 3)}, signature)
-    assert [(n, float(a[0, 0])) for n, a in found.items()] == [("b", 0.0), ("a", 1.0)]
+    by_input = matched({"arr_1": rows(1, 3), "arr_0": rows(0, 3)}, signature)
+    assert [(n, float(a[0, 0])) for n, a in by_input.items()] == [("b", 0.0), ("a", 1.0)]
 
 
 SAME = {"left": InputSpec((None, 3), "float32", "a"), "right": InputSpec((None, 3), "float32", "b")}
@@ -87,7 +87,7 @@ CROSSED = {"a": InputSpec((None, 3), "float32", "b"), "b": InputSpec((None, 3), 
 
 
 @pytest.mark.parametrize(
-    ("arrays", "signature", "told"),
+    ("arrays", "signature", "message"),
     [
         ({"x": rows(0, 3), "y": rows(1, 3)}, SAME, "more than one way: x for left, y for right; or y for left, x for"),
         ({"left": rows(0, 3), "y": rows(1, 3)}, SAME, r"with left, y, and without right float32 \(any, 3\) \(or b\)"),
@@ -101,15 +101,17 @@ CROSSED = {"a": InputSpec((None, 3), "float32", "b"), "b": InputSpec((None, 3), 
         ({}, SAME, "mine.npz with none, and without left"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(arrays: dict[str, np.ndarray], signature: Signature, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_does_not_fit_is_refused_by_name(
+    arrays: dict[str, np.ndarray], signature: Signature, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         matched(arrays, signature)
 
 
 def test_crossed_names_are_told_apart_by_shape() -> None:
     signature = {"a": InputSpec((None, 3), "float32", "b"), "b": InputSpec((None, 4), "float32", "a")}
-    found = matched({"a": rows(0, 4), "b": rows(1, 3)}, signature)
-    assert (float(found["a"][0, 0]), float(found["b"][0, 0])) == (1.0, 0.0)
+    by_input = matched({"a": rows(0, 4), "b": rows(1, 3)}, signature)
+    assert (float(by_input["a"][0, 0]), float(by_input["b"][0, 0])) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,9 @@ def test_crossed_names_are_told_apart_by_shape() -> None:
     ],
 )
 def test_numbers_become_those_of_the_input(array: np.ndarray, dtype: str, kept: str) -> None:
-    found = matched({"x": array}, {"x": InputSpec((None, None), dtype)})["x"]
-    assert re.match(kept, found.dtype.name)
-    assert found.tolist() == array.tolist()
+    cast = matched({"x": array}, {"x": InputSpec((None, None), dtype)})["x"]
+    assert re.match(kept, cast.dtype.name)
+    assert cast.tolist() == array.tolist()
 
 
 def test_a_structure_is_filled_by_names_or_by_keys() -> None:

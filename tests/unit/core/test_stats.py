@@ -13,23 +13,24 @@ positive = st.floats(1e-3, 1e6)
 
 @given(st.lists(positive, min_size=2, max_size=30))
 def test_the_interval_holds_the_figure(values: list[float]) -> None:
-    found = stats.location(values)
-    assert found.low <= found.value * (1 + 1e-9)
-    assert found.value <= found.high * (1 + 1e-9)
+    interval = stats.location(values)
+    assert interval.low <= interval.value * (1 + 1e-9)
+    assert interval.value <= interval.high * (1 + 1e-9)
 
 
 @given(st.lists(positive, min_size=2, max_size=20), st.floats(0.01, 100))
 def test_a_common_factor_cancels_in_a_paired_ratio(values: list[float], factor: float) -> None:
     drifting = np.array(values)
-    found = stats.paired_ratio(drifting * factor, drifting)
-    assert found.value == pytest.approx(factor, rel=1e-6)
-    assert found.high / found.low == pytest.approx(1, rel=1e-6)
+    ratio = stats.paired_ratio(drifting * factor, drifting)
+    assert ratio.value == pytest.approx(factor, rel=1e-6)
+    assert ratio.high / ratio.low == pytest.approx(1, rel=1e-6)
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = [
-        found.low <= 1 <= found.high for found in (stats.location(np.exp(rng.normal(0, 0.3, 8))) for _ in range(1000))
+        interval.low <= 1 <= interval.high
+        for interval in (stats.location(np.exp(rng.normal(0, 0.3, 8))) for _ in range(1000))
     ]
     assert 0.93 < np.mean(covered) < 0.97
 
@@ -46,15 +47,15 @@ def test_rounds_that_do_not_pair_are_refused(a: list[float], b: list[float]) -> 
 
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_a_proportion_lies_in_its_interval(a: int, b: int) -> None:
-    found = stats.proportion(min(a, b), max(a, b))
-    assert 0 <= found.low <= found.value + 1e-12
-    assert found.value <= found.high + 1e-12 <= 1 + 2e-12
+    share = stats.proportion(min(a, b), max(a, b))
+    assert 0 <= share.low <= share.value + 1e-12
+    assert share.value <= share.high + 1e-12 <= 1 + 2e-12
 
 
 def test_wilson_of_a_known_case() -> None:
     # 3 of 10: 0.108 to 0.603, as in Newcombe (1998), Statistics in Medicine 17, 857-872, method 3 by hand
-    found = stats.proportion(3, 10)
-    assert (round(found.low, 3), round(found.high, 3)) == (0.108, 0.603)
+    share = stats.proportion(3, 10)
+    assert (round(share.low, 3), round(share.high, 3)) == (0.108, 0.603)
 
 
 def test_more_successes_than_trials_are_refused() -> None:
@@ -70,8 +71,8 @@ def test_the_tails_need_as_many_samples_as_the_mlperf_rules_say() -> None:
     ("count", "name"), [(63, None), (64, "p90"), (129, "p90"), (130, "p95"), (661, "p97"), (662, "p99"), (5000, "p99")]
 )
 def test_the_tail_is_the_highest_that_the_number_of_samples_shows(count: int, name: str | None) -> None:
-    found = stats.tail(list(range(1, count + 1)))
-    assert (None if found is None else found.name) == name
+    quantile = stats.tail(list(range(1, count + 1)))
+    assert (None if quantile is None else quantile.name) == name
 
 
 @pytest.mark.parametrize("count", [64, 130, 662])
@@ -79,17 +80,17 @@ def test_the_bounds_of_a_tail_hold_as_often_as_they_say(count: int) -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(500):
-        found = stats.tail([int(v) for v in rng.exponential(1e6, count)])
-        assert found is not None
-        assert found.interval.low <= found.interval.value <= found.interval.high
-        held += found.interval.low <= -1e6 * math.log(1 - found.fraction) <= found.interval.high
+        quantile = stats.tail([int(v) for v in rng.exponential(1e6, count)])
+        assert quantile is not None
+        assert quantile.interval.low <= quantile.interval.value <= quantile.interval.high
+        held += quantile.interval.low <= -1e6 * math.log(1 - quantile.fraction) <= quantile.interval.high
     assert held / 500 > 0.93
 
 
 def test_clopper_pearson_of_a_known_case() -> None:
     # 10 of 100: 0.0490 to 0.1762, as scipy.stats.binomtest(10, 100).proportion_ci() gives
-    found = stats.exact_proportion(10, 100)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.0490, 0.1762)
+    share = stats.exact_proportion(10, 100)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.0490, 0.1762)
     assert stats.exact_proportion(0, 0) == (0, 0, 1)
     assert stats.exact_proportion(0, 5).low == 0
     assert stats.exact_proportion(5, 5).high == 1
@@ -110,13 +111,13 @@ def test_welch_agrees_with_scipy() -> None:
 
     a, b = [1.0, 1.2, 1.1, 1.3], [0.9, 1.0, 0.95, 1.05, 0.97]
     by_scipy = ttest_ind(np.log(a), np.log(b), equal_var=False)
-    found = stats.independent_ratio(a, b)
+    compared = stats.independent_ratio(a, b)
     interval = by_scipy.confidence_interval(0.95)
-    assert (found.ratio.low, found.ratio.high) == (
+    assert (compared.ratio.low, compared.ratio.high) == (
         pytest.approx(math.exp(interval.low)),
         pytest.approx(math.exp(interval.high)),
     )
-    assert found.probability_below_1 == pytest.approx(by_scipy.pvalue / 2)
+    assert compared.probability_below_1 == pytest.approx(by_scipy.pvalue / 2)
 
 
 def test_too_little_for_an_independent_interval() -> None:

@@ -21,9 +21,9 @@ def raised() -> Exception:
 
 def test_the_traceback_goes_to_the_folder_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
-    told = unforeseen.logged(raised())
+    sentence = unforeseen.logged(raised())
     (path,) = (tmp_path / "logs").iterdir()
-    assert told == f"The traceback is in {path}."
+    assert sentence == f"The traceback is in {path}."
     assert "ZeroDivisionError: what was not foreseen" in path.read_text()
     assert "in raised" in path.read_text()
 
@@ -63,10 +63,10 @@ def test_the_command_line_tells_it_and_ends_with_2(
         cli.main()
     assert ended.value.code == 2
     (path,) = tmp_path.iterdir()
-    told = capsys.readouterr().err
-    assert told.startswith("error: kcost did not foresee this: ZeroDivisionError: what was not foreseen")
-    assert told.endswith(f"The traceback is in {path}.\n")
-    assert told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: kcost did not foresee this: ZeroDivisionError: what was not foreseen")
+    assert stderr.endswith(f"The traceback is in {path}.\n")
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("own_log", [False, True])

@@ -32,8 +32,8 @@ def offline(**changes: object) -> Offline:
 
 
 def server(*trials: Trial, **changes: object) -> Server:
-    found = {**conditions(), "latency_bound_ms": 50, "capacity_per_s": 250.0, "trials": trials}
-    return Server.model_validate({**found, **changes})
+    fields = {**conditions(), "latency_bound_ms": 50, "capacity_per_s": 250.0, "trials": trials}
+    return Server.model_validate({**fields, **changes})
 
 
 def trial(rate: float, ms: int, queries: int = 662, watch: Watch | None = None) -> Trial:

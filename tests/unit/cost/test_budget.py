@@ -150,14 +150,14 @@ def test_intervals_hold_the_truth_in_85_to_95_of_100() -> None:
     assert 170 <= held_saving <= 190
 
 
-def told(qps: float, fast: float, **assumptions: float) -> Budget:
+def budget_of(qps: float, fast: float, **assumptions: float) -> Budget:
     """A budget of plain Keras at 50 a replica, and of something faster that takes 8 hours of work."""
     other = option("fast", queries_per_s_per_replica=fast, one_off=OneOff(work_hours=8))
     return make_budget([option(), other], {}, constant(qps), assume(assumptions, {}))
 
 
 def test_a_clear_winner_is_told_with_its_break_even() -> None:
-    budget = told(10_000, 200.0)
+    budget = budget_of(10_000, 200.0)
     assert budget.outcome == "decided"
     assert budget.options[0].bill.option.name == "fast"
     assert "beats plain with over 99% probability, saves 13," in budget.sentence
@@ -172,14 +172,14 @@ def test_a_clear_winner_is_told_with_its_break_even() -> None:
 
 
 def test_little_traffic_never_repays_work() -> None:
-    budget = told(10, 200.0)
+    budget = budget_of(10, 200.0)
     assert budget.options[0].bill.option.name == "plain"
     assert budget.outcome == "decided"
     assert budget.sentence.endswith("costs the same a month and $800.00 less at first.")
 
 
 def test_a_short_horizon_says_when_the_other_would_repay() -> None:
-    budget = told(10_000, 200.0, horizon_days=1)
+    budget = budget_of(10_000, 200.0, horizon_days=1)
     assert budget.options[0].bill.option.name == "plain"
     days = 800 / (180 * 0.1 * 24)
     assert budget.sentence.endswith(
@@ -236,11 +236,11 @@ def test_one_option_has_nothing_beside_it() -> None:
 
 
 def test_the_same_seed_gives_the_same_budget() -> None:
-    assert told(1_000, 70.0) == told(1_000, 70.0)
+    assert budget_of(1_000, 70.0) == budget_of(1_000, 70.0)
 
 
 def test_a_budget_survives_json() -> None:
-    budget = told(10_000, 200.0)
+    budget = budget_of(10_000, 200.0)
     assert Budget.model_validate_json(budget.model_dump_json()) == budget
 
 

@@ -19,8 +19,8 @@ JIT = "inference jax/jit float32 cpu batch 32"
 
 
 def spec_of(run: Run, label: str) -> CellSpec:
-    (found,) = (c.spec for c in run.cells if c.spec.label == label)
-    return found
+    (matching,) = (c.spec for c in run.cells if c.spec.label == label)
+    return matching
 
 
 def verdict_of(run: Run, outputs: Outputs, unreadable: str | None = None) -> Verdict:
@@ -39,9 +39,9 @@ def standings(verdict: Verdict) -> dict[str, str]:
 def test_answers_that_cannot_be_read_cost_their_own_cell_only() -> None:
     run, outputs = simulated_run(SMALL)
     verdict = verdict_of(run, outputs, unreadable=JIT)
-    found = standings(verdict)
-    assert found.pop(JIT) == "not judged"
-    assert set(found.values()) == {"ranked"}
+    standing_of = standings(verdict)
+    assert standing_of.pop(JIT) == "not judged"
+    assert set(standing_of.values()) == {"ranked"}
     (notice,) = (n for n in verdict.notices if n.code == "not-judged")
     assert notice.cell == JIT
     assert "The outputs of a cell are an npz file beside it." in notice.text
@@ -52,9 +52,9 @@ def test_a_reference_that_cannot_be_read_leaves_its_place_to_the_next_cell() -> 
     assert verdict_of(run, outputs).rankings[0].reference == GRAPH
     verdict = verdict_of(run, outputs, unreadable=GRAPH)
     assert verdict.rankings[0].reference == XLA
-    found = standings(verdict)
-    assert found.pop(GRAPH) == "not judged"
-    assert set(found.values()) == {"ranked"}
+    standing_of = standings(verdict)
+    assert standing_of.pop(GRAPH) == "not judged"
+    assert set(standing_of.values()) == {"ranked"}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_arrays_without_real_numbers_cost_their_own_cell_only(array: np.ndarray,
     run, outputs = simulated_run(SMALL)
     cell_id = spec_of(run, label).cell_id
     outputs[cell_id] = {**outputs[cell_id], name: array}
-    found = standings(verdict_of(run, outputs))
-    assert found.pop(label) == "not judged"
-    assert set(found.values()) == {"ranked"}
+    standing_of = standings(verdict_of(run, outputs))
+    assert standing_of.pop(label) == "not judged"
+    assert set(standing_of.values()) == {"ranked"}
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 2, 2), (400, 1), (0,)])
@@ -84,9 +84,9 @@ def test_arrays_of_any_shape_leave_a_run_that_can_be_read(name: str, shape: tupl
     for label in (JIT, GRAPH):
         cell_id = spec_of(run, label).cell_id
         changed = {**outputs, cell_id: {**outputs[cell_id], name: np.ones(shape, np.int64)}}
-        found = standings(verdict_of(run, changed))
-        others = {standing for other, standing in found.items() if other != label}
-        assert others == {"ranked"}, (label, found)
+        standing_of = standings(verdict_of(run, changed))
+        others = {standing for other, standing in standing_of.items() if other != label}
+        assert others == {"ranked"}, (label, standing_of)
 
 
 def test_a_cell_whose_answers_could_not_be_kept_says_why() -> None:
@@ -107,9 +107,9 @@ def test_a_cell_with_answers_that_are_not_finite_is_told_first_and_never_ranked(
     spec = spec_of(run, JIT)
     run = replaced(run, spec.cell_id, preparation=preparation(spec, not_finite=BAD))
     verdict = verdict_of(run, outputs)
-    found = standings(verdict)
-    assert found.pop(JIT) == "not finite"
-    assert set(found.values()) == {"ranked"}
+    standing_of = standings(verdict)
+    assert standing_of.pop(JIT) == "not finite"
+    assert set(standing_of.values()) == {"ranked"}
     first = verdict.notices[0]
     assert (first.code, first.cell) == ("not-finite", JIT)
     assert BAD in first.text

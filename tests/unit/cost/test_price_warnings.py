@@ -141,10 +141,10 @@ def test_a_no_break_space_in_a_number_is_refused() -> None:
 def test_warnings_alone_exit_with_0_and_problems_with_2(tmp_path) -> None:
     path = tmp_path / "prices.csv"
     path.write_text(text_of({**ROW, "on_demand_usd_per_hour": "2.08"}))
-    told = CliRunner().invoke(app, ["prices", "check", str(path)])
-    assert told.exit_code == 0
-    assert "no problems, 1 warning(s)" in " ".join(told.output.split())
+    outcome = CliRunner().invoke(app, ["prices", "check", str(path)])
+    assert outcome.exit_code == 0
+    assert "no problems, 1 warning(s)" in " ".join(outcome.output.split())
     path.write_text(text_of({**ROW, "on_demand_usd_per_hour": "0"}, {**ROW, "on_demand_usd_per_hour": "2.08"}))
-    told = CliRunner().invoke(app, ["prices", "check", str(path)])
-    assert told.exit_code == 2
-    assert "refused: 1 problem(s), 1 warning(s)" in " ".join(told.output.split())
+    outcome = CliRunner().invoke(app, ["prices", "check", str(path)])
+    assert outcome.exit_code == 2
+    assert "refused: 1 problem(s), 1 warning(s)" in " ".join(outcome.output.split())

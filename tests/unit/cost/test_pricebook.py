@@ -69,10 +69,12 @@ def test_rows_of_an_unknown_day_say_so() -> None:
 
 
 def test_sound_rows_have_no_problem() -> None:
-    found = book(SOUND, GPU, TPU, TPU_CHIP, {**SOUND, "provider": "a small host", "spot_usd_per_hour": "", "as_of": ""})
-    assert found.check() == []
-    assert found.checked() is found
-    assert found.prices[0] == Price.model_validate({**SOUND, "accelerator": None})
+    price_book = book(
+        SOUND, GPU, TPU, TPU_CHIP, {**SOUND, "provider": "a small host", "spot_usd_per_hour": "", "as_of": ""}
+    )
+    assert price_book.check() == []
+    assert price_book.checked() is price_book
+    assert price_book.prices[0] == Price.model_validate({**SOUND, "accelerator": None})
 
 
 TRAPS = {
@@ -113,13 +115,13 @@ TRAPS = {
 
 @pytest.mark.parametrize(("row", "rule"), TRAPS.values(), ids=TRAPS.keys())
 def test_a_trap_is_found_and_named(row: dict[str, str], rule: str) -> None:
-    found = book({**SOUND, "instance": "sound.one"}, row)
-    problems = found.check()
+    price_book = book({**SOUND, "instance": "sound.one"}, row)
+    problems = price_book.check()
     assert [p.row for p in problems] == [3] * len(problems)
     assert any(rule in p.rule for p in problems), problems
     assert all(p.received and p.remedy for p in problems)
     with pytest.raises(PriceError, match="line 3"):
-        found.checked()
+        price_book.checked()
 
 
 def test_an_accelerator_that_adds_nothing_to_its_twin_is_found() -> None:
@@ -169,9 +171,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_find_filters_and_sorts_by_price() -> None:
-    found = PriceBook.read().find(provider="AWS", region="us-east-1")
-    assert {(p.provider, p.region) for p in found} == {("aws", "us-east-1")}
-    prices = [p.on_demand_usd_per_hour for p in found]
+    in_region = PriceBook.read().find(provider="AWS", region="us-east-1")
+    assert {(p.provider, p.region) for p in in_region} == {("aws", "us-east-1")}
+    prices = [p.on_demand_usd_per_hour for p in in_region]
     assert prices == sorted(prices)
     assert PriceBook.read().find(instance="no such thing") == ()
 
@@ -190,12 +192,12 @@ cell = st.one_of(st.text(max_size=12), st.sampled_from(["", "0", "-1", "1e400", 
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(COLUMNS, cell)), max_size=4))
 def test_any_cells_give_prices_that_can_be_computed_with_or_problems(rows: list[dict[str, str]]) -> None:
     try:
-        found = book(*rows)
+        price_book = book(*rows)
     except (PriceError, csv.Error):  # csv.Error: the test's own writer cannot write it
         return
-    problems = found.check()
-    assert len(found.prices) + len({p.row for p in problems}) >= sum(any(row.values()) for row in rows)
-    for price in found.prices:
+    problems = price_book.check()
+    assert len(price_book.prices) + len({p.row for p in problems}) >= sum(any(row.values()) for row in rows)
+    for price in price_book.prices:
         assert 0 < price.on_demand_usd_per_hour < float("inf")
         assert price.accelerator_count >= 0
 
@@ -208,9 +210,9 @@ def test_any_cells_give_prices_that_can_be_computed_with_or_problems(rows: list[
 )
 def test_what_is_written_is_what_is_read(price: float, vcpus: int, memory: float, spot: float) -> None:
     row = {**SOUND, "vcpus": str(vcpus), "memory_gib": repr(memory), "on_demand_usd_per_hour": repr(price)}
-    found = book({**row, "spot_usd_per_hour": repr(price * spot)}).checked().prices[0]
-    assert (found.vcpus, found.memory_gib, found.on_demand_usd_per_hour) == (vcpus, memory, price)
-    assert found.spot_usd_per_hour == price * spot
+    read_back = book({**row, "spot_usd_per_hour": repr(price * spot)}).checked().prices[0]
+    assert (read_back.vcpus, read_back.memory_gib, read_back.on_demand_usd_per_hour) == (vcpus, memory, price)
+    assert read_back.spot_usd_per_hour == price * spot
 
 
 def machine(*accelerators: str, **changes: object):
@@ -238,12 +240,12 @@ def machine(*accelerators: str, **changes: object):
     ],
 )
 def test_closest_takes_the_machines_accelerator(name: str, accelerator: str) -> None:
-    found = PriceBook.read().closest(machine(name))
-    assert found.price.accelerator == accelerator
-    assert found.is_assumption
-    assert found.same_machine
-    assert name in found.why
-    assert found.share == 1 / found.price.accelerator_count
+    match = PriceBook.read().closest(machine(name))
+    assert match.price.accelerator == accelerator
+    assert match.is_assumption
+    assert match.same_machine
+    assert name in match.why
+    assert match.share == 1 / match.price.accelerator_count
 
 
 def test_closest_prefers_one_accelerator_and_counts_one_of_many() -> None:
@@ -272,17 +274,17 @@ def test_an_accelerator_that_no_price_has_is_an_error() -> None:
     ],
 )
 def test_closest_without_accelerator_goes_by_size_and_then_generation(changes, provider, instance) -> None:
-    found = PriceBook.read().closest(environment(**changes), provider=provider)
-    assert found.price.instance == instance
-    assert found.why.startswith("Assumed: ")
-    assert found.price.accelerator is None
+    match = PriceBook.read().closest(environment(**changes), provider=provider)
+    assert match.price.instance == instance
+    assert match.why.startswith("Assumed: ")
+    assert match.price.accelerator is None
 
 
 def test_a_named_instance_is_taken_and_told_apart_from_the_machine() -> None:
-    found = PriceBook.read().closest(environment(), provider="aws", instance="c7i.xlarge")
-    assert (found.price.instance, found.is_assumption, found.same_machine) == ("c7i.xlarge", False, False)
-    assert "as asked" in found.why
-    assert "2 cores" in found.why
+    match = PriceBook.read().closest(environment(), provider="aws", instance="c7i.xlarge")
+    assert (match.price.instance, match.is_assumption, match.same_machine) == ("c7i.xlarge", False, False)
+    assert "as asked" in match.why
+    assert "2 cores" in match.why
     assert PriceBook.read().closest(environment(), instance="c7i.large").same_machine
 
 

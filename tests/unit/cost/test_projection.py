@@ -112,7 +112,7 @@ def test_a_projection_is_marked_and_its_interval_holds_it() -> None:
     projection = project(BERT, device_named("A100-80GB"))
     assert projection.low_ms < projection.step_ms < projection.high_ms
     assert projection.refused is None
-    assert "projected" in projection.told
+    assert "projected" in projection.step_text
     assert sum(projection.shares.values()) == pytest.approx(1)
     assert set(projection.shares) == set(COMPONENTS)
 
@@ -154,7 +154,7 @@ def test_evidence_is_of_the_chip_and_nearest_first() -> None:
     rows = evidence(published(), device_named("A100-80GB"), BERT, 2)
     assert [r.model for r in rows] == ["BERT-base", "BERT-base"]
     assert all("A100" in r.device and r.precision == "fp16" and r.batch == 32 for r in rows)
-    assert "BERT-base" in rows[0].told
+    assert "BERT-base" in rows[0].line
     assert evidence(published(), device_named("TPU-v5e"), BERT) == ()
 
 
@@ -200,12 +200,12 @@ def test_the_shipped_terms_are_those_of_the_whole_data() -> None:
     folder = data_folder()
     rows: tuple[PublishedRow, ...] = parse_published((folder / "measurements.csv").read_bytes(), "measurements")
     table = table_of(cases(rows, devices()))
-    found = fit(table)
+    fitted_anew = fit(table)
     model = fitted()
     assert len(table.cases) == model.rows
     shipped = np.array(list(model.terms.values()))
-    np.testing.assert_allclose(found.theta, shipped, atol=0.01)
-    np.testing.assert_allclose(found.covariance, np.array(model.covariance), atol=0.01)
+    np.testing.assert_allclose(fitted_anew.theta, shipped, atol=0.01)
+    np.testing.assert_allclose(fitted_anew.covariance, np.array(model.covariance), atol=0.01)
     kept = [r for r in rows if r.quality != "C" and not r.source.startswith(("mlcommons", "aws-neuron", "openvino"))]
     assert [r.id for r in kept] == [r.id for r in published()]
 

@@ -9,28 +9,28 @@ CNN, BERT = MODELS["simulated-cnn"], MODELS["simulated-bert"]
 
 
 def answers(predictions, labels=None, outputs=None):
-    found = {"predictions": np.array(predictions), "outputs": np.zeros((2, 3)) if outputs is None else outputs}
-    return found if labels is None else {**found, "labels": np.array(labels)}
+    arrays = {"predictions": np.array(predictions), "outputs": np.zeros((2, 3)) if outputs is None else outputs}
+    return arrays if labels is None else {**arrays, "labels": np.array(labels)}
 
 
 def test_the_same_answers_are_the_same() -> None:
     arrays = answers([1, 2, 3, 4], [1, 2, 3, 0])
-    found = QualityCheck(CNN, arrays).of(arrays)
-    assert (found.max_abs_difference, found.agreement, found.agreement_count, found.drop) == (0.0, 1.0, 4, 0.0)
-    assert [(s.name, s.value, s.count) for s in found.scores] == [("accuracy", 0.75, 4)]
+    quality = QualityCheck(CNN, arrays).of(arrays)
+    assert (quality.max_abs_difference, quality.agreement, quality.agreement_count, quality.drop) == (0.0, 1.0, 4, 0.0)
+    assert [(s.name, s.value, s.count) for s in quality.scores] == [("accuracy", 0.75, 4)]
 
 
 def test_other_answers_show_in_agreement_and_drop() -> None:
     check = QualityCheck(CNN, answers([1, 2, 3, 4], [1, 2, 3, 4]))
-    found = check.of(answers([1, 2, 0, 0], [1, 2, 3, 4], np.full((2, 3), 0.25)))
-    assert (found.max_abs_difference, found.agreement, found.drop) == (0.25, 0.5, 0.5)
+    quality = check.of(answers([1, 2, 0, 0], [1, 2, 3, 4], np.full((2, 3), 0.25)))
+    assert (quality.max_abs_difference, quality.agreement, quality.drop) == (0.25, 0.5, 0.5)
 
 
 def test_a_smaller_batch_is_judged_on_what_it_answered() -> None:
     check = QualityCheck(CNN, answers([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]))
-    found = check.of(answers([1, 1], [1, 1]))
-    assert (found.agreement, found.agreement_count, found.drop) == (1.0, 2, 0.0)
-    assert found.reference_scores[0].count == 2
+    quality = check.of(answers([1, 1], [1, 1]))
+    assert (quality.agreement, quality.agreement_count, quality.drop) == (1.0, 2, 0.0)
+    assert quality.reference_scores[0].count == 2
     longer = QualityCheck(CNN, answers([1, 1], [1, 1])).of(answers([1, 1, 0, 0], [1, 1, 1, 1]))
     assert (longer.scores[0].count, longer.scores[0].value) == (2, 1.0)
 
@@ -39,9 +39,9 @@ def test_a_smaller_batch_is_judged_on_what_it_answered() -> None:
 def test_an_output_that_is_no_number_is_told(bad: float) -> None:
     outputs = np.zeros((2, 3))
     outputs[1, 1] = bad
-    found = QualityCheck(CNN, answers([1])).of(answers([1], outputs=outputs))
-    assert found.not_finite
-    assert found.max_abs_difference is None
+    quality = QualityCheck(CNN, answers([1])).of(answers([1], outputs=outputs))
+    assert quality.not_finite
+    assert quality.max_abs_difference is None
 
 
 def test_what_cannot_be_compared_is_none() -> None:
@@ -67,27 +67,27 @@ def test_tags_are_scored_as_entities_and_padding_is_no_answer() -> None:
     all_seen = {"unseen_labels": np.full((2, 0), -1)}
     right = answers(labels, labels) | all_seen
     half = answers([[1, 2, 0, 0, 4], [0, 0, 3, 4, 4]], labels) | all_seen
-    found = QualityCheck(BERT, right).of(half)
-    assert [(s.name, s.count, s.unit) for s in found.scores] == [
+    quality = QualityCheck(BERT, right).of(half)
+    assert [(s.name, s.count, s.unit) for s in quality.scores] == [
         ("entity_f1", 3, "entities"),
         ("token_accuracy", 7, "tokens"),
     ]
-    assert found.scores[0].value == pytest.approx(0.8)  # 2 of 3 found, none wrong
-    assert found.scores[1].value == pytest.approx(6 / 7)
-    assert found.drop == pytest.approx(0.2)
-    assert (found.agreement, found.agreement_count) == (pytest.approx(6 / 7), 7)
+    assert quality.scores[0].value == pytest.approx(0.8)  # 2 of 3 found, none wrong
+    assert quality.scores[1].value == pytest.approx(6 / 7)
+    assert quality.drop == pytest.approx(0.2)
+    assert (quality.agreement, quality.agreement_count) == (pytest.approx(6 / 7), 7)
 
 
 def test_entities_with_words_that_truncation_lost_are_missed() -> None:
     labels = [[1, 2, 0, -1], [3, -1, -1, -1]]
     arrays = answers(labels, labels) | {"unseen_labels": np.array([[-1, -1, -1, 3, 4], [-1, 4, 1, 2, 0]])}
-    found = QualityCheck(BERT, arrays).of(arrays)
+    quality = QualityCheck(BERT, arrays).of(arrays)
     # PER is found; lost are the LOC and the PER behind the cut, and the LOC that it parts, which is also found wrongly.
-    assert [(s.name, s.value, s.count) for s in found.scores] == [
+    assert [(s.name, s.value, s.count) for s in quality.scores] == [
         ("entity_f1", pytest.approx(2 / (2 + 1 + 3)), 4),
         ("token_accuracy", 1.0, 4),
     ]
-    assert found.drop == 0.0
+    assert quality.drop == 0.0
     first = {name: array[:1] for name, array in arrays.items()}
     assert QualityCheck(BERT, arrays).of(first).reference_scores[0].value == pytest.approx(2 / (2 + 1))
 
@@ -96,15 +96,15 @@ def test_where_nothing_is_known_of_lost_words_the_score_says_so() -> None:
     labels = [[1, 2, 0, -1], [3, -1, -1, -1]]
     arrays = answers(labels, labels)
     check = QualityCheck(BERT, arrays)
-    found = check.of(answers([[1, 2, 0, -1], [0, -1, -1, -1]], labels))
-    assert [(s.name, s.value, s.count) for s in found.scores] == [
+    quality = check.of(answers([[1, 2, 0, -1], [0, -1, -1, -1]], labels))
+    assert [(s.name, s.value, s.count) for s in quality.scores] == [
         ("entity_f1_of_seen_words", pytest.approx(2 / 3), 2),
         ("token_accuracy", 0.75, 4),
     ]
-    assert found.drop == pytest.approx(1 / 3)
-    told = check.of(arrays | {"unseen_labels": np.array([[-1, -1, -1, 3], [-1, -1, -1, -1]])})
-    assert [(s.name, s.count) for s in told.reference_scores] == [("entity_f1", 3), ("token_accuracy", 4)]
-    assert told.drop == 0.0, "a reference of before is scored as the cell is"
+    assert quality.drop == pytest.approx(1 / 3)
+    with_unseen = check.of(arrays | {"unseen_labels": np.array([[-1, -1, -1, 3], [-1, -1, -1, -1]])})
+    assert [(s.name, s.count) for s in with_unseen.reference_scores] == [("entity_f1", 3), ("token_accuracy", 4)]
+    assert with_unseen.drop == 0.0, "a reference of before is scored as the cell is"
 
 
 def test_labels_of_lost_words_without_a_name_are_no_tags() -> None:
@@ -124,8 +124,8 @@ def test_labels_of_lost_words_without_a_name_are_no_tags() -> None:
 )
 def test_tags_without_entities_are_scored_by_token(entry) -> None:
     labels = [[1, 2, 0, 3]]
-    found = QualityCheck(entry, answers(labels, labels)).of(answers([[1, 2, 0, 0]], labels))
-    assert [(s.name, s.value) for s in found.scores] == [("token_accuracy", 0.75)]
+    quality = QualityCheck(entry, answers(labels, labels)).of(answers([[1, 2, 0, 0]], labels))
+    assert [(s.name, s.value) for s in quality.scores] == [("token_accuracy", 0.75)]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.data())
@@ -133,8 +133,8 @@ def test_a_score_drops_by_at_most_the_share_of_other_answers(labels, data) -> No
     size = len(labels)
     numbers = st.lists(st.integers(0, 9), min_size=size, max_size=size)
     mine, theirs = data.draw(numbers), data.draw(numbers)
-    found = QualityCheck(CNN, answers(theirs, labels)).of(answers(mine, labels))
-    assert abs(found.drop) <= 1 - found.agreement + 1e-12
+    quality = QualityCheck(CNN, answers(theirs, labels)).of(answers(mine, labels))
+    assert abs(quality.drop) <= 1 - quality.agreement + 1e-12
 
 
 def test_the_reference_is_float32_not_predict_in_the_order_of_backends() -> None:
@@ -168,6 +168,6 @@ def test_what_is_read_only_is_hashed_again_once_another_array_lies_in_its_place(
     for wrong in range(5):
         predictions = np.array([0] * wrong + [1, 2, 3, 4][wrong:])
         predictions.setflags(write=False)
-        found = check.of({"predictions": predictions, "labels": np.array([1, 2, 3, 4])})
-        assert found.agreement == 1 - wrong / 4
+        quality = check.of({"predictions": predictions, "labels": np.array([1, 2, 3, 4])})
+        assert quality.agreement == 1 - wrong / 4
         del predictions  # the next one may get its address

@@ -138,22 +138,22 @@ def test_what_cannot_be_simulated_is_refused() -> None:
 
 def test_capacity_of_mm1_is_that_of_its_closed_form() -> None:
     """The p99 of M/M/1 is ln(100) / (mu - lambda): within 20 service times, lambda is mu - ln(100) / 20."""
-    found = find_capacity(ServiceTimes({1: exponential_samples()}), 20.0, 1)
-    assert found is not None
-    assert found.queries_per_s == pytest.approx(1 - math.log(100) / 20, rel=0.04)
-    assert found.p99_s <= 20
+    capacity = find_capacity(ServiceTimes({1: exponential_samples()}), 20.0, 1)
+    assert capacity is not None
+    assert capacity.queries_per_s == pytest.approx(1 - math.log(100) / 20, rel=0.04)
+    assert capacity.p99_s <= 20
     # d ln(rate) / d ln(step) of mu - c is -mu / (mu - c)
-    assert found.elasticity == pytest.approx(1 / (1 - math.log(100) / 20), rel=0.3)
+    assert capacity.elasticity == pytest.approx(1 / (1 - math.log(100) / 20), rel=0.3)
 
 
 def test_capacity_takes_the_batch_that_pays() -> None:
     service = ServiceTimes({1: np.array([1.0]), 8: np.array([2.0]), 16: np.array([9.0])})
-    found = find_capacity(service, 6.0, 1)
-    assert found is not None
-    assert found.batch_limit == 8
-    assert found.queries_per_s > 1.0
-    assert found.queries_per_s <= MOST_BUSY * 4
-    again = serve_at(found.queries_per_s, service, 8, found.wait_s, 5_000, 77)
+    capacity = find_capacity(service, 6.0, 1)
+    assert capacity is not None
+    assert capacity.batch_limit == 8
+    assert capacity.queries_per_s > 1.0
+    assert capacity.queries_per_s <= MOST_BUSY * 4
+    again = serve_at(capacity.queries_per_s, service, 8, capacity.wait_s, 5_000, 77)
     assert again.percentile_s(0.99) <= 6.0 * 1.05
 
 

@@ -21,8 +21,8 @@ def verdict_of(run: Run, outputs: Outputs, **limits: Any) -> Verdict:
 
 
 def find(run: Run, text: str) -> CellResult:
-    (found,) = (c for c in run.cells if c.spec.label == text)
-    return found
+    (matching,) = (c for c in run.cells if c.spec.label == text)
+    return matching
 
 
 def timed(cell: CellResult, step_ms: float, rounds: int = 6, scatter: float = 0.0) -> tuple[Round, ...]:
@@ -151,8 +151,8 @@ def test_plain_keras_may_be_the_cheapest() -> None:
 def test_the_baseline_is_what_keras_does_by_itself(changes: dict[str, Any], baseline: str | None) -> None:
     run, outputs = simulated_run(plan(**{"batches": (32,), "phases": ("inference",), **changes}))
     verdict = verdict_of(run, outputs)
-    found = verdict.rankings[0].baseline
-    assert found == (None if baseline is None else find(run, baseline).spec.cell_id)
+    baseline_id = verdict.rankings[0].baseline
+    assert baseline_id == (None if baseline is None else find(run, baseline).spec.cell_id)
     assert (verdict.conclusions[0].outcome == "no baseline") == (baseline is None)
 
 
@@ -170,8 +170,8 @@ def test_a_float32_cell_with_other_outputs_is_not_ranked() -> None:
     assert notice.number == pytest.approx(2e-4, rel=0.02)
     outputs[jit] = {**outputs[jit], "outputs": np.full_like(outputs[jit]["outputs"], np.nan)}
     broken = verdict_of(run, outputs).rankings[0].cell(jit)
-    told = "80 of 80 numbers of the output 'output' are NaN or infinite, over the probe"
-    assert (broken.standing, broken.reason) == ("not finite", told)
+    reason = "80 of 80 numbers of the output 'output' are NaN or infinite, over the probe"
+    assert (broken.standing, broken.reason) == ("not finite", reason)
 
 
 def test_a_lower_precision_is_ranked_by_its_score() -> None:
@@ -213,23 +213,23 @@ def test_without_outputs_float32_is_ranked_with_a_notice_and_lower_precision_is_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"threads": 1}, "threads: 1, not 2"),
         ({"tf32": True}, "tf32: True, not None"),
         ({"inputs_on": "device"}, "inputs_on: device, not host"),
     ],
 )
-def test_a_cell_with_other_settings_is_ranked_apart(changes: dict[str, Any], told: str) -> None:
+def test_a_cell_with_other_settings_is_ranked_apart(changes: dict[str, Any], reason: str) -> None:
     run, outputs = simulated_run(SMALL)
     run = slower(run, {JIT: 1.0})
     jit = find(run, JIT)
     run = replaced(run, jit.spec.cell_id, preparation=preparation(jit.spec, **changes))
     main, apart = verdict_of(run, outputs).rankings
-    assert (main.apart, apart.apart) == ((), (told,))
+    assert (main.apart, apart.apart) == ((), (reason,))
     assert [c.label for c in apart.cells] == [JIT]
     assert all(c.cell_id != jit.spec.cell_id for c in main.cells)
-    assert told in verdict_of(run, outputs).conclusions[1].sentence
+    assert reason in verdict_of(run, outputs).conclusions[1].sentence
 
 
 def test_another_environment_is_apart_and_told_by_what_differs() -> None:
@@ -281,9 +281,9 @@ def test_a_latency_limit_is_held_against_p99_where_it_is_known() -> None:
 def test_percentiles_are_numpys(step_ns: list[list[int]]) -> None:
     run, _ = simulated_run(SMALL)
     rounds = tuple(Round(session="s", number=i, step_ns=tuple(r)) for i, r in enumerate(step_ns))
-    found = percentiles_ms(run.cells[0].model_copy(update={"rounds": rounds}))
+    percentiles = percentiles_ms(run.cells[0].model_copy(update={"rounds": rounds}))
     expected = np.percentile(np.concatenate(step_ns), (50, 95, 99)) / 1e6
-    assert (found.p50, found.p95, found.p99) == pytest.approx(tuple(expected))
+    assert (percentiles.p50, percentiles.p95, percentiles.p99) == pytest.approx(tuple(expected))
 
 
 def test_training_is_ranked_in_dollars_of_a_run() -> None:
@@ -308,11 +308,11 @@ def test_what_is_doubtful_is_noticed_with_number_and_limit() -> None:
     run = replaced(run, graph.spec.cell_id, rounds=timed(graph, 10.0, rounds=4, scatter=0.2))
     run = replaced(run, eager.spec.cell_id, status="oom", reason="asked for 80 GiB", rounds=())
     notices = verdict_of(run, outputs).notices
-    found = {(n.code, n.cell): n for n in notices}
-    assert (found["high-load", JIT].number, found["high-load", JIT].limit) == (3.5, 2.5)
-    assert found["spread", GRAPH].number == pytest.approx(np.std([0.8, 1.2, 0.8, 1.2], ddof=1))
-    assert found["few-rounds", GRAPH].number == 4
-    assert found["failed", EAGER].text == "oom: asked for 80 GiB."
+    notice_of = {(n.code, n.cell): n for n in notices}
+    assert (notice_of["high-load", JIT].number, notice_of["high-load", JIT].limit) == (3.5, 2.5)
+    assert notice_of["spread", GRAPH].number == pytest.approx(np.std([0.8, 1.2, 0.8, 1.2], ddof=1))
+    assert notice_of["few-rounds", GRAPH].number == 4
+    assert notice_of["failed", EAGER].text == "oom: asked for 80 GiB."
     assert {"simulated", "synthetic-data", "price-assumed"} <= {n.code for n in notices}
     assert all(n.remedy for n in notices)
 

@@ -12,9 +12,9 @@ from tests.unit.data.files import TEN, conll
 
 
 def _load(path, **settings) -> TagSet:
-    found = load(str(path), **settings)
-    assert isinstance(found, TagSet)
-    return found
+    data_set = load(str(path), **settings)
+    assert isinstance(data_set, TagSet)
+    return data_set
 
 
 def _write(path, text: str):
@@ -46,20 +46,20 @@ def test_any_text_is_sentences_or_a_data_error(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("conll") / "file.conll"
     path.write_bytes(text.encode("utf-8", "replace"))
     try:
-        found = read_conll(path)
+        file = read_conll(path)
     except DataError as error:
         message = str(error)
     else:
-        message = str(found.path)
-        assert found.sentences
+        message = str(file.path)
+        assert file.sentences
     assert str(path) in message
 
 
 @pytest.mark.parametrize("separator", ["\t", " ", "  ", " \t"])
 def test_separators(tmp_path, separator):
-    found = _read(tmp_path, conll("Ada/B-PER left/O", "Go/O", separator=separator))
-    assert [[token.strip() for token in tokens] for tokens, _ in found] == [["Ada", "left"], ["Go"]]
-    assert [tags for _, tags in found] == [("B-PER", "O"), ("O",)]
+    sentences = _read(tmp_path, conll("Ada/B-PER left/O", "Go/O", separator=separator))
+    assert [[token.strip() for token in tokens] for tokens, _ in sentences] == [["Ada", "left"], ["Go"]]
+    assert [tags for _, tags in sentences] == [("B-PER", "O"), ("O",)]
 
 
 def test_columns_between_token_and_tag_are_passed_over(tmp_path):
@@ -109,9 +109,9 @@ def test_a_hash_sign_as_a_token_is_no_comment(tmp_path):
 def test_words_and_comments_that_begin_with_a_hash_sign(tmp_path, line, kept):
     separator = "\t" if "\t" in line else " "
     text = f"{line}\nAda{separator}B-PER\n\nleft{separator}O\n"
-    found = read_conll(_write(tmp_path / "file.conll", text))
-    assert [len(s.tokens) for s in found.sentences] == [1 + kept, 1]
-    assert found.left_out == ({} if kept else {"comment lines": 1})
+    file = read_conll(_write(tmp_path / "file.conll", text))
+    assert [len(s.tokens) for s in file.sentences] == [1 + kept, 1]
+    assert file.left_out == ({} if kept else {"comment lines": 1})
 
 
 def test_a_hash_sign_in_a_file_of_four_columns(tmp_path):
@@ -126,9 +126,9 @@ def test_empty_columns_at_the_end_do_not_count(tmp_path):
 
 def test_multiword_tokens_and_empty_nodes_of_conll_u_are_no_words(tmp_path):
     text = "1-2\tdel\tO\n1\tde\tO\n2\tel\tO\n2.1\tx\tO\n3\tRey\tB-PER\n"
-    found = read_conll(_write(tmp_path / "file.conllu", text))
-    assert found.sentences[0].tokens == ("de", "el", "Rey")
-    assert found.left_out == {"lines of CoNLL-U that are no words (multiword tokens and empty nodes)": 2}
+    file = read_conll(_write(tmp_path / "file.conllu", text))
+    assert file.sentences[0].tokens == ("de", "el", "Rey")
+    assert file.left_out == {"lines of CoNLL-U that are no words (multiword tokens and empty nodes)": 2}
 
 
 def test_an_indexed_file_with_the_tag_last(tmp_path):
@@ -142,9 +142,9 @@ def test_an_indexed_file_with_the_tag_last(tmp_path):
 @pytest.mark.parametrize("separator", ["\t", " "])
 def test_the_columns_tell_the_form_not_the_ending(tmp_path, name, separator):
     text = "# a comment\n" + conll(*TEN, separator=separator)
-    found = _load(_write(tmp_path / name, text))
-    assert sum(len(part) for part in found.splits.values()) == 10
-    assert "train: 1 comment lines were left out" in found.record.notes
+    data_set = _load(_write(tmp_path / name, text))
+    assert sum(len(part) for part in data_set.splits.values()) == 10
+    assert "train: 1 comment lines were left out" in data_set.record.notes
 
 
 def test_parts_between_tabs_beside_other_tables(tmp_path):
@@ -188,16 +188,16 @@ def test_tags_without_a_type_are_refused_once_with_their_count(tmp_path):
 
 def test_odd_lines(tmp_path):
     text = "\ufeffAda\tB-PER\r\n\ufe0f\tO\r\n\t\r\nA\u00a0b\u2028c\tO\n \t \n\nlast\tO"
-    found = _read(tmp_path, text)
-    assert found == [(("Ada", "\ufe0f"), ("B-PER", "O")), (("A\u00a0b\u2028c",), ("O",)), (("last",), ("O",))]
+    sentences = _read(tmp_path, text)
+    assert sentences == [(("Ada", "\ufe0f"), ("B-PER", "O")), (("A\u00a0b\u2028c",), ("O",)), (("last",), ("O",))]
 
 
 def test_empty_tokens_are_left_out_and_noted(tmp_path):
     folder = tmp_path / "set"
     _write(folder / "train.conll", "\tO\n \tO\n" + conll(*TEN))
     _write(folder / "test.conll", conll("Bea/B-PER ran/O"))
-    found = _load(folder)
-    assert "train: 2 lines with an empty token and the tag O were left out" in found.record.notes
+    data_set = _load(folder)
+    assert "train: 2 lines with an empty token and the tag O were left out" in data_set.record.notes
     with pytest.raises(DataError, match=r"line 2: the tag B-PER on an empty token"):
         _read(tmp_path, "a\tO\n\tB-PER\n")
 
@@ -245,21 +245,21 @@ def test_parts_by_file_name(tmp_path, names):
         _write(tmp_path / name, text)
     _write(tmp_path / "README.md", "# About\n")
     _write(tmp_path / "LICENSE", "free\n")
-    found = _load(tmp_path)
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 10, "validation": 1, "test": 2}
-    assert found.tag_names == ("O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER")
-    assert "entity types without a train example: LOC, ORG" in found.record.notes
+    data_set = _load(tmp_path)
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 10, "validation": 1, "test": 2}
+    assert data_set.tag_names == ("O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER")
+    assert "entity types without a train example: LOC, ORG" in data_set.record.notes
 
 
 def test_one_file_is_cut_into_three_parts(tmp_path):
-    found = _load(_write(tmp_path / "all.bio", conll(*TEN)))
-    assert found.name == "all"
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 7, "validation": 1, "test": 2}
-    assert sorted(s.tokens[4] for part in found.splits.values() for s in part) == [str(i) for i in range(10)]
-    assert len([note for note in found.record.notes if "taken from train" in note]) == 2
+    data_set = _load(_write(tmp_path / "all.bio", conll(*TEN)))
+    assert data_set.name == "all"
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 7, "validation": 1, "test": 2}
+    assert sorted(s.tokens[4] for part in data_set.splits.values() for s in part) == [str(i) for i in range(10)]
+    assert len([note for note in data_set.record.notes if "taken from train" in note]) == 2
     alone = tmp_path / "folder"
     _write(alone / "corpus.txt", conll(*TEN))
-    assert _load(alone).record.splits == found.record.splits
+    assert _load(alone).record.splits == data_set.record.splits
 
 
 def test_folders_without_the_parts(tmp_path):
@@ -289,9 +289,9 @@ def test_a_file_of_another_kind(tmp_path):
 def test_a_broken_sequence_is_repaired_and_counted_or_refused(tmp_path):
     _write(tmp_path / "train.conll", conll(*TEN, "Bea/I-PER Orr/I-PER met/O Cy/B-LOC Di/I-PER"))
     _write(tmp_path / "test.conll", conll("Cy/B-PER sat/O"))
-    found = _load(tmp_path)
-    assert "train: 2 tags that continued no entity were repaired to start one" in found.record.notes
-    repaired = [s.tags for s in found.splits["train"] + found.splits["validation"] if s.tokens[0] == "Bea"]
+    data_set = _load(tmp_path)
+    assert "train: 2 tags that continued no entity were repaired to start one" in data_set.record.notes
+    repaired = [s.tags for s in data_set.splits["train"] + data_set.splits["validation"] if s.tokens[0] == "Bea"]
     assert repaired == [("B-PER", "I-PER", "O", "B-LOC", "B-PER")]
     with pytest.raises(DataError, match=r"train.conll, line 71: I-PER, which continues none(.|\n)*repair=True"):
         load(str(tmp_path), repair=False)
@@ -313,9 +313,9 @@ def test_an_entity_that_bioes_leaves_open_is_repaired_and_counted_or_refused(tmp
 )
 def test_other_schemes_become_bio_and_are_noted(tmp_path, scheme, tags):
     sentences = [" ".join(f"w{i}{j}/{tag}" for j, tag in enumerate(tags.split())) for i in range(10)]
-    found = _load(_write(tmp_path / "all.conll", conll(*sentences)), repair=False)
-    assert {s.tags for part in found.splits.values() for s in part} == {("B-PER", "I-PER", "O", "B-LOC", "B-LOC")}
-    assert f"tags converted from {scheme} to BIO" in found.record.notes
+    data_set = _load(_write(tmp_path / "all.conll", conll(*sentences)), repair=False)
+    assert {s.tags for part in data_set.splits.values() for s in part} == {("B-PER", "I-PER", "O", "B-LOC", "B-LOC")}
+    assert f"tags converted from {scheme} to BIO" in data_set.record.notes
 
 
 def test_duplicates_between_splits_are_noted(tmp_path):
@@ -330,9 +330,9 @@ def test_duplicates_between_splits_are_noted(tmp_path):
 def test_limit(tmp_path):
     _write(tmp_path / "train.conll", conll(*TEN))
     _write(tmp_path / "test.conll", conll("Cy/B-PER sat/O"))
-    found = _load(tmp_path, limit=4, seed=2)
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 4, "validation": 1, "test": 1}
-    assert "at most 4 sentences a split, sampled with seed 2" in found.record.notes
+    data_set = _load(tmp_path, limit=4, seed=2)
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 4, "validation": 1, "test": 1}
+    assert "at most 4 sentences a split, sampled with seed 2" in data_set.record.notes
 
 
 def test_no_entity_or_too_few_sentences(tmp_path):

@@ -17,9 +17,9 @@ from tests.unit.data.files import grey_images, idx_bytes, write_idx_folder
 
 
 def _load(path, **settings) -> ImageSet:
-    found = load(str(path), **settings)
-    assert isinstance(found, ImageSet)
-    return found
+    data_set = load(str(path), **settings)
+    assert isinstance(data_set, ImageSet)
+    return data_set
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, max_side=5)), st.booleans())
@@ -49,20 +49,20 @@ def test_any_bytes_are_an_array_or_a_data_error(tmp_path_factory, raw):
 @pytest.mark.parametrize("compress", [True, False])
 def test_a_folder_of_idx_files(tmp_path, compress):
     train, test = grey_images(30), grey_images(9, seed=1)
-    found = _load(write_idx_folder(tmp_path / "mine", {"train": train, "t10k": test}, compress))
-    assert found.name == "mine"
-    assert found.label_names == ("0", "1", "2")
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 27, "validation": 3, "test": 9}
-    assert np.array_equal(found.splits["test"].x, test[0][..., np.newaxis].astype(np.float32) / 255)
-    assert np.array_equal(found.splits["test"].y, test[1])
-    assert found.record.licence == "not stated: your own data"
+    data_set = _load(write_idx_folder(tmp_path / "mine", {"train": train, "t10k": test}, compress))
+    assert data_set.name == "mine"
+    assert data_set.label_names == ("0", "1", "2")
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 27, "validation": 3, "test": 9}
+    assert np.array_equal(data_set.splits["test"].x, test[0][..., np.newaxis].astype(np.float32) / 255)
+    assert np.array_equal(data_set.splits["test"].y, test[1])
+    assert data_set.record.licence == "not stated: your own data"
 
 
 def test_label_numbers_with_gaps_are_names(tmp_path):
     x, y = grey_images(30)
-    found = _load(write_idx_folder(tmp_path, {"train": (x, y * 7)}))
-    assert found.label_names == ("0", "7", "14")
-    assert set(found.splits["train"].y.tolist()) == {0, 1, 2}
+    data_set = _load(write_idx_folder(tmp_path, {"train": (x, y * 7)}))
+    assert data_set.label_names == ("0", "7", "14")
+    assert set(data_set.splits["train"].y.tolist()) == {0, 1, 2}
 
 
 def test_broken_gzip(tmp_path):
@@ -135,10 +135,10 @@ def test_npz_with_parts(tmp_path):
     x, y = grey_images(30)
     path = tmp_path / "set.npz"
     np.savez(path, x_train=x, y_train=y[:, np.newaxis], x_test=x[:7] // 2, y_test=y[:7])
-    found = _load(path)
-    assert found.name == "set"
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 27, "validation": 3, "test": 7}
-    assert found.splits["test"].x.shape == (7, 4, 5, 1)
+    data_set = _load(path)
+    assert data_set.name == "set"
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 27, "validation": 3, "test": 7}
+    assert data_set.splits["test"].x.shape == (7, 4, 5, 1)
     np.savez(path, x_train=x, y_train=y, x_val=x[:4] // 3, y_val=y[:4], x_test=x[:7] // 2, y_test=y[:7])
     assert {name: len(part) for name, part in _load(path).splits.items()} == {"train": 30, "validation": 4, "test": 7}
     (tmp_path / "README.md").write_text("a folder with one archive is as good")
@@ -148,20 +148,20 @@ def test_npz_with_parts(tmp_path):
 def test_npz_of_floats_with_string_labels(tmp_path):
     x = np.random.default_rng(0).random((30, 4, 4, 3))
     np.savez(tmp_path / "set.npz", x=x, y=np.array(["dog", "cat", "eel"] * 10))
-    found = _load(tmp_path / "set.npz")
-    assert found.label_names == ("cat", "dog", "eel")
-    assert found.image_shape == (4, 4, 3)
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 22, "validation": 2, "test": 6}
-    row = np.flatnonzero((x.astype(np.float32) == found.splits["test"].x[0]).all(axis=(1, 2, 3)))
-    assert ["dog", "cat", "eel"][row[0] % 3] == found.label_names[found.splits["test"].y[0]]
+    data_set = _load(tmp_path / "set.npz")
+    assert data_set.label_names == ("cat", "dog", "eel")
+    assert data_set.image_shape == (4, 4, 3)
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 22, "validation": 2, "test": 6}
+    row = np.flatnonzero((x.astype(np.float32) == data_set.splits["test"].x[0]).all(axis=(1, 2, 3)))
+    assert ["dog", "cat", "eel"][row[0] % 3] == data_set.label_names[data_set.splits["test"].y[0]]
 
 
 def test_npz_label_names(tmp_path):
     x, y = grey_images(30)
     np.savez(tmp_path / "a.npz", x=x, y=y, label_names=np.array(["red", "green", "blue", "none"]))
-    found = _load(tmp_path / "a.npz")
-    assert found.label_names == ("red", "green", "blue", "none")
-    assert set(found.splits["train"].y.tolist()) == {0, 1, 2}
+    data_set = _load(tmp_path / "a.npz")
+    assert data_set.label_names == ("red", "green", "blue", "none")
+    assert set(data_set.splits["train"].y.tolist()) == {0, 1, 2}
     np.savez(tmp_path / "b.npz", x=x, y=y, label_names=np.array(["red", "green"]))
     with pytest.raises(DataError, match="2 label_names and labels from 0 to 2"):
         load(str(tmp_path / "b.npz"))
@@ -209,26 +209,26 @@ BITS = X > 100
 )
 def test_the_scale_of_arrays_is_told(tmp_path, x, expected, white, note):
     np.savez(tmp_path / "set.npz", x=x, y=Y)
-    found = _load(tmp_path / "set.npz")
-    assert note in found.record.notes
-    assert found.stored_white == white
-    x = np.concatenate([part.x[..., 0] for part in found.splits.values()])
+    data_set = _load(tmp_path / "set.npz")
+    assert note in data_set.record.notes
+    assert data_set.stored_white == white
+    x = np.concatenate([part.x[..., 0] for part in data_set.splits.values()])
     assert np.isclose(np.sort(x.ravel()), np.sort(np.ravel(expected))).all()
-    assert found.splits["train"].x.dtype == np.float32
+    assert data_set.splits["train"].x.dtype == np.float32
 
 
 def test_a_dark_test_part_has_the_scale_of_its_training_part(tmp_path):
     np.savez(tmp_path / "set.npz", x_train=X, y_train=Y, x_test=np.minimum(X, 1), y_test=Y)
-    found = _load(tmp_path / "set.npz")
-    assert found.splits["test"].x.max() == np.float32(1 / 255)
-    assert "x_train uint8, x_test uint8: taken for pixels in 0 to 255; the largest is 255" in found.record.notes
+    data_set = _load(tmp_path / "set.npz")
+    assert data_set.splits["test"].x.max() == np.float32(1 / 255)
+    assert "x_train uint8, x_test uint8: taken for pixels in 0 to 255; the largest is 255" in data_set.record.notes
 
 
 def test_parts_that_are_stored_in_two_scales(tmp_path):
     np.savez(tmp_path / "set.npz", x_train=X, y_train=Y, x_test=X / 255, y_test=Y)
-    found = _load(tmp_path / "set.npz")
-    assert np.array_equal(found.splits["test"].x[..., 0], (X / 255).astype(np.float32))
-    assert found.stored_white is None
+    data_set = _load(tmp_path / "set.npz")
+    assert np.array_equal(data_set.splits["test"].x[..., 0], (X / 255).astype(np.float32))
+    assert data_set.stored_white is None
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])
@@ -271,13 +271,13 @@ def _save_image(path, pixels) -> None:
 def test_class_folders(tmp_path):
     for i in range(12):
         _save_image(tmp_path / "pets" / ("cat" if i % 2 else "dog") / f"{i:02}.png", X[i])
-    found = _load(tmp_path / "pets")
-    assert found.label_names == ("cat", "dog")
-    assert found.image_shape == (4, 5, 1)
-    for part in found.splits.values():
+    data_set = _load(tmp_path / "pets")
+    assert data_set.label_names == ("cat", "dog")
+    assert data_set.image_shape == (4, 5, 1)
+    for part in data_set.splits.values():
         for x, y in zip(part.x, part.y, strict=True):
             i = int(np.flatnonzero((X[:12] == (x[..., 0] * 255).round()).all(axis=(1, 2)))[0])
-            assert found.label_names[y] == ("cat" if i % 2 else "dog")
+            assert data_set.label_names[y] == ("cat" if i % 2 else "dog")
 
 
 def test_class_folders_in_parts_with_colour(tmp_path):
@@ -286,11 +286,11 @@ def test_class_folders_in_parts_with_colour(tmp_path):
         _save_image(tmp_path / "train" / "ab"[i % 2] / f"{i}.png", X[i])
     _save_image(tmp_path / "test" / "a" / "colour.png", colour)
     (tmp_path / "train" / "a" / "notes.txt").write_text("not an image")
-    found = _load(tmp_path)
-    assert found.image_shape == (4, 5, 3)
-    assert np.array_equal((found.splits["test"].x[0] * 255).round(), colour)
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 7, "validation": 1, "test": 1}
-    assert "1 files that are no images were left out" in found.record.notes
+    data_set = _load(tmp_path)
+    assert data_set.image_shape == (4, 5, 3)
+    assert np.array_equal((data_set.splits["test"].x[0] * 255).round(), colour)
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 7, "validation": 1, "test": 1}
+    assert "1 files that are no images were left out" in data_set.record.notes
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -310,11 +310,11 @@ def test_transparent_pixels_are_drawn_over_white_and_told(tmp_path, mode):
             palette.save(folder / f"{i}.png", transparency=0)
         else:
             drawn.convert(mode).save(folder / f"{i}.png")
-    found = _load(tmp_path)
-    assert found.image_shape[2] == (1 if mode == "LA" else 3)
-    assert "6 images with transparent pixels were drawn over white" in found.record.notes
+    data_set = _load(tmp_path)
+    assert data_set.image_shape[2] == (1 if mode == "LA" else 3)
+    assert "6 images with transparent pixels were drawn over white" in data_set.record.notes
     expected = {np.where(x > 100, 0, 1).astype(np.float32).tobytes() for x in X[:6]}
-    assert {x[..., 0].tobytes() for part in found.splits.values() for x in part.x} <= expected
+    assert {x[..., 0].tobytes() for part in data_set.splits.values() for x in part.x} <= expected
 
 
 def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
@@ -323,9 +323,9 @@ def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
         folder = tmp_path / "ab"[i % 2]
         folder.mkdir(exist_ok=True)
         image.fromarray(X[i]).convert("LA").save(folder / f"{i}.png")
-    found = _load(tmp_path)
-    assert found.image_shape[2] == 1
-    assert not any("white" in note for note in found.record.notes)
+    data_set = _load(tmp_path)
+    assert data_set.image_shape[2] == 1
+    assert not any("white" in note for note in data_set.record.notes)
 
 
 def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
@@ -334,9 +334,9 @@ def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path):
     for hidden in ("a/._0.png", "__MACOSX/._1.png", ".ipynb_checkpoints/2.png", "b/Thumbs.db"):
         (tmp_path / hidden).parent.mkdir(exist_ok=True)
         (tmp_path / hidden).write_bytes(b"")
-    found = _load(tmp_path)
-    assert found.label_names == ("a", "b")
-    assert "4 hidden files were left out" in found.record.notes
+    data_set = _load(tmp_path)
+    assert data_set.label_names == ("a", "b")
+    assert "4 hidden files were left out" in data_set.record.notes
 
 
 def test_hidden_archives_and_idx_files_are_none(tmp_path):

@@ -22,8 +22,8 @@ def _read(folder, *entries: object) -> list[tuple[tuple[str, ...], tuple[str, ..
 
 def test_tokens_and_tags(tmp_path):
     first = {"tokens": ["Ada", "left"], "tags": ["B-PER", "O"], "id": 1}
-    found = _read(tmp_path, first, "", {"tokens": ["x"], "labels": ["O"]})
-    assert found == [(("Ada", "left"), ("B-PER", "O")), (("x",), ("O",))]
+    sentences = _read(tmp_path, first, "", {"tokens": ["x"], "labels": ["O"]})
+    assert sentences == [(("Ada", "left"), ("B-PER", "O")), (("x",), ("O",))]
 
 
 @pytest.mark.parametrize("key", ["spans", "entities"])
@@ -150,11 +150,11 @@ JSON = st.recursive(
 def test_any_json_is_a_sentence_or_a_data_error(tmp_path_factory, entry):
     folder = tmp_path_factory.mktemp("jsonl")
     try:
-        found = _read(folder, {"tokens": ["a"], "tags": ["O"]}, entry)
+        sentences = _read(folder, {"tokens": ["a"], "tags": ["O"]}, entry)
     except DataError as error:
         message = str(error)
     else:
-        assert len(found) in (1, 2)
+        assert len(sentences) in (1, 2)
         message = "line 2"
     assert "line 2" in message
 
@@ -167,10 +167,10 @@ def test_an_empty_file(tmp_path):
 def test_load_by_path_cuts_parts_and_counts_empty_tokens(tmp_path):
     entries = [{"tokens": ["Ada", "", str(i)], "tags": ["S-PER", "O", "O"]} for i in range(10)]
     _read(tmp_path, *entries)
-    found = load(str(tmp_path / "train.jsonl"))
-    assert isinstance(found, TagSet)
-    assert found.splits["test"][0].tags == ("B-PER", "O")
-    assert found.record.notes[:2] == (
+    data_set = load(str(tmp_path / "train.jsonl"))
+    assert isinstance(data_set, TagSet)
+    assert data_set.splits["test"][0].tags == ("B-PER", "O")
+    assert data_set.record.notes[:2] == (
         "tags converted from BIOES to BIO",
         "train: 10 words of white space with the tag O were left out",
     )

@@ -18,16 +18,16 @@ NER_MINI_TRAIN = "e70562f75b01a4714680d8001677d3f648b5e47ad551435b4b92c7a1041de4
 
 @pytest.fixture(scope="module")
 def digits() -> ImageSet:
-    found = load("digits")
-    assert isinstance(found, ImageSet)
-    return found
+    data_set = load("digits")
+    assert isinstance(data_set, ImageSet)
+    return data_set
 
 
 @pytest.fixture(scope="module")
 def ner_mini() -> TagSet:
-    found = load("ner-mini")
-    assert isinstance(found, TagSet)
-    return found
+    data_set = load("ner-mini")
+    assert isinstance(data_set, TagSet)
+    return data_set
 
 
 def test_digits_are_whole_and_in_range(digits):
@@ -80,12 +80,12 @@ def test_a_content_hash_sees_every_part_of_the_content(digits):
 
 
 def test_limit_keeps_the_share_of_each_class_and_is_noted():
-    found = load("digits", limit=50)
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 50, "validation": 50, "test": 50}
-    for part in found.splits.values():
+    data_set = load("digits", limit=50)
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 50, "validation": 50, "test": 50}
+    for part in data_set.splits.values():
         assert set(np.bincount(part.y, minlength=10).tolist()) <= {4, 5, 6}
-    assert "at most 50 images a split, sampled with seed 0, each class at its share" in found.record.notes
-    assert load("digits", limit=50, seed=3).record.splits["train"] != found.record.splits["train"]
+    assert "at most 50 images a split, sampled with seed 0, each class at its share" in data_set.record.notes
+    assert load("digits", limit=50, seed=3).record.splits["train"] != data_set.record.splits["train"]
     assert len(load("digits", limit=10**6).splits["test"]) == len(load("digits").splits["test"])
 
 

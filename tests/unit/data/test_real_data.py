@@ -18,18 +18,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_images(name):
-    found = load(name)
-    assert isinstance(found, ImageSet)
-    assert {split: len(part) for split, part in found.splits.items()} == {
+    data_set = load(name)
+    assert isinstance(data_set, ImageSet)
+    assert {split: len(part) for split, part in data_set.splits.items()} == {
         "train": 54000,
         "validation": 6000,
         "test": 10000,
     }
-    assert found.image_shape == (28, 28, 1)
-    assert (found.splits["test"].x.min(), found.splits["test"].x.max()) == (0, 1)
-    assert found.splits["test"].y[:5].tolist() == {"mnist": [7, 2, 1, 0, 4], "fashion_mnist": [9, 2, 1, 1, 6]}[name]
-    train = np.bincount(np.concatenate([found.splits["train"].y, found.splits["validation"].y]))
-    shares = np.bincount(found.splits["validation"].y) / train
+    assert data_set.image_shape == (28, 28, 1)
+    assert (data_set.splits["test"].x.min(), data_set.splits["test"].x.max()) == (0, 1)
+    assert data_set.splits["test"].y[:5].tolist() == {"mnist": [7, 2, 1, 0, 4], "fashion_mnist": [9, 2, 1, 1, 6]}[name]
+    train = np.bincount(np.concatenate([data_set.splits["train"].y, data_set.splits["validation"].y]))
+    shares = np.bincount(data_set.splits["validation"].y) / train
     assert np.allclose(shares, 0.1, atol=0.001)
 
 
@@ -43,15 +43,15 @@ SIZES = {
 
 @pytest.mark.parametrize("name", list(SIZES))
 def test_sentences(name):
-    found = load(name, repair=False)
-    assert isinstance(found, TagSet)
+    data_set = load(name, repair=False)
+    assert isinstance(data_set, TagSet)
     counted = {
         split: (len(part), sum(len(s.tokens) for s in part), sum(tag[0] == "B" for s in part for tag in s.tags))
-        for split, part in found.splits.items()
+        for split, part in data_set.splits.items()
     }
     assert counted == SIZES[name]
     types = {"wnut17": ["corporation", "creative-work", "group", "location", "person", "product"]}
-    assert found.tag_names[1::2] == tuple(f"B-{kind}" for kind in types.get(name, ["LOC", "ORG", "PER"]))
+    assert data_set.tag_names[1::2] == tuple(f"B-{kind}" for kind in types.get(name, ["LOC", "ORG", "PER"]))
 
 
 def test_what_is_odd_in_btc_is_noted():
@@ -63,12 +63,12 @@ def test_what_is_odd_in_btc_is_noted():
 
 @pytest.mark.parametrize("name", list(SIZES))
 def test_every_word_keeps_its_tag_through_the_tokenizer(name):
-    found = load(name)
-    pieces = WordPiece.train(found.splits["train"], 6000)
-    test = found.splits["test"]
-    encoded = pieces.encode(test, found.tag_names, 512)
+    data_set = load(name)
+    pieces = WordPiece.train(data_set.splits["train"], 6000)
+    test = data_set.splits["test"]
+    encoded = pieces.encode(test, data_set.tag_names, 512)
     assert encoded.unseen_words == {"btc": 1}.get(name, 0)  # a left-to-right mark alone, of which nothing is left
-    true, decoded = tags_of_words(encoded.labels, encoded.labels, encoded.unseen_labels, found.tag_names)
+    true, decoded = tags_of_words(encoded.labels, encoded.labels, encoded.unseen_labels, data_set.tag_names)
     assert true == decoded == [list(s.tags) for s in test]
-    short = pieces.encode(test, found.tag_names, 16)
+    short = pieces.encode(test, data_set.tag_names, 16)
     assert short.unseen_words == sum(len(s.tokens) for s in test) - (short.labels >= 0).sum() > 1

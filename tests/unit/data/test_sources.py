@@ -79,12 +79,12 @@ def tiny(server, folders, monkeypatch) -> Source:
 
 
 def test_files_are_downloaded_once_and_then_found(tiny, folders, server):
-    found = load("tiny")
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 27, "validation": 3, "test": 6}
-    assert np.array_equal(found.splits["test"].x[..., 0], grey_images(6, seed=1)[0].astype(np.float32) / 255)
+    data_set = load("tiny")
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 27, "validation": 3, "test": 6}
+    assert np.array_equal(data_set.splits["test"].x[..., 0], grey_images(6, seed=1)[0].astype(np.float32) / 255)
     for file in server[0].iterdir():
         file.unlink()
-    assert load("tiny").record == found.record
+    assert load("tiny").record == data_set.record
     assert (folders[1] / "images/tiny/train-images.gz").is_file()
 
 
@@ -160,14 +160,14 @@ def test_a_plain_file_is_checked_too(folders, monkeypatch):
 
 
 def test_the_catalogue_says_where_a_set_was_found(tiny, folders):
-    def found() -> dict[str, str | None]:
+    def places() -> dict[str, str | None]:
         return {entry.name: entry.found_in for entry in catalogue()}
 
-    assert found()["tiny"] is None
+    assert places()["tiny"] is None
     fetch("tiny")
-    assert found()["tiny"] == str(folders[1])
-    assert found()["digits"] == found()["ner-mini"] == "built in"
-    assert found()["mnist"] is None
+    assert places()["tiny"] == str(folders[1])
+    assert places()["digits"] == places()["ner-mini"] == "built in"
+    assert places()["mnist"] is None
 
 
 def test_the_catalogue_is_complete():

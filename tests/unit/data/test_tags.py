@@ -43,9 +43,9 @@ def _read(tags: list[str], scheme: type) -> Spans:
 @given(st.lists(spans_in_words(), min_size=1, max_size=6), st.sampled_from(["BIO", "IOB1", "BIOES", "BILOU"]))
 def test_a_written_scheme_is_found_and_made_bio(sentences, scheme):
     written = [_write(words, spans, scheme) for words, spans in sentences]
-    found = detect(written)
+    scheme_of_tags = detect(written)
     for tags, (words, spans) in zip(written, sentences, strict=True):
-        bio, broken = normalise(tags, found)
+        bio, broken = normalise(tags, scheme_of_tags)
         assert bio == tuple(_write(words, spans, "BIO"))
         assert broken == ()
         assert _read(bio, IOB2) == spans

@@ -52,9 +52,9 @@ def test_csv(tmp_path, name, separator):
 def test_the_header_tells_a_table_not_the_ending(tmp_path, name, separator):
     rows = [f"text {i}{separator}{'ab'[i % 2]}" for i in range(20)]
     (tmp_path / name).write_text("\r\n".join([f"text{separator}label", *rows]), encoding="utf-16")
-    found = load(str(tmp_path / name))
-    assert isinstance(found, TextSet)
-    assert (found.label_names, sum(len(part) for part in found.splits.values())) == (("a", "b"), 20)
+    data_set = load(str(tmp_path / name))
+    assert isinstance(data_set, TextSet)
+    assert (data_set.label_names, sum(len(part) for part in data_set.splits.values())) == (("a", "b"), 20)
 
 
 @pytest.mark.parametrize("name", ["train.txt", "train.data", "train"])
@@ -91,33 +91,33 @@ def test_what_is_written_is_read(tmp_path_factory, rows, suffix):
 
 
 def test_load_cuts_stratified_parts_and_notes_what_happened(tmp_path):
-    found = load(str(write(tmp_path / "a.jsonl", *examples(40), {"text": "", "label": "odd"}, examples()[0])))
-    assert isinstance(found, TextSet)
-    assert (found.task, found.label_names) == ("sequence-classification", ("even", "odd"))
-    assert {name: len(part) for name, part in found.splits.items()} == {"train": 30, "validation": 3, "test": 8}
-    assert Counter(found.splits["test"].y.tolist()) == {0: 4, 1: 4}
-    for part in found.splits.values():
+    data_set = load(str(write(tmp_path / "a.jsonl", *examples(40), {"text": "", "label": "odd"}, examples()[0])))
+    assert isinstance(data_set, TextSet)
+    assert (data_set.task, data_set.label_names) == ("sequence-classification", ("even", "odd"))
+    assert {name: len(part) for name, part in data_set.splits.items()} == {"train": 30, "validation": 3, "test": 8}
+    assert Counter(data_set.splits["test"].y.tolist()) == {0: 4, 1: 4}
+    for part in data_set.splits.values():
         assert part.y.dtype == np.int32
         assert all((int(text.split()[1]) % 2) == y for text, y in zip(part.texts, part.y, strict=True))
-    assert found.record.notes[0] == "train: 1 empty texts were left out"
-    assert found.record.splits["test"].count == 8
+    assert data_set.record.notes[0] == "train: 1 empty texts were left out"
+    assert data_set.record.splits["test"].count == 8
     again = load(str(tmp_path / "a.jsonl"))
-    assert again.record == found.record
+    assert again.record == data_set.record
     other = load(str(tmp_path / "a.jsonl"), limit=2, seed=3)
     assert [len(part) for part in other.splits.values()] == [2, 2, 2]
-    assert other.record.splits["train"].sha256 != found.record.splits["train"].sha256
+    assert other.record.splits["train"].sha256 != data_set.record.splits["train"].sha256
 
 
 def test_a_folder_of_parts(tmp_path):
     for part in ("train", "dev", "test"):
         (tmp_path / f"{part}.csv").write_text("text,label\n" + "".join(f"{part} {i},{'ab'[i % 2]}\n" for i in range(4)))
     (tmp_path / "test.csv").write_text("text,label\ntrain 0,a\ntest 1,c\n")
-    found = load(str(tmp_path))
-    assert isinstance(found, TextSet)
-    assert found.label_names == ("a", "b", "c")
-    assert found.splits["validation"].texts == ("dev 0", "dev 1", "dev 2", "dev 3")
-    assert "1 of 2 test examples stand in train too, exactly equal" in found.record.notes
-    assert "labels without a train example: c" in found.record.notes
+    data_set = load(str(tmp_path))
+    assert isinstance(data_set, TextSet)
+    assert data_set.label_names == ("a", "b", "c")
+    assert data_set.splits["validation"].texts == ("dev 0", "dev 1", "dev 2", "dev 3")
+    assert "1 of 2 test examples stand in train too, exactly equal" in data_set.record.notes
+    assert "labels without a train example: c" in data_set.record.notes
 
 
 def test_tagged_sentences_stay_tagged_sentences(tmp_path):

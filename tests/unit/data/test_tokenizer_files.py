@@ -57,12 +57,12 @@ def test_texts_become_arrays(tmp_path):
 
 
 def tokenizer_file(**changes):
-    told = {
+    document = {
         "normalizer": {"type": "BertNormalizer", "lowercase": True, "handle_chinese_chars": True},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "model": {"type": "WordPiece", "vocab": {piece: i for i, piece in enumerate(VOCAB)}},
     }
-    return json.dumps({**told, **changes})
+    return json.dumps({**document, **changes})
 
 
 def test_the_tokenizer_file_of_transformers_5(tmp_path):

@@ -201,8 +201,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_layouts(folder / "layouts", vocab, cased)
     for name in LAYOUTS:
         read_tokenizer(folder / "layouts" / name).save(folder / "layouts" / f"{name}, as kcost saves it", 512)
-    asked = {"sentences": sentences, "vocab": vocab, "cased_vocab": cased}
-    (folder / "words.json").write_text(json.dumps(asked))
+    words = {"sentences": sentences, "vocab": vocab, "cased_vocab": cased}
+    (folder / "words.json").write_text(json.dumps(words))
     script = Path(__file__).with_name("transformers_ids.py")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "USE_TORCH": "0", "USE_TF": "0"}
     run = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, env=environment)

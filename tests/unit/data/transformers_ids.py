@@ -21,9 +21,9 @@ SAVED: dict[str, dict[str, Any]] = {
 def main(folder: Path) -> None:
     import transformers
 
-    asked = json.loads((folder / "words.json").read_text())
+    written = json.loads((folder / "words.json").read_text())
     for name, settings in SAVED.items():
-        vocab = asked["vocab" if settings["do_lower_case"] else "cased_vocab"]
+        vocab = written["vocab" if settings["do_lower_case"] else "cased_vocab"]
         tokenizer = transformers.BertTokenizer(vocab=vocab, **settings)
         tokenizer.add_tokens(["@user", "<url>", "Émile"])
         tokenizer.add_special_tokens({"additional_special_tokens": ["<E>"]})
@@ -32,8 +32,8 @@ def main(folder: Path) -> None:
     for layout in sorted((folder / "layouts").iterdir()):
         (layout / "config.json").write_text('{"model_type": "bert"}')
         tokenizer = transformers.AutoTokenizer.from_pretrained(layout)
-        ids[layout.name] = tokenizer(asked["sentences"], is_split_into_words=True)["input_ids"]
-        ids[f"{layout.name}, texts"] = tokenizer([" ".join(words) for words in asked["sentences"]])["input_ids"]
+        ids[layout.name] = tokenizer(written["sentences"], is_split_into_words=True)["input_ids"]
+        ids[f"{layout.name}, texts"] = tokenizer([" ".join(words) for words in written["sentences"]])["input_ids"]
     (folder / "ids.json").write_text(json.dumps(ids))
 
 

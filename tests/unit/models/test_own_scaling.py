@@ -200,5 +200,5 @@ def test_no_framework_is_imported(tmp_path: Path) -> None:
         "print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
     )
     path = keras_file(tmp_path, sequential(CONV))
-    told = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    child = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"

@@ -39,8 +39,8 @@ def test_the_usual_length_comes_first() -> None:
 
 @pytest.mark.parametrize("limit", [3, 32, 50, 100])
 def test_a_limit_of_positions_is_met_by_shorter_inputs(limit: int) -> None:
-    found = find_recipe(taking(lambda x: x["ids"].shape[1] <= limit), IDS, {"ids": 9})
-    assert limit / 2 < lengths(found)["ids"][0] <= limit
+    recipe = find_recipe(taking(lambda x: x["ids"].shape[1] <= limit), IDS, {"ids": 9})
+    assert limit / 2 < lengths(recipe)["ids"][0] <= limit
 
 
 @pytest.mark.parametrize("least", [65, 128, 300])
@@ -50,8 +50,8 @@ def test_what_needs_more_pixels_gets_longer_sides(least: int) -> None:
 
 
 def test_axes_that_must_agree_do() -> None:
-    found = find_recipe(taking(lambda x: x["ids"].shape[1] == x["features"].shape[1]), TAGGER, {"ids": 9})
-    assert lengths(found) == {"ids": (128,), "features": (128, 5)}
+    recipe = find_recipe(taking(lambda x: x["ids"].shape[1] == x["features"].shape[1]), TAGGER, {"ids": 9})
+    assert lengths(recipe) == {"ids": (128,), "features": (128, 5)}
 
 
 def test_axes_that_cannot_agree_need_not() -> None:
@@ -78,8 +78,8 @@ def test_outputs_that_are_no_numbers_are_the_last_resort() -> None:
 
 
 def test_smaller_numbers_are_tried_where_larger_ones_have_no_row() -> None:
-    found = find_recipe(taking(lambda x: int(x["ids"].max()) + 3 < 9), IDS, {"ids": 9})
-    assert dict(found.values) == {"ids": 2}
+    recipe = find_recipe(taking(lambda x: int(x["ids"].max()) + 3 < 9), IDS, {"ids": 9})
+    assert dict(recipe.values) == {"ids": 2}
 
 
 def test_a_model_that_takes_nothing_is_refused_with_its_reason() -> None:
@@ -113,15 +113,15 @@ def made(signature: Mapping[str, InputSpec], length: int) -> Callable[[int, Frac
 def test_probes_differ_in_length_where_the_model_lets_them(
     fits: Callable[[Inputs], bool], wanted: list[tuple[int, int]]
 ) -> None:
-    found = probes(taking(fits), IDS, made(IDS, 128), (1, 3, 8))
-    assert [p.inputs["ids"].shape for p in found] == wanted
+    made_probes = probes(taking(fits), IDS, made(IDS, 128), (1, 3, 8))
+    assert [p.inputs["ids"].shape for p in made_probes] == wanted
 
 
 def test_probes_of_real_inputs_are_cut_and_never_lengthened() -> None:
     real = {"ids": np.arange(20, dtype=np.int32).reshape(2, 10)}
-    found = probes(taking(lambda x: x["ids"].shape[1] >= 4), IDS, lambda n, s: cut(real, IDS, n, s), (1, 3, 8))
-    assert [p.inputs["ids"].shape for p in found] == [(1, 10), (3, 5), (8, 7)]
-    assert found[1].inputs["ids"][:, 0].tolist() == [0, 10, 0]
+    made_probes = probes(taking(lambda x: x["ids"].shape[1] >= 4), IDS, lambda n, s: cut(real, IDS, n, s), (1, 3, 8))
+    assert [p.inputs["ids"].shape for p in made_probes] == [(1, 10), (3, 5), (8, 7)]
+    assert made_probes[1].inputs["ids"][:, 0].tolist() == [0, 10, 0]
     with pytest.raises(ValueError, match="do not fit"):
         probes(taking(lambda x: False), IDS, lambda n, s: cut(real, IDS, n, s), (1, 3, 8))
 

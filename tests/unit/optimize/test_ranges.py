@@ -89,15 +89,15 @@ def test_values_that_are_not_finite_do_not_count() -> None:
 def test_least_squares_clip_where_a_few_values_are_large() -> None:
     values = np.append(np.random.default_rng(3).normal(size=100_000), [40.0])
     histogram = histogram_of(values)
-    found = histogram.range_by("least-squares")
+    clipped_at = histogram.range_by("least-squares")
 
     def error(largest: float) -> float:
         step = largest / 127
         return float(np.square(np.clip(np.rint(values / step), -127, 127) * step - values).sum())
 
     tried = np.linspace(2, 40, 200)
-    assert error(found) <= 1.02 * min(map(error, tried))
-    assert found < 40
+    assert error(clipped_at) <= 1.02 * min(map(error, tried))
+    assert clipped_at < 40
 
 
 @given(st.lists(st.lists(st.tuples(floats, floats, floats), min_size=1, max_size=9), min_size=1, max_size=5))

@@ -59,8 +59,8 @@ def test_what_others_wrote_is_text_not_markup(page: str) -> None:
 
 
 def test_the_figures_are_json(page: str) -> None:
-    (found,) = re.findall(r"^const figures = (.*);$", page, re.MULTILINE)
-    figures = json.loads(found)
+    (script,) = re.findall(r"^const figures = (.*);$", page, re.MULTILINE)
+    figures = json.loads(script)
     assert len(figures) == 6  # two models: step times and scores of inference, step times of training
     assert page.count('class="plot"') == len(figures)
 

@@ -32,12 +32,12 @@ def test_every_method_and_precision_has_its_mark() -> None:
 
 
 def test_each_way_of_running_is_a_line_through_its_batches() -> None:
-    found = ranking()
-    figure = step_time_by_batch(found).figure
+    inference = ranking()
+    figure = step_time_by_batch(inference).figure
     lines = {line["name"]: line for line in figure["data"]}
     assert len(lines) == 3 + 4 + 4  # predict is float32 only; graph, xla, jit and eager in both
     jit = lines["jax/jit float32"]
-    times = {c.batch: c.step_ms for c in found.cells if (c.method, c.precision) == ("jit", "float32")}
+    times = {c.batch: c.step_ms for c in inference.cells if (c.method, c.precision) == ("jit", "float32")}
     assert dict(zip(jit["x"], jit["y"], strict=True)) == times
     assert list(jit["x"]) == [1, 8, 32]
     assert figure["layout"]["xaxis"]["tickvals"] == [1, 8, 32]
@@ -51,13 +51,13 @@ def test_a_training_ranking_has_no_scores_to_plot() -> None:
 
 
 def test_every_scored_cell_is_a_point_and_unranked_ones_are_faded() -> None:
-    found = ranking()
-    hidden = found.cells[3].model_copy(update={"rank": None, "standing": "score too low"})
-    found = found.model_copy(update={"cells": (*found.cells[:3], hidden, *found.cells[4:])})
-    points = [trace for trace in score_by_cost(found).figure["data"] if trace["mode"] == "markers"]
-    assert sum(len(p["x"]) for p in points) == len(found.cells)
+    inference = ranking()
+    hidden = inference.cells[3].model_copy(update={"rank": None, "standing": "score too low"})
+    inference = inference.model_copy(update={"cells": (*inference.cells[:3], hidden, *inference.cells[4:])})
+    points = [trace for trace in score_by_cost(inference).figure["data"] if trace["mode"] == "markers"]
+    assert sum(len(p["x"]) for p in points) == len(inference.cells)
     assert sorted(o for p in points for o in p["marker"]["opacity"])[:2] == [0.35, 1.0]
-    front = score_by_cost(found).figure["data"][0]
+    front = score_by_cost(inference).figure["data"][0]
     assert hidden.cost.usd not in front["x"]
 
 

@@ -60,7 +60,7 @@ def test_a_profile_shows_its_top_ten_and_what_its_arithmetic_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "told"),
+    ("profile", "reason"),
     [
         (Profile(status="crash", reason="it\nfell over"), "No operations, crash: it fell over"),
         (
@@ -75,8 +75,8 @@ def test_a_profile_shows_its_top_ten_and_what_its_arithmetic_says() -> None:
         (Profile(status="ok", trace=TRACE, work=COUNTED, peak_reason="not today"), "Peak not measured: not today"),
     ],
 )
-def test_what_could_not_be_found_out_has_its_reason(profile: Profile, told: str) -> None:
-    assert told in shown(run_with(profile)[0])
+def test_what_could_not_be_found_out_has_its_reason(profile: Profile, reason: str) -> None:
+    assert reason in shown(run_with(profile)[0])
 
 
 def test_the_page_shows_what_the_terminal_shows_and_names_are_text() -> None:

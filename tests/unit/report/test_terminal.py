@@ -66,14 +66,14 @@ def test_energy_is_shown_with_its_basis_where_it_is_known() -> None:
 
 def test_memory_is_shown_where_there_is_room_and_is_that_of_the_accelerator_for_a_cell_on_one() -> None:
     run, outputs = simulated_run(plan(phases=("inference",), batches=(1,)), steps=None)
-    found = verdict_of(run, outputs)
-    assert "memory" in shown(found, 160)
-    assert "memory" not in shown(found, 140)
-    (ranking,) = found.rankings
+    verdict = verdict_of(run, outputs)
+    assert "memory" in shown(verdict, 160)
+    assert "memory" not in shown(verdict, 140)
+    (ranking,) = verdict.rankings
     cell = ranking.cells[0]
     rounds = next(c for c in run.cells if c.spec.cell_id == cell.cell_id).rounds
     assert cell.peak_bytes == max(r.peak_host_bytes for r in rounds)
-    assert f"{cell.peak_bytes >> 20} MiB" in shown(found, 160)
+    assert f"{cell.peak_bytes >> 20} MiB" in shown(verdict, 160)
     on_gpu = cell.model_copy(update={"device": "gpu", "peak_device_bytes": 3 << 30})
     assert on_gpu.peak_bytes == 3 << 30
     without = verdict_of(*simulated_run(plan(phases=("inference",))))
@@ -126,8 +126,8 @@ def test_a_summary_tells_the_three_most_serious_kinds_of_notices() -> None:
     run, outputs = simulated_run(plan())
     for cell in run.cells[:5]:
         run = replaced(run, cell.spec.cell_id, status="crash", reason="it [bold]fell[/bold] over")
-    told = [line for line in summary(verdict_of(run, outputs), 200).splitlines() if ": " in line]
-    kinds = [line.partition(":")[0].partition(" (")[0] for line in told]
+    lines = [line for line in summary(verdict_of(run, outputs), 200).splitlines() if ": " in line]
+    kinds = [line.partition(":")[0].partition(" (")[0] for line in lines]
     assert [k for k in kinds if k in ("simulated", "failed", "synthetic-data", "price-assumed")][:2] == [
         "simulated",
         "failed",

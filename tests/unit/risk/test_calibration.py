@@ -15,13 +15,13 @@ from .answers import classifier, sure_of, tagger
 
 def test_equal_answers_are_off_by_what_they_are_off_by() -> None:
     """One bin: |0.9 - 0.75| exactly, and Brier and log loss by hand."""
-    told = calibration(sure_of(0.9, [True, True, True, False] * 100), "examples")
-    assert told.error_uncorrected == pytest.approx(0.15, abs=1e-6)
-    assert told.error.value == pytest.approx(0.15, abs=0.005)
-    assert told.error.low < 0.15 < told.error.high
-    assert told.brier.value == pytest.approx(0.75 * 2 * 0.1**2 + 0.25 * 2 * 0.9**2, abs=1e-6)
-    assert told.log_loss.value == pytest.approx(-0.75 * np.log(0.9) - 0.25 * np.log(0.1), abs=1e-6)
-    assert [b.count for b in told.bins] == [400]
+    figures = calibration(sure_of(0.9, [True, True, True, False] * 100), "examples")
+    assert figures.error_uncorrected == pytest.approx(0.15, abs=1e-6)
+    assert figures.error.value == pytest.approx(0.15, abs=0.005)
+    assert figures.error.low < 0.15 < figures.error.high
+    assert figures.brier.value == pytest.approx(0.75 * 2 * 0.1**2 + 0.25 * 2 * 0.9**2, abs=1e-6)
+    assert figures.log_loss.value == pytest.approx(-0.75 * np.log(0.9) - 0.25 * np.log(0.1), abs=1e-6)
+    assert [b.count for b in figures.bins] == [400]
 
 
 def test_log_loss_is_that_of_scikit_learn() -> None:
@@ -32,9 +32,9 @@ def test_log_loss_is_that_of_scikit_learn() -> None:
 
 def test_the_noise_of_the_bins_is_taken_out() -> None:
     """A calibrated model has no error: what the bins show of it is noise, and most of that is subtracted."""
-    told = [calibration(classifier(1000, seed), "examples") for seed in range(20)]
-    plain = np.mean([t.error_uncorrected for t in told])
-    corrected = np.mean([t.error.value for t in told])
+    figures = [calibration(classifier(1000, seed), "examples") for seed in range(20)]
+    plain = np.mean([t.error_uncorrected for t in figures])
+    corrected = np.mean([t.error.value for t in figures])
     assert plain > 0.025
     assert corrected < plain / 2
 
@@ -65,9 +65,9 @@ def test_a_temperature_mends_an_overconfident_model_and_changes_no_answer() -> N
 
 
 def test_a_model_that_is_never_wrong_wants_no_temperature_at_all() -> None:
-    told = fit_temperature(sure_of(0.9, [True] * 50))
-    assert told.no_optimum
-    assert told.value == 1
+    temperature = fit_temperature(sure_of(0.9, [True] * 50))
+    assert temperature.no_optimum
+    assert temperature.value == 1
 
 
 def test_words_of_one_sentence_are_drawn_together() -> None:
@@ -123,15 +123,15 @@ def test_the_threshold_keeps_the_error_below_its_target() -> None:
     confidence, wrong = by_example(truth)
     above = 0
     for seed in range(60):
-        told = abstention(classifier(1000, seed), classifier(500, seed + 500), 0.2, "examples")
-        assert told.threshold is not None
-        assert told.coverage is not None
-        assert 0 < told.coverage.value < 1
-        above += wrong[confidence >= told.threshold].mean() > 0.2
+        abstaining = abstention(classifier(1000, seed), classifier(500, seed + 500), 0.2, "examples")
+        assert abstaining.threshold is not None
+        assert abstaining.coverage is not None
+        assert 0 < abstaining.coverage.value < 1
+        above += wrong[confidence >= abstaining.threshold].mean() > 0.2
     assert above <= 6
 
 
 def test_no_threshold_meets_what_cannot_be_met() -> None:
-    told = abstention(classifier(100, 0), classifier(100, 1), 0.001, "examples")
-    assert told.threshold is None
-    assert told.error is None
+    abstaining = abstention(classifier(100, 0), classifier(100, 1), 0.001, "examples")
+    assert abstaining.threshold is None
+    assert abstaining.error is None

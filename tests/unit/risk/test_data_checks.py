@@ -27,10 +27,10 @@ def test_texts_that_are_in_both_are_found_and_others_are_not() -> None:
     train, test = sentences(300, 0), sentences(100, 1)
     test[3] = train[7].upper() + " !"
     test[5] = train[9].rsplit(" ", 1)[0] + " other"  # 17 of 19 runs of three words are the same
-    told = leaked_texts(train, test)
-    assert [(leak.test, leak.train, leak.near) for leak in told.examples] == [(3, 7, False), (5, 9, True)]
-    assert (told.exact, told.near) == (1, 1)
-    assert told.share.value == 0.02
+    leaks = leaked_texts(train, test)
+    assert [(leak.test, leak.train, leak.near) for leak in leaks.examples] == [(3, 7, False), (5, 9, True)]
+    assert (leaks.exact, leaks.near) == (1, 1)
+    assert leaks.share.value == 0.02
 
 
 def jaccard(a: str, b: str) -> float:
@@ -49,9 +49,9 @@ def test_near_texts_are_all_that_comparing_every_pair_finds() -> None:
             words[place] = "changed"
         test.append(" ".join(words))
     expected = {j for j, t in enumerate(test) if any(jaccard(t, s) >= 0.8 for s in train)}
-    told = leaked_texts(train, test)
-    assert told.exact + told.near == len(expected)
-    assert 0 < told.near < 60
+    leaks = leaked_texts(train, test)
+    assert leaks.exact + leaks.near == len(expected)
+    assert 0 < leaks.near < 60
 
 
 def test_arrays_that_are_in_both_are_found_and_others_are_not() -> None:
@@ -59,8 +59,8 @@ def test_arrays_that_are_in_both_are_found_and_others_are_not() -> None:
     train, test = rng.random((500, 8, 8, 1)), rng.random((200, 8, 8, 1))
     test[3], test[5] = train[7], train[9] + 0.01
     test[6] = train[11] + 0.05
-    told = leaked_arrays(train, test)
-    assert [(leak.test, leak.train, leak.near) for leak in told.examples] == [(3, 7, False), (5, 9, True)]
+    leaks = leaked_arrays(train, test)
+    assert [(leak.test, leak.train, leak.near) for leak in leaks.examples] == [(3, 7, False), (5, 9, True)]
 
 
 def test_near_arrays_are_all_that_comparing_every_pair_finds() -> None:
@@ -69,9 +69,9 @@ def test_near_arrays_are_all_that_comparing_every_pair_finds() -> None:
     test = train + rng.normal(0, 1, train.shape) * rng.uniform(0, 0.04, (200, 1))
     scale = max(train.max(), test.max()) - min(train.min(), test.min())
     near = np.sqrt(np.square(train[None] - test[:, None]).mean(-1)) <= 0.02 * scale
-    told = leaked_arrays(train, test)
-    assert abs(told.exact + told.near - near.any(1).sum()) <= 1  # float32 against float64 at the limit
-    assert 20 < told.near < 180
+    leaks = leaked_arrays(train, test)
+    assert abs(leaks.exact + leaks.near - near.any(1).sum()) <= 1  # float32 against float64 at the limit
+    assert 20 < leaks.near < 180
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_near_arrays_are_all_that_comparing_every_pair_finds() -> None:
     ],
 )
 def test_personal_data_are_counted_once_and_as_their_kind(text: str, kind: str) -> None:
-    told = count_personal_data([text, "nothing here"])
-    assert getattr(told, kind) == 1
-    assert (told.total, told.texts_with_any, told.texts) == (1, 1, 2)
+    counts = count_personal_data([text, "nothing here"])
+    assert getattr(counts, kind) == 1
+    assert (counts.total, counts.texts_with_any, counts.texts) == (1, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -136,17 +136,17 @@ def test_the_label_noise_that_was_put_in_comes_out_and_the_suspects_are_mostly_i
     wrong = rng.random(4000) < 0.08
     labels = np.where(wrong, (clean.labels + rng.integers(1, 4, 4000)) % 4, clean.labels)
     noisy = SplitPredictions(labels, clean.predicted, clean.log_probabilities, clean.rows, clean.examples)
-    told = label_noise(noisy, tuple("abcd"), "examples")
-    assert told.share.low < 0.08 < told.share.high
-    assert told.share.value == pytest.approx(0.08, abs=0.02)
-    assert np.mean([wrong[s.example] for s in told.first]) > 0.9
-    assert told.suspects > 100
+    noise = label_noise(noisy, tuple("abcd"), "examples")
+    assert noise.share.low < 0.08 < noise.share.high
+    assert noise.share.value == pytest.approx(0.08, abs=0.02)
+    assert np.mean([wrong[s.example] for s in noise.first]) > 0.9
+    assert noise.suspects > 100
 
 
 def test_differences_between_groups_are_those_of_scikit_learn() -> None:
     answers = classifier(3000, 0, classes=2)
     groups = np.random.default_rng(1).choice(["x", "y", "z"], 3000)
-    told = {d.measure: d for d in disparities(answers, "g", groups, "examples", binary=True)}
+    disparity_of = {d.measure: d for d in disparities(answers, "g", groups, "examples", binary=True)}
     y, p = answers.labels, answers.predicted
     for name, metric in {
         "accuracy": accuracy_score,
@@ -154,8 +154,8 @@ def test_differences_between_groups_are_those_of_scikit_learn() -> None:
         "selection_rate": lambda _, said: said.mean(),
     }.items():
         rates = [metric(y[groups == g], p[groups == g]) for g in "xyz"]
-        assert told[name].difference.value == pytest.approx(max(rates) - min(rates))
-        ratio = told[name].ratio
+        assert disparity_of[name].difference.value == pytest.approx(max(rates) - min(rates))
+        ratio = disparity_of[name].ratio
         assert ratio is not None
         assert ratio.value == pytest.approx(min(rates) / max(rates))
 
@@ -164,17 +164,17 @@ def test_groups_that_do_not_differ_are_seldom_told_apart() -> None:
     apart = 0
     for seed in range(100):
         groups = np.random.default_rng(seed).choice(list("abcd"), 800)
-        (told,) = disparities(classifier(800, seed), "g", groups, "examples")
-        apart += told.difference.low > 0
+        (disparity,) = disparities(classifier(800, seed), "g", groups, "examples")
+        apart += disparity.difference.low > 0
     assert apart <= 8
 
 
 def test_groups_that_differ_are_told_apart() -> None:
     answers = classifier(2000, 0)
     groups = np.where(answers.right & (np.arange(2000) % 3 > 0), "good", "mixed")
-    (told,) = disparities(answers, "g", groups, "examples")
-    assert told.largest_in == "good"
-    assert told.difference.low > 0
+    (disparity,) = disparities(answers, "g", groups, "examples")
+    assert disparity.largest_in == "good"
+    assert disparity.difference.low > 0
 
 
 def test_few_examples_are_no_group() -> None:

@@ -52,17 +52,17 @@ def predictions(kind: str = "multiclass", count: int = 1500, temperature: float 
 
 def report(text: str = "", around: Surroundings | None = None, kind: str = "multiclass") -> RiskReport:
     gates = parse_gates(text, "gates.toml") if text else None
-    told = assess(predictions(kind), EVIDENCE, around or Surroundings(), gates, target_error=0.2)
-    return told if gates is None else decide(told, gates, Measured())
+    risk_report = assess(predictions(kind), EVIDENCE, around or Surroundings(), gates, target_error=0.2)
+    return risk_report if gates is None else decide(risk_report, gates, Measured())
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "tags"])
 def test_a_report_comes_back_from_json_and_fits_a_screen(kind: str) -> None:
-    told = report(kind=kind)
-    assert RiskReport.model_validate_json(told.model_dump_json()) == told
+    risk_report = report(kind=kind)
+    assert RiskReport.model_validate_json(risk_report.model_dump_json()) == risk_report
     console = Console(width=100)
     with console.capture() as captured:
-        show_risk(console, told)
+        show_risk(console, risk_report)
     assert len(captured.get().splitlines()) <= 24
     assert "accuracy" in captured.get() or "entity_f1" in captured.get()
 
@@ -98,15 +98,15 @@ def test_each_limit_has_its_answer(limit: str, answer: str) -> None:
 def test_every_limit_that_can_be_set_has_a_rule() -> None:
     names = [n for n in Gates.model_fields if n.startswith(("min_", "max_", "allowed_"))]
     text = "".join(f"{n} = {'[1]' if n == 'allowed_licences' else 1}\n" for n in names).replace("[1]", '["MIT"]')
-    told = report(text + "[loss]\nwrong_usd = 1.0")
-    assert {v.gate for v in told.verdicts} == set(names)
+    risk_report = report(text + "[loss]\nwrong_usd = 1.0")
+    assert {v.gate for v in risk_report.verdicts} == set(names)
 
 
 def test_failures_stand_first_and_decide() -> None:
-    told = report('min_score = 0.5\nmax_p99_ms = 5.0\nallowed_licences = ["CC0"]')
-    assert [v.answer for v in told.verdicts] == ["fail", "can't tell", "pass"]
-    assert told.failed
-    assert told.undecided
+    risk_report = report('min_score = 0.5\nmax_p99_ms = 5.0\nallowed_licences = ["CC0"]')
+    assert [v.answer for v in risk_report.verdicts] == ["fail", "can't tell", "pass"]
+    assert risk_report.failed
+    assert risk_report.undecided
 
 
 def test_evidence_from_elsewhere_is_held_against_its_limits() -> None:
@@ -116,11 +116,11 @@ def test_evidence_from_elsewhere_is_held_against_its_limits() -> None:
         usd_per_million=Figure(name="usd", value=2, low=1, high=3, count=10, unit="rounds"),
         memory_mib=120.0,
     )
-    told = {v.gate: v for v in decide(report(), gates, measured).verdicts}
-    assert told["max_p99_ms"].answer == "pass"
-    assert told["max_usd_per_million"].answer == "can't tell"
-    assert told["max_usd_per_million"].more_labels is None
-    assert told["max_memory_mib"].answer == "fail"
+    verdict_of = {v.gate: v for v in decide(report(), gates, measured).verdicts}
+    assert verdict_of["max_p99_ms"].answer == "pass"
+    assert verdict_of["max_usd_per_million"].answer == "can't tell"
+    assert verdict_of["max_usd_per_million"].more_labels is None
+    assert verdict_of["max_memory_mib"].answer == "fail"
 
 
 def test_a_model_that_cannot_be_attacked_leaves_its_gate_open() -> None:
@@ -153,10 +153,10 @@ def test_flips_groups_leaks_and_personal_data_are_told() -> None:
         leakage=leaked_texts(["a b c"], ["a b c", "d e f"]),
         personal_data=count_personal_data(["ann@example.org"]),
     )
-    told = report("max_score_drop = 0.01\nmax_leaked_share = 0.1\nmax_personal_data = 0", around)
-    assert [v.answer for v in told.verdicts] == ["fail"] * 3
+    risk_report = report("max_score_drop = 0.01\nmax_leaked_share = 0.1\nmax_personal_data = 0", around)
+    assert [v.answer for v in risk_report.verdicts] == ["fail"] * 3
     console = Console(width=100)
     with console.capture() as captured:
-        show_risk(console, told)
+        show_risk(console, risk_report)
     for text in ("from float32", "accuracy differs by part", "stand in train", "1 e-mail addresses"):
         assert text in captured.get()

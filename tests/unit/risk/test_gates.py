@@ -27,7 +27,7 @@ def test_limits_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "which sets none"),
         ("usd_per_label = 1.0", "which sets none"),
@@ -42,10 +42,10 @@ def test_limits_are_read() -> None:
         ("allowed_licences = []", "allowed_licences: "),
     ],
 )
-def test_bad_gates_are_one_clear_message(text: str, told: str) -> None:
+def test_bad_gates_are_one_clear_message(text: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_gates(text, "gates.toml")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @given(st.text())
@@ -63,20 +63,21 @@ def test_a_gate_passes_or_fails_where_the_whole_interval_does() -> None:
 
 
 def test_what_would_decide_is_told_with_its_price() -> None:
-    told = judge("g", figure(0.5, 0.1), 0.55, at_most=True, usd_per_label=0.5)
-    assert told.more_labels is not None
-    assert told.more_labels_usd == told.more_labels / 2
-    assert told.sentence == f"can't tell: {told.more_labels:,} more labels (${told.more_labels / 2:,.0f}) would decide"
-    assert told.more_labels_if_estimate_holds is not None
-    assert told.more_labels_if_estimate_holds < told.more_labels
+    verdict = judge("g", figure(0.5, 0.1), 0.55, at_most=True, usd_per_label=0.5)
+    assert verdict.more_labels is not None
+    assert verdict.more_labels_usd == verdict.more_labels / 2
+    price = f"${verdict.more_labels / 2:,.0f}"
+    assert verdict.sentence == f"can't tell: {verdict.more_labels:,} more labels ({price}) would decide"
+    assert verdict.more_labels_if_estimate_holds is not None
+    assert verdict.more_labels_if_estimate_holds < verdict.more_labels
     part = judge("g", figure(0.5, 0.1), 0.55, at_most=True, share_of_labels=0.1)
-    assert part.more_labels == pytest.approx(10 * told.more_labels, abs=10)
+    assert part.more_labels == pytest.approx(10 * verdict.more_labels, abs=10)
 
 
 def test_labels_do_not_decide_what_they_do_not_narrow() -> None:
-    told = judge("p99", figure(50, 5), 52, at_most=True, labelled=False)
-    assert told.more_labels is None
-    assert told.sentence == "can't tell: the interval reaches over the limit"
+    verdict = judge("p99", figure(50, 5), 52, at_most=True, labelled=False)
+    assert verdict.more_labels is None
+    assert verdict.sentence == "can't tell: the interval reaches over the limit"
     assert no_evidence("p99", 50, "give --run").sentence == "can't tell: give --run"
 
 
@@ -104,12 +105,12 @@ def test_as_many_labels_as_told_decide_about_as_often_as_told() -> None:
     while len(decided) < 400:
         truth = rng.uniform(0.8, 1.0)
         right = int(rng.binomial(400, truth))
-        told = judge("min_score", share("accuracy", right, 400, "examples"), 0.9, at_most=False)
-        if told.more_labels is None:
+        verdict = judge("min_score", share("accuracy", right, 400, "examples"), 0.9, at_most=False)
+        if verdict.more_labels is None:
             continue
-        more = right + int(rng.binomial(told.more_labels, truth))
+        more = right + int(rng.binomial(verdict.more_labels, truth))
         after = judge(
-            "min_score", share("accuracy", more, 400 + told.more_labels, "examples"), 0.9, at_most=False
+            "min_score", share("accuracy", more, 400 + verdict.more_labels, "examples"), 0.9, at_most=False
         )
         decided.append(after.answer != "can't tell")
     assert abs(np.mean(decided) - POWER) < 0.06

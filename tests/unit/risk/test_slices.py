@@ -24,35 +24,35 @@ def columns_of(count: int, seed: int) -> dict[str, np.ndarray]:
 
 def test_each_slice_has_its_own_score() -> None:
     answers = sure_of(0.9, [True] * 60 + [False] * 40)
-    told = slices_of(answers, {"part": np.array(["x"] * 50 + ["y"] * 50)}, "examples")
-    assert [(s.name, s.score.value, s.share) for s in told.table] == [("part=y", 0.2, 0.5), ("part=x", 1.0, 0.5)]
-    assert told.worst == told.table[0]
-    assert [s.name for s in told.search.slices] == ["part=y"]
+    slices = slices_of(answers, {"part": np.array(["x"] * 50 + ["y"] * 50)}, "examples")
+    assert [(s.name, s.score.value, s.share) for s in slices.table] == [("part=y", 0.2, 0.5), ("part=x", 1.0, 0.5)]
+    assert slices.worst == slices.table[0]
+    assert [s.name for s in slices.search.slices] == ["part=y"]
 
 
 def test_small_slices_and_columns_of_too_many_values_are_told_and_left_out() -> None:
     answers = sure_of(0.9, [True] * 100)
-    told = slices_of(answers, {"a": np.array(["x"] * 95 + ["y"] * 5), "id": np.arange(100).astype(str)}, "examples")
-    assert [s.name for s in told.table] == ["a=x"]
-    assert told.skipped == (
+    slices = slices_of(answers, {"a": np.array(["x"] * 95 + ["y"] * 5), "id": np.arange(100).astype(str)}, "examples")
+    assert [s.name for s in slices.table] == ["a=x"]
+    assert slices.skipped == (
         "a=y: 5 examples, and 30 are needed", "id: 100 different values; slices have 2 to 50"
     )
 
 
 def test_entity_types_are_slices_of_a_tagger() -> None:
-    told = slices_of(tagger(300, 0), {}, "sentences", ("LOC", "PER"))
-    assert {s.name for s in told.table} == {"type=LOC", "type=PER"}
+    slices = slices_of(tagger(300, 0), {}, "sentences", ("LOC", "PER"))
+    assert {s.name for s in slices.table} == {"type=LOC", "type=PER"}
 
 
 def test_a_search_is_fishers_test() -> None:
     happens = np.array([True] * 25 + [False] * 75)
     column = np.array(["x"] * 50 + ["y"] * 50)
-    told = search(happens, {"c": column})
+    searched = search(happens, {"c": column})
     plain = fisher_exact([[25, 25], [0, 50]], "greater").pvalue
-    assert told.looked_at == 2
-    assert told.slices[0].p_value == pytest.approx(2 * plain)
-    assert told.slices[0].rate == 0.5
-    assert told.slices[0].rate_elsewhere == 0
+    assert searched.looked_at == 2
+    assert searched.slices[0].p_value == pytest.approx(2 * plain)
+    assert searched.slices[0].rate == 0.5
+    assert searched.slices[0].rate_elsewhere == 0
 
 
 def test_a_search_finds_nothing_where_nothing_is() -> None:
@@ -80,18 +80,18 @@ def test_quartiles_are_named_after_their_ends() -> None:
 
 def test_scores_of_nothing_and_of_no_error_have_honest_intervals() -> None:
     answers = tagger(40, 0, missed_share=0.0)
-    told = main_score(answers, "sentences")
-    assert told.value == 1
-    assert 0.85 < told.low < 1
+    score = main_score(answers, "sentences")
+    assert score.value == 1
+    assert 0.85 < score.low < 1
     nothing = main_score(answers, "sentences", np.zeros(40, bool))
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 1)
 
 
 def test_a_difference_of_two_shares_is_newcombes() -> None:
-    told = difference("gap", share("a", 90, 100, "x"), share("a", 70, 100, "x"))
-    assert told.value == pytest.approx(0.2)
-    assert 0.08 < told.low < 0.12
-    assert 0.28 < told.high < 0.32
+    gap = difference("gap", share("a", 90, 100, "x"), share("a", 70, 100, "x"))
+    assert gap.value == pytest.approx(0.2)
+    assert 0.08 < gap.low < 0.12
+    assert 0.28 < gap.high < 0.32
 
 
 def changed(answers: SplitPredictions, where: np.ndarray) -> SplitPredictions:
@@ -104,18 +104,18 @@ def test_flips_are_counted_and_fall_on_their_slice() -> None:
     before = classifier(2000, 0)
     columns = columns_of(2000, 0)
     after = changed(before, (columns["source"] == "a") & (np.random.default_rng(0).random(2000) < 0.2))
-    told = flips(before, after, "float32", columns, "examples")
-    assert told.lost > told.gained
-    assert told.drop.value == pytest.approx((told.lost - told.gained) / 2000)
-    assert told.drop.low < told.drop.value < told.drop.high
-    assert told.lost_on.slices[0].name == "source=a"
+    flipped = flips(before, after, "float32", columns, "examples")
+    assert flipped.lost > flipped.gained
+    assert flipped.drop.value == pytest.approx((flipped.lost - flipped.gained) / 2000)
+    assert flipped.drop.low < flipped.drop.value < flipped.drop.high
+    assert flipped.lost_on.slices[0].name == "source=a"
 
 
 def test_no_flip_is_no_drop_but_no_certainty() -> None:
     answers = classifier(100, 0)
-    told = flips(answers, answers, "itself", {}, "examples")
-    assert told.drop.value == 0
-    assert told.drop.low < 0 < told.drop.high
+    flipped = flips(answers, answers, "itself", {}, "examples")
+    assert flipped.drop.value == 0
+    assert flipped.drop.low < 0 < flipped.drop.high
     with pytest.raises(ValueError, match="same examples"):
         flips(answers, classifier(50, 0), "other", {}, "examples")
 
@@ -123,9 +123,9 @@ def test_no_flip_is_no_drop_but_no_certainty() -> None:
 def test_a_loss_is_prices_times_errors() -> None:
     answers = sure_of(0.9, [True] * 90 + [False] * 10)  # label 1 taken for 0, ten times
     table = LossTable(wrong_usd=0.5, pairs={"b -> a": 2.0})
-    told = expected_loss(answers, table, ("a", "b"), (), "examples")
-    assert told.value == pytest.approx(1e6 * 0.1 * 2.0)
-    assert told.low < told.value < told.high
+    loss = expected_loss(answers, table, ("a", "b"), (), "examples")
+    assert loss.value == pytest.approx(1e6 * 0.1 * 2.0)
+    assert loss.low < loss.value < loss.high
     assert cost_matrix(table, ("a", "b")).tolist() == [[0, 0.5], [2.0, 0]]
 
 
@@ -133,8 +133,8 @@ def test_a_taggers_loss_is_by_type() -> None:
     answers = tagger(400, 0)
     assert answers.entity_counts is not None
     missed = int(answers.entity_counts[:, 1, 2].sum())
-    told = expected_loss(answers, LossTable(missed_usd={"PER": 1.0}), ("O", "B"), ("LOC", "PER"), "sentences")
-    assert told.value == pytest.approx(1e6 * missed / 400)
+    loss = expected_loss(answers, LossTable(missed_usd={"PER": 1.0}), ("O", "B"), ("LOC", "PER"), "sentences")
+    assert loss.value == pytest.approx(1e6 * missed / 400)
 
 
 @pytest.mark.parametrize("pair", ["a - b", "a -> z", "a -> a", "->"])

@@ -29,32 +29,32 @@ def request(out: Path, **changes: Any) -> SearchRequest:
     return SearchRequest(**{**fields, **changes})
 
 
-def run(asked: SearchRequest, **parts: Any) -> SearchResult:
+def run(search_request: SearchRequest, **parts: Any) -> SearchResult:
     """The search with the simulated trainer, other parts where given."""
-    return search(asked, **{"run_trial": train, "measure_cells": measure, **parts})
+    return search(search_request, **{"run_trial": train, "measure_cells": measure, **parts})
 
 
-def badness(asked: TrainRequest) -> float:
+def badness(train_request: TrainRequest) -> float:
     """0 for the best learning rate; `seed` is a little worse than `small`."""
-    assert asked.learning_rate is not None
-    return abs(math.log10(asked.learning_rate) + 3) + (0.2 if asked.size == "seed" else 0.0)
+    assert train_request.learning_rate is not None
+    return abs(math.log10(train_request.learning_rate) + 3) + (0.2 if train_request.size == "seed" else 0.0)
 
 
-def train(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+def train(search_: SearchRequest, train_request: TrainRequest) -> TrainAnswer:
     """Answers as the train job does."""
     losses: list[float] = []
     pruned = False
-    for epoch in range(1, asked.epochs + 1):
-        losses.append((0.2 + badness(asked)) / epoch)
-        if losses[-1] > (asked.prune_above or {}).get(epoch, math.inf):
+    for epoch in range(1, train_request.epochs + 1):
+        losses.append((0.2 + badness(train_request)) / epoch)
+        if losses[-1] > (train_request.prune_above or {}).get(epoch, math.inf):
             pruned = True
             break
-    asked.out.mkdir(parents=True)
-    (asked.out / "size").write_text(str(asked.size))
-    right = round(400 * (1 - 0.2 * badness(asked)))
+    train_request.out.mkdir(parents=True)
+    (train_request.out / "size").write_text(str(train_request.size))
+    right = round(400 * (1 - 0.2 * badness(train_request)))
     score = {"name": "accuracy", "value": right / 400, "low": right / 400 - 0.03, "high": min(1.0, right / 400 + 0.03)}
     return TrainAnswer(
-        artifact=Artifact.model_validate(artifact(asked.name)),
+        artifact=Artifact.model_validate(artifact(train_request.name)),
         history=tuple({"val_loss": loss} for loss in losses),
         validation_scores=(Score.model_validate({**score, "split": "validation", "count": 400, "unit": "examples"}),),
         pruned=pruned,
@@ -107,10 +107,10 @@ def cell_of(search_: SearchRequest, machine: Machine, measured: Measured, slowne
 def fail_every(n: int) -> Any:
     """A trainer that fails on every n-th trial."""
 
-    def failing(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
-        if int(asked.out.parent.name) % n == n - 1:
+    def failing(search_: SearchRequest, train_request: TrainRequest) -> TrainAnswer:
+        if int(train_request.out.parent.name) % n == n - 1:
             raise InputError("Training keeps a finite loss.", received="nan")
-        return train(search_, asked)
+        return train(search_, train_request)
 
     return failing
 
@@ -118,10 +118,10 @@ def fail_every(n: int) -> Any:
 def main(document: str, seconds: float) -> None:
     """A search whose trials take `seconds` each; prints the number of each trial that it finishes."""
 
-    def slow(search_: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+    def slow(search_: SearchRequest, train_request: TrainRequest) -> TrainAnswer:
         time.sleep(seconds)
-        answer = train(search_, asked)
-        print(asked.out.parent.name, flush=True)  # noqa: T201 -- read by the test that started this process
+        answer = train(search_, train_request)
+        print(train_request.out.parent.name, flush=True)  # noqa: T201 -- read by the test that started this process
         return answer
 
     run(SearchRequest.model_validate_json(document), run_trial=slow)

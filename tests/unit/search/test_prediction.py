@@ -35,8 +35,8 @@ def busier_and_busier() -> Any:
 
 def test_a_machine_that_becomes_busy_makes_later_models_no_dearer(tmp_path: Path, busier_and_busier: Any) -> None:
     result = fake.run(fake.request(tmp_path / "out", trials=6), measure_cells=busier_and_busier)
-    found = costs(result)
-    assert found["small"] == pytest.approx(3 * found["seed"], rel=1e-4)
+    cost_of = costs(result)
+    assert cost_of["small"] == pytest.approx(3 * cost_of["seed"], rel=1e-4)
     later = next(t for t in result.trials if t.params["size"] == "small")
     assert str(later.measured_as).endswith(", 5 rounds, in turns with 0000")
 
@@ -45,10 +45,10 @@ def test_without_the_reference_at_hand_it_is_said_that_costs_do_not_compare(
     tmp_path: Path, busier_and_busier: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on the second of two machines that share a study."""
-    asked = fake.request(tmp_path / "out", trials=6)
-    fake.run(asked.model_copy(update={"trials": 1}), measure_cells=busier_and_busier)
+    request = fake.request(tmp_path / "out", trials=6)
+    fake.run(request.model_copy(update={"trials": 1}), measure_cells=busier_and_busier)
     monkeypatch.setattr(prediction.platform, "node", lambda: "another-host")
-    result = fake.run(asked, measure_cells=busier_and_busier)
+    result = fake.run(request, measure_cells=busier_and_busier)
     assert costs(result)["small"] == pytest.approx(6 * costs(result)["seed"], rel=1e-4)
     assert any(notice.startswith("not-paired: ") for notice in result.notices)
 
@@ -60,10 +60,10 @@ def fake_model(folder: Path, script: str) -> Path:
 
 
 def test_the_measuring_worker_gives_models_turns_and_keeps_the_raw_samples(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path)
+    request = fake.request(tmp_path)
     models = [fake_model(tmp_path / name, f'{{"step_s": {s}}}') for name, s in (("quick", 0.001), ("slow", 0.01))]
     measured = [Measured(model, 32) for model in models]
-    quick, slow = measure_in_worker(asked, here(asked), measured, tmp_path / "cost")
+    quick, slow = measure_in_worker(request, here(request), measured, tmp_path / "cost")
     assert (quick.spec.model, slow.spec.model) == ("quick", "slow")
     for cell in (quick, slow):
         assert (cell.status, cell.spec.batch, cell.spec.method, len(cell.rounds)) == ("ok", 32, "eager", 8)
@@ -74,10 +74,10 @@ def test_the_measuring_worker_gives_models_turns_and_keeps_the_raw_samples(tmp_p
 
 @pytest.mark.parametrize(("fault", "error"), [("unsupported", UnavailableError), ("oom", WorkerError)])
 def test_a_model_that_cannot_be_measured(tmp_path: Path, fault: str, error: type[Exception]) -> None:
-    asked = fake.request(tmp_path)
+    request = fake.request(tmp_path)
     measured = Measured(fake_model(tmp_path / "bad", f'{{"{fault}": ["any"]}}'), 32)
     with pytest.raises(error, match=fault):
-        measure_in_worker(asked, here(asked), [measured], tmp_path / "cost")
+        measure_in_worker(request, here(request), [measured], tmp_path / "cost")
 
 
 def test_prices_can_be_chosen(tmp_path: Path) -> None:

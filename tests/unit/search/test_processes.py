@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[3]
 SERVER = "KCOST_TEST_DATABASE"
 
 
-def start(asked: SearchRequest, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.unit.search.fake", asked.model_dump_json(), str(seconds)]
+def start(request: SearchRequest, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.unit.search.fake", request.model_dump_json(), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
@@ -30,25 +30,25 @@ def finish(process: subprocess.Popen[str]) -> list[int]:
     return [int(line) for line in stdout.split()]
 
 
-def read(asked: SearchRequest) -> SearchResult:
+def read(request: SearchRequest) -> SearchResult:
     """The study as it stands: it is full, so that nothing more is tried."""
-    return fake.run(asked)
+    return fake.run(request)
 
 
-def check_shared(asked: SearchRequest, *others: SearchRequest) -> None:
+def check_shared(request: SearchRequest, *others: SearchRequest) -> None:
     """Processes that share a study make as many trials as were asked for together, each a trial of its own."""
-    finished = [finish(p) for p in [start(r, 0.3) for r in (asked, *others)]]
+    finished = [finish(p) for p in [start(r, 0.3) for r in (request, *others)]]
     assert all(finished), "each process does a part"
     assert Counter(n for numbers in finished for n in numbers).most_common(1)[0][1] == 1, "no trial is run twice"
-    result = read(asked)
-    assert Counter(t.state for t in result.trials) == {"complete": asked.trials}
+    result = read(request)
+    assert Counter(t.state for t in result.trials) == {"complete": request.trials}
     assert sorted(t.number for t in result.trials) == sorted(n for numbers in finished for n in numbers)
-    assert len({tuple(t.params.items()) for t in result.trials}) == asked.trials, "no two trials are the same"
+    assert len({tuple(t.params.items()) for t in result.trials}) == request.trials, "no two trials are the same"
 
 
 def test_sigkill_loses_only_the_trial_that_was_running_and_that_one_is_tried_again(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "out", trials=5)
-    first = start(asked, 0.5)
+    request = fake.request(tmp_path / "out", trials=5)
+    first = start(request, 0.5)
     assert first.stdout is not None
     done = [int(first.stdout.readline()) for _ in range(2)]
     assert done == [0, 1]
@@ -57,8 +57,8 @@ def test_sigkill_loses_only_the_trial_that_was_running_and_that_one_is_tried_aga
         assert first.poll() is None
     first.kill()
     first.communicate()
-    rest = finish(start(asked, 0.0))
-    result = read(asked)
+    rest = finish(start(request, 0.0))
+    result = read(request)
     assert Counter(t.state for t in result.trials) == {"complete": 5, "stopped": 1}
     (lost,) = result.in_state("stopped")
     assert lost.number == 2
@@ -81,22 +81,22 @@ needs_server = pytest.mark.skipif(
 
 @needs_server
 def test_two_machines_share_a_study_on_a_server(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "one", trials=7, storage=os.environ[SERVER], study=str(tmp_path))
-    check_shared(asked, asked.model_copy(update={"out": tmp_path / "two"}))
+    request = fake.request(tmp_path / "one", trials=7, storage=os.environ[SERVER], study=str(tmp_path))
+    check_shared(request, request.model_copy(update={"out": tmp_path / "two"}))
 
 
 @needs_server
 def test_a_machine_that_dies_leaves_its_trial_to_the_other_one(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "one", trials=5, storage=os.environ[SERVER], study=str(tmp_path))
-    dying = start(asked, 0.5)
+    request = fake.request(tmp_path / "one", trials=5, storage=os.environ[SERVER], study=str(tmp_path))
+    dying = start(request, 0.5)
     assert dying.stdout is not None
     done = int(dying.stdout.readline())
-    other = start(asked.model_copy(update={"out": tmp_path / "two"}), 0.5)
+    other = start(request.model_copy(update={"out": tmp_path / "two"}), 0.5)
     assert dying.stdout.readline(), "its second trial: a third one follows"
     dying.kill()
     dying.communicate()
     assert finish(other), "the other machine goes on"
-    result = read(asked)
+    result = read(request)
     states = Counter(t.state for t in result.trials)
     assert states["complete"] == 5
     (lost,) = result.in_state("stopped")

@@ -26,9 +26,9 @@ EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     out = tmp_path_factory.mktemp("search") / "out"
-    found = fake.run(fake.request(out, trials=6), run_trial=fake.fail_every(5))
+    search_result = fake.run(fake.request(out, trials=6), run_trial=fake.fail_every(5))
     shares = {"learning_rate": 0.7, "size": 0.3}
-    return found.model_copy(update={"importances": (Importance(objective="score", shares=shares),)})
+    return search_result.model_copy(update={"importances": (Importance(objective="score", shares=shares),)})
 
 
 def nothing(result: SearchResult) -> SearchResult:

@@ -22,8 +22,8 @@ from tests.unit.search import fake
 def long_search(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     """Enough trials for medians, for TPE to take over from random draws, and for importances."""
     out = tmp_path_factory.mktemp("search") / "out"
-    asked = fake.request(out, trials=26, settings={"epochs": 4})
-    return fake.run(asked, run_trial=fake.fail_every(9))
+    request = fake.request(out, trials=26, settings={"epochs": 4})
+    return fake.run(request, run_trial=fake.fail_every(9))
 
 
 def test_every_trial_has_a_state_and_failures_do_not_end_the_search(long_search: SearchResult) -> None:
@@ -110,8 +110,8 @@ def test_only_the_validation_split_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_training_cost_counts_the_steps_of_the_epochs_that_were_run(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "out", trials=3, objective="training", settings={"epochs": 3})
-    result = fake.run(asked)
+    request = fake.request(tmp_path / "out", trials=3, objective="training", settings={"epochs": 3})
+    result = fake.run(request)
     for trial in result.in_state("complete"):
         assert trial.predicted is not None
         assert trial.predicted.unit == "training run (3 epochs of 1,000 examples)"
@@ -125,22 +125,22 @@ def test_no_trial_starts_after_the_minutes_are_over(tmp_path: Path, monkeypatch:
     now = [0.0]
     monkeypatch.setattr(study_module.time, "monotonic", lambda: now[0])
 
-    def minute(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+    def minute(search: SearchRequest, train_request: TrainRequest) -> TrainAnswer:
         now[0] += 60
-        return fake.train(search, asked)
+        return fake.train(search, train_request)
 
     result = fake.run(fake.request(tmp_path / "out", trials=9, minutes=1.5), run_trial=minute)
     assert [t.state for t in result.trials] == ["complete", "complete"]
 
 
 def test_an_error_that_every_trial_would_meet_ends_the_search_and_is_not_counted(tmp_path: Path) -> None:
-    def no_data(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+    def no_data(search: SearchRequest, request: TrainRequest) -> TrainAnswer:
         raise DataError("A data set is known by name.", received="simulated")
 
-    asked = fake.request(tmp_path / "out", trials=2)
+    request = fake.request(tmp_path / "out", trials=2)
     with pytest.raises(DataError):
-        fake.run(asked, run_trial=no_data)
-    result = fake.run(asked)
+        fake.run(request, run_trial=no_data)
+    result = fake.run(request)
     assert [t.state for t in result.trials] == ["stopped", "complete", "complete"]
     assert result.trials[0].reason == "A data set is known by name. Received: simulated"
 
@@ -151,34 +151,34 @@ def test_failures_alone_end_the_search(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_trial_is_not_counted(tmp_path: Path) -> None:
-    def interrupted(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
+    def interrupted(search: SearchRequest, request: TrainRequest) -> TrainAnswer:
         raise KeyboardInterrupt
 
-    asked = fake.request(tmp_path / "out", trials=2)
+    request = fake.request(tmp_path / "out", trials=2)
     with pytest.raises(KeyboardInterrupt):
-        fake.run(asked, run_trial=interrupted)
-    result = fake.run(asked)
+        fake.run(request, run_trial=interrupted)
+    result = fake.run(request)
     assert Counter(t.state for t in result.trials) == {"stopped": 1, "complete": 2}
 
 
 def test_a_trial_that_was_taken_for_dead_is_not_wanted_any_more(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "out", trials=2)
+    request = fake.request(tmp_path / "out", trials=2)
 
     def asleep_for_long(search: SearchRequest, wanted: TrainRequest) -> TrainAnswer:
         answer = fake.train(search, wanted)
         if wanted.out.parent.name == "0000":
-            study = optuna.load_study(study_name=asked.study_name, storage=f"sqlite:///{asked.out}/study.db")
+            study = optuna.load_study(study_name=request.study_name, storage=f"sqlite:///{request.out}/study.db")
             study.tell(0, state=optuna.trial.TrialState.FAIL)
         return answer
 
-    result = fake.run(asked, run_trial=asleep_for_long)
+    result = fake.run(request, run_trial=asleep_for_long)
     assert [t.state for t in result.trials] == ["stopped", "complete", "complete"]
 
 
 def test_checkpoints_of_a_trial_are_not_kept(tmp_path: Path) -> None:
-    def with_checkpoint(search: SearchRequest, asked: TrainRequest) -> TrainAnswer:
-        (asked.out.parent / ".model.training").mkdir()
-        return fake.train(search, asked)
+    def with_checkpoint(search: SearchRequest, train_request: TrainRequest) -> TrainAnswer:
+        (train_request.out.parent / ".model.training").mkdir()
+        return fake.train(search, train_request)
 
     result = fake.run(fake.request(tmp_path / "out", trials=1), run_trial=with_checkpoint)
     assert [p.name for p in (tmp_path / "out" / "trials" / "0000").iterdir()] == ["model"]
@@ -186,10 +186,10 @@ def test_checkpoints_of_a_trial_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_study_is_not_mixed_with_another_search(tmp_path: Path) -> None:
-    asked = fake.request(tmp_path / "out", trials=1)
-    fake.run(asked)
+    request = fake.request(tmp_path / "out", trials=1)
+    fake.run(request)
     with pytest.raises(InputError, match="objective 'inference', asked for 'training'"):
-        fake.run(asked.model_copy(update={"objective": "training"}))
+        fake.run(request.model_copy(update={"objective": "training"}))
 
 
 def test_a_setting_outside_its_range_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "told"),
+    ("url", "error", "message"),
     [
         ("foo", InputError, "URL of a database"),
         ("nonsense://me:secret@host/x", InputError, "nonsense://me:\\*\\*\\*@host/x"),
@@ -213,10 +213,10 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
         ("sqlite:////no/such/folder/study.db", UnavailableError, "unable to open database file"),
     ],
 )
-def test_a_storage_that_cannot_be_used(tmp_path: Path, url: str, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told) as found:
+def test_a_storage_that_cannot_be_used(tmp_path: Path, url: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as refusal:
         fake.run(fake.request(tmp_path / "out", storage=url))
-    assert "secret" not in str(found.value)
+    assert "secret" not in str(refusal.value)
 
 
 def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +227,6 @@ def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
 
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UnavailableError, match="pip install 'kcost\\[search\\]'") as found:
+    with pytest.raises(UnavailableError, match="pip install 'kcost\\[search\\]'") as refusal:
         fake.run(fake.request(tmp_path / "out"))
-    assert found.value.exit_code == 3
+    assert refusal.value.exit_code == 3

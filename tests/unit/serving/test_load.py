@@ -94,11 +94,11 @@ def test_a_stall_of_the_client_is_in_the_p99(simulated: SimulatedTime) -> None:
         return await load(at_once, poisson(RATE, LASTS_S, [b"{}"], seed=3))
 
     observed = simulated.run(stalled())
-    told = report("http://x", "", "", LASTS_S, observed)
-    assert told.latency.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
-    assert told.own_delay.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
-    assert told.after_sending.p50_ms < 500
-    assert any("client itself was late" in limit for limit in told.limits)
+    load_report = report("http://x", "", "", LASTS_S, observed)
+    assert load_report.latency.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
+    assert load_report.own_delay.p99_ms / 1000 == pytest.approx(ANALYTIC_P99_S, rel=0.05)
+    assert load_report.after_sending.p50_ms < 500
+    assert any("client itself was late" in limit for limit in load_report.limits)
 
 
 def test_a_request_that_waits_for_a_connection_counts_from_when_it_was_due(simulated: SimulatedTime) -> None:
@@ -128,11 +128,11 @@ def test_what_is_not_answered_is_counted(simulated: SimulatedTime) -> None:
 
     observed = simulated.run(load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5))
     assert sorted(observed.status.tolist()) == sorted([200, 503, BROKEN, TIMED_OUT, 200, 200])
-    told = report("", "", "", 1.0, observed)
-    assert told.statuses == {"200": 3, "503": 1, "broken": 1, "timed out": 1}
-    assert told.failed == 3
-    assert told.latency.max_ms >= 500
-    assert any("1 timed out" in limit for limit in told.limits)
+    load_report = report("", "", "", 1.0, observed)
+    assert load_report.statuses == {"200": 3, "503": 1, "broken": 1, "timed out": 1}
+    assert load_report.failed == 3
+    assert load_report.latency.max_ms >= 500
+    assert any("1 timed out" in limit for limit in load_report.limits)
 
 
 def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path, simulated: SimulatedTime) -> None:
@@ -144,10 +144,10 @@ def test_the_whole_of_a_test_with_a_recorded_log(tmp_path: Path, simulated: Simu
         async with server:
             return await run_load(f"http://localhost:{port}/v1/models/m:predict", settings)
 
-    told = simulated.run(run(LoadSettings(log=log)))
-    assert (told.requests, told.statuses, told.source) == (2, {"200": 2}, "recorded in log.jsonl")
-    assert told.duration_s >= 0.2
-    assert any("662" in limit for limit in told.limits)
+    load_report = simulated.run(run(LoadSettings(log=log)))
+    assert (load_report.requests, load_report.statuses, load_report.source) == (2, {"200": 2}, "recorded in log.jsonl")
+    assert load_report.duration_s >= 0.2
+    assert any("662" in limit for limit in load_report.limits)
 
 
 def test_a_rate_that_holds_is_found(tmp_path: Path, simulated: SimulatedTime) -> None:
@@ -183,10 +183,10 @@ def test_a_bound_that_no_rate_holds(tmp_path: Path, simulated: SimulatedTime) ->
             settings = LoadSettings(rate_per_s=2000, duration_s=0.1, bound_ms=0.0001, body=body)
             return await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
 
-    told = simulated.run(run())
-    assert {trial.requests for trial in told.trials} == {662}
-    assert told.rate_per_s is None  # nothing answers within a ten-thousandth of a millisecond
-    assert told.trials
+    rates = simulated.run(run())
+    assert {trial.requests for trial in rates.trials} == {662}
+    assert rates.rate_per_s is None  # nothing answers within a ten-thousandth of a millisecond
+    assert rates.trials
 
 
 @settings(max_examples=15)
@@ -276,8 +276,8 @@ def test_serving_needs_no_framework() -> None:
         "import kcost; kcost.run_loadtest, kcost.serve_proxy, kcost.serve_models\n"
         f"print([name for name in {frameworks!r} if name in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (told.returncode, told.stdout) == (0, "[]\n"), told.stderr
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (child.returncode, child.stdout) == (0, "[]\n"), child.stderr
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -21,16 +21,16 @@ Steps = Callable[[Models], Awaitable[None]]
 
 
 def with_models(folder: Path, steps: Steps) -> list[str]:
-    told: list[str] = []
+    messages: list[str] = []
 
     async def run() -> None:
-        models = Models(folder, Limits(), folder / "log", told.append, new_runner=FakeRunner)
+        models = Models(folder, Limits(), folder / "log", messages.append, new_runner=FakeRunner)
         await models.load_first()
         await steps(models)
         await models.close()
 
     asyncio.run(run())
-    return told
+    return messages
 
 
 async def look(models: Models) -> None:
@@ -73,8 +73,8 @@ def test_a_damaged_version_is_tried_once_and_again_when_it_changed(tmp_path: Pat
         assert states(models) == {2: "AVAILABLE", 1: "END"}
 
     write_versions(tmp_path / "m", 1)
-    told = with_models(tmp_path, steps)
-    assert sum("version 2 was not loaded" in text for text in told) == 1
+    messages = with_models(tmp_path, steps)
+    assert sum("version 2 was not loaded" in text for text in messages) == 1
 
 
 def test_models_come_and_go_with_models_config(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_models_come_and_go_with_models_config(tmp_path: Path) -> None:
 
     write_versions(tmp_path / "m", 1)
     config("a")
-    told = with_models(tmp_path, steps)
-    assert sum("stays as it is" in text for text in told) == 1
+    messages = with_models(tmp_path, steps)
+    assert sum("stays as it is" in text for text in messages) == 1
 
 
 def test_what_serves_nothing_is_refused(tmp_path: Path) -> None:

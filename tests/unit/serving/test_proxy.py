@@ -95,10 +95,10 @@ def test_the_invoice_is_by_model_version_and_caller() -> None:
         return reply("400 Bad", b"{}") if b"wrong" in body else reply("200 OK", b"{}")
 
     async def steps(proxy: Proxy) -> None:
-        asked = [ask(proxy, "POST", PREDICT, b"{}", x_team=team) for team in ("blue", "red", "blue")]
-        asked.append(ask(proxy, "POST", "/v1/models/n/labels/stable:predict", b"wrong"))
-        asked.append(ask(proxy, "GET", "/v1/models/m", content_length="0"))
-        assert [status for status, _ in await asyncio.gather(*asked)] == [200, 200, 200, 400, 200]
+        requests = [ask(proxy, "POST", PREDICT, b"{}", x_team=team) for team in ("blue", "red", "blue")]
+        requests.append(ask(proxy, "POST", "/v1/models/n/labels/stable:predict", b"wrong"))
+        requests.append(ask(proxy, "GET", "/v1/models/m", content_length="0"))
+        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200, 400, 200]
         await asyncio.sleep(0.05)
         _, body = await ask(proxy, "GET", "/kcost/invoice")
         bill = json.loads(body)

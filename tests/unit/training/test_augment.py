@@ -25,7 +25,7 @@ def test_it_is_scipys_rotation_then_shift(
     shape: tuple[int, int, int], degrees: float, down: float, right: float
 ) -> None:
     x = images(2, *shape)
-    found = rotate_and_shift(x, np.deg2rad([degrees, 0]), np.array([down, 0]), np.array([right, 0]))
+    moved = rotate_and_shift(x, np.deg2rad([degrees, 0]), np.array([down, 0]), np.array([right, 0]))
     # One affine map, so that scipy interpolates once as well: a point of the result, less the shift, turned back.
     middle = (np.array(shape[:2]) - 1) / 2
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
@@ -34,30 +34,30 @@ def test_it_is_scipys_rotation_then_shift(
     for channel in range(shape[2]):
         plane = x[0, ..., channel]
         expected = ndimage.affine_transform(plane, turn, offset, order=1, mode="grid-constant")
-        np.testing.assert_allclose(found[0, ..., channel], expected, atol=1e-5)
+        np.testing.assert_allclose(moved[0, ..., channel], expected, atol=1e-5)
         if not (down or right):
             rotated = ndimage.rotate(plane, degrees, reshape=False, order=1, mode="grid-constant")
-            np.testing.assert_allclose(found[0, ..., channel], rotated, atol=1e-5)
-    np.testing.assert_array_equal(found[1], x[1])  # no turn and no shift is no change
+            np.testing.assert_allclose(moved[0, ..., channel], rotated, atol=1e-5)
+    np.testing.assert_array_equal(moved[1], x[1])  # no turn and no shift is no change
 
 
 def test_whole_pixels_move_exactly_and_zeros_come_in() -> None:
     x = images(1, 6, 5, 1) + 0.5
-    found = rotate_and_shift(x.clip(0, 1), np.zeros(1), np.array([2.0]), np.array([-1.0]))
-    np.testing.assert_array_equal(found[0, 2:, :-1], x.clip(0, 1)[0, :-2, 1:])
-    assert not found[0, :2].any()
-    assert not found[0, :, -1].any()
+    moved = rotate_and_shift(x.clip(0, 1), np.zeros(1), np.array([2.0]), np.array([-1.0]))
+    np.testing.assert_array_equal(moved[0, 2:, :-1], x.clip(0, 1)[0, :-2, 1:])
+    assert not moved[0, :2].any()
+    assert not moved[0, :, -1].any()
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_shape_dtype_and_range_stay_and_the_images_given_are_not_touched(flip: bool) -> None:
     x = np.ones((50, 8, 8, 3), np.float32)
     kept = x.copy()
-    found = augment(x, np.random.default_rng(1), flip=flip)
-    assert found.shape == x.shape
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    assert found.max() <= 1
+    moved = augment(x, np.random.default_rng(1), flip=flip)
+    assert moved.shape == x.shape
+    assert moved.dtype == np.float32
+    assert moved.min() >= 0
+    assert moved.max() <= 1
     np.testing.assert_array_equal(x, kept)
 
 
@@ -65,10 +65,10 @@ def test_a_point_moves_no_further_than_the_limits_say() -> None:
     size, count = 41, 400
     x = np.zeros((count, size, size, 1), np.float32)
     x[:, 20, 30] = 1  # ten pixels to the right of the centre
-    found = augment(x, np.random.default_rng(0), flip=False)[..., 0].astype(float)
-    mass = found.sum(axis=(1, 2))
-    down = (found * np.arange(size)[:, None]).sum(axis=(1, 2)) / mass - 20
-    right = (found * np.arange(size)).sum(axis=(1, 2)) / mass - 30
+    moved = augment(x, np.random.default_rng(0), flip=False)[..., 0].astype(float)
+    mass = moved.sum(axis=(1, 2))
+    down = (moved * np.arange(size)[:, None]).sum(axis=(1, 2)) / mass - 20
+    right = (moved * np.arange(size)).sum(axis=(1, 2)) / mass - 30
     reach = SHIFT_FRACTION * size
     turned = 10 * np.sin(np.deg2rad(ROTATION_DEGREES))
     assert reach < np.abs(down).max() <= reach + turned + 0.5
@@ -80,8 +80,8 @@ def test_about_half_are_mirrored_and_only_when_asked() -> None:
     x = np.zeros((300, 21, 21, 1), np.float32)
     x[:, 10, 17] = 1
     for flip, low, high in ((False, 0, 0), (True, 0.4, 0.6)):
-        found = augment(x, np.random.default_rng(0), flip=flip)
-        on_the_left = (found[:, :, :10].sum(axis=(1, 2, 3)) > 0).mean()
+        moved = augment(x, np.random.default_rng(0), flip=flip)
+        on_the_left = (moved[:, :, :10].sum(axis=(1, 2, 3)) > 0).mean()
         assert low <= on_the_left <= high
 
 
