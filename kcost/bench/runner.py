@@ -228,7 +228,7 @@ def _store(plan: Plan, models: dict[str, Model], out: Path) -> RunStore:
 def _entry(model: Model) -> ModelEntry:
     about = model.artifact
     data = about.dataset if about else None
-    trained = next((s for s in reversed(about.steps) if s.kind == "train"), None) if about else None
+    trained = about.training if about else None
     own = model.data_file
     return ModelEntry(
         name=model.name,

@@ -174,6 +174,11 @@ class Artifact(Record):
     steps: tuple[Step, ...] = ()
     created_at: str
 
+    @property
+    def training(self) -> Step | None:
+        """The last step that trained it; None for a model that came trained."""
+        return next((step for step in reversed(self.steps) if step.kind == "train"), None)
+
 
 class Model(Record):
     """A model to work on: its `.keras` file and, for an artifact folder, what the folder says."""

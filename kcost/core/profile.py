@@ -8,6 +8,7 @@ Multicore Architectures, doi 10.1145/1498765.1498785.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -125,6 +126,29 @@ class Roofline(NamedTuple):
     """Intensity from which on products, and not memory, are the lower part of the roof."""
     share_of_roof: float
     bound: Literal["product", "memory", "neither"]
+
+
+def operations_by_kind(nodes: Iterable[tuple[str, str, int]]) -> list[Operation]:
+    """The operations of a trace whose nodes call no other: one a kind, with the name of its longest node.
+
+    Args:
+        nodes: of each call of a node, its kind, its name, and the nanoseconds that it took.
+
+    Examples:
+        >>> [(o.name, o.calls, o.self_ns, o.largest) for o in operations_by_kind([("Add", "a", 1), ("Add", "b", 2)])]
+        [('Add', 2, 3, 'b')]
+    """
+    calls: Counter[str] = Counter()
+    self_ns: Counter[str] = Counter()
+    of_node: Counter[tuple[str, str]] = Counter()
+    for kind, name, took_ns in nodes:
+        calls[kind] += 1
+        self_ns[kind] += took_ns
+        of_node[kind, name] += took_ns
+    longest = {kind: name for (kind, name), _ in reversed(of_node.most_common())}
+    return [
+        Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind]) for kind, count in calls.items()
+    ]
 
 
 def trace_of(tool: str, steps: int, wall_ns: int, operations: Iterable[Operation]) -> Trace:

@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import onnxruntime
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
 from kcost.core.errors import ArtifactError, InputError
-from kcost.core.profile import Operation, Trace, trace_of
+from kcost.core.profile import Trace, operations_by_kind, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
 _DTYPES = {
@@ -76,21 +75,12 @@ class LoadedOnnx(LoadedFile):
             wall_ns = time.perf_counter_ns() - begin_ns
             events = json.loads(Path(session.end_profiling()).read_bytes())
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
-        calls: Counter[str] = Counter()
-        self_ns: Counter[str] = Counter()
-        of_node: Counter[tuple[str, str]] = Counter()
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= runs[-steps]:
-                kind, node = event["args"]["op_name"], event["name"].removesuffix("_kernel_time")
-                calls[kind] += 1
-                self_ns[kind] += 1000 * event["dur"]
-                of_node[kind, node] += event["dur"]
-        longest = {kind: node for (kind, node), _ in reversed(of_node.most_common())}
-        operations = (
-            Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
-            for kind, count in calls.items()
+        nodes = (
+            (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"), 1000 * event["dur"])
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= runs[-steps]
         )
-        return trace_of("ONNX Runtime's profiler", steps, wall_ns, operations)
+        return trace_of("ONNX Runtime's profiler", steps, wall_ns, operations_by_kind(nodes))
 
     def close(self) -> None:
         """See LoadedFile.close."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ import openvino
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
-from kcost.core.profile import Operation, Trace, trace_of
+from kcost.core.profile import Trace, operations_by_kind, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -69,9 +68,7 @@ class LoadedOpenVINO(LoadedFile):
         request = compiled.create_infer_request()
         feeds = [self.ordered(batch) for batch in batches]
         request.infer(feeds[0], share_inputs=True)
-        calls: Counter[str] = Counter()
-        self_ns: Counter[str] = Counter()
-        of_node: Counter[tuple[str, str]] = Counter()
+        nodes: list[tuple[str, str, int]] = []
         wall_ns = 0
         for number in range(steps):
             begin_ns = time.perf_counter_ns()
@@ -79,16 +76,9 @@ class LoadedOpenVINO(LoadedFile):
             wall_ns += time.perf_counter_ns() - begin_ns
             for node in request.profiling_info:
                 if node.status == openvino.ProfilingInfo.Status.EXECUTED:
-                    spent_ns = 1000 * round(node.real_time / timedelta(microseconds=1))
-                    calls[node.node_type] += 1
-                    self_ns[node.node_type] += spent_ns
-                    of_node[node.node_type, node.node_name] += spent_ns
-        longest = {kind: name for (kind, name), _ in reversed(of_node.most_common())}
-        operations = (
-            Operation(name=kind, calls=count, self_ns=self_ns[kind], largest=longest[kind])
-            for kind, count in calls.items()
-        )
-        return trace_of("OpenVINO's performance counters", steps, wall_ns, operations)
+                    took_ns = 1000 * round(node.real_time / timedelta(microseconds=1))
+                    nodes.append((node.node_type, node.node_name, took_ns))
+        return trace_of("OpenVINO's performance counters", steps, wall_ns, operations_by_kind(nodes))
 
     def close(self) -> None:
         """See LoadedFile.close."""

@@ -52,8 +52,7 @@ class SequenceClassification(Task):
     @staticmethod
     def of_artifact(data: TextSet, folder: Path, about: Artifact) -> SequenceClassification:
         """A task on other data with the vocabulary, labels and length of a trained classifier."""
-        trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
-        max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
+        max_length = int(about.training.settings["max_length"]) if about.training else DEFAULT_MAX_LENGTH
         return SequenceClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> dict[str, np.ndarray]:

@@ -231,8 +231,7 @@ class TokenClassification(Task):
     @staticmethod
     def of_artifact(data: TagSet, folder: Path, about: Artifact) -> TokenClassification:
         """A task on other data with the vocabulary, tags and length of a trained tagger."""
-        trained = next((s for s in reversed(about.steps) if s.kind == "train"), None)
-        max_length = int(trained.settings["max_length"]) if trained else DEFAULT_MAX_LENGTH
+        max_length = int(about.training.settings["max_length"]) if about.training else DEFAULT_MAX_LENGTH
         return TokenClassification(data, about.label_names, read_tokenizer(folder), max_length)
 
     def encoded(self, split: str) -> Encoded:

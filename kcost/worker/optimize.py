@@ -153,7 +153,7 @@ def _some_batches(task: Task, tuning: TrainRequest) -> Iterator[tuple[Any, Any]]
 
 def _fine_tuning(request: OptimizeRequest, task: Task, about: Artifact | None) -> TrainRequest:
     """The options of `fit`: what was asked for, else as trained; a rate that falls to 0, and no early stop."""
-    trained = next((s.settings for s in reversed(() if about is None else about.steps) if s.kind == "train"), {})
+    trained = about.training.settings if about is not None and about.training is not None else {}
     settings: dict[str, Any] = {
         "learning_rate": FINE_TUNING_RATE.get(task.name, PRETRAINED_LEARNING_RATE),
         "batch_size": FINE_TUNING_BATCH,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from kcost.backends import driver
 from kcost.core.errors import KcostError, in_a_line
 from kcost.core.probe import MoveTimes, ProbeAnswer, ProbedDtype, ProbeRequest, ProductTimes
+from kcost.worker.repeated import repeated_ns
 
 DTYPES: tuple[ProbedDtype, ...] = ("float32", "bfloat16")
 
@@ -41,7 +42,7 @@ def run(request: ProbeRequest) -> ProbeAnswer:
             not_measured.append(f"{what}: no time was left")
             return None
         try:
-            return _repeated(make())
+            return repeated_ns(make(), REPEATED_S, MOST_REPETITIONS)
         except KcostError as error:
             not_measured.append(f"{what}: {' '.join(str(error).split())}")
         except Exception as error:  # a backend without this dtype, or without the memory
@@ -72,14 +73,3 @@ def run(request: ProbeRequest) -> ProbeAnswer:
         call_ns=call_ns or (),
         not_measured=tuple(not_measured),
     )
-
-
-def _repeated(program: Callable[[], None]) -> tuple[int, ...]:
-    """Durations in nanoseconds, for about REPEATED_S and at least one; the first run, which compiles, is left out."""
-    program()
-    durations: list[int] = []
-    while sum(durations) < REPEATED_S * 1e9 and len(durations) < MOST_REPETITIONS:
-        start = time.perf_counter_ns()
-        program()
-        durations.append(time.perf_counter_ns() - start)
-    return tuple(durations)

@@ -10,6 +10,7 @@ from kcost.backends.base import Driver, Subject
 from kcost.core.errors import KcostError, UnavailableError, in_a_line
 from kcost.core.plan import CellSpec
 from kcost.core.profile import Peak, Profile, ProfileStatus, Work
+from kcost.worker.repeated import repeated_ns
 
 PROFILED_S = 0.2
 """Time that the profiled steps take together, about: a trace grows with each of them."""
@@ -86,7 +87,7 @@ def _peak(driver: Driver, spec: CellSpec) -> Peak:
             product_size=size,
             product_ns=product_ns,
             moved_bytes=BYTES_AN_ELEMENT * MOVED_ELEMENTS,
-            move_ns=_repeated(driver.sum_in_place(MOVED_ELEMENTS)),
+            move_ns=repeated_ns(driver.sum_in_place(MOVED_ELEMENTS), PEAK_S),
         )
     return _peaks[dtype]
 
@@ -98,18 +99,7 @@ def _fastest_product(driver: Driver, dtype: str) -> tuple[int, tuple[int, ...]]:
         product()  # compiles
         if size == SIZES[-1] or _seconds(product) >= LONG_ENOUGH_S:
             break
-    return size, _repeated(product)
-
-
-def _repeated(program: Callable[[], None]) -> tuple[int, ...]:
-    """Durations in nanoseconds, for about PEAK_S and at least one; the first run is left out."""
-    program()
-    durations_ns: list[int] = []
-    while sum(durations_ns) < PEAK_S * 1e9:
-        start = time.perf_counter_ns()
-        program()
-        durations_ns.append(time.perf_counter_ns() - start)
-    return tuple(durations_ns)
+    return size, repeated_ns(product, PEAK_S)
 
 
 def _seconds(program: Callable[[], None]) -> float:

@@ -11,6 +11,7 @@ from kcost.core.profile import (
     Operation,
     Profile,
     Work,
+    operations_by_kind,
     roofline,
     top,
     trace_of,
@@ -109,3 +110,17 @@ def test_a_profile_goes_through_its_file() -> None:
     trace = trace_of("a test", 2, 100, [Operation(name="a", calls=1, self_ns=10)])
     profile = Profile(status="ok", trace=trace, work=work(1, None), peak=peak())
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+NODES = st.lists(st.tuples(st.sampled_from(["Add", "MatMul"]), st.sampled_from("abc"), st.integers(0, 10**9)))
+
+
+@given(NODES)
+def test_operations_of_a_kind_add_up_and_name_their_longest_node(nodes: list[tuple[str, str, int]]) -> None:
+    for operation in operations_by_kind(nodes):
+        own = [(name, took_ns) for kind, name, took_ns in nodes if kind == operation.name]
+        total_ns = {name: sum(ns for n, ns in own if n == name) for name, _ in own}
+        assert (operation.calls, operation.self_ns) == (len(own), sum(total_ns.values()))
+        assert operation.largest is not None
+        assert total_ns[operation.largest] == max(total_ns.values())
+    assert {o.name for o in operations_by_kind(nodes)} == {kind for kind, _, _ in nodes}
