@@ -19,6 +19,7 @@ def kcost(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_before_and_after_and_one_that_may_have_lost_too_much_is_kept_apart(tmp_path: Path) -> None:
     model = tmp_path / "digits"
     trained = kcost(
@@ -71,6 +72,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_models.py").write_text(OWN_MODEL)
     monkeypatch.setenv("KERAS_BACKEND", "torch")

@@ -14,6 +14,7 @@ from kcost.search import SearchRequest, search
 pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs jax: pip install 'kcost[jax]'")
 
 
+@pytest.mark.slow
 def test_two_trials_on_digits(tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     request = SearchRequest(

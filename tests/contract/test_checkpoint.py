@@ -219,6 +219,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_transformers_loads_what_was_trained(
     tagger: Path, tmp_path: Path, transformers_says: Callable[..., Answer]
 ) -> None:

@@ -245,6 +245,7 @@ def test_an_exported_program_has_public_operations_alone(backend: str) -> None:
     assert relative_error(outputs, new(x)) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_compiled_code_runs_the_same_chain(backend: str) -> None:
     if backend != "torch":

@@ -75,7 +75,7 @@ def small_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
     return cnn((8, 8, 1), 4), image_model()[1]  # the smallest: compiling takes seconds for each layer
 
 
-@pytest.mark.parametrize("make", [small_model, text_model])
+@pytest.mark.parametrize("make", [small_model, pytest.param(text_model, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_torch_compile_takes_a_model_whole(own: Driver, make: object) -> None:
     if own.name != "torch":
@@ -89,6 +89,7 @@ def test_torch_compile_takes_a_model_whole(own: Driver, make: object) -> None:
         np.testing.assert_allclose(own.to_host(step(some))[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_torch_compile_says_that_it_takes_a_model_in_pieces(own: Driver) -> None:
     if own.name != "torch":
         return

@@ -247,6 +247,7 @@ def test_torch_compile_takes_a_block_whole(backend: str, compute: Any) -> None:
     assert difference(outputs.numpy(), expected) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_the_method_compile_takes_blocks_of_each_arithmetic(backend: str) -> None:
     if backend != "torch":

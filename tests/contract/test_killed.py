@@ -38,6 +38,7 @@ def epochs_stored(out: Path) -> int:
     return int(progress["epoch"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_the_one_that_was_let_be(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole))

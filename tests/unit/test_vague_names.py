@@ -10,19 +10,13 @@ from .vague_names import vague_names
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("kcost", "tests", "testing", "benchmarks", "scripts")
-NOT_YET = ("kcost/backends/", "kcost/optimize/forms/")
-"""Folders whose names are still to be changed."""
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_name_says_what_it_holds(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
-    vague = {
-        path: names
-        for file in files
-        if not (path := file.relative_to(ROOT).as_posix()).startswith(NOT_YET) and (names := vague_names(file))
-    }
+    vague = {file.relative_to(ROOT).as_posix(): names for file in files if (names := vague_names(file))}
     assert vague == {}
 
 
