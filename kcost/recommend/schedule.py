@@ -192,8 +192,10 @@ def _not_worth(
 ) -> str | None:
     """Why an arm that is slow to get ready is not tried now; None where it may win."""
     if arm.after is not None and arm.after not in alive:
-        return f"it varies {arm.after}, which is out of the running" if arm.after in standings else (
-            f"it varies {arm.after}, which was not measured"
+        return (
+            f"it varies {arm.after}, which is out of the running"
+            if arm.after in standings
+            else (f"it varies {arm.after}, which was not measured")
         )
     best = leader(standings)
     if best is not None:

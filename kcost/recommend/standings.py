@@ -24,8 +24,6 @@ from kcost.recommend.schedule import Standing, leader
 from kcost.recommend.terms import ENDLESS, Terms, expected_total_usd
 
 
-
-
 class Judged(NamedTuple):
     """A run as the limits on answers leave it."""
 
@@ -37,6 +35,8 @@ class Judged(NamedTuple):
     """Candidate of lower precision -> its worst batch size's drop."""
     undecided: dict[str, DropBound]
     """Those among the refused whose drop is within the limit, but its bound is not: more labels would tell."""
+    undecided_ways: dict[str, Way]
+    """Their step times."""
     invalid: dict[str, str]
     """Candidate -> why its figures are not to be believed."""
     verdict: Verdict
@@ -91,7 +91,17 @@ def judge(run: Run, read_outputs: ReadOutputs, terms: Terms, candidates: Sequenc
         disturbed = [c.invalid for c in good if c.invalid is not None]
         if disturbed:
             invalid[candidate.name] = f"{MEASURE_AGAIN} ({disturbed[0]})"
-    return Judged(_ways(run, verdict, candidates, usable), refused, drops, undecided, invalid, verdict)
+    held = {c.cell_id for c in cells.values() if c.standing == "ranked"}
+    every = _ways(run, verdict, candidates, held)
+    return Judged(
+        ways=_ways(run, verdict, candidates, usable),
+        refused=refused,
+        drops=drops,
+        undecided=undecided,
+        undecided_ways={name: every[name] for name in undecided if name in every},
+        invalid=invalid,
+        verdict=verdict,
+    )
 
 
 def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:
@@ -245,5 +255,3 @@ def step_ms(run: Run, candidate: Candidate) -> dict[int, float]:
     """Batch size -> typical step of a candidate's measured cells, milliseconds."""
     mine = [c for c in run.cells if c.rounds and candidate.has(c.spec)]
     return {c.spec.batch: location(median_per_round([r.step_ns for r in c.rounds])).value / 1e6 for c in mine}
-
-

@@ -93,4 +93,3 @@ def _expected(terms: Terms, offer: Offer, rate: float, is_plain: bool) -> float:
     )
     drawn = draw([option], [{}], terms.assumed, SCHEDULE_DRAWS, terms.seed)
     return float(np.mean(spend([option], terms.rates, terms.assumed, drawn).total))
-
