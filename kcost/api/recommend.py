@@ -17,6 +17,7 @@ from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.keras_file import inspect_keras_file, read_members
 from kcost.core.plan import Backend, Device
+from kcost.core.process import require
 from kcost.core.progress import OnProgress, silent
 from kcost.core.saved_policy import saved_policy
 
@@ -106,6 +107,8 @@ def run_recommend(
 
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError("Minutes to measure are a positive number.", received=minutes, remedy="Such as --minutes 20.")
+    for backend in backends:
+        require(backend)
     opened = open_model(model)
     if "fake" not in backends:
         inspect_keras_file(opened.keras_file)

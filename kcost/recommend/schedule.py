@@ -168,7 +168,7 @@ def _final(
     least = RUNGS[2]
     best = standings[alive[0]]
     # One that could be cheaper by a little at most is not worth the time: what choosing wrongly costs is told.
-    rivals = [n for n in alive[1:] if standings[n].low_usd * NEAR < best.value_usd]
+    rivals = [n for n in alive[1:] if standings[n].low_usd * NEAR < best.high_usd]
     names = tuple(dict.fromkeys((alive[0], *rivals, *held)))
     behind = [n for n in names if n in standings and standings[n].rounds < least]
     undecided = [n for n in (alive[0], *rivals) if standings[n].rounds < final_rounds]
