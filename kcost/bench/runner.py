@@ -315,11 +315,11 @@ class _Session:
             prepared = self._prepare(pool, self._convert(work), work.turning)
             live = [c for c in prepared if c.spec.cell_id in work.turning]
             ends = self._share_of_time(blocks_left)
-            number, most = 0, _most_rounds(self._settings)
+            number, most = 0, "" if self._choose else f" of {_most_rounds(self._settings)}"
             while turns := self._turns(live, time_left=time.monotonic() < ends):
                 self._shuffle(turns)
                 for cell in turns:
-                    self._on_progress(self._done, self._total, f"round {number + 1} of {most}: {cell.spec.label}")
+                    self._on_progress(self._done, self._total, f"round {number + 1}{most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
                         measured = pool.measure(self._request(cell), self._id, number)

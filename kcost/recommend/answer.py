@@ -14,7 +14,7 @@ from kcost.cost.basis import CostBasis
 from kcost.cost.budget import Budget
 from kcost.cost.placements import Placement
 from kcost.cost.traffic import Traffic
-from kcost.cost.uncertainty import SURE, Band
+from kcost.cost.uncertainty import SURE, Band, Swing
 from kcost.recommend.candidates import Candidate, LeftOut
 from kcost.recommend.doubt import WORTH_USD, Doubt
 from kcost.recommend.drop import DropBound
@@ -91,7 +91,10 @@ class Recommendation(Record):
     ranked: tuple[Ranked, ...] = Field(description="the cheapest first")
     saved_usd_per_month: Band | None = Field(description="against plain Keras; None where that has no figure")
     doubt: Doubt | None
-    budget: Budget | None = Field(description="the bills of the ranked ways, and what moves the answer")
+    swings: tuple[Swing, ...] = Field(
+        default=(), description="what each cause alone does to the saving a month over the next way, the widest first"
+    )
+    budget: Budget | None = Field(description="the bills of the ranked ways, each line with its basis")
     candidates: tuple[Candidate, ...] = Field(description="in the order in which they are measured")
     tried: tuple[Tried, ...] = Field(description="what became of each of them")
     left_out: tuple[LeftOut, ...] = Field(description="ways that could not be tried here")
@@ -132,6 +135,7 @@ def words_of(
     saved: Band | None,
     doubt: Doubt,
     budget: Budget,
+    swings: Sequence[Swing],
     plain_reason: str,
 ) -> tuple[str, ...]:
     """The answer: what to run where, what it costs and saves, how sure, what the doubt costs, what would change it.
@@ -145,7 +149,7 @@ def words_of(
     words.append(_saving(best, plain, saved, budget.horizon_days, plain_reason))
     words.append(_how_sure(ranked))
     words.append(_doubt(doubt, budget.horizon_days))
-    if (told := _what_would_change(budget)) is not None:
+    if (told := _what_would_change(ranked, swings)) is not None:
         words.append(told)
     return tuple(words)
 
@@ -211,14 +215,14 @@ def _doubt(doubt: Doubt, days: float) -> str:
     return told
 
 
-def _what_would_change(budget: Budget) -> str | None:
-    swings = [s for s in budget.tornado if s.width_usd > 0][:SWINGS]
-    if not swings:
+def _what_would_change(ranked: Sequence[Ranked], swings: Sequence[Swing]) -> str | None:
+    wide = [s for s in swings if s.width_usd > 0][:SWINGS]
+    if not wide or len(ranked) < 2:
         return None
     parts = [
         f"{s.cause} ({format_usd(s.low_usd)} to {format_usd(s.high_usd)}"
         + (", which turns it around)" if s.low_usd < 0 else ")")
-        for s in swings
+        for s in wide
     ]
-    over = budget.options[1].bill.option.name
+    over = ranked[1].name
     return f"What would change it: the saving a month over {over} moves most with {' and '.join(parts)}."

@@ -62,7 +62,14 @@ def compose(
         )
     plain = next((r for r in priced.ranked if r.is_plain), None)
     words = words_of(
-        model, priced.ranked, plain, priced.saved, priced.doubt, priced.budget, _why_no_plain(listed, judged, tried)
+        model,
+        priced.ranked,
+        plain,
+        priced.saved,
+        priced.doubt,
+        priced.budget,
+        priced.swings,
+        _why_no_plain(listed, judged, tried),
     )
     return Recommendation(
         outcome=outcome_of(priced.ranked),
@@ -71,6 +78,7 @@ def compose(
         ranked=priced.ranked,
         saved_usd_per_month=priced.saved,
         doubt=priced.doubt,
+        swings=priced.swings,
         budget=priced.budget,
         **known,
     )

@@ -18,7 +18,7 @@ from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import CellResult, Run
-from kcost.core.units import format_usd, significant
+from kcost.core.units import significant
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.schedule import RUNGS, SCREENED, Arm, Standing, Wave, contenders, leader, next_wave, survivors
 from kcost.recommend.standings import Capacities, Judged, fastest_mhz, floor_of, judge, standings_of, step_ms
@@ -28,6 +28,15 @@ Tell = Callable[[str], None]
 
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
+
+KINDS = {
+    "first": "first figures",
+    "screen": "a few rounds of the others that are ready at once",
+    "variants": "fewer threads for what can still win",
+    "try": "getting ready, as it may win",
+    "final": "more rounds for what is not told apart",
+}
+"""What a wave is called on the way."""
 
 MOST_WAVES = 200
 """No schedule needs as many: a guard against one that asks for the same for ever."""
@@ -209,7 +218,7 @@ class Measuring:
         """Measures a wave into the run folder, and looks at what that brought."""
         began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
-        self._tell(f"{wave.kind}: {', '.join(new or wave.names)}")
+        self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
         self._tried |= set(new)
         ids = frozenset().union(*(self._cell_ids[n] for n in wave.names))
         turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
@@ -266,7 +275,7 @@ class Measuring:
             return
         open_ = len(contenders(self.standings)) - 1
         rivals = "" if not open_ else f"; {open_} more can still win"
-        self._tell(f"best so far: {best}, about {format_usd(round(usd))} in {horizon}{rivals}")
+        self._tell(f"best so far: {best}, about ${usd:,.0f} in {horizon}, the move to it paid{rivals}")
 
 
 class _Turns:

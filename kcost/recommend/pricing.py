@@ -12,7 +12,7 @@ from kcost.cost.budget import DRAWS, Budget, PricedOption, make_budget
 from kcost.cost.deployment import options_of
 from kcost.cost.option import OneOff, Option, Refused
 from kcost.cost.serving_ways import Way
-from kcost.cost.uncertainty import SURE, Band, Draws, bands, draw, spend, without
+from kcost.cost.uncertainty import SURE, Band, Draws, Swing, bands, draw, of_two, spend, tornado, without
 from kcost.recommend.answer import Ranked
 from kcost.recommend.doubt import Doubt, causes_of_doubt, expected_losses
 from kcost.recommend.drop import DropBound
@@ -37,6 +37,8 @@ class Priced(NamedTuple):
     doubt: Doubt
     saved: Band | None
     """By the best against plain Keras, USD a month."""
+    swings: tuple[Swing, ...]
+    """What each cause alone does to the saving of the best over the next, the widest first."""
     dearer: dict[str, str]
     """Way -> why it was not priced in full."""
     refused: dict[str, str]
@@ -127,8 +129,8 @@ def _ranked(
     def full_usd(name: str) -> float:
         return by_name[name].bill.usd_total + _value(a_month.get(name)) * terms.months
 
-    # The budget's own order breaks ties: of equal bills today's way, then what costs least to begin with.
-    names = sorted(by_name, key=lambda n: round(full_usd(n), 2)) if errors else list(by_name)
+    # Of equal bills today's way, then what computes in float32, then the budget's own order.
+    names = sorted(by_name, key=lambda n: (round(full_usd(n), 2), not ways[n].is_plain, n in judged.drops))
     options = [by_name[n].bill.option for n in names]
     drawn = draw(options, [medians.get(n, {}) for n in names], terms.assumed, budget.draws, budget.seed)
     more = np.array([_value(a_month.get(n)) * terms.months for n in names])
@@ -147,7 +149,11 @@ def _ranked(
     if plain is not None and plain > 0:
         value = by_name[names[plain]].bill.usd_per_month - by_name[names[0]].bill.usd_per_month
         saved = bands((money.per_month[:, plain] - money.per_month[:, 0])[:, None], [value])[0]
-    return Priced(ranked, budget, doubt, saved, dearer, {r.name: r.reason for r in refused})
+    swings: tuple[Swing, ...] = ()
+    if len(options) > 1:
+        pair = (options[0], options[1])
+        swings = tornado(pair, terms.rates, terms.assumed, of_two(drawn, (0, 1)), terms.months)
+    return Priced(ranked, budget, doubt, saved, swings, dearer, {r.name: r.reason for r in refused})
 
 
 def _times(figure: Figure, factor: float) -> Figure:
