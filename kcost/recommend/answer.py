@@ -172,7 +172,7 @@ def _saving(best: Ranked, plain: Ranked | None, saved: Band | None, days: float,
     if best.is_plain:
         return "That is today's way, plain Keras predict: nothing that was tried repays the move."
     if plain is None or saved is None:
-        return f"What it saves against plain Keras predict is not known: {plain_reason}."
+        return f"Against today's way, plain Keras predict, no saving can be told: {plain_reason}."
     size = f"{format_usd(abs(saved.value))} a month ({format_usd(saved.low)} to {format_usd(saved.high)})"
     word = "saves" if saved.value >= 0 else "costs more:"
     total = plain.usd_total.value - best.usd_total.value
@@ -184,6 +184,11 @@ def _how_sure(ranked: Sequence[Ranked]) -> str:
     best = ranked[0]
     if len(ranked) == 1:
         return "It is the only way that has a figure and holds the limits."
+    tied = [r for r in ranked if round(r.usd_total.value, 2) == round(best.usd_total.value, 2)]
+    if len(tied) > 1:
+        what = "instance" if best.instances == 1 else "instances"
+        why = "it runs today" if best.is_plain else "it has most room" + ("" if best.drop else ", in float32")
+        return f"{len(tied)} ways come to the same bill, {best.instances} {what} each: this one as {why}."
     told = "over 99%" if best.probability > 0.995 else f"{best.probability:.0%}"
     if best.probability >= SURE:
         return f"It is the cheapest of {len(ranked)} with {told} probability."

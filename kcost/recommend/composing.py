@@ -89,6 +89,8 @@ def _why_no_plain(listed: Listed, judged: Judged, tried: Sequence[Tried]) -> str
     if plain is None:
         return "it was not among the candidates"
     told = next((t for t in tried if t.name == plain), None)
+    if told is not None and told.state == "refused":
+        return f"it does not hold the limits ({told.reason})"
     return judged.invalid.get(plain) or ("it was not measured" if told is None else told.reason)
 
 

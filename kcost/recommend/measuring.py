@@ -151,7 +151,8 @@ class Measuring:
                     self._ends - self._clock(),
                     floor_usd=self._floor.usd,
                 )
-                self._skipped = {s.name: s.reason for s in skipped}
+                # Why one was not worth its time is kept where in the end there is no time for any.
+                self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
                 if wave is None:
                     break
                 self._run(wave)
