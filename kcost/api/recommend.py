@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 VERDICT_FILE, PAGE_FILE = "verdict.json", "verdict.html"
 MINUTES = 20.0
+DEVICES: tuple[Device, ...] = ("cpu", "gpu", "tpu")
 SEED = 0
 
 
@@ -107,6 +108,10 @@ def run_recommend(
 
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError("Minutes to measure are a positive number.", received=minutes, remedy="Such as --minutes 20.")
+    if device not in DEVICES:
+        raise InputError(
+            f"A device is one of {', '.join(DEVICES)}.", received=device, remedy="Leave --device out for cpu."
+        )
     for backend in backends:
         require(backend)
     opened = open_model(model)

@@ -75,8 +75,10 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int) -> Scored:
     """
     if data is None:
         own = model.samples_file is not None
-        told = () if own else ("No data were given: inputs are made up, so that no score was judged, only agreement.",)
-        return Scored(None, own, None, told)
+        none_told: tuple[str, ...] = (
+            () if own else ("No data were given: inputs are made up, so that no score was judged, only agreement.",)
+        )
+        return Scored(None, own, None, none_told)
     path = Path(data)
     if path.suffix == ".npz" and path.is_file() and not _is_data_set(path):
         return Scored(path.absolute(), _has_labels(path), None, ())
@@ -90,7 +92,7 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int) -> Scored:
     loaded = sets.load(data)
     test = loaded.splits["test"]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:SAMPLES])
-    told = (f"Scored on {len(chosen)} of {len(test):,} test examples of {loaded.name}.",)
+    told: tuple[str, ...] = (f"Scored on {len(chosen)} of {len(test):,} test examples of {loaded.name}.",)
     if isinstance(loaded, ImageSet):
         remembered = None if model.artifact is None else model.artifact.pixels
         if remembered is None:

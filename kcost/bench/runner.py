@@ -108,9 +108,7 @@ class _Work(NamedTuple):
     """cell_ids of those that get turns. The others have had all of theirs, and get scenarios or a profile."""
 
 
-def _pending(
-    block: list[CellResult], settings: Settings, environment_id: str, choose: Choose | None = None
-) -> _Work:
+def _pending(block: list[CellResult], settings: Settings, environment_id: str, choose: Choose | None = None) -> _Work:
     """The cells of a block that something is still to be measured of."""
     possible = [c for c in block if c.status != "unsupported"]
     if choose is not None:  # it may ask for more rounds of any

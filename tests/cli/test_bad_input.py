@@ -168,3 +168,23 @@ def test_wrong_usage() -> None:
     found = kcost("train", "cnn")
     assert found.returncode == 2
     assert "--data" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nowhere.keras", "--qps", 200, "--p99-ms", 50), "nowhere.keras, which is not there"),
+        (("{model}", "--p99-ms", 50, "--backends", "fake"), "Traffic is one of"),
+        (("{model}", "--qps", 200), "--p99-ms 50"),
+        (("--watch", "nowhere"), "verdict.json"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_made(
+    tmp_path: Path, model: Path, arguments: tuple[object, ...], told: str
+) -> None:
+    given = [str(a).format(model=model) for a in arguments]
+    found = kcost("recommend", *given, *(() if "--watch" in given else ("--out", tmp_path / "out")))
+    assert found.returncode == 2, found.stderr
+    assert told in " ".join(found.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""

@@ -14,6 +14,7 @@ from kcost.bench.store import open_run
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from tests.unit.report.browser import CHROMIUM, rendered
 
 TRAFFIC: dict[str, Any] = {"qps": 1000, "p99_ms": 50, "provider": "aws", "region": "us-east-1"}
 
@@ -71,6 +72,15 @@ def test_the_page_holds_the_answer_and_asks_for_nothing(first: tuple[Path, Recom
     for text in ("Run fake as fake/predict float32", "Simulated: step times", "not among --backends"):
         assert text in page
     assert not any(f'{attribute}="http' in page.partition("<script")[0] for attribute in ("src", "href"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
+def test_a_browser_draws_every_plot(first: tuple[Path, Recommendation, Told], tmp_path: Path) -> None:
+    out, _, _ = first
+    document = rendered((out / "verdict.html").read_bytes(), tmp_path)
+    assert "data-error" not in document
+    titles = document.count('class="main-svg"')
+    assert titles >= 4  # dollars by way, latency, the bill by kind, break-even
 
 
 def test_the_same_call_goes_on_and_loses_no_round(first: tuple[Path, Recommendation, Told], model: Path) -> None:
@@ -153,6 +163,7 @@ def test_what_was_measured_beside_other_work_is_no_figure(
         ({"instance": "none.such"}, "none.such"),
         ({"backends": ["tensorfow"]}, "Did you mean 'tensorflow'"),
         ({"data": "no-such-data"}, "no-such-data"),
+        ({"device": "npu"}, "cpu, gpu, tpu"),
         ({"batches": (0,)}, "greater than 0"),
         ({"gates": "no-gates.toml"}, "Gates are a TOML file"),
         ({"assumptions": {"headroom": -1}}, "headroom"),
@@ -176,3 +187,21 @@ def test_an_archive_that_is_none_is_refused(model: Path, tmp_path: Path) -> None
 def test_a_folder_without_a_recommendation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder with verdict\.json"):
         kcost.watch_recommendation(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_here_gets_a_verdict(tmp_path: Path) -> None:
+    """Real frameworks, on whatever else this machine does: a decision, or a clear word that it was disturbed."""
+    model = tmp_path / "digits-cnn"
+    kcost.train("cnn", data="digits", out=model, epochs=1)
+    answer = kcost.run_recommend(
+        model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=1, batches=(1, 8), out=tmp_path / "out"
+    )
+    assert answer.outcome in ("decided", "can't tell", "same bill", "only one", "measured beside other work")
+    assert (answer.winner is None) == (answer.outcome == "measured beside other work")
+    assert answer.first_figures_s is not None
+    assert (tmp_path / "out" / "card.md").is_file()
+    assert {t.state for t in answer.tried} & {"priced", "disturbed"}
+    again = kcost.run_recommend(model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=0.01, batches=(1, 8),
+                                out=tmp_path / "out")  # fmt: skip
+    assert again.seconds < answer.seconds

@@ -100,7 +100,7 @@ def test_halving_keeps_the_best_what_is_near_and_at_most_half_of_the_rest(given:
     best = leader(given)
     assert best in kept
     assert set(kept) <= set(contenders(given))
-    near = {n for n, s in given.items() if s.value_usd <= NEAR * given[best].value_usd}  # type: ignore[index]
+    near = {n for n, s in given.items() if s.value_usd <= NEAR * given[best].value_usd}
     assert near & set(contenders(given)) <= set(kept)
     assert len(set(kept) - near) <= math.ceil(len(given) / 2)
 
