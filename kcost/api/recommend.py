@@ -132,12 +132,12 @@ def run_recommend(
         provider=provider,
         region=region,
         instance=instance,
-        prices_file=None if prices_file is None else str(prices_file),
+        prices_file=None if prices_file is None else str(Path(prices_file).absolute()),
         minutes=minutes,
         backends=tuple(backends),
         batches=tuple(sorted(set(batches))),
         device=device,
-        gates=None if gates is None else str(gates),
+        gates=None if gates is None else str(Path(gates).absolute()),
         seed=seed,
     )
     terms = _terms(asked)
@@ -200,7 +200,7 @@ def watch_recommendation(
     if any(v is not None for v in (qps, daily, weekly, log)):
         changes["traffic"] = traffic_of(qps, daily, weekly, log)
     if prices_file is not None:
-        changes["prices_file"] = str(prices_file)
+        changes["prices_file"] = str(Path(prices_file).absolute())
     asked = asked.model_copy(update=changes)
     why_gone = None
     try:

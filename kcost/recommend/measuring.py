@@ -232,10 +232,13 @@ class Measuring:
             measure(plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose)
         except StorageError:
             raise
-        except KcostError as error:  # not one cell of the wave: each says why
-            if not new:
-                raise
+        except KcostError as error:  # not one cell of the wave could be measured
             self._failed |= {n: " ".join(str(error).split()) for n in new}
+            if not self.standings and not new:
+                raise
+            if not new:  # what is known stays the answer
+                self._tell(f"no more could be measured: {error.rule}")
+                self._ends = self._clock()
         run = self._of_now(self._store.load())
         self._judge(run)
         self._note_failures(run, new)
