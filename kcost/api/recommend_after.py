@@ -109,6 +109,7 @@ def exported(model: Model, out: Path, answer: Recommendation) -> str:
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
     report = export_model(source, out, name=name)
     told = f"{out}: version {report.version} of {name} for TensorFlow Serving"
-    if answer.winner is None or not answer.winner.startswith(("tensorflow/saved_model", "tensorflow/graph")):
-        told += f", which runs it as tensorflow/saved_model in float32, not as {answer.winner}"
+    told += ", which runs it as tensorflow/saved_model in float32"
+    if answer.winner is not None and not answer.winner.startswith("tensorflow/saved_model float32"):
+        told += f", not as {answer.winner}"
     return f"{told}."
