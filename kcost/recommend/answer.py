@@ -59,6 +59,7 @@ class Ranked(Record):
     probability: float = Field(description="that it costs least of all that are priced")
     usd_per_month: Band = Field(description="serving and energy, 730 hours")
     usd_total: Band = Field(description="over the horizon, with what is paid once; without errors")
+    usd_with_errors: float = Field(description="the total, and what errors cost over the horizon; what is ranked by")
     errors_usd_per_month: Figure | None = Field(default=None, description="expected loss by the table [loss]")
     instance: str
     instances: int
@@ -123,7 +124,7 @@ def outcome_of(ranked: Sequence[Ranked]) -> Outcome:
         return "nothing may be used"
     if len(ranked) == 1:
         return "only one"
-    if round(ranked[0].usd_total.value, 2) == round(ranked[1].usd_total.value, 2):
+    if round(ranked[0].usd_with_errors, 2) == round(ranked[1].usd_with_errors, 2):
         return "same bill"
     return "decided" if ranked[0].probability >= SURE else "can't tell"
 
@@ -164,7 +165,17 @@ def _what_to_run(model: str, best: Ranked, budget: Budget) -> str:
     marks += f"[{best.basis}] " if best.basis not in ("measured", "simulated") else ""
     return (
         f"{marks}Run {model} as {best.name} on {best.instances} instance{plural} {best.instance}{how}: "
-        f"{format_usd(month.value)} a month ({format_usd(month.low)} to {format_usd(month.high)})."
+        f"{format_usd(month.value)} a month ({format_usd(month.low)} to {format_usd(month.high)}).{_errors(best)}"
+    )
+
+
+def _errors(best: Ranked) -> str:
+    """What its errors cost beside the machines, where they have a price."""
+    told = best.errors_usd_per_month
+    if told is None:
+        return ""
+    return (
+        f" Its errors cost {format_usd(told.value)} a month more ({format_usd(told.low)} to {format_usd(told.high)})."
     )
 
 
@@ -184,7 +195,7 @@ def _how_sure(ranked: Sequence[Ranked]) -> str:
     best = ranked[0]
     if len(ranked) == 1:
         return "It is the only way that has a figure and holds the limits."
-    tied = [r for r in ranked if round(r.usd_total.value, 2) == round(best.usd_total.value, 2)]
+    tied = [r for r in ranked if round(r.usd_with_errors, 2) == round(best.usd_with_errors, 2)]
     if len(tied) > 1:
         what = "instance" if best.instances == 1 else "instances"
         why = "it runs today" if best.is_plain else "it has most room" + ("" if best.drop else ", in float32")

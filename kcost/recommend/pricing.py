@@ -123,7 +123,7 @@ def _ranked(
     refused: Sequence[Refused],
 ) -> Priced:
     millions_a_month = terms.traffic.mean_queries_per_s * SECONDS_PER_HOUR * HOURS_PER_MONTH / 1e6
-    a_month = {n: _times(f, millions_a_month) for n, f in errors.items()}
+    a_month = {n: _times(f, millions_a_month) for n, f in uncredited(errors, judged.drops).items()}
     by_name = {p.bill.option.name: p for p in budget.options}
 
     def full_usd(name: str) -> float:
@@ -138,7 +138,7 @@ def _ranked(
     loss, chances = expected_losses(money.total + more, 0)
     causes = causes_of_doubt(options, terms.rates, terms.assumed, drawn, 0, more)
     ranked = tuple(
-        _row(by_name[name], ways[name], float(chance), judged.drops.get(name), a_month.get(name))
+        _row(by_name[name], ways[name], float(chance), judged.drops.get(name), a_month.get(name), full_usd(name))
         for name, chance in zip(names, chances, strict=True)
     )
     doubt = Doubt(expected_loss_usd=max(0.0, loss), by_cause=causes)
@@ -156,6 +156,23 @@ def _ranked(
     return Priced(ranked, budget, doubt, saved, swings, dearer, {r.name: r.reason for r in refused})
 
 
+def uncredited(errors: Mapping[str, Figure], drops: Mapping[str, DropBound]) -> dict[str, Figure]:
+    """What errors cost, with no way of lower precision credited with fewer than float32 makes on the same examples.
+
+    Rounding makes no model better: a few answers that it happens to get right are chance, and a price of errors would
+    make a fortune of them.
+
+    Args:
+        errors: way -> USD per million.
+        drops: the ways of lower precision.
+    """
+    exact = [f for n, f in errors.items() if n not in drops]
+    if not exact:
+        return dict(errors)
+    least = min(exact, key=lambda f: f.value)
+    return {n: least if n in drops and f.value < least.value else f for n, f in errors.items()}
+
+
 def _times(figure: Figure, factor: float) -> Figure:
     scaled = {"value": figure.value * factor, "low": figure.low * factor, "high": figure.high * factor}
     return figure.model_copy(update={**scaled, "name": "errors_usd_per_month"})
@@ -165,7 +182,9 @@ def _value(figure: Figure | None) -> float:
     return 0.0 if figure is None else figure.value
 
 
-def _row(priced: PricedOption, way: Way, chance: float, drop: DropBound | None, errors: Figure | None) -> Ranked:
+def _row(
+    priced: PricedOption, way: Way, chance: float, drop: DropBound | None, errors: Figure | None, full_usd: float
+) -> Ranked:
     bill, option = priced.bill, priced.bill.option
     return Ranked(
         name=option.name,
@@ -173,6 +192,7 @@ def _row(priced: PricedOption, way: Way, chance: float, drop: DropBound | None, 
         probability=chance,
         usd_per_month=priced.usd_per_month,
         usd_total=priced.usd_total,
+        usd_with_errors=full_usd,
         errors_usd_per_month=errors,
         instance=option.instance,
         instances=bill.instances,

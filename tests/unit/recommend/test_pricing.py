@@ -14,7 +14,7 @@ from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
 from kcost.recommend.candidates import Machine, list_candidates
-from kcost.recommend.pricing import Priced, price
+from kcost.recommend.pricing import Priced, price, uncredited
 from kcost.recommend.standings import Capacities, Judged, floor_of, judge, standings_of
 from kcost.recommend.terms import ENDLESS, Limits, Terms, expected_total_usd
 from kcost.risk.figures import Figure
@@ -90,7 +90,7 @@ def test_the_ranking_is_by_cost_and_its_chances_are_shares_of_the_draws(
     simulated: tuple[Run, Callable[[CellResult], Any]],
 ) -> None:
     priced = priced_of(judged_of(simulated, terms()), terms())
-    totals = [r.usd_total.value for r in priced.ranked]
+    totals = [r.usd_with_errors for r in priced.ranked]
     assert totals == sorted(totals)
     assert sum(r.probability for r in priced.ranked) == pytest.approx(1)
     assert priced.ranked[0].name.startswith("jax/jit")
@@ -129,6 +129,20 @@ def test_errors_count_in_the_ranking(simulated: tuple[Run, Callable[[CellResult]
     shown = priced.ranked[0].errors_usd_per_month
     assert shown is not None
     assert shown.value == pytest.approx(3_000 * 3600 * 730 / 1e6)
+
+
+def test_a_lower_precision_is_not_credited_with_answers_that_are_right_by_chance(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    drops = judged_of(simulated, terms()).drops
+
+    def figure(usd: float) -> Figure:
+        return Figure(name="loss_usd_per_million", value=usd, low=usd, high=usd, count=9, unit="examples")
+
+    lucky, worse = list(drops)[:2]
+    told = uncredited({"jax/jit float32": figure(10), lucky: figure(9), worse: figure(12)}, drops)
+    assert {n: f.value for n, f in told.items()} == {"jax/jit float32": 10, lucky: 10, worse: 12}
+    assert uncredited({lucky: figure(9)}, drops)[lucky].value == 9
 
 
 def test_what_was_disturbed_has_no_price(simulated: tuple[Run, Callable[[CellResult], Any]]) -> None:

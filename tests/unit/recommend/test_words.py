@@ -28,6 +28,7 @@ def way(name: str, month: float, chance: float, **changes: Any) -> Ranked:
         "probability": chance,
         "usd_per_month": band(month),
         "usd_total": band(12 * month),
+        "usd_with_errors": 12 * month,
         "instance": "aws m7i.large us-east-1",
         "instances": 2,
         "replicas": 2,
