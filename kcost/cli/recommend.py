@@ -168,6 +168,8 @@ def recommend(
     print_answer(json_, answer, lambda console: show_recommendation(console, answer, folder, everything=all_))
     if answer.failed or (strict and answer.undecided):
         raise typer.Exit(1)
+    if answer.undecided:
+        typer.echo("warning: it can't tell yet; --strict makes that exit code 1", err=True)
 
 
 def _batches(text: str) -> tuple[int, ...]:
