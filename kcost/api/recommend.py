@@ -24,7 +24,7 @@ from kcost.core.saved_policy import saved_policy
 if TYPE_CHECKING:
     from kcost.core.result import Environment, Run
     from kcost.cost.placements import Placement
-    from kcost.recommend.answer import Asked, Recommendation
+    from kcost.recommend.answer import Recommendation, Request
     from kcost.recommend.candidates import Listed
     from kcost.recommend.measuring import Spent, Tell
     from kcost.recommend.pricing import Priced
@@ -102,7 +102,7 @@ def run_recommend(
     """
     from kcost.api.costing import traffic_of
     from kcost.cost.assumptions import assume
-    from kcost.recommend.answer import Asked
+    from kcost.recommend.answer import Request
     from kcost.recommend.measuring import Measuring, plan_of
     from kcost.ship.convert import converted
 
@@ -121,7 +121,7 @@ def run_recommend(
     given = {name: value for name, value in (assumptions or {}).items() if value is not None}
     assumed = assume(given, dict.fromkeys(given, "as asked"))
     folder = _folder(opened) if out is None else Path(out)
-    asked = Asked(
+    request = Request(
         model=str(Path(model).absolute()),
         model_sha256=opened.sha256,
         data=data,
@@ -140,11 +140,11 @@ def run_recommend(
         gates=None if gates is None else str(Path(gates).absolute()),
         seed=seed,
     )
-    terms = _terms(asked)
+    terms = _terms(request)
     terms.book.closest(_here(), provider, region, instance)  # a price that is not there is told before minutes go by
     refuse_unwritable(folder)
     scored = scored_data(opened, data, folder, seed)
-    listed = _list(asked, opened, scored)
+    listed = _list(request, opened, scored)
     tell(f"{len(listed.candidates)} ways to try, {len(listed.left_out)} left out; {minutes:g} minutes")
     plan = plan_of(model, listed.candidates, data=scored.file, seed=seed)
     measuring = Measuring(
@@ -152,18 +152,18 @@ def run_recommend(
         plan,
         terms,
         folder / RUN_FOLDER,
-        flops_per_example=_flops(opened, asked),
+        flops_per_example=_flops(opened, request),
         seconds=60 * minutes,
         converted=converted,
         tell=tell,
         on_progress=on_progress,
     )
     spent = measuring.spend()
-    made = _Priced.of(folder, asked, listed, terms, limits)
+    made = _Priced.of(folder, request, listed, terms, limits)
     verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
     best = None if made.priced is None else made.priced.ranked[0]
-    projected, more = projected_to(folder, plan, made.run, made.judged, best, to, asked)
-    answer = _answer(asked, opened, listed, made, spent, verdicts, (*scored.notices, *notices, *more), projected)
+    projected, more = projected_to(folder, plan, made.run, made.judged, best, to, request)
+    answer = _answer(request, opened, listed, made, spent, verdicts, (*scored.notices, *notices, *more), projected)
     if export is not None:
         answer = answer.model_copy(update={"notices": (*answer.notices, exported(opened, Path(export), answer))})
     schema.write(folder / VERDICT_FILE, answer)
@@ -195,23 +195,23 @@ def watch_recommendation(
 
     folder = Path(out)
     before = read_recommendation(folder)
-    asked = before.asked
+    request = before.request
     changes: dict[str, object] = {}
     if any(v is not None for v in (qps, daily, weekly, log)):
         changes["traffic"] = traffic_of(qps, daily, weekly, log)
     if prices_file is not None:
         changes["prices_file"] = str(Path(prices_file).absolute())
-    asked = asked.model_copy(update=changes)
+    request = request.model_copy(update=changes)
     why_gone = None
     try:
-        opened = open_model(asked.model)
+        opened = open_model(request.model)
         sha256 = opened.sha256
     except KcostError as error:
         opened, sha256, why_gone = None, None, " ".join(str(error).split())
-    limits = None if asked.gates is None or not Path(asked.gates).is_file() else _read_gates(Path(asked.gates))
-    terms = _terms(asked)
+    limits = None if request.gates is None or not Path(request.gates).is_file() else _read_gates(Path(request.gates))
+    terms = _terms(request)
     listed = _relisted(before)
-    made = _Priced.of(folder, asked, listed, terms, limits)
+    made = _Priced.of(folder, request, listed, terms, limits)
     return watched(before, made.priced, terms, sha256, why_gone)
 
 
@@ -246,7 +246,7 @@ class _Priced(NamedTuple):
 
     @staticmethod
     @collector_paused()
-    def of(folder: Path, asked: Asked, listed: Listed, terms: Terms, gates: Gates | None) -> _Priced:
+    def of(folder: Path, request: Request, listed: Listed, terms: Terms, gates: Gates | None) -> _Priced:
         from kcost.bench.store import RunStore
         from kcost.recommend.pricing import price
         from kcost.recommend.standings import Capacities, judge
@@ -279,34 +279,34 @@ def _here() -> Environment:
     return environment.collect()
 
 
-def _terms(asked: Asked) -> Terms:
+def _terms(request: Request) -> Terms:
     from kcost.recommend.terms import Limits, Terms
 
     return Terms(
-        traffic=asked.traffic,
-        assumed=asked.assumed,
-        limits=Limits(p99_ms=asked.p99_ms, max_drop=asked.max_drop),
-        book=prices(asked.prices_file).checked(),
-        provider=asked.provider,
-        region=asked.region,
-        instance=asked.instance,
-        seed=asked.seed,
+        traffic=request.traffic,
+        assumed=request.assumed,
+        limits=Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
+        book=prices(request.prices_file).checked(),
+        provider=request.provider,
+        region=request.region,
+        instance=request.instance,
+        seed=request.seed,
     )
 
 
-def _list(asked: Asked, model: Model, scored: Scored) -> Listed:
+def _list(request: Request, model: Model, scored: Scored) -> Listed:
     from kcost.recommend.candidates import list_candidates
 
-    machine = this_machine(asked.backends)
+    machine = this_machine(request.backends)
     fake = "fake" in machine.backends
     texts = () if fake else inspect_keras_file(model.keras_file).text_inputs
     refused = None if not texts else f"it takes text ({', '.join(texts)}), which no converter of kcost knows"
-    wanted: tuple[Backend, ...] = asked.backends  # type: ignore[assignment]  # `this_machine` checked them
+    wanted: tuple[Backend, ...] = request.backends  # type: ignore[assignment]  # `this_machine` checked them
     return list_candidates(
         machine,
         wanted=wanted,
-        device=asked.device,  # type: ignore[arg-type]  # a plan checks it
-        batches=asked.batches,
+        device=request.device,  # type: ignore[arg-type]  # a plan checks it
+        batches=request.batches,
         calibration=scored.file is not None or model.samples_file is not None,
         saved_policy=None if fake else saved_policy(model.keras_file),
         refused=refused,
@@ -320,10 +320,10 @@ def _relisted(before: Recommendation) -> Listed:
     return Listed(candidates=before.candidates, left_out=before.left_out)
 
 
-def _flops(model: Model, asked: Asked) -> float:
+def _flops(model: Model, request: Request) -> float:
     from kcost.recommend.flops import flops_per_example
 
-    return 0.0 if "fake" in asked.backends else float(flops_per_example(read_members(model.keras_file)[0]))
+    return 0.0 if "fake" in request.backends else float(flops_per_example(read_members(model.keras_file)[0]))
 
 
 def recommendation_folder(model: Path | str) -> Path:
@@ -360,7 +360,7 @@ def _read_gates(path: Path) -> Gates:
 
 
 def _answer(
-    asked: Asked,
+    request: Request,
     model: Model,
     listed: Listed,
     made: _Priced,
@@ -372,7 +372,7 @@ def _answer(
     from kcost.recommend.composing import compose
 
     return compose(
-        asked,
+        request,
         model.name,
         listed,
         made.judged,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kcost.core.plan import Plan
     from kcost.core.result import Run
     from kcost.cost.placements import Placement
-    from kcost.recommend.answer import Asked, Ranked, Recommendation
+    from kcost.recommend.answer import Ranked, Recommendation, Request
     from kcost.recommend.standings import Judged
     from kcost.risk.figures import Figure
     from kcost.risk.gates import Gates, Verdict
@@ -33,9 +33,9 @@ def errors_by_way(run: Run, store: RunStore, judged: Judged, gates: Gates) -> di
     figures = {}
     for name, way in judged.ways.items():
         cell = cells[way.spec.cell_id]
-        told = None if cell.preparation is None else cell.preparation.answers
+        answers = None if cell.preparation is None else cell.preparation.answers
         arrays = store.read_outputs(cell)
-        if told is None or told.main.kind not in CLASSES or arrays is None or "labels" not in arrays:
+        if answers is None or answers.main.kind not in CLASSES or arrays is None or "labels" not in arrays:
             continue
         names = run.index.models[0].label_names
         figures[name] = errors_of(arrays["predictions"], arrays["labels"], gates.loss, names)
@@ -70,7 +70,7 @@ def assessed(
 
 
 def projected_to(
-    folder: Path, plan: Plan, run: Run, judged: Judged, best: Ranked | None, to: Sequence[str], asked: Asked
+    folder: Path, plan: Plan, run: Run, judged: Judged, best: Ranked | None, to: Sequence[str], request: Request
 ) -> tuple[tuple[Placement, ...], tuple[str, ...]]:
     """What the winner would cost on other machines, projected; its cell is profiled for that, once."""
     if not to or best is None:
@@ -87,7 +87,7 @@ def projected_to(
     try:
         measure(looking, folder / RUN_FOLDER, converted=converted, only=frozenset(chosen))
         report = project_run(
-            folder / RUN_FOLDER, to, provider=asked.provider, region=asked.region, prices_file=asked.prices_file
+            folder / RUN_FOLDER, to, provider=request.provider, region=request.region, prices_file=request.prices_file
         )
     except InputError as error:
         return (), (f"Not projected: {error.rule} Received: {error.received}.",)
@@ -97,8 +97,8 @@ def projected_to(
         o for o in report.options if o.projection is not None and o.runs_as == runs_as and o.batch == spec.batch
     )
     usable = tuple(o for o in options if o.refused is None)
-    told = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)
-    return usable, told if options else (*told, *report.not_projected[:2])
+    refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)
+    return usable, refusals if options else (*refusals, *report.not_projected[:2])
 
 
 def exported(model: Model, out: Path, answer: Recommendation) -> str:
@@ -108,8 +108,8 @@ def exported(model: Model, out: Path, answer: Recommendation) -> str:
     source = model.keras_file.parent if model.artifact is not None else model.keras_file
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
     report = export_model(source, out, name=name)
-    told = f"{out}: version {report.version} of {name} for TensorFlow Serving"
-    told += ", which runs it as tensorflow/saved_model in float32"
+    sentence = f"{out}: version {report.version} of {name} for TensorFlow Serving"
+    sentence += ", which runs it as tensorflow/saved_model in float32"
     if answer.winner is not None and not answer.winner.startswith("tensorflow/saved_model float32"):
-        told += f", not as {answer.winner}"
-    return f"{told}."
+        sentence += f", not as {answer.winner}"
+    return f"{sentence}."

@@ -92,11 +92,11 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int) -> Scored:
     loaded = sets.load(data)
     test = loaded.splits["test"]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:SAMPLES])
-    told: tuple[str, ...] = (f"Scored on {len(chosen)} of {len(test):,} test examples of {loaded.name}.",)
+    notices: tuple[str, ...] = (f"Scored on {len(chosen)} of {len(test):,} test examples of {loaded.name}.",)
     if isinstance(loaded, ImageSet):
         remembered = None if model.artifact is None else model.artifact.pixels
         if remembered is None:
-            told += ("Pixels were fed in 0 to 1, as nothing says how the model takes them.",)
+            notices += ("Pixels were fed in 0 to 1, as nothing says how the model takes them.",)
         else:
             loaded = scaled(loaded, remembered)
         images = loaded.splits["test"]
@@ -106,8 +106,8 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int) -> Scored:
         labels = {"labels" if not n or len(rows.y) == 1 else f"labels/{n}": y[chosen] for n, y in rows.y.items()}
         arrays = {**{name or "x": x[chosen] for name, x in rows.x.items()}, **labels}
     elif model.samples_file is not None:
-        told = ("Texts were scored on the artifact's own held-out samples, which hold its tokens.",)
-        return Scored(None, True, data, told)
+        notices = ("Texts were scored on the artifact's own held-out samples, which hold its tokens.",)
+        return Scored(None, True, data, notices)
     else:
         raise InputError(
             "A model of texts is scored with its own vocabulary, which its artifact folder holds.",
@@ -120,7 +120,7 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int) -> Scored:
     if not file.is_file() or file.read_bytes() != content.getvalue():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(file, content.getvalue())
-    return Scored(file.absolute(), True, data, told)
+    return Scored(file.absolute(), True, data, notices)
 
 
 def _names_of(path: Path) -> set[str]:

@@ -125,9 +125,9 @@ def recommend(
     if watch is not None:
         if model is not None:
             raise typer.BadParameter("--watch names the folder of an earlier answer: leave the model out")
-        found = kcost.watch_recommendation(watch, **traffic, prices_file=prices)
-        print_answer(json_, found, lambda console: show_watched(console, found))
-        if not found.holds:
+        watched = kcost.watch_recommendation(watch, **traffic, prices_file=prices)
+        print_answer(json_, watched, lambda console: show_watched(console, watched))
+        if not watched.holds:
             raise typer.Exit(1)
         return
     if model is None:

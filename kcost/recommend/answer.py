@@ -29,7 +29,7 @@ MEASURE_AGAIN = "measured beside other work: run the same command again while no
 SWINGS = 2
 
 
-class Asked(Record):
+class Request(Record):
     """The request, so that it can be repeated."""
 
     model: str
@@ -85,7 +85,7 @@ class Recommendation(Record):
 
     schema_: int = Field(default=VERSIONS["recommendation"], alias="schema")
     made_at: str
-    asked: Asked
+    request: Request
     outcome: Outcome
     winner: str | None = Field(description="the way to run; None where no figure may be given")
     words: tuple[str, ...] = Field(description="the answer in sentences, the first says what to run")
@@ -150,8 +150,8 @@ def words_of(
     words.append(_saving(best, plain, saved, budget.horizon_days, plain_reason))
     words.append(_how_sure(ranked))
     words.append(_doubt(doubt, budget.horizon_days))
-    if (told := _what_would_change(ranked, swings)) is not None:
-        words.append(told)
+    if (sentence := _what_would_change(ranked, swings)) is not None:
+        words.append(sentence)
     return tuple(words)
 
 
@@ -171,12 +171,11 @@ def _what_to_run(model: str, best: Ranked, budget: Budget) -> str:
 
 def _errors(best: Ranked) -> str:
     """What its errors cost beside the machines, where they have a price."""
-    told = best.errors_usd_per_month
-    if told is None:
+    errors = best.errors_usd_per_month
+    if errors is None:
         return ""
-    return (
-        f" Its errors cost {format_usd(told.value)} a month more ({format_usd(told.low)} to {format_usd(told.high)})."
-    )
+    between = f"{format_usd(errors.low)} to {format_usd(errors.high)}"
+    return f" Its errors cost {format_usd(errors.value)} a month more ({between})."
 
 
 def _saving(best: Ranked, plain: Ranked | None, saved: Band | None, days: float, plain_reason: str) -> str:
@@ -200,35 +199,37 @@ def _how_sure(ranked: Sequence[Ranked]) -> str:
         what = "instance" if best.instances == 1 else "instances"
         why = "it runs today" if best.is_plain else "it has most room" + ("" if best.drop else ", in float32")
         return f"{len(tied)} ways come to the same bill, {best.instances} {what} each: this one as {why}."
-    told = "over 99%" if best.probability > 0.995 else f"{best.probability:.0%}"
+    chance = "over 99%" if best.probability > 0.995 else f"{best.probability:.0%}"
     if best.probability >= SURE:
-        return f"It is the cheapest of {len(ranked)} with {told} probability."
+        return f"It is the cheapest of {len(ranked)} with {chance} probability."
     rivals = [r for r in ranked[1:] if r.probability >= 0.05]
     named = ", ".join(f"{r.name} {r.probability:.0%}" for r in sorted(rivals, key=lambda r: -r.probability)[:2])
-    return f"can't tell for sure: it is the cheapest of {len(ranked)} with {told} probability" + (
+    return f"can't tell for sure: it is the cheapest of {len(ranked)} with {chance} probability" + (
         f"; next {named}." if named else "."
     )
 
 
 def _doubt(doubt: Doubt, days: float) -> str:
     if not doubt.matters:
-        told = f"Choosing now loses less than {format_usd(WORTH_USD)} in {days:g} days on average: no doubt to pay for."
+        words = (
+            f"Choosing now loses less than {format_usd(WORTH_USD)} in {days:g} days on average: no doubt to pay for."
+        )
     else:
         usd = format_usd(doubt.expected_loss_usd)
-        told = f"The doubt costs {usd}: what choosing now loses on average in {days:g} days"
+        words = f"The doubt costs {usd}: what choosing now loses on average in {days:g} days"
         parts = [f"{c.cause} alone {format_usd(c.usd)}" for c in doubt.by_cause if c.usd >= WORTH_USD][:2]
-        told += f" ({', '.join(parts)})." if parts else "."
+        words += f" ({', '.join(parts)})." if parts else "."
         step = next((c.usd for c in doubt.by_cause if c.cause == "step time"), 0.0)
         if doubt.measuring_usd is not None and doubt.measuring_minutes is not None and step >= WORTH_USD:
             price = f"{format_usd(doubt.measuring_usd)} of machine time"
-            told += f" {significant(doubt.measuring_minutes, 2)} more minutes of measuring cost {price}."
+            words += f" {significant(doubt.measuring_minutes, 2)} more minutes of measuring cost {price}."
         elif step < WORTH_USD:
-            told += " More measuring would not lower it."
+            words += " More measuring would not lower it."
     if doubt.labels_for is not None and doubt.labels is not None:
         price = "" if doubt.labels_usd is None else f" ({format_usd(doubt.labels_usd)})"
         worth = "" if doubt.labels_worth_usd is None else f", worth {format_usd(doubt.labels_worth_usd)}"
-        told += f" About {doubt.labels:,} more labels{price} would decide {doubt.labels_for}{worth}."
-    return told
+        words += f" About {doubt.labels:,} more labels{price} would decide {doubt.labels_for}{worth}."
+    return words
 
 
 def _what_would_change(ranked: Sequence[Ranked], swings: Sequence[Swing]) -> str | None:

@@ -95,8 +95,8 @@ def name_of(backend: str, method: str, precision: str, threads: int) -> str:
         >>> name_of("jax", "jit", "float32", 1)
         'jax/jit float32, 1 thread'
     """
-    told = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
-    return f"{backend}/{method} {precision}{told}"
+    suffix = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    return f"{backend}/{method} {precision}{suffix}"
 
 
 def list_candidates(
@@ -201,8 +201,8 @@ def _keras_way(
 def _without_compiler(candidates: list[Candidate], compiler: bool) -> tuple[list[Candidate], list[LeftOut]]:
     """Without those that need a C++ compiler, where none is there."""
     slow = [] if compiler else [c for c in candidates if c.method in SLOW_TO_COMPILE and c.device == "cpu"]
-    told = [LeftOut(name=c.name, reason="needs a C++ compiler: apt-get install g++") for c in slow]
-    return [c for c in candidates if c not in slow], told
+    left_out = [LeftOut(name=c.name, reason="needs a C++ compiler: apt-get install g++") for c in slow]
+    return [c for c in candidates if c not in slow], left_out
 
 
 def _runtime_ways(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kcost.cost.placements import Placement
-from kcost.recommend.answer import MEASURE_AGAIN, Asked, Recommendation, Tried, outcome_of, words_of
+from kcost.recommend.answer import MEASURE_AGAIN, Recommendation, Request, Tried, outcome_of, words_of
 from kcost.recommend.candidates import Listed
 from kcost.recommend.measuring import Spent
 from kcost.recommend.pricing import Priced
@@ -14,7 +14,7 @@ from kcost.risk.gates import Verdict as GateVerdict
 
 
 def compose(
-    asked: Asked,
+    request: Request,
     model: str,
     listed: Listed,
     judged: Judged,
@@ -34,7 +34,7 @@ def compose(
         more.insert(0, f"{counted} {MEASURE_AGAIN}; they have no figure here.")
     known = {
         "made_at": made_at,
-        "asked": asked,
+        "request": request,
         "candidates": listed.candidates,
         "tried": tried,
         "left_out": listed.left_out,
@@ -88,10 +88,10 @@ def _why_no_plain(listed: Listed, judged: Judged, tried: Sequence[Tried]) -> str
     plain = next((c.name for c in listed.candidates if c.is_plain), None)
     if plain is None:
         return "it was not among the candidates"
-    told = next((t for t in tried if t.name == plain), None)
-    if told is not None and told.state == "refused":
-        return f"it does not hold the limits ({told.reason})"
-    return judged.invalid.get(plain) or ("it was not measured" if told is None else told.reason)
+    fate = next((t for t in tried if t.name == plain), None)
+    if fate is not None and fate.state == "refused":
+        return f"it does not hold the limits ({fate.reason})"
+    return judged.invalid.get(plain) or ("it was not measured" if fate is None else fate.reason)
 
 
 def _tried(listed: Listed, judged: Judged, priced: Priced | None, spent: Spent) -> tuple[Tried, ...]:
@@ -99,20 +99,20 @@ def _tried(listed: Listed, judged: Judged, priced: Priced | None, spent: Spent) 
     ranked: Mapping[str, int] = {} if priced is None else {r.name: i for i, r in enumerate(priced.ranked, start=1)}
     dearer = {} if priced is None else priced.dearer
     refused = {**judged.refused, **({} if priced is None else priced.refused)}
-    told = []
+    fates = []
     for candidate in listed.candidates:
         name = candidate.name
         if name in ranked:
-            told.append(Tried(name=name, state="priced", reason=f"place {ranked[name]} of {len(ranked)}"))
+            fates.append(Tried(name=name, state="priced", reason=f"place {ranked[name]} of {len(ranked)}"))
         elif name in judged.invalid:
-            told.append(Tried(name=name, state="disturbed", reason=judged.invalid[name]))
+            fates.append(Tried(name=name, state="disturbed", reason=judged.invalid[name]))
         elif name in refused:
-            told.append(Tried(name=name, state="refused", reason=refused[name]))
+            fates.append(Tried(name=name, state="refused", reason=refused[name]))
         elif name in dearer:
-            told.append(Tried(name=name, state="dearer", reason=dearer[name]))
+            fates.append(Tried(name=name, state="dearer", reason=dearer[name]))
         elif name in spent.failed:
-            told.append(Tried(name=name, state="failed", reason=spent.failed[name]))
+            fates.append(Tried(name=name, state="failed", reason=spent.failed[name]))
         else:
             why = spent.skipped.get(name, "no time went to it")
-            told.append(Tried(name=name, state="not tried", reason=why))
-    return tuple(told)
+            fates.append(Tried(name=name, state="not tried", reason=why))
+    return tuple(fates)

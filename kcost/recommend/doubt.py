@@ -75,8 +75,8 @@ def causes_of_doubt(
     Args:
         more_usd: what each option costs beside its bill, such as its errors; shape (options,).
     """
-    told = []
+    causes = []
     for cause in CAUSES:
         totals = spend(options, rates, assumed, only(draws, cause)).total + more_usd
-        told.append(CauseOfDoubt(cause=cause, usd=max(0.0, expected_losses(totals, chosen)[0])))
-    return tuple(sorted(told, key=lambda c: -c.usd))
+        causes.append(CauseOfDoubt(cause=cause, usd=max(0.0, expected_losses(totals, chosen)[0])))
+    return tuple(sorted(causes, key=lambda c: -c.usd))

@@ -59,8 +59,8 @@ def drop_bound(quality: Quality) -> DropBound | None:
     Source: as `core.score_drop.accuracy_drop`: Agresti and Min (2005), Statistics in Medicine 24, 729-740.
 
     Examples:
-        >>> told = drop_bound(Quality(agreement=1.0, agreement_count=256))
-        >>> round(told.bound, 4)
+        >>> drop = drop_bound(Quality(agreement=1.0, agreement_count=256))
+        >>> round(drop.bound, 4)
         0.0064
     """
     if quality.agreement is None or not quality.agreement_count:

@@ -270,8 +270,8 @@ class Measuring:
             self._first_s = self._clock() - self._start
             for name in sorted(self.standings, key=lambda n: self.standings[n].value_usd):
                 steps = step_ms(run, self._candidates[name])
-                told = ", ".join(f"{significant(ms)} ms at batch {b}" for b, ms in sorted(steps.items()))
-                self._tell(f"  {name}: {told}")
+                medians = ", ".join(f"{significant(ms)} ms at batch {b}" for b, ms in sorted(steps.items()))
+                self._tell(f"  {name}: {medians}")
         usd = self.standings[best].value_usd
         horizon = f"{self._terms.assumed.horizon_days:g} days"
         if usd == float("inf"):

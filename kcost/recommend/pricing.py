@@ -69,7 +69,7 @@ def price(
     chosen, dearer = _worth_pricing(judged._replace(ways=valid), terms, capacities)
     offers = {way.name: offers_of(terms, way.environment, way.peak_bytes) for way in chosen}
     p99_s = terms.limits.p99_ms / 1e3
-    options, found, refused = options_of(
+    options, capacity_by_way, refused = options_of(
         chosen,
         offers,
         terms.rates,
@@ -81,7 +81,7 @@ def price(
     move = OneOff(work_hours=terms.assumed.work_hours)
     options = [o if o.is_plain else o.model_copy(update={"one_off": move}) for o in options]
     ways = {way.name: way for way in chosen}
-    medians = {name: ways[name].medians_ns[capacity.batch_limit] for name, capacity in found.items()}
+    medians = {name: ways[name].medians_ns[capacity.batch_limit] for name, capacity in capacity_by_way.items()}
     budget = make_budget(
         options,
         medians,

@@ -114,11 +114,15 @@ def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:
 def drop_told(drop: DropBound, limit: float) -> str:
     """Why a drop refuses a candidate."""
     what = "score" if drop.basis == "labels" else "answers"
-    told = f"{what} may drop by up to {drop.bound:.2%} (bound of 95%, {drop.count} examples); the limit is {limit:.2%}"
+    reason = (
+        f"{what} may drop by up to {drop.bound:.2%} (bound of 95%, {drop.count} examples); the limit is {limit:.2%}"
+    )
     more = drop.more_labels(limit)
     if drop.value > limit or more is None:
-        return told
-    return f"can't tell: {told}; about {more:,} more {'labels' if drop.basis == 'labels' else 'examples'} would decide"
+        return reason
+    return (
+        f"can't tell: {reason}; about {more:,} more {'labels' if drop.basis == 'labels' else 'examples'} would decide"
+    )
 
 
 def _ways(run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: set[str]) -> dict[str, Way]:

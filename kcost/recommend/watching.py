@@ -35,7 +35,7 @@ def watched(
         sha256: of the model's file now; None where it is gone, and `why_gone` says so.
     """
     changed = []
-    old, now = before.asked.traffic, terms.traffic
+    old, now = before.request.traffic, terms.traffic
     if old != now:
         rates = f"{significant(old.mean_queries_per_s)} to {significant(now.mean_queries_per_s)}"
         changed.append(f"traffic: {rates} requests a second")
@@ -54,7 +54,7 @@ def watched(
     again = None
     if sha256 is None:
         again = f"the model is gone: {why_gone}"
-    elif sha256 != before.asked.model_sha256:
+    elif sha256 != before.request.model_sha256:
         again = "the model's file has changed since it was measured: run kcost recommend again"
     if again is not None:
         changed.append(again)
@@ -86,5 +86,5 @@ def _words(
         first += "." if then is None else f", {format_usd(then.value)} when it was made."
     else:
         first = f"The winner changes: {now} at {format_usd(month.value)} a month, in the place of {before}."
-    told = "Changed since: " + "; ".join(changed) + "." if changed else "Nothing that it rests on has changed."
-    return first, told
+    second = "Changed since: " + "; ".join(changed) + "." if changed else "Nothing that it rests on has changed."
+    return first, second

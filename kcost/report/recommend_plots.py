@@ -94,5 +94,5 @@ def _latency(answer: Recommendation) -> Plot:
 def _front(rows: list[Ranked]) -> list[Ranked]:
     from kcost.core.pareto import pareto_front
 
-    found = pareto_front(rows, lambda r: r.usd_per_month.value, lambda r: -(r.p99_ms or 0.0))
-    return sorted(found, key=lambda r: r.usd_per_month.value)
+    front = pareto_front(rows, lambda r: r.usd_per_month.value, lambda r: -(r.p99_ms or 0.0))
+    return sorted(front, key=lambda r: r.usd_per_month.value)

@@ -52,8 +52,8 @@ def show_recommendation(
 
 
 def _table(answer: Recommendation, everything: bool) -> Table:
-    limit = f"p99 within {answer.asked.p99_ms:g} ms (simulated)"
-    rate = significant(answer.asked.traffic.mean_queries_per_s)
+    limit = f"p99 within {answer.request.p99_ms:g} ms (simulated)"
+    rate = significant(answer.request.traffic.mean_queries_per_s)
     title = f"{rate} requests a second, {limit}; USD a month with a 90% interval"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("way", overflow="fold")
@@ -106,17 +106,17 @@ def _tried(answer: Recommendation) -> Table:
 def _rest(answer: Recommendation, folder: Path | None, everything: bool) -> str:
     states = [t.state for t in answer.tried]
     counts = {s: states.count(s) for s in ("priced", "dearer", "refused", "disturbed", "failed", "not tried")}
-    told = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    text = f"{len(answer.tried)} ways: {told}; {len(answer.left_out)} left out"
+    by_state = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    text = f"{len(answer.tried)} ways: {by_state}; {len(answer.left_out)} left out"
     text += "." if everything else " (--all says why)."
     if folder is not None:
         text += f" All of it: {folder}/verdict.html and verdict.json."
     return text
 
 
-def show_watched(console: Console, found: Watched) -> None:
+def show_watched(console: Console, watched: Watched) -> None:
     """Prints whether a recommendation still holds."""
-    first, *others = found.words
+    first, *others = watched.words
     console.print(f"[bold]{escape(first)}[/bold]", highlight=False)
     for words in others:
         console.print(words, highlight=False, markup=False)

@@ -111,7 +111,7 @@ def test_a_watch_says_that_a_changed_model_must_be_measured_again(
     quiet: None, first: tuple[Path, Recommendation, Told], tmp_path: Path
 ) -> None:
     out, answer, _ = first
-    path = Path(answer.asked.model)
+    path = Path(answer.request.model)
     content = path.read_text()
     try:
         path.write_text(json.dumps({"step_s": 0.003}))
