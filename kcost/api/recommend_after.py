@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kcost.api.recommend_data import Scored
 from kcost.core.artifact import Model
-from kcost.core.errors import InputError, KcostError
+from kcost.core.errors import KcostError
 
 if TYPE_CHECKING:
     from kcost.bench.store import RunStore
@@ -89,7 +89,7 @@ def projected_to(
         report = project_run(
             folder / RUN_FOLDER, to, provider=request.provider, region=request.region, prices_file=request.prices_file
         )
-    except InputError as error:
+    except KcostError as error:  # the answer stands without it
         return (), (f"Not projected: {error.rule} Received: {error.received}.",)
     spec = cells[chosen[0]]
     runs_as = f"{spec.backend}/{spec.method}"
