@@ -37,6 +37,7 @@ _PUBLIC = {
     "run_loadtest": "kcost.api.serving",
     "run_optimize": "kcost.api.optimize",
     "run_probe": "kcost.api.probing",
+    "run_recommend": "kcost.api.recommend",
     "run_search": "kcost.api.models",
     "run_self_test": "kcost.api.measuring",
     "serve_models": "kcost.api.serving",
@@ -45,6 +46,9 @@ _PUBLIC = {
     "write_budget_page": "kcost.api.costing",
     "write_workbook": "kcost.api.costing",
     "update_prices": "kcost.api.inventory",
+    "read_recommendation": "kcost.api.recommend",
+    "recommendation_folder": "kcost.api.recommend",
+    "watch_recommendation": "kcost.api.recommend",
     "verify_card": "kcost.api.risk",
     "write_card": "kcost.api.risk",
     "KcostError": "kcost.core.errors",
@@ -85,6 +89,12 @@ if TYPE_CHECKING:
     from kcost.api.optimize import run_optimize as run_optimize
     from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
+    from kcost.api.recommend import (
+        read_recommendation as read_recommendation,
+        recommendation_folder as recommendation_folder,
+        run_recommend as run_recommend,
+        watch_recommendation as watch_recommendation,
+    )
     from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
     from kcost.api.serving import (
         find_rate as find_rate,

@@ -245,6 +245,16 @@ def _traffic(
     return from_log(_bytes_of(Path(str(log)), "A log of requests is a file that can be read."), str(log))
 
 
+def traffic_of(
+    qps: float | None,
+    daily: Sequence[float] | None,
+    weekly: Sequence[float] | None,
+    log: Path | str | None,
+) -> Traffic:
+    """Traffic from exactly one of these, as `estimate_budget` takes them. Raises InputError for none or several."""
+    return _traffic(qps, daily, weekly, log, None, None)
+
+
 def _traffic_notes(traffic: Traffic) -> list[str]:
     notes = ["Within an hour requests are taken to come as a Poisson process, and a balancer to split them by chance."]
     if traffic.requests is not None:

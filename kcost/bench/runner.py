@@ -33,6 +33,9 @@ from kcost.core.scenario import missing, with_result
 Converted = Callable[[Model, Runtime, RuntimePrecision, Path], Path]
 """Converts a model for a runtime into a folder below the last argument, where it is not there yet."""
 
+Choose = Callable[[list[CellResult]], list[CellResult]]
+"""Which of the cells that are ready get a turn in the next round; none ends the block."""
+
 CONVERTED_FOLDER = "converted"
 
 SETTLED = ("ok", "unsupported")
@@ -44,6 +47,9 @@ def measure(
     out: Path,
     on_progress: OnProgress = silent,
     converted: Converted | None = None,
+    *,
+    only: frozenset[str] | None = None,
+    choose: Choose | None = None,
 ) -> Run:
     """Measures every cell of a plan that the run folder `out` does not hold yet.
 
@@ -56,6 +62,9 @@ def measure(
     Args:
         converted: gives the folder of a model that was converted for a runtime, such as
             `kcost.ship.convert.converted`; without it cells of runtimes are unsupported.
+        only: cell_ids of the plan that are measured; None for all.
+        choose: decides, round by round, which of the cells get a turn, in the place of the plan's rounds and precision.
+            A cell is ok from the plan's rounds on.
 
     Raises:
         UnavailableError: a backend of the plan is not installed. Nothing is started then.
@@ -64,7 +73,7 @@ def measure(
         StorageError: `out` cannot be written to; what was stored before stays.
     """
     models = open_models(plan)
-    specs = specs_of(plan, models)
+    specs = tuple(s for s in specs_of(plan, models) if only is None or s.cell_id in only)
     store = _store(plan, models, out)
     here = environment.collect()
     environment_id = store.write_environment(here)
@@ -72,9 +81,9 @@ def measure(
     cells = [_known(store, spec, environment_id, spec.model in mixed) for spec in specs]
     key = _block_of_all_models if plan.together else _block
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
-    pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id)).cells]
+    pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id, choose)).cells]
     total = sum(_pieces(work, plan.settings, environment_id) for work in pending)
-    session = _Session(plan, models, store, on_progress, converted, environment_id, total)
+    session = _Session(plan, models, store, on_progress, converted, environment_id, total, choose)
     for place, work in enumerate(pending):
         session.measure_block(work, blocks_left=len(pending) - place)
     run = store.load()
@@ -99,9 +108,11 @@ class _Work(NamedTuple):
     """cell_ids of those that get turns. The others have had all of theirs, and get scenarios or a profile."""
 
 
-def _pending(block: list[CellResult], settings: Settings, environment_id: str) -> _Work:
+def _pending(block: list[CellResult], settings: Settings, environment_id: str, choose: Choose | None = None) -> _Work:
     """The cells of a block that something is still to be measured of."""
     possible = [c for c in block if c.status != "unsupported"]
+    if choose is not None:  # it may ask for more rounds of any
+        return _Work(possible, frozenset(c.spec.cell_id for c in possible))
     turning = frozenset(
         {c.spec.cell_id for c in block if c.status not in SETTLED} | {c.spec.cell_id for c in due(possible, settings)}
     )
@@ -271,7 +282,9 @@ class _Session:
         converted: Converted | None,
         environment_id: str,
         total: int,
+        choose: Choose | None = None,
     ) -> None:
+        self._choose = choose
         self._converted = converted
         self._conversions: dict[tuple[str, Runtime, RuntimePrecision], Path | CellFailure] = {}
         self._requests: dict[str, MeasureRequest] = {}
@@ -302,11 +315,11 @@ class _Session:
             prepared = self._prepare(pool, self._convert(work), work.turning)
             live = [c for c in prepared if c.spec.cell_id in work.turning]
             ends = self._share_of_time(blocks_left)
-            number, most = 0, _most_rounds(self._settings)
-            while turns := due(live, self._settings, time_left=time.monotonic() < ends):
+            number, most = 0, "" if self._choose else f" of {_most_rounds(self._settings)}"
+            while turns := self._turns(live, time_left=time.monotonic() < ends):
                 self._shuffle(turns)
                 for cell in turns:
-                    self._on_progress(self._done, self._total, f"round {number + 1} of {most}: {cell.spec.label}")
+                    self._on_progress(self._done, self._total, f"round {number + 1}{most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
                         measured = pool.measure(self._requests[cell.spec.cell_id], self._id, number)
@@ -324,6 +337,11 @@ class _Session:
                 self._measure_scenarios(pool, cell)
             for cell in prepared:
                 self._profile(pool, cell.spec.cell_id)
+
+    def _turns(self, live: list[CellResult], *, time_left: bool) -> list[CellResult]:
+        if self._choose is not None:
+            return list(self._choose(list(live)))
+        return due(live, self._settings, time_left=time_left)
 
     def _measure_scenarios(self, pool: Pool, cell: CellResult) -> None:
         """What the cell lacks of the scenarios, stored as it grows. A failure in here is no failure of the cell."""

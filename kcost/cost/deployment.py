@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kcost.core.errors import InputError
 from kcost.core.units import significant
@@ -31,11 +31,14 @@ def options_of(
     assumed: Assumptions,
     p99_ms: float,
     seed: int,
+    *,
+    capacity_of: Callable[[Way], Capacity | None] | None = None,
 ) -> tuple[list[Option], dict[str, Capacity], list[Refused]]:
     """Each way on the instance that is cheapest for it, the capacity of its replicas, and the ways that cannot.
 
     Args:
         offers: name of a way -> the instances that could serve it; at least one.
+        capacity_of: what one replica of a way answers within the limit, where that was simulated before.
 
     Raises:
         InputError: a limit that is not positive, spot wanted where no instance has such a price, or no way that holds
@@ -51,7 +54,7 @@ def options_of(
     most = 0
     without_spot = False
     for way in ways:
-        capacity = find_capacity(way.service, p99_ms / 1e3, seed)
+        capacity = find_capacity(way.service, p99_ms / 1e3, seed) if capacity_of is None else capacity_of(way)
         if capacity is None:
             least_ms = idle_p99_s(way.service, seed) * 1e3
             reachable_ms.append(least_ms)

@@ -170,3 +170,23 @@ def test_wrong_usage() -> None:
     finished = kcost("train", "cnn")
     assert finished.returncode == 2
     assert "--data" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.keras", "--qps", 200, "--p99-ms", 50), "nowhere.keras, which is not there"),
+        (("{model}", "--p99-ms", 50, "--backends", "fake"), "Traffic is one of"),
+        (("{model}", "--qps", 200), "--p99-ms 50"),
+        (("--watch", "nowhere"), "verdict.json"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_made(
+    tmp_path: Path, model: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    given = [str(a).format(model=model) for a in arguments]
+    finished = kcost("recommend", *given, *(() if "--watch" in given else ("--out", tmp_path / "out")))
+    assert finished.returncode == 2, finished.stderr
+    assert message in " ".join(finished.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout == ""

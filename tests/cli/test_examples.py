@@ -21,6 +21,7 @@ WITHOUT = {
     *("export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"),
     *("verify_card", "write_card", "load", "project_run", "run_probe", "diff_prices", "update_prices"),
     *("serve_models", "serve_proxy", "run_loadtest", "find_rate"),
+    *("run_recommend", "watch_recommendation", "read_recommendation", "recommendation_folder"),
 }
 """Public functions whose examples would take minutes, need a server or a process of their own, or that a test of their
 own calls in the same words."""

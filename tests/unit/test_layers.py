@@ -24,9 +24,10 @@ PARENT = {
     # `load` alone is of the island: its user's process is one of one backend.
     "kcost": {"api.demo", "api", "bench", "forward.prepared", "core", "version"},
     "api.demo": {"api", "cost", "ship", "core"},
-    "api": {"api.doctor", "report", "search", "bench", "cost", "risk", "ship", "serving", "data", "core"},
+    "api": {"api.doctor", "report", "search", "recommend", "bench", "cost", "risk", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
-    "report": {"search", "bench", "cost", "risk", "serving", "core", "version"},
+    "report": {"search", "recommend", "bench", "cost", "risk", "serving", "core", "version"},
+    "recommend": {"bench", "cost", "risk", "core"},
     "search": {"bench", "cost", "core"},
     "bench": {"core"},
     "cost": {"core"},

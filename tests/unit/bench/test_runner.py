@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 from kcost.bench import runner
-from kcost.bench.runner import measure, request_for
+from kcost.bench.runner import measure, open_models, request_for, specs_of
 from kcost.bench.store import open_run
 from kcost.core.errors import PlanError, StorageError
 from kcost.core.plan import CellSpec
 from kcost.core.request import MeasureRequest
-from kcost.core.result import Run
+from kcost.core.result import CellResult, Run
 from tests.unit.bench.plans import SETTINGS, by_label, fake_plan
 
 
@@ -287,3 +287,25 @@ def test_each_number_of_threads_has_a_worker_of_its_own(tmp_path: Path) -> None:
     assert threads == {1: 1, 0: len(os.sched_getaffinity(0))}
     assert {c.preparation.started_beside for c in run.cells if c.preparation is not None} == {1}
     assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"fake-cpu.log", "fake-cpu-1-threads.log"}
+
+
+def test_some_cells_of_a_plan_are_measured_alone(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, precisions=["float32"])
+    every = [s.cell_id for s in specs_of(plan, open_models(plan))]
+    run = measure(plan, tmp_path / "run", only=frozenset(every[:1]))
+    assert [c.spec.cell_id for c in run.cells] == every[:1]
+    again = measure(plan, tmp_path / "run")
+    assert rounds_of(again)[every[0]] == rounds_of(run)[every[0]]
+    assert len(again.cells) == len(every)
+
+
+def test_who_takes_a_turn_may_be_chosen_round_by_round(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, precisions=["float32"], batches=[1, 2], methods=["eager"])
+
+    def choose(cells: list[CellResult]) -> list[CellResult]:
+        return [c for c in cells if len(c.rounds) < 3 * c.spec.batch]
+
+    run = measure(plan, tmp_path / "run", choose=choose)
+    assert {c.spec.batch: (len(c.rounds), c.status) for c in run.cells} == {1: (3, "ok"), 2: (6, "ok")}
+    more = measure(plan, tmp_path / "run", choose=lambda cells: [c for c in cells if len(c.rounds) < 7])
+    assert {len(c.rounds) for c in more.cells} == {7}

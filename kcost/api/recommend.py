@@ -1,0 +1,385 @@
+"""The verb `recommend`: from a model, traffic and limits to one decision, and its price when something changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kcost.api.inventory import prices
+from kcost.api.recommend_after import RUN_FOLDER, assessed, errors_by_way, exported, projected_to
+from kcost.api.recommend_data import Scored, scored_data, this_machine
+from kcost.core import schema
+from kcost.core.artifact import Model, open_model, refuse_unwritable
+from kcost.core.errors import InputError, KcostError
+from kcost.core.garbage_collection import collector_paused
+from kcost.core.keras_file import inspect_keras_file, read_members
+from kcost.core.plan import Backend, Device
+from kcost.core.process import require
+from kcost.core.progress import OnProgress, silent
+from kcost.core.saved_policy import saved_policy
+
+if TYPE_CHECKING:
+    from kcost.core.result import Environment, Run
+    from kcost.cost.placements import Placement
+    from kcost.recommend.answer import Recommendation, Request
+    from kcost.recommend.candidates import Listed
+    from kcost.recommend.measuring import Spent, Tell
+    from kcost.recommend.pricing import Priced
+    from kcost.recommend.standings import Judged
+    from kcost.recommend.terms import Terms
+    from kcost.recommend.watching import Watched
+    from kcost.risk.gates import Gates, Verdict
+
+VERDICT_FILE, PAGE_FILE = "verdict.json", "verdict.html"
+MINUTES = 20.0
+DEVICES: tuple[Device, ...] = ("cpu", "gpu", "tpu")
+SEED = 0
+
+
+def run_recommend(
+    model: Path | str,
+    *,
+    data: str | None = None,
+    qps: float | None = None,
+    daily: Sequence[float] | None = None,
+    weekly: Sequence[float] | None = None,
+    log: Path | str | None = None,
+    p99_ms: float,
+    max_drop: float = 0.01,
+    provider: str | None = None,
+    region: str | None = None,
+    instance: str | None = None,
+    prices_file: Path | str | None = None,
+    minutes: float = MINUTES,
+    gates: Path | str | None = None,
+    out: Path | str | None = None,
+    export: Path | str | None = None,
+    backends: Sequence[str] = (),
+    batches: Sequence[int] = (1, 8, 32),
+    device: Device = "cpu",
+    to: Sequence[str] = (),
+    assumptions: Mapping[str, float | bool | None] | None = None,
+    card: bool = True,
+    seed: int = SEED,
+    on_progress: OnProgress = silent,
+    tell: Tell = lambda _: None,
+) -> Recommendation:
+    """Which way of running a model to take under some traffic and limits, what it costs, and what the doubt costs.
+
+    What is measured is stored below `out`: the same call goes on from there. Ctrl-C ends it with the best so far.
+
+    Args:
+        model: an artifact folder or a .keras file.
+        data: a data set by name or path, or an .npz file with an array for each input and `labels`; None takes the
+            samples of the artifact.
+        qps, daily, weekly, log: the traffic, exactly one, as of `kcost.estimate_budget`.
+        p99_ms: most that the p99 from arrival to answer may be.
+        max_drop: most that the score may drop below float32, as a fraction; held against a one-sided 95% bound.
+        minutes: to spend on measuring.
+        gates: a TOML file of limits, as `kcost.assess_risk` takes it.
+        out: folder of verdict.json, the page, the run and the card; None takes `recommend` in an artifact folder, or
+            `NAME-recommend` beside a file.
+        export: folder for TensorFlow Serving that is made of the model.
+        backends: to try; empty for all that are installed.
+        to: instances or accelerators that the winner is projected to.
+        assumptions: as of `kcost.estimate_budget`.
+        card: write a model card, where the data have labels and the model answers with classes.
+        tell: told first figures and the best so far, as sentences.
+
+    Raises:
+        InputError: bad input, or no way that holds the p99.
+        UnavailableError: a backend is not installed.
+        StorageError: `out` cannot be written to.
+
+    Examples:
+        >>> limits = {"qps": 20, "p99_ms": 500, "minutes": 1}
+        >>> verdict = kcost.run_recommend("digits-cnn", **limits, backends=["torch"], out="verdict", card=False)
+        >>> verdict.outcome in ("decided", "can't tell", "same bill", "measured beside other work")
+        True
+    """
+    from kcost.api.costing import traffic_of
+    from kcost.cost.assumptions import assume
+    from kcost.recommend.answer import Request
+    from kcost.recommend.measuring import Measuring, plan_of
+    from kcost.ship.convert import converted
+
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError("Minutes to measure are a positive number.", received=minutes, remedy="Such as --minutes 20.")
+    if device not in DEVICES:
+        raise InputError(
+            f"A device is one of {', '.join(DEVICES)}.", received=device, remedy="Leave --device out for cpu."
+        )
+    for backend in backends:
+        require(backend)
+    opened = open_model(model)
+    if "fake" not in backends:
+        inspect_keras_file(opened.keras_file)
+    limits = None if gates is None else _read_gates(Path(gates))
+    given = {name: value for name, value in (assumptions or {}).items() if value is not None}
+    assumed = assume(given, dict.fromkeys(given, "as asked"))
+    folder = _folder(opened) if out is None else Path(out)
+    request = Request(
+        model=str(Path(model).absolute()),
+        model_sha256=opened.sha256,
+        data=data,
+        traffic=traffic_of(qps, daily, weekly, log),
+        assumed=assumed,
+        p99_ms=_positive(p99_ms),
+        max_drop=_share(max_drop),
+        provider=provider,
+        region=region,
+        instance=instance,
+        prices_file=None if prices_file is None else str(Path(prices_file).absolute()),
+        minutes=minutes,
+        backends=tuple(backends),
+        batches=tuple(sorted(set(batches))),
+        device=device,
+        gates=None if gates is None else str(Path(gates).absolute()),
+        seed=seed,
+    )
+    terms = _terms(request)
+    terms.book.closest(_here(), provider, region, instance)  # a price that is not there is told before minutes go by
+    refuse_unwritable(folder)
+    scored = scored_data(opened, data, folder, seed)
+    listed = _list(request, opened, scored)
+    tell(f"{len(listed.candidates)} ways to try, {len(listed.left_out)} left out; {minutes:g} minutes")
+    plan = plan_of(model, listed.candidates, data=scored.file, seed=seed)
+    measuring = Measuring(
+        listed.candidates,
+        plan,
+        terms,
+        folder / RUN_FOLDER,
+        flops_per_example=_flops(opened, request),
+        seconds=60 * minutes,
+        converted=converted,
+        tell=tell,
+        on_progress=on_progress,
+    )
+    spent = measuring.spend()
+    made = _Priced.of(folder, request, listed, terms, limits)
+    verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
+    best = None if made.priced is None else made.priced.ranked[0]
+    projected, more = projected_to(folder, plan, made.run, made.judged, best, to, request)
+    answer = _answer(request, opened, listed, made, spent, verdicts, (*scored.notices, *notices, *more), projected)
+    if export is not None:
+        answer = answer.model_copy(update={"notices": (*answer.notices, exported(opened, Path(export), answer))})
+    schema.write(folder / VERDICT_FILE, answer)
+    write_recommendation_page(answer, folder / PAGE_FILE)
+    return answer
+
+
+def watch_recommendation(
+    out: Path | str,
+    *,
+    qps: float | None = None,
+    daily: Sequence[float] | None = None,
+    weekly: Sequence[float] | None = None,
+    log: Path | str | None = None,
+    prices_file: Path | str | None = None,
+) -> Watched:
+    """Prices what a recommendation measured again, as prices, traffic and the model are now; measures nothing.
+
+    Args:
+        out: the folder of a recommendation.
+        qps, daily, weekly, log: the traffic as it is now; none keeps that of before.
+        prices_file: prices as they are now; None takes those of before, or the book that kcost has.
+
+    Raises:
+        InputError: the folder holds no recommendation.
+    """
+    from kcost.api.costing import traffic_of
+    from kcost.recommend.watching import watched
+
+    folder = Path(out)
+    before = read_recommendation(folder)
+    request = before.request
+    changes: dict[str, object] = {}
+    if any(v is not None for v in (qps, daily, weekly, log)):
+        changes["traffic"] = traffic_of(qps, daily, weekly, log)
+    if prices_file is not None:
+        changes["prices_file"] = str(Path(prices_file).absolute())
+    request = request.model_copy(update=changes)
+    why_gone = None
+    try:
+        opened = open_model(request.model)
+        sha256 = opened.sha256
+    except KcostError as error:
+        opened, sha256, why_gone = None, None, " ".join(str(error).split())
+    limits = None if request.gates is None or not Path(request.gates).is_file() else _read_gates(Path(request.gates))
+    terms = _terms(request)
+    listed = _relisted(before)
+    made = _Priced.of(folder, request, listed, terms, limits)
+    return watched(before, made.priced, terms, sha256, why_gone)
+
+
+def read_recommendation(out: Path | str) -> Recommendation:
+    """The recommendation in a folder. Raises InputError where there is none, SchemaError where it is damaged."""
+    from kcost.recommend.answer import Recommendation
+
+    path = Path(out) / VERDICT_FILE
+    try:
+        return schema.read("recommendation", path, Recommendation)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"A recommendation is a folder with {VERDICT_FILE}.",
+            received=f"{out} without it",
+            remedy="Make one first: kcost recommend MODEL --qps 200 --p99-ms 50 --out DIR.",
+        ) from error
+
+
+def write_recommendation_page(answer: Recommendation, path: Path | str) -> None:
+    """Writes a recommendation as one self-contained HTML page. Raises StorageError where it cannot be written."""
+    from kcost.report.recommend_page import render_recommendation
+
+    schema.write_bytes(Path(path), render_recommendation(answer))
+
+
+class _Priced(NamedTuple):
+    """A run as it is priced."""
+
+    run: Run
+    judged: Judged
+    priced: Priced | None
+
+    @staticmethod
+    @collector_paused()
+    def of(folder: Path, request: Request, listed: Listed, terms: Terms, gates: Gates | None) -> _Priced:
+        from kcost.bench.store import RunStore
+        from kcost.recommend.pricing import price
+        from kcost.recommend.standings import Capacities, judge
+
+        store = RunStore(folder / RUN_FOLDER)
+        run = store.load()
+        latest = _latest(run)
+        judged = judge(latest, store.read_outputs, terms, listed.candidates)
+        errors = {} if gates is None or gates.loss is None else errors_by_way(latest, store, judged, gates)
+        usd_per_label = None if gates is None else gates.usd_per_label
+        priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
+        return _Priced(latest, judged, priced)
+
+
+def _latest(run: Run) -> Run:
+    """The cells of one environment: that of most of them, which a machine that was changed between calls has two of."""
+    counts: dict[str, int] = {}
+    for cell in run.present:
+        counts[cell.environment_id] = counts.get(cell.environment_id, 0) + 1
+    if len(counts) < 2:
+        return run
+    here = _here().environment_id
+    kept = here if here in counts else max(counts, key=lambda key: counts[key])
+    return run.model_copy(update={"cells": tuple(c for c in run.cells if c.environment_id == kept)})
+
+
+def _here() -> Environment:
+    from kcost.core import environment
+
+    return environment.collect()
+
+
+def _terms(request: Request) -> Terms:
+    from kcost.recommend.terms import Limits, Terms
+
+    return Terms(
+        traffic=request.traffic,
+        assumed=request.assumed,
+        limits=Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
+        book=prices(request.prices_file).checked(),
+        provider=request.provider,
+        region=request.region,
+        instance=request.instance,
+        seed=request.seed,
+    )
+
+
+def _list(request: Request, model: Model, scored: Scored) -> Listed:
+    from kcost.recommend.candidates import list_candidates
+
+    machine = this_machine(request.backends)
+    fake = "fake" in machine.backends
+    texts = () if fake else inspect_keras_file(model.keras_file).text_inputs
+    refused = None if not texts else f"it takes text ({', '.join(texts)}), which no converter of kcost knows"
+    wanted: tuple[Backend, ...] = request.backends  # type: ignore[assignment]  # `this_machine` checked them
+    return list_candidates(
+        machine,
+        wanted=wanted,
+        device=request.device,  # type: ignore[arg-type]  # a plan checks it
+        batches=request.batches,
+        calibration=scored.file is not None or model.samples_file is not None,
+        saved_policy=None if fake else saved_policy(model.keras_file),
+        refused=refused,
+    )
+
+
+def _relisted(before: Recommendation) -> Listed:
+    """The candidates that a recommendation had, from their names: what is installed now changes no stored cell."""
+    from kcost.recommend.candidates import Listed
+
+    return Listed(candidates=before.candidates, left_out=before.left_out)
+
+
+def _flops(model: Model, request: Request) -> float:
+    from kcost.recommend.flops import flops_per_example
+
+    return 0.0 if "fake" in request.backends else float(flops_per_example(read_members(model.keras_file)[0]))
+
+
+def recommendation_folder(model: Path | str) -> Path:
+    """Where a recommendation goes that names no folder. Raises ArtifactError for no model."""
+    return _folder(open_model(model))
+
+
+def _folder(model: Model) -> Path:
+    if model.artifact is not None:
+        return model.keras_file.parent / "recommend"
+    return model.keras_file.with_name(f"{model.keras_file.stem}-recommend")
+
+
+def _positive(p99_ms: float) -> float:
+    if not (math.isfinite(p99_ms) and p99_ms > 0):
+        raise InputError("A p99 limit is a positive number of milliseconds.", received=p99_ms, remedy="Such as 50.")
+    return p99_ms
+
+
+def _share(max_drop: float) -> float:
+    if not 0 <= max_drop <= 1:
+        raise InputError("A drop of the score is a fraction of 1.", max_drop, "Such as --max-drop 0.01.")
+    return max_drop
+
+
+def _read_gates(path: Path) -> Gates:
+    from kcost.risk.gates import parse_gates
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("Gates are a TOML file of limits.", f"{path}: {error}", "Give another --gates.") from error
+    return parse_gates(text, str(path))
+
+
+def _answer(
+    request: Request,
+    model: Model,
+    listed: Listed,
+    made: _Priced,
+    spent: Spent,
+    gates: tuple[Verdict, ...],
+    notices: tuple[str, ...],
+    projected: tuple[Placement, ...],
+) -> Recommendation:
+    from kcost.recommend.composing import compose
+
+    return compose(
+        request,
+        model.name,
+        listed,
+        made.judged,
+        made.priced,
+        spent,
+        gates=gates,
+        notices=notices,
+        projected=projected,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,115 @@
+"""What follows a recommendation's measuring: gates and card, projections, the price of errors, the folder to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kcost.api.recommend_data import Scored
+from kcost.core.artifact import Model
+from kcost.core.errors import KcostError
+
+if TYPE_CHECKING:
+    from kcost.bench.store import RunStore
+    from kcost.core.plan import Plan
+    from kcost.core.result import Run
+    from kcost.cost.placements import Placement
+    from kcost.recommend.answer import Ranked, Recommendation, Request
+    from kcost.recommend.standings import Judged
+    from kcost.risk.figures import Figure
+    from kcost.risk.gates import Gates, Verdict
+
+RUN_FOLDER, RISK_FOLDER, CARD_FILE = "run", "risk", "card.md"
+CLASSES = ("multiclass", "binary")
+
+
+def errors_by_way(run: Run, store: RunStore, judged: Judged, gates: Gates) -> dict[str, Figure]:
+    """Way -> USD that its errors cost in a million answers, of classifiers whose labels are known."""
+    from kcost.recommend.errors_usd import errors_of
+
+    assert gates.loss is not None
+    cells = {c.spec.cell_id: c for c in run.measured(phase="inference")}
+    figures = {}
+    for name, way in judged.ways.items():
+        cell = cells[way.spec.cell_id]
+        answers = None if cell.preparation is None else cell.preparation.answers
+        arrays = store.read_outputs(cell)
+        if answers is None or answers.main.kind not in CLASSES or arrays is None or "labels" not in arrays:
+            continue
+        names = run.index.models[0].label_names
+        figures[name] = errors_of(arrays["predictions"], arrays["labels"], gates.loss, names)
+    return figures if len(figures) == len(judged.ways) else {}
+
+
+def assessed(
+    model: Model, scored: Scored, folder: Path, gates: Path | str | None, card: bool
+) -> tuple[tuple[Verdict, ...], tuple[str, ...]]:
+    """The gates of the user, and the card, where the model and the data have what these rest on."""
+    if gates is None and not (card and scored.labelled and (scored.name is not None or model.artifact is not None)):
+        return (), ()
+    from kcost.api.risk import assess_risk, write_card
+
+    source = model.keras_file.parent if model.artifact is not None else model.keras_file
+    risk = folder / RISK_FOLDER
+    try:
+        run = folder / RUN_FOLDER if gates is not None else None
+        report = assess_risk(source, data=scored.name, gates=gates, out=risk, run=run)
+    except KcostError as error:
+        if gates is not None:
+            raise
+        return (), (f"No card: {error.rule}",)
+    notices: tuple[str, ...] = ()
+    if card:
+        path = folder / CARD_FILE
+        if path.exists():
+            notices = (f"{path} was kept as it is: `kcost card verify` says whether it is still true.",)
+        else:
+            write_card(source, path, risk=risk)
+    return report.verdicts, notices
+
+
+def projected_to(
+    folder: Path, plan: Plan, run: Run, judged: Judged, best: Ranked | None, to: Sequence[str], request: Request
+) -> tuple[tuple[Placement, ...], tuple[str, ...]]:
+    """What the winner would cost on other machines, projected; its cell is profiled for that, once."""
+    if not to or best is None:
+        return (), ()
+    from kcost.api.projecting import project_run
+    from kcost.bench.runner import measure
+    from kcost.ship.convert import converted
+
+    way = judged.ways[best.name]
+    cells = {c.spec.cell_id: c.spec for c in run.measured(phase="inference")}
+    mine = [i for i, spec in cells.items() if spec.model_copy(update={"batch": way.spec.batch}) == way.spec]
+    chosen = [i for i in mine if cells[i].batch == best.batch_limit] or mine
+    looking = plan.model_copy(update={"settings": plan.settings.model_copy(update={"profile": True})})
+    try:
+        measure(looking, folder / RUN_FOLDER, converted=converted, only=frozenset(chosen))
+        report = project_run(
+            folder / RUN_FOLDER, to, provider=request.provider, region=request.region, prices_file=request.prices_file
+        )
+    except KcostError as error:  # the answer stands without it
+        return (), (f"Not projected: {error.rule} Received: {error.received}.",)
+    spec = cells[chosen[0]]
+    runs_as = f"{spec.backend}/{spec.method}"
+    options = tuple(
+        o for o in report.options if o.projection is not None and o.runs_as == runs_as and o.batch == spec.batch
+    )
+    usable = tuple(o for o in options if o.refused is None)
+    refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)
+    return usable, refusals if options else (*refusals, *report.not_projected[:2])
+
+
+def exported(model: Model, out: Path, answer: Recommendation) -> str:
+    """Writes the TensorFlow Serving folder; what it serves beside what was recommended."""
+    from kcost.api.shipping import export as export_model
+
+    source = model.keras_file.parent if model.artifact is not None else model.keras_file
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
+    report = export_model(source, out, name=name)
+    sentence = f"{out}: version {report.version} of {name} for TensorFlow Serving"
+    sentence += ", which runs it as tensorflow/saved_model in float32"
+    if answer.winner is not None and not answer.winner.startswith("tensorflow/saved_model float32"):
+        sentence += f", not as {answer.winner}"
+    return f"{sentence}."

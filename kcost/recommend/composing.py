@@ -1,0 +1,118 @@
+"""Puts the document of a recommendation together from what was judged, priced and spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kcost.cost.placements import Placement
+from kcost.recommend.answer import MEASURE_AGAIN, Recommendation, Request, Tried, outcome_of, words_of
+from kcost.recommend.candidates import Listed
+from kcost.recommend.measuring import Spent
+from kcost.recommend.pricing import Priced
+from kcost.recommend.standings import Judged
+from kcost.risk.gates import Verdict as GateVerdict
+
+
+def compose(
+    request: Request,
+    model: str,
+    listed: Listed,
+    judged: Judged,
+    priced: Priced | None,
+    spent: Spent,
+    *,
+    gates: tuple[GateVerdict, ...],
+    notices: Sequence[str],
+    projected: tuple[Placement, ...],
+    made_at: str,
+) -> Recommendation:
+    """The document; without a way that is priced it has words and no figure."""
+    tried = _tried(listed, judged, priced, spent)
+    more = [*notices]
+    if judged.invalid and priced is not None:
+        counted = f"{len(judged.invalid)} of {len(judged.ways) or 1} ways were"
+        more.insert(0, f"{counted} {MEASURE_AGAIN}; they have no figure here.")
+    known = {
+        "made_at": made_at,
+        "request": request,
+        "candidates": listed.candidates,
+        "tried": tried,
+        "left_out": listed.left_out,
+        "gates": gates,
+        "projected": projected,
+        "notices": tuple(more),
+        "seconds": spent.seconds,
+        "first_figures_s": spent.first_figures_s,
+        "waves": spent.waves,
+    }
+    if priced is None:
+        disturbed = bool(judged.invalid)
+        why = MEASURE_AGAIN if disturbed else "no way keeps the limits"
+        reasons = judged.invalid if disturbed else {**judged.refused, **spent.failed}
+        words = (f"{model}: {why}.", *(f"{name}: {reason}" for name, reason in list(reasons.items())[:3]))
+        return Recommendation(
+            outcome="measured beside other work" if disturbed else "nothing may be used",
+            winner=None,
+            words=words,
+            ranked=(),
+            saved_usd_per_month=None,
+            doubt=None,
+            budget=None,
+            **known,
+        )
+    plain = next((r for r in priced.ranked if r.is_plain), None)
+    words = words_of(
+        model,
+        priced.ranked,
+        plain,
+        priced.saved,
+        priced.doubt,
+        priced.budget,
+        priced.swings,
+        _why_no_plain(listed, judged, tried),
+    )
+    return Recommendation(
+        outcome=outcome_of(priced.ranked),
+        winner=priced.ranked[0].name,
+        words=words,
+        ranked=priced.ranked,
+        saved_usd_per_month=priced.saved,
+        doubt=priced.doubt,
+        swings=priced.swings,
+        budget=priced.budget,
+        **known,
+    )
+
+
+def _why_no_plain(listed: Listed, judged: Judged, tried: Sequence[Tried]) -> str:
+    plain = next((c.name for c in listed.candidates if c.is_plain), None)
+    if plain is None:
+        return "it was not among the candidates"
+    fate = next((t for t in tried if t.name == plain), None)
+    if fate is not None and fate.state == "refused":
+        return f"it does not hold the limits ({fate.reason})"
+    return judged.invalid.get(plain) or ("it was not measured" if fate is None else fate.reason)
+
+
+def _tried(listed: Listed, judged: Judged, priced: Priced | None, spent: Spent) -> tuple[Tried, ...]:
+    """What became of each candidate, in the order in which they were listed."""
+    ranked: Mapping[str, int] = {} if priced is None else {r.name: i for i, r in enumerate(priced.ranked, start=1)}
+    dearer = {} if priced is None else priced.dearer
+    refused = {**judged.refused, **({} if priced is None else priced.refused)}
+    fates = []
+    for candidate in listed.candidates:
+        name = candidate.name
+        if name in ranked:
+            fates.append(Tried(name=name, state="priced", reason=f"place {ranked[name]} of {len(ranked)}"))
+        elif name in judged.invalid:
+            fates.append(Tried(name=name, state="disturbed", reason=judged.invalid[name]))
+        elif name in refused:
+            fates.append(Tried(name=name, state="refused", reason=refused[name]))
+        elif name in dearer:
+            fates.append(Tried(name=name, state="dearer", reason=dearer[name]))
+        elif name in spent.failed:
+            fates.append(Tried(name=name, state="failed", reason=spent.failed[name]))
+        else:
+            why = spent.skipped.get(name, "no time went to it")
+            fates.append(Tried(name=name, state="not tried", reason=why))
+    return tuple(fates)

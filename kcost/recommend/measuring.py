@@ -1,0 +1,319 @@
+"""Spends the minutes: drives the bench through the waves of the schedule, in one run folder that holds each cell.
+
+A stop at any time keeps every finished round, and the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kcost.bench.runner import Converted, measure, open_models, specs_of
+from kcost.bench.store import RunStore
+from kcost.core import environment
+from kcost.core.artifact import Model
+from kcost.core.errors import InputError, KcostError, StorageError
+from kcost.core.plan import Plan, Settings
+from kcost.core.progress import OnProgress, silent
+from kcost.core.result import CellResult, Run
+from kcost.core.units import significant
+from kcost.recommend.candidates import Candidate
+from kcost.recommend.schedule import RUNGS, SCREENED, Arm, Standing, Wave, contenders, leader, next_wave, survivors
+from kcost.recommend.standings import Capacities, Judged, fastest_mhz, floor_of, judge, standings_of, step_ms
+from kcost.recommend.terms import Terms
+
+Tell = Callable[[str], None]
+
+CLOSING_S = 5.0
+"""Kept back of the minutes for the last prices."""
+
+KINDS = {
+    "first": "first figures",
+    "screen": "a few rounds of the others that are ready at once",
+    "variants": "fewer threads for what can still win",
+    "try": "getting ready, as it may win",
+    "final": "more rounds for what is not told apart",
+}
+"""What a wave is called on the way."""
+
+MOST_WAVES = 200
+"""No schedule needs as many: a guard against one that asks for the same for ever."""
+
+
+class Spent(NamedTuple):
+    """What the minutes went to."""
+
+    skipped: dict[str, str]
+    """Candidate -> why no time went to it."""
+    failed: dict[str, str]
+    """Candidate -> why it could not be measured."""
+    waves: tuple[str, ...]
+    """Such as `first: 4 candidates, 21 s`."""
+    seconds: float
+    first_figures_s: float | None
+    """When the first figures were told; None where they were there before."""
+    interrupted: bool
+
+
+def plan_of(
+    model: Path | str,
+    candidates: Sequence[Candidate],
+    *,
+    data: Path | None,
+    seed: int,
+    settings: dict[str, float] | None = None,
+) -> Plan:
+    """One plan that holds every candidate's cells, and others that are never measured.
+
+    Raises:
+        InputError: no candidate.
+    """
+    if not candidates:
+        raise InputError(
+            "A recommendation chooses among ways of running a model.",
+            received="not one that can be tried here",
+            remedy="`kcost doctor` says what is installed; --backends names which to try.",
+        )
+    values = {"rounds": SCREENED, "round_s": 0.1, "warmup_s": 0.3, "warmup_max_s": 1.0, "seed": seed}
+    document = {
+        "models": [str(model)],
+        "backends": list(dict.fromkeys(c.backend for c in candidates)),
+        "devices": list(dict.fromkeys(c.device for c in candidates)),
+        "precisions": list(dict.fromkeys(c.precision for c in candidates)),
+        "batches": sorted({b for c in candidates for b in c.batches}),
+        "phases": ["inference"],
+        "methods": list(dict.fromkeys(c.method for c in candidates)),
+        "threads": sorted({c.threads for c in candidates}),
+        "settings": {**values, **(settings or {})},
+    }
+    if data is not None:
+        document["data"] = str(data)
+    return Plan.parse(document, "a recommendation")
+
+
+class Measuring:
+    """One call of `kcost recommend`: waves of the schedule until nothing is left to decide, or no time is.
+
+    Args:
+        flops_per_example: of the forward pass; 0 where it is not known.
+        seconds: to spend.
+        tell: told first figures and the best so far, as sentences.
+        converted: converts a model for a runtime, as of `bench.runner.measure`.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        plan: Plan,
+        terms: Terms,
+        out: Path,
+        *,
+        flops_per_example: float,
+        seconds: float,
+        converted: Converted | None = None,
+        tell: Tell = lambda _: None,
+        on_progress: OnProgress = silent,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._candidates = {c.name: c for c in candidates}
+        self._plan, self._terms, self._store = plan, terms, RunStore(out)
+        self._flops, self._converted = flops_per_example, converted
+        self._tell, self._on_progress, self._clock = tell, on_progress, clock
+        self._start = clock()
+        self._ends = self._start + max(0.0, seconds - CLOSING_S)
+        self._capacities = Capacities(terms.seed)
+        self._models: dict[str, Model] = open_models(plan)
+        self._cell_ids = {
+            c.name: frozenset(s.cell_id for s in specs_of(plan, self._models) if c.has(s)) for c in candidates
+        }
+        self._setup_s: dict[str, float] = {}
+        """Method -> what getting it ready took, once seen."""
+        self._tried: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._skipped: dict[str, str] = {}
+        self._waves: list[str] = []
+        self._first_s: float | None = None
+        self.standings: dict[str, Standing] = {}
+
+    def spend(self) -> Spent:
+        """Measures until the schedule ends, the minutes are over, or the user interrupts."""
+        interrupted = False
+        try:
+            self._look()
+            for _ in range(MOST_WAVES):
+                wave, skipped = next_wave(
+                    self._arms(),
+                    self.standings,
+                    self._failed,
+                    self._ends - self._clock(),
+                    floor_usd=self._floor.usd,
+                )
+                # Why one was not worth its time is kept where in the end there is no time for any.
+                self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
+                if wave is None:
+                    break
+                self._run(wave)
+        except KeyboardInterrupt:
+            interrupted = True
+            self._tell("interrupted: the answer is the best so far, and the same command goes on from here")
+        untried = self._candidates.keys() - self.standings.keys() - self._failed.keys() - self._skipped.keys()
+        reason = "interrupted before its turn" if interrupted else "the minutes were over"
+        self._skipped |= dict.fromkeys(sorted(untried), reason)
+        return Spent(
+            self._skipped,
+            self._failed,
+            tuple(self._waves),
+            self._clock() - self._start,
+            self._first_s,
+            interrupted,
+        )
+
+    def _look(self) -> None:
+        """What the folder holds already: of this very model, on this machine."""
+        self._floor = floor_of(self._terms, environment.collect(), list(self._candidates.values()), self._flops)
+        if not self._store.exists():
+            return
+        run = self._of_now(self._store.load())
+        for name, candidate in self._candidates.items():
+            mine = [c for c in run.cells if candidate.has(c.spec)]
+            if mine and all(c.status == "unsupported" for c in mine):
+                self._failed[name] = f"unsupported: {mine[0].reason}"
+        self._judge(run)
+        if self.standings:
+            self._tell(f"{len(self.standings)} ways are in {self._store.path} already: going on from there")
+
+    def _of_now(self, run: Run) -> Run:
+        """The run without cells of another file of the model, other data or another environment."""
+        wanted = frozenset().union(*self._cell_ids.values())
+        here = environment.collect().environment_id
+        cells = tuple(c for c in run.present if c.spec.cell_id in wanted and c.environment_id == here)
+        return run.model_copy(update={"cells": cells})
+
+    def _judge(self, run: Run) -> Judged:
+        judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()))
+        self.standings = standings_of(judged, self._terms, self._capacities)
+        self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
+        if (mhz := fastest_mhz(run)) is not None:
+            here = environment.collect()
+            self._floor = floor_of(self._terms, here, list(self._candidates.values()), self._flops, mhz)
+        return judged
+
+    def _arms(self) -> list[Arm]:
+        return [
+            Arm(
+                name=name,
+                setup_s=self._setup_s.get(c.method, c.setup_s),
+                first=c.effort == "first",
+                costly=c.effort in ("convert", "compile"),
+                bound_usd=self._floor.by_candidate[name],
+                after=c.after,
+                is_plain=c.is_plain,
+            )
+            for name, c in self._candidates.items()
+        ]
+
+    def _run(self, wave: Wave) -> None:
+        """Measures a wave into the run folder, and looks at what that brought."""
+        began = self._clock()
+        new = [n for n in wave.names if n not in self.standings]
+        self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
+        self._tried |= set(new)
+        ids = frozenset().union(*(self._cell_ids[n] for n in wave.names))
+        turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
+        left = max(60.0, self._ends - began + 60.0)
+        settings: Settings = self._plan.settings.model_copy(
+            update={"timeout_s": min(self._plan.settings.timeout_s, left)}
+        )
+        plan = self._plan.model_copy(update={"settings": settings})
+        try:
+            measure(plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose)
+        except StorageError:
+            raise
+        except KcostError as error:  # not one cell of the wave could be measured
+            self._failed |= {n: " ".join(str(error).split()) for n in new}
+            if not self.standings and not new:
+                raise
+            if not new:  # what is known stays the answer
+                self._tell(f"no more could be measured: {error.rule}")
+                self._ends = self._clock()
+        run = self._of_now(self._store.load())
+        self._judge(run)
+        self._note_failures(run, new)
+        seconds = self._clock() - began
+        self._waves.append(f"{wave.kind}: {len(wave.names)} ways, {seconds:.0f} s")
+        if wave.kind == "try" and new and new[0] in self.standings:
+            self._setup_s[self._candidates[new[0]].method] = seconds
+        self._tell_figures(run, wave)
+
+    def _look_again(self) -> dict[str, Standing]:
+        self._judge(self._of_now(self._store.load()))
+        return self.standings
+
+    def _note_failures(self, run: Run, new: Sequence[str]) -> None:
+        """A candidate of a wave that has no standing after it is not asked for again in this call."""
+        for name in new:
+            if name in self.standings or name in self._failed:
+                continue
+            mine = [c for c in run.cells if self._candidates[name].has(c.spec)]
+            reasons = sorted({f"{c.status}: {c.reason}" for c in mine if c.reason is not None})
+            self._failed[name] = reasons[0] if reasons else "the minutes ended before it had its rounds"
+
+    def _tell_figures(self, run: Run, wave: Wave) -> None:
+        best = leader(self.standings)
+        if best is None:
+            self._tell("no figures yet: " + "; ".join(f"{n}: {why}" for n, why in list(self._failed.items())[:2]))
+            return
+        if self._first_s is None:
+            self._first_s = self._clock() - self._start
+            for name in sorted(self.standings, key=lambda n: self.standings[n].value_usd):
+                steps = step_ms(run, self._candidates[name])
+                medians = ", ".join(f"{significant(ms)} ms at batch {b}" for b, ms in sorted(steps.items()))
+                self._tell(f"  {name}: {medians}")
+        usd = self.standings[best].value_usd
+        horizon = f"{self._terms.assumed.horizon_days:g} days"
+        if usd == float("inf"):
+            self._tell(f"no way holds a p99 of {self._terms.limits.p99_ms:g} ms so far")
+            return
+        open_ = len(contenders(self.standings)) - 1
+        rivals = "" if not open_ else f"; {open_} more can still win"
+        self._tell(f"best so far: {best}, about ${usd:,.0f} in {horizon}, the move to it paid{rivals}")
+
+
+class _Turns:
+    """Who takes a turn, round by round, in a wave: halving at each rung, the same rule that the simulation tests."""
+
+    def __init__(
+        self,
+        wave: Wave,
+        candidates: dict[str, Candidate],
+        look: Callable[[], dict[str, Standing]],
+        time_left: Callable[[], bool],
+    ) -> None:
+        self._wave, self._candidates, self._look, self._time_left = wave, candidates, look, time_left
+        self._live = list(wave.names)
+        self._had: dict[str, int] = {}
+        """Cell -> rounds that it had before this wave."""
+        self._done = 0
+        """Rounds of this wave."""
+
+    def choose(self, cells: list[CellResult]) -> list[CellResult]:
+        """The cells that get a turn now."""
+        for cell in cells:
+            self._had.setdefault(cell.spec.cell_id, len(cell.rounds))
+        self._done = max((len(c.rounds) - self._had[c.spec.cell_id] for c in cells), default=0)
+        fresh = any(len(c.rounds) < SCREENED for c in cells)
+        if not self._time_left() and not (fresh and self._wave.kind == "first"):
+            return []
+        if self._done in RUNGS:
+            kept = survivors(self._look(), self._live)
+            self._live = [n for n in self._live if n in kept or self._candidates[n].is_plain]
+        chosen = []
+        for cell in cells:
+            name = next((n for n in self._live if self._candidates[n].has(cell.spec)), None)
+            had = self._had[cell.spec.cell_id]
+            if name is not None and len(cell.rounds) < max(self._wave.rounds, had + RUNGS[0]):
+                chosen.append(cell)
+        return chosen

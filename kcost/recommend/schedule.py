@@ -1,0 +1,210 @@
+"""Where the minutes go: cheap screening for all, then rounds for those that can still win.
+
+Pure: what is known goes in, what to measure next comes out. The same functions drive the bench and the simulation that
+tests them, so that what is tested is what runs.
+
+Sources: Jamieson and Talwalkar (2016), Non-stochastic Best Arm Identification and Hyperparameter Optimization,
+AISTATS, for halving; Even-Dar, Mannor and Mansour (2006), Journal of Machine Learning Research 7, 1079-1105, for
+leaving out what the intervals put behind the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+RUNGS = (3, 6, 12, 24, 48)
+"""Rounds at which candidates are left out. Three are the fewest whose spread means something."""
+
+SCREENED = RUNGS[0]
+"""Rounds that every candidate gets whose turn comes."""
+
+NEAR = 1.03
+"""Halving leaves none out that is within 3% of the best: its place is for more rounds to decide."""
+
+SHARE_OF_TIME = 0.5
+"""One candidate that is slow to get ready may take at most this part of the time that is left."""
+
+Kind = Literal["first", "screen", "try", "variants", "final"]
+
+
+class Arm(NamedTuple):
+    """A candidate as the schedule sees it."""
+
+    name: str
+    setup_s: float
+    """What getting it ready takes."""
+    first: bool = False
+    costly: bool = False
+    """Whether getting it ready takes so long that a bound decides."""
+    bound_usd: float = 0.0
+    """The least that it could cost, whatever is measured."""
+    after: str | None = None
+    """The arm that it varies."""
+    is_plain: bool = False
+
+
+class Standing(NamedTuple):
+    """What an arm is known to cost over the horizon."""
+
+    low_usd: float
+    value_usd: float
+    high_usd: float
+    rounds: int
+
+
+class Wave(NamedTuple):
+    """Arms that are got ready together and take turns."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    """What is new in it, or is to be decided, and the arms that it is held against."""
+    rounds: int
+    """How many each of them has by its end, the last ones after halving."""
+
+
+class Skipped(NamedTuple):
+    """An arm that no time goes to, and why."""
+
+    name: str
+    reason: str
+
+
+def leader(standings: Mapping[str, Standing]) -> str | None:
+    """The arm with the least cost; None for none."""
+    return min(standings, key=lambda name: (standings[name].value_usd, name), default=None)
+
+
+def contenders(standings: Mapping[str, Standing]) -> tuple[str, ...]:
+    """The arms whose interval reaches the best one's, the best first.
+
+    Examples:
+        >>> contenders({"a": Standing(9, 10, 11, 3), "b": Standing(10.5, 12, 13, 3), "c": Standing(20, 21, 22, 3)})
+        ('a', 'b')
+    """
+    best = leader(standings)
+    if best is None:
+        return ()
+    reach = standings[best].high_usd
+    inside = [name for name, s in standings.items() if name == best or s.low_usd < reach]
+    return tuple(sorted(inside, key=lambda name: (standings[name].value_usd, name)))
+
+
+def survivors(standings: Mapping[str, Standing], among: Collection[str]) -> tuple[str, ...]:
+    """Those of some arms that get rounds after a rung: at most the better half of what can still win, and what is near.
+
+    Args:
+        standings: of all arms that were measured: an arm may be beaten by one that takes no turns now.
+        among: the arms that take turns.
+    """
+    alive = [name for name in contenders(standings) if name in among]
+    if not alive:
+        return ()
+    near = NEAR * min(s.value_usd for s in standings.values())
+    half = max(1, math.ceil(len(among) / 2))
+    return tuple(name for place, name in enumerate(alive) if place < half or standings[name].value_usd <= near)
+
+
+def next_wave(
+    arms: Sequence[Arm],
+    standings: Mapping[str, Standing],
+    failed: Collection[str],
+    seconds_left: float,
+    *,
+    floor_usd: float = 0.0,
+    final_rounds: int = RUNGS[-1],
+) -> tuple[Wave | None, tuple[Skipped, ...]]:
+    """What to measure next, and the arms that no time goes to any more.
+
+    Args:
+        standings: of the arms that were measured, by name.
+        failed: arms that could not be measured.
+        floor_usd: the least that any way can cost under the traffic: an instance of the cheapest, and the move to it.
+        final_rounds: most rounds of an arm.
+
+    Returns:
+        The wave, None where nothing is left to decide or no time is; and why arms are skipped.
+    """
+    if seconds_left <= 0:
+        rest = tuple(Skipped(a.name, "the minutes were over") for a in arms if a.name not in {*standings, *failed})
+        return None, rest
+    tried = {*standings, *failed}
+    by_name = {arm.name: arm for arm in arms}
+    held = _held_against(arms, standings)
+    new = [a for a in arms if a.name not in tried and a.after is None]
+    if first := [a.name for a in new if a.first]:
+        return Wave("first", (*first, *held), SCREENED), ()
+    if cheap := [a.name for a in new if not a.costly]:
+        return Wave("screen", (*cheap, *held), RUNGS[1]), ()
+    alive = contenders(standings)
+    open_variants = [a for a in arms if a.name not in tried and a.after is not None]
+    skipped: list[Skipped] = []
+    if ready := [a for a in open_variants if a.after in alive and not a.costly]:
+        return Wave("variants", (*(a.name for a in ready), *held), RUNGS[1]), ()
+    promising: list[Arm] = []
+    for arm in (*new, *(a for a in open_variants if a.costly or a.after not in alive)):
+        why = _not_worth(arm, standings, alive, seconds_left, floor_usd)
+        if why is None:
+            promising.append(arm)
+        else:
+            skipped.append(Skipped(arm.name, why))
+    if promising:
+        chosen = min(promising, key=lambda a: (a.after is not None, a.bound_usd, a.setup_s, a.name))
+        return Wave("try", (chosen.name, *(n for n in held if n != chosen.name)), RUNGS[1]), tuple(skipped)
+    return _final(by_name, standings, alive, held, final_rounds), tuple(skipped)
+
+
+def _final(
+    by_name: Mapping[str, Arm],
+    standings: Mapping[str, Standing],
+    alive: Sequence[str],
+    held: Sequence[str],
+    final_rounds: int,
+) -> Wave | None:
+    """Rounds for those that are not told apart yet, and for plain Keras, which the saving is against."""
+    if not alive:
+        return None
+    least = RUNGS[2]
+    best = standings[alive[0]]
+    # One that could be cheaper by a little at most is not worth the time: what choosing wrongly costs is told.
+    rivals = [n for n in alive[1:] if standings[n].low_usd * NEAR < best.high_usd]
+    names = tuple(dict.fromkeys((alive[0], *rivals, *held)))
+    behind = [n for n in names if n in standings and standings[n].rounds < least]
+    undecided = [n for n in (alive[0], *rivals) if standings[n].rounds < final_rounds]
+    if behind:
+        return Wave("final", names, least)
+    if rivals and undecided:
+        fewest = min(standings[n].rounds for n in undecided)
+        return Wave("final", names, min(final_rounds, next(r for r in (*RUNGS, final_rounds) if r > fewest)))
+    return None
+
+
+def _held_against(arms: Sequence[Arm], standings: Mapping[str, Standing]) -> tuple[str, ...]:
+    """The best so far, and plain Keras: they take turns with what is new, so that ratios are of the same rounds."""
+    best = leader(standings)
+    plain = [a.name for a in arms if a.is_plain and a.name in standings]
+    return tuple(dict.fromkeys((*([] if best is None else [best]), *plain)))
+
+
+def _not_worth(
+    arm: Arm, standings: Mapping[str, Standing], alive: Collection[str], seconds_left: float, floor_usd: float
+) -> str | None:
+    """Why an arm that is slow to get ready is not tried now; None where it may win."""
+    if arm.after is not None and arm.after not in alive:
+        return (
+            f"it varies {arm.after}, which is out of the running"
+            if arm.after in standings
+            else (f"it varies {arm.after}, which was not measured")
+        )
+    best = leader(standings)
+    if best is not None:
+        cost = standings[best].low_usd
+        if floor_usd >= cost:
+            return "nothing can cost less: the best so far is at what the smallest bill comes to"
+        if arm.bound_usd >= cost:
+            so_far = standings[best].value_usd
+            return f"its bound, ${arm.bound_usd:,.0f}, is not below the best so far, ${so_far:,.0f}"
+    if arm.setup_s > SHARE_OF_TIME * seconds_left:
+        return f"it takes about {arm.setup_s:.0f} s to get ready, with {seconds_left:.0f} s left: give more --minutes"
+    return None

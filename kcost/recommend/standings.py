@@ -1,0 +1,261 @@
+"""What each candidate costs under the traffic, from the rounds so far: the schedule and the prices rest on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kcost.core.errors import InputError
+from kcost.core.result import Environment, Run
+from kcost.core.stats import location, median_per_round
+from kcost.cost.capacity import MOST_BUSY, Capacity, find_capacity
+from kcost.cost.instances import Offer, offers_for
+from kcost.cost.quality import ReadOutputs
+from kcost.cost.ranking import FULL_PRECISION, RankedCell
+from kcost.cost.serving_ways import Way, serving_ways
+from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
+from kcost.recommend.bounds import FASTEST_MHZ, least_step_s, peak_flops_per_s
+from kcost.recommend.candidates import Candidate
+from kcost.recommend.drop import DropBound, drop_bound
+from kcost.recommend.schedule import Standing, leader
+from kcost.recommend.terms import ENDLESS, Terms, expected_total_usd
+
+
+class Judged(NamedTuple):
+    """A run as the limits on answers leave it."""
+
+    ways: dict[str, Way]
+    """Candidate -> its step times, of the cells that may be used."""
+    refused: dict[str, str]
+    """Candidate -> why no cell of it may be."""
+    drops: dict[str, DropBound]
+    """Candidate of lower precision -> its worst batch size's drop."""
+    undecided: dict[str, DropBound]
+    """Those among the refused whose drop is within the limit, but its bound is not: more labels would tell."""
+    undecided_ways: dict[str, Way]
+    """Their step times."""
+    invalid: dict[str, str]
+    """Candidate -> why its figures are not to be believed."""
+    verdict: Verdict
+
+
+class Capacities:
+    """The capacity of each candidate, simulated once for as many rounds as it has."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._known: dict[tuple[str, int, float], Capacity | None] = {}
+
+    def of(self, name: str, way: Way, p99_s: float) -> Capacity | None:
+        """The highest rate at which one replica holds the limit; None where none does."""
+        steps = sum(len(s) for s in way.service.samples_s.values())
+        key = (name, steps, p99_s)
+        if key not in self._known:
+            self._known[key] = find_capacity(way.service, p99_s, self._seed)
+        return self._known[key]
+
+
+def judge(run: Run, read_outputs: ReadOutputs, terms: Terms, candidates: Sequence[Candidate]) -> Judged:
+    """Holds each measured candidate against the limits on its answers.
+
+    Every cell is taken here, whether or not it was measured beside other work: `invalid` names those.
+    """
+    matched = prices_for(run, terms.book, terms.provider, terms.region, terms.instance)
+    verdict = conclude(run, matched, read_outputs, max_drop=terms.limits.max_drop)
+    cells = {c.cell_id: c for r in verdict.rankings if r.phase == "inference" for c in r.cells}
+    specs = {c.spec.cell_id: c.spec for c in run.measured(phase="inference")}
+    refused: dict[str, str] = {}
+    drops: dict[str, DropBound] = {}
+    undecided: dict[str, DropBound] = {}
+    invalid: dict[str, str] = {}
+    usable: set[str] = set()
+    for candidate in candidates:
+        mine = [cells[i] for i, spec in specs.items() if i in cells and candidate.has(spec)]
+        if not mine:
+            continue
+        good = [c for c in mine if c.standing == "ranked"]
+        worst = _worst_drop(mine)
+        if worst is not None:
+            drops[candidate.name] = worst
+        if not good:
+            refused[candidate.name] = f"{mine[0].standing}: {mine[0].reason}"
+        elif worst is not None and worst.bound > terms.limits.max_drop:
+            refused[candidate.name] = drop_told(worst, terms.limits.max_drop)
+            if worst.value <= terms.limits.max_drop:
+                undecided[candidate.name] = worst
+        else:
+            usable |= {c.cell_id for c in good}
+        disturbed = [c.invalid for c in good if c.invalid is not None]
+        if disturbed:
+            invalid[candidate.name] = f"{MEASURE_AGAIN} ({disturbed[0]})"
+    held = {c.cell_id for c in cells.values() if c.standing == "ranked"}
+    every = _ways(run, verdict, candidates, held)
+    return Judged(
+        ways=_ways(run, verdict, candidates, usable),
+        refused=refused,
+        drops=drops,
+        undecided=undecided,
+        undecided_ways={name: every[name] for name in undecided if name in every},
+        invalid=invalid,
+        verdict=verdict,
+    )
+
+
+def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:
+    """Of the cells that compute in less than float32, the one that may have lost most."""
+    lower = [c for c in cells if not set(c.dtype.split(" and ")) <= FULL_PRECISION]
+    bounds = [b for c in lower if (b := drop_bound(c.quality)) is not None]
+    return max(bounds, key=lambda b: b.bound, default=None)
+
+
+def drop_told(drop: DropBound, limit: float) -> str:
+    """Why a drop refuses a candidate."""
+    what = "score" if drop.basis == "labels" else "answers"
+    reason = (
+        f"{what} may drop by up to {drop.bound:.2%} (bound of 95%, {drop.count} examples); the limit is {limit:.2%}"
+    )
+    more = drop.more_labels(limit)
+    if drop.value > limit or more is None:
+        return reason
+    return (
+        f"can't tell: {reason}; about {more:,} more {'labels' if drop.basis == 'labels' else 'examples'} would decide"
+    )
+
+
+def _ways(run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: set[str]) -> dict[str, Way]:
+    """The ways of serving by candidate; those that were disturbed among them, of which `invalid` tells."""
+    rankings = tuple(
+        r.model_copy(update={"cells": tuple(_as_valid(c, usable) for c in r.cells)}) for r in verdict.rankings
+    )
+    try:
+        ways, _ = serving_ways(run, verdict.model_copy(update={"rankings": rankings}), ())
+    except InputError:  # not one cell may be used: each says why
+        return {}
+    named = {}
+    for way in ways:
+        for candidate in candidates:
+            if candidate.has(way.spec):
+                named[candidate.name] = way._replace(name=candidate.name, is_plain=candidate.is_plain)
+    return named
+
+
+def _as_valid(cell: RankedCell, usable: set[str]) -> RankedCell:
+    if cell.cell_id in usable:
+        return cell.model_copy(update={"valid": True, "invalid": None})
+    if cell.standing == "ranked":
+        return cell.model_copy(update={"standing": "score too low", "rank": None})
+    return cell
+
+
+def offers_of(terms: Terms, environment: Environment, peak_bytes: int | None = None) -> list[Offer]:
+    """Instances that could serve what was measured on a machine."""
+    return offers_for(
+        environment,
+        terms.book,
+        provider=terms.provider,
+        region=terms.region,
+        instance=terms.instance,
+        peak_bytes=peak_bytes,
+    )
+
+
+def standings_of(judged: Judged, terms: Terms, capacities: Capacities) -> dict[str, Standing]:
+    """Expected cost over the horizon of each usable candidate, from step times with a 95% interval.
+
+    A candidate that would be too dear even if no request ever waited is not simulated: its cost is then that bound's.
+    One that cannot hold the p99 costs infinitely much.
+    """
+    standings: dict[str, Standing] = {}
+    p99_s = terms.limits.p99_ms / 1e3
+    unlimited = {name: _at_most(way, p99_s) for name, way in judged.ways.items()}
+    for name in sorted(judged.ways, key=lambda n: (-unlimited[n], n)):
+        way = judged.ways[name]
+        offers = offers_of(terms, way.environment, way.peak_bytes)
+        rounds = min(len(r) for r in way.medians_ns.values())
+        if not unlimited[name]:
+            standings[name] = Standing(math.inf, math.inf, math.inf, rounds)
+            continue
+        quick = _standing(way, terms, offers, unlimited[name], 1.0, rounds, max(way.service.sizes))
+        best = leader(standings)
+        if best is not None and quick.low_usd > standings[best].high_usd:
+            standings[name] = quick
+            continue
+        capacity = capacities.of(name, way, p99_s)
+        if capacity is None:
+            standings[name] = Standing(math.inf, math.inf, math.inf, rounds)
+            continue
+        standings[name] = _standing(
+            way, terms, offers, capacity.queries_per_s, capacity.elasticity, rounds, capacity.batch_limit
+        )
+    return standings
+
+
+def _at_most(way: Way, p99_s: float) -> float:
+    """Requests a second that no queue could better: of the batch sizes whose fastest step is within the limit."""
+    fitting = [b for b, s in way.service.samples_s.items() if float(np.min(s)) <= p99_s]
+    return max((MOST_BUSY * b / way.service.mean_s(b) for b in fitting), default=0.0)
+
+
+def _standing(
+    way: Way, terms: Terms, offers: list[Offer], rate: float, elasticity: float, rounds: int, batch: int
+) -> Standing:
+    step = location(list(way.medians_ns[batch].values()))
+    slower = step.high / step.value if math.isfinite(step.high) else math.inf
+    faster = step.value / step.low if step.low > 0 else math.inf
+
+    def usd(at: float) -> float:
+        return expected_total_usd(terms, offers, at, is_plain=way.is_plain)
+
+    value = usd(rate)
+    low = usd(min(ENDLESS, rate * faster**elasticity)) if math.isfinite(faster) else 0.0
+    high = usd(rate / slower**elasticity) if math.isfinite(slower) else math.inf
+    return Standing(min(low, value), value, max(high, value), rounds)
+
+
+class Floor(NamedTuple):
+    """The least that ways can cost, whatever is measured."""
+
+    usd: float
+    by_candidate: dict[str, float]
+
+
+def floor_of(
+    terms: Terms,
+    environment: Environment,
+    candidates: Sequence[Candidate],
+    flops_per_example: float,
+    mhz: float | None = None,
+) -> Floor:
+    """The bill of ways that are never the limit, and of each candidate at the peak of the processor.
+
+    Args:
+        flops_per_example: of the forward pass; 0 where it is not known, and then no bound but the smallest bill is.
+        mhz: the highest clock that was seen; None takes one that no processor exceeds.
+    """
+    offers = offers_of(terms, environment)
+    least = expected_total_usd(terms, offers, ENDLESS, is_plain=False)
+    bounds = {}
+    for candidate in candidates:
+        cores = candidate.threads or environment.cores
+        peak = peak_flops_per_s(candidate.precision, cores, environment.cpu_features, mhz or FASTEST_MHZ)
+        if not flops_per_example or candidate.device != "cpu":
+            bounds[candidate.name] = least
+            continue
+        rate = min(ENDLESS, 1 / least_step_s(flops_per_example, 1, peak))
+        bounds[candidate.name] = expected_total_usd(terms, offers, rate, is_plain=False)
+    return Floor(least, bounds)
+
+
+def fastest_mhz(run: Run) -> float | None:
+    """The highest clock that turns of a run showed; None where the system does not tell."""
+    clocks = [r.watch.cpu_mhz for c in run.cells for r in c.rounds if r.watch is not None and r.watch.cpu_mhz]
+    return max(clocks, default=None)
+
+
+def step_ms(run: Run, candidate: Candidate) -> dict[int, float]:
+    """Batch size -> typical step of a candidate's measured cells, milliseconds."""
+    mine = [c for c in run.cells if c.rounds and candidate.has(c.spec)]
+    return {c.spec.batch: location(median_per_round([r.step_ns for r in c.rounds])).value / 1e6 for c in mine}

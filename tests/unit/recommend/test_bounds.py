@@ -1,0 +1,140 @@
+"""Bounds: the least that a step can take, how far a score may have dropped, and what a doubt costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from kcost.core.artifact import Score
+from kcost.core.errors import InputError
+from kcost.core.score_drop import accuracy_drop
+from kcost.cost.quality import Quality
+from kcost.recommend.bounds import least_step_s, peak_flops_per_s
+from kcost.recommend.doubt import expected_losses
+from kcost.recommend.drop import DropBound, drop_bound
+from kcost.recommend.errors_usd import errors_of
+from kcost.recommend.flops import flops_per_example
+from kcost.risk.expected_loss import LossTable
+
+
+def layer(name: str, shape: list[int | None], **config: Any) -> dict[str, Any]:
+    return {"class_name": name, "config": config, "build_config": {"input_shape": shape}}
+
+
+@pytest.mark.parametrize(
+    ("one", "flops"),
+    [
+        (layer("Dense", [None, 64], units=10), 2 * 64 * 10),
+        (layer("Dense", [None, 7, 64], units=10), 7 * 2 * 64 * 10),
+        (layer("Dense", [None, None, 64], units=10), 2 * 64 * 10),
+        (
+            layer("Conv2D", [None, 8, 8, 3], filters=16, kernel_size=[3, 3], strides=[1, 1], padding="same", groups=1),
+            2 * 64 * 9 * 3 * 16,
+        ),
+        (
+            layer("Conv2D", [None, 8, 8, 3], filters=16, kernel_size=[3, 3], strides=[2, 2], padding="valid", groups=1),
+            2 * 9 * 9 * 3 * 16,
+        ),
+        (
+            layer("DepthwiseConv2D", [None, 8, 8, 4], kernel_size=[3, 3], strides=[1, 1], padding="same"),
+            2 * 64 * 9 * 4,
+        ),
+        (layer("MyOwn", [None, 64], units=10), 0),
+        (layer("Dense", [None, "?"], units=10), 0),  # type: ignore[list-item]
+        ({"class_name": "Dense", "config": None, "build_config": None}, 0),
+    ],
+)
+def test_products_are_counted_from_the_config(one: dict[str, Any], flops: int) -> None:
+    assert flops_per_example({"config": {"layers": [one]}}) == flops
+
+
+def test_a_model_inside_a_model_counts_too() -> None:
+    inner = {"class_name": "Functional", "config": {"layers": [layer("Dense", [None, 5], units=3)]}}
+    assert flops_per_example({"config": {"layers": [inner, layer("Dense", [None, 3], units=2)]}}) == 30 + 12
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
+def test_a_config_of_any_form_is_counted_as_nothing_at_worst(config: Any) -> None:
+    assert flops_per_example({"config": config}) >= 0
+
+
+def test_a_processor_with_more_features_is_bounded_higher() -> None:
+    plain = peak_flops_per_s("int8", 2, {"avx512f"}, 3_000)
+    tiles = peak_flops_per_s("int8", 2, {"avx512f", "amx_int8"}, 3_000)
+    assert (
+        tiles > plain > peak_flops_per_s("int8", 2, {"avx2"}, 3_000) > peak_flops_per_s("float32", 2, {"avx2"}, 3_000)
+    )
+    assert least_step_s(1e9, 32, 1e11) == pytest.approx(0.32)
+
+
+answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=200)
+
+
+@given(answers)
+def test_the_bound_of_a_drop_is_never_below_that_of_the_paired_test(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = (np.array(column, int) for column in zip(*pairs, strict=True))
+    count = len(pairs)
+    # Of wrong answers some became other wrong ones: agreement tells fewer changes than there are, at most none.
+    changed = int((before != after).sum())
+    drop = drop_bound(_quality(1 - changed / count, count, before.mean(), after.mean()))
+    assert drop is not None
+    exact = accuracy_drop(before, after)
+    assert drop.value == pytest.approx(exact.value)
+    assert drop.bound == pytest.approx(exact.bound)
+
+
+def _quality(agreement: float, count: int, before: float, after: float) -> Quality:
+    def score(value: float) -> Score:
+        return Score(
+            name="accuracy", split="test", value=value, low=0, high=1, count=count, unit="examples"
+        )  # its interval is not read
+
+    return Quality(
+        agreement=agreement, agreement_count=count, scores=(score(after),), reference_scores=(score(before),)
+    )
+
+
+def test_without_labels_each_change_counts_as_a_loss() -> None:
+    drop = drop_bound(Quality(agreement=0.99, agreement_count=1000))
+    assert drop is not None
+    assert (drop.basis, drop.value, drop.changed) == ("agreement", 0.01, 10)
+    assert drop_bound(Quality()) is None
+
+
+def test_more_labels_are_just_as_many_as_decide() -> None:
+    drop = DropBound(value=0.0, bound=0.0195, changed=4, count=256, basis="labels")
+    more = drop.more_labels(0.01)
+    assert more is not None
+    times = (256 + more) / 256
+    assert drop._bound_at(times) <= 0.01 < drop._bound_at(times - 0.02)
+    assert drop.more_labels(0.02) == 0
+    assert DropBound(value=0.05, bound=0.08, changed=12, count=256, basis="labels").more_labels(0.01) is None
+    assert drop.chance_within(0.01) == pytest.approx(0.80, abs=0.02)
+
+
+def test_the_expected_loss_is_that_of_the_draws_and_ties_are_shared() -> None:
+    totals = np.array([[10.0, 12.0, 10.0], [10.0, 6.0, 14.0]])
+    loss, chances = expected_losses(totals, 0)
+    assert loss == 2.0
+    assert chances.tolist() == [0.25, 0.5, 0.25]
+
+
+@given(st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), min_size=1, max_size=50))
+def test_no_choice_loses_less_than_nothing_and_chances_sum_to_one(totals: list[list[float]]) -> None:
+    for chosen in range(3):
+        loss, chances = expected_losses(np.array(totals), chosen)
+        assert loss >= 0
+        assert chances.sum() == pytest.approx(1)
+
+
+def test_errors_are_priced_by_the_table() -> None:
+    labels, predictions = np.array([0, 1, 1, 0, -1]), np.array([0, 0, 1, 0, 1])
+    figure = errors_of(predictions, labels, LossTable(wrong_usd=0.04), ("no", "yes"))
+    assert figure.value == pytest.approx(0.01 * 1e6)
+    assert figure.low <= figure.value <= figure.high
+    assert errors_of(predictions, labels, LossTable(pairs={"yes -> no": 2.0}), ("no", "yes")).value == 0.5e6
+    with pytest.raises(InputError, match="labels"):
+        errors_of(predictions, np.full(5, -1), LossTable(wrong_usd=1), ())

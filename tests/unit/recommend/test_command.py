@@ -1,0 +1,207 @@
+"""From a model to a decision, through the real bench with simulated cells: what is stored, gone on from and watched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kcost
+from kcost.bench.store import open_run
+from kcost.core.errors import InputError, KcostError
+from kcost.core.garbage_collection import collector_paused
+from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from tests.unit.report.browser import CHROMIUM, rendered
+
+TRAFFIC: dict[str, Any] = {"qps": 1000, "p99_ms": 50, "provider": "aws", "region": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[None]:
+    """Nothing is held to be beside the cells: a test shares its machine, and cells that sleep don't mind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "fake.keras"
+    path.write_text(json.dumps({"step_s": 0.002}))
+    return path
+
+
+class Told(list[str]):
+    """What was told on the way."""
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+def recommended(model: Path, out: Path, **changes: Any) -> Recommendation:
+    settings: dict[str, Any] = {"backends": ["fake"], "batches": (1, 8), "minutes": 0.1, "card": False}
+    return kcost.run_recommend(model, out=out, **{**TRAFFIC, **settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def first(quiet: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recommendation, Told]:
+    out, sentences = tmp_path_factory.mktemp("out") / "answer", Told()
+    with collector_paused():
+        return out, recommended(model, out, tell=sentences), sentences
+
+
+def test_it_says_what_to_run_where_at_which_price_and_how_sure(first: tuple[Path, Recommendation, Told]) -> None:
+    out, answer, sentences = first
+    assert answer.winner == "fake/predict float32"  # moving costs work, and one instance does for either
+    assert answer.words[0].startswith("[simulated] Run fake as fake/predict float32 on 1 instance aws ")
+    assert "today's way" in answer.words[1]
+    assert answer.doubt is not None
+    assert sum(r.probability for r in answer.ranked) == pytest.approx(1)
+    assert any(line.startswith("best so far: ") for line in sentences)
+    assert {t.name: t.state for t in answer.tried}["fake/eager float32"] == "priced"
+    assert any(one.name == "torch" and one.reason == "not among --backends" for one in answer.left_out)
+    assert kcost.read_recommendation(out) == answer
+
+
+def test_the_page_holds_the_answer_and_asks_for_nothing(first: tuple[Path, Recommendation, Told]) -> None:
+    out, _, _ = first
+    page = (out / "verdict.html").read_text()
+    for text in ("Run fake as fake/predict float32", "Simulated: step times", "not among --backends"):
+        assert text in page
+    assert not any(f'{attribute}="http' in page.partition("<script")[0] for attribute in ("src", "href"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
+def test_a_browser_draws_every_plot(first: tuple[Path, Recommendation, Told], tmp_path: Path) -> None:
+    out, _, _ = first
+    document = rendered((out / "verdict.html").read_bytes(), tmp_path)
+    assert "data-error" not in document
+    titles = document.count('class="main-svg"')
+    assert titles >= 4  # dollars by way, latency, the bill by kind, break-even
+
+
+def test_the_same_call_goes_on_and_loses_no_round(first: tuple[Path, Recommendation, Told], model: Path) -> None:
+    out, answer, _ = first
+    before = {c.spec.cell_id: c.rounds for c in open_run(out / "run").cells}
+    sentences = Told()
+    again = recommended(model, out, tell=sentences, minutes=0.01)  # less than what is kept back: nothing is measured
+    after = {c.spec.cell_id: c.rounds for c in open_run(out / "run").cells}
+    assert before == after
+    assert any("going on from there" in line for line in sentences)
+    assert [r.name for r in again.ranked] == [r.name for r in answer.ranked]
+
+
+def test_a_watch_measures_nothing_and_says_whether_the_answer_holds(
+    first: tuple[Path, Recommendation, Told], tmp_path: Path
+) -> None:
+    out, answer, _ = first
+    watched = kcost.watch_recommendation(out)
+    assert (watched.holds, watched.changed, watched.winner_now) == (True, (), answer.winner)
+    busier = kcost.watch_recommendation(out, qps=300_000)
+    assert busier.changed[0] == "traffic: 1,000 to 300,000 requests a second"
+    assert busier.usd_per_month_now is not None
+    assert watched.usd_per_month_now is not None
+    assert busier.usd_per_month_now.value > 10 * watched.usd_per_month_now.value
+
+
+def test_a_watch_says_that_a_changed_model_must_be_measured_again(
+    quiet: None, first: tuple[Path, Recommendation, Told], tmp_path: Path
+) -> None:
+    out, answer, _ = first
+    path = Path(answer.request.model)
+    content = path.read_text()
+    try:
+        path.write_text(json.dumps({"step_s": 0.003}))
+        watched = kcost.watch_recommendation(out)
+        assert not watched.holds
+        assert "has changed since it was measured" in watched.words[0]
+        path.unlink()
+        assert "the model is gone" in kcost.watch_recommendation(out).words[0]
+    finally:
+        path.write_text(content)
+
+
+def test_an_interrupt_gives_the_best_so_far(quiet: None, model: Path, tmp_path: Path) -> None:
+    def tell(text: str) -> None:
+        if text.startswith("best so far"):
+            raise KeyboardInterrupt
+
+    answer = recommended(model, tmp_path / "out", tell=tell, minutes=5)
+    assert answer.winner is not None
+    assert {t.name: t.reason for t in answer.tried}["fake/eager bfloat16"] == "interrupted before its turn"
+
+
+def test_what_was_measured_beside_other_work_is_no_figure(
+    monkeypatch: pytest.MonkeyPatch, first: tuple[Path, Recommendation, Told], model: Path
+) -> None:
+    monkeypatch.setattr("kcost.cost.verdict.invalid_by", lambda disturbed: "other processes took 50% of the CPU")
+    answer = recommended(model, first[0], minutes=0.01)
+    assert (answer.outcome, answer.winner, answer.ranked, answer.budget) == (
+        "measured beside other work",
+        None,
+        (),
+        None,
+    )
+    assert MEASURE_AGAIN in answer.words[0]
+    assert answer.undecided
+    watched = kcost.watch_recommendation(first[0])
+    assert not watched.holds
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"minutes": 0}, "Minutes"),
+        ({"minutes": float("nan")}, "Minutes"),
+        ({"p99_ms": -1}, "p99 limit"),
+        ({"max_drop": 2}, "fraction of 1"),
+        ({"qps": None}, "Traffic is one of"),
+        ({"daily": [1.0] * 24}, "Traffic is one of"),
+        ({"instance": "none.such"}, "none.such"),
+        ({"backends": ["tensorfow"]}, "Did you mean 'tensorflow'"),
+        ({"data": "no-such-data"}, "no-such-data"),
+        ({"device": "npu"}, "cpu, gpu, tpu"),
+        ({"batches": (0,)}, "greater than 0"),
+        ({"gates": "no-gates.toml"}, "Gates are a TOML file"),
+        ({"assumptions": {"headroom": -1}}, "headroom"),
+    ],
+)
+def test_bad_input_is_one_message_before_anything_is_measured(
+    model: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KcostError, match=message):
+        recommended(model, tmp_path / "out", **changes)
+    assert not (tmp_path / "out" / "run").exists()
+
+
+def test_an_archive_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"no zip")
+    with pytest.raises(InputError, match="npz"):
+        recommended(model, tmp_path / "out", data=str(bad))
+
+
+def test_a_folder_without_a_recommendation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder with verdict\.json"):
+        kcost.watch_recommendation(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_here_gets_a_verdict(tmp_path: Path) -> None:
+    """Real frameworks, on whatever else this machine does: a decision, or a clear word that it was disturbed."""
+    model = tmp_path / "digits-cnn"
+    kcost.train("cnn", data="digits", out=model, epochs=1)
+    answer = kcost.run_recommend(
+        model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=1, batches=(1, 8), out=tmp_path / "out"
+    )
+    assert answer.outcome in ("decided", "can't tell", "same bill", "only one", "measured beside other work")
+    assert (answer.winner is None) == (answer.outcome == "measured beside other work")
+    assert answer.first_figures_s is not None
+    assert (tmp_path / "out" / "card.md").is_file()
+    assert {t.state for t in answer.tried} & {"priced", "disturbed"}
+    again = kcost.run_recommend(model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=0.01, batches=(1, 8),
+                                out=tmp_path / "out")  # fmt: skip
+    assert again.seconds < answer.seconds

@@ -1,0 +1,79 @@
+"""What cells are scored on: each form of data that a user may give, and what is told of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcost.api.recommend_data import DATA_FILE, scored_data, this_machine
+from kcost.core.artifact import Model
+from kcost.core.errors import DataError, InputError, UnavailableError
+
+
+def bare(folder: Path) -> Model:
+    return Model(name="mine", keras_file=folder / "mine.keras", sha256="0", artifact=None)
+
+
+def saved(folder: Path, **arrays: Any) -> str:
+    np.savez(folder / "mine.npz", **arrays)
+    return str(folder / "mine.npz")
+
+
+def test_arrays_as_they_are_fed_stay_where_they_are(tmp_path: Path) -> None:
+    data = saved(tmp_path, tokens=np.ones((3, 4), np.int32), labels=np.zeros(3, np.int32))
+    scored = scored_data(bare(tmp_path), data, tmp_path / "out", 0)
+    assert (scored.file, scored.labelled, scored.name) == (Path(data), True, None)
+    unlabelled = saved(tmp_path, tokens=np.ones((3, 4), np.int32))
+    assert not scored_data(bare(tmp_path), unlabelled, tmp_path / "out", 0).labelled
+
+
+def test_of_a_data_set_256_test_examples_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    first = scored_data(bare(tmp_path), "digits", tmp_path / "out", 0)
+    assert first.file == (tmp_path / "out" / DATA_FILE).absolute()
+    assert first.notices[0].startswith("Scored on 256 of ")
+    assert "Pixels were fed in 0 to 1" in first.notices[1]
+    with np.load(first.file) as arrays:
+        assert {n: arrays[n].shape[0] for n in arrays.files} == {"x": 256, "labels": 256}
+        labels = arrays["labels"]
+    content = first.file.read_bytes()
+    assert scored_data(bare(tmp_path), "digits", tmp_path / "out", 0).file.read_bytes() == content  # type: ignore[union-attr]
+    scored_data(bare(tmp_path), "digits", tmp_path / "out", 1)
+    with np.load(first.file) as arrays:
+        assert not np.array_equal(arrays["labels"], labels)
+
+
+def test_arrays_in_parts_are_a_data_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 3, 40)
+    data = saved(tmp_path, x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    scored = scored_data(bare(tmp_path), data, tmp_path / "out", 0)
+    assert scored.file is not None
+    with np.load(scored.file) as arrays:
+        assert arrays["labels"].shape == (10,)
+        assert arrays["x"].shape == (10, 5)
+
+
+def test_without_data_inputs_are_made_up_and_it_says_so(tmp_path: Path) -> None:
+    scored = scored_data(bare(tmp_path), None, tmp_path / "out", 0)
+    assert (scored.file, scored.labelled) == (None, False)
+    assert "made up" in scored.notices[0]
+
+
+def test_texts_need_the_vocabulary_of_an_artifact(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="its own vocabulary"):
+        scored_data(bare(tmp_path), "ner-mini", tmp_path / "out", 0)
+
+
+def test_data_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        scored_data(bare(tmp_path), "nowhere", tmp_path / "out", 0)
+
+
+def test_the_simulated_backend_is_there_only_for_who_asks() -> None:
+    assert "fake" not in this_machine(()).backends
+    assert "fake" in this_machine(("fake",)).backends
+    with pytest.raises(UnavailableError, match="Did you mean 'torch'"):
+        this_machine(("trch",))

@@ -1,0 +1,132 @@
+"""Where the minutes go: what the schedule asks for, and what comes of it on candidates whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, strategies as st
+
+from kcost.recommend.schedule import NEAR, RUNGS, Arm, Standing, contenders, leader, next_wave, survivors
+from kcost.recommend.simulate import case, run
+
+PLAIN = Arm("plain", 2, first=True, is_plain=True)
+GRAPH = Arm("graph", 2, first=True)
+XLA = Arm("xla", 4)
+ONNX = Arm("onnx", 40, costly=True, bound_usd=50)
+ONE_THREAD = Arm("graph, 1 thread", 2, after="graph")
+ARMS = (PLAIN, GRAPH, XLA, ONNX, ONE_THREAD)
+
+
+def known(rounds: int = 12, **usd: float) -> dict[str, Standing]:
+    return {name: Standing(0.99 * value, value, 1.01 * value, rounds) for name, value in usd.items()}
+
+
+def test_the_first_wave_holds_what_is_ready_at_once() -> None:
+    wave, skipped = next_wave(ARMS, {}, (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names, skipped) == ("first", ("plain", "graph"), ())
+
+
+def test_then_all_that_is_cheap_is_screened_beside_the_best_and_plain_keras() -> None:
+    wave, _ = next_wave(ARMS, known(3, plain=100, graph=80), (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names) == ("screen", ("xla", "graph", "plain"))
+
+
+def test_a_variant_is_tried_only_where_what_it_varies_can_still_win() -> None:
+    wave, _ = next_wave(ARMS, known(6, plain=100, graph=80, xla=90), (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names[0]) == ("variants", "graph, 1 thread")
+    wave, skipped = next_wave(ARMS, known(6, plain=100, graph=80, xla=70), (), 600)
+    assert wave is not None
+    assert wave.names[0] == "onnx"
+    assert [s.name for s in skipped] == ["graph, 1 thread"]
+    assert "out of the running" in skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    ("usd", "floor", "seconds", "message"),
+    [
+        (40.0, 0.0, 600, "its bound, $50, is not below"),
+        (80.0, 80.0, 600, "nothing can cost less"),
+        (80.0, 0.0, 60, "40 s to get ready, with 60 s left"),
+    ],
+)
+def test_what_takes_long_to_get_ready_is_skipped_with_the_reason(
+    usd: float, floor: float, seconds: float, message: str
+) -> None:
+    standings = known(48, **{"plain": 100, "graph": usd, "xla": 90, "graph, 1 thread": 95})
+    wave, skipped = next_wave(ARMS, standings, (), seconds, floor_usd=floor)
+    assert wave is None
+    assert message in next(s.reason for s in skipped if s.name == "onnx")
+
+
+def test_what_failed_is_not_asked_for_again() -> None:
+    wave, skipped = next_wave((PLAIN, ONNX), known(48, plain=100), ("onnx",), 600)
+    assert (wave, skipped) == (None, ())
+
+
+def test_without_time_nothing_is_measured_and_each_says_so() -> None:
+    wave, skipped = next_wave(ARMS, known(3, plain=100), (), 0)
+    assert wave is None
+    assert {s.name: s.reason for s in skipped} == dict.fromkeys(
+        ("graph", "xla", "onnx", "graph, 1 thread"), "the minutes were over"
+    )
+
+
+def test_the_last_rounds_go_to_those_that_are_not_told_apart() -> None:
+    close = {"plain": Standing(98, 100, 102, 12), "graph": Standing(90, 98, 105, 12)}
+    wave, _ = next_wave((PLAIN, GRAPH), close, (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names, wave.rounds) == ("final", ("graph", "plain"), 24)
+    told_apart = {"plain": Standing(98, 100, 102, 12), "graph": Standing(79, 80, 81, 12)}
+    assert next_wave((PLAIN, GRAPH), told_apart, (), 600)[0] is None
+
+
+standings = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.tuples(st.floats(1, 1e6), st.floats(0, 1), st.floats(1, 5)).map(
+        lambda t: Standing(t[0] * t[1], t[0], t[0] * t[2], 3)
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(standings)
+def test_halving_keeps_the_best_what_is_near_and_at_most_half_of_the_rest(given: dict[str, Standing]) -> None:
+    kept = survivors(given, list(given))
+    best = leader(given)
+    assert best in kept
+    assert set(kept) <= set(contenders(given))
+    near = {n for n, s in given.items() if s.value_usd <= NEAR * given[best].value_usd}
+    assert near & set(contenders(given)) <= set(kept)
+    assert len(set(kept) - near) <= math.ceil(len(given) / 2)
+
+
+@given(standings, st.floats(1, 1e4))
+def test_a_schedule_always_ends(given: dict[str, Standing], seconds: float) -> None:
+    arms = [Arm(name, 5, costly=i % 2 == 1, bound_usd=s.value_usd / 2) for i, (name, s) in enumerate(given.items())]
+    done: dict[str, Standing] = {}
+    for _ in range(100):
+        wave, _ = next_wave(arms, done, (), seconds)
+        if wave is None:
+            return
+        for name in wave.names:
+            rounds = max(wave.rounds, done[name].rounds + RUNGS[0] if name in done else 0)
+            done[name] = given[name]._replace(rounds=rounds)
+    pytest.fail("it asked for more than 100 waves")
+
+
+def test_simulated_candidates_give_the_winner_of_measuring_everything_in_a_part_of_its_time() -> None:
+    outcomes = [run(case(seed), minutes=20, seed=seed) for seed in range(60)]
+    assert sum(o.loss <= 0.03 for o in outcomes) >= 57
+    assert sorted(o.share_of_time for o in outcomes)[30] < 0.5
+    assert max(o.first_figures_s for o in outcomes) < 60
+
+
+def test_the_simulation_can_fail() -> None:
+    """With so little time that only the first wave fits, what is behind a conversion is often missed."""
+    outcomes = [run(case(seed), minutes=0.7, seed=seed) for seed in range(60)]
+    assert sum(o.loss <= 0.03 for o in outcomes) < 40

@@ -1,0 +1,112 @@
+"""What a recommendation says, of rankings that are made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kcost.cost.assumptions import Assumptions
+from kcost.cost.budget import Budget, make_budget
+from kcost.cost.traffic import constant
+from kcost.cost.uncertainty import Band, Swing
+from kcost.recommend.answer import Ranked, outcome_of, words_of
+from kcost.recommend.doubt import CauseOfDoubt, Doubt
+from tests.unit.cost.budgets import option
+
+NO_DOUBT = Doubt(expected_loss_usd=0.2, by_cause=())
+
+
+def band(value: float) -> Band:
+    return Band(value=value, low=0.9 * value, high=1.1 * value)
+
+
+def way(name: str, month: float, chance: float, **changes: Any) -> Ranked:
+    fields: dict[str, Any] = {
+        "name": name,
+        "is_plain": name == "plain",
+        "probability": chance,
+        "usd_per_month": band(month),
+        "usd_total": band(12 * month),
+        "usd_with_errors": 12 * month,
+        "instance": "aws m7i.large us-east-1",
+        "instances": 2,
+        "replicas": 2,
+        "batch_limit": 8,
+        "wait_ms": 0.0,
+        "p99_ms": 40.0,
+        "rounds": 12,
+        "basis": "measured",
+    }
+    return Ranked(**{**fields, **changes})
+
+
+def budget(**changes: Any) -> Budget:
+    made = make_budget([option("plain"), option("jit")], {}, constant(100), Assumptions(), draws=200)
+    return made.model_copy(update=changes)
+
+
+def words(*ranked: Ranked, doubt: Doubt = NO_DOUBT, saved: Band | None = None, **changes: Any) -> tuple[str, ...]:
+    swings = (Swing(cause="traffic", low_usd=-5, high_usd=40), Swing(cause="price", low_usd=1, high_usd=2))
+    plain = next((r for r in ranked if r.is_plain), None)
+    return words_of("m", ranked, plain, saved, doubt, budget(**changes), swings, "it was not measured")
+
+
+def test_a_decision_says_what_where_how_much_and_how_sure() -> None:
+    ranked = (way("jit", 50, 0.99), way("plain", 150, 0.01, instances=6))
+    sentences = words(*ranked, saved=band(100))
+    assert outcome_of(ranked) == "decided"
+    assert sentences[0] == (
+        "Run m as jit on 2 instances aws m7i.large us-east-1, batches of up to 8: $50.0 a month ($45.0 to $55.0)."
+    )
+    assert "saves $100.00 a month ($90.0 to $110.00) against plain Keras predict, which takes 6" in sentences[1]
+    assert sentences[2] == "It is the cheapest of 2 with 99% probability."
+    assert "no doubt to pay for" in sentences[3]
+    assert "traffic (-$5.00 to $40.0, which turns it around)" in sentences[4]
+
+
+def test_a_doubt_has_a_price_and_what_would_take_it_away() -> None:
+    doubt = Doubt(
+        expected_loss_usd=30,
+        by_cause=(CauseOfDoubt(cause="step time", usd=20), CauseOfDoubt(cause="traffic", usd=0)),
+        measuring_usd=0.02,
+        measuring_minutes=4,
+        labels=340,
+        labels_usd=41,
+        labels_for="onnx int8",
+        labels_worth_usd=900,
+    )
+    sentences = words(way("jit", 50, 0.6), way("eager", 52, 0.4), doubt=doubt)
+    assert sentences[2].startswith("can't tell for sure: it is the cheapest of 2 with 60% probability; next eager 40%")
+    assert "The doubt costs $30" in sentences[3]
+    assert "4.0 more minutes of measuring cost $0.0200 of machine time" in sentences[3]
+    assert "About 340 more labels ($41.0) would decide onnx int8, worth $900.00" in sentences[3]
+
+
+def test_more_measuring_is_not_offered_where_it_would_not_help() -> None:
+    doubt = Doubt(expected_loss_usd=30, by_cause=(CauseOfDoubt(cause="traffic", usd=30),))
+    assert "More measuring would not lower it." in words(way("jit", 50, 0.6), way("eager", 52, 0.4), doubt=doubt)[3]
+
+
+@pytest.mark.parametrize(
+    ("ranked", "outcome", "sentence"),
+    [
+        ((way("plain", 50, 0.5), way("jit", 50, 0.5)), "same bill", "this one as it runs today"),
+        ((way("jit", 50, 0.5), way("xla", 50, 0.5)), "same bill", "this one as it has most room, in float32"),
+        ((way("jit", 50, 1.0),), "only one", "the only way"),
+        ((way("jit", 50, 0.7), way("xla", 51, 0.3)), "can't tell", "next xla 30%"),
+    ],
+)
+def test_how_sure_it_is(ranked: tuple[Ranked, ...], outcome: str, sentence: str) -> None:
+    assert outcome_of(ranked) == outcome
+    assert sentence in words(*ranked)[2]
+
+
+def test_without_plain_keras_no_saving_is_made_up() -> None:
+    assert words(way("jit", 50, 1.0))[1].endswith("no saving can be told: it was not measured.")
+    assert "today's way" in words(way("plain", 50, 1.0))[1]
+
+
+def test_what_was_not_measured_on_the_machine_says_so_first() -> None:
+    assert words(way("jit", 50, 1.0, basis="projected"))[0].startswith("[projected] Run m")
+    assert words(way("jit", 50, 1.0, basis="simulated"), simulated=True)[0].startswith("[simulated] Run m")
