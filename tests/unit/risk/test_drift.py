@@ -18,9 +18,20 @@ from kcost.risk.drift import (
     stability_by_chance,
     wasserstein,
 )
-from kcost.risk.drift_reference import MOST_CATEGORIES, category_reference, number_reference, vector_basis
+from kcost.risk.drift_features import entity_counts, log_probabilities_of, tag_columns, token_columns, word_starts
+from kcost.risk.drift_reference import (
+    MOST_CATEGORIES,
+    Pieces,
+    Reading,
+    Reference,
+    category_reference,
+    features_of,
+    number_reference,
+    vector_basis,
+)
 from kcost.risk.drift_test import DriftTest, conformal_p_values, corrected, log_capital
 from kcost.risk.drift_usd import Band, band_counts, bands_of, drift_cost
+from kcost.risk.drift_watch import DriftWatch
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=2, max_size=12).filter(any).map(np.array)
 PAIRS = st.integers(2, 12).flatmap(
@@ -184,3 +195,95 @@ def test_dollars_of_no_drift_are_about_nothing_and_those_of_drift_hold_the_truth
     assert 90 <= holds <= 99
     same = drift_cost((Band(low=0, rows=500, wrong=50), Band(low=0.9, rows=500, wrong=5)), np.array([500, 500]), 1, 1)
     assert same.usd_per_month.low < 0 < same.usd_per_month.high
+
+
+def made_reference(rng: np.random.Generator, rows: int = 3000) -> Reference:
+    confidence = rng.beta(8, 2, rows)
+    columns = {"confidence": confidence, "class": rng.choice(["a", "b"], rows)}
+    return Reference(
+        model="m",
+        model_sha256="0",
+        dataset="d",
+        split="test",
+        rows=rows,
+        unit="rows",
+        label_names=("a", "b"),
+        reading=Reading(kind="multiclass", logits=False, form="arrays"),
+        features=features_of({"output": columns}),
+        bands=bands_of(confidence, rng.random(rows) < confidence),
+    )
+
+
+def test_a_watch_says_what_drifted_how_surely_and_what_it_costs() -> None:
+    rng = np.random.default_rng(7)
+    watch = DriftWatch(made_reference(rng), 100, 0.01)
+    for _ in range(13):  # 13 x 23 rows: 2 windows, and rows that wait for the third
+        made = watch.add({"confidence": rng.beta(8, 2, 23), "class": rng.choice(["a", "b"], 23), "more": np.zeros(23)})
+        assert made in (0, 1)
+    calm = watch.report(1e6, 0.1)
+    assert (calm.rows, calm.windows, calm.drifted) == (299, 2, ())
+    assert calm.cost is not None
+    assert calm.cost.usd_per_month.low < 0 < calm.cost.usd_per_month.high
+    watch.add({"confidence": rng.beta(3, 3, 250), "class": rng.choice(["a", "b"], 250)})
+    drift = watch.report(1e6, 0.1)
+    assert [f.name for f in drift.drifted] == ["confidence"]
+    assert drift.features[0].false_alarm_probability < 0.01
+    assert drift.features[0].since_window in (3, 4)
+    assert drift.cost is not None
+    assert 0.2 < drift.cost.error_now.value < 0.6
+    assert drift.cost.usd_per_month.low > 10_000
+    # It goes back: what was found stays told, and it is not called drifted any more.
+    watch.add({"confidence": rng.beta(8, 2, 300), "class": rng.choice(["a", "b"], 300)})
+    back = watch.report(1e6, 0.1)
+    assert back.drifted == ()
+    assert next(f for f in back.features if f.name == "confidence").since_window in (3, 4)
+
+
+def test_rows_that_are_no_numbers_are_seen() -> None:
+    rng = np.random.default_rng(8)
+    watch = DriftWatch(made_reference(rng), 50, 0.01)
+    watch.add({"confidence": np.full(50, np.nan), "class": np.full(50, "c")})
+    drift = watch.report(1.0, 0.0)
+    assert {f.name for f in drift.drifted} == {"confidence", "class"}
+    assert Reference.model_validate_json(watch.reference.model_dump_json()) == watch.reference
+
+
+PIECES = Pieces(unknown=1, special=(0, 2, 3), continuation=((10, 19),), punctuation=((4, 5), (8, 8)))
+
+
+def test_words_begin_where_they_begin_for_sure() -> None:
+    #               [CLS] can   '   t  ##x  word  ##y  [UNK] [SEP] [PAD]
+    ids = np.array([[2, 30, 4, 31, 12, 32, 11, 1, 3, 0]])
+    mask = np.array([[1] * 9 + [0]])
+    assert np.flatnonzero(word_starts(ids, mask, PIECES)[0]).tolist() == [1, 5, 7]
+    columns = token_columns(ids, mask, PIECES)
+    assert columns["length"].tolist() == [7]
+    assert columns["unknown words"] == pytest.approx([1 / 7])
+    assert columns["word pieces"] == pytest.approx([2 / 7])
+
+
+def test_features_of_a_taggers_answers() -> None:
+    logs = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]))
+    told = tag_columns(logs, np.array([0, 1, 1]), np.array([0, 0, 2]), 3, ("O", "B-X"), np.array([0.9, 0.9, 0.9]))
+    assert told["confidence"][[0, 2]] == pytest.approx([0.6, 0.8])
+    assert np.isnan(told["confidence"][1])
+    assert told["mean confidence"][0] == pytest.approx(0.75)
+    assert told["entities"].tolist() == [1, 0, 1]
+    assert told["tag"].tolist() == ["B-X", "(no word)", "B-X"]
+    empty = tag_columns(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int), 2, ("O", "B-X"), np.zeros(2))
+    assert empty["tag"].tolist() == ["(no word)"] * 2
+
+
+def test_live_answers_are_read_as_stored_ones() -> None:
+    logits = np.array([[1.0, 2.0], [np.log(3), 0.0]])
+    logs, predicted = log_probabilities_of(logits, Reading(kind="multiclass", logits=True, form="arrays"))
+    assert np.exp(logs[1]) == pytest.approx([0.75, 0.25])
+    assert predicted.tolist() == [1, 0]
+    logs, predicted = log_probabilities_of(
+        np.array([0.2, 0.7]), Reading(kind="binary", logits=False, threshold=0.1, form="arrays")
+    )
+    assert np.exp(logs) == pytest.approx(np.array([[0.8, 0.2], [0.3, 0.7]]))
+    assert predicted.tolist() == [1, 1]
+    labels = np.array([[0, 1, 2, -1], [1, -1, 0, 0]])
+    answered = np.array([[0, 1, 2, 1], [0, 1, 0, 1]])
+    assert entity_counts(labels, answered, ("O", "B-X", "I-X")).tolist() == [[1, 0, 0], [0, 1, 1]]
