@@ -129,10 +129,15 @@ def main_directions(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
     """
     numbers = vectors.astype(np.float64)
     centre = numbers.mean(0)
-    values, directions = np.linalg.eigh(np.cov(numbers, rowvar=False).reshape(numbers.shape[1], -1))
+    away = numbers - centre
+    wide = away.shape[1] > away.shape[0]
+    # The products of rows with rows have the same main values as those of columns with columns, and are fewer here.
+    values, vectors_of_products = np.linalg.eigh(away @ away.T if wide else away.T @ away)
     order = np.argsort(values)[::-1][:count]
     kept = order[values[order] > 1e-9 * max(float(values.max()), 1e-300)]
-    return centre, directions[:, kept].T, np.sqrt(values[kept])
+    lengths = np.sqrt(values[kept])
+    directions = (away.T @ vectors_of_products[:, kept]) / lengths if wide else vectors_of_products[:, kept]
+    return centre, directions.T, lengths / np.sqrt(len(numbers) - 1)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

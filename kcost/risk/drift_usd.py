@@ -21,8 +21,6 @@ from kcost.risk.figures import Figure
 
 DRAWS = 10_000
 MOST_BANDS = 10
-HOURS_PER_MONTH = 730.0
-"""Hours of a year over 12, as `kcost cost` has it."""
 
 
 class Band(Record):

@@ -73,6 +73,8 @@ def test_distances_of_vectors() -> None:
     centre, components, spread = main_directions(vectors, 8)
     assert components.shape == (2, 5)  # there is nothing in the other three
     assert spread == pytest.approx([3, 1], rel=0.05)
+    few = main_directions(rng.normal(size=(4, 9)), 8)  # more columns than rows
+    assert few[1] @ few[1].T == pytest.approx(np.eye(3), abs=1e-9)
     along, off = embedding_distances(np.array([[5.0, 5, 5, 5, 5], [5, 5, 9, 5, 5]]), centre, components, spread)
     assert along == pytest.approx([0, 0], abs=0.1)
     assert off == pytest.approx([0, 4], abs=0.1)

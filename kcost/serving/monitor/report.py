@@ -1,0 +1,143 @@
+"""What a proxy says of itself and of what it watches: the conclusion first, then what limits it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kcost.core.schema import VERSIONS, Record
+from kcost.core.units import format_usd, significant
+from kcost.cost.invoice import Invoice
+from kcost.serving.monitor.settings import MonitorSettings
+from kcost.serving.monitor.traffic import Traffic
+from kcost.serving.monitor.watch import Watched, WatchedModel
+
+LARGE_FAILED_SHARE = 0.01
+FEW_LABELS = 100
+
+Outcome = Literal["healthy", "drifted", "failing", "can't tell"]
+
+
+class WatcherState(Record):
+    """How the watching itself goes."""
+
+    is_up: bool
+    offered: int = Field(description="requests that were answered with 200 and given to the process that watches")
+    dropped: int = Field(description="of these, not looked at: it had too much to do, or was not there")
+    restarts: int
+
+
+class MonitorReport(Record):
+    """`kcost monitor URL --json`."""
+
+    schema_: int = Field(default=VERSIONS["monitor"], alias="schema")
+    outcome: Outcome
+    conclusion: str
+    limits: tuple[str, ...]
+    upstream: str
+    traffic: Traffic
+    watcher: WatcherState | None = Field(description="None where there is nothing to watch but traffic")
+    watched: Watched
+    invoice: Invoice
+
+
+def make_monitor_report(
+    upstream: str,
+    settings: MonitorSettings,
+    traffic: Traffic,
+    watcher: WatcherState | None,
+    watched: Watched,
+    invoice: Invoice,
+) -> MonitorReport:
+    """Concludes from what is known."""
+    outcome, sentence = _conclude(settings, traffic, watcher, watched)
+    return MonitorReport(
+        outcome=outcome,
+        conclusion=sentence,
+        limits=tuple(_limits(settings, watcher, watched)),
+        upstream=upstream,
+        traffic=traffic,
+        watcher=watcher,
+        watched=watched,
+        invoice=invoice,
+    )
+
+
+def _conclude(
+    settings: MonitorSettings, traffic: Traffic, watcher: WatcherState | None, watched: Watched
+) -> tuple[Outcome, str]:
+    drifted = [m for m in watched.models if m.drift.drifted]
+    told = [_drift_sentence(m, settings) for m in drifted]
+    if traffic.failed_share > LARGE_FAILED_SHARE:
+        share = f"{traffic.failed_share:.1%} of the last minute's requests failed"
+        return "failing", ". ".join([f"failing: {share}", *told])
+    late = settings.p99_ms is not None and traffic.p99_ms is not None and traffic.p99_ms > settings.p99_ms
+    if late:
+        assert traffic.p99_ms is not None
+        limit = f"p99 {significant(traffic.p99_ms)} ms, more than the {significant(settings.p99_ms or 0)} ms allowed"
+        return "failing", ". ".join([f"failing: {limit}", *told])
+    if drifted:
+        return "drifted", ". ".join(told)
+    if not traffic.requests:
+        return "can't tell", "can't tell: no request came yet"
+    if watcher is None or not settings.references:
+        return "can't tell", "can't tell of drift: the proxy was given no reference; requests are answered"
+    unseen = [m for m in watched.models if not m.drift.windows]
+    if len(unseen) == len(watched.models):
+        rows = max((m.drift.rows for m in watched.models), default=0)
+        return "can't tell", f"can't tell yet: {rows:,} of the first window's {settings.window_rows:,} rows are there"
+    names = ", ".join(m.name for m in watched.models if m.drift.windows)
+    windows = sum(m.drift.windows for m in watched.models)
+    return "healthy", f"healthy: no drift of {names} in {windows:,} windows, requests are answered"
+
+
+def _drift_sentence(model: WatchedModel, settings: MonitorSettings) -> str:
+    first, *rest = model.drift.drifted
+    more = f" and {len(rest)} more" if rest else ""
+    chance = first.false_alarm_probability
+    sure = f"a false alarm at most {chance:.1g} of the time"
+    price = ""
+    if model.drift.cost is not None and settings.usd_per_error:
+        usd = model.drift.cost.usd_per_month
+        price = f"; {format_signed_usd(usd.value)} a month (95%: {format_signed_usd(usd.low)} to "
+        price += f"{format_signed_usd(usd.high)}) of errors more"
+    elif model.drift.cost is not None:
+        extra = model.drift.cost.extra_errors_per_million
+        price = f"; {extra.value:,.0f} errors more a million (95%: {extra.low:,.0f} to {extra.high:,.0f})"
+    moved = f"{first.name} was {first.reference}, is {first.now}"
+    return f"drifted: {model.name}: {moved}{more} ({sure}){price}"
+
+
+def format_signed_usd(usd: float) -> str:
+    """Dollars that may be saved as well as lost."""
+    return f"-{format_usd(-usd)}" if usd < 0 else format_usd(usd)
+
+
+def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Watched) -> list[str]:
+    told = []
+    if watcher is not None:
+        if not watcher.is_up:
+            told.append("the process that watches is not there: requests go on, drift is not seen until it is back")
+        if watcher.restarts:
+            told.append(f"the process that watches began anew {watcher.restarts} time(s): its tests did, too")
+        if watcher.dropped:
+            told.append(f"sampled: {watcher.dropped:,} of {watcher.offered:,} requests were not looked at, being busy")
+    if watched.samples_failed is not None:
+        told.append(f"samples are not stored any more: {watched.samples_failed}")
+    if watched.unreadable:
+        told.append(
+            f"{watched.unreadable:,} of {watched.requests:,} requests could not be read: {watched.unreadable_because}"
+        )
+    for model in watched.models:
+        if model.drift.drifted and model.live is None:
+            told.append(
+                f"{model.name}: dollars rest on error rates by confidence; a model that is surely wrong hides, labels show"
+            )
+        if model.live is not None and model.live.rows < FEW_LABELS:
+            told.append(f"{model.name}: labels of {model.live.rows:,} rows alone")
+    if watched.models:
+        told.append("the test takes rows as exchangeable: one client's repeats, or one hour's traffic, count as drift")
+    if settings.references and not settings.usd_per_error:
+        told.append("no price of an error was given (--usd-per-error): drift is told in errors, not in dollars")
+    return told

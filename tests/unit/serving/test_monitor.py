@@ -1,0 +1,542 @@
+"""What the proxy watches: rows of every form, samples that outlive kills, labels, metrics, and the page's report."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from kcost.core.errors import InputError
+from kcost.cost.invoice import Meter
+from kcost.risk.drift_features import vector_columns
+from kcost.risk.drift_reference import Reading, Reference, features_of
+from kcost.risk.drift_usd import bands_of
+from kcost.serving.metrics import Metrics
+from kcost.serving.monitor.labels import Labels
+from kcost.serving.monitor.monitor import Monitor
+from kcost.serving.monitor.process import packed, take_frames
+from kcost.serving.monitor.prometheus import alert_rules, dashboard, samples_of
+from kcost.serving.monitor.report import make_monitor_report
+from kcost.serving.monitor.rows import UnreadableError, document, read_rows
+from kcost.serving.monitor.settings import EventSettings, MonitorSettings, SampleSettings, named_references, read_settings
+from kcost.serving.monitor.store import SampleStore, read_samples
+from kcost.serving.monitor.traffic import TrafficCounter
+from kcost.serving.monitor.watch import Watch
+from kcost.serving.proxy import Proxy
+from tests.unit.serving.fakes import ask
+from tests.unit.serving.test_proxy import reply, with_proxy
+
+RNG = np.random.default_rng(0)
+PREDICT = "/v1/models/m:predict"
+
+
+def made_reference() -> Reference:
+    """A model that takes two numbers and answers with two probabilities."""
+    x = RNG.normal(size=(2000, 2))
+    confidence = RNG.uniform(0.5, 1, 2000)
+    outputs = {"confidence": confidence, "class": RNG.choice(["no", "yes"], 2000)}
+    inputs = {f"input {name}": values for name, values in vector_columns(x, None).items()}
+    return Reference(
+        model="m",
+        model_sha256="0",
+        dataset="d",
+        split="test",
+        rows=2000,
+        unit="rows",
+        label_names=("no", "yes"),
+        reading=Reading(kind="multiclass", logits=False, form="arrays", shape=(2,)),
+        features=features_of({"output": outputs, "input": inputs}),
+        bands=bands_of(confidence, RNG.random(2000) < confidence),
+    )
+
+
+REFERENCE = made_reference()
+
+
+def rows_like_the_reference(count: int, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A request and its answer."""
+    confidence = RNG.uniform(0.5, 1, count)
+    yes = RNG.random(count) < 0.5
+    first = np.where(yes, 1 - confidence, confidence)
+    instances = (RNG.normal(size=(count, 2)) + shift).tolist()
+    return {"instances": instances}, {"predictions": np.stack([first, 1 - first], 1).tolist()}
+
+
+def header(request_id: str = "1", **changes: Any) -> dict[str, Any]:
+    told = {"id": request_id, "model": "m", "version": "latest", "caller": "", "at_s": 1.0, "dropped": 0}
+    return {**told, "request_encoding": "", "answer_encoding": "", **changes}
+
+
+def put(watch: Watch, request_id: str, request: dict[str, Any], answer: dict[str, Any], **changes: Any) -> None:
+    watch.request(header(request_id, **changes), json.dumps(request).encode(), json.dumps(answer).encode())
+
+
+def test_rows_are_read_in_every_form() -> None:
+    x, p = [[1.0, 2.0], [3.0, 4.0]], [[0.9, 0.1], [0.2, 0.8]]
+    requests = [
+        {"instances": x},
+        {"instances": [{"a": row} for row in x]},
+        {"inputs": x},
+        {"inputs": {"a": x}},
+    ]
+    answers = [
+        {"predictions": p},
+        {"predictions": [{"b": row} for row in p]},
+        {"outputs": p},
+        {"outputs": {"b": p}},
+    ]
+    for request, answer in zip(requests, answers, strict=True):
+        rows = read_rows(REFERENCE, request, answer, RNG)
+        assert rows.columns["confidence"] == pytest.approx([0.9, 0.8])
+        assert rows.columns["class"].tolist() == ["no", "yes"]
+        assert rows.columns["input value 1"].tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "because"),
+    [
+        ({"instances": [[1, 2]]}, {"predictions": [[0.5, 0.2, 0.3]]}, "2 classes"),
+        ({"instances": [[1, 2]]}, {"error": "no"}, "neither"),
+        ({"instances": [["a", "b"]]}, {"predictions": [[0.5, 0.5]]}, "no array of numbers"),
+        ({"instances": [[1, 2], [1, 2, 3]]}, {"predictions": [[0.5, 0.5]] * 2}, "no array of numbers"),
+        ({"instances": [[1, 2, 3]]}, {"predictions": [[0.5, 0.5]]}, "numbers a row"),
+        ({"instances": [{"a": [1, 2], "b": 1}]}, {"predictions": [[0.5, 0.5]]}, "no tensor"),
+        ({"instances": [[1, 2]]}, {"predictions": []}, "no rows"),
+        ({"instances": 3}, {"predictions": [[0.5, 0.5]]}, "is no list"),
+    ],
+)
+def test_rows_that_cannot_be_read_say_why(request_: Any, answer: Any, because: str) -> None:
+    with pytest.raises(UnreadableError, match=because):
+        read_rows(REFERENCE, request_, answer, RNG)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(JSON, JSON)
+def test_any_json_is_read_or_refused(request_: Any, answer: Any) -> None:
+    try:
+        read_rows(REFERENCE, {"instances": request_}, {"predictions": answer}, RNG)
+    except UnreadableError:
+        pass
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=60), st.sampled_from(["", "gzip", "br"]))
+def test_any_body_is_read_or_refused(body: bytes, encoding: str) -> None:
+    try:
+        document(body, encoding)
+    except UnreadableError:
+        pass
+
+
+def test_a_compressed_body_is_read() -> None:
+    assert document(gzip.compress(b'{"a": NaN}'), "gzip")["a"] != 0
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9)), max_size=4), st.integers(1, 7))
+def test_frames_come_out_as_they_went_in(bodies: list[tuple[bytes, bytes]], piece: int) -> None:
+    stream = b"".join(packed({"i": i}, *body) for i, body in enumerate(bodies))
+    buffer, frames = bytearray(), []
+    for start in range(0, len(stream), piece):
+        buffer += stream[start : start + piece]
+        frames += take_frames(buffer)
+    assert [(f.header["i"], f.request, f.answer) for f in frames] == [(i, *b) for i, b in enumerate(bodies)]
+    assert not buffer
+
+
+def stored(tmp_path: Path, **changes: Any) -> tuple[SampleStore, SampleSettings]:
+    settings = SampleSettings(folder=tmp_path / "samples", **changes)
+    return SampleStore(settings), settings
+
+
+def test_texts_are_hashed_and_fields_dropped_unless_asked(tmp_path: Path) -> None:
+    store, settings = stored(tmp_path, drop=("user",), hash=("age",))
+    request = {"instances": [{"text": "Ann", "token_ids": [5, 6], "user": 3, "age": 41, "x": [1.5, {"y": "Bob"}]}]}
+    (row,) = store.clean(request, text_ids=frozenset({"token_ids"}))["instances"]
+    assert row["x"][0] == 1.5
+    assert "user" not in row
+    plain = json.dumps(row)
+    assert "Ann" not in plain
+    assert "Bob" not in plain
+    assert "41" not in json.dumps(row["age"]) or row["age"].startswith("sha256:")
+    assert all(str(v).startswith("sha256:") for v in (row["text"], row["token_ids"], row["age"], row["x"][1]["y"]))
+    assert store.clean("Ann") == row["text"]  # equal stays equal
+    other, _ = stored(tmp_path / "other")
+    assert other.clean("Ann") != row["text"]  # each folder has a key of its own
+    assert (settings.folder / "salt").stat().st_mode & 0o77 == 0
+    open_, _ = stored(tmp_path, text=True, hash=("age",))
+    assert open_.clean(request)["instances"][0]["text"] == "Ann"
+    assert open_.clean(request)["instances"][0]["age"] == row["age"]
+
+
+def test_samples_are_bounded_in_size_and_age(tmp_path: Path) -> None:
+    now = [1e9]
+    settings = SampleSettings(folder=tmp_path, max_mib=0.1, max_days=1)
+    store = SampleStore(settings, lambda: now[0])
+    for i in range(2000):
+        store.append({"i": i, "filler": "x" * 200})
+    store.close()
+    kept = read_samples(tmp_path).samples
+    assert sum(p.stat().st_size for p in tmp_path.glob("*.jsonl")) <= 0.1 * (1 << 20)
+    assert [s["i"] for s in kept] == list(range(2000 - len(kept), 2000))
+    assert len(kept) > 200
+    now[0] = time.time() + 2 * 86400
+    SampleStore(settings, lambda: now[0]).prune()
+    assert read_samples(tmp_path).samples == []
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.integers(0, 200))
+def test_a_torn_line_is_skipped_and_said(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    folder = tmp_path_factory.mktemp("samples")
+    store = SampleStore(SampleSettings(folder=folder))
+    for i in range(5):
+        store.append({"i": i, "word": "längs\n"})
+    store.close()
+    (path,) = folder.glob("*.jsonl")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - min(cut, len(whole))])
+    left = path.read_bytes()
+    again = SampleStore(SampleSettings(folder=folder))  # the next process never writes behind a torn line
+    again.append({"i": 99})
+    again.close()
+    told = read_samples(folder)
+    assert [s["i"] for s in told.samples] == [*range(left.count(b"\n")), 99]
+    assert told.torn == (not left.endswith(b"\n") and bool(left))
+
+
+def test_a_watch_tells_of_drift_once_and_when_it_is_over(tmp_path: Path) -> None:
+    settings = MonitorSettings(
+        window_rows=50, usd_per_error=0.5, events=EventSettings(file=tmp_path / "events.jsonl")
+    )
+    seconds = [0.0]
+    watch = Watch(settings, {"m": REFERENCE}, lambda: seconds[0])
+    for i, shift in enumerate([0, 0, 0, 0, 5, 5, 5, 0, 0, 0]):
+        for part in range(5):
+            put(watch, f"{i}-{part}", *rows_like_the_reference(10, shift))
+        seconds[0] += 10
+    put(watch, "x", {"instances": [[1]]}, {"predictions": [[1]]})
+    put(watch, "y", *rows_like_the_reference(1), model="unknown")
+    watch.close()
+    told = watch.watched()
+    (model,) = told.models
+    assert (model.drift.rows, model.drift.windows, told.requests, told.unreadable) == (500, 10, 52, 1)
+    assert model.rows_per_s == pytest.approx(5)
+    assert model.drift.cost is not None
+    assert model.drift.cost.rows_per_month == pytest.approx(5 * 3600 * 730)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert {(e["event"], e["feature"]) for e in events} == {
+        (kind, f"input value {i}") for kind in ("drift", "drift over") for i in (0, 1)
+    }
+    first = next(e for e in events if e["event"] == "drift")
+    assert first["window"] in (5, 6)
+    assert first["false_alarm_probability"] < 0.01
+    assert set(first["usd_per_month"]) >= {"value", "low", "high"}
+
+
+def test_events_go_to_webhooks_and_failures_are_counted(tmp_path: Path) -> None:
+    posted: list[dict[str, Any]] = []
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802 -- the library's name
+            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Hook) as hook:
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        urls = (f"http://127.0.0.1:{hook.server_port}/", "http://127.0.0.1:9/")
+        watch = Watch(MonitorSettings(window_rows=50, events=EventSettings(webhooks=urls)), {"m": REFERENCE})
+        put(watch, "1", *rows_like_the_reference(100, 9.0))
+        watch.close()
+        hook.shutdown()
+    assert {e["feature"] for e in posted} == {"input value 0", "input value 1"}
+    assert watch.watched().webhook_failures == 2
+
+
+def test_labels_give_live_accuracy_with_its_interval() -> None:
+    watch = Watch(MonitorSettings(), {"m": REFERENCE})
+    put(watch, "a", {"instances": [[0, 0]] * 3}, {"predictions": [[0.9, 0.1]] * 3})
+    put(watch, "b", {"instances": [[0, 0]]}, {"predictions": [[0.2, 0.8]]})
+    wrong = watch.label(b'{"labels": [{"id": "a", "label": "no"}]}', 1.0)
+    assert "1 labels of 3 rows" in wrong["error"]
+    entries = [{"id": "a", "labels": ["no", 0, "yes"]}, {"id": "b", "label": 1}, {"id": "c", "label": 1}]
+    told = watch.label(json.dumps({"labels": entries}).encode(), 1.0)
+    assert told == {"accepted": 2, "unknown_ids": 1, "stored": False}
+    live = watch.watched().models[0].live
+    assert live is not None
+    assert live.score.value == 0.75
+    assert live.score.low < 0.75 < live.score.high
+    assert live.overconfidence is not None
+    assert live.overconfidence.value == pytest.approx(3.5 / 4 - 0.75)
+    for body in (b"", b"[]", b"{}", b'{"labels": [1]}', b'{"labels": [{"id": 1, "label": 1}]}'):
+        assert "error" in watch.label(body, 1.0)
+    put(watch, "d", {"instances": [[0, 0]]}, {"predictions": [[0.2, 0.8]]})
+    assert "no class" in watch.label(b'{"labels": [{"id": "d", "label": "perhaps"}]}', 1.0)["error"]
+
+
+def test_answers_that_wait_for_labels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcost.serving.monitor.labels.MOST_NUMBERS", 10)
+    labels = Labels(REFERENCE)
+    for i in range(50):
+        labels.answered(str(i), read_rows(REFERENCE, *rows_like_the_reference(2), RNG))
+    assert [i for i in range(50) if labels.knows(str(i))] == [45, 46, 47, 48, 49]
+
+
+def test_traffic_is_counted_in_bounded_memory() -> None:
+    now = [0.0]
+    counter = TrafficCounter(lambda: now[0])
+    for i in range(30_000):
+        start_s = counter.arrive()
+        now[0] += 0.1
+        counter.leave(start_s, failed=i % 10 == 0)
+    told = counter.traffic()
+    assert (told.requests, told.failed, told.under_way, told.most_under_way) == (30_000, 3000, 0, 1)
+    assert told.requests_per_s == pytest.approx(10, rel=0.05)
+    assert told.failed_share == pytest.approx(0.1, abs=0.01)
+    assert told.p99_ms == pytest.approx(100, rel=1e-6)
+    assert len(told.history) <= 180
+
+
+def report_of(watch: Watch | None, settings: MonitorSettings, traffic: TrafficCounter | None = None) -> Any:
+    counter = traffic or TrafficCounter(time.monotonic)
+    if traffic is None:
+        counter.leave(counter.arrive(), failed=False)
+    meter = Meter(0.5, 0)
+    meter.leave(meter.arrive(("m", "latest", 'a"b\\\n'), 10), 20, failed=False)
+    monitor = Monitor("http://x", settings, {} if watch is None else {"m": REFERENCE})
+    watcher = monitor.report(meter.invoice(30)).watcher
+    watched = monitor.report(meter.invoice(30)).watched if watch is None else watch.watched()
+    return make_monitor_report("http://x", settings, counter.traffic(), watcher, watched, meter.invoice(40))
+
+
+def test_the_conclusion_comes_first() -> None:
+    settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")})
+    watch = Watch(settings, {"m": REFERENCE})
+    assert report_of(watch, settings).outcome == "can't tell"
+    put(watch, "1", *rows_like_the_reference(100))
+    assert report_of(watch, settings).conclusion.startswith("healthy: no drift of m in 2 windows")
+    put(watch, "2", *rows_like_the_reference(100, 4.0))
+    drifted = report_of(watch, settings)
+    assert drifted.outcome == "drifted"
+    assert re.match(r"drifted: m: input value \d was .* is .* and 1 more \(a false alarm at most .* a month", drifted.conclusion)
+    failing = TrafficCounter(time.monotonic)
+    failing.leave(failing.arrive(), failed=True)
+    assert report_of(watch, settings, failing).conclusion.startswith("failing: 100.0% of the last")
+    slow = MonitorSettings(p99_ms=1e-9)
+    assert "more than the" in report_of(None, slow).conclusion
+    assert report_of(None, MonitorSettings()).outcome == "can't tell"
+
+
+EXPORTED = re.compile(r"^([a-z_:][a-z0-9_:]*)(\{.*\})? (\S+)$", re.IGNORECASE)
+
+
+def exported_names() -> set[str]:
+    """Of metrics on a page with everything on it."""
+    settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")})
+    watch = Watch(settings, {"m": REFERENCE})
+    put(watch, "1", *rows_like_the_reference(100))
+    watch.label(json.dumps({"labels": [{"id": "1", "labels": [0] * 100}]}).encode(), 1.0)
+    metrics = Metrics()
+    metrics.count("m", "OK")
+    metrics.time(":tensorflow:serving:request_latency", "m", "Predict", 1000)
+    text = metrics.text(samples_of(report_of(watch, settings)))
+    names, kinds = set(), {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in kinds, f"{name} is told in two places"
+            kinds[name] = kind
+            continue
+        match = EXPORTED.match(line)
+        assert match, line
+        float(match[3])
+        names.add(match[1])
+    for name, kind in kinds.items():
+        if name.startswith("kcost_"):
+            assert name.endswith("_total") == (kind == "counter"), name
+    return names
+
+
+def test_rules_and_dashboard_ask_for_what_the_proxy_exports(tmp_path: Path) -> None:
+    names = exported_names()
+    whole = alert_rules(50.0) + json.dumps([t["expr"] for p in dashboard()["panels"] for t in p["targets"]])
+    asked = set(re.findall(r"(?:kcost_|:tensorflow:)[a-z0-9_:]+", whole))
+    assert len(asked) > 12
+    assert asked <= names
+    assert {n for n in names if n.startswith("kcost_drift")} - asked <= {
+        "kcost_drift_windows_total",
+        "kcost_drift_extra_errors_ratio",
+    }
+    assert "KcostRequestsAreLate" not in alert_rules(None)
+    ids = [p["id"] for p in dashboard()["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    import shutil
+
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed; on Debian: apt-get install prometheus")
+    path = tmp_path / "rules.yml"
+    for limit in (None, 50.0):
+        path.write_text(alert_rules(limit))
+        told = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True)
+        assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_settings_are_read_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.toml"
+    path.write_text('window_rows = 100\n[references]\nm = "r.json"\n[samples]\nfolder = "s"\n[events]\nfile = "e"\n')
+    told = read_settings(path)
+    assert told.references == {"m": tmp_path / "r.json"}
+    assert told.samples is not None
+    assert (told.samples.folder, told.events.file) == (tmp_path / "s", tmp_path / "e")
+    for text in ("window = 1", "x", "window_rows = 1", '[events]\nwebhooks = ["file:///etc/passwd"]'):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            read_settings(path)
+    assert named_references(["a=b", "c/d"]) == {"a": Path("b"), "": Path("c/d")}
+    with pytest.raises(InputError):
+        named_references(["a", "b"])
+
+
+def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]]) -> None:
+    """A proxy with the process that watches, before a server that answers as the reference's model does."""
+    monitor = Monitor("http://x", settings, {"m": REFERENCE})
+
+    async def around(proxy: Proxy) -> None:
+        await monitor.start()
+        try:
+            await steps(proxy)
+        finally:
+            await monitor.close()
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        count = len(json.loads(body)["instances"])
+        return reply("200 OK", json.dumps({"predictions": [[0.9, 0.1]] * count}).encode())
+
+    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20)
+
+
+async def report_when(proxy: Proxy, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    for _ in range(200):
+        report: dict[str, Any] = json.loads((await ask(proxy, "GET", "/kcost/monitor"))[1])
+        if ready(report):
+            return report
+        await asyncio.sleep(0.05)
+    raise AssertionError(report)
+
+
+def test_labels_that_were_acknowledged_outlive_a_kill_of_the_process_that_watches(tmp_path: Path) -> None:
+    settings = MonitorSettings(
+        references={"m": tmp_path}, samples=SampleSettings(folder=tmp_path / "samples", share=1.0)
+    )
+
+    async def steps(proxy: Proxy) -> None:
+        acknowledged: list[str] = []
+
+        async def one(i: int) -> None:
+            body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
+            assert (await ask(proxy, "POST", PREDICT, body, x_request_id=f"r{i}"))[0] == 200
+            labels = {"labels": [{"id": f"r{i}", "label": "no"}]}
+            status, told = await ask(proxy, "POST", "/kcost/labels", json.dumps(labels).encode())
+            if status == 200 and json.loads(told)["accepted"]:
+                assert json.loads(told)["stored"]
+                acknowledged.append(f"r{i}")
+
+        for start in range(0, 60, 20):
+            tasks = [asyncio.create_task(one(start + i)) for i in range(20)]
+            while len(acknowledged) < start // 2 + 5 and not all(t.done() for t in tasks):
+                await asyncio.sleep(0)
+            process_id = proxy.monitor.watcher_process_id
+            assert process_id is not None
+            os.kill(process_id, signal.SIGKILL)
+            await asyncio.gather(*tasks)  # no request fails with the process that watches it
+            for _ in range(200):
+                if proxy.monitor.watcher_process_id not in (None, process_id):
+                    break
+                await asyncio.sleep(0.05)
+        told = read_samples(tmp_path / "samples")
+        stored = {s["id"] for s in told.samples if s["kind"] == "label"}
+        assert len(acknowledged) >= 5
+        assert set(acknowledged) <= stored
+        report = await report_when(proxy, lambda r: r["watcher"]["restarts"] == 3)
+        assert any("began anew 3 time(s)" in limit for limit in report["limits"])
+
+    with_watching_proxy(settings, steps)
+
+
+def test_a_proxy_watches_and_says_so_on_all_its_pages(tmp_path: Path) -> None:
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
+
+    async def steps(proxy: Proxy) -> None:
+        body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
+        assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
+        report = await report_when(proxy, lambda r: bool(r["watched"]["models"]))
+        assert report["outcome"] == "drifted"
+        status, text = await ask(proxy, "GET", "/kcost/metrics")
+        assert status == 200
+        assert 'kcost_drifted{model_name="m"} 1' in text.decode()
+        assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1' in text.decode()
+        assert b"<title>kcost monitor</title>" in (await ask(proxy, "GET", "/kcost/"))[1]
+        assert (await ask(proxy, "GET", "/kcost/nothing"))[0] == 404
+        assert (await ask(proxy, "DELETE", "/kcost/labels"))[0] == 404
+        assert (await ask(proxy, "POST", "/kcost/labels", b"no"))[0] == 400
+
+    with_watching_proxy(settings, steps)
+
+
+def test_a_busy_watcher_costs_no_request_and_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcost.serving.monitor.link.MOST_WAITING_BYTES", 100_000)
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
+
+    async def steps(proxy: Proxy) -> None:
+        process_id = proxy.monitor.watcher_process_id
+        assert process_id is not None
+        os.kill(process_id, signal.SIGSTOP)
+        body = json.dumps({"instances": [[0.0, 0.0]] * 1000}).encode()
+        for _ in range(40):
+            assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
+        os.kill(process_id, signal.SIGCONT)
+        report = await report_when(proxy, lambda r: bool(r["watched"]["models"]))
+        watcher = report["watcher"]
+        assert watcher["offered"] == 40
+        assert 0 < watcher["dropped"] < 40
+        assert any(limit.startswith("sampled: ") for limit in report["limits"])
+
+    with_watching_proxy(settings, steps)
+
+
+def test_no_framework_is_needed() -> None:
+    code = (
+        "import sys; sys.path_hooks[:] = sys.path_hooks; sys.modules.update(dict.fromkeys(('keras', 'tensorflow', 'jax',"
+        " 'torch'))); import kcost.serving.proxy, kcost.serving.load_test, kcost.serving.monitor.process,"
+        " kcost.api.monitoring; print('fine')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"
