@@ -12,7 +12,18 @@ import sys
 from typing import NoReturn
 
 # Importing a module of commands adds them to the application.
-from kcost.cli import costing, inventory, measuring, models, probing, projecting, risk, serving, shipping  # noqa: F401
+from kcost.cli import (  # noqa: F401
+    costing,
+    inventory,
+    measuring,
+    models,
+    monitoring,
+    probing,
+    projecting,
+    risk,
+    serving,
+    shipping,
+)
 from kcost.cli.shared import app
 
 

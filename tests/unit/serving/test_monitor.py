@@ -470,7 +470,7 @@ def test_labels_that_were_acknowledged_outlive_a_kill_of_the_process_that_watche
                 assert json.loads(told)["stored"]
                 acknowledged.append(f"r{i}")
 
-        for start in range(0, 60, 20):
+        for start in range(0, 40, 20):
             tasks = [asyncio.create_task(one(start + i)) for i in range(20)]
             while len(acknowledged) < start // 2 + 5 and not all(t.done() for t in tasks):
                 await asyncio.sleep(0)
@@ -486,8 +486,8 @@ def test_labels_that_were_acknowledged_outlive_a_kill_of_the_process_that_watche
         stored = {s["id"] for s in told.samples if s["kind"] == "label"}
         assert len(acknowledged) >= 5
         assert set(acknowledged) <= stored
-        report = await report_when(proxy, lambda r: r["watcher"]["restarts"] == 3)
-        assert any("began anew 3 time(s)" in limit for limit in report["limits"])
+        report = await report_when(proxy, lambda r: r["watcher"]["restarts"] == 2)
+        assert any("began anew 2 time(s)" in limit for limit in report["limits"])
 
     with_watching_proxy(settings, steps)
 
@@ -498,7 +498,7 @@ def test_a_proxy_watches_and_says_so_on_all_its_pages(tmp_path: Path) -> None:
     async def steps(proxy: Proxy) -> None:
         body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
         assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
-        report = await report_when(proxy, lambda r: bool(r["watched"]["models"]))
+        report = await report_when(proxy, lambda r: bool(r["watched"]["requests"]))
         assert report["outcome"] == "drifted"
         status, text = await ask(proxy, "GET", "/kcost/metrics")
         assert status == 200
@@ -534,9 +534,6 @@ def test_a_busy_watcher_costs_no_request_and_is_told_of(tmp_path: Path, monkeypa
 
 
 def test_no_framework_is_needed() -> None:
-    code = (
-        "import sys; sys.path_hooks[:] = sys.path_hooks; sys.modules.update(dict.fromkeys(('keras', 'tensorflow', 'jax',"
-        " 'torch'))); import kcost.serving.proxy, kcost.serving.load_test, kcost.serving.monitor.process,"
-        " kcost.api.monitoring; print('fine')"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"
+    modules = "kcost.serving.proxy, kcost.serving.load_test, kcost.serving.monitor.process, kcost.api.monitoring"
+    code = f"import sys, {modules}; print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
