@@ -62,7 +62,8 @@ def monitor_proxy(url: str) -> MonitorReport:
     except ValidationError as error:
         raise InputError(rule, received=f"{url}: {schema.describe_validation(error)}") from error
     except ValueError as error:
-        raise InputError(rule, received=f"{url}: {error}", remedy="Name the proxy, not the server behind it.") from error
+        remedy = "Name the proxy, not the server behind it."
+        raise InputError(rule, received=f"{url}: {error}", remedy=remedy) from error
 
 
 def write_alert_rules(out: Path | str, *, p99_ms: float | None = None) -> Path:

@@ -247,9 +247,7 @@ def _inputs(model: Model, read: DataSet, predictions: Predictions, split: str) -
     if isinstance(read, TagSet):
         sentences = [read.splits[split][i] for i in places]
         encoded = tokenizer.encode(sentences, about.label_names, length)
-        return _Inputs(
-            "tokens", "token_ids", None, (), encoded.token_ids, encoded.padding_mask, encoded.labels >= 0
-        )
+        return _Inputs("tokens", "token_ids", None, (), encoded.token_ids, encoded.padding_mask, encoded.labels >= 0)
     texts = read.splits[split].texts
     made = tokenizer.encode_texts([texts[i] for i in places], length)
     return _Inputs("tokens", "token_ids", None, (), made["token_ids"], made["padding_mask"], None)

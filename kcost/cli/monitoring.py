@@ -35,7 +35,7 @@ def monitor(
     every_s: Annotated[float, typer.Option(min=0.5, help="With --watch.")] = 5.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write; default: reference.json in the artifact, kcost-rules.yml, kcost-grafana.json."),
+        typer.Option(help="File to write: reference.json in the artifact, kcost-rules.yml or kcost-grafana.json."),
     ] = None,
     p99_ms: Annotated[float | None, typer.Option(help="With rules: alert above this p99.")] = None,
     data: Annotated[
@@ -49,7 +49,7 @@ def monitor(
     backend: BackendOption = None,
     json_: Json = False,
 ) -> None:
-    """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1: not healthy."""
+    """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1 if not."""
     import kcost
     from kcost.report import monitor_terminal
 

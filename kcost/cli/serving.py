@@ -48,7 +48,7 @@ def serve(
     remote: Annotated[bool, typer.Option("--remote", help="The upstream is not on this machine.")] = False,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]FILE", help="With --upstream: what kcost monitor reference wrote; may be repeated."),
+        typer.Option(metavar="[NAME=]FILE", help="With --upstream: what kcost monitor reference wrote; repeatable."),
     ] = None,
     usd_per_error: Annotated[
         float | None, typer.Option(help="With --upstream: what a wrong answer costs: drift is told in dollars.")

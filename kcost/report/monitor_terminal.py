@@ -85,4 +85,5 @@ def show_reference(console: Console, reference: Reference) -> None:
     console.print(f"watched: {told}", highlight=False, markup=False)
     for note in reference.notes[:MOST_LIMITS]:
         console.print(f"limit: {note}", highlight=False, markup=False)
-    console.print("next: kcost serve --upstream URL --usd-per-hour P --reference NAME=FILE", highlight=False, markup=False)
+    command = "kcost serve --upstream URL --usd-per-hour P --reference NAME=FILE"
+    console.print(f"next: {command}", highlight=False, markup=False)

@@ -31,7 +31,7 @@ ID_HEADER = b"x-request-id"
 
 LONGEST_ID = 200
 _JSON = [(b"content-type", b"application/json")]
-_POLICY = b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+_POLICY = b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
 _STATUS_NAMES = {status: code.name for code, status in reversed(HTTP_STATUS.items())}
 
 
@@ -138,9 +138,7 @@ class Monitor:
         link = self._link
         watcher = None
         if link is not None:
-            watcher = WatcherState(
-                is_up=link.is_up, offered=link.offered, dropped=link.dropped, restarts=link.restarts
-            )
+            watcher = WatcherState(is_up=link.is_up, offered=link.offered, dropped=link.dropped, restarts=link.restarts)
         watched = Watched() if link is None else link.watched()
         return make_monitor_report(self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill)
 

@@ -132,7 +132,7 @@ def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Wa
     for model in watched.models:
         if model.drift.drifted and model.live is None:
             told.append(
-                f"{model.name}: dollars rest on error rates by confidence; a model that is surely wrong hides, labels show"
+                f"{model.name}: extra errors are taken from confidence: where it is sure and wrong, only labels show it"
             )
         if model.live is not None and model.live.rows < FEW_LABELS:
             told.append(f"{model.name}: labels of {model.live.rows:,} rows alone")
