@@ -19,7 +19,6 @@ e-values, for what many features may share.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import gammaln
@@ -53,22 +52,25 @@ def conformal_p_values(bag: np.ndarray, codes: np.ndarray, uniforms: np.ndarray)
     return p_values
 
 
-def log_capital(counts: np.ndarray) -> float:
+def log_capital(counts: np.ndarray) -> np.ndarray:
     """Natural logarithm of what a Dirichlet mixture makes of 1 by betting on p-values against the uniform.
 
     Args:
-        counts: of p-values by equal bin, shape (bins,).
+        counts: of p-values by equal bin, shape (..., bins).
+
+    Returns:
+        Shape (...), float64.
 
     Examples:
-        >>> log_capital(np.zeros(4))
+        >>> float(log_capital(np.zeros(4)))
         0.0
-        >>> log_capital(np.array([100, 0, 0, 0])) > 100
+        >>> bool(log_capital(np.array([100, 0, 0, 0])) > 100)
         True
     """
-    bins, n = len(counts), float(counts.sum())
-    a = _CONCENTRATIONS[:, None]
-    likelihood = (gammaln(a + counts) - gammaln(a)).sum(1)
-    logs = gammaln(_CONCENTRATIONS * bins) - gammaln(_CONCENTRATIONS * bins + n) + likelihood + n * math.log(bins)
+    bins, n = counts.shape[-1], counts.sum(-1)[..., None]
+    likelihood = (gammaln(_CONCENTRATIONS[:, None] + counts[..., None, :]) - gammaln(_CONCENTRATIONS)[:, None]).sum(-1)
+    whole = _CONCENTRATIONS * bins
+    logs: np.ndarray = gammaln(whole) - gammaln(whole + n) + likelihood + n * math.log(bins)
     return _log_sum(logs) - math.log(len(_CONCENTRATIONS))
 
 
@@ -92,9 +94,12 @@ class DriftTest:
 
     def __init__(self, reference: np.ndarray) -> None:
         self._bag = reference.astype(np.float64)
-        self._first = np.zeros(P_BINS)
-        self._later: list[tuple[int, float, np.ndarray]] = []
-        """(last window, logarithm of the capital it began with, counts) of each bettor that is at it."""
+        self._counts = np.zeros((1, P_BINS))
+        """P-values of each bettor that is at it, by bin; the first began with the first window."""
+        self._begins = np.array([math.log(0.5)])
+        """Logarithm of the capital that each began with."""
+        self._lasts = np.array([math.inf])
+        """The last window of each."""
         self._ended = -math.inf
         """Logarithm of the capital of bettors that are through, which is kept."""
         self._log_largest = 0.0
@@ -121,17 +126,16 @@ class DriftTest:
         counts = np.bincount(places, minlength=P_BINS).astype(np.float64)
         levels = (now & -now).bit_length()  # one bettor for each power of two that divides the window's number
         begin = math.log(0.5 / (now * (now + 1) * levels))
-        self._later += [(now + (1 << level) - 1, begin, np.zeros(P_BINS)) for level in range(levels)]
-        self._first = self._first + counts
-        self._later = [(last, log, seen + counts) for last, log, seen in self._later]
-        logs = [log + log_capital(seen) for _, log, seen in self._later]
+        self._begins = np.append(self._begins, np.full(levels, begin))
+        self._lasts = np.append(self._lasts, now + 2.0 ** np.arange(levels) - 1)
+        self._counts = np.concatenate([self._counts, np.zeros((levels, P_BINS))]) + counts
+        logs = self._begins + log_capital(self._counts)
         # Half of 1 is for later bettors; 1/(1 x 2) + ... + 1/(n (n + 1)) = 1 - 1/(n + 1) of it has been given out.
         kept = math.log(0.5 / (now + 1))
-        first = math.log(0.5) + log_capital(self._first)
-        self.log_wealth = _log_sum([first, kept, self._ended, *logs])
-        through = [log for log, (last, _, _) in zip(logs, self._later, strict=True) if last == now]
-        self._ended = _log_sum([self._ended, *through])
-        self._later = [bettor for bettor in self._later if bettor[0] > now]
+        self.log_wealth = float(_log_sum(np.array([kept, self._ended, *logs])))
+        stay = self._lasts > now
+        self._ended = float(_log_sum(np.array([self._ended, *logs[~stay]])))
+        self._begins, self._lasts, self._counts = self._begins[stay], self._lasts[stay], self._counts[stay]
         self._log_largest = max(self._log_largest, self.log_wealth)
 
 
@@ -140,7 +144,10 @@ def corrected(p_value: float, features: int) -> float:
     return min(1.0, p_value * features)
 
 
-def _log_sum(logs: Sequence[float] | np.ndarray) -> float:
-    numbers = np.asarray(logs, np.float64)
-    largest = float(numbers.max())
-    return largest if largest == -math.inf else largest + math.log(float(np.exp(numbers - largest).sum()))
+def _log_sum(logs: np.ndarray) -> np.ndarray:
+    """Logarithm of the sum along the last axis; of nothing but minus infinity it is that."""
+    largest = np.max(logs, -1)
+    shift = np.where(np.isfinite(largest), largest, 0.0)
+    with np.errstate(divide="ignore"):
+        told: np.ndarray = shift + np.log(np.exp(logs - shift[..., None]).sum(-1))
+    return told
