@@ -208,7 +208,7 @@ def _reading(model: Model, predictions: Predictions) -> Reading:
             remedy="End it in softmax or sigmoid, or save it compiled with its loss.",
         )
     return Reading(
-        kind=header.kind,  # type: ignore[arg-type]  # risk stores no other kinds
+        kind=header.kind,
         logits=logits,
         threshold=header.choice.threshold if header.choice.threshold is not None else threshold,
         output=fact.name if len(facts) > 1 else None,

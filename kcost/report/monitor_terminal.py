@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import format_s, format_usd, significant
+from kcost.serving.monitor.report import chance_text
 
 if TYPE_CHECKING:
     from kcost.risk.drift_reference import Reference
@@ -60,13 +61,16 @@ def _traffic(report: MonitorReport) -> list[str]:
 def _features(features: list[tuple[str, FeatureDrift]], count: int) -> Table:
     table = Table(
         title=f"{len(features)} of {count} features, the drifted first",
-        **{"title_justify": "left", "title_style": "bold", "box": None, "pad_edge": False},
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
     )
     for heading in ("model", "feature", "reference", "now", "PSI", "by chance", "false alarm"):
         table.add_column(heading, overflow="fold", justify="left" if heading in ("model", "feature") else "right")
     for name, f in features:
         style = "red" if f.drifted else ""
-        chance = f"<= {f.false_alarm_probability:.1g}"
+        chance = f"<= {chance_text(f.false_alarm_probability)}"
         cells = (f.reference, f.now, significant(f.psi, 2), significant(f.psi_by_chance, 2), chance)
         table.add_row(escape(name), escape(f.name), *map(escape, cells), style=style)
     return table

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -148,7 +148,7 @@ class WatchLink:
         process = self._process
         if process is None or process.stdin is None or process.stdin.is_closing():
             return None
-        return cast(asyncio.WriteTransport, process.stdin.transport)
+        return process.stdin.transport
 
     async def _keep(self) -> None:
         """Reads what the process tells, and starts another one when it has ended."""

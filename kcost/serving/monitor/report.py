@@ -96,7 +96,7 @@ def _drift_sentence(model: WatchedModel, settings: MonitorSettings) -> str:
     first, *rest = model.drift.drifted
     more = f" and {len(rest)} more" if rest else ""
     chance = first.false_alarm_probability
-    sure = f"a false alarm at most {chance:.1g} of the time"
+    sure = f"a false alarm at most {chance_text(chance)} of the time"
     price = ""
     if model.drift.cost is not None and settings.usd_per_error:
         usd = model.drift.cost.usd_per_month
@@ -107,6 +107,16 @@ def _drift_sentence(model: WatchedModel, settings: MonitorSettings) -> str:
         price = f"; {extra.value:,.0f} errors more a million (95%: {extra.low:,.0f} to {extra.high:,.0f})"
     moved = f"{first.name} was {first.reference}, is {first.now}"
     return f"drifted: {model.name}: {moved}{more} ({sure}){price}"
+
+
+def chance_text(probability: float) -> str:
+    """A chance; below a millionth of a millionth digits say nothing.
+
+    Examples:
+        >>> chance_text(0.0123), chance_text(1e-80)
+        ('0.01', '1e-12')
+    """
+    return f"{max(probability, 1e-12):.1g}"
 
 
 def format_signed_usd(usd: float) -> str:
