@@ -227,7 +227,7 @@ def text(artifact: Path) -> None:
     quiet = columns_of("btc", "test")
     for name, data in (
         ("Chinese into an English tagger", "uner-zh"),
-        ("WNUT-17, tweets of another year, too", "wnut17"),
+        ("WNUT-17 into BTC", "wnut17"),
     ):
         columns = columns_of(data, "test")
         for before in (0, 20):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 SMOOTHING = 0.5
 """Added to each count before logarithms, as Jeffreys' prior has it: an empty bin is rare, not impossible."""
@@ -78,6 +77,8 @@ def kolmogorov_smirnov(reference: np.ndarray, window: np.ndarray) -> float:
     Args:
         reference, window: finite numbers, shapes (m,) and (n,), in any order.
     """
+    from scipy import stats  # here, as it takes a second that a proxy need not wait for
+
     return float(stats.ks_2samp(reference, window, method="asymp").statistic)
 
 
@@ -89,6 +90,8 @@ def wasserstein(reference: np.ndarray, window: np.ndarray) -> float:
     Args:
         reference, window: finite numbers, shapes (m,) and (n,).
     """
+    from scipy import stats
+
     return float(stats.wasserstein_distance(reference, window))
 
 

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import http.server
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
 
-from kcost.core.errors import InputError
-from kcost.cost.invoice import Meter
-from kcost.risk.drift_features import vector_columns
-from kcost.risk.drift_reference import Reading, Reference, features_of
-from kcost.risk.drift_usd import bands_of
+from kcost.api.monitoring import monitor_proxy
+from kcost.cli import app
+from kcost.core.errors import InputError, KcostError
+from kcost.report.monitor_terminal import show_monitor
 from kcost.serving.metrics import Metrics
 from kcost.serving.monitor.labels import Labels
-from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.process import packed, take_frames
 from kcost.serving.monitor.prometheus import alert_rules, dashboard, samples_of
-from kcost.serving.monitor.report import make_monitor_report
 from kcost.serving.monitor.rows import UnreadableError, document, read_rows
 from kcost.serving.monitor.settings import (
     EventSettings,
@@ -44,53 +38,13 @@ from kcost.serving.monitor.settings import (
 from kcost.serving.monitor.store import SampleStore, read_samples
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watch
-from kcost.serving.proxy import Proxy
-from tests.unit.serving.fakes import ask
-from tests.unit.serving.test_proxy import reply, with_proxy
+from tests.unit.serving.monitored import REFERENCE, RNG, put, report_of, rows_like_the_reference
 
-RNG = np.random.default_rng(0)
-PREDICT = "/v1/models/m:predict"
+"""What the proxy watches: rows of every form, samples that outlive kills, labels, metrics, and the page's report."""
 
+from __future__ import annotations
 
-def made_reference() -> Reference:
-    """A model that takes two numbers and answers with two probabilities."""
-    x = RNG.normal(size=(2000, 2))
-    confidence = RNG.uniform(0.5, 1, 2000)
-    outputs = {"confidence": confidence, "class": RNG.choice(["no", "yes"], 2000)}
-    inputs = {f"input {name}": values for name, values in vector_columns(x, None).items()}
-    return Reference(
-        model="m",
-        model_sha256="0",
-        dataset="d",
-        split="test",
-        rows=2000,
-        unit="rows",
-        label_names=("no", "yes"),
-        reading=Reading(kind="multiclass", logits=False, form="arrays", shape=(2,)),
-        features=features_of({"output": outputs, "input": inputs}),
-        bands=bands_of(confidence, RNG.random(2000) < confidence),
-    )
-
-
-REFERENCE = made_reference()
-
-
-def rows_like_the_reference(count: int, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A request and its answer."""
-    confidence = RNG.uniform(0.5, 1, count)
-    yes = RNG.random(count) < 0.5
-    first = np.where(yes, 1 - confidence, confidence)
-    instances = (RNG.normal(size=(count, 2)) + shift).tolist()
-    return {"instances": instances}, {"predictions": np.stack([first, 1 - first], 1).tolist()}
-
-
-def header(request_id: str = "1", **changes: Any) -> dict[str, Any]:
-    told = {"id": request_id, "model": "m", "version": "latest", "caller": "", "at_s": 1.0, "dropped": 0}
-    return {**told, "request_encoding": "", "answer_encoding": "", **changes}
-
-
-def put(watch: Watch, request_id: str, request: dict[str, Any], answer: dict[str, Any], **changes: Any) -> None:
-    watch.request(header(request_id, **changes), json.dumps(request).encode(), json.dumps(answer).encode())
+PROXY = ("serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1")
 
 
 def test_rows_are_read_in_every_form() -> None:
@@ -323,18 +277,6 @@ def test_traffic_is_counted_in_bounded_memory() -> None:
     assert len(told.history) <= 180
 
 
-def report_of(watch: Watch | None, settings: MonitorSettings, traffic: TrafficCounter | None = None) -> Any:
-    counter = traffic or TrafficCounter(time.monotonic)
-    if traffic is None:
-        counter.leave(counter.arrive(), failed=False)
-    meter = Meter(0.5, 0)
-    meter.leave(meter.arrive(("m", "latest", 'a"b\\\n'), 10), 20, failed=False)
-    monitor = Monitor("http://x", settings, {} if watch is None else {"m": REFERENCE})
-    watcher = monitor.report(meter.invoice(30)).watcher
-    watched = monitor.report(meter.invoice(30)).watched if watch is None else watch.watched()
-    return make_monitor_report("http://x", settings, counter.traffic(), watcher, watched, meter.invoice(40))
-
-
 def test_the_conclusion_comes_first() -> None:
     settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")})
     watch = Watch(settings, {"m": REFERENCE})
@@ -428,114 +370,77 @@ def test_settings_are_read_or_refused(tmp_path: Path) -> None:
         named_references(["a", "b"])
 
 
-def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]]) -> None:
-    """A proxy with the process that watches, before a server that answers as the reference's model does."""
-    monitor = Monitor("http://x", settings, {"m": REFERENCE})
-
-    async def around(proxy: Proxy) -> None:
-        await monitor.start()
-        try:
-            await steps(proxy)
-        finally:
-            await monitor.close()
-
-    def answer(head: bytes, body: bytes) -> bytes:
-        count = len(json.loads(body)["instances"])
-        return reply("200 OK", json.dumps({"predictions": [[0.9, 0.1]] * count}).encode())
-
-    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20)
-
-
-async def report_when(proxy: Proxy, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    for _ in range(200):
-        report: dict[str, Any] = json.loads((await ask(proxy, "GET", "/kcost/monitor"))[1])
-        if ready(report):
-            return report
-        await asyncio.sleep(0.05)
-    raise AssertionError(report)
-
-
-def test_labels_that_were_acknowledged_outlive_a_kill_of_the_process_that_watches(tmp_path: Path) -> None:
-    settings = MonitorSettings(
-        references={"m": tmp_path}, samples=SampleSettings(folder=tmp_path / "samples", share=1.0)
-    )
-
-    async def steps(proxy: Proxy) -> None:
-        acknowledged: list[str] = []
-
-        async def one(i: int) -> None:
-            body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
-            assert (await ask(proxy, "POST", PREDICT, body, x_request_id=f"r{i}"))[0] == 200
-            labels = {"labels": [{"id": f"r{i}", "label": "no"}]}
-            status, told = await ask(proxy, "POST", "/kcost/labels", json.dumps(labels).encode())
-            if status == 200 and json.loads(told)["accepted"]:
-                assert json.loads(told)["stored"]
-                acknowledged.append(f"r{i}")
-
-        for start in range(0, 40, 20):
-            tasks = [asyncio.create_task(one(start + i)) for i in range(20)]
-            while len(acknowledged) < start // 2 + 5 and not all(t.done() for t in tasks):
-                await asyncio.sleep(0)
-            process_id = proxy.monitor.watcher_process_id
-            assert process_id is not None
-            os.kill(process_id, signal.SIGKILL)
-            await asyncio.gather(*tasks)  # no request fails with the process that watches it
-            for _ in range(200):
-                if proxy.monitor.watcher_process_id not in (None, process_id):
-                    break
-                await asyncio.sleep(0.05)
-        told = read_samples(tmp_path / "samples")
-        stored = {s["id"] for s in told.samples if s["kind"] == "label"}
-        assert len(acknowledged) >= 5
-        assert set(acknowledged) <= stored
-        report = await report_when(proxy, lambda r: r["watcher"]["restarts"] == 2)
-        assert any("began anew 2 time(s)" in limit for limit in report["limits"])
-
-    with_watching_proxy(settings, steps)
-
-
-def test_a_proxy_watches_and_says_so_on_all_its_pages(tmp_path: Path) -> None:
-    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
-
-    async def steps(proxy: Proxy) -> None:
-        body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
-        assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
-        report = await report_when(proxy, lambda r: bool(r["watched"]["requests"]))
-        assert report["outcome"] == "drifted"
-        status, text = await ask(proxy, "GET", "/kcost/metrics")
-        assert status == 200
-        assert 'kcost_drifted{model_name="m"} 1' in text.decode()
-        assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1' in text.decode()
-        assert b"<title>kcost monitor</title>" in (await ask(proxy, "GET", "/kcost/"))[1]
-        assert (await ask(proxy, "GET", "/kcost/nothing"))[0] == 404
-        assert (await ask(proxy, "DELETE", "/kcost/labels"))[0] == 404
-        assert (await ask(proxy, "POST", "/kcost/labels", b"no"))[0] == 400
-
-    with_watching_proxy(settings, steps)
-
-
-def test_a_busy_watcher_costs_no_request_and_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcost.serving.monitor.link.MOST_WAITING_BYTES", 100_000)
-    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
-
-    async def steps(proxy: Proxy) -> None:
-        process_id = proxy.monitor.watcher_process_id
-        assert process_id is not None
-        os.kill(process_id, signal.SIGSTOP)
-        body = json.dumps({"instances": [[0.0, 0.0]] * 1000}).encode()
-        for _ in range(40):
-            assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
-        os.kill(process_id, signal.SIGCONT)
-        report = await report_when(proxy, lambda r: bool(r["watched"]["models"]))
-        watcher = report["watcher"]
-        assert watcher["offered"] == 40
-        assert 0 < watcher["dropped"] < 40
-        assert any(limit.startswith("sampled: ") for limit in report["limits"])
-
-    with_watching_proxy(settings, steps)
-
-
 def test_no_framework_is_needed() -> None:
     modules = "kcost.serving.proxy, kcost.serving.load_test, kcost.serving.monitor.process, kcost.api.monitoring"
     code = f"import sys, {modules}; print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_terminal_shows_the_conclusion_first_on_one_screen() -> None:
+    settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")})
+    watch = Watch(settings, {"m": REFERENCE})
+    put(watch, "1", *rows_like_the_reference(100, 4.0))
+    report = report_of(watch, settings)
+    console = Console(width=100)
+    with console.capture() as captured:
+        show_monitor(console, report, "http://127.0.0.1:1/")
+    lines = captured.get().splitlines()
+    assert " ".join(lines[:3]).startswith("drifted: m: ")
+    assert len(lines) <= 18
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("limit: ") for line in lines) <= 3
+    assert "http://127.0.0.1:1/kcost/" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reference"], "none of"),
+        (["rules", "more"], "none of"),
+        (["http://127.0.0.1:9", "more"], "no URL"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    told = CliRunner().invoke(app, ["monitor", *arguments])
+    assert told.exit_code == 2
+    assert message in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["monitor", "http://127.0.0.1:9"], "Connection refused"),
+        (["monitor", "nowhere"], "A proxy that is monitored"),
+        (["monitor", "rules", "--p99-ms", "-1"], "positive"),
+        (["monitor", "reference", "nowhere"], "nowhere"),
+        (
+            ["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--reference", "nowhere"],
+            "A reference is",
+        ),
+        ([*PROXY, "--monitor", "nowhere"], "TOML"),
+        ([*PROXY, "--usd-per-error", "-1"], "at least 0"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, arguments)
+    assert isinstance(told.exception, KcostError)
+    assert told.exception.exit_code in (2, 3)
+    assert message in str(told.exception)
+
+
+def test_a_server_that_is_no_proxy_is_refused() -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"schema": 1, "outcome": "splendid"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match="outcome"):
+            monitor_proxy(f"http://127.0.0.1:{other.server_port}")
+        other.shutdown()
