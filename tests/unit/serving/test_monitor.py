@@ -40,10 +40,6 @@ from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watch
 from tests.unit.serving.monitored import REFERENCE, RNG, put, report_of, rows_like_the_reference
 
-"""What the proxy watches: rows of every form, samples that outlive kills, labels, metrics, and the page's report."""
-
-from __future__ import annotations
-
 PROXY = ("serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1")
 
 
