@@ -79,7 +79,8 @@ def kolmogorov_smirnov(reference: np.ndarray, window: np.ndarray) -> float:
     """
     from scipy import stats  # here, as it takes a second that a proxy need not wait for
 
-    return float(stats.ks_2samp(reference, window, method="asymp").statistic)
+    with np.errstate(divide="ignore"):  # in its p-value, which is not used
+        return float(stats.ks_2samp(reference, window, method="asymp").statistic)
 
 
 def wasserstein(reference: np.ndarray, window: np.ndarray) -> float:
