@@ -74,10 +74,12 @@ def simulated(streams: int) -> None:
         }
 
     alarms = 0
-    for _ in range(streams):
+    for stream in range(streams):
         shape, mix = rng.uniform(0.5, 3), rng.dirichlet(np.ones(4))
         watch = DriftWatch(made(rows(2000, shape, mix), rng.random(2000) < 0.9), 50, FALSE_ALARMS)
         alarms += first_alarm(watch, (rows(50, shape, mix) for _ in range(1000))) is not None
+        if stream in (9, streams // 2):
+            told("so far", alarms, stream + 1)
     told("simulated, nothing drifts, 1,000 windows of 50 rows, 5 features", alarms, streams)
 
 

@@ -30,13 +30,14 @@ class NumberReference(Record):
     kind: Literal["number"] = "number"
     name: str
     source: Source
-    edges: tuple[float, ...] = Field(description="inner edges of the bins, ascending: quantiles of the reference")
+    step: float = Field(gt=0, description="numbers are rounded to multiples of it: digits that no answer rests on")
+    edges: tuple[float, ...] = Field(description="inner edges of the bins, ascending: near quantiles of the reference")
     counts: tuple[int, ...] = Field(description="rows by bin; the last bin holds NaN and infinities")
     quantiles: tuple[float, ...] = Field(description="of finite rows, evenly from the least to the largest")
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """The bin of each number, shape (n,), int64."""
-        places = np.searchsorted(self.edges, values, side="right")
+        places = np.searchsorted(self.edges, np.round(values / self.step) * self.step, side="right")
         return np.where(np.isfinite(values), places, len(self.counts) - 1)
 
     @property
@@ -128,18 +129,20 @@ def number_reference(name: str, source: Source, values: np.ndarray) -> NumberRef
         (0, 2, 1, 1, 0, 0)
     """
     finite = np.sort(values[np.isfinite(values)].astype(np.float64))
+    deviation = float(finite.std()) if len(finite) else 0.0
+    largest = float(np.abs(finite).max()) if len(finite) else 0.0
+    # A hundredth to a tenth of the deviation: the last digits of a number differ between backends, and clients round.
+    step = 10.0 ** (math.floor(math.log10(max(deviation, 1e-6 * largest, 1e-9))) - 1)
     edges: np.ndarray = np.array([])
     if len(finite):
-        edges = np.unique(np.quantile(finite, np.arange(1, MOST_BINS) / MOST_BINS, method="inverted_cdf"))
+        units = np.round(finite / step)
+        inner = np.quantile(units, np.arange(1, MOST_BINS) / MOST_BINS, method="inverted_cdf")
         # Below the least and beyond the largest are bins of their own: what never came before is seen as such.
-        edges = np.unique([finite[0], *edges, math.nextafter(finite[-1], math.inf)])
-    places = np.searchsorted(edges, values, side="right")
-    codes = np.where(np.isfinite(values), places, len(edges) + 1)
-    counts = np.bincount(codes, minlength=len(edges) + 2)
+        edges = (np.unique([units[0], *inner, units[-1] + 1]) - 0.5) * step
+    made = NumberReference(name=name, source=source, step=step, edges=tuple(edges), counts=(), quantiles=())
+    counts = np.bincount(np.where(np.isfinite(values), made.codes(values), len(edges) + 1), minlength=len(edges) + 2)
     quantiles = np.quantile(finite, np.linspace(0, 1, min(QUANTILES, len(finite)))) if len(finite) else []
-    return NumberReference(
-        name=name, source=source, edges=tuple(edges), counts=tuple(counts.tolist()), quantiles=tuple(quantiles)
-    )
+    return made.model_copy(update={"counts": tuple(counts.tolist()), "quantiles": tuple(map(float, quantiles))})
 
 
 def category_reference(name: str, source: Source, values: np.ndarray) -> CategoryReference:
