@@ -18,6 +18,9 @@ from kcost.serving.monitor.rows import Rows
 MOST_NUMBERS = 5_000_000
 """Answers that are kept until their labels come: class numbers of all of them; the oldest go."""
 
+ENTRY = 64
+"""What a request takes beside its class numbers, in such numbers: 5,000,000 are 77,000 requests of one row."""
+
 MOST_LABELLED = 20_000
 """Rows that figures are taken over: the last ones."""
 
@@ -49,11 +52,14 @@ class Labels:
     def answered(self, request_id: str, rows: Rows) -> None:
         """Keeps answers until their labels come."""
         if request_id in self._waiting:
-            self._numbers -= self._waiting.pop(request_id).predicted.size
+            self._forget(request_id)
         self._waiting[request_id] = Rows({"confidence": rows.confidence}, rows.predicted.astype(np.int32), None)
-        self._numbers += rows.predicted.size
+        self._numbers += rows.predicted.size + ENTRY
         while self._numbers > MOST_NUMBERS and len(self._waiting) > 1:
-            self._numbers -= self._waiting.popitem(last=False)[1].predicted.size
+            self._forget(next(iter(self._waiting)))
+
+    def _forget(self, request_id: str) -> None:
+        self._numbers -= self._waiting.pop(request_id).predicted.size + ENTRY
 
     def knows(self, request_id: str) -> bool:
         """Whether answers of that request wait for labels."""
@@ -80,7 +86,7 @@ class Labels:
             classes = np.array([self._number(label) for label in labels])
             self._right += zip(rows.confidence.tolist(), (classes == rows.predicted).tolist(), strict=True)
         self.labelled += len(labels)
-        self._numbers -= self._waiting.pop(request_id).predicted.size
+        self._forget(request_id)
 
     def _number(self, label: object) -> int:
         place = self._places.get(label) if isinstance(label, str) else label

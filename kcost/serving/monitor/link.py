@@ -116,6 +116,8 @@ class WatchLink:
         pipe = self._pipe()
         if pipe is None:
             raise RequestError(Code.UNAVAILABLE, "The process that watches is starting: send the labels again.")
+        if pipe.get_write_buffer_size() > MOST_WAITING_BYTES:
+            raise RequestError(Code.RESOURCE_EXHAUSTED, "The process that watches is busy: send the labels again.")
         self._number += 1
         number = self._number
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()

@@ -83,7 +83,7 @@ def main() -> None:
                     watch = _start(frame)
                     _tell({"started": True})
                 else:
-                    _handle(watch, frame)
+                    handle(watch, frame)
                 changed = True
             if watch is not None:
                 watch.sync()
@@ -104,11 +104,15 @@ _waiting: list[tuple[int, dict[str, Any]]] = []
 """Answers to labels that are told when what they were stored with is on disk."""
 
 
-def _handle(watch: Watch, frame: Frame) -> None:
+def handle(watch: Watch, frame: Frame) -> None:
+    """Does what one message asks."""
     if frame.header["kind"] == "labels":
         _waiting.append((frame.header["number"], watch.label(frame.request, frame.header["at_s"])))
     else:
-        watch.request(frame.header, frame.request, frame.answer)
+        try:
+            watch.request(frame.header, frame.request, frame.answer)
+        except Exception as error:  # a client that finds such an input must not end the watching; the report tells it
+            watch.unforeseen(error)
 
 
 def _answer_labels(watch: Watch) -> None:

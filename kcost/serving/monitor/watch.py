@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from kcost.core.errors import in_a_line
 from kcost.core.schema import Record
+from kcost.core.unforeseen import logged
 from kcost.cost.assumptions import HOURS_PER_MONTH
 from kcost.risk.drift_reference import Reference
 from kcost.risk.drift_watch import DriftWatch, ModelDrift
@@ -21,6 +23,7 @@ from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.store import SampleStore
 
 _RATE_WINDOWS = 20
+_MOST_LOGS = 10
 
 
 class WatchedModel(Record):
@@ -70,6 +73,7 @@ class Watch:
         self._requests = 0
         self._dropped = 0
         self._unreadable = 0
+        self._unforeseen = 0
         self._because: str | None = None
         self._failed: str | None = None
 
@@ -100,6 +104,13 @@ class Watch:
                 except UnreadableError as error:
                     self._because = str(error)
             self._sample(header, model, rows, asked if samples.inputs else None)
+
+    def unforeseen(self, error: Exception) -> None:
+        """An error that nobody foresaw while a request was looked at: it counts as one that cannot be read."""
+        self._unreadable += 1
+        self._unforeseen += 1
+        log = logged(error) if self._unforeseen <= _MOST_LOGS else "The tracebacks are in the logs of the first."
+        self._because = f"kcost did not foresee this: {in_a_line(error)}. {log}"
 
     def _take(self, header: dict[str, Any], model: _Model, rows: Rows) -> None:
         model.labels.answered(header["id"], rows)

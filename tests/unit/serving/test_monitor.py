@@ -25,7 +25,7 @@ from kcost.core.errors import InputError, KcostError
 from kcost.report.monitor_terminal import show_monitor
 from kcost.serving.metrics import Metrics
 from kcost.serving.monitor.labels import Labels
-from kcost.serving.monitor.process import packed, take_frames
+from kcost.serving.monitor.process import handle, packed, take_frames
 from kcost.serving.monitor.prometheus import alert_rules, dashboard, samples_of
 from kcost.serving.monitor.rows import UnreadableError, document, read_rows
 from kcost.serving.monitor.settings import (
@@ -38,7 +38,7 @@ from kcost.serving.monitor.settings import (
 from kcost.serving.monitor.store import SampleStore, read_samples
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watch
-from tests.unit.serving.monitored import REFERENCE, RNG, put, report_of, rows_like_the_reference
+from tests.unit.serving.monitored import REFERENCE, RNG, header, put, report_of, rows_like_the_reference
 
 PROXY = ("serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1")
 
@@ -251,7 +251,7 @@ def test_labels_give_live_accuracy_with_its_interval() -> None:
 
 
 def test_answers_that_wait_for_labels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcost.serving.monitor.labels.MOST_NUMBERS", 10)
+    monkeypatch.setattr("kcost.serving.monitor.labels.MOST_NUMBERS", 5 * 66)
     labels = Labels(REFERENCE)
     for i in range(50):
         labels.answered(str(i), read_rows(REFERENCE, *rows_like_the_reference(2), RNG))
@@ -440,3 +440,21 @@ def test_a_server_that_is_no_proxy_is_refused() -> None:
         with pytest.raises(InputError, match="outcome"):
             monitor_proxy(f"http://127.0.0.1:{other.server_port}")
         other.shutdown()
+
+
+def test_an_unforeseen_error_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+    watch = Watch(MonitorSettings(), {"m": REFERENCE})
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("kcost.serving.monitor.watch.read_rows", fail)
+    request, answer = rows_like_the_reference(1)
+    frame = packed({"kind": "request", **header()}, json.dumps(request).encode(), json.dumps(answer).encode())
+    (taken,) = take_frames(bytearray(frame))
+    handle(watch, taken)
+    told = watch.watched()
+    assert told.unreadable == 1
+    assert "surprise" in str(told.unreadable_because)
+    assert list(tmp_path.glob("kcost-error-*.log"))
