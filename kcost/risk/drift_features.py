@@ -31,8 +31,7 @@ def vector_columns(vectors: np.ndarray, basis: VectorBasis | None) -> dict[str, 
     if numbers.shape[1] <= MOST_COLUMNS:
         columns = {f"value {i}": numbers[:, i] for i in range(numbers.shape[1])}
     else:
-        columns = {"mean": numbers.mean(1), "deviation": numbers.std(1), "least": numbers.min(1)}
-        columns["largest"] = numbers.max(1)
+        columns = {"mean": numbers.mean(1), "deviation": numbers.std(1)}
     if basis is not None:
         columns["distance"], columns["distance off"] = basis.distances(numbers)
     return columns

@@ -222,4 +222,4 @@ def _median_text(quantiles: tuple[float, ...]) -> str:
 def _share_text(names: tuple[str, ...], counts: np.ndarray) -> str:
     place = int(counts.argmax())
     name = names[place] if place < len(names) else "(other)"
-    return f"{name} {counts[place] / counts.sum():.0%}"
+    return f"{name} ({counts[place] / counts.sum():.0%})"

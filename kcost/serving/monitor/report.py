@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from kcost.core.schema import VERSIONS, Record
-from kcost.core.units import format_usd, significant
+from kcost.core.units import significant
 from kcost.cost.invoice import Invoice
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import Traffic
@@ -100,11 +100,12 @@ def _drift_sentence(model: WatchedModel, settings: MonitorSettings) -> str:
     price = ""
     if model.drift.cost is not None and settings.usd_per_error:
         usd = model.drift.cost.usd_per_month
-        price = f"; {format_signed_usd(usd.value)} a month (95%: {format_signed_usd(usd.low)} to "
-        price += f"{format_signed_usd(usd.high)}) of errors more"
+        price = f"; expected errors cost {_more(usd.value, '$')} a month"
+        price += f" (95%: {_signed(usd.low, '$')} to {_signed(usd.high, '$')})"
     elif model.drift.cost is not None:
         extra = model.drift.cost.extra_errors_per_million
-        price = f"; {extra.value:,.0f} errors more a million (95%: {extra.low:,.0f} to {extra.high:,.0f})"
+        price = f"; {_more(extra.value)} expected errors a million"
+        price += f" (95%: {_signed(extra.low)} to {_signed(extra.high)})"
     moved = f"{first.name} was {first.reference}, is {first.now}"
     return f"drifted: {model.name}: {moved}{more} ({sure}){price}"
 
@@ -119,9 +120,13 @@ def chance_text(probability: float) -> str:
     return f"{max(probability, 1e-12):.1g}"
 
 
-def format_signed_usd(usd: float) -> str:
-    """Dollars that may be saved as well as lost."""
-    return f"-{format_usd(-usd)}" if usd < 0 else format_usd(usd)
+def _signed(value: float, unit: str = "") -> str:
+    """A number that may be below 0, in three digits."""
+    return f"{'-' if value < 0 else ''}{unit}{significant(abs(value))}"
+
+
+def _more(value: float, unit: str = "") -> str:
+    return f"{unit}{significant(abs(value))} {'less' if value < 0 else 'more'}"
 
 
 def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Watched) -> list[str]:
@@ -142,12 +147,12 @@ def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Wa
     for model in watched.models:
         if model.drift.drifted and model.live is None:
             told.append(
-                f"{model.name}: extra errors are taken from confidence: where it is sure and wrong, only labels show it"
+                f"{model.name}: errors are taken from confidence: where it is sure and wrong, labels alone show it"
             )
         if model.live is not None and model.live.rows < FEW_LABELS:
             told.append(f"{model.name}: labels of {model.live.rows:,} rows alone")
-    if watched.models:
-        told.append("the test takes rows as exchangeable: one client's repeats, or one hour's traffic, count as drift")
+    if any(model.drift.windows for model in watched.models):
+        told.append("rows are taken as exchangeable: one client's repeats, or night after day, count as drift")
     if settings.references and not settings.usd_per_error:
         told.append("no price of an error was given (--usd-per-error): drift is told in errors, not in dollars")
     return told

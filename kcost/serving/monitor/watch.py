@@ -113,6 +113,8 @@ class Watch:
         self._because = f"kcost did not foresee this: {in_a_line(error)}. {log}"
 
     def _take(self, header: dict[str, Any], model: _Model, rows: Rows) -> None:
+        if not model.times:
+            model.times.append((self._clock(), 0, self._requests - 1, self._dropped))
         model.labels.answered(header["id"], rows)
         before = {f.name for f in model.last.drifted} if model.last is not None else set()
         if not model.drift.add(rows.columns):
@@ -143,7 +145,7 @@ class Watch:
             return
         sample: dict[str, Any] = {"kind": "request"}
         sample |= {name: header[name] for name in ("at_s", "id", "model", "version")}
-        sample["caller"] = self._store.clean(header["caller"], "caller")
+        sample["caller"] = self._store.clean(header["caller"], "caller") if header["caller"] else ""
         if rows is not None:
             sample["features"] = {name: values.tolist() for name, values in rows.columns.items()}
         if asked is not None:
@@ -220,11 +222,11 @@ class _Model:
         self.labels = Labels(reference)
         self.last: ModelDrift | None = None
         self.times: deque[tuple[float, int, int, int]] = deque(maxlen=_RATE_WINDOWS)
-        """(seconds, rows, requests, requests that were not looked at) at the end of each window."""
+        """(seconds, rows, requests, requests that were not looked at): at the first request, and after each window."""
 
     @property
     def rows_per_s(self) -> float:
-        """Over the last windows; 0 before there are two."""
+        """Over the last windows; 0 before there is one."""
         if len(self.times) < 2 or self.times[-1][0] <= self.times[0][0]:
             return 0.0
         (first_s, first_rows, first, first_dropped), (last_s, rows, requests, dropped) = self.times[0], self.times[-1]
