@@ -193,9 +193,9 @@ def test_a_watch_tells_of_drift_once_and_when_it_is_over(tmp_path: Path) -> None
     told = watch.watched()
     (model,) = told.models
     assert (model.drift.rows, model.drift.windows, told.requests, told.unreadable) == (500, 10, 52, 1)
-    assert model.rows_per_s == pytest.approx(5)
+    assert model.rows_per_s == pytest.approx(500 / 90)
     assert model.drift.cost is not None
-    assert model.drift.cost.rows_per_month == pytest.approx(5 * 3600 * 730)
+    assert model.drift.cost.rows_per_month == pytest.approx(500 / 90 * 3600 * 730)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert {(e["event"], e["feature"]) for e in events} == {
         (kind, f"input value {i}") for kind in ("drift", "drift over") for i in (0, 1)
