@@ -128,4 +128,11 @@ def monitor_settings(
         if name in read:
             raise InputError("Each model has one reference.", received=name, remedy="Say --reference NAME=FILE.")
         read[name], paths[name] = reference, path
+    without = sorted(settings.shadow.keys() - read.keys())
+    if without:
+        raise InputError(
+            "A shadow is of a model with a reference, which says how its answers are read.",
+            received=", ".join(without),
+            remedy="Make one with kcost monitor reference ARTIFACT, and name it.",
+        )
     return settings.model_copy(update={"references": paths}), read

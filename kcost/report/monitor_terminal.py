@@ -14,6 +14,7 @@ from kcost.serving.monitor.report import chance_text
 if TYPE_CHECKING:
     from kcost.risk.drift_reference import Reference
     from kcost.risk.drift_watch import FeatureDrift
+    from kcost.risk.rollout import Rollout
     from kcost.serving.monitor.report import MonitorReport
 
 STYLES = {"healthy": "bold green", "drifted": "bold red", "failing": "bold red", "can't tell": "bold yellow"}
@@ -55,7 +56,20 @@ def _traffic(report: MonitorReport) -> list[str]:
                 f"{model.name}: {score.name} {score.value:.4f} (95%: {score.low:.4f} to {score.high:.4f}) of "
                 f"{model.live.rows:,} rows with labels"
             )
+        if model.shadow is not None:
+            told.append(shadow_text(model.name, model.shadow))
     return told
+
+
+def shadow_text(name: str, shadow: Rollout) -> str:
+    """What is to be done with the other version, and why."""
+    off, counts = shadow.disagreement, shadow.counts
+    slower = "-" if shadow.slower is None else f"{shadow.slower:.2f}"
+    return (
+        f"shadow of {name}: {shadow.decision} (all gates hold: {shadow.probability:.0%} at least): {counts.requests:,} "
+        f"requests, {off.value:.1%} of rows otherwise (95%: {off.low:.1%} to {off.high:.1%}), "
+        f"{counts.failed:,} failed, {slower} times the latency"
+    )
 
 
 def _features(features: list[tuple[str, FeatureDrift]], count: int) -> Table:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import orjson
 
@@ -14,13 +15,19 @@ from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
 from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_server import HttpServer, HttpSettings
-from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor
+from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.status import Code, RequestError
 
 OWN_PATHS = b"/kcost"
 OTHERS = "(others)"
 """What the invoice has for requests of no model, and for names beyond the first 1,000: a client can make up any."""
+
+SHADOW = "(shadow)"
+"""The caller, on the invoice, of requests that the proxy sends to another version by itself."""
+
+_MOST_SHADOWS = 8
+"""At a time: a shadow must not fill the queue of the server."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
@@ -73,6 +80,7 @@ class Proxy:
         self._meter = Meter(usd_per_hour, clock())
         self._keys: set[tuple[str, str, str]] = set()
         self._free: list[Connection] = []
+        self._shadows: set[asyncio.Task[None]] = set()
         url = f"http://{upstream.host}:{upstream.port}"
         self.monitor = Monitor(url, MonitorSettings(), {}) if monitor is None else monitor
 
@@ -101,6 +109,12 @@ class Proxy:
             await _respond(send, answer)
             if watched is not None:  # the client has its answer
                 self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
+                version = self.monitor.shadow_of(watched)
+                if version is not None and len(self._shadows) < _MOST_SHADOWS:
+                    first = TimedAnswer(answer.headers, answer.body, self._clock() - start_ns)
+                    task = asyncio.create_task(self._shadow(watched.asked.model, version, scope, body, first))
+                    self._shadows.add(task)
+                    task.add_done_callback(self._shadows.discard)
         except RequestError as error:
             status = error.http_status
             await _refuse(send, error)
@@ -109,6 +123,25 @@ class Proxy:
             self._meter.leave(number, end_ns, failed=status != 200)
             self.monitor.traffic.leave(start_s, failed=status != 200)
             self.monitor.counted(key[0], asked, status, end_ns - start_ns)
+
+    async def _shadow(
+        self, model: str, version: int, scope: dict[str, Any], body: bytes, first: TimedAnswer
+    ) -> None:
+        """Asks another version the same. Its time is on the invoice, with a caller of its own; no client sees it."""
+        path = f"/v1/models/{quote(model, safe='')}/versions/{version}:predict".encode()
+        start_ns = self._clock()
+        number = self._meter.arrive((model, str(version), SHADOW), start_ns)
+        status, answer = 0, _Answer(0, [], b"")
+        try:
+            answer = await self._pass_on(number, {**scope, "raw_path": path}, body)
+            status = answer.status
+        except RequestError as error:
+            status = error.http_status  # told as a failure of that version
+        finally:
+            end_ns = self._clock()
+            self._meter.leave(number, end_ns, failed=status != 200)
+        other = TimedAnswer(answer.headers, answer.body, end_ns - start_ns)
+        self.monitor.offer_shadow(model, first, other, status)
 
     async def _answer_itself(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:

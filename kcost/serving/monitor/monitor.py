@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from importlib import resources
@@ -46,6 +47,14 @@ class Page(NamedTuple):
 Headers = list[tuple[bytes, bytes]]
 
 
+class TimedAnswer(NamedTuple):
+    """What a version answered, and how long that took."""
+
+    headers: Headers
+    body: bytes
+    latency_ns: int
+
+
 class NamedRequest(NamedTuple):
     """A request that is watched."""
 
@@ -71,6 +80,7 @@ class Monitor:
         self._metrics = Metrics()
         self._link = WatchLink(settings, references) if references or settings.samples is not None else None
         self._boot = secrets.token_hex(4)
+        self._random = random.Random(settings.seed)
         self._number = 0
 
     @property
@@ -132,6 +142,31 @@ class Monitor:
             "answer_encoding": _header(answer[0], b"content-encoding").decode("latin-1").strip().lower(),
         }
         self._link.offer(header, request[1], answer[1])
+
+    def shadow_of(self, named: NamedRequest) -> int | None:
+        """The version that is asked the same as this request; None for most."""
+        shadow = self._settings.shadow.get(named.asked.model)
+        if shadow is None or named.asked.version == shadow.version or self._random.random() >= shadow.share:
+            return None
+        return shadow.version
+
+    def offer_shadow(self, model: str, answer: TimedAnswer, other: TimedAnswer, status: int) -> None:
+        """Gives two answers to one request to the process that watches.
+
+        Args:
+            other, status: of the version that is the shadow.
+        """
+        assert self._link is not None
+        header = {
+            "kind": "shadow",
+            "model": model,
+            "status": status,
+            "latency_ns": answer.latency_ns,
+            "other_latency_ns": other.latency_ns,
+            "answer_encoding": _header(answer.headers, b"content-encoding").decode("latin-1").strip().lower(),
+            "other_encoding": _header(other.headers, b"content-encoding").decode("latin-1").strip().lower(),
+        }
+        self._link.offer(header, answer.body, other.body)
 
     def report(self, bill: Invoice) -> MonitorReport:
         """What is known now."""

@@ -49,13 +49,7 @@ def read_rows(reference: Reference, request: dict[str, Any], answer: dict[str, A
         UnreadableError: they are of another form than the reference's.
     """
     reading = reference.reading
-    outputs = _numbers(_values(answer, "predictions", "outputs", reading.output), "the answer")
-    if outputs.ndim == 0 or not outputs.size:
-        raise UnreadableError("the answer has no rows")
-    classes = len(reference.label_names)
-    logs, predicted = log_probabilities_of(outputs, reading)
-    if logs.shape[-1] != classes or logs.ndim != (3 if reading.kind == "tags" else 2):
-        raise UnreadableError(f"the answer has shape {outputs.shape}, the reference {classes} classes")
+    outputs, logs, predicted = _answers(reference, answer)
     given: dict[str, np.ndarray] = {}
     starts = None
     if reading.form == "tokens":
@@ -87,6 +81,27 @@ def read_rows(reference: Reference, request: dict[str, Any], answer: dict[str, A
     else:
         told = class_columns(logs, predicted, reference.label_names)
     return Rows({**told, **{f"input {name}": v for name, v in given.items()}}, predicted, starts)
+
+
+def read_predicted(reference: Reference, answer: dict[str, Any]) -> np.ndarray:
+    """Class numbers of an answer, shape (n,), or of a tagger (n, length).
+
+    Raises:
+        UnreadableError: it is of another form than the reference's.
+    """
+    return _answers(reference, answer)[2]
+
+
+def _answers(reference: Reference, answer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers of an answer, their logarithms as probabilities, and the classes decided for."""
+    reading, classes = reference.reading, len(reference.label_names)
+    outputs = _numbers(_values(answer, "predictions", "outputs", reading.output), "the answer")
+    if outputs.ndim == 0 or not outputs.size:
+        raise UnreadableError("the answer has no rows")
+    logs, predicted = log_probabilities_of(outputs, reading)
+    if logs.shape[-1] != classes or logs.ndim != (3 if reading.kind == "tags" else 2):
+        raise UnreadableError(f"the answer has shape {outputs.shape}, the reference {classes} classes")
+    return outputs, logs, predicted
 
 
 def document(body: bytes, encoding: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
+from kcost.risk.rollout import RolloutLimits
 
 
 class SampleSettings(Record):
@@ -42,6 +43,13 @@ class EventSettings(Record):
         return urls
 
 
+class ShadowSettings(RolloutLimits):
+    """Another version of a model that is asked the same, after the client has its answer."""
+
+    version: int = Field(ge=0)
+    share: float = Field(default=0.1, gt=0, le=1, description="of requests")
+
+
 class MonitorSettings(Record):
     """How a proxy watches."""
 
@@ -50,6 +58,7 @@ class MonitorSettings(Record):
     false_alarms: float = Field(default=0.01, gt=0, lt=1, description="for ever, of a model, over all its features")
     usd_per_error: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     p99_ms: float | None = Field(default=None, gt=0, description="a limit; the conclusion and the alert rules hold it")
+    shadow: dict[str, ShadowSettings] = Field(default={}, description="name of a served model -> its shadow")
     samples: SampleSettings | None = None
     events: EventSettings = EventSettings()
     seed: int = 0

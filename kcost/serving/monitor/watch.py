@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from kcost.core.unforeseen import logged
 from kcost.cost.assumptions import HOURS_PER_MONTH
 from kcost.risk.drift_reference import Reference
 from kcost.risk.drift_watch import DriftWatch, ModelDrift
+from kcost.risk.rollout import Rollout, RolloutCounts, judge_rollout
 from kcost.serving.monitor.events import Events
 from kcost.serving.monitor.labels import Labels, LiveScore
-from kcost.serving.monitor.rows import Rows, UnreadableError, document, read_rows
+from kcost.serving.monitor.rows import Rows, UnreadableError, document, read_predicted, read_rows
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.store import SampleStore
 
@@ -32,6 +34,7 @@ class WatchedModel(Record):
     name: str = Field(description="as it is served")
     drift: ModelDrift
     live: LiveScore | None = Field(description="what labels say; None where none came")
+    shadow: Rollout | None = Field(default=None, description="of another version that is asked the same")
     rows_per_s: float = Field(description="over the last windows, those that were not looked at reckoned in")
     labelled: int
 
@@ -104,6 +107,34 @@ class Watch:
                 except UnreadableError as error:
                     self._because = str(error)
             self._sample(header, model, rows, asked if samples.inputs else None)
+
+    def shadowed(self, header: dict[str, Any], answer: bytes, other: bytes) -> None:
+        """Holds another version's answer against that of the version that answered the client.
+
+        Args:
+            header: model, status of the other, latency_ns and other_latency_ns, the two encodings.
+        """
+        model = self._models.get(header["model"])
+        if model is None:
+            return
+        failed = header["status"] != 200
+        add: dict[str, float] = {"requests": 1, "failed": int(failed)}
+        if not failed:
+            ratio = math.log(max(1, header["other_latency_ns"]) / max(1, header["latency_ns"]))
+            try:
+                told = document(answer, header["answer_encoding"])
+                otherwise = read_predicted(model.reference, told)
+                mine = read_predicted(model.reference, document(other, header["other_encoding"]))
+            except UnreadableError as error:
+                self._unreadable += 1
+                self._because = str(error)
+                return
+            same = otherwise.shape == mine.shape and otherwise == mine
+            agreed = np.broadcast_to(np.asarray(same), otherwise.shape).reshape(len(otherwise), -1).all(1)
+            add |= {"rows": len(agreed), "otherwise": int((~agreed).sum())}
+            add |= {"log_ratio_sum": ratio, "log_ratio_squares": ratio**2}
+        counts = model.shadow.model_dump()
+        model.shadow = RolloutCounts(**{name: value + add.get(name, 0) for name, value in counts.items()})
 
     def unforeseen(self, error: Exception) -> None:
         """An error that nobody foresaw while a request was looked at: it counts as one that cannot be read."""
@@ -199,7 +230,7 @@ class Watch:
     def watched(self) -> Watched:
         """What is known now."""
         return Watched(
-            models=tuple(m.watched(name, self._settings.usd_per_error) for name, m in sorted(self._models.items())),
+            models=tuple(self._watched(name, model) for name, model in sorted(self._models.items())),
             requests=self._requests,
             unreadable=self._unreadable,
             unreadable_because=self._because,
@@ -208,6 +239,11 @@ class Watch:
             events=self._events.told,
             webhook_failures=self._events.webhook_failures,
         )
+
+    def _watched(self, name: str, model: _Model) -> WatchedModel:
+        shadow = self._settings.shadow.get(name)
+        told = model.watched(name, self._settings.usd_per_error)
+        return told if shadow is None else told.model_copy(update={"shadow": judge_rollout(model.shadow, shadow)})
 
     def close(self) -> None:
         """Syncs, and ends."""
@@ -221,6 +257,7 @@ class _Model:
         self.drift = DriftWatch(reference, settings.window_rows, settings.false_alarms, settings.seed)
         self.labels = Labels(reference)
         self.last: ModelDrift | None = None
+        self.shadow = RolloutCounts()
         self.times: deque[tuple[float, int, int, int]] = deque(maxlen=_RATE_WINDOWS)
         """(seconds, rows, requests, requests that were not looked at): at the first request, and after each window."""
 

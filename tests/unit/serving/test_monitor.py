@@ -19,7 +19,7 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from kcost.api.monitoring import monitor_proxy
+from kcost.api.monitoring import monitor_proxy, monitor_settings
 from kcost.cli import app
 from kcost.core.errors import InputError, KcostError
 from kcost.report.monitor_terminal import show_monitor
@@ -363,6 +363,9 @@ def test_settings_are_read_or_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError):
             read_settings(path)
+    path.write_text("[shadow.m]\nversion = 2\n")
+    with pytest.raises(InputError, match="A shadow is of a model with a reference"):
+        monitor_settings(path, [], None)
     assert named_references(["a=b", "c/d"]) == {"a": Path("b"), "": Path("c/d")}
     with pytest.raises(InputError):
         named_references(["a", "b"])

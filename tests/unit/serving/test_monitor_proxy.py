@@ -17,10 +17,7 @@ import pytest
 
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import Monitor
-from kcost.serving.monitor.settings import (
-    MonitorSettings,
-    SampleSettings,
-)
+from kcost.serving.monitor.settings import MonitorSettings, SampleSettings, ShadowSettings
 from kcost.serving.monitor.store import read_samples
 from kcost.serving.proxy import Proxy
 from tests.unit.report.browser import CHROMIUM
@@ -175,3 +172,45 @@ def live_page(url: str, tmp_path: Path) -> str:
         *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=5000", "--dump-dom", url),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_shadow_is_asked_the_same_and_judged(tmp_path: Path) -> None:
+    settings = MonitorSettings(
+        references={"m": tmp_path}, shadow={"m": ShadowSettings(version=7, share=1.0, max_disagreement=0.1)}
+    )
+    monitor = Monitor("http://x", settings, {"m": REFERENCE})
+    paths: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        paths.append(head.split(b" ")[1])
+        first = json.loads(body)["instances"][0][0]
+        other = b"/versions/7:" in head
+        if other and first == 2:
+            return reply("500 No", b"{}")
+        probabilities = [0.1, 0.9] if other and first == 1 else [0.9, 0.1]
+        return reply("200 OK", json.dumps({"predictions": [probabilities]}).encode())
+
+    async def steps(proxy: Proxy) -> None:
+        await monitor.start()
+        try:
+            for i in range(6):
+                body = json.dumps({"instances": [[float(i), 0.0]]}).encode()
+                status, text = await ask(proxy, "POST", PREDICT, body)
+                assert (status, json.loads(text)["predictions"]) == (200, [[0.9, 0.1]])  # no client sees the shadow
+            report = await report_when(
+                proxy,
+                lambda r: (
+                    bool(r["watched"]["models"]) and r["watched"]["models"][0]["shadow"]["counts"]["requests"] == 6
+                ),
+            )
+        finally:
+            await monitor.close()
+        shadow = report["watched"]["models"][0]["shadow"]
+        counts = shadow["counts"]
+        assert (counts["failed"], counts["rows"], counts["otherwise"]) == (1, 5, 1)
+        assert shadow["decision"] in ("can't tell", "roll back")
+        assert paths.count(b"/v1/models/m/versions/7:predict") == 6
+        lines = {(x["version"], x["caller"]): x["requests"] for x in report["invoice"]["lines"]}
+        assert lines == {("latest", ""): 6, ("7", "(shadow)"): 6}
+
+    with_proxy(answer, steps, monitor=monitor)
