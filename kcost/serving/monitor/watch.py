@@ -122,15 +122,15 @@ class Watch:
         if not failed:
             ratio = math.log(max(1, header["other_latency_ns"]) / max(1, header["latency_ns"]))
             try:
-                told = document(answer, header["answer_encoding"])
-                otherwise = read_predicted(model.reference, told)
-                mine = read_predicted(model.reference, document(other, header["other_encoding"]))
+                old = read_predicted(model.reference, document(answer, header["answer_encoding"]))
+                new = read_predicted(model.reference, document(other, header["other_encoding"]))
             except UnreadableError as error:
                 self._unreadable += 1
                 self._because = str(error)
                 return
-            same = otherwise.shape == mine.shape and otherwise == mine
-            agreed = np.broadcast_to(np.asarray(same), otherwise.shape).reshape(len(otherwise), -1).all(1)
+            agreed = np.zeros(len(old), bool)
+            if old.shape == new.shape:
+                agreed = (old == new).reshape(len(old), -1).all(1)
             add |= {"rows": len(agreed), "otherwise": int((~agreed).sum())}
             add |= {"log_ratio_sum": ratio, "log_ratio_squares": ratio**2}
         counts = model.shadow.model_dump()
