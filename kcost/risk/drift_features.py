@@ -33,7 +33,7 @@ def vector_columns(vectors: np.ndarray, basis: VectorBasis | None) -> dict[str, 
     else:
         columns = {"mean": numbers.mean(1), "deviation": numbers.std(1)}
     if basis is not None:
-        columns["distance"], columns["distance off"] = basis.distances(numbers)
+        columns["distance"], columns["residual distance"] = basis.distances(numbers)
     return columns
 
 

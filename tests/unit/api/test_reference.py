@@ -74,7 +74,7 @@ def test_a_reference_of_images_holds_what_live_rows_are_held_against(
     assert read_reference(tmp_path) == reference == read_reference(tmp_path / "reference.json")
     assert reference.rows == len(read.splits["test"])
     names = {f.name for f in reference.features}
-    assert {"confidence", "class", "input mean", "input distance", "input distance off"} <= names
+    assert {"confidence", "class", "input mean", "input distance", "input residual distance"} <= names
     assert 0.02 < sum(b.wrong for b in reference.bands) / reference.rows < 0.2
     assert not reference.reading.logits
     # Images of the validation part are no drift; the same with dark and bright exchanged are.
