@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import html
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
+import threading
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -214,3 +218,55 @@ def test_a_shadow_is_asked_the_same_and_judged(tmp_path: Path) -> None:
         assert lines == {("latest", ""): 6, ("7", "(shadow)"): 6}
 
     with_proxy(answer, steps, monitor=monitor)
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """A server of one model that is always as sure."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        rows = len(json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"])
+        answer = json.dumps({"predictions": [[0.9, 0.1]] * rows}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
+    (tmp_path / "monitor.toml").write_text('[samples]\nfolder = "samples"\nshare = 1.0\n')
+    acknowledged: list[str] = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "1", "--port", "0"]
+        command += ["--upstream", f"http://127.0.0.1:{upstream.server_port}", "--reference", "m=reference.json"]
+        proxy = subprocess.Popen(
+            [*command, "--monitor", "monitor.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert proxy.stderr is not None
+        url = proxy.stderr.readline().decode().split(" ")[0]
+        killer = threading.Timer(1.0, proxy.kill)
+        killer.start()
+        try:
+            while True:
+                body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
+                with urllib.request.urlopen(f"{url}{PREDICT}", body, timeout=10) as answer:
+                    name = answer.headers["x-request-id"]
+                labels = json.dumps({"labels": [{"id": name, "label": "no"}]}).encode()
+                with urllib.request.urlopen(f"{url}/kcost/labels", labels, timeout=10) as answer:
+                    assert json.loads(answer.read()) == {"accepted": 1, "unknown_ids": 0, "stored": True}
+                acknowledged.append(name)
+        except OSError:
+            pass  # the kill
+        proxy.wait(10)
+        proxy.stderr.close()
+        upstream.shutdown()
+    stored = {s["id"] for s in read_samples(tmp_path / "samples").samples if s["kind"] == "label"}
+    assert len(acknowledged) > 5
+    assert set(acknowledged) <= stored
