@@ -27,7 +27,9 @@ _PUBLIC = {
     "load": "kcost.forward.prepared",
     "find_rate": "kcost.api.serving",
     "make_plan": "kcost.api.measuring",
+    "make_reference": "kcost.api.reference",
     "make_report": "kcost.api.measuring",
+    "monitor_proxy": "kcost.api.monitoring",
     "prices": "kcost.api.inventory",
     "project_run": "kcost.api.projecting",
     "program": "kcost.api.measuring",
@@ -43,7 +45,9 @@ _PUBLIC = {
     "serve_models": "kcost.api.serving",
     "serve_proxy": "kcost.api.serving",
     "train": "kcost.api.models",
+    "write_alert_rules": "kcost.api.monitoring",
     "write_budget_page": "kcost.api.costing",
+    "write_dashboard": "kcost.api.monitoring",
     "write_workbook": "kcost.api.costing",
     "update_prices": "kcost.api.inventory",
     "read_recommendation": "kcost.api.recommend",
@@ -86,6 +90,11 @@ if TYPE_CHECKING:
         run_self_test as run_self_test,
     )
     from kcost.api.models import attack as attack, evaluate as evaluate, run_search as run_search, train as train
+    from kcost.api.monitoring import (
+        monitor_proxy as monitor_proxy,
+        write_alert_rules as write_alert_rules,
+        write_dashboard as write_dashboard,
+    )
     from kcost.api.optimize import run_optimize as run_optimize
     from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
@@ -95,6 +104,7 @@ if TYPE_CHECKING:
         run_recommend as run_recommend,
         watch_recommendation as watch_recommendation,
     )
+    from kcost.api.reference import make_reference as make_reference
     from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
     from kcost.api.serving import (
         find_rate as find_rate,

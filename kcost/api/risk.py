@@ -138,6 +138,24 @@ def assess_risk(
     return report
 
 
+def predict_and_store(
+    model: Path | str, *, data: str | None, backend: Backend | None, limit: int | None, **settings: Any
+) -> tuple[Model, DataSet, Predictions]:
+    """A model, the data, and its predictions of them: stored where `assess_risk` has them, and made once for both.
+
+    Raises:
+        InputError: the model and the data do not fit together, or the model answers with no classes.
+        UnavailableError: the backend is not installed.
+    """
+    chosen = require(backend) if backend else chosen_backend()
+    opened = open_model(model)
+    values = {"model": Path(model).absolute(), "data": data, "limit": limit, **settings}
+    request = checked(PredictRequest, {**values, "file": _file(_folder(opened), chosen)})
+    refuse_before_scoring(opened, data, chosen)
+    read = _load(opened, data, limit)
+    return opened, read, _predicted(opened, read, request, chosen)
+
+
 def write_card(model: Path | str, out: Path | str | None = None, *, risk: Path | str | None = None) -> Path:
     """Writes the model card of a risk report that is there: Markdown with the metadata that Hugging Face reads.
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,18 +104,25 @@ def serve_proxy(
     client_timeout_s: float = 30.0,
     stop_s: float = 30.0,
     remote: bool = False,
+    monitor: Path | str | None = None,
+    references: Sequence[str] = (),
+    usd_per_error: float | None = None,
     on_start: Callable[[Proxying], None] | None = None,
 ) -> Invoice:
-    """Passes requests to a server of models, untouched, and says what each model, version and caller cost.
+    """Passes requests to a server of models, untouched; says what they cost, and whether they have drifted.
 
     Requests + overhead + idle time are the price of the machine x time, always: see `kcost.cost.invoice`. The bill so
-    far is at /kcost/invoice.
+    far is at /kcost/invoice, a live page at /kcost/, metrics at /kcost/metrics.
 
     Args:
         upstream: http://HOST:PORT of TensorFlow Serving's REST interface, or of `kcost serve`.
         usd_per_hour: the price of the machine that the models run on.
         caller_header: a header whose value says who asks.
         remote: allow an upstream that is not on this machine.
+        monitor: monitor.toml, which says what is watched, stored and told.
+        references: NAME=FILE of what each model's traffic is held against; FILE alone, or the artifact folder that it
+            is in, where the model is served by its own name.
+        usd_per_error: what one wrong answer costs; None leaves what `monitor` says.
 
     Returns:
         The last bill, after SIGTERM or SIGINT.
@@ -129,17 +136,23 @@ def serve_proxy(
         raise InputError("The price of a machine is positive, in dollars an hour.", received=f"{usd_per_hour:g}")
     if caller_header is not None and re.fullmatch(r"[A-Za-z0-9-]+", caller_header) is None:
         raise InputError("A header's name is made of letters, digits and `-`.", received=repr(caller_header))
+    from kcost.api.monitoring import monitor_settings
     from kcost.serving.http_server import HttpSettings
+    from kcost.serving.monitor.monitor import Monitor
     from kcost.serving.proxy import serve_proxy as serve
+
+    settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
 
     http = HttpSettings(
         host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
     )
     started = on_start or _nothing
+    watching = Monitor(upstream, settings, read)
+    proxy = serve(
+        upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching
+    )
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
-        return runner.run(
-            serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote)
-        )
+        return runner.run(proxy)
 
 
 def run_loadtest(

@@ -12,7 +12,19 @@ import sys
 from typing import NoReturn
 
 # Importing a module of commands adds them to the application.
-from kcost.cli import costing, inventory, measuring, models, probing, projecting, recommend, risk, serving, shipping  # noqa: F401
+from kcost.cli import (  # noqa: F401
+    costing,
+    inventory,
+    measuring,
+    models,
+    monitoring,
+    probing,
+    projecting,
+    recommend,
+    risk,
+    serving,
+    shipping,
+)
 from kcost.cli.shared import app
 
 

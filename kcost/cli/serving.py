@@ -46,6 +46,16 @@ def serve(
         str | None, typer.Option(metavar="NAME", help="With --upstream: the header that says who asks.")
     ] = None,
     remote: Annotated[bool, typer.Option("--remote", help="The upstream is not on this machine.")] = False,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="With --upstream: what kcost monitor reference wrote; repeatable."),
+    ] = None,
+    usd_per_error: Annotated[
+        float | None, typer.Option(help="With --upstream: what a wrong answer costs: drift is told in dollars.")
+    ] = None,
+    monitor: Annotated[
+        Path | None, typer.Option(help="With --upstream: TOML file of what is watched, stored and told.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Serve exported models by TensorFlow Serving's REST interface; or stand before a server and write its invoice."""
@@ -59,7 +69,7 @@ def serve(
             raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
 
         def on_proxy(proxying: Proxying) -> None:
-            text = f"{proxying.url} passes requests to {proxying.upstream}; the invoice: {proxying.invoice_url}"
+            text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
             print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
 
         bill = kcost.serve_proxy(
@@ -73,6 +83,9 @@ def serve(
             client_timeout_s=client_timeout_s,
             stop_s=stop_s,
             remote=remote,
+            monitor=monitor,
+            references=reference or (),
+            usd_per_error=usd_per_error,
             on_start=on_proxy,
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))

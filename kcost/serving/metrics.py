@@ -71,8 +71,13 @@ class Metrics:
         for name, kind, labels, value in sorted(gauges):
             lines += [f"# TYPE {name} {kind}"] if name != last_name else []
             last_name = name
-            lines.append(f"{name}{_braces(labels)} {value:g}")
+            lines.append(f"{name}{_braces(labels)} {_number(value)}")
         return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """All digits: a rate is the difference of two counts."""
+    return f"{value:.0f}" if value.is_integer() else repr(value)
 
 
 def _braces(labels: Labels) -> str:

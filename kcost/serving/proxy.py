@@ -1,4 +1,4 @@
-"""A proxy before a server of models: requests and answers go through untouched, and each is put on the invoice."""
+"""A proxy before a server of models: requests go through untouched, each is put on the invoice, and watched."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import orjson
 
 from kcost.core.schema import Record
 from kcost.cost.invoice import Invoice, Meter
-from kcost.serving.application import route
+from kcost.serving.application import Route, route
 from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, TimedAnswer
+from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.status import Code, RequestError
 
-INVOICE_PATH = b"/kcost/invoice"
+OWN_PATHS = b"/kcost"
 OTHERS = "(others)"
 """What the invoice has for requests of no model, and for names beyond the first 1,000: a client can make up any."""
+
+SHADOW = "(shadow)"
+"""The caller, on the invoice, of requests that the proxy sends to another version by itself."""
+
+_MOST_SHADOWS = 8
+"""At a time: a shadow must not fill the queue of the server."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
@@ -50,6 +59,7 @@ class Proxy:
         timeout_s: an answer that is not there by then is a 504.
         most_bytes: of the body of a request.
         clock: nanoseconds that never go back.
+        monitor: None watches traffic alone.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Proxy:
         timeout_s: float,
         most_bytes: int,
         clock: Callable[[], int] = time.monotonic_ns,
+        monitor: Monitor | None = None,
     ) -> None:
         self._upstream = upstream
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
@@ -69,42 +80,83 @@ class Proxy:
         self._meter = Meter(usd_per_hour, clock())
         self._keys: set[tuple[str, str, str]] = set()
         self._free: list[Connection] = []
+        self._shadows: set[asyncio.Task[None]] = set()
+        url = f"http://{upstream.host}:{upstream.port}"
+        self.monitor = Monitor(url, MonitorSettings(), {}) if monitor is None else monitor
 
     def invoice(self) -> Invoice:
         """The bill so far."""
         return self._meter.invoice(self._clock())
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Passes one request on; or answers with the invoice."""
-        if scope["raw_path"] == INVOICE_PATH:
-            body = self.invoice().model_dump_json(indent=1).encode()
-            await _respond(send, _Answer(200, [(b"content-type", b"application/json")], body))
+        """Passes one request on; or answers by itself, below /kcost."""
+        if scope["raw_path"].startswith(OWN_PATHS + b"/") or scope["raw_path"] == OWN_PATHS:
+            await self._answer_itself(scope, receive, send)
             return
-        number = self._meter.arrive(self._key(scope), self._clock())
-        failed = True
+        resource = _route(scope)
+        key = self._key(scope, resource)
+        start_ns = self._clock()
+        number = self._meter.arrive(key, start_ns)
+        start_s = self.monitor.traffic.arrive()
+        status = 0
         try:
-            answer = await self._pass_on(number, scope, receive)
-            failed = answer.status != 200
+            body = await self._body(receive)
+            answer = await self._pass_on(number, scope, body)
+            status = answer.status
+            watched = None if status != 200 else self.monitor.named(resource, scope["headers"])
+            if watched is not None and watched.headers:
+                answer = answer._replace(headers=[*answer.headers, *watched.headers])
             await _respond(send, answer)
+            if watched is not None:  # the client has its answer
+                self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
+                version = self.monitor.shadow_of(watched)
+                if version is not None and len(self._shadows) < _MOST_SHADOWS:
+                    first = TimedAnswer(answer.headers, answer.body, self._clock() - start_ns)
+                    task = asyncio.create_task(self._shadow(watched.resource.model, version, scope, body, first))
+                    self._shadows.add(task)
+                    task.add_done_callback(self._shadows.discard)
         except RequestError as error:
-            body = orjson.dumps({"error": error.message})
-            headers = [(b"content-type", b"application/json")]
-            if error.http_status == 413:
-                headers.append((b"connection", b"close"))
-            await _respond(send, _Answer(error.http_status, headers, body))
+            status = error.http_status
+            await _refuse(send, error)
         finally:
-            self._meter.leave(number, self._clock(), failed=failed)
+            end_ns = self._clock()
+            self._meter.leave(number, end_ns, failed=status != 200)
+            self.monitor.traffic.leave(start_s, failed=status != 200)
+            self.monitor.counted(key[0], resource, status, end_ns - start_ns)
 
-    def _key(self, scope: dict[str, Any]) -> tuple[str, str, str]:
+    async def _shadow(
+        self, model: str, version: int, scope: dict[str, Any], body: bytes, first: TimedAnswer
+    ) -> None:
+        """Asks another version the same. Its time is on the invoice, with a caller of its own; no client sees it."""
+        path = f"/v1/models/{quote(model, safe='')}/versions/{version}:predict".encode()
+        start_ns = self._clock()
+        number = self._meter.arrive((model, str(version), SHADOW), start_ns)
+        status, answer = 0, _Answer(0, [], b"")
+        try:
+            answer = await self._pass_on(number, {**scope, "raw_path": path}, body)
+            status = answer.status
+        except RequestError as error:
+            status = error.http_status  # told as a failure of that version
+        finally:
+            end_ns = self._clock()
+            self._meter.leave(number, end_ns, failed=status != 200)
+        other = TimedAnswer(answer.headers, answer.body, end_ns - start_ns)
+        self.monitor.offer_shadow(model, first, other, status)
+
+    async def _answer_itself(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        try:
+            body = await self._body(receive) if scope["method"] == "POST" else b""
+            page = await self.monitor.page(scope["method"], scope["raw_path"], body, self.invoice())
+        except RequestError as error:
+            await _refuse(send, error)
+            return
+        await _respond(send, _Answer(page.status, page.headers, page.body))
+
+    def _key(self, scope: dict[str, Any], resource: Route | None) -> tuple[str, str, str]:
         """Model, version and caller of a request."""
         model, version = OTHERS, ""
-        if scope["method"] == "POST":
-            try:
-                resource = route("POST", scope["raw_path"])
-            except RequestError:
-                pass  # the upstream refuses it, too
-            else:
-                model, version = resource.model, resource.label or str(resource.version or "latest")
+        if resource is not None:
+            model, version = resource.model, resource.label or str(resource.version or "latest")
         caller = b""
         if self._caller_header is not None:
             caller = next((value for name, value in scope["headers"] if name == self._caller_header), b"")
@@ -115,10 +167,10 @@ class Proxy:
             self._keys.add(key)
         return key
 
-    async def _pass_on(self, number: int, scope: dict[str, Any], receive: Receive) -> _Answer:
+    async def _pass_on(self, number: int, scope: dict[str, Any], body: bytes) -> _Answer:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
-        request = self._request(scope, await self._body(receive))
+        request = self._request(scope, body)
         self._meter.to_model(number, self._clock())
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -188,6 +240,23 @@ class Proxy:
         return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
+def _route(scope: dict[str, Any]) -> Route | None:
+    """What a request asks a model for; None where it asks none: the upstream answers that, too."""
+    if scope["method"] != "POST":
+        return None
+    try:
+        return route("POST", scope["raw_path"])
+    except RequestError:
+        return None
+
+
+async def _refuse(send: Send, error: RequestError) -> None:
+    headers = [(b"content-type", b"application/json")]
+    if error.http_status == 413:
+        headers.append((b"connection", b"close"))
+    await _respond(send, _Answer(error.http_status, headers, orjson.dumps({"error": error.message})))
+
+
 async def _respond(send: Send, answer: _Answer) -> None:
     headers = [(name, value) for name, value in answer.headers if name.lower() not in _HOP_BY_HOP]
     headers.append((b"content-length", str(len(answer.body)).encode()))
@@ -201,7 +270,11 @@ class Proxying(Record):
     url: str
     upstream: str
     invoice_url: str
+    page_url: str
+    report_url: str
+    metrics_url: str
     usd_per_hour: float
+    watcher_process_id: int | None
 
 
 async def serve_proxy(
@@ -213,21 +286,33 @@ async def serve_proxy(
     on_start: Callable[[Proxying], None],
     *,
     remote: bool,
+    monitor: Monitor | None = None,
 ) -> Invoice:
     """Passes requests on until SIGTERM or SIGINT; then answers what it has accepted, and gives the last bill.
 
     Raises:
-        InputError: the URL of the upstream cannot be used, or the port is taken.
+        InputError: the URL of the upstream cannot be used, the port is taken, or the watching cannot begin.
     """
-    proxy = Proxy(read_url(upstream, remote=remote), usd_per_hour, caller_header, timeout_s, http.most_bytes)
+    target = read_url(upstream, remote=remote)
+    proxy = Proxy(target, usd_per_hour, caller_header, timeout_s, http.most_bytes, monitor=monitor)
     server = HttpServer(proxy, http)
     server.stop_on_signals()
     try:
-        invoice_url = server.url + INVOICE_PATH.decode()
+        await proxy.monitor.start()
         on_start(
-            Proxying(url=server.url, upstream=upstream, invoice_url=invoice_url, usd_per_hour=usd_per_hour)
+            Proxying(
+                url=server.url,
+                upstream=upstream,
+                invoice_url=server.url + INVOICE_PATH.decode(),
+                page_url=server.url + PAGE_PATHS[-1].decode(),
+                report_url=server.url + REPORT_PATH.decode(),
+                metrics_url=server.url + METRICS_PATH.decode(),
+                usd_per_hour=usd_per_hour,
+                watcher_process_id=proxy.monitor.watcher_process_id,
+            )
         )
         await server.serve()
     finally:
         server.close()
+        await proxy.monitor.close()
     return proxy.invoice()

@@ -33,7 +33,7 @@ PARENT = {
     "cost": {"core"},
     "risk": {"core"},
     "ship": {"core"},
-    "serving": {"cost", "core"},
+    "serving": {"cost", "risk", "core"},
     "data": {"core"},
     "core": {"version"},
     "version": set(),

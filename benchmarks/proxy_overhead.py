@@ -1,0 +1,139 @@
+"""What the proxy adds to a request: the same open load on a server directly, through the proxy, and with rows watched.
+
+    python benchmarks/proxy_overhead.py [--rate 200] [--rounds 5] [--round-s 5]
+
+The server is a bare one that answers at once with ten probabilities, so that what is measured is the proxy. A request
+has one row of 28 x 28 numbers. The three take turns in shuffled order; client, proxy and server share the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from kcost.risk.drift_features import class_columns, vector_columns
+from kcost.risk.drift_reference import Reading, Reference, features_of, vector_basis
+from kcost.risk.drift_usd import bands_of
+from kcost.serving.load_test import LoadSettings, run_load
+
+CLASSES, SHAPE = 10, (28, 28, 1)
+
+
+async def serve_bare(port: int) -> None:
+    answer = json.dumps({"predictions": [[0.91, *[0.01] * 9]]}).encode()
+    reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+                writer.write(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async with await asyncio.start_server(one, "127.0.0.1", port) as server:
+        await server.serve_forever()
+
+
+def made_reference(rng: np.random.Generator) -> Reference:
+    images = rng.random((2000, int(np.prod(SHAPE))))
+    basis = vector_basis(images[:1000])
+    logs = np.log(rng.dirichlet(np.ones(CLASSES), 1000))
+    names = tuple(map(str, range(CLASSES)))
+    outputs = class_columns(logs, logs.argmax(1), names)
+    inputs = {f"input {name}": values for name, values in vector_columns(images[1000:], basis).items()}
+    return Reference(
+        model="m",
+        model_sha256="0",
+        dataset="made up",
+        split="test",
+        rows=1000,
+        unit="images",
+        label_names=names,
+        reading=Reading(kind="multiclass", logits=False, form="pixels", shape=SHAPE, basis=basis),
+        features=features_of({"output": outputs, "input": inputs}),
+        bands=bands_of(outputs["confidence"], rng.random(1000) < 0.9),
+    )
+
+
+def started(*options: str) -> tuple[subprocess.Popen[str], str]:
+    """A proxy, and its URL."""
+    command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "0.34", "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    return process, process.stderr.readline().split(" ")[0]
+
+
+async def measure(urls: dict[str, str], body: Path, rate_per_s: float, rounds: int, round_s: float) -> None:
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in urls}
+    order, rng = list(urls), random.Random(0)
+    for number in range(rounds):
+        rng.shuffle(order)
+        for name in order:
+            settings = LoadSettings(
+                rate_per_s=rate_per_s,
+                duration_s=round_s,
+                log=None,
+                body=body,
+                bound_ms=1.0,
+                seed=number,
+                connections=64,
+                timeout_s=30.0,
+                remote=False,
+            )
+            report = await run_load(f"{urls[name]}/v1/models/m:predict", settings)
+            assert not report.failed, report.statuses
+            times[name].append((report.after_sending.p50_ms, report.after_sending.p99_ms))
+    base = np.array(times["direct"])
+    for name, rows in times.items():
+        numbers = np.array(rows)
+        added = np.median(numbers - base, 0)
+        p50_ms, p99_ms = np.median(numbers, 0)
+        print(f"{name}: p50 {p50_ms:.3f} ms, p99 {p99_ms:.3f} ms; adds {added[0]:.3f} ms and {added[1]:.3f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--round-s", type=float, default=5.0)
+    parser.add_argument("--bare-server", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare_server:
+        asyncio.run(serve_bare(given.bare_server))
+        return
+    rng = np.random.default_rng(0)
+    port, processes = 18600 + os.getpid() % 1000, []
+    with tempfile.TemporaryDirectory() as folder:
+        reference, body = Path(folder, "reference.json"), Path(folder, "body.json")
+        reference.write_text(made_reference(rng).model_dump_json())
+        body.write_text(json.dumps({"instances": rng.random((1, *SHAPE)).round(3).tolist()}))
+        bare = [sys.executable, __file__, "--bare-server", str(port)]
+        try:
+            processes.append(subprocess.Popen(bare, text=True))
+            upstream = f"http://127.0.0.1:{port}"
+            plain, plain_url = started("--upstream", upstream)
+            processes.append(plain)
+            watching, watching_url = started("--upstream", upstream, "--reference", f"m={reference}")
+            processes.append(watching)
+            urls = {"direct": upstream, "through the proxy": plain_url, "through it, rows watched": watching_url}
+            asyncio.run(measure(urls, body, given.rate, given.rounds, given.round_s))
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(30)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Commands that look at a live proxy, and that make what it needs to know."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kcost.cli.shared import BackendOption, Json, Limit, PixelsOption, app, examples, print_answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kcost.serving.monitor.report import MonitorReport
+
+KINDS = ("reference", "rules", "dashboard")
+
+
+@app.command(
+    epilog=examples(
+        "kcost monitor reference digits            # once, before: what live traffic is held against",
+        "kcost monitor http://127.0.0.1:8502       # now: healthy or drifted, how sure, dollars a month",
+        "kcost monitor rules --out rules.yml       # alerts for Prometheus",
+    )
+)
+def monitor(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="URL|reference ARTIFACT|rules|dashboard", help="A live proxy, or what to write."),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Again every --every-s seconds, until Ctrl-C.")] = False,
+    every_s: Annotated[float, typer.Option(min=0.5, help="With --watch.")] = 5.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write: reference.json in the artifact, kcost-rules.yml or kcost-grafana.json."),
+    ] = None,
+    p99_ms: Annotated[float | None, typer.Option(help="With rules: alert above this p99.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With reference: name or path; default: what the model was trained on.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="With reference: train, validation or test. Held-out data is what live traffic is like.")
+    ] = "test",
+    pixels: PixelsOption = None,
+    limit: Limit = None,
+    backend: BackendOption = None,
+    json_: Json = False,
+) -> None:
+    """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1 if not."""
+    import kcost
+    from kcost.report import monitor_terminal
+
+    if words[0] in KINDS:
+        if len(words) != (2 if words[0] == "reference" else 1) or watch:
+            raise typer.BadParameter(f"{' '.join(words)!r} is none of: reference ARTIFACT, rules, dashboard")
+        if words[0] == "rules":
+            typer.echo(kcost.write_alert_rules(out or "kcost-rules.yml", p99_ms=p99_ms))
+            return
+        if words[0] == "dashboard":
+            typer.echo(kcost.write_dashboard(out or "kcost-grafana.json"))
+            return
+        reference = kcost.make_reference(
+            words[1],
+            data=data,
+            split=split,  # type: ignore[arg-type]  # checked there
+            out=out,
+            backend=backend,  # type: ignore[arg-type]  # checked there
+            limit=limit,
+            pixels=pixels,
+        )
+        print_answer(json_, reference, lambda console: monitor_terminal.show_reference(console, reference))
+        return
+    if len(words) != 1:
+        raise typer.BadParameter(f"{' '.join(words)!r} is no URL, nor reference ARTIFACT, rules or dashboard")
+
+    def show(console: Console, report: MonitorReport) -> None:
+        monitor_terminal.show_monitor(console, report, words[0])
+
+    while True:
+        report = kcost.monitor_proxy(words[0])
+        print_answer(json_, report, lambda console, current=report: show(console, current))
+        if not watch:
+            break
+        sys.stdout.flush()
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            break
+        if not json_:
+            typer.echo()
+    if report.outcome in ("drifted", "failing"):
+        raise typer.Exit(1)

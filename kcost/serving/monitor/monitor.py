@@ -1,0 +1,213 @@
+"""The proxy's own paths below /kcost, and what it does with each request that it has passed on."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from importlib import resources
+from typing import NamedTuple
+
+import orjson
+
+from kcost.cost.invoice import Invoice
+from kcost.risk.drift_reference import Reference
+from kcost.serving.application import Route
+from kcost.serving.metrics import REQUEST_LATENCY, Metrics
+from kcost.serving.monitor.link import WatchLink
+from kcost.serving.monitor.prometheus import samples_of
+from kcost.serving.monitor.report import MonitorReport, WatcherState, make_monitor_report
+from kcost.serving.monitor.settings import MonitorSettings
+from kcost.serving.monitor.traffic import TrafficCounter
+from kcost.serving.monitor.watch import Watched
+from kcost.serving.status import HTTP_STATUS, Code, RequestError
+
+INVOICE_PATH = b"/kcost/invoice"
+PAGE_PATHS = (b"/kcost", b"/kcost/")
+REPORT_PATH = b"/kcost/monitor"
+METRICS_PATH = b"/kcost/metrics"
+LABELS_PATH = b"/kcost/labels"
+ID_HEADER = b"x-request-id"
+"""A client may name its request; else the answer has the name that the proxy gave it, in the same header."""
+
+LONGEST_ID = 200
+_JSON = [(b"content-type", b"application/json")]
+_POLICY = b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+_STATUS_NAMES = {status: code.name for code, status in reversed(HTTP_STATUS.items())}
+
+
+class Page(NamedTuple):
+    """An answer of the proxy itself."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class TimedAnswer(NamedTuple):
+    """What a version answered, and how long that took."""
+
+    headers: Headers
+    body: bytes
+    latency_ns: int
+
+
+class NamedRequest(NamedTuple):
+    """A request that is watched."""
+
+    name: str
+    resource: Route
+    headers: tuple[tuple[bytes, bytes], ...]
+    """That the answer gets: the name, where the client did not give it."""
+
+
+class Monitor:
+    """Watches what the proxy passes on.
+
+    Args:
+        upstream: URL of the server behind it.
+        settings: what the user said.
+        references: served name -> reference.
+    """
+
+    def __init__(self, upstream: str, settings: MonitorSettings, references: dict[str, Reference]) -> None:
+        self._upstream = upstream
+        self._settings = settings
+        self.traffic = TrafficCounter(time.monotonic)
+        self._metrics = Metrics()
+        self._link = WatchLink(settings, references) if references or settings.samples is not None else None
+        self._boot = secrets.token_hex(4)
+        self._random = random.Random(settings.seed)
+        self._number = 0
+
+    @property
+    def watcher_process_id(self) -> int | None:
+        """Of the process that watches; None where there is none."""
+        return None if self._link is None else self._link.process_id
+
+    async def start(self) -> None:
+        """Starts the process that watches, where there is something to watch.
+
+        Raises:
+            InputError: it cannot begin.
+        """
+        if self._link is not None:
+            await self._link.start()
+
+    async def close(self) -> None:
+        """Ends it, when it has looked at what it was given."""
+        if self._link is not None:
+            await self._link.close()
+
+    def counted(self, model: str, resource: Route | None, status: int, latency_ns: int) -> None:
+        """One request was answered.
+
+        Args:
+            model: as the invoice has it: one of at most a thousand names.
+            resource: None where the path is none of the interface's.
+        """
+        self._metrics.count(model, _STATUS_NAMES.get(status, "CANCELLED" if not status else f"HTTP_{status}"))
+        if resource is not None:
+            self._metrics.time(REQUEST_LATENCY, model, resource.method.capitalize(), latency_ns)
+
+    def named(self, resource: Route | None, headers: Headers) -> NamedRequest | None:
+        """The name of a request that was answered with 200; None where it is not watched."""
+        if self._link is None or resource is None or resource.method != "predict":
+            return None
+        given_id = _header(headers, ID_HEADER)[:LONGEST_ID].decode("latin-1")
+        self._number += 1
+        name = given_id or f"{self._boot}-{self._number}"
+        return NamedRequest(name, resource, () if given_id else ((ID_HEADER, name.encode()),))
+
+    def offer(
+        self, named: NamedRequest, caller: str, request: tuple[Headers, bytes], answer: tuple[Headers, bytes]
+    ) -> None:
+        """Gives a request to the process that watches.
+
+        Args:
+            request, answer: headers and body of each.
+        """
+        assert self._link is not None
+        header = {
+            "kind": "request",
+            "id": named.name,
+            "model": named.resource.model,
+            "version": named.resource.label or str(named.resource.version or "latest"),
+            "caller": caller,
+            "at_s": time.time(),
+            "request_encoding": _header(request[0], b"content-encoding").decode("latin-1").strip().lower(),
+            "answer_encoding": _header(answer[0], b"content-encoding").decode("latin-1").strip().lower(),
+        }
+        self._link.offer(header, request[1], answer[1])
+
+    def shadow_of(self, named: NamedRequest) -> int | None:
+        """The version that is asked the same as this request; None for most."""
+        shadow = self._settings.shadow.get(named.resource.model)
+        if shadow is None or named.resource.version == shadow.version or self._random.random() >= shadow.share:
+            return None
+        return shadow.version
+
+    def offer_shadow(self, model: str, answer: TimedAnswer, other: TimedAnswer, status: int) -> None:
+        """Gives two answers to one request to the process that watches.
+
+        Args:
+            other, status: of the version that is the shadow.
+        """
+        assert self._link is not None
+        header = {
+            "kind": "shadow",
+            "model": model,
+            "status": status,
+            "latency_ns": answer.latency_ns,
+            "other_latency_ns": other.latency_ns,
+            "answer_encoding": _header(answer.headers, b"content-encoding").decode("latin-1").strip().lower(),
+            "other_encoding": _header(other.headers, b"content-encoding").decode("latin-1").strip().lower(),
+        }
+        self._link.offer(header, answer.body, other.body)
+
+    def report(self, bill: Invoice) -> MonitorReport:
+        """What is known now."""
+        link = self._link
+        watcher = None
+        if link is not None:
+            watcher = WatcherState(is_up=link.is_up, offered=link.offered, dropped=link.dropped, restarts=link.restarts)
+        watched = Watched() if link is None else link.watched()
+        return make_monitor_report(self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill)
+
+    async def page(self, method: str, path: bytes, body: bytes, bill: Invoice) -> Page:
+        """The answer to a request below /kcost.
+
+        Raises:
+            RequestError: there is no such path, labels cannot be used, or are not stored for now.
+        """
+        if method == "POST" and path == LABELS_PATH:
+            return await self._label(body)
+        if method != "GET":
+            raise RequestError(Code.NOT_FOUND, f"Not found: {method} {path.decode('latin-1')}")
+        if path == INVOICE_PATH:
+            return Page(200, _JSON, bill.model_dump_json(indent=1).encode())
+        if path == REPORT_PATH:
+            return Page(200, _JSON, self.report(bill).model_dump_json().encode())
+        if path == METRICS_PATH:
+            text = self._metrics.text(samples_of(self.report(bill))).encode()
+            return Page(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
+        if path in PAGE_PATHS:
+            headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", _POLICY)]
+            return Page(200, headers, resources.files(__package__).joinpath("page.html").read_bytes())
+        raise RequestError(Code.NOT_FOUND, f"Not found: GET {path.decode('latin-1')}")
+
+    async def _label(self, body: bytes) -> Page:
+        if self._link is None or not self._settings.references:
+            text = "Labels are held against answers of models that have a reference: kcost serve --reference FILE"
+            raise RequestError(Code.FAILED_PRECONDITION, text)
+        answer = await self._link.label(body)
+        if "error" in answer:
+            return Page(400, _JSON, orjson.dumps(answer))
+        return Page(200, _JSON, orjson.dumps(answer))
+
+
+def _header(headers: Headers, name: bytes) -> bytes:
+    return next((value for known, value in headers if known.lower() == name), b"")

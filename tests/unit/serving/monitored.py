@@ -1,0 +1,77 @@
+"""Requests and answers of a made-up model, and its reference, for tests of what a proxy watches."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from kcost.cost.invoice import Meter
+from kcost.risk.drift_features import vector_columns
+from kcost.risk.drift_reference import Reading, Reference, features_of
+from kcost.risk.drift_usd import bands_of
+from kcost.serving.monitor.monitor import Monitor
+from kcost.serving.monitor.report import make_monitor_report
+from kcost.serving.monitor.settings import (
+    MonitorSettings,
+)
+from kcost.serving.monitor.traffic import TrafficCounter
+from kcost.serving.monitor.watch import Watch
+
+RNG = np.random.default_rng(0)
+PREDICT = "/v1/models/m:predict"
+
+
+def made_reference() -> Reference:
+    """A model that takes two numbers and answers with two probabilities."""
+    x = RNG.normal(size=(2000, 2))
+    confidence = RNG.uniform(0.5, 1, 2000)
+    outputs = {"confidence": confidence, "class": RNG.choice(["no", "yes"], 2000)}
+    inputs = {f"input {name}": values for name, values in vector_columns(x, None).items()}
+    return Reference(
+        model="m",
+        model_sha256="0",
+        dataset="d",
+        split="test",
+        rows=2000,
+        unit="rows",
+        label_names=("no", "yes"),
+        reading=Reading(kind="multiclass", logits=False, form="arrays", shape=(2,)),
+        features=features_of({"output": outputs, "input": inputs}),
+        bands=bands_of(confidence, RNG.random(2000) < confidence),
+    )
+
+
+REFERENCE = made_reference()
+
+
+def rows_like_the_reference(count: int, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A request and its answer."""
+    confidence = RNG.uniform(0.5, 1, count)
+    yes = RNG.random(count) < 0.5
+    first = np.where(yes, 1 - confidence, confidence)
+    instances = (RNG.normal(size=(count, 2)) + shift).tolist()
+    return {"instances": instances}, {"predictions": np.stack([first, 1 - first], 1).tolist()}
+
+
+def header(request_id: str = "1", **changes: Any) -> dict[str, Any]:
+    header = {"id": request_id, "model": "m", "version": "latest", "caller": "", "at_s": 1.0, "dropped": 0}
+    return {**header, "request_encoding": "", "answer_encoding": "", **changes}
+
+
+def put(watch: Watch, request_id: str, request: dict[str, Any], answer: dict[str, Any], **changes: Any) -> None:
+    watch.request(header(request_id, **changes), json.dumps(request).encode(), json.dumps(answer).encode())
+
+
+def report_of(watch: Watch | None, settings: MonitorSettings, traffic: TrafficCounter | None = None) -> Any:
+    counter = traffic or TrafficCounter(time.monotonic)
+    if traffic is None:
+        counter.leave(counter.arrive(), failed=False)
+    meter = Meter(0.5, 0)
+    meter.leave(meter.arrive(("m", "latest", 'a"b\\\n'), 10), 20, failed=False)
+    monitor = Monitor("http://x", settings, {} if watch is None else {"m": REFERENCE})
+    watcher = monitor.report(meter.invoice(30)).watcher
+    watched = monitor.report(meter.invoice(30)).watched if watch is None else watch.watched()
+    return make_monitor_report("http://x", settings, counter.traffic(), watcher, watched, meter.invoice(40))

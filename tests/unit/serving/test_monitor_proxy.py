@@ -1,0 +1,272 @@
+"""A proxy with the process that watches: pages, labels, kills, a watcher that is too busy."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.monitor.monitor import Monitor
+from kcost.serving.monitor.settings import MonitorSettings, SampleSettings, ShadowSettings
+from kcost.serving.monitor.store import read_samples
+from kcost.serving.proxy import Proxy
+from tests.unit.report.browser import CHROMIUM
+from tests.unit.serving.fakes import ask
+from tests.unit.serving.monitored import PREDICT, REFERENCE
+from tests.unit.serving.test_proxy import reply, with_proxy
+
+
+def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]]) -> None:
+    """A proxy with the process that watches, before a server that answers as the reference's model does."""
+    monitor = Monitor("http://x", settings, {"m": REFERENCE})
+
+    async def around(proxy: Proxy) -> None:
+        await monitor.start()
+        try:
+            await steps(proxy)
+        finally:
+            await monitor.close()
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        count = len(json.loads(body)["instances"])
+        return reply("200 OK", json.dumps({"predictions": [[0.9, 0.1]] * count}).encode())
+
+    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20)
+
+
+async def report_when(proxy: Proxy, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    for _ in range(200):
+        report: dict[str, Any] = json.loads((await ask(proxy, "GET", "/kcost/monitor"))[1])
+        if ready(report):
+            return report
+        await asyncio.sleep(0.05)
+    raise AssertionError(report)
+
+
+def test_labels_that_were_acknowledged_outlive_a_kill_of_the_process_that_watches(tmp_path: Path) -> None:
+    settings = MonitorSettings(
+        references={"m": tmp_path}, samples=SampleSettings(folder=tmp_path / "samples", share=1.0)
+    )
+
+    async def steps(proxy: Proxy) -> None:
+        acknowledged: list[str] = []
+
+        async def one(i: int) -> None:
+            body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
+            assert (await ask(proxy, "POST", PREDICT, body, x_request_id=f"r{i}"))[0] == 200
+            labels = {"labels": [{"id": f"r{i}", "label": "no"}]}
+            status, counts = await ask(proxy, "POST", "/kcost/labels", json.dumps(labels).encode())
+            if status == 200 and json.loads(counts)["accepted"]:
+                assert json.loads(counts)["stored"]
+                acknowledged.append(f"r{i}")
+
+        for start in range(0, 40, 20):
+            tasks = [asyncio.create_task(one(start + i)) for i in range(20)]
+            while len(acknowledged) < start // 2 + 5 and not all(t.done() for t in tasks):
+                await asyncio.sleep(0)
+            process_id = proxy.monitor.watcher_process_id
+            assert process_id is not None
+            os.kill(process_id, signal.SIGKILL)
+            await asyncio.gather(*tasks)  # no request fails with the process that watches it
+            for _ in range(200):
+                if proxy.monitor.watcher_process_id not in (None, process_id):
+                    break
+                await asyncio.sleep(0.05)
+        samples = read_samples(tmp_path / "samples")
+        stored = {s["id"] for s in samples.samples if s["kind"] == "label"}
+        assert len(acknowledged) >= 5
+        assert set(acknowledged) <= stored
+        report = await report_when(proxy, lambda r: r["watcher"]["restarts"] == 2)
+        assert any("began anew 2 time(s)" in limit for limit in report["limits"])
+
+    with_watching_proxy(settings, steps)
+
+
+def test_a_proxy_watches_and_says_so_on_all_its_pages(tmp_path: Path) -> None:
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
+
+    async def steps(proxy: Proxy) -> None:
+        body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
+        assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
+        report = await report_when(proxy, lambda r: bool(r["watched"]["requests"]))
+        assert report["outcome"] == "drifted"
+        status, text = await ask(proxy, "GET", "/kcost/metrics")
+        assert status == 200
+        assert 'kcost_drifted{model_name="m"} 1' in text.decode()
+        assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1' in text.decode()
+        assert b"<title>kcost monitor</title>" in (await ask(proxy, "GET", "/kcost/"))[1]
+        assert (await ask(proxy, "GET", "/kcost/nothing"))[0] == 404
+        assert (await ask(proxy, "DELETE", "/kcost/labels"))[0] == 404
+        assert (await ask(proxy, "POST", "/kcost/labels", b"no"))[0] == 400
+
+    with_watching_proxy(settings, steps)
+
+
+def test_a_busy_watcher_costs_no_request_and_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcost.serving.monitor.link.MOST_WAITING_BYTES", 100_000)
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path})
+
+    async def steps(proxy: Proxy) -> None:
+        process_id = proxy.monitor.watcher_process_id
+        assert process_id is not None
+        os.kill(process_id, signal.SIGSTOP)
+        body = json.dumps({"instances": [[0.0, 0.0]] * 1000}).encode()
+        for _ in range(40):
+            assert (await ask(proxy, "POST", PREDICT, body))[0] == 200
+        os.kill(process_id, signal.SIGCONT)
+        report = await report_when(proxy, lambda r: bool(r["watched"]["models"]))
+        watcher = report["watcher"]
+        assert watcher["offered"] == 40
+        assert 0 < watcher["dropped"] < 40
+        assert any(limit.startswith("sampled: ") for limit in report["limits"])
+
+    with_watching_proxy(settings, steps)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
+def test_the_live_page_draws_what_the_proxy_says(tmp_path: Path) -> None:
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path}, usd_per_error=0.5)
+
+    async def steps(proxy: Proxy) -> None:
+        body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
+        for _ in range(3):
+            await ask(proxy, "POST", PREDICT, body, x_team="<b>blue</b>")
+        await report_when(proxy, lambda r: bool(r["watched"]["requests"]))
+        server = HttpServer(proxy, HttpSettings(port=0))
+        serving = asyncio.create_task(server.serve())
+        try:
+            page = await asyncio.to_thread(live_page, f"{server.url}/kcost/", tmp_path)
+        finally:
+            server.stop()
+            await serving
+            server.close()
+        start = re.search(r"<body[^>]*>", page)
+        assert start is not None
+        assert "data-error" not in start.group(), start.group()
+        report = proxy.monitor.report(proxy.invoice())
+        assert report.conclusion in html.unescape(page)
+        features = report.watched.models[0].drift.features
+        assert f'data-drawn="{4 + len(features)}"' in start.group()  # three charts with four lines, and one a feature
+        assert page.count('<tr class="drifted">') == len(report.watched.models[0].drift.drifted) > 0
+        assert "&lt;b&gt;blue&lt;/b&gt;" in page  # a caller's name is text
+
+    with_watching_proxy(settings, steps)
+
+
+def live_page(url: str, tmp_path: Path) -> str:
+    """The document at a URL of this machine after its scripts ran for some seconds; no other machine is reached."""
+    assert CHROMIUM is not None
+    command = [
+        *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=5000", "--dump-dom", url),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_shadow_is_asked_the_same_and_judged(tmp_path: Path) -> None:
+    settings = MonitorSettings(
+        references={"m": tmp_path}, shadow={"m": ShadowSettings(version=7, share=1.0, max_disagreement=0.1)}
+    )
+    monitor = Monitor("http://x", settings, {"m": REFERENCE})
+    paths: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        paths.append(head.split(b" ")[1])
+        first = json.loads(body)["instances"][0][0]
+        other = b"/versions/7:" in head
+        if other and first == 2:
+            return reply("500 No", b"{}")
+        probabilities = [0.1, 0.9] if other and first == 1 else [0.9, 0.1]
+        return reply("200 OK", json.dumps({"predictions": [probabilities]}).encode())
+
+    async def steps(proxy: Proxy) -> None:
+        await monitor.start()
+        try:
+            for i in range(6):
+                body = json.dumps({"instances": [[float(i), 0.0]]}).encode()
+                status, text = await ask(proxy, "POST", PREDICT, body)
+                assert (status, json.loads(text)["predictions"]) == (200, [[0.9, 0.1]])  # no client sees the shadow
+            report = await report_when(
+                proxy,
+                lambda r: (
+                    bool(r["watched"]["models"]) and r["watched"]["models"][0]["shadow"]["counts"]["requests"] == 6
+                ),
+            )
+        finally:
+            await monitor.close()
+        shadow = report["watched"]["models"][0]["shadow"]
+        counts = shadow["counts"]
+        assert (counts["failed"], counts["rows"], counts["otherwise"]) == (1, 5, 1)
+        assert shadow["decision"] in ("can't tell", "roll back")
+        assert paths.count(b"/v1/models/m/versions/7:predict") == 6
+        lines = {(x["version"], x["caller"]): x["requests"] for x in report["invoice"]["lines"]}
+        assert lines == {("latest", ""): 6, ("7", "(shadow)"): 6}
+
+    with_proxy(answer, steps, monitor=monitor)
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """A server of one model that is always as sure."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        rows = len(json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"])
+        answer = json.dumps({"predictions": [[0.9, 0.1]] * rows}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
+    (tmp_path / "monitor.toml").write_text('[samples]\nfolder = "samples"\nshare = 1.0\n')
+    acknowledged: list[str] = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "1", "--port", "0"]
+        command += ["--upstream", f"http://127.0.0.1:{upstream.server_port}", "--reference", "m=reference.json"]
+        proxy = subprocess.Popen(
+            [*command, "--monitor", "monitor.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert proxy.stderr is not None
+        url = proxy.stderr.readline().decode().split(" ")[0]
+        killer = threading.Timer(1.0, proxy.kill)
+        killer.start()
+        try:
+            while True:
+                body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
+                with urllib.request.urlopen(f"{url}{PREDICT}", body, timeout=10) as answer:
+                    name = answer.headers["x-request-id"]
+                labels = json.dumps({"labels": [{"id": name, "label": "no"}]}).encode()
+                with urllib.request.urlopen(f"{url}/kcost/labels", labels, timeout=10) as answer:
+                    assert json.loads(answer.read()) == {"accepted": 1, "unknown_ids": 0, "stored": True}
+                acknowledged.append(name)
+        except OSError:
+            pass  # the kill
+        proxy.wait(10)
+        proxy.stderr.close()
+        upstream.shutdown()
+    stored = {s["id"] for s in read_samples(tmp_path / "samples").samples if s["kind"] == "label"}
+    assert len(acknowledged) > 5
+    assert set(acknowledged) <= stored
