@@ -26,7 +26,7 @@ PARENT = {
     "api.demo": {"api", "cost", "ship", "core"},
     "api": {"api.doctor", "report", "search", "bench", "cost", "risk", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
-    "report": {"search", "bench", "cost", "risk", "core", "version"},
+    "report": {"search", "bench", "cost", "risk", "ship", "core", "version"},
     "search": {"bench", "cost", "core"},
     "bench": {"core"},
     "cost": {"core"},
