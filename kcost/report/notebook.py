@@ -63,6 +63,12 @@ class View(NamedTuple):
 class Shown:
     """A document that shows itself in a notebook."""
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to the plain document of the same values too, such as one that was read from a file."""
+        if isinstance(other, BaseModel) and isinstance(self, type(other)):
+            return dict(self) == dict(other)
+        return NotImplemented
+
     def view(self) -> View:
         """What is shown."""
         raise NotImplementedError

@@ -99,6 +99,8 @@ def test_a_result_is_the_document_that_it_was_before(results: dict[str, Shown], 
                    and not issubclass(base, Shown) and "Record" not in base.__name__)  # fmt: skip
     plain = document.model_construct(_fields_set=set(result.model_fields_set), **dict(result))
     assert result.model_dump_json() == plain.model_dump_json()
+    assert plain == result
+    assert result == plain
     assert set(type(result).model_fields) == set(document.model_fields)
 
 
