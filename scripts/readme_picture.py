@@ -24,14 +24,13 @@ ROOT = Path(__file__).parents[1]
 RUN = ROOT / "docs" / "runs" / "digits-cnn"
 FOLDER = ROOT / "docs" / "pictures"
 THEMES = {"light": LIGHT, "dark": DARK}
-PLACE = {"provider": "aws", "region": "us-east-1", "instance": "m7i.large"}
-"""What is priced, named so that the picture does not change where the price book gets nearer machines."""
 MOST = 14
 
 
 def pictures(run: Path) -> dict[str, str]:
     """Name of a file -> the picture in SVG, in light and dark."""
-    verdict = kcost.estimate_cost(run, **PLACE)
+    # The instance is named, so that the picture stays where the price book gets a nearer one.
+    verdict = kcost.estimate_cost(run, provider="aws", region="us-east-1", instance="m7i.large")
     return {f"cost-{name}.svg": picture(verdict, theme) for name, theme in THEMES.items()}
 
 
