@@ -1,4 +1,4 @@
-"""Makes the picture of the README from a run folder: what a million predictions cost by each way of running a model.
+"""Makes the picture of the README from a run folder: what predictions cost by each way of running a model.
 
 python scripts/readme_picture.py                            # from docs/runs/digits-cnn, into docs/pictures
 python scripts/readme_picture.py RUN FOLDER                 # another run, another place
@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 import kcost
-from kcost.report.interval_chart import DARK, LIGHT, Axis, Mark, Theme, interval_svg
-from kcost.report.measured_results import ShownVerdict, usd_chart
+from kcost.report.interval_chart import DARK, LIGHT, Theme, interval_svg
+from kcost.report.measured_results import MEASURE_AGAIN, ShownVerdict, usd_chart
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "docs" / "runs" / "digits-cnn"
@@ -35,24 +35,14 @@ def pictures(run: Path) -> dict[str, str]:
 
 
 def picture(verdict: ShownVerdict, theme: Theme) -> str:
-    """The cheapest ways and plain Keras, in USD per million predictions."""
+    """The cheapest ways and plain Keras, in dollars per so many predictions that the figures read at a glance."""
     ranking = verdict.main_ranking
     if ranking is None:
         raise SystemExit("The run holds nothing that was measured.")
     chart = usd_chart(ranking)
-    scale = ranking.usd_scale
-    marks = [_per_million(mark, scale.factor) for mark in chart.marks[:MOST]]
-    valid = ranking.best is not None and not any(mark.faded for mark in marks)
-    title = f"{ranking.model}: what a million predictions cost"
-    if not valid:
-        title += " (measured beside other work: measure again)"
-    axis = Axis("USD per million predictions, with 95% intervals; * is plain Keras", logarithmic=True)
-    return interval_svg(marks, axis, theme=theme, title=title)
-
-
-def _per_million(mark: Mark, factor: float) -> Mark:
-    high = None if mark.high is None else mark.high / factor
-    return mark._replace(value=mark.value / factor, low=mark.low / factor, high=high)
+    marks = chart.marks[:MOST]
+    again = " (measured beside other work: measure again)" if any(mark.text == MEASURE_AGAIN for mark in marks) else ""
+    return interval_svg(marks, chart.axis, theme=theme, title=f"{chart.title}{again}")
 
 
 def main() -> None:

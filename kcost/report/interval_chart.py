@@ -12,9 +12,9 @@ from kcost.report.plots import Plot, round_numbers
 
 WIDTH, ROW, TOP, BOTTOM = 760, 26, 34, 46
 """Of the picture, in units of its view box; about pixels."""
-LABEL, TEXT = 250, 120
+LABEL, TEXT = 270, 110
 """Columns left and right of the plot: what a row is, and its figure in words."""
-CHARACTERS = 36
+CHARACTERS = 40
 """Of a label; longer ones are cut in the middle, as names differ at their ends."""
 LINEAR_TICKS = 5
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcost.bench.compare import Change, Comparison, Figure as ComparedFigure
+from kcost.core.conversion import RUNTIMES
 from kcost.core.result import Run, failed
 from kcost.core.units import format_usd, significant
 from kcost.cost.estimate import step_ns
@@ -48,6 +49,7 @@ class ShownVerdict(Shown, Verdict):
             texts=frozenset({1, 2}),
             chart=usd_chart(ranking),
             notes=notes,
+            then=_how_to_call(ranking),
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -81,6 +83,18 @@ def usd_chart(ranking: Ranking) -> Chart:
         Axis(f"USD per {scale.unit}, with 95% intervals{star}", logarithmic=True),
         f"{ranking.model}: what it costs",
     )
+
+
+def _how_to_call(ranking: Ranking) -> str | None:
+    """The cheapest way as a call; None where there is none to tell, or it is no forward pass."""
+    best = ranking.best
+    if best is None or not best.valid or ranking.phase != "inference":
+        return None
+    if best.method in RUNTIMES:
+        return "kcost.program(RUN) gives the program that runs it."
+    precision = "" if best.precision == "float32" else f', precision="{best.precision}"'
+    way = f'backend="{best.backend}", method="{best.method}", batch={best.batch}{precision}'
+    return f"To call it: kcost.load(MODEL, {way}). As a program of its own: kcost.program(RUN)."
 
 
 def _in_order(ranking: Ranking) -> list[RankedCell]:

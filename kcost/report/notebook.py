@@ -58,6 +58,9 @@ class View(NamedTuple):
     """Columns of words, which stand on the left."""
     chart: Chart | None
     notes: Sequence[str] = ()
+    """What limits it, the most serious first."""
+    then: str | None = None
+    """What to do with it."""
 
 
 class Shown:

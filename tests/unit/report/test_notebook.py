@@ -125,6 +125,10 @@ def test_the_table_holds_the_best_and_plain_keras(verdict: ShownVerdict) -> None
     assert sum("*" in row[1] for row in rows) == 1
     assert len(verdict.records()) == sum(len(r.cells) for r in verdict.rankings)
     assert len(verdict.view().rows) == len(ranking.cells)
+    best = ranking.cells[0]
+    way = f'backend="{best.backend}", method="{best.method}", batch={best.batch}, precision="bfloat16"'
+    assert best.precision == "bfloat16"
+    assert f"kcost.load(MODEL, {way})" in unescape(verdict._repr_html_())
 
 
 def test_what_was_measured_beside_other_work_has_no_ratio_and_is_not_green(tmp_path: Path) -> None:
@@ -140,6 +144,7 @@ def test_what_was_measured_beside_other_work_has_no_ratio_and_is_not_green(tmp_p
     assert {record["times_cheaper"] for record in verdict.records()} == {None}
     chart = verdict.view().chart
     assert chart is not None
+    assert verdict.view().then is None, "nothing is recommended"
     assert {(mark.text, mark.faded) for mark in chart.marks} == {("measure again", True)}
 
 
