@@ -21,8 +21,8 @@ from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
 from kcost.optimize.kernels import is_named, own_buffers, parameters_of, walk
-from kcost.optimize.prune.importance import Labelled, View, taylor_scores
-from kcost.optimize.prune.unit_flow import Chain, chains_of
+from kcost.optimize.pruning.importance import Labelled, View, taylor_scores
+from kcost.optimize.pruning.unit_flow import Chain, chains_of
 from kcost.optimize.rewrite import made_again, rewrite
 
 _ROUNDING = 1e-4

@@ -20,10 +20,10 @@ from kcost.core.prune_spec import (
 from kcost.models.keras_private import forget_variables
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.kernels import Kernel, copy_of, kernels_of
-from kcost.optimize.prune.importance import Labelled, taylor_scores
-from kcost.optimize.prune.masks import block_mask, global_masks, magnitude_mask, pattern_mask
-from kcost.optimize.prune.schedules import schedule_of
-from kcost.optimize.prune.structured import remove_units
+from kcost.optimize.pruning.importance import Labelled, taylor_scores
+from kcost.optimize.pruning.masks import block_mask, global_masks, magnitude_mask, pattern_mask
+from kcost.optimize.pruning.schedules import schedule_of
+from kcost.optimize.pruning.structured import remove_units
 
 
 def prune(
