@@ -25,10 +25,13 @@ _PUBLIC = {
     "export_huggingface": "kcost.api.shipping",
     "fetch_data": "kcost.api.inventory",
     "load": "kcost.forward.prepared",
+    "find_cheapest": "kcost.api.short",
     "find_rate": "kcost.api.serving",
+    "make_cheaper": "kcost.api.short",
     "make_plan": "kcost.api.measuring",
     "make_reference": "kcost.api.reference",
     "make_report": "kcost.api.measuring",
+    "make_servable": "kcost.api.short",
     "monitor_proxy": "kcost.api.monitoring",
     "prices": "kcost.api.inventory",
     "project_run": "kcost.api.projecting",
@@ -113,6 +116,11 @@ if TYPE_CHECKING:
         serve_proxy as serve_proxy,
     )
     from kcost.api.shipping import export as export, export_huggingface as export_huggingface
+    from kcost.api.short import (
+        find_cheapest as find_cheapest,
+        make_cheaper as make_cheaper,
+        make_servable as make_servable,
+    )
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kcost.cost.serving_ways import Way
     from kcost.cost.sizing import Rates
     from kcost.cost.traffic import Traffic
+    from kcost.report.derived_results import ShownBudget
 
 BURSTY = 1.5
 """Variance over mean of a log's seconds above which its arrivals are no Poisson process."""
@@ -43,7 +44,7 @@ def estimate_budget(
     assumptions: Mapping[str, float | bool | None] | None = None,
     draws: int | None = None,
     seed: int | None = None,
-) -> Budget:
+) -> ShownBudget:
     """What serving costs by each way that a run measured, with intervals, break-even and what moves the answer most.
 
     Args:
@@ -72,6 +73,8 @@ def estimate_budget(
     from kcost.cost.option import OneOff
     from kcost.cost.scenario_file import Serving
     from kcost.cost.sizing import rates_of
+    from kcost.report.derived_results import ShownBudget
+    from kcost.report.notebook import shown
 
     read = None if scenario is None else _read_scenario(Path(scenario))
     traffic = _traffic(qps, daily, weekly, log, read, scenario)
@@ -135,7 +138,7 @@ def estimate_budget(
         draws=DRAWS if draws is None else draws,
         seed=used_seed,
     )
-    return _with_balancer(budget, chosen, traffic, assumed, limit_ms, used_seed)
+    return shown(ShownBudget, _with_balancer(budget, chosen, traffic, assumed, limit_ms, used_seed))
 
 
 def _with_balancer(

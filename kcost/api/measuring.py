@@ -17,17 +17,17 @@ from kcost.core.progress import OnProgress, silent
 from kcost.core.suggestion import did_you_mean
 
 if TYPE_CHECKING:
-    from kcost.bench.compare import Comparison
     from kcost.bench.self_test import SelfTest
     from kcost.bench.store import RunStore
     from kcost.core.result import Run
     from kcost.cost.machine_match import Match
     from kcost.cost.payment import Pay
     from kcost.cost.verdict import Verdict
+    from kcost.report.measured_results import ShownComparison, ShownRun, ShownVerdict
     from kcost.report.program import Program
 
 
-def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgress = silent) -> Run:
+def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgress = silent) -> ShownRun:
     """Measures a plan into a run folder; a run that is there already goes on where it stopped.
 
     A model is an artifact folder, a .keras file, a Hugging Face BERT folder, or `module:function` that returns a Keras
@@ -50,6 +50,8 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
     """
     from kcost.bench.runner import measure, open_models
     from kcost.bench.store import RunStore
+    from kcost.report.measured_results import ShownRun
+    from kcost.report.notebook import shown
     from kcost.ship.build import needs_building
     from kcost.ship.convert import converted
 
@@ -57,7 +59,7 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
     # What can be refused is, before a framework builds the other models.
     RunStore(out).refuse_taken()
     open_models(read.model_copy(update={"models": tuple(m for m in read.models if not needs_building(m))}))
-    return measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted)
+    return shown(ShownRun, measure(_with_built_models(read, Path(out)), Path(out), on_progress, converted))
 
 
 def _with_built_models(plan: Plan, out: Path) -> Plan:
@@ -106,7 +108,7 @@ def run_self_test(
 
 def compare_runs(
     run_a: Path | str, run_b: Path | str, *, fail_if: str | None = None, allow_different: bool = False
-) -> Comparison:
+) -> ShownComparison:
     """What changed from one run to another, cell by cell, with intervals, and whether it breaks a limit.
 
     Args:
@@ -123,12 +125,15 @@ def compare_runs(
         False
     """
     from kcost.bench.compare import compare
+    from kcost.report.measured_results import ShownComparison
+    from kcost.report.notebook import shown
 
     a, b = _load(run_a)[1], _load(run_b)[1]
     book = prices().checked()
     here = {key: book.closest(env) for run in (a, b) for key, env in run.environments.items()}
     usd_per_hour = {key: match.usd_per_hour for key, match in here.items()}
-    return compare(a, b, fail_if=fail_if, usd_per_hour=usd_per_hour, allow_different=allow_different)
+    compared = compare(a, b, fail_if=fail_if, usd_per_hour=usd_per_hour, allow_different=allow_different)
+    return shown(ShownComparison, compared)
 
 
 def make_plan(
@@ -181,7 +186,7 @@ def estimate_cost(
     max_drop: float | None = None,
     prices_file: Path | str | None = None,
     pay: Pay = "on-demand",
-) -> Verdict:
+) -> ShownVerdict:
     """Rankings of a run in dollars, and what follows from them.
 
     Args:
@@ -202,14 +207,16 @@ def estimate_cost(
         'million predictions'
     """
     from kcost.cost.verdict import prices_for
+    from kcost.report.measured_results import ShownVerdict
+    from kcost.report.notebook import shown
 
     store, loaded = _load(run)
     matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance, pay)
-    return _conclude(store, loaded, matched, max_drop, p99_ms)
+    return shown(ShownVerdict, _conclude(store, loaded, matched, max_drop, p99_ms))
 
 
 @collector_paused()
-def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
+def make_report(run: Path | str, *, html: Path | str | None = None) -> ShownVerdict:
     """What a run says, and with `html` one self-contained page of it. Raises as `estimate_cost` does.
 
     Examples:
@@ -218,6 +225,8 @@ def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
         ['digits-cnn']
     """
     from kcost.cost.verdict import prices_for
+    from kcost.report.measured_results import ShownVerdict
+    from kcost.report.notebook import shown
 
     store, loaded = _load(run)
     verdict = _conclude(store, loaded, prices_for(loaded, prices().checked()))
@@ -226,7 +235,7 @@ def make_report(run: Path | str, *, html: Path | str | None = None) -> Verdict:
         from kcost.report.page import render
 
         write_bytes(Path(html), render(loaded, verdict))
-    return verdict
+    return shown(ShownVerdict, verdict)
 
 
 def program(run: Path | str, *, model: str | None = None, cell: str | None = None) -> Program:

@@ -19,6 +19,8 @@ from kcost.core.request import OptimizeRequest, checked
 from kcost.core.result import Run
 from kcost.cost.machine_match import Match
 from kcost.cost.payoff import Payoff, Size, decide, speeds_of
+from kcost.report.derived_results import ShownPayoff
+from kcost.report.notebook import shown
 
 REFUSED_SUFFIX = "-refused"
 RUN_FOLDER = "bench"
@@ -40,7 +42,7 @@ def run_optimize(
     threshold: float | None = None,
     on_progress: OnProgress = silent,
     **settings: Any,
-) -> Payoff:
+) -> ShownPayoff:
     """Prunes and quantizes a model, measures it before and after on one backend, and says whether it paid.
 
     Args:
@@ -81,7 +83,7 @@ def run_optimize(
     refuse_before_scoring(opened, request.data, chosen)
     for folder in (request.out, _refused_folder(request.out)):
         refuse_existing(folder)
-    return _optimized(request, chosen, match, max_drop, plan, on_progress)
+    return shown(ShownPayoff, _optimized(request, chosen, match, max_drop, plan, on_progress))
 
 
 def _done(settings: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from kcost.core.request import PredictRequest, checked
 
 if TYPE_CHECKING:
     from kcost.data import DataSet
+    from kcost.report.derived_results import ShownRisk
     from kcost.risk.decide import Measured
     from kcost.risk.figures import Figure
     from kcost.risk.gates import Gates
@@ -45,7 +46,7 @@ def assess_risk(
     threshold: float | None = None,
     write: bool = True,
     **settings: Any,
-) -> RiskReport:
+) -> ShownRisk:
     """How far a classifier or a tagger can be trusted, from its answers on all splits of a data set.
 
     Predictions are made once in a worker and stored; the same model on the same data is not predicted again.
@@ -76,6 +77,8 @@ def assess_risk(
         True
     """
     from kcost.api.risk_data import columns_of, leakage_of, personal_data_of, read_columns
+    from kcost.report.derived_results import ShownRisk
+    from kcost.report.notebook import shown
     from kcost.risk.decide import decide
     from kcost.risk.report import Evidence, Surroundings, assess
 
@@ -135,7 +138,7 @@ def assess_risk(
         report = decide(report, limits, _measured(limits, request, chosen, run, opened))
     if write:
         schema.write(folder / REPORT_FILE, report)
-    return report
+    return shown(ShownRisk, report)
 
 
 def predict_and_store(

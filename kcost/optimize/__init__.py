@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 _PUBLIC = {
     "Change": "kcost.optimize.coverage",
     "Coverage": "kcost.optimize.coverage",
-    "prune": "kcost.optimize.prune.pruning",
+    "prune": "kcost.optimize.pruning.pruning",
     "quantize": "kcost.optimize.quantization",
-    "remove_units": "kcost.optimize.prune.structured",
+    "remove_units": "kcost.optimize.pruning.structured",
 }
 
 __all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
     from kcost.optimize.coverage import Change as Change, Coverage as Coverage
-    from kcost.optimize.prune.pruning import prune as prune
-    from kcost.optimize.prune.structured import remove_units as remove_units
+    from kcost.optimize.pruning.pruning import prune as prune
+    from kcost.optimize.pruning.structured import remove_units as remove_units
     from kcost.optimize.quantization import quantize as quantize
 
 

@@ -17,7 +17,15 @@ class Change(Record):
 
 
 class Coverage(Record):
-    """What a change of a model reached, in the order of the model's layers."""
+    """What a change of a model reached, in the order of the model's layers.
+
+    Examples:
+        >>> from kcost.optimize import Change, Coverage
+        >>> done = Change(layer="dense", what="Dense -> int8 dynamic", parameters=300)
+        >>> left = Change(layer="head", what="named in skip", parameters=100)
+        >>> Coverage(changed=(done,), skipped=(left,)).share
+        0.75
+    """
 
     changed: tuple[Change, ...] = ()
     skipped: tuple[Change, ...] = ()

@@ -58,8 +58,8 @@ def _verdicts(verdicts: tuple[Verdict, ...]) -> Table:
     return table
 
 
-def _figures(report: RiskReport) -> Table:
-    table = _table("", "value", "95% interval", "rests on")
+def figures_of(report: RiskReport) -> dict[str, Figure]:
+    """The main figures of a report, by what they are of."""
     rows = {f"{one.score.name}, {one.split}": one.score for one in report.scores}
     rows |= {"train less test": report.gap, "calibration error, test": report.calibration.error}
     rows |= {"the same at the temperature": report.calibration_at_temperature.error}
@@ -73,7 +73,12 @@ def _figures(report: RiskReport) -> Table:
         rows["labels that look wrong"] = report.label_noise.share
     if report.loss is not None:
         rows["USD of errors a million"] = report.loss
-    for name, figure in list(rows.items())[:ROWS]:
+    return rows
+
+
+def _figures(report: RiskReport) -> Table:
+    table = _table("", "value", "95% interval", "rests on")
+    for name, figure in list(figures_of(report).items())[:ROWS]:
         interval = f"{number(figure.low)} to {number(figure.high)}"
         table.add_row(escape(name), number(figure.value), interval, f"{figure.count:,} {figure.unit}")
     return table

@@ -18,8 +18,8 @@ from kcost.core.run_cost import Meter, run_cost
 from kcost.core.score_drop import score_drop
 from kcost.models.comparing import ROWS
 from kcost.optimize.coverage import Change, Coverage
-from kcost.optimize.prune.importance import Labelled
-from kcost.optimize.prune.pruning import PruningCallback, coverage_of, prune
+from kcost.optimize.pruning.importance import Labelled
+from kcost.optimize.pruning.pruning import PruningCallback, coverage_of, prune
 from kcost.optimize.quantization import quantize
 from kcost.training.checkpoint import Checkpoint
 from kcost.training.distillation import soft_targets

@@ -15,7 +15,7 @@ IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
     *("train", "evaluate", "attack", "assess_risk", "make_plan", "run_bench", "estimate_cost", "make_report"),
     *("estimate_budget", "write_workbook", "write_budget_page", "program", "compare_runs"),
-    *("run_optimize", "export"),
+    *("run_optimize", "export", "find_cheapest", "make_cheaper", "make_servable"),
 )
 WITHOUT = {
     *("export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"),

@@ -17,8 +17,8 @@ from kcost.core.prune_spec import parse_prune_spec
 from kcost.models.bert import backbone, token_classifier
 from kcost.models.loading import load_keras_file
 from kcost.optimize.kernels import kernels_of
-from kcost.optimize.prune.importance import Labelled
-from kcost.optimize.prune.pruning import PruningCallback, prune
+from kcost.optimize.pruning.importance import Labelled
+from kcost.optimize.pruning.pruning import PruningCallback, prune
 
 PATTERN, BLOCKS = "2:4", "block:1x4:0.5"
 

@@ -15,7 +15,7 @@ import pytest
 from kcost.core.process import version_of
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.optimize.kernels import kernels_of
-from kcost.optimize.prune.pruning import PruningCallback, masks_of
+from kcost.optimize.pruning.pruning import PruningCallback, masks_of
 from testing.one_backend import BACKEND
 
 pytestmark = [

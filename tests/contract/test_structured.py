@@ -18,8 +18,8 @@ from kcost.models.bert import backbone, token_classifier
 from kcost.models.cnn import cnn
 from kcost.models.loading import load_keras_file
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
-from kcost.optimize.prune.importance import Labelled
-from kcost.optimize.prune.pruning import prune
+from kcost.optimize.pruning.importance import Labelled
+from kcost.optimize.pruning.pruning import prune
 
 TOLERANCE = 1e-5
 

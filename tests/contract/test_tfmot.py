@@ -13,7 +13,7 @@ from kcost.core.errors import InputError, UnavailableError
 from kcost.core.process import version_of
 from kcost.core.prune_spec import parse_prune_spec
 from kcost.models.cnn import cnn
-from kcost.optimize.prune.tfmot import Training, full_int8, in_tf_keras, prune_in_tfmot, train_for_int8
+from kcost.optimize.pruning.tfmot import Training, full_int8, in_tf_keras, prune_in_tfmot, train_for_int8
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TFMOT runs in a tensorflow process")
 installed = pytest.mark.skipif(

@@ -1,8 +1,12 @@
 """Pages in a real browser."""
 
+import json
+import re
 import shutil
 import subprocess
+from html import escape, unescape
 from pathlib import Path
+from typing import NamedTuple
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -19,3 +23,38 @@ def rendered(page: bytes, tmp_path: Path) -> str:
         *("--dump-dom", path.as_uri()),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+class Layout(NamedTuple):
+    """How a document lies in a window of some width; all in CSS pixels."""
+
+    inner_width: float
+    scroll_width: float
+    """Of the document: more than the inner width where the whole page has to be moved sideways."""
+    smallest_text: float
+    """Height of the smallest text that is shown, as it is drawn, pictures included."""
+
+
+# A browser without a screen has no window narrower than 500 pixels: the page stands in a frame of the width.
+_MEASURE = """
+addEventListener("load", () => setTimeout(() => {
+  const frame = document.getElementById("page"), page = frame.contentDocument;
+  const texts = [...page.body.querySelectorAll("*")].filter((e) =>
+    [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) && e.getClientRects().length
+    && !["SCRIPT", "STYLE"].includes(e.tagName));
+  const heights = texts.map((e) => e.ownerSVGElement ? e.getBoundingClientRect().height
+    : parseFloat(frame.contentWindow.getComputedStyle(e).fontSize));
+  document.body.dataset.layout = JSON.stringify([frame.contentWindow.innerWidth,
+    page.documentElement.scrollWidth, Math.min(...heights)]);
+}, 4000));
+"""
+
+
+def layout_at(page: bytes, width: int, tmp_path: Path) -> Layout:
+    """How a page lies in a window of that many pixels."""
+    frame = (
+        f'<iframe id="page" style="width:{width}px;height:900px;border:0" srcdoc="{escape(page.decode())}"></iframe>'
+    )
+    wrapper = f"<!doctype html><body><script>{_MEASURE}</script>{frame}</body>"
+    (measured,) = re.findall(r'data-layout="([^"]*)"', rendered(wrapper.encode(), tmp_path))
+    return Layout(*json.loads(unescape(measured)))

@@ -20,10 +20,10 @@ from kcost.core.prune_spec import (
 from kcost.models.keras_private import forget_variables
 from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.kernels import Kernel, copy_of, kernels_of
-from kcost.optimize.prune.importance import Labelled, taylor_scores
-from kcost.optimize.prune.masks import block_mask, global_masks, magnitude_mask, pattern_mask
-from kcost.optimize.prune.schedules import schedule_of
-from kcost.optimize.prune.structured import remove_units
+from kcost.optimize.pruning.importance import Labelled, taylor_scores
+from kcost.optimize.pruning.masks import block_mask, global_masks, magnitude_mask, pattern_mask
+from kcost.optimize.pruning.schedules import schedule_of
+from kcost.optimize.pruning.structured import remove_units
 
 
 def prune(
@@ -43,6 +43,15 @@ def prune(
     Raises:
         InputError: importance=taylor without data, or no layer of the model can be pruned.
         UnavailableError: the model cannot be rebuilt from its config.
+
+    Examples:
+        >>> import keras
+        >>> from kcost.core.prune_spec import parse_prune_spec
+        >>> from kcost.optimize import prune
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(4)])
+        >>> pruned, coverage = prune(model, parse_prune_spec("magnitude:0.5"))
+        >>> float((pruned.get_weights()[0] == 0).mean()), bool((model.get_weights()[0] == 0).any())
+        (0.5, False)
     """
     if isinstance(spec, StructuredPruning):
         return remove_units(model, spec, skip=skip, labelled=labelled)

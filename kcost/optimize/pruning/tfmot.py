@@ -20,8 +20,8 @@ from kcost.core.prune_spec import BlockPruning, MaskPruning, PatternPruning
 from kcost.models.keras_private import graph_of, nodes_of
 from kcost.optimize.coverage import Coverage
 from kcost.optimize.kernels import copy_of
-from kcost.optimize.prune.pruning import coverage_of
-from kcost.optimize.prune.schedules import Schedule, schedule_of
+from kcost.optimize.pruning.pruning import coverage_of
+from kcost.optimize.pruning.schedules import Schedule, schedule_of
 
 _BATCH = 32
 _CONV = ("kernel_size", "strides", "padding", "dilation_rate", "activation", "use_bias")

@@ -21,8 +21,8 @@ from kcost.optimize.coverage import Change, Coverage
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
 from kcost.optimize.kernels import is_named, own_buffers, parameters_of, walk
-from kcost.optimize.prune.importance import Labelled, View, taylor_scores
-from kcost.optimize.prune.unit_flow import Chain, chains_of
+from kcost.optimize.pruning.importance import Labelled, View, taylor_scores
+from kcost.optimize.pruning.unit_flow import Chain, chains_of
 from kcost.optimize.rewrite import made_again, rewrite
 
 _ROUNDING = 1e-4
@@ -63,6 +63,15 @@ def remove_units(
 
     Raises:
         InputError: nothing of what the spec names can be removed, or importance=taylor without data.
+
+    Examples:
+        >>> import keras
+        >>> from kcost.core.prune_spec import parse_prune_spec
+        >>> from kcost.optimize import remove_units
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(4)])
+        >>> smaller, coverage = remove_units(model, parse_prune_spec("structured:neurons=0.5"))
+        >>> [weights.shape for weights in smaller.get_weights()]
+        [(8, 8), (8,), (8, 4), (4,)]
     """
     skipped: list[Change] = []
     base = _with_blocks(model, spec, skip, skipped)

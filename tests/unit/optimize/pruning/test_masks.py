@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kcost.core.prune_spec import parse_prune_spec
-from kcost.optimize.prune.masks import block_mask, global_masks, magnitude_mask, pattern_mask
-from kcost.optimize.prune.schedules import schedule_of
+from kcost.optimize.pruning.masks import block_mask, global_masks, magnitude_mask, pattern_mask
+from kcost.optimize.pruning.schedules import schedule_of
 
 values = st.floats(min_value=0, max_value=8, width=32)
 matrices = arrays(np.float32, st.tuples(st.integers(1, 13), st.integers(1, 13)), elements=values)
