@@ -166,6 +166,7 @@ def test_with_no_attack_it_is_ordinary_training_of_the_models_own_weights(task: 
         np.testing.assert_allclose(adversarial, plain, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_training_against_fgsm_makes_a_cnn_withstand_it(tmp_path: Path) -> None:
     image_set = data.load("digits", limit=600)
     assert isinstance(image_set, data.ImageSet)
@@ -195,6 +196,7 @@ def test_training_against_fgsm_makes_a_cnn_withstand_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(again, test.x[:5]), answers(model, test.x[:5]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tagger_is_trained_against_attacks_with_dropout_and_in_mixed_precision() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -228,7 +230,11 @@ def trained(folders: pytest.TempPathFactory, **settings: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("which", "attack", "epsilons"),
-    [("digits", "fgsm", [0.1, 0.2]), ("digits", "pgd", [0.1, 0.2]), ("people", "pgd", [1.0])],
+    [
+        ("digits", "fgsm", [0.1, 0.2]),
+        ("digits", "pgd", [0.1, 0.2]),
+        pytest.param("people", "pgd", [1.0], marks=pytest.mark.slow),
+    ],
 )
 def test_scores_fall_under_attack(
     which: str, attack: str, epsilons: list[float], request: pytest.FixtureRequest

@@ -386,6 +386,7 @@ def text_ids(pieces: WordPiece, texts: tuple[str, ...]) -> list[list[int]]:
     return [ids[mask == 1].tolist() for ids, mask in pairs]
 
 
+@pytest.mark.slow
 def test_a_real_encoder_gives_the_hidden_states_of_transformers(
     tmp_path: Path, transformers_says: Callable[..., Answer]
 ) -> None:

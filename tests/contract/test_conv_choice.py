@@ -102,6 +102,7 @@ def test_turns_give_the_ratio_of_what_is_called() -> None:
     assert calls["one"] > calls["two"] >= choice.ROUNDS
 
 
+@pytest.mark.slow
 def test_a_chain_is_timed_on_this_machine() -> None:
     model = cnn((8, 8, 1), 3, "small")
     new, coverage = quantize(model, "static", np.abs(normal(8, 8, 8, 1)))
