@@ -76,6 +76,10 @@ def write_alert_rules(out: Path | str, *, p99_ms: float | None = None) -> Path:
     Raises:
         InputError: the limit is not positive.
         StorageError: the file cannot be written.
+
+    Examples:
+        >>> kcost.write_alert_rules("rules.yml", p99_ms=50).name
+        'rules.yml'
     """
     from kcost.serving.monitor.prometheus import alert_rules
 
@@ -91,6 +95,10 @@ def write_dashboard(out: Path | str) -> Path:
 
     Raises:
         StorageError: the file cannot be written.
+
+    Examples:
+        >>> kcost.write_dashboard("grafana.json").name
+        'grafana.json'
     """
     from kcost.serving.monitor.prometheus import dashboard
 

@@ -13,14 +13,15 @@ from kcost.core.process import installed
 
 IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
-    *("train", "evaluate", "attack", "assess_risk", "make_plan", "run_bench", "estimate_cost", "make_report"),
-    *("estimate_budget", "write_workbook", "write_budget_page", "program", "compare_runs"),
+    *("train", "evaluate", "attack", "assess_risk", "make_reference", "make_plan", "run_bench", "estimate_cost"),
+    *("make_report", "estimate_budget", "write_workbook", "write_budget_page", "program", "compare_runs"),
+    *("write_alert_rules", "write_dashboard"),
     *("run_optimize", "export", "find_cheapest", "make_cheaper", "make_servable"),
 )
 WITHOUT = {
     *("export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"),
     *("verify_card", "write_card", "load", "project_run", "run_probe", "diff_prices", "update_prices"),
-    *("serve_models", "serve_proxy", "run_loadtest", "find_rate"),
+    *("serve_models", "serve_proxy", "run_loadtest", "find_rate", "monitor_proxy"),
     *("run_recommend", "watch_recommendation", "read_recommendation", "recommendation_folder"),
 }
 """Public functions whose examples would take minutes, need a server or a process of their own, or that a test of their
