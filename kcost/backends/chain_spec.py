@@ -6,7 +6,7 @@ of the stage with number i are laid out:
 - `kernel_i` (height, width, channels, filters): float32, bfloat16, or int8 with one scale a filter, symmetric:
   kernel = int8 * `kernel_scale_i` (filters,).
 - `bias_i` (filters,), float32.
-- int8_static: `input_scale_i`, a float32 scalar. What enters the first stage is int8 * scale, -128 to 127; what enters
+- int8_static: `input_scale_i`, a float32 scalar. What enters the first stage is int8 * scale, -127 to 127; what enters
   the others comes from a ReLU and is uint8 * scale, 0 to 255.
 """
 

@@ -47,8 +47,12 @@ def run_chain(stages: Sequence[Stage], operations: ChainOperations, x: Any) -> A
 
 
 def entering_limits(number: int) -> tuple[int, int]:
-    """The smallest and largest whole number that enters a stage: the first takes both signs, others a ReLU's output."""
-    return (-128, 127) if number == 0 else (0, 255)
+    """The smallest and largest whole number that enters a stage.
+
+    The first takes both signs, without -128: TensorFlow's fused convolutions take one scale for both. The others take
+    what a ReLU gives.
+    """
+    return (-127, 127) if number == 0 else (0, 255)
 
 
 def same_padding(size: Any, span: int, stride: int, largest: Callable[[Any, Any], Any] = max) -> tuple[Any, Any]:

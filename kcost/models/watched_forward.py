@@ -31,7 +31,8 @@ class WatchedForward:
 
     It raises RefusedInputsError where a number has no row in a table that it is looked up in (jax answers with NaN or
     another row, a GPU ends the process), and, in a model with free axes, where a layer is given an empty tensor (the
-    mean of nothing is no number).
+    mean of nothing is no number), or its window does not fit into its input even once (TensorFlow's oneDNN then gives
+    one value on some CPUs, and nothing on others).
 
     Args:
         model: built, with named inputs.
@@ -121,6 +122,8 @@ class WatchedForward:
             for tensor in tensors:
                 if any(isinstance(size, int) and size == 0 for size in _shape(tensor)):
                     raise RefusedInputsError(f"{layer.path} is given an empty tensor {_shape(tensor)}")
+            if tensors and _is_wider(layer, _shape(tensors[0])):
+                raise RefusedInputsError(f"{layer.path} has a window wider than its input {_shape(tensors[0])}")
         if (_rows(layer) is None and _choice(layer) is None) or not tensors or kwargs.get("reverse"):
             return
         if self._looked_up is not None:
@@ -166,6 +169,18 @@ def _choice(layer: Any) -> Choice | None:
         is_text = isinstance(layer, keras.layers.TextVectorization)
         return Choice(words, WORDS_A_TEXT if is_text else 1) if words else None
     return None
+
+
+def _is_wider(layer: Any, shape: tuple[Any, ...]) -> bool:
+    """Whether the kernel of one of Keras's convolutions, or the window of its poolings, is wider than what it reads."""
+    has_window = getattr(layer, "kernel_size", None) is not None or getattr(layer, "pool_size", None) is not None
+    if not has_window or not type(layer).__module__.startswith("keras."):
+        return False
+    try:
+        layer.compute_output_shape(shape)
+    except ValueError:  # Keras's own rule
+        return True
+    return False
 
 
 def _is_index(layer: Any, values: np.ndarray) -> bool:

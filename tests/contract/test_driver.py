@@ -75,7 +75,8 @@ def small_model() -> tuple[keras.Model, dict[str, np.ndarray]]:
     return cnn((8, 8, 1), 4), image_model()[1]  # the smallest: compiling takes seconds for each layer
 
 
-@pytest.mark.parametrize("make", [small_model, pytest.param(text_model, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [small_model, text_model])
 @pytest.mark.filterwarnings("error:torch.compile takes this model")
 def test_torch_compile_takes_a_model_whole(own: Driver, make: object) -> None:
     if own.name != "torch":

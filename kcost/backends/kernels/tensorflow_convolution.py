@@ -86,15 +86,15 @@ def _integer_chain(spec: ChainSpec, parts: Mapping[str, np.ndarray], x: Any) -> 
     # Signed numbers enter the first stage, and what a ReLU gives the others.
     stages = [StageParts.of(spec, parts, number) for number in range(len(spec.stages))]
     step = float(stages[0].step)
-    # Kernels take the range of int8 numbers to be that of 127 of them on both sides.
     low, high = -127 * step, 127 * step
     x = tf.raw_ops.QuantizeV2(
         input=x,
-        min_range=-128 * step,
+        min_range=low,
         max_range=high,
         T=tf.qint8,
         mode="SCALED",
         round_mode="HALF_TO_EVEN",
+        narrow_range=True,
         ensure_minimum_range=0.0,
     )[0]
     last = len(spec.stages) - 1

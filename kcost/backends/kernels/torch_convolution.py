@@ -106,7 +106,7 @@ def _integer_chain(
     sizes = [float(step) for step in steps]
     # One pass over x. The half makes the cut to whole numbers a rounding.
     shifted = torch.add(torch.tensor(ZERO_POINT + 0.5), x.permute(0, 3, 1, 2), alpha=1 / sizes[0])
-    x, zero_point = shifted.clamp_(0, 255).to(torch.uint8), ZERO_POINT
+    x, zero_point = shifted.clamp_(1, 255).to(torch.uint8), ZERO_POINT
     for i, kernel in enumerate(kernels):
         geometry = _Geometry.parse(flat[i * _FIELDS : (i + 1) * _FIELDS])
         leaving = (sizes[i + 1], torch.uint8) if i + 1 < len(kernels) else (1.0, torch.float32)
