@@ -258,6 +258,7 @@ def test_a_checkpoint_is_written_as_it_was_read(made: Path, tmp_path: Path, name
         assert_logits(with_head(read_checkpoint(tmp_path)), made / "inputs.npz", dict(logits))
 
 
+@pytest.mark.slow
 def test_only_a_plain_bert_is_written(tagger: Path, tmp_path: Path) -> None:
     model = token_classifier(backbone(50, "tiny"), 2)
     for layer in model._flatten_layers():

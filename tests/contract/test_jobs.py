@@ -106,6 +106,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_labelled_texts_are_learnt_from_a_keras_preset(preset: Path, tmp_path: Path) -> None:
     rows = [f"{'good' if i % 2 else 'bad'} thing {i},{'yes' if i % 2 else 'no'}" for i in range(60)]
     (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows, rows[0]]))

@@ -72,6 +72,7 @@ def test_pruned_while_fine_tuned_and_then_int8(digits: Path, tmp_path: Path, bac
     assert again.value == pytest.approx(both.drop.after, abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_tagger_loses_neurons_and_heads_and_gets_static_int8(tagger: Path, tmp_path: Path) -> None:
     before = open_model(tagger).artifact
     made = optimized(

@@ -69,6 +69,7 @@ def test_batches_hold_each_text_once_with_its_label(task: SequenceClassification
     assert len({batches[i][0]["token_ids"].shape[1] for i in range(len(batches))}) > 1
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_and_its_file_gives_the_same_scores(task: SequenceClassification, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = sequence_classifier(backbone(len(task.pieces.vocab), "tiny", dropout=0.0), 2, dropout=0.0)

@@ -65,6 +65,7 @@ def zero_inputs(layer: keras.layers.Layer, units: np.ndarray, of: int) -> None:
     layer.kernel.assign(np.moveaxis(moved, 0, -2))
 
 
+@pytest.mark.slow
 def test_what_is_left_equals_the_model_with_the_units_zeroed(tmp_path: Path) -> None:
     model = chain()
     before = [np.array(w) for w in model.get_weights()]

@@ -55,8 +55,14 @@ def changed_layers(before: dict[str, list[np.ndarray]], after: dict[str, list[np
             {"freeze": "embeddings"},
             {"token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm"},
         ),
-        ({"freeze_layers": 1}, {"token_embedding", "embeddings_layer_norm", "transformer_layer_0"}),
-        ({"freeze": "backbone"}, {"token_embedding", "transformer_layer_0", "transformer_layer_1"}),
+        pytest.param(
+            *({"freeze_layers": 1}, {"token_embedding", "embeddings_layer_norm", "transformer_layer_0"}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *({"freeze": "backbone"}, {"token_embedding", "transformer_layer_0", "transformer_layer_1"}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_frozen_layers_keep_their_weights(
@@ -82,6 +88,7 @@ def test_what_a_model_has_not_cannot_be_frozen(
         train(cnn((8, 8, 1), 10), images, tmp_path, lora_rank=2)
 
 
+@pytest.mark.slow
 def test_low_rank_updates_are_merged_into_the_plain_model(texts: TokenClassification, tmp_path: Path) -> None:
     plain = tagger(texts)
     model = with_precision(plain, "float32")
@@ -170,6 +177,7 @@ def test_the_rate_rises_and_falls(kind: str, expected: list[float]) -> None:
     np.testing.assert_allclose(shares, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_options_together_run_and_learn(texts: TokenClassification, tmp_path: Path) -> None:
     report = train(
         tagger(texts, dropout=0.2),
@@ -218,7 +226,7 @@ def test_a_batch_without_a_label_has_no_loss() -> None:
     assert float(WeightedCrossEntropy(True, 0.1, None)(labels, logits)) == 0
 
 
-@pytest.mark.parametrize("kind", ["images", "texts"])
+@pytest.mark.parametrize("kind", ["images", pytest.param("texts", marks=pytest.mark.slow)])
 def test_a_model_learns_the_answers_of_another(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     task = request.getfixturevalue(kind)
     teacher, pupil = (cnn((8, 8, 1), 10) if kind == "images" else tagger(task) for _ in range(2))

@@ -92,6 +92,7 @@ def test_the_gradient_is_clipped_at_the_norm_that_was_asked_for() -> None:
         assert make_optimizer(cnn((8, 8, 1), 10), request, 0.01, 4).global_clipnorm == 0.25
 
 
+@pytest.mark.slow
 def test_dropout_is_that_of_the_request_or_the_familys_own() -> None:
     def rates(**changes: Any) -> set[float]:
         _, model = make(train_request(**changes))
