@@ -300,6 +300,24 @@ class TokenClassification(Task):
         self.pieces.save(folder)
 
 
+def refuse_nan_weights(model: keras.Model) -> None:
+    """Raises GateError where a weight is no number, whatever the model answers.
+
+    TensorFlow's oneDNN turns NaN into 0 in a ReLU on some CPUs, so that the answers alone do not show it. Infinite
+    numbers pass: masks are made of them.
+    """
+    for variable in model.variables:
+        if keras.backend.standardize_dtype(variable.dtype).startswith(("float", "bfloat")):
+            values = np.asarray(keras.ops.convert_to_numpy(variable.value))
+            count = int(np.isnan(values.astype(np.float32)).sum())
+            if count:
+                raise GateError(
+                    "The weights of a model are numbers.",
+                    received=f"{count:,} of {values.size:,} of {variable.path} are NaN",
+                    remedy="The training may have diverged. Lower its learning rate, or load an earlier checkpoint.",
+                )
+
+
 def refuse_not_finite(names: Sequence[str], outputs: Sequence[np.ndarray], split: str) -> None:
     """Raises GateError where a model answers with numbers that are none: no score of them means anything."""
     not_finite_outputs = not_finite(names, outputs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kcost.core.request import EvaluateRequest, Evaluation
+from kcost.training.tasks import refuse_nan_weights
 from kcost.worker.model_and_data import open_with_data
 
 
 def run(request: EvaluateRequest) -> Evaluation:
     """Scores as the request says."""
     opened = open_with_data(request.model, request.data, request.limit, request.answer, request.pixels)
+    refuse_nan_weights(opened.model)
     if request.auroc:
         opened.task.ask_auroc()
     predictions = opened.task.predict(opened.model, "test", request.batch_size)
