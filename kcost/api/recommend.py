@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kcost.api.inventory import prices
 from kcost.api.recommend_after import RUN_FOLDER, assessed, errors_by_way, exported, projected_to
 from kcost.api.recommend_data import Scored, scored_data, this_machine
+from kcost.api.risk import read_gates
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
 from kcost.core.errors import InputError, KcostError
@@ -117,7 +118,7 @@ def run_recommend(
     opened = open_model(model)
     if "fake" not in backends:
         inspect_keras_file(opened.keras_file)
-    limits = None if gates is None else _read_gates(Path(gates))
+    limits = None if gates is None else read_gates(Path(gates))
     given = {name: value for name, value in (assumptions or {}).items() if value is not None}
     assumed = assume(given, dict.fromkeys(given, "as asked"))
     folder = _folder(opened) if out is None else Path(out)
@@ -208,7 +209,7 @@ def watch_recommendation(
         sha256 = opened.sha256
     except KcostError as error:
         opened, sha256, why_gone = None, None, " ".join(str(error).split())
-    limits = None if request.gates is None or not Path(request.gates).is_file() else _read_gates(Path(request.gates))
+    limits = None if request.gates is None or not Path(request.gates).is_file() else read_gates(Path(request.gates))
     terms = _terms(request)
     listed = _relisted(before)
     made = _Priced.of(folder, request, listed, terms, limits)
@@ -347,16 +348,6 @@ def _share(max_drop: float) -> float:
     if not 0 <= max_drop <= 1:
         raise InputError("A drop of the score is a fraction of 1.", max_drop, "Such as --max-drop 0.01.")
     return max_drop
-
-
-def _read_gates(path: Path) -> Gates:
-    from kcost.risk.gates import parse_gates
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("Gates are a TOML file of limits.", f"{path}: {error}", "Give another --gates.") from error
-    return parse_gates(text, str(path))
 
 
 def _answer(

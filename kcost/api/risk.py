@@ -84,7 +84,7 @@ def assess_risk(
 
     if target_error is not None and not 0 < target_error < 1:
         raise InputError("A target error lies between 0 and 1.", target_error, "Give a share such as 0.02.")
-    limits = None if gates is None else _read_gates(Path(gates))
+    limits = None if gates is None else read_gates(Path(gates))
     chosen = require(backend) if backend else chosen_backend()
     opened = open_model(model)
     folder = _folder(opened) if out is None else Path(out)
@@ -238,7 +238,12 @@ def _trained_on(model: Model, read: DataSet) -> bool | None:
     return None if record is None else record.splits.get("train") == read.record.splits["train"]
 
 
-def _read_gates(path: Path) -> Gates:
+def read_gates(path: Path) -> Gates:
+    """The limits of a gates.toml.
+
+    Raises:
+        InputError: the file cannot be read, or is no list of limits.
+    """
     from kcost.risk.gates import parse_gates
 
     try:

@@ -6,6 +6,7 @@ same fields, is written to the same JSON, and is made by `shown`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -63,7 +64,7 @@ class View(NamedTuple):
     """What to do with it."""
 
 
-class Shown:
+class Shown(ABC):
     """A document that shows itself in a notebook."""
 
     def __eq__(self, other: object) -> bool:
@@ -72,13 +73,13 @@ class Shown:
             return dict(self) == dict(other)
         return NotImplemented
 
+    @abstractmethod
     def view(self) -> View:
         """What is shown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def records(self) -> list[dict[str, Any]]:
         """Everything that the table is of, a dictionary a row, with plain figures; units stand in the names."""
-        raise NotImplementedError
 
     def plots(self) -> list[Plot]:
         """The plots that there are, the main one first."""

@@ -84,7 +84,9 @@ class _Operations(NamedTuple):
         return self.products.product(name, x, residual)
 
     def activated(self, x: Any) -> Any:
-        return self.products.activated(x)
+        if isinstance(self.products, _StaticInt8):
+            return self.products.activated(x)
+        return _activation(self.products.spec, self.products.product("up", x))
 
     def attention(self, qkv: Any) -> Any:
         return _attention(self.products.spec, qkv, self.padding_mask, self.batch, self.time)
@@ -116,9 +118,6 @@ class _Float(NamedTuple):
         y = tf.nn.bias_add(tf.matmul(tf.cast(x, dtype), tf.cast(product.kernel, dtype)), tf.cast(product.bias, dtype))
         return y if addend is None else tf.cast(y, addend.dtype) + addend
 
-    def activated(self, x: Any) -> Any:
-        return _activation(self.spec, self.product("up", x))
-
 
 class _Int8(NamedTuple):
     """Exact int8 products by public operations: the driver's."""
@@ -129,9 +128,6 @@ class _Int8(NamedTuple):
     def product(self, name: str, x: Any, addend: Any = None) -> Any:
         y = int8_product(Product.of(self.spec, self.parts, name), _WholeNumbers(), tf.cast(x, tf.float32))
         return y if addend is None else y + addend
-
-    def activated(self, x: Any) -> Any:
-        return _activation(self.spec, self.product("up", x))
 
 
 class _WholeNumbers:
@@ -191,9 +187,6 @@ class _DynamicInt8(NamedTuple):
         y = _quantized_matmul(name, bare, whole, (-128.0, 127.0), ("BiasAdd", "Dequantize"), tf.float32)
         y = y * steps + product.bias
         return y if addend is None else y + addend
-
-    def activated(self, x: Any) -> Any:
-        return _activation(self.spec, self.product("up", x))
 
 
 _Products: TypeAlias = _Float | _Int8 | _DynamicInt8 | _StaticInt8
