@@ -11,7 +11,7 @@ from kcost.cost.assumptions import Assumptions
 from kcost.cost.basis import CostBasis
 from kcost.cost.capacity import Capacity, find_capacity, idle_p99_s
 from kcost.cost.instances import Offer
-from kcost.cost.option import OneOff, Option, Refused
+from kcost.cost.option import Option, Refused
 from kcost.cost.queue_simulation import poisson_arrivals_s, simulate
 from kcost.cost.serving_ways import Way
 from kcost.cost.sizing import Rates, mean_usd_per_hour, replicas_for
@@ -132,11 +132,6 @@ def _option(way: Way, offer: Offer, capacity: Capacity) -> Option:
         energy_basis=way.energy_basis,
         is_plain=way.is_plain,
     )
-
-
-def with_one_off(options: Sequence[Option], one_off: OneOff) -> list[Option]:
-    """The options, those that are not plain Keras with what moving to them costs."""
-    return [o if o.is_plain else o.model_copy(update={"one_off": one_off}) for o in options]
 
 
 def replicas_with_one_line(way: Way, capacity: Capacity, queries_per_s: float, p99_s: float, seed: int) -> int | None:

@@ -63,12 +63,6 @@ class Traffic(Record):
         rates, counts = np.unique(np.asarray(self.queries_per_s), return_counts=True)
         return tuple((float(r), float(c) / len(self.queries_per_s)) for r, c in zip(rates, counts, strict=True))
 
-    @property
-    def hours_grown(self) -> tuple[float, ...]:
-        """By how many requests a second each hour exceeds the one before it; 0 where it does not."""
-        rates = self.queries_per_s
-        return tuple(max(0.0, rate - rates[i - 1]) for i, rate in enumerate(rates))
-
 
 def constant(queries_per_s: float) -> Traffic:
     """The same rate at all hours.

@@ -131,7 +131,6 @@ class Measuring:
         }
         self._setup_s: dict[str, float] = {}
         """Method -> what getting it ready took, once seen."""
-        self._tried: set[str] = set()
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
         self._waves: list[str] = []
@@ -220,7 +219,6 @@ class Measuring:
         began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
-        self._tried |= set(new)
         ids = frozenset().union(*(self._cell_ids[n] for n in wave.names))
         turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
         left = max(60.0, self._ends - began + 60.0)

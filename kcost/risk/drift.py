@@ -12,10 +12,6 @@ import numpy as np
 SMOOTHING = 0.5
 """Added to each count before logarithms, as Jeffreys' prior has it: an empty bin is rare, not impossible."""
 
-LARGE_PSI = 0.2
-"""From here on a shift is called large. Source: Siddiqi, N. (2006), Credit Risk Scorecards, chapter 9: below 0.1 no
-significant change, 0.1 to 0.25 a minor one. kcost takes 0.2, the limit that Yurdakul (2018) names as the usual one."""
-
 
 def population_stability(reference: np.ndarray, window: np.ndarray) -> float:
     """The population stability index of two histograms: the sum of (q - p) ln(q / p) over bins.

@@ -19,7 +19,6 @@ QUANTILES = 257
 DIRECTIONS = 8
 BASIS_ROWS = 1500
 LONGEST_VECTOR = 4096
-OTHER = "(other)"
 
 Source = Literal["input", "output"]
 

@@ -107,11 +107,6 @@ class DriftTest:
         self.log_wealth = 0.0
 
     @property
-    def log_largest(self) -> float:
-        """Logarithm of the largest capital ever."""
-        return self._log_largest
-
-    @property
     def p_value(self) -> float:
         """At most this often is there ever so much capital where nothing drifts: valid at any time, and for all."""
         return math.exp(-self._log_largest)

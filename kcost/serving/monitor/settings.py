@@ -63,11 +63,6 @@ class MonitorSettings(Record):
     events: EventSettings = EventSettings()
     seed: int = 0
 
-    @property
-    def watches_rows(self) -> bool:
-        """Whether there is something to do for each request."""
-        return bool(self.references) or self.samples is not None
-
 
 def read_settings(path: Path) -> MonitorSettings:
     """Reads `monitor.toml`; paths in it are relative to its folder.

@@ -186,7 +186,11 @@ class Watch:
         self._append(sample)
 
     def label(self, body: bytes, at_s: float) -> dict[str, Any]:
-        """Takes labels; gives what the client is told, with `error` where they cannot be used. None is half taken."""
+        """Takes labels; gives what the client is told, with `error` where some cannot be used.
+
+        The labels of one request are taken whole or not at all. Those of requests before a wrong one are taken, and
+        their number is in the answer.
+        """
         try:
             entries = _label_entries(document(body, ""))
         except (UnreadableError, ValueError) as error:
