@@ -146,7 +146,7 @@ class Worker(Generic[Request, Answer]):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kcost.worker", job.name],
                 stdin=subprocess.PIPE,
-                stdout=log if log is not None and not shows_progress else sys.stderr.fileno(),
+                stdout=log if log is not None and not shows_progress else _standard_error(),
                 stderr=log,
                 pass_fds=(write_fd, *pass_fds),
                 env=environment,
@@ -251,6 +251,14 @@ class Worker(Generic[Request, Answer]):
 
 LAST_LINES = 20
 """Of a worker's log, that are told when it fails."""
+
+
+def _standard_error() -> int:
+    """The descriptor of standard error, also where a notebook or an editor has put another object in its place."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2
 
 
 def run_job(

@@ -63,5 +63,6 @@ def test_every_cell_runs_in_a_kernel(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="needs kcost[notebook]")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    html = ["text/html" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", [])]
-    assert sum(html) >= 5
+    outputs = [set(o.get("data", {})) for c in notebook.cells for o in c.get("outputs", [])]
+    assert sum("text/html" in kinds for kinds in outputs) == 4, "the verdict, the payoff, the budget, the export"
+    assert sum("application/vnd.plotly.v1+json" in kinds for kinds in outputs) == 1, "the plot"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -97,6 +98,12 @@ def test_a_worker_that_is_late_is_ended() -> None:
 def test_a_deliberate_error_of_a_job_comes_back_as_itself() -> None:
     with pytest.raises(DataError, match="Received: 1"):
         raise KcostError.from_dict(DataError("x", 1).as_dict())
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_a_worker_starts_where_standard_error_is_no_file(stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)  # as in a notebook's kernel, or an editor's console
+    run_job(MEASURE, "fake", StartRequest())
 
 
 def test_what_a_worker_prints_is_told_only_where_it_fails(
