@@ -186,8 +186,9 @@ def _saving(best: Ranked, plain: Ranked | None, saved: Band | None, days: float,
     size = f"{format_usd(abs(saved.value))} a month ({format_usd(saved.low)} to {format_usd(saved.high)})"
     word = "saves" if saved.value >= 0 else "costs more:"
     total = plain.usd_total.value - best.usd_total.value
-    after = f"{format_usd(total)} in {days:g} days, the move paid"
-    return f"It {word} {size} against plain Keras predict, which takes {plain.instances}: {after}."
+    takes = f"{plain.instances} instance{'' if plain.instances == 1 else 's'}"
+    after = f"Over {days:g} days that is {format_usd(total)}, with the move paid"
+    return f"It {word} {size} against plain Keras predict, which takes {takes}. {after}."
 
 
 def _how_sure(ranked: Sequence[Ranked]) -> str:
