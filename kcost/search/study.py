@@ -19,6 +19,7 @@ from kcost.search.study_result import read_result
 from kcost.search.trial import TRIALS_FOLDER, Objective, RunTrial, TrialFailed, train_in_worker, train_request
 
 POLL_S = 1.0
+"""How often a process that waits for others' trials looks at the study."""
 GIVE_UP_AFTER = 3
 """Failures, with no trial of the study complete, after which it is the question that is wrong."""
 
@@ -82,17 +83,17 @@ class _Progress:
 
 
 def _run(study: Any, request: SearchRequest, objective: Objective) -> None:
-    optuna = database.require_optuna()
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
-    patience = time.monotonic() + database.GRACE_S + database.HEARTBEAT_S
+    lost = _LostTrials(study)
+    give_up_at = time.monotonic() + _patience_s()
     while deadline is None or time.monotonic() < deadline:
-        optuna.storages.fail_stale_trials(study)
+        lost.release()
         trials = study.get_trials(deepcopy=False)
         if count(trials, FINISHED) >= request.trials:
             return
         if count(trials, COUNTED) >= request.trials and not any(state_of(t) == "waiting" for t in trials):
             # The rest runs elsewhere. Time shows whether it does: a trial of a dead process is free after GRACE_S.
-            if time.monotonic() > patience:
+            if time.monotonic() > give_up_at:
                 return
             time.sleep(POLL_S)
             continue
@@ -102,9 +103,36 @@ def _run(study: Any, request: SearchRequest, objective: Objective) -> None:
             # This process stood still for so long that another one took its trial for dead, and tries it again.
             if str(error) != "Cannot tell a FAIL trial.":
                 raise
-        patience = time.monotonic() + database.GRACE_S + database.HEARTBEAT_S
+        give_up_at = time.monotonic() + _patience_s()
         if len(objective.failures) >= min(GIVE_UP_AFTER, request.trials):
             _refuse_failures_alone(study, objective.failures)
+
+
+def _patience_s() -> float:
+    """How long a process waits for others' trials: until those of dead processes are free, and some heartbeats more."""
+    return database.GRACE_S + 3 * database.HEARTBEAT_S
+
+
+class _LostTrials:
+    """The trials of processes that died: they are stopped once their heartbeat is older than GRACE_S."""
+
+    def __init__(self, study: Any) -> None:
+        self._study, self._seen = study, set[int]()
+
+    def release(self) -> None:
+        """Stops the trials whose process is dead. Each is tried again.
+
+        Optuna passes over a running trial that has no heartbeat: one whose process died between beginning it and its
+        first heartbeat would run for ever. So a process writes a heartbeat for each trial it meets for the first time.
+        Where the trial's own process lives, that changes nothing; where it is dead, none follows.
+        """
+        optuna = database.require_optuna()
+        optuna.storages.fail_stale_trials(self._study)
+        storage, states = self._study._storage, (optuna.trial.TrialState.RUNNING,)
+        for trial in self._study.get_trials(deepcopy=False, states=states):
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                storage.record_heartbeat(trial._trial_id)
 
 
 def _refuse_failures_alone(study: Any, failures: list[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kcost.core.errors import DataError, InputError, StorageError, UnavailableError, WorkerError
 from kcost.core.request import TrainAnswer, TrainRequest
-from kcost.search import SearchRequest, study as study_module
+from kcost.search import SearchRequest, storage, study as study_module
 from kcost.search.result import SearchResult
 from kcost.search.study_result import cheapest_as_good, front_of
 from tests.unit.search import fake
@@ -230,3 +230,20 @@ def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UnavailableError, match="pip install 'kcost\\[search\\]'") as refusal:
         fake.run(fake.request(tmp_path / "out"))
     assert refusal.value.exit_code == 3
+
+
+def test_a_trial_whose_process_died_before_its_first_heartbeat_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "HEARTBEAT_S", 1)
+    monkeypatch.setattr(storage, "GRACE_S", 1)
+    request = fake.request(tmp_path / "out", trials=3)
+    fake.run(request.model_copy(update={"trials": 1}))
+    with storage.quiet():
+        study = storage.open_study(request, {})
+        with pytest.warns(UserWarning, match="Heartbeat"):  # `optimize` writes heartbeats, `ask` does not
+            study.ask()
+    result = fake.run(request)
+    assert Counter(t.state for t in result.trials) == {"complete": 3, "stopped": 1}
+    (lost,) = result.in_state("stopped")
+    assert lost.number == 1
