@@ -22,6 +22,7 @@ from kcost.backends.convolution_chain import StageParts, entering_limits, run_ch
 from kcost.core.errors import InputError
 from kcost.optimize.forms.layers import PACKAGE
 from kcost.optimize.forms.rounding import quantized_weights
+from kcost.optimize.forms.slow_calls import warn_of_slow_call
 
 Tensors = Mapping[str, Any]
 
@@ -53,6 +54,11 @@ class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is no
             settings = {"initializer": "ones" if "scale" in name else "zeros", "trainable": False, "autocast": False}
             self.parts[name] = self.add_weight(name=name, shape=shape, dtype=dtype, **settings)
         self.built = True
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, as `call` describes them."""
+        warn_of_slow_call(self, inputs)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any) -> Any:
         values = {name: variable.value for name, variable in self.parts.items()}

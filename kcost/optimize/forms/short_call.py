@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kcost.models.keras_private import mask_of
+from kcost.optimize.forms.slow_calls import warn_of_slow_call
 
 
 class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
@@ -23,6 +24,8 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
         if keras.backend.backend() == "torch" and kwargs.get("training") is False and self._is_plain(args, kwargs):
             del kwargs["training"]
             return self.call(*args, **kwargs)
+        if args and kwargs.get("training") is not True:
+            warn_of_slow_call(self, args[0])
         return super().__call__(*args, **kwargs)
 
     def _is_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
