@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -39,6 +40,26 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
             or (keras.ops.is_tensor(value) and value.device.type != "meta" and _stays(value))
             for value in (*args, *kwargs.values())
         )
+
+
+class FusedLayer(LeanLayer):
+    """Several layers of Keras as one, which a spec describes: a dataclass with what it computes in, `compute`."""
+
+    def __init__(self, spec: Any, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.spec = spec
+        self.parts: dict[str, keras.Variable] = {}
+
+    @property
+    def computes_in(self) -> str:
+        """What `computed_dtypes` says of it."""
+        return str(self.spec.compute)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        config: dict[str, Any] = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "spec": dataclasses.asdict(self.spec)}
 
 
 def _stays(tensor: Any) -> bool:
