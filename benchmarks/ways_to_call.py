@@ -2,7 +2,8 @@
 
 The cell is what kcost's measuring worker times. The ways beside it, each in a process of its own:
 
-- `loop`: a loop by hand, which imports nothing of kcost and compiles the forward pass as a user of the backend would;
+- `loop`: a loop by hand, which compiles the forward pass as a user of the backend would and imports nothing of kcost
+  but its layers, where the file has some;
 - `load`: `kcost.load`;
 - `code`: the program of `kcost code`;
 - `predict`: the model's `predict`;
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -23,12 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kcost.core.plan import CellSpec
+
+LAYERS = tuple(
+    f"kcost.optimize.{m}"
+    for m in ("forms.layers", "forms.conv_layers", "forms.conv_chain", "forms.encoder_block", "rewrite")
+)
+"""What registers kcost's layers, for a file that has some."""
 
 METHODS = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}
 WAYS = ("loop", "load", "code", "predict", "call")
@@ -70,8 +79,10 @@ def forward_of(way: str, keras_file: str, batch: int, method: str) -> Forward:
         return program if "model" not in names else (lambda inputs: program(arranged(names["model"], inputs)))
     import keras
 
-    with contextlib.suppress(ImportError):
-        import kcost.optimize  # the layers that kcost registers
+    with zipfile.ZipFile(keras_file) as archive:
+        if b'"kcost' in archive.read("config.json"):
+            for module in LAYERS:
+                importlib.import_module(module)
     model = keras.saving.load_model(keras_file, compile=False)
     if way == "predict":
         return lambda inputs: model.predict(arranged(model, inputs), batch_size=batch, verbose=0)
