@@ -98,7 +98,7 @@ def _from_content(content: bytes, tensor: ServedTensor, count: int) -> np.ndarra
 def _from_values(values: Any, tensor: ServedTensor, count: int, most_bytes: int) -> np.ndarray:
     """Values one by one. The last one stands for those that are missing; what is too much is left out."""
     name = tensor.dtype
-    listed = list(values)[:count]
+    listed = values[:count]
     if name == "string":
         given = np.empty(len(listed), object)
         given[:] = listed

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
-from kcost.runtimes.protobuf import encode, fields, signed
+from kcost.runtimes.protobuf import encode, fields
 
 PREDICTION = "tensorflow.serving.PredictionService"
 MODELS = "tensorflow.serving.ModelService"
@@ -118,7 +118,8 @@ def as_array(message: memoryview) -> np.ndarray:
     if dtype in ("float32", "float64"):
         flat = np.frombuffer(packed, dtype)
     else:
-        flat = np.array(_varints(packed), np.uint64 if dtype == "uint64" else np.int64).astype(dtype)
+        whole = np.array(_varints(packed), np.uint64)
+        flat = whole if dtype == "uint64" else whole.view(np.int64).astype(dtype)
     return flat.reshape(axes)
 
 
@@ -128,6 +129,6 @@ def _varints(packed: memoryview) -> list[int]:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            values.append(value if value < 1 << 63 else signed(value))
+            values.append(value)
             value = shift = 0
     return values

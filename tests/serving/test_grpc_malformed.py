@@ -47,15 +47,18 @@ def _goes_on(server: RunningServer, client: GrpcClient) -> Iterator[None]:
 
 
 def test_damaged_requests(client: GrpcClient) -> None:
-    """A valid request with a few bytes changed, cut or doubled. INTERNAL where it is no message any more."""
+    """A valid request with a few bytes changed, cut or put in. INTERNAL where it is no message any more."""
     chooser = random.Random(17)
     parse = message_class("PredictRequest").FromString
     codes = []
     for _ in range(400):
         body = bytearray(GOOD)
-        for _ in range(chooser.randint(1, 3)):
+        for _ in range(chooser.randint(1, 2)):
             at = chooser.randrange(len(body))
-            body[at : at + chooser.randint(0, 4)] = chooser.randbytes(chooser.randint(0, 4))
+            if chooser.random() < 0.8:
+                body[at] = chooser.randrange(256)
+            else:
+                body[at : at + chooser.randint(0, 4)] = chooser.randbytes(chooser.randint(0, 4))
         codes.append(client.code(bytes(body)))
         try:
             parse(bytes(body))
@@ -118,8 +121,8 @@ def test_a_message_is_bounded(server: RunningServer, client: GrpcClient) -> None
     long_request = predict_request({"x": np.zeros(1 << 19, np.float32)})
     assert client.code(long_request) == Code.RESOURCE_EXHAUSTED
     before = psutil.Process(server.process.pid).memory_info().rss
-    assert client.code(b"\x00" * (512 << 20), compression=grpc.Compression.Gzip) == Code.RESOURCE_EXHAUSTED
-    assert psutil.Process(server.process.pid).memory_info().rss < before + (64 << 20)
+    assert client.code(b"\x00" * (100 << 20), compression=grpc.Compression.Gzip) == Code.RESOURCE_EXHAUSTED
+    assert psutil.Process(server.process.pid).memory_info().rss < before + (50 << 20)
 
 
 def test_long_names_come_back_cut(client: GrpcClient) -> None:

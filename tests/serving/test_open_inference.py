@@ -271,7 +271,7 @@ def test_bytes_that_do_not_fit_their_tensors(server: RunningServer) -> None:
 
 
 def test_damaged_requests(server: RunningServer) -> None:
-    """A valid request with a few bytes changed, cut or doubled: an answer or a 400, and the same processes go on."""
+    """A valid request with a few bytes changed, cut or put in: an answer or a 400, and the same processes go on."""
     workers = server.workers()
     chooser = random.Random(17)
     whole = json.dumps({"id": "a", "inputs": [X], "outputs": [{"name": "y"}]}).encode()
