@@ -34,7 +34,7 @@ def shown(show: object, document: object) -> list[str]:
         (["serve", "--upstream", "http://127.0.0.1:1"], "price of the machine"),
         (["serve", "x", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1"], "leave DIR out"),
         (["serve", "x", "--port", "70000"], "65535"),
-        (["serve", "x", "--grpc-port", "-1"], "65535"),
+        (["serve", "x", "--grpc-port", "70000"], "65535"),
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--grpc-port", "0"], "passes HTTP alone"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
     ],
