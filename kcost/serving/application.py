@@ -51,7 +51,7 @@ class Route(NamedTuple):
     version: int | None
     label: str | None
     method: str
-    """classify, regress, predict, metadata or status."""
+    """classify, regress, predict, metadata or status; in the proxy also infer, of the Open Inference Protocol."""
 
 
 @lru_cache(maxsize=1024)

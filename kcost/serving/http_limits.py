@@ -33,7 +33,8 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
         _refused = False
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(HeadWithBody(transport, self.loop))
+            joined: Any = HeadWithBody(transport, self.loop)
+            super().connection_made(joined)
             self._timer = self.loop.call_later(client_timeout_s, self._close_silent)
 
         def connection_lost(self, exc: Exception | None) -> None:
