@@ -125,11 +125,12 @@ class GrpcServer:
             await context.abort(grpc.StatusCode[error.code.name], error.message)
         last = Health.UNKNOWN
         while True:
+            is_last = self._stopping.is_set()  # looked at first: what is told last is the status during the end
             status = self._services.health(service)
             if status != last:
                 yield health_answer(status)
                 last = status
-            if self._stopping.is_set():
+            if is_last:
                 return
             try:
                 async with asyncio.timeout(_HEALTH_LOOK_S):

@@ -28,11 +28,11 @@ WATCH = "/grpc.health.v1.Health/Watch"
 Steps = Callable[[Models, GrpcServer, "grpc.aio.Channel"], Awaitable[None]]
 
 
-def with_server(tmp_path: Path, steps: Steps) -> None:
+def with_server(tmp_path: Path, steps: Steps, **settings: float) -> None:
     async def run() -> None:
         models = Models(tmp_path, Limits(), tmp_path / "log", lambda _: None, new_runner=FakeRunner)
         await models.load_first()
-        server = GrpcServer(Services(models, Metrics(), 1 << 20), HttpSettings(stop_s=20), 0)
+        server = GrpcServer(Services(models, Metrics(), 1 << 20), HttpSettings(stop_s=20, **settings), 0)
         await server.start()
         async with grpc.aio.insecure_channel(server.address) as channel:
             await steps(models, server, channel)
@@ -64,6 +64,17 @@ def test_health_is_told_when_it_changes(tmp_path: Path) -> None:
         assert await watch.read() == grpc.aio.EOF
 
     with_server(tmp_path, steps)
+
+
+def test_calls_at_a_time_are_bounded(tmp_path: Path) -> None:
+    async def steps(_: Models, __: GrpcServer, channel: grpc.aio.Channel) -> None:
+        watch = channel.unary_stream(WATCH)(b"")
+        assert await watch.read() == health_answer(Health.SERVING)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(PREDICT)(request())
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    with_server(tmp_path, steps, connections=1)
 
 
 def test_an_error_that_nobody_foresaw_is_internal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
