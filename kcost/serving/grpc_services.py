@@ -130,7 +130,7 @@ class Services:
             RequestError: the request cannot be answered.
         """
         request = _parsed("GetModelStatusRequest", content)
-        versions = self._models.statuses(*_asked_for(request))
+        versions = self._models.statuses(*_asked_for(request, needs_name=False))
         response = message_class("GetModelStatusResponse")()
         for version in versions:
             code, text = load_error(version)
@@ -186,12 +186,12 @@ def _parsed(name: str, content: bytes) -> Any:
         raise RequestError(Code.INTERNAL, f"The bytes of the request are no {name}: {error}") from error
 
 
-def _asked_for(request: Any) -> tuple[str, int | None, str | None]:
+def _asked_for(request: Any, *, needs_name: bool = True) -> tuple[str, int | None, str | None]:
     """The model, version and label that a request names."""
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = request.model_spec
-    if not spec.name:
+    if not spec.name and needs_name:
         raise invalid("ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
     version = spec.version.value if choice == "version" else None

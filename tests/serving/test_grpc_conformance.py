@@ -225,6 +225,7 @@ def test_requests_without_their_fields(grpc_serving: GrpcClient) -> None:
             grpc_serving.call(service, method, request)
     for request, message in (
         (model_spec("foo"), "Could not find any versions of model foo"),
+        (model_spec(""), "Could not find any versions of model "),
         (model_spec(version=99), "Could not find version 99 of model half_plus_two"),
     ):
         with refused(NOT_FOUND, message):

@@ -46,12 +46,13 @@ def _goes_on(server: RunningServer, client: GrpcClient) -> Iterator[None]:
     assert server.workers() == before
 
 
-def test_damaged_requests(client: GrpcClient) -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(50_000, marks=pytest.mark.slow)])
+def test_damaged_requests(client: GrpcClient, count: int) -> None:
     """A valid request with a few bytes changed, cut or put in. INTERNAL where it is no message any more."""
     chooser = random.Random(17)
     parse = message_class("PredictRequest").FromString
     codes = []
-    for _ in range(400):
+    for _ in range(count):
         body = bytearray(GOOD)
         for _ in range(chooser.randint(1, 2)):
             at = chooser.randrange(len(body))
