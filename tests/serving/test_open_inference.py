@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kcost.core.errors import InputError
+from kcost.serving.http_client import read_url
+from kcost.serving.made_up import made_up_body
 from tests.serving.conftest import Response, RunningServer
 
 INFER = "/v2/models/half_plus_two/infer"
@@ -248,6 +252,25 @@ def test_requests_that_are_refused(server: RunningServer, document: Any, message
     answer = infer(server, document)
     assert answer.status == 400
     assert message in answer.error
+
+
+@pytest.mark.parametrize("model", ["half_plus_two", "images"])
+@pytest.mark.parametrize("path", ["/v1/models/{}:predict", "/v2/models/{}/infer", "/v2/models/{}/versions/1/infer"])
+def test_a_request_that_a_load_test_makes_up_is_answered(server: RunningServer, model: str, path: str) -> None:
+    target = read_url(server.url + path.format(model), remote=False)
+    bodies = [asyncio.run(made_up_body(target, seed)) for seed in (0, 0, 1)]
+    assert bodies[0] == bodies[1] != bodies[2]
+    assert server.post(target.path, bodies[0]).status == 200
+
+
+def test_what_cannot_be_made_up_is_refused(server: RunningServer) -> None:
+    for path, message in (
+        ("/v1/models/half_plus_two", "for :predict and for /infer"),
+        ("/v2/models/none/infer", "/v2/models/none: status 404"),
+        ("/v1/models/none:predict", "/v1/models/none/metadata: status 404"),
+    ):
+        with pytest.raises(InputError, match=message):
+            asyncio.run(made_up_body(read_url(server.url + path, remote=False), 0))
 
 
 def test_bytes_that_do_not_fit_their_tensors(server: RunningServer) -> None:
