@@ -28,7 +28,7 @@ from kcost.serving.http_server import HttpSettings
 from kcost.serving.status import Code, RequestError
 
 _LONGEST_DETAILS = 1000
-"""Characters of a status message: it travels in a header, and those of a client may end at 8 KiB."""
+"""Bytes of a status message: it travels in a header, a byte that is no ASCII as three, and those may end at 8 KiB."""
 
 _HEALTH_LOOK_S = 0.2
 """How often Health.Watch looks whether something has changed."""
@@ -101,7 +101,7 @@ class GrpcServer:
             except Exception as error:
                 status = grpc.StatusCode.INTERNAL
                 text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
-            await context.abort(status, text if len(text) <= _LONGEST_DETAILS else f"{text[:_LONGEST_DETAILS]}...")
+            await context.abort(status, _cut(text))
             raise AssertionError("abort raises")
 
         return handle
@@ -122,7 +122,7 @@ class GrpcServer:
         try:
             service = health_service(content)
         except RequestError as error:
-            await context.abort(grpc.StatusCode[error.code.name], error.message)
+            await context.abort(grpc.StatusCode[error.code.name], _cut(error.message))
         last = Health.UNKNOWN
         while True:
             is_last = self._stopping.is_set()  # looked at first: what is told last is the status during the end
@@ -147,3 +147,8 @@ class GrpcServer:
         self._services.is_stopping = True
         self._stopping.set()
         await self._server.stop(self._settings.stop_s)
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= _LONGEST_DETAILS else f"{encoded[:_LONGEST_DETAILS].decode(errors='ignore')}..."

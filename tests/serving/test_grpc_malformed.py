@@ -127,8 +127,9 @@ def test_a_message_is_bounded(server: RunningServer, client: GrpcClient) -> None
 
 
 def test_long_names_come_back_cut(client: GrpcClient) -> None:
-    with refused(Code.NOT_FOUND, "Servable not found for request: Latest(aaa"):
-        client.call(PREDICTION, "Predict", predict_request({}, model="a" * 100_000))
+    for letter in ("a", "ä", "\U0001f600"):
+        with refused(Code.NOT_FOUND, f"Servable not found for request: Latest({letter * 3}"):
+            client.call(PREDICTION, "Predict", predict_request({}, model=letter * 100_000))
 
 
 def test_a_client_that_sends_nothing_is_not_waited_for(client: GrpcClient) -> None:
