@@ -55,6 +55,7 @@ def run_recommend(
     instance: str | None = None,
     prices_file: Path | str | None = None,
     minutes: float = MINUTES,
+    thorough: bool = False,
     gates: Path | str | None = None,
     out: Path | str | None = None,
     export: Path | str | None = None,
@@ -80,6 +81,7 @@ def run_recommend(
         p99_ms: most that the p99 from arrival to answer may be.
         max_drop: most that the score may drop below float32, as a fraction; held against a one-sided 95% bound.
         minutes: to spend on measuring.
+        thorough: get everything ready that can win at all, in the place of what is expected to save 5% of the cost.
         gates: a TOML file of limits, as `kcost.assess_risk` takes it.
         out: folder of verdict.json, the page, the run and the card; None takes `recommend` in an artifact folder, or
             `NAME-recommend` beside a file.
@@ -105,6 +107,7 @@ def run_recommend(
     from kcost.cost.assumptions import assume
     from kcost.recommend.answer import Request
     from kcost.recommend.measuring import Measuring, plan_of
+    from kcost.recommend.schedule import WORTH_TRYING
     from kcost.ship.convert import converted
 
     if not (math.isfinite(minutes) and minutes > 0):
@@ -135,6 +138,7 @@ def run_recommend(
         instance=instance,
         prices_file=None if prices_file is None else str(Path(prices_file).absolute()),
         minutes=minutes,
+        thorough=thorough,
         backends=tuple(backends),
         batches=tuple(sorted(set(batches))),
         device=device,
@@ -155,6 +159,7 @@ def run_recommend(
         folder / RUN_FOLDER,
         flops_per_example=_flops(opened, request),
         seconds=60 * minutes,
+        worth=0.0 if thorough else WORTH_TRYING,
         converted=converted,
         tell=tell,
         on_progress=on_progress,

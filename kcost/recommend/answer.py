@@ -44,6 +44,7 @@ class Request(Record):
     instance: str | None
     prices_file: str | None = None
     minutes: float
+    thorough: bool = Field(default=False, description="everything that can win was to be tried")
     backends: tuple[str, ...] = Field(description="empty for all that are installed")
     batches: tuple[int, ...]
     device: str = "cpu"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kcost.bench.pool import Pool
 from kcost.bench.runner import Converted, measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core import environment
@@ -20,7 +21,18 @@ from kcost.core.progress import OnProgress, silent
 from kcost.core.result import CellResult, Run
 from kcost.core.units import significant
 from kcost.recommend.candidates import Candidate
-from kcost.recommend.schedule import RUNGS, SCREENED, Arm, Standing, Wave, contenders, leader, next_wave, survivors
+from kcost.recommend.schedule import (
+    RUNGS,
+    SCREENED,
+    WORTH_TRYING,
+    Arm,
+    Standing,
+    Wave,
+    contenders,
+    leader,
+    next_wave,
+    survivors,
+)
 from kcost.recommend.standings import Capacities, Judged, fastest_mhz, floor_of, judge, standings_of, step_ms
 from kcost.recommend.terms import Terms
 
@@ -32,6 +44,7 @@ CLOSING_S = 5.0
 KINDS = {
     "first": "first figures",
     "screen": "a few rounds of the others that are ready at once",
+    "widen": "the other batch sizes of what can still win",
     "variants": "fewer threads for what can still win",
     "try": "getting ready, as it may win",
     "final": "more rounds for what is not told apart",
@@ -99,6 +112,7 @@ class Measuring:
     Args:
         flops_per_example: of the forward pass; 0 where it is not known.
         seconds: to spend.
+        worth: the expected saving that a conversion or a compilation is made for, as of `schedule.next_wave`.
         tell: told first figures and the best so far, as sentences.
         converted: converts a model for a runtime, as of `bench.runner.measure`.
         clock: seconds, monotonic.
@@ -113,6 +127,7 @@ class Measuring:
         *,
         flops_per_example: float,
         seconds: float,
+        worth: float = WORTH_TRYING,
         converted: Converted | None = None,
         tell: Tell = lambda _: None,
         on_progress: OnProgress = silent,
@@ -120,15 +135,19 @@ class Measuring:
     ) -> None:
         self._candidates = {c.name: c for c in candidates}
         self._plan, self._terms, self._store = plan, terms, RunStore(out)
-        self._flops, self._converted = flops_per_example, converted
+        self._flops, self._converted, self._worth = flops_per_example, converted, worth
         self._tell, self._on_progress, self._clock = tell, on_progress, clock
         self._start = clock()
         self._ends = self._start + max(0.0, seconds - CLOSING_S)
         self._capacities = Capacities(terms.seed)
         self._models: dict[str, Model] = open_models(plan)
-        self._cell_ids = {
-            c.name: frozenset(s.cell_id for s in specs_of(plan, self._models) if c.has(s)) for c in candidates
-        }
+        specs = specs_of(plan, self._models)
+        self._cell_ids = {c.name: {s.batch: s.cell_id for s in specs if c.has(s)} for c in candidates}
+        """Candidate -> batch size -> cell."""
+        self._screened_at: int | None = None
+        """The batch size that ways are screened at, once a best is known."""
+        self._tried_ids: set[str] = set()
+        """Cells that were measured, or cannot be."""
         self._setup_s: dict[str, float] = {}
         """Method -> what getting it ready took, once seen."""
         self._failed: dict[str, str] = {}
@@ -142,19 +161,8 @@ class Measuring:
         interrupted = False
         try:
             self._look()
-            for _ in range(MOST_WAVES):
-                wave, skipped = next_wave(
-                    self._arms(),
-                    self.standings,
-                    self._failed,
-                    self._ends - self._clock(),
-                    floor_usd=self._floor.usd,
-                )
-                # Why one was not worth its time is kept where in the end there is no time for any.
-                self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
-                if wave is None:
-                    break
-                self._run(wave)
+            with Pool(self._store.logs, self._plan.settings) as pool:
+                self._run_waves(pool)
         except KeyboardInterrupt:
             interrupted = True
             self._tell("interrupted: the answer is the best so far, and the same command goes on from here")
@@ -169,6 +177,22 @@ class Measuring:
             self._first_s,
             interrupted,
         )
+
+    def _run_waves(self, pool: Pool) -> None:
+        for _ in range(MOST_WAVES):
+            wave, skipped = next_wave(
+                self._arms(),
+                self.standings,
+                self._failed,
+                self._ends - self._clock(),
+                floor_usd=self._floor.usd,
+                worth=self._worth,
+            )
+            # Why one was not worth its time is kept where in the end there is no time for any.
+            self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
+            if wave is None:
+                return
+            self._run(wave, pool)
 
     def _look(self) -> None:
         """What the folder holds already: of this very model, on this machine."""
@@ -186,14 +210,18 @@ class Measuring:
 
     def _of_now(self, run: Run) -> Run:
         """The run without cells of another file of the model, other data or another environment."""
-        wanted = frozenset().union(*self._cell_ids.values())
+        wanted = {cell_id for cells in self._cell_ids.values() for cell_id in cells.values()}
         here = environment.collect().environment_id
         cells = tuple(c for c in run.present if c.spec.cell_id in wanted and c.environment_id == here)
         return run.model_copy(update={"cells": cells})
 
     def _judge(self, run: Run) -> Judged:
         judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()))
-        self.standings = standings_of(judged, self._terms, self._capacities)
+        self._tried_ids |= {c.spec.cell_id for c in run.cells if c.rounds or c.status not in ("ok", "partial")}
+        self.standings = {
+            name: standing._replace(narrow=not self._tried_ids.issuperset(self._cell_ids[name].values()))
+            for name, standing in standings_of(judged, self._terms, self._capacities).items()
+        }
         self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
         if (mhz := fastest_mhz(run)) is not None:
             here = environment.collect()
@@ -214,12 +242,31 @@ class Measuring:
             for name, c in self._candidates.items()
         ]
 
-    def _run(self, wave: Wave) -> None:
+    def _cells_of(self, wave: Wave) -> frozenset[str]:
+        """Of what is new in a narrow wave the cell at one batch size, of the others all that they have."""
+        if wave.narrow and self._screened_at is None:
+            self._screened_at = self._size_of_the_best()
+        ids: set[str] = set()
+        for name in wave.names:
+            cells = self._cell_ids[name]
+            is_narrow = wave.narrow and (name not in self.standings or self.standings[name].narrow)
+            if is_narrow and self._screened_at in cells:
+                ids.add(cells[self._screened_at])
+            else:
+                ids |= set(cells.values())
+        return frozenset(ids)
+
+    def _size_of_the_best(self) -> int | None:
+        """The largest batch that the best so far is served at; None where none holds the p99."""
+        best = leader(self.standings)
+        return None if best is None else self._capacities.batch_limit(best)
+
+    def _run(self, wave: Wave, pool: Pool) -> None:
         """Measures a wave into the run folder, and looks at what that brought."""
         began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
-        ids = frozenset().union(*(self._cell_ids[n] for n in wave.names))
+        ids = self._cells_of(wave)
         turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
         left = max(60.0, self._ends - began + 60.0)
         settings: Settings = self._plan.settings.model_copy(
@@ -227,7 +274,9 @@ class Measuring:
         )
         plan = self._plan.model_copy(update={"settings": settings})
         try:
-            measure(plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose)
+            measure(
+                plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose, pool=pool
+            )
         except StorageError:
             raise
         except KcostError as error:  # not one cell of the wave could be measured

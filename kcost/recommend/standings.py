@@ -48,6 +48,7 @@ class Capacities:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._known: dict[tuple[str, int, float], Capacity | None] = {}
+        self._latest: dict[str, Capacity | None] = {}
 
     def of(self, name: str, way: Way, p99_s: float) -> Capacity | None:
         """The highest rate at which one replica holds the limit; None where none does."""
@@ -55,7 +56,13 @@ class Capacities:
         key = (name, steps, p99_s)
         if key not in self._known:
             self._known[key] = find_capacity(way.service, p99_s, self._seed)
+        self._latest[name] = self._known[key]
         return self._known[key]
+
+    def batch_limit(self, name: str) -> int | None:
+        """The batch limit of a candidate whose capacity was asked for; None where it has none."""
+        latest = self._latest.get(name)
+        return None if latest is None else latest.batch_limit
 
 
 def judge(run: Run, read_outputs: ReadOutputs, terms: Terms, candidates: Sequence[Candidate]) -> Judged:
