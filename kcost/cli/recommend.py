@@ -86,6 +86,18 @@ def recommend(
             rich_help_panel=MEASURING,
         ),
     ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants/--no-variants",
+            help="Make the model cheaper as well: with half of its units, and with Keras's layers in int8.",
+            rich_help_panel=MODEL,
+        ),
+    ] = True,
+    probe: Annotated[
+        Path | None,
+        typer.Option(help="A file of `kcost probe` of this machine, to bound steps by.", rich_help_panel=MEASURING),
+    ] = None,
     backends: Annotated[
         str | None, typer.Option(help="Comma-separated; default: all that are installed.", rich_help_panel=MODEL)
     ] = None,
@@ -160,6 +172,8 @@ def recommend(
             prices_file=prices,
             minutes=minutes,
             thorough=thorough,
+            variants=variants,
+            probe=probe,
             gates=gates,
             out=out,
             export=export,

@@ -6,8 +6,9 @@ A stop at any time keeps every finished round, and the same call goes on from th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kcost.bench.pool import Pool
@@ -17,13 +18,16 @@ from kcost.core import environment
 from kcost.core.artifact import Model
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
+from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import CellResult, Run
 from kcost.core.units import significant
-from kcost.recommend.candidates import Candidate
+from kcost.recommend.bounds import Work
+from kcost.recommend.candidates import MAKING_S, Candidate
 from kcost.recommend.schedule import (
     RUNGS,
     SCREENED,
+    SHARE_OF_TIME,
     WORTH_TRYING,
     Arm,
     Standing,
@@ -33,10 +37,24 @@ from kcost.recommend.schedule import (
     next_wave,
     survivors,
 )
-from kcost.recommend.standings import Capacities, Judged, fastest_mhz, floor_of, judge, standings_of, step_ms
+from kcost.recommend.standings import (
+    Capacities,
+    Floor,
+    Judged,
+    drop_told,
+    fastest_mhz,
+    floor_of,
+    judge,
+    standings_of,
+    step_ms,
+)
 from kcost.recommend.terms import Terms
+from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
 Tell = Callable[[str], None]
+
+Make = Callable[[Variant, float], MadeVariant]
+"""Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
 
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
@@ -98,6 +116,7 @@ def plan_of(
         "batches": sorted({b for c in candidates for b in c.batches}),
         "phases": ["inference"],
         "methods": list(dict.fromkeys(c.method for c in candidates)),
+        "together": True,
         "threads": sorted({c.threads for c in candidates}),
         "settings": {**values, **(settings or {})},
     }
@@ -110,11 +129,14 @@ class Measuring:
     """One call of `kcost recommend`: waves of the schedule until nothing is left to decide, or no time is.
 
     Args:
-        flops_per_example: of the forward pass; 0 where it is not known.
+        work: of a forward pass.
         seconds: to spend.
         worth: the expected saving that a conversion or a compilation is made for, as of `schedule.next_wave`.
         tell: told first figures and the best so far, as sentences.
         converted: converts a model for a runtime, as of `bench.runner.measure`.
+        make: makes a cheaper version of the model; without it none is made.
+        made: the versions that are there already, by variant.
+        probe: of this machine, which bounds what a step takes.
         clock: seconds, monotonic.
     """
 
@@ -125,25 +147,33 @@ class Measuring:
         terms: Terms,
         out: Path,
         *,
-        flops_per_example: float,
+        work: Work,
         seconds: float,
         worth: float = WORTH_TRYING,
         converted: Converted | None = None,
+        make: Make | None = None,
+        made: Mapping[str, MadeVariant] = MappingProxyType({}),
+        probe: Probe | None = None,
         tell: Tell = lambda _: None,
         on_progress: OnProgress = silent,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._candidates = {c.name: c for c in candidates}
-        self._plan, self._terms, self._store = plan, terms, RunStore(out)
-        self._flops, self._converted, self._worth = flops_per_example, converted, worth
+        self._terms, self._store = terms, RunStore(out)
+        self._work, self._converted, self._worth = work, converted, worth
+        self._make, self._probe = make, probe
+        self.made: dict[str, MadeVariant] = {}
+        """By variant."""
         self._tell, self._on_progress, self._clock = tell, on_progress, clock
         self._start = clock()
         self._ends = self._start + max(0.0, seconds - CLOSING_S)
         self._capacities = Capacities(terms.seed)
-        self._models: dict[str, Model] = open_models(plan)
-        specs = specs_of(plan, self._models)
-        self._cell_ids = {c.name: {s.batch: s.cell_id for s in specs if c.has(s)} for c in candidates}
-        """Candidate -> batch size -> cell."""
+        self._models: dict[str, Model] = {}
+        self._cell_ids: dict[str, dict[int, str]] = {}
+        """Candidate -> batch size -> cell; none of a version that is not made yet."""
+        self._take_plan(plan)
+        for version in made.values():
+            self._take(version)
         self._screened_at: int | None = None
         """The batch size that ways are screened at, once a best is known."""
         self._tried_ids: set[str] = set()
@@ -155,6 +185,11 @@ class Measuring:
         self._waves: list[str] = []
         self._first_s: float | None = None
         self.standings: dict[str, Standing] = {}
+
+    @property
+    def plan(self) -> Plan:
+        """With the versions of the model that were made."""
+        return self._plan
 
     def spend(self) -> Spent:
         """Measures until the schedule ends, the minutes are over, or the user interrupts."""
@@ -194,9 +229,25 @@ class Measuring:
                 return
             self._run(wave, pool)
 
+    def _take_plan(self, plan: Plan) -> None:
+        self._plan, self._models = plan, open_models(plan)
+        specs = specs_of(plan, self._models)
+        self._cell_ids = {n: {s.batch: s.cell_id for s in specs if c.has(s)} for n, c in self._candidates.items()}
+
+    def _take(self, version: MadeVariant) -> None:
+        """A version of the model that was made: its cells are among the plan's, unless it lost too much."""
+        self.made[version.variant] = version
+        if version.drop.bound <= self._terms.limits.max_drop:
+            path = str(self._store.path.parent / version.folder)
+            self._take_plan(self._plan.model_copy(update={"models": (*self._plan.models, path)}))
+
+    def _floor_of(self, mhz: float | None = None) -> Floor:
+        here, candidates = environment.collect(), list(self._candidates.values())
+        return floor_of(self._terms, here, candidates, self._work, mhz, self.made, self._probe)
+
     def _look(self) -> None:
         """What the folder holds already: of this very model, on this machine."""
-        self._floor = floor_of(self._terms, environment.collect(), list(self._candidates.values()), self._flops)
+        self._floor = self._floor_of()
         if not self._store.exists():
             return
         run = self._of_now(self._store.load())
@@ -216,7 +267,7 @@ class Measuring:
         return run.model_copy(update={"cells": cells})
 
     def _judge(self, run: Run) -> Judged:
-        judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()))
+        judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()), self.made)
         self._tried_ids |= {c.spec.cell_id for c in run.cells if c.rounds or c.status not in ("ok", "partial")}
         self.standings = {
             name: standing._replace(narrow=not self._tried_ids.issuperset(self._cell_ids[name].values()))
@@ -224,23 +275,52 @@ class Measuring:
         }
         self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
         if (mhz := fastest_mhz(run)) is not None:
-            here = environment.collect()
-            self._floor = floor_of(self._terms, here, list(self._candidates.values()), self._flops, mhz)
+            self._floor = self._floor_of(mhz)
         return judged
 
     def _arms(self) -> list[Arm]:
         return [
             Arm(
                 name=name,
-                setup_s=self._setup_s.get(c.method, c.setup_s),
+                setup_s=self._setup_s.get(c.method, c.setup_s) + (MAKING_S if self._lacks(c) else 0.0),
                 first=c.effort == "first",
-                costly=c.effort in ("convert", "compile"),
+                costly=c.effort in ("convert", "compile") or self._lacks(c),
                 bound_usd=self._floor.by_candidate[name],
                 after=c.after,
                 is_plain=c.is_plain,
             )
             for name, c in self._candidates.items()
         ]
+
+    def _lacks(self, candidate: Candidate) -> bool:
+        """Whether the version of the model that it runs is still to be made."""
+        return candidate.variant is not None and candidate.variant not in self.made
+
+    def _made_for(self, names: Sequence[str]) -> None:
+        """Makes the versions that candidates run; where that fails, each candidate of the version says why."""
+        for variant in dict.fromkeys(c.variant for n in names if self._lacks(c := self._candidates[n])):
+            one = next(v for v in VARIANTS if v.name == variant)
+            began = self._clock()
+            self._tell(f"making it {one.name}: {one.told}")
+            try:
+                if self._make is None:
+                    raise InputError("A version of the model is made with training data.", "none", "Give --data.")
+                version = self._make(one, max(1.0, SHARE_OF_TIME * (self._ends - began)))
+            except StorageError:
+                raise
+            except KcostError as error:
+                why = " ".join(str(error).split())
+                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
+                self._tell(f"it could not be made {one.name}: {error.rule}")
+                continue
+            self._take(version)
+            score = version.score
+            drop = f"{score.score} {score.before:.2%} to {score.after:.2%} on {score.count:,} {score.unit}"
+            self._tell(f"{one.name}: {drop}, made in {self._clock() - began:.0f} s")
+            if version.drop.bound > self._terms.limits.max_drop:
+                why = drop_told(version.drop, self._terms.limits.max_drop)
+                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
+                self._tell(f"  refused: {why}")
 
     def _cells_of(self, wave: Wave) -> frozenset[str]:
         """Of what is new in a narrow wave the cell at one batch size, of the others all that they have."""
@@ -265,7 +345,12 @@ class Measuring:
         """Measures a wave into the run folder, and looks at what that brought."""
         began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
+        self._made_for(new)
+        new = [n for n in new if n not in self._failed]
+        if not (new or [n for n in wave.names if n in self.standings and wave.kind in ("widen", "final")]):
+            return
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
+        wave = wave._replace(names=tuple(n for n in wave.names if n not in self._failed or n in self.standings))
         ids = self._cells_of(wave)
         turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
         left = max(60.0, self._ends - began + 60.0)

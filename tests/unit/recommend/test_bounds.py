@@ -12,7 +12,7 @@ from kcost.core.artifact import Score
 from kcost.core.errors import InputError
 from kcost.core.score_drop import accuracy_drop
 from kcost.cost.quality import Quality
-from kcost.recommend.bounds import least_step_s, peak_flops_per_s
+from kcost.recommend.bounds import Roof, Work, least_step_s, peak_flops_per_s
 from kcost.recommend.doubt import expected_losses
 from kcost.recommend.drop import DropBound, drop_bound
 from kcost.recommend.errors_usd import errors_of
@@ -67,7 +67,7 @@ def test_a_processor_with_more_features_is_bounded_higher() -> None:
     assert (
         tiles > plain > peak_flops_per_s("int8", 2, {"avx2"}, 3_000) > peak_flops_per_s("float32", 2, {"avx2"}, 3_000)
     )
-    assert least_step_s(1e9, 32, 1e11) == pytest.approx(0.32)
+    assert least_step_s(Work(1e9), 32, Roof(1e11)) == pytest.approx(0.32)
 
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=200)
