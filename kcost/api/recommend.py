@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kcost.api.inventory import prices
 from kcost.api.recommend_after import RUN_FOLDER, assessed, errors_by_way, exported, projected_to
 from kcost.api.recommend_data import Scored, scored_data, this_machine
-from kcost.api.recommend_variants import made_variants, maker, variants_of, work_of
+from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
 from kcost.api.risk import read_gates
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
@@ -176,6 +176,7 @@ def run_recommend(
         worth=0.0 if thorough else WORTH_TRYING,
         converted=converted,
         make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
+        making_s=making_seconds(opened),
         made=made,
         probe=probed,
         tell=tell,
@@ -186,8 +187,9 @@ def run_recommend(
     verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
-    answer = _answer(request, opened, listed, priced, spent, verdicts, (*scored.notices, *notices, *more), projected)
-    answer = answer.model_copy(update={"variants": tuple(measuring.made.values())})
+    told = (*scored.notices, *notices, *more)
+    versions = tuple(measuring.made.values())
+    answer = _answer(request, opened, listed, priced, spent, verdicts, told, projected, versions)
     if export is not None:
         sentence = exported(_served(opened, answer, folder), Path(export), answer)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
@@ -417,6 +419,7 @@ def _answer(
     gates: tuple[Verdict, ...],
     notices: tuple[str, ...],
     projected: tuple[Placement, ...],
+    versions: tuple[MadeVariant, ...],
 ) -> Recommendation:
     from kcost.recommend.composing import compose
 
@@ -430,5 +433,6 @@ def _answer(
         gates=gates,
         notices=notices,
         projected=projected,
+        made=versions,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -15,11 +15,18 @@ from kcost.core.plan import Backend
 from kcost.core.process import run_job
 from kcost.core.request import OptimizeRequest, checked
 from kcost.recommend.bounds import BYTES_A_WEIGHT, Work
+from kcost.recommend.candidates import MAKING_S
 from kcost.recommend.flops import flops_per_example, weights_of_products
 from kcost.recommend.measuring import Make
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
 VARIANTS_FOLDER = "variants"
+
+EPOCHS = 3
+"""Of fine-tuning."""
+
+START_S = 20.0
+"""Of a worker, and of answering the test split before and after."""
 
 
 def work_of(keras_file: Path) -> Work:
@@ -36,6 +43,13 @@ def variants_of(model: Model, scored: Scored) -> tuple[tuple[Variant, ...], str]
     if scored.name is None and (model.artifact is None or model.artifact.dataset is None):
         return (), "no labelled training data: name a data set with --data"
     return VARIANTS, ""
+
+
+def making_seconds(model: Model) -> float:
+    """What making a version takes, from what an epoch of the model's training took; a guess where that is not known."""
+    steps = () if model.artifact is None else model.artifact.steps
+    epochs_s = [s.cost.wall_s / int(s.settings["epochs"]) for s in steps if s.cost and s.settings.get("epochs")]
+    return START_S + EPOCHS * epochs_s[0] if epochs_s else MAKING_S
 
 
 def made_variants(model: Model, folder: Path) -> dict[str, MadeVariant]:
@@ -67,6 +81,7 @@ def maker(model: Model, scored: Scored, folder: Path, backend: Backend, seed: in
             "data": scored.name,
             "prune": variant.prune,
             "quantize": variant.quantize,
+            "epochs": EPOCHS,
             "seed": seed,
             "usd_per_hour": match.usd_per_hour,
             "usd_basis": match.why,

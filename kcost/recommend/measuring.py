@@ -56,6 +56,9 @@ Tell = Callable[[str], None]
 Make = Callable[[Variant, float], MadeVariant]
 """Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
 
+VERSION_WITHIN = 1.5
+"""A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
+
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
 
@@ -135,6 +138,7 @@ class Measuring:
         tell: told first figures and the best so far, as sentences.
         converted: converts a model for a runtime, as of `bench.runner.measure`.
         make: makes a cheaper version of the model; without it none is made.
+        making_s: what that takes, as guessed.
         made: the versions that are there already, by variant.
         probe: of this machine, which bounds what a step takes.
         clock: seconds, monotonic.
@@ -152,6 +156,7 @@ class Measuring:
         worth: float = WORTH_TRYING,
         converted: Converted | None = None,
         make: Make | None = None,
+        making_s: float = MAKING_S,
         made: Mapping[str, MadeVariant] = MappingProxyType({}),
         probe: Probe | None = None,
         tell: Tell = lambda _: None,
@@ -161,7 +166,7 @@ class Measuring:
         self._candidates = {c.name: c for c in candidates}
         self._terms, self._store = terms, RunStore(out)
         self._work, self._converted, self._worth = work, converted, worth
-        self._make, self._probe = make, probe
+        self._make, self._making_s, self._probe = make, making_s, probe
         self.made: dict[str, MadeVariant] = {}
         """By variant."""
         self._tell, self._on_progress, self._clock = tell, on_progress, clock
@@ -282,11 +287,12 @@ class Measuring:
         return [
             Arm(
                 name=name,
-                setup_s=self._setup_s.get(c.method, c.setup_s) + (MAKING_S if self._lacks(c) else 0.0),
+                setup_s=self._setup_s.get(c.method, c.setup_s) + (self._making_s if self._lacks(c) else 0.0),
                 first=c.effort == "first",
                 costly=c.effort in ("convert", "compile") or self._lacks(c),
                 bound_usd=self._floor.by_candidate[name],
                 after=c.after,
+                after_within=1.0 if c.variant is None else VERSION_WITHIN,
                 is_plain=c.is_plain,
             )
             for name, c in self._candidates.items()

@@ -53,6 +53,8 @@ class Arm(NamedTuple):
     """The least that it could cost, whatever is measured."""
     after: str | None = None
     """The arm that it varies."""
+    after_within: float = 1.0
+    """How many times the cost of the best the arm that it varies may have."""
     is_plain: bool = False
 
 
@@ -168,22 +170,32 @@ def next_wave(
         return Wave("widen", tuple(dict.fromkeys((*narrow, *held))), RUNGS[1]), ()
     open_variants = [a for a in arms if a.name not in tried and a.after is not None]
     skipped: list[Skipped] = []
-    if ready := [a for a in open_variants if a.after in alive and not a.costly]:
+    if ready := [a for a in open_variants if _is_open(a, standings, alive) and not a.costly]:
         return Wave("variants", (*(a.name for a in ready), *held), RUNGS[1], narrow=True), ()
     promising: list[tuple[float, Arm]] = []
     efficiencies = _efficiencies(by_name, standings)
-    for arm in (*new, *(a for a in open_variants if a.costly or a.after not in alive)):
+    for arm in (*new, *open_variants):
         why, saving = _not_worth(arm, standings, alive, seconds_left, floor_usd, efficiencies, worth)
         if why is None:
             promising.append((saving, arm))
         else:
             skipped.append(Skipped(arm.name, why))
     if promising:
-        # A variant of what is measured says less than another way does.
-        _, chosen = max(promising, key=lambda p: (p[1].after is None, p[0] / max(p[1].setup_s, 1.0), p[1].name))
+        # Fewer threads of what is measured change less than another way does, or fewer units.
+        _, chosen = max(
+            promising,
+            key=lambda p: (p[1].after is None or p[1].after_within > 1, p[0] / max(p[1].setup_s, 1.0), p[1].name),
+        )
         held = tuple(n for n in held if n != chosen.name)
         return Wave("try", (chosen.name, *held), RUNGS[1], narrow=True), tuple(skipped)
     return _final(by_name, standings, alive, held, final_rounds), tuple(skipped)
+
+
+def _is_open(arm: Arm, standings: Mapping[str, Standing], alive: Sequence[str]) -> bool:
+    """Whether the arm that an arm varies is near enough to the best."""
+    if arm.after is None or arm.after not in standings or not alive:
+        return False
+    return arm.after in alive or standings[arm.after].reach_usd < arm.after_within * standings[alive[0]].high_usd
 
 
 def _efficiencies(arms: Mapping[str, Arm], standings: Mapping[str, Standing]) -> Efficiencies:
@@ -231,14 +243,14 @@ def _held_against(arms: Sequence[Arm], standings: Mapping[str, Standing]) -> tup
 def _not_worth(
     arm: Arm,
     standings: Mapping[str, Standing],
-    alive: Collection[str],
+    alive: Sequence[str],
     seconds_left: float,
     floor_usd: float,
     efficiencies: Efficiencies,
     worth: float,
 ) -> tuple[str | None, float]:
     """Why an arm that is slow to get ready is not tried now, None where it may win; and what it is expected to save."""
-    if arm.after is not None and arm.after not in alive:
+    if arm.after is not None and not _is_open(arm, standings, alive):
         known = arm.after in standings
         return f"it varies {arm.after}, which {'is out of the running' if known else 'was not measured'}", 0.0
     best = leader(standings)
