@@ -21,7 +21,7 @@ MODELS: tuple[dict[str, Any], ...] = (
     {"family": "bert", "data": "ner-mini", "name": "ner-mini-bert", "epochs": 6},
 )
 
-ASKED: tuple[dict[str, Any], ...] = (
+TRAFFIC: tuple[dict[str, Any], ...] = (
     {"qps": 1_000_000, "minutes": 1.5},
     {"qps": 20_000, "minutes": 2.0},
 )
@@ -63,12 +63,12 @@ def run_demo(
     for model in MODELS:
         on_progress(0, 1, f"training {model['name']} on {model['data']}")
         artifacts.append(train(out=out / "models" / model["name"], **model))
-    for artifact, asked in zip(artifacts, ASKED, strict=True):
-        tell(f"{artifact.name}: {asked['qps']:,} requests a second, {asked['minutes']:g} minutes of measuring")
+    for artifact, traffic in zip(artifacts, TRAFFIC, strict=True):
+        tell(f"{artifact.name}: {traffic['qps']:,} requests a second, {traffic['minutes']:g} minutes of measuring")
         folder = out / "verdict" / artifact.name
         answers.append(
             run_recommend(
-                out / "models" / artifact.name, out=folder, **asked, **LIMITS, on_progress=on_progress, tell=tell
+                out / "models" / artifact.name, out=folder, **traffic, **LIMITS, on_progress=on_progress, tell=tell
             )
         )
         on_progress(1, 1, f"exporting {artifact.name} for TensorFlow Serving")

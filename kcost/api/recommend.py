@@ -187,9 +187,9 @@ def run_recommend(
     verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
-    told = (*scored.notices, *notices, *more)
+    all_notices = (*scored.notices, *notices, *more)
     versions = tuple(measuring.made.values())
-    answer = _answer(request, opened, listed, priced, spent, verdicts, told, projected, versions)
+    answer = _answer(request, opened, listed, priced, spent, verdicts, all_notices, projected, versions)
     if export is not None:
         sentence = exported(_served(opened, answer, folder), Path(export), answer)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})

@@ -307,7 +307,7 @@ class Measuring:
         for variant in dict.fromkeys(c.variant for n in names if self._lacks(c := self._candidates[n])):
             one = next(v for v in VARIANTS if v.name == variant)
             began = self._clock()
-            self._tell(f"making it {one.name}: {one.told}")
+            self._tell(f"making it {one.name}: {one.what}")
             try:
                 if self._make is None:
                     raise InputError("A version of the model is made with training data.", "none", "Give --data.")

@@ -19,7 +19,7 @@ class Variant(Record):
 
     name: str = Field(description="as candidates are called by")
     slug: str = Field(description="ends the name of the model that is made")
-    told: str
+    what: str
     prune: str | None = None
     quantize: QuantizeMode | None = None
     share_kept: float = Field(gt=0, le=1, description="at least this part of the products stays")
@@ -36,12 +36,12 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         name="pruned",
         slug="pruned",
-        told="half of the units of convolutions, dense layers and encoder blocks removed, then fine-tuned",
+        what="half of the units of convolutions, dense layers and encoder blocks removed, then fine-tuned",
         prune="structured:" + ",".join(f"{part}={PRUNED_SHARE}" for part in ("filters", "neurons", "ffn")),
         share_kept=(1 - PRUNED_SHARE) ** 2,  # both ends of a layer lose their part
     ),
     Variant(
-        name="int8 layers", slug="int8", told="Keras's own `model.quantize('int8')`", quantize="keras", share_kept=1
+        name="int8 layers", slug="int8", what="Keras's own `model.quantize('int8')`", quantize="keras", share_kept=1
     ),
 )
 """What is tried of every model with labelled training data."""
