@@ -5,6 +5,7 @@ The rules are those of WCAG 2.2 that a script can hold; what axe-core 4 said of 
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 from importlib import resources
@@ -64,7 +65,7 @@ def test_headings_skip_no_level(elements: list[tuple[str, dict[str, str | None]]
     levels = [int(tag[1]) for tag, _ in elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert 3 in levels
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_what_scrolls_is_reached_by_keyboard_and_has_a_name(elements: list[tuple[str, dict[str, str | None]]]) -> None:
