@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kcost.api.inventory import prices
-from kcost.api.recommend_after import RUN_FOLDER, assessed, errors_by_way, exported, projected_to
-from kcost.api.recommend_data import Scored, scored_data, this_machine
+from kcost.api.recommend_after import assessed, errors_by_way, exported, projected_to
+from kcost.api.recommend_data import RUN_FOLDER, Scored, more_data, rescorer, scored_data, this_machine
 from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
 from kcost.api.risk import read_gates
 from kcost.core import schema
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kcost.cost.placements import Placement
     from kcost.recommend.answer import Recommendation, Request
     from kcost.recommend.candidates import Listed
+    from kcost.recommend.drop import DropBound
     from kcost.recommend.measuring import Spent, Tell
     from kcost.recommend.pricing import Priced
     from kcost.recommend.standings import Judged
@@ -177,19 +178,22 @@ def run_recommend(
         converted=converted,
         make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
         making_s=making_seconds(opened),
+        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed), tell),
+        rescored=_rescored_before(folder, opened, data),
         made=made,
         probe=probed,
         tell=tell,
         on_progress=on_progress,
     )
     spent = measuring.spend()
-    priced = _Priced.of(folder, request, listed, terms, limits, measuring.made)
+    priced = _Priced.of(folder, request, listed, terms, limits, measuring.made, measuring.rescored)
     verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
     all_notices = (*scored.notices, *notices, *more)
     versions = tuple(measuring.made.values())
     answer = _answer(request, opened, listed, priced, spent, verdicts, all_notices, projected, versions)
+    answer = answer.model_copy(update={"rescored": measuring.rescored})
     if export is not None:
         sentence = exported(_served(opened, answer, folder), Path(export), answer)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
@@ -239,7 +243,7 @@ def watch_recommendation(
     terms = _terms(request)
     listed = _relisted(before)
     made = {v.variant: v for v in before.variants}
-    now = _Priced.of(folder, request, listed, terms, limits, made)
+    now = _Priced.of(folder, request, listed, terms, limits, made, before.rescored)
     return watched(before, now.priced, terms, sha256, why_gone)
 
 
@@ -281,6 +285,7 @@ class _Priced(NamedTuple):
         terms: Terms,
         gates: Gates | None,
         made: Mapping[str, MadeVariant],
+        rescored: Mapping[str, DropBound],
     ) -> _Priced:
         from kcost.bench.store import RunStore
         from kcost.recommend.pricing import price
@@ -289,7 +294,7 @@ class _Priced(NamedTuple):
         store = RunStore(folder / RUN_FOLDER)
         run = store.load()
         latest = _latest(run)
-        judged = judge(latest, store.read_outputs, terms, listed.candidates, made)
+        judged = judge(latest, store.read_outputs, terms, listed.candidates, made, rescored)
         errors = {} if gates is None or gates.loss is None else errors_by_way(latest, store, judged, gates)
         usd_per_label = None if gates is None else gates.usd_per_label
         priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
@@ -364,6 +369,15 @@ def _served(model: Model, answer: Recommendation, folder: Path) -> Model:
     variant = next((c.variant for c in answer.candidates if c.name == answer.winner), None)
     version = next((v for v in answer.variants if v.variant == variant), None)
     return model if version is None else open_model(folder / version.folder)
+
+
+def _rescored_before(folder: Path, model: Model, data: str | None) -> dict[str, DropBound]:
+    """What an earlier answer in the folder judged on more examples, of this very file of the model and these data."""
+    if not (folder / VERDICT_FILE).is_file():
+        return {}
+    before = read_recommendation(folder)
+    same = (before.request.model_sha256, before.request.data) == (model.sha256, data)
+    return before.rescored if same else {}
 
 
 def _probe(path: Path) -> Probe:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcost.api.recommend_data import Scored
+from kcost.api.recommend_data import RUN_FOLDER, Scored
 from kcost.core.artifact import Model
 from kcost.core.errors import KcostError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kcost.risk.figures import Figure
     from kcost.risk.gates import Gates, Verdict
 
-RUN_FOLDER, RISK_FOLDER, CARD_FILE = "run", "risk", "card.md"
+RISK_FOLDER, CARD_FILE = "risk", "card.md"
 CLASSES = ("multiclass", "binary")
 
 

@@ -104,6 +104,9 @@ class Recommendation(Record):
     tried: tuple[Tried, ...] = Field(description="what became of each of them")
     left_out: tuple[LeftOut, ...] = Field(description="ways that could not be tried here")
     variants: tuple[MadeVariant, ...] = Field(default=(), description="cheaper versions of the model that were made")
+    rescored: dict[str, DropBound] = Field(
+        default={}, description="way -> its drop on more examples than its cells answered, where those did not decide"
+    )
     gates: tuple[GateVerdict, ...] = ()
     projected: tuple[Placement, ...] = Field(default=(), description="the winner on other machines, projected")
     notices: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ A stop at any time keeps every finished round, and the same call goes on from th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,12 @@ from kcost.core.result import CellResult, Run
 from kcost.core.units import significant
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate
+from kcost.recommend.drop import DropBound
 from kcost.recommend.schedule import (
     RUNGS,
     SCREENED,
     SHARE_OF_TIME,
+    SIZES_DIFFER,
     WORTH_TRYING,
     Arm,
     Standing,
@@ -53,11 +56,17 @@ from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
 Tell = Callable[[str], None]
 
+Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
+"""The drop of some candidates on about so many examples; of none where the data have no more."""
+
 Make = Callable[[Variant, float], MadeVariant]
 """Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
 
 VERSION_WITHIN = 1.5
 """A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
+
+MOST_SCORED = 4_096
+"""Most examples that a drop is judged on."""
 
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
@@ -139,6 +148,8 @@ class Measuring:
         converted: converts a model for a runtime, as of `bench.runner.measure`.
         make: makes a cheaper version of the model; without it none is made.
         making_s: what that takes, as guessed.
+        rescore: judges drops on more examples, where those that cells answer don't decide.
+        rescored: what it said before, by candidate.
         made: the versions that are there already, by variant.
         probe: of this machine, which bounds what a step takes.
         clock: seconds, monotonic.
@@ -157,6 +168,8 @@ class Measuring:
         converted: Converted | None = None,
         make: Make | None = None,
         making_s: float = MAKING_S,
+        rescore: Rescore | None = None,
+        rescored: Mapping[str, DropBound] = MappingProxyType({}),
         made: Mapping[str, MadeVariant] = MappingProxyType({}),
         probe: Probe | None = None,
         tell: Tell = lambda _: None,
@@ -166,6 +179,7 @@ class Measuring:
         self._candidates = {c.name: c for c in candidates}
         self._terms, self._store = terms, RunStore(out)
         self._work, self._converted, self._worth = work, converted, worth
+        self._rescore, self.rescored = rescore, dict(rescored)
         self._make, self._making_s, self._probe = make, making_s, probe
         self.made: dict[str, MadeVariant] = {}
         """By variant."""
@@ -260,7 +274,8 @@ class Measuring:
             mine = [c for c in run.cells if candidate.has(c.spec)]
             if mine and all(c.status == "unsupported" for c in mine):
                 self._failed[name] = f"unsupported: {mine[0].reason}"
-        self._judge(run)
+        if self._decide_drops(self._judge(run)):
+            self._judge(run)
         if self.standings:
             self._tell(f"{len(self.standings)} ways are in {self._store.path} already: going on from there")
 
@@ -272,7 +287,8 @@ class Measuring:
         return run.model_copy(update={"cells": cells})
 
     def _judge(self, run: Run) -> Judged:
-        judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()), self.made)
+        candidates = list(self._candidates.values())
+        judged = judge(run, self._store.read_outputs, self._terms, candidates, self.made, self.rescored)
         self._tried_ids |= {c.spec.cell_id for c in run.cells if c.rounds or c.status not in ("ok", "partial")}
         self.standings = {
             name: standing._replace(narrow=not self._tried_ids.issuperset(self._cell_ids[name].values()))
@@ -378,13 +394,37 @@ class Measuring:
                 self._tell(f"no more could be measured: {error.rule}")
                 self._ends = self._clock()
         run = self._of_now(self._store.load())
-        self._judge(run)
+        if self._decide_drops(self._judge(run)):
+            self._judge(run)
         self._note_failures(run, new)
         seconds = self._clock() - began
         self._waves.append(f"{wave.kind}: {len(wave.names)} ways, {seconds:.0f} s")
         if wave.kind == "try" and new and new[0] in self.standings:
             self._setup_s[self._candidates[new[0]].method] = seconds
         self._tell_figures(run, wave)
+
+    def _decide_drops(self, judged: Judged) -> bool:
+        """Judges those on more examples whose drop is within the limit while its bound is not; whether any was.
+
+        One that is clearly dearer than the best so far is left as it is.
+        """
+        limit = self._terms.limits.max_drop
+        wanted = {n: more for n, d in judged.undecided.items() if (more := d.more_labels(limit)) is not None}
+        open_ways = judged._replace(ways={n: w for n, w in judged.undecided_ways.items() if n not in self.rescored})
+        costs = standings_of(open_ways, self._terms, self._capacities)
+        best_usd = min((s.high_usd for s in self.standings.values()), default=math.inf)
+        cheaper = [n for n in wanted if n in costs and costs[n].low_usd < SIZES_DIFFER * best_usd]
+        open_ = [self._candidates[n] for n in cheaper if self._candidates[n].variant is None]
+        if self._rescore is None or not open_ or self._ends <= self._clock():
+            return False
+        # Twice as many as would decide, were the shares to stay: they rarely do.
+        count = min(MOST_SCORED, max(judged.undecided[c.name].count + 2 * wanted[c.name] for c in open_))
+        drops = self._rescore(open_, count)
+        for name, drop in drops.items():
+            self.rescored[name] = drop
+            self._failed.pop(name, None)
+            self._tell(f"{name}: a drop of at most {drop.bound:.2%} on {drop.count:,} examples")
+        return bool(drops)
 
     def _look_again(self) -> dict[str, Standing]:
         self._judge(self._of_now(self._store.load()))
@@ -412,7 +452,7 @@ class Measuring:
                 self._tell(f"  {name}: {medians}")
         usd = self.standings[best].value_usd
         horizon = f"{self._terms.assumed.horizon_days:g} days"
-        if usd == float("inf"):
+        if usd == math.inf:
             self._tell(f"no way holds a p99 of {self._terms.limits.p99_ms:g} ms so far")
             return
         open_ = len(contenders(self.standings)) - 1

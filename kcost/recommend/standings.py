@@ -83,6 +83,7 @@ def judge(
     terms: Terms,
     candidates: Sequence[Candidate],
     made: Mapping[str, MadeVariant] = MappingProxyType({}),
+    rescored: Mapping[str, DropBound] = MappingProxyType({}),
 ) -> Judged:
     """Holds each measured candidate against the limits on its answers.
 
@@ -91,6 +92,7 @@ def judge(
     Args:
         made: the versions of the model that were made, by variant. What they lost is what is held against the limit:
             a cell of theirs is compared with another of the same version.
+        rescored: candidate -> its drop on more examples than its cells answered, which is what counts then.
     """
     matched = prices_for(run, terms.book, terms.provider, terms.region, terms.instance)
     verdict = conclude(run, matched, read_outputs, max_drop=terms.limits.max_drop)
@@ -114,6 +116,7 @@ def judge(
             continue
         good = [c for c in mine if c.standing == "ranked"]
         worst = _worst_drop(mine) if version is None else version.drop
+        worst = rescored.get(candidate.name, worst)
         if worst is not None:
             drops[candidate.name] = worst
         if not good:

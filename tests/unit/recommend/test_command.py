@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import kcost
@@ -205,3 +206,24 @@ def test_a_model_that_was_trained_here_gets_a_verdict(tmp_path: Path) -> None:
     again = kcost.run_recommend(model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=0.01, batches=(1, 8),
                                 out=tmp_path / "out")  # fmt: skip
     assert again.seconds < answer.seconds
+
+
+def test_more_examples_are_spent_where_they_decide(quiet: None, model: Path, tmp_path: Path) -> None:
+    """Of 256 answers that all stay, up to 0.64% may have changed: 564 examples tell that it is at most 0.29%."""
+    data = tmp_path / "data.npz"
+    np.savez(data, inputs=np.zeros((1_000, 2), np.float32), labels=np.zeros(1_000, np.int32))
+    changes: dict[str, Any] = {
+        "qps": 300_000,
+        "data": str(data),
+        "max_drop": 0.004,
+        "minutes": 0.2,
+        "assumptions": {"work_hours": 0},
+    }
+    sentences = Told()
+    answer = recommended(model, tmp_path / "out", tell=sentences, **changes)
+    lower = "fake/eager bfloat16"
+    assert any("answering 564 examples: " in line and lower in line for line in sentences)
+    assert answer.rescored[lower].count == 564
+    assert answer.rescored[lower].bound == pytest.approx(1.645 / 566, rel=0.01)
+    assert {t.name: t.state for t in answer.tried}[lower] == "priced"
+    assert recommended(model, tmp_path / "out", **{**changes, "minutes": 0.01}).rescored == answer.rescored
