@@ -7,7 +7,8 @@
 `real` measures a CNN, a tagger and a ResNet: each once in every way that there is (`kcost bench` with its defaults),
 and recommended with several seeds of the order and the draws. Nothing else may run. Each part, a model measured or
 recommended once, takes some minutes and is stored in FIGURES; the same call goes on with the parts that are missing,
-and prints what it has. By default the ways are few: one backend with the runtimes that it converts to, two batch sizes.
+and prints what it has. Cheaper versions of the model are left out: each model is measured as it is. By default the ways
+are few: one backend with the runtimes that it converts to, two batch sizes.
 `--backends tensorflow,jax,torch --batches 1,8,32` are all, and take hours.
 """
 
@@ -153,8 +154,9 @@ def recommended(given: argparse.Namespace, name: str, seed: int) -> Recommendati
         print(f"{name} seed {seed}: recommending", file=sys.stderr)
         kcost.run_recommend(
             model_of(given.out, name), qps=QPS[name], p99_ms=P99_MS, provider="aws", minutes=given.minutes,
-            backends=given.backends.split(","), batches=[int(b) for b in given.batches.split(",")], card=False,
-            seed=seed, out=file.parent, tell=lambda text: print(f"  {text}", file=sys.stderr),
+            backends=given.backends.split(","), batches=[int(b) for b in given.batches.split(",")],
+            card=False, variants=False, seed=seed, out=file.parent,
+            tell=lambda text: print(f"  {text}", file=sys.stderr),
         )  # fmt: skip
     return kcost.read_recommendation(file.parent)
 

@@ -289,13 +289,12 @@ def show_demo(console: Console, report: DemoReport, *, everything: bool = False)
             show_export(console, export)
     for artifact, answer in zip(report.artifacts, report.recommendations, strict=True):
         scores = ", ".join(score_text(score) for score in artifact.scores[:1])
-        console.rule(f"{artifact.name}: {scores}", align="left", style="default")
+        console.print(f"\n{artifact.name}: {scores}", highlight=False)
         folder = report.folder(artifact)
         if everything:
             show_recommendation(console, answer, folder, everything=True)
         else:
             show_words(console, answer, folder)
-    console.rule(style="default")
-    console.print(f"TensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
+    console.print(f"\nTensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
     console.print(f"took {format_s(report.wall_s)}", highlight=False)
     console.print("Next, on a model of your own: kcost recommend my.keras --qps 200 --p99-ms 50", highlight=False)
