@@ -94,7 +94,9 @@ def projected_to(
     spec = cells[chosen[0]]
     runs_as = f"{spec.backend}/{spec.method}"
     options = tuple(
-        o for o in report.options if o.projection is not None and o.runs_as == runs_as and o.batch == spec.batch
+        o
+        for o in report.options
+        if o.projection is not None and (o.model, o.runs_as, o.batch) == (spec.model, runs_as, spec.batch)
     )
     usable = tuple(o for o in options if o.refused is None)
     refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)

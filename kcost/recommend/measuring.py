@@ -234,11 +234,13 @@ class Measuring:
 
     def _run_waves(self, pool: Pool) -> None:
         for _ in range(MOST_WAVES):
+            left_s = self._ends - self._clock()
             wave, skipped = next_wave(
                 self._arms(),
                 self.standings,
                 self._failed,
-                self._ends - self._clock(),
+                # However few the minutes are, there are first figures.
+                left_s if self.standings or self._failed else max(1.0, left_s),
                 floor_usd=self._floor.usd,
                 worth=self._worth,
             )

@@ -12,8 +12,10 @@ import pytest
 
 import kcost
 from kcost.bench.store import open_run
+from kcost.core import environment, schema
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
+from kcost.core.probe import Probe
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
 from tests.unit.report.browser import CHROMIUM, rendered
 
@@ -166,6 +168,7 @@ def test_what_was_measured_beside_other_work_is_no_figure(
         ({"data": "no-such-data"}, "no-such-data"),
         ({"device": "npu"}, "cpu, gpu, tpu"),
         ({"batches": (0,)}, "greater than 0"),
+        ({"probe": "no-probe.json"}, "A probe is a file"),
         ({"gates": "no-gates.toml"}, "Gates are a TOML file"),
         ({"assumptions": {"headroom": -1}}, "headroom"),
     ],
@@ -234,3 +237,17 @@ def test_more_examples_are_spent_where_they_decide(quiet: None, model: Path, tmp
     assert answer.rescored[lower].bound == pytest.approx(1.645 / 566, rel=0.01)
     assert {t.name: t.state for t in answer.tried}[lower] == "priced"
     assert recommended(model, tmp_path / "out", **{**changes, "minutes": 0.01}).rescored == answer.rescored
+
+
+def test_a_probe_of_another_machine_bounds_nothing_here(model: Path, tmp_path: Path) -> None:
+    here = environment.collect()
+    other = here.model_copy(update={"cpu_model": "another"})
+    for machine, refused in ((other, True), (here, False)):
+        probe = Probe(created_at="now", backend="fake", environment=machine, by_threads=())
+        schema.write(tmp_path / "probe.json", probe)
+        if refused:
+            with pytest.raises(InputError, match="one of this machine"):
+                recommended(model, tmp_path / "out", probe=tmp_path / "probe.json")
+        else:
+            answer = recommended(model, tmp_path / "out", probe=tmp_path / "probe.json", minutes=0.01)
+            assert answer.request.probe == str(tmp_path / "probe.json")

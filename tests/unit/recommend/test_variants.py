@@ -11,14 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from kcost.core.errors import InputError
+import kcost
+from kcost.api.recommend_data import Scored
+from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
+from kcost.core import schema
+from kcost.core.artifact import Artifact, Model, RunCost, Step, open_model
+from kcost.core.errors import InputError, WorkerError
 from kcost.core.plan import BACKENDS, Backend, Method
+from kcost.core.process import chosen_backend
 from kcost.core.score_drop import accuracy_drop
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
 from kcost.recommend.bounds import Work
-from kcost.recommend.candidates import Candidate, Machine, list_candidates
+from kcost.recommend.candidates import MAKING_S, Candidate, Machine, list_candidates
 from kcost.recommend.drop import drop_of
 from kcost.recommend.measuring import Measuring, Spent, plan_of
 from kcost.recommend.terms import Limits, Terms
@@ -141,3 +147,59 @@ def test_the_changed_examples_are_read_back_from_the_bound(case: tuple[int, int,
     if drop.bound < 1:
         assert drop.changed == wrong + mended
     assert drop.value == pytest.approx((wrong - mended) / count)
+
+
+def model_in(folder: Path, steps: tuple[Step, ...] = ()) -> Model:
+    """An artifact as far as versions ask for it."""
+    about = Artifact(
+        name="big", task="image-classification", family="cnn", model_sha256="0", parameters=1, inputs=(), outputs=(),
+        created_at="now", steps=steps,
+    )  # fmt: skip
+    return Model(name="big", keras_file=folder / "model.keras", sha256="0", artifact=about)
+
+
+def test_versions_are_those_of_the_very_file_of_the_model(tmp_path: Path) -> None:
+    version = lost(0).model_copy(update={"folder": "variants/pruned"})
+    schema.write(tmp_path / "variants" / "pruned.json", version)
+    model = model_in(tmp_path)
+    assert made_variants(model, tmp_path) == {}  # its artifact is gone
+    (tmp_path / "variants" / "pruned").mkdir()
+    assert made_variants(model, tmp_path) == {"pruned": version}
+    assert made_variants(model.model_copy(update={"sha256": "1"}), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("scored", "reason"),
+    [
+        (Scored(Path("x.npz"), True, None, ()), "--data holds what cells are fed"),
+        (Scored(None, True, None, ()), "no labelled training data"),
+    ],
+)
+def test_without_training_data_there_is_no_version_and_it_says_why(scored: Scored, reason: str, tmp_path: Path) -> None:
+    assert variants_of(model_in(tmp_path), scored)[0] == ()
+    assert reason in variants_of(model_in(tmp_path), scored)[1]
+    assert variants_of(model_in(tmp_path), Scored(None, True, "digits", ())) == (VARIANTS, "")
+
+
+def test_what_an_epoch_took_says_what_making_a_version_takes(tmp_path: Path) -> None:
+    cost = RunCost(wall_s=40.0, energy_wh=None, energy_basis="", usd=None, usd_basis="", labelled_examples=1)
+    step = Step(kind="train", backend="jax", backend_version="1", settings={"epochs": 20}, cost=cost)
+    assert making_seconds(model_in(tmp_path, (step,))) == 26.0
+    assert making_seconds(model_in(tmp_path)) == MAKING_S
+
+
+@pytest.mark.slow
+def test_real_versions_of_a_trained_model(tmp_path: Path) -> None:
+    folder = tmp_path / "digits-cnn"
+    kcost.train("cnn", data="digits", out=folder, epochs=2, name="digits-cnn")
+    model = open_model(folder)
+    make = maker(model, Scored(None, True, None, ()), tmp_path / "out", chosen_backend(), 0)
+    made = {variant.name: make(variant, 300.0) for variant in VARIANTS}
+    whole = work_of(model.keras_file)
+    assert 0 < made["pruned"].flops_per_example < whole.flops_per_example
+    assert made["pruned"].weight_bytes < whole.weight_bytes
+    assert all(v.score.count > 256 and v.drop.bound >= v.drop.value for v in made.values())
+    assert open_model(tmp_path / "out" / made["int8 layers"].folder).name == "digits-cnn-int8"
+    assert made_variants(model, tmp_path / "out") == made
+    with pytest.raises(WorkerError, match=r"within 0\.01 s"):
+        make(VARIANTS[0], 0.01)
