@@ -62,6 +62,9 @@ Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
 Make = Callable[[Variant, float], MadeVariant]
 """Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
 
+PATIENCE = 3
+"""Times what making a version was guessed to take, after which it is given up."""
+
 VERSION_WITHIN = 1.5
 """A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
 
@@ -329,7 +332,8 @@ class Measuring:
             try:
                 if self._make is None:
                     raise InputError("A version of the model is made with training data.", "none", "Give --data.")
-                version = self._make(one, max(1.0, SHARE_OF_TIME * (self._ends - began)))
+                half_s = SHARE_OF_TIME * (self._ends - began)
+                version = self._make(one, max(1.0, min(half_s, PATIENCE * self._making_s)))
             except StorageError:
                 raise
             except KcostError as error:
@@ -338,6 +342,7 @@ class Measuring:
                 self._tell(f"it could not be made {one.name}: {error.rule}")
                 continue
             self._take(version)
+            self._waves.append(f"making it {one.name}: {self._clock() - began:.0f} s")
             score = version.score
             drop = f"{score.score} {score.before:.2%} to {score.after:.2%} on {score.count:,} {score.unit}"
             self._tell(f"{one.name}: {drop}, made in {self._clock() - began:.0f} s")
@@ -367,9 +372,9 @@ class Measuring:
 
     def _run(self, wave: Wave, pool: Pool) -> None:
         """Measures a wave into the run folder, and looks at what that brought."""
-        began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
         self._made_for(new)
+        began = self._clock()
         new = [n for n in new if n not in self._failed]
         if not (new or [n for n in wave.names if n in self.standings and wave.kind in ("widen", "final")]):
             return
