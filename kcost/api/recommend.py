@@ -178,7 +178,7 @@ def run_recommend(
         converted=converted,
         make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
         making_s=making_seconds(opened),
-        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed), tell),
+        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell), tell),
         rescored=_rescored_before(folder, opened, data),
         made=made,
         probe=probed,

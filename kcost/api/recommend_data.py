@@ -15,7 +15,7 @@ import numpy as np
 from kcost.core import environment
 from kcost.core.artifact import SAMPLES, Model
 from kcost.core.conversion import RUNTIMES, Runtime
-from kcost.core.errors import InputError
+from kcost.core.errors import InputError, KcostError
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.process import installed, require
 from kcost.core.schema import write_bytes
@@ -160,20 +160,22 @@ def _written(arrays: dict[str, np.ndarray], file: Path) -> Path:
     return file.absolute()
 
 
-def more_data(model: Model, scored: Scored, out: Path, seed: int) -> MoreData:
+def more_data(model: Model, scored: Scored, out: Path, seed: int, tell: Callable[[str], None]) -> MoreData:
     """Where more test examples than the first 256 come from, if the data have them."""
 
     def more(count: int) -> MoreExamples | None:
         if scored.file is not None and scored.name is None:
             rows = _rows_of(scored.file)
             return MoreExamples(scored.file, min(rows, count)) if rows > SAMPLES else None
-        record = None if model.artifact is None else model.artifact.dataset
-        name = scored.name or (None if record is None else record.source or record.name)
-        if name is None:
+        if scored.name is None and (model.artifact is None or model.artifact.dataset is None):
             return None
         from kcost import data as sets
 
-        taken = _taken(model, sets.load(name), seed, count)
+        try:
+            taken = _taken(model, sets.load(sets.chosen(model, scored.name)), seed, count)
+        except KcostError as error:  # what is known stays: it can't tell
+            tell(f"no more examples are at hand: {error.rule} Received: {error.received}.")
+            return None
         if taken is None or len(taken.rows) <= SAMPLES:
             return None
         return MoreExamples(_written(taken.arrays, out / MORE_DATA_FILE), len(taken.rows))
