@@ -116,6 +116,10 @@ def print_real(given: argparse.Namespace) -> None:
             if late() and not _verdict_file(given.out, name, seed).exists():
                 continue
             answer = recommended(given, name, seed)
+            if answer.winner is None:
+                folder = _verdict_file(given.out, name, seed).parent
+                print(f"{name} seed {seed} has no winner: {answer.words[0]} Remove {folder} before.", file=sys.stderr)
+                continue
             whole = given.out / name / "everything"
             if late() and not (whole / EVERYTHING).exists():
                 continue
