@@ -1,34 +1,207 @@
-"""What the schedule of `kcost recommend` comes to on simulated candidates whose true costs are known.
+"""What the schedule of `kcost recommend` comes to: on simulated candidates, and against measuring everything.
 
-python benchmarks/recommend_figures.py                     # 1,000 cases, 20 minutes each
-python benchmarks/recommend_figures.py --minutes 5 --cases 200
+    python benchmarks/recommend_figures.py                     # 1,000 simulated cases, 20 minutes each
+    python benchmarks/recommend_figures.py --minutes 5 --cases 200
+    python benchmarks/recommend_figures.py real --out FIGURES --stop-after 15
+
+`real` measures a CNN, a tagger and a ResNet: each once in every way that there is (`kcost bench` with its defaults),
+and recommended with several seeds of the order and the draws. Nothing else may run. Each part, a model measured or
+recommended once, takes some minutes and is stored in FIGURES; the same call goes on with the parts that are missing,
+and prints what it has. Cheaper versions of the model are left out: each model is measured as it is. By default the ways
+are few: one backend with the runtimes that it converts to, two batch sizes.
+`--backends tensorflow,jax,torch --batches 1,8,32` are all, and take hours.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kcost.recommend.schedule import NEAR
+import kcost
+from kcost.bench.runner import measure, open_models, specs_of
+from kcost.bench.store import RunStore
+from kcost.core.plan import Settings
+from kcost.recommend.answer import Recommendation
+from kcost.recommend.measuring import plan_of
+from kcost.recommend.schedule import NEAR, WORTH_TRYING
 from kcost.recommend.simulate import case, run
+from kcost.recommend.standings import Capacities, judge, standings_of
+from kcost.recommend.terms import Limits, Terms
+from kcost.ship.build import build
+from kcost.ship.convert import converted
+
+WITHIN = NEAR - 1
+ROOT = Path(__file__).resolve().parents[1]
+
+QPS = {"cnn": 40_000.0, "tagger": 2_000.0, "resnet": 5_000.0}
+"""Requests a second, so many that the ways differ in the number of instances."""
+
+P99_MS = 500.0
+EVERYTHING = "everything.json"
+"""How long measuring everything took."""
+
+MINUTES = 20.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("simulated", "real"), default="simulated")
     parser.add_argument("--cases", type=int, default=1_000)
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="to spend on each recommendation")
+    parser.add_argument("--out", type=Path, default=Path("recommend-figures"))
+    parser.add_argument("--models", default="cnn,tagger,resnet")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--backends", default="torch")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes after which no part begins")
     given = parser.parse_args()
-    outcomes = [run(case(seed), given.minutes, seed) for seed in range(given.cases)]
+    if given.what == "simulated":
+        print_simulated(given.cases, given.minutes, WORTH_TRYING)
+        print_simulated(given.cases, given.minutes, 0.0)
+    else:
+        print_real(given)
+
+
+def print_simulated(cases: int, minutes: float, worth: float) -> None:
+    """Candidates whose true costs are made up and known."""
+    outcomes = [run(case(seed), minutes, seed, worth) for seed in range(cases)]
     losses = np.array([o.loss for o in outcomes])
     shares = np.array([o.share_of_time for o in outcomes])
-    within = NEAR - 1
-    print(f"simulated: {given.cases} cases of 18 candidates, {given.minutes:g} minutes each")
-    print(f"the true winner: {np.mean(losses == 0):.1%}; it, or one within {within:.0%} of its cost: ", end="")
-    print(f"{np.mean(losses <= within):.1%}; the worst loss {losses.max():.1%}")
+    tries = np.array([o.tried for o in outcomes])
+    rule = f"whatever is expected to save {worth:.0%} is tried" if worth else "--thorough: whatever can win is tried"
+    print(f"simulated: {cases} cases of 18 candidates, {minutes:g} minutes each; {rule}")
+    print(f"the true winner: {np.mean(losses == 0):.1%}; it, or one within {WITHIN:.0%} of its cost: ", end="")
+    print(f"{np.mean(losses <= WITHIN):.1%}; 99% of the losses at most {np.quantile(losses, 0.99):.1%}, ", end="")
+    print(f"the worst {losses.max():.1%}")
     print("time, as a share of what 10 rounds of every candidate take: ", end="")
-    print(", ".join(f"{np.quantile(shares, q):.0%} ({q:.0%} of the cases)" for q in (0.1, 0.5, 0.9)))
-    print(f"first figures: after at most {max(o.first_figures_s for o in outcomes):.0f} s")
+    print(", ".join(f"{np.quantile(shares, q):.0%} ({q:.0%} of the cases)" for q in (0.1, 0.5, 0.9)), end="")
+    print(f"; {shares.mean():.0%} on average")
+    print(f"conversions and compilations: {tries.mean():.1f} of 9; ", end="")
+    print(f"first figures: after at most {max(o.first_figures_s for o in outcomes):.0f} s\n")
+
+
+class Part(NamedTuple):
+    """A recommendation of a model with one seed, against measuring everything."""
+
+    model: str
+    seed: int
+    winner: str | None
+    best: str
+    loss: float
+    """Cost of the winner over that of the best, both as measuring everything has them, less one."""
+    share: float
+    """Of the seconds of measuring everything."""
+
+
+def print_real(given: argparse.Namespace) -> None:
+    """Does the parts that are missing, and prints what there is."""
+    began = time.monotonic()
+    names = given.models.split(",")
+    if unknown := sorted(set(names) - QPS.keys()):
+        sys.exit(f"Models are {', '.join(QPS)}. Received: {', '.join(unknown)}.")
+
+    def late() -> bool:
+        return time.monotonic() - began > 60 * given.stop_after
+
+    parts: list[Part] = []
+    for name in names:
+        for seed in range(given.seeds):
+            if late() and not _verdict_file(given.out, name, seed).exists():
+                continue
+            answer = recommended(given, name, seed)
+            if answer.winner is None:
+                folder = _verdict_file(given.out, name, seed).parent
+                print(f"{name} seed {seed} has no winner: {answer.words[0]} Remove {folder} before.", file=sys.stderr)
+                continue
+            whole = given.out / name / "everything"
+            if late() and not (whole / EVERYTHING).exists():
+                continue
+            parts.append(compared(given, name, seed, answer))
+    print(f"real: {given.backends}, batch sizes {given.batches}, {len(parts)} of {len(names) * given.seeds} parts")
+    for p in parts:
+        print(f"{p.model} seed {p.seed}: {p.winner}, {p.loss:.1%} above {p.best}; {p.share:.0%} of the time")
+    if parts:
+        same = sum(p.winner == p.best for p in parts)
+        near = sum(p.loss <= WITHIN for p in parts)
+        shares = [p.share for p in parts]
+        print(f"the same winner: {same} of {len(parts)}; it, or one within {WITHIN:.0%}: {near}; ", end="")
+        print(f"time: {np.median(shares):.0%} of measuring everything in the middle, {max(shares):.0%} at most")
+
+
+def _verdict_file(out: Path, name: str, seed: int) -> Path:
+    return out / name / f"seed-{seed}" / "verdict.json"
+
+
+def model_of(out: Path, name: str) -> Path:
+    """The model, made where it is not there yet."""
+    folder = out / name / "model"
+    if name == "resnet":
+        file = folder / "resnet20.keras"
+        return file if file.exists() else build("benchmarks.recommend_models:resnet20", folder)
+    if not folder.exists():
+        family, data = {"cnn": ("cnn", "digits"), "tagger": ("bert", "ner-mini")}[name]
+        kcost.train(family, data=data, out=folder, epochs=1, name=name)
+    return folder
+
+
+def recommended(given: argparse.Namespace, name: str, seed: int) -> Recommendation:
+    """The recommendation with a seed, from the folder where it is there."""
+    file = _verdict_file(given.out, name, seed)
+    if not file.exists():
+        print(f"{name} seed {seed}: recommending", file=sys.stderr)
+        kcost.run_recommend(
+            model_of(given.out, name), qps=QPS[name], p99_ms=P99_MS, provider="aws", minutes=given.minutes,
+            backends=given.backends.split(","), batches=[int(b) for b in given.batches.split(",")],
+            card=False, variants=False, seed=seed, out=file.parent,
+            tell=lambda text: print(f"  {text}", file=sys.stderr),
+        )  # fmt: skip
+    return kcost.read_recommendation(file.parent)
+
+
+def compared(given: argparse.Namespace, name: str, seed: int, answer: Recommendation) -> Part:
+    """A recommendation held against every one of its candidates, measured with the defaults of `kcost bench`."""
+    whole = given.out / name / "everything"
+    seconds = everything(whole, model_of(given.out, name), answer)
+    store = RunStore(whole)
+    request = answer.request
+    terms = Terms(
+        request.traffic, request.assumed, Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
+        kcost.prices().checked(), request.provider, request.region, request.instance, 0,
+    )  # fmt: skip
+    judged = judge(store.load(), store.read_outputs, terms, answer.candidates)
+    if judged.invalid:
+        print(f"{name}: {len(judged.invalid)} ways were measured beside other work", file=sys.stderr)
+    usd = {n: s.value_usd for n, s in standings_of(judged, terms, Capacities(0)).items()}
+    best = min(usd, key=lambda n: usd[n])
+    loss = usd.get(answer.winner or "", math.inf) / usd[best] - 1
+    return Part(name, seed, answer.winner, best, loss, answer.seconds / seconds)
+
+
+def everything(folder: Path, model: Path, answer: Recommendation) -> float:
+    """Measures every candidate; the seconds that it took, all calls together."""
+    file = folder / EVERYTHING
+    before = json.loads(file.read_text()) if file.exists() else {"seconds": 0.0, "done": False}
+    if before["done"]:
+        return float(before["seconds"])
+    print(f"{model}: measuring everything", file=sys.stderr)
+    defaults: dict[str, Any] = Settings().model_dump(include={"rounds", "round_s", "warmup_s", "warmup_max_s"})
+    plan = plan_of(model, answer.candidates, data=None, seed=0, settings=defaults)
+    cells = [s.cell_id for s in specs_of(plan, open_models(plan)) if any(c.has(s) for c in answer.candidates)]
+    began, done = time.monotonic(), False
+    try:
+        measure(plan, folder, converted=converted, only=frozenset(cells))
+        done = True
+    finally:  # what an interrupted call took counts
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"seconds": before["seconds"] + time.monotonic() - began, "done": done}))
+    return everything(folder, model, answer)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kcost.api.measuring import make_report, run_bench
 from kcost.api.models import train
+from kcost.api.recommend import run_recommend
 from kcost.api.shipping import export
 from kcost.core.artifact import Artifact, refuse_existing
-from kcost.core.plan import BACKENDS, Plan
-from kcost.core.process import installed
 from kcost.core.progress import OnProgress, silent
 from kcost.core.schema import Record
-from kcost.cost.verdict import Verdict
+from kcost.recommend.answer import Recommendation
 from kcost.ship.export import ExportReport
 
 MODELS: tuple[dict[str, Any], ...] = (
@@ -22,7 +21,14 @@ MODELS: tuple[dict[str, Any], ...] = (
     {"family": "bert", "data": "ner-mini", "name": "ner-mini-bert", "epochs": 6},
 )
 
-SETTINGS = {"rounds": 8, "round_s": 0.1, "warmup_s": 0.3}
+TRAFFIC: tuple[dict[str, Any], ...] = (
+    {"qps": 1_000_000, "minutes": 1.5},
+    {"qps": 20_000, "minutes": 2.0},
+)
+"""Of each model: so many requests a second that the ways differ in the number of instances; and minutes, so that the
+demo ends within 6 on two cores."""
+
+LIMITS: dict[str, Any] = {"p99_ms": 200, "max_drop": 0.03, "provider": "aws", "batches": (1, 32), "card": False}
 
 
 class DemoReport(Record):
@@ -30,14 +36,22 @@ class DemoReport(Record):
 
     out: Path
     artifacts: tuple[Artifact, ...]
-    verdict: Verdict
+    recommendations: tuple[Recommendation, ...]
     exports: tuple[ExportReport, ...]
-    page: Path
     wall_s: float
 
+    def folder(self, artifact: Artifact) -> Path:
+        """Where the recommendation of a model lies."""
+        return self.out / "verdict" / artifact.name
 
-def run_demo(out: Path | str, *, on_progress: OnProgress = silent) -> DemoReport:
-    """The whole flow on the built-in data: train, bench on every installed backend, cost, verdict, export, report.
+
+def run_demo(
+    out: Path | str, *, on_progress: OnProgress = silent, tell: Callable[[str], None] = lambda _: None
+) -> DemoReport:
+    """The whole flow on the built-in data: train, recommend on every installed backend, export.
+
+    Args:
+        tell: told first figures and the best so far, as sentences.
 
     Raises:
         StorageError: `out` holds something already, or cannot be written to.
@@ -45,29 +59,24 @@ def run_demo(out: Path | str, *, on_progress: OnProgress = silent) -> DemoReport
     out = Path(out)
     start = time.perf_counter()
     refuse_existing(out)
-    artifacts = []
+    artifacts, answers, exports = [], [], []
     for model in MODELS:
         on_progress(0, 1, f"training {model['name']} on {model['data']}")
         artifacts.append(train(out=out / "models" / model["name"], **model))
-    plan = Plan.parse(
-        {
-            "models": [str(out / "models" / a.name) for a in artifacts],
-            "backends": [b for b in BACKENDS if installed(b)],
-            "settings": SETTINGS,
-        }
-    )
-    run_bench(plan, out / "run", on_progress=on_progress)
-    page = out / "report.html"
-    verdict = make_report(out / "run", html=page)
-    exports = []
-    for artifact in artifacts:
+    for artifact, traffic in zip(artifacts, TRAFFIC, strict=True):
+        tell(f"{artifact.name}: {traffic['qps']:,} requests a second, {traffic['minutes']:g} minutes of measuring")
+        folder = out / "verdict" / artifact.name
+        answers.append(
+            run_recommend(
+                out / "models" / artifact.name, out=folder, **traffic, **LIMITS, on_progress=on_progress, tell=tell
+            )
+        )
         on_progress(1, 1, f"exporting {artifact.name} for TensorFlow Serving")
         exports.append(export(out / "models" / artifact.name, out / "serving", name=artifact.name))
     return DemoReport(
         out=out,
         artifacts=tuple(artifacts),
-        verdict=verdict,
+        recommendations=tuple(answers),
         exports=tuple(exports),
-        page=page,
         wall_s=time.perf_counter() - start,
     )

@@ -9,28 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kcost.api.inventory import prices
-from kcost.api.recommend_after import RUN_FOLDER, assessed, errors_by_way, exported, projected_to
-from kcost.api.recommend_data import Scored, scored_data, this_machine
+from kcost.api.recommend_after import assessed, errors_by_way, exported, projected_to
+from kcost.api.recommend_data import RUN_FOLDER, Scored, more_data, rescorer, scored_data, this_machine
+from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
 from kcost.api.risk import read_gates
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
-from kcost.core.keras_file import inspect_keras_file, read_members
+from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import Backend, Device
 from kcost.core.process import require
 from kcost.core.progress import OnProgress, silent
 from kcost.core.saved_policy import saved_policy
 
 if TYPE_CHECKING:
+    from kcost.core.probe import Probe
     from kcost.core.result import Environment, Run
     from kcost.cost.placements import Placement
     from kcost.recommend.answer import Recommendation, Request
     from kcost.recommend.candidates import Listed
+    from kcost.recommend.drop import DropBound
     from kcost.recommend.measuring import Spent, Tell
     from kcost.recommend.pricing import Priced
     from kcost.recommend.standings import Judged
     from kcost.recommend.terms import Terms
+    from kcost.recommend.variants import MadeVariant
     from kcost.recommend.watching import Watched
     from kcost.risk.gates import Gates, Verdict
 
@@ -55,6 +59,9 @@ def run_recommend(
     instance: str | None = None,
     prices_file: Path | str | None = None,
     minutes: float = MINUTES,
+    thorough: bool = False,
+    variants: bool = True,
+    probe: Path | str | None = None,
     gates: Path | str | None = None,
     out: Path | str | None = None,
     export: Path | str | None = None,
@@ -80,6 +87,11 @@ def run_recommend(
         p99_ms: most that the p99 from arrival to answer may be.
         max_drop: most that the score may drop below float32, as a fraction; held against a one-sided 95% bound.
         minutes: to spend on measuring.
+        thorough: get everything ready that can win at all, in the place of what is expected to save 5% of the cost.
+        variants: make the model cheaper as well, where a bound says that this can win: with half of its units, and with
+            Keras's layers in int8. It needs a data set with labelled training data.
+        probe: a file of `kcost probe`, of this machine; its peaks bound what a step takes, in the place of those on
+            paper.
         gates: a TOML file of limits, as `kcost.assess_risk` takes it.
         out: folder of verdict.json, the page, the run and the card; None takes `recommend` in an artifact folder, or
             `NAME-recommend` beside a file.
@@ -104,7 +116,9 @@ def run_recommend(
     from kcost.api.costing import traffic_of
     from kcost.cost.assumptions import assume
     from kcost.recommend.answer import Request
+    from kcost.recommend.bounds import Work
     from kcost.recommend.measuring import Measuring, plan_of
+    from kcost.recommend.schedule import WORTH_TRYING
     from kcost.ship.convert import converted
 
     if not (math.isfinite(minutes) and minutes > 0):
@@ -135,6 +149,9 @@ def run_recommend(
         instance=instance,
         prices_file=None if prices_file is None else str(Path(prices_file).absolute()),
         minutes=minutes,
+        thorough=thorough,
+        variants=variants,
+        probe=None if probe is None else str(Path(probe).absolute()),
         backends=tuple(backends),
         batches=tuple(sorted(set(batches))),
         device=device,
@@ -144,29 +161,42 @@ def run_recommend(
     terms = _terms(request)
     terms.book.closest(_here(), provider, region, instance)  # a price that is not there is told before minutes go by
     refuse_unwritable(folder)
+    probed = None if probe is None else _probe(Path(probe))
     scored = scored_data(opened, data, folder, seed)
     listed = _list(request, opened, scored)
     tell(f"{len(listed.candidates)} ways to try, {len(listed.left_out)} left out; {minutes:g} minutes")
     plan = plan_of(model, listed.candidates, data=scored.file, seed=seed)
+    made = made_variants(opened, folder) if variants else {}
     measuring = Measuring(
         listed.candidates,
         plan,
         terms,
         folder / RUN_FOLDER,
-        flops_per_example=_flops(opened, request),
+        work=Work(0.0) if "fake" in request.backends else work_of(opened.keras_file),
         seconds=60 * minutes,
+        worth=0.0 if thorough else WORTH_TRYING,
         converted=converted,
+        make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
+        making_s=making_seconds(opened),
+        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell), tell),
+        rescored=_rescored_before(folder, opened, data),
+        made=made,
+        probe=probed,
         tell=tell,
         on_progress=on_progress,
     )
     spent = measuring.spend()
-    made = _Priced.of(folder, request, listed, terms, limits)
+    priced = _Priced.of(folder, request, listed, terms, limits, measuring.made, measuring.rescored)
     verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
-    best = None if made.priced is None else made.priced.ranked[0]
-    projected, more = projected_to(folder, plan, made.run, made.judged, best, to, request)
-    answer = _answer(request, opened, listed, made, spent, verdicts, (*scored.notices, *notices, *more), projected)
+    best = None if priced.priced is None else priced.priced.ranked[0]
+    projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
+    all_notices = (*scored.notices, *notices, *more)
+    versions = tuple(measuring.made.values())
+    answer = _answer(request, opened, listed, priced, spent, verdicts, all_notices, projected, versions)
+    answer = answer.model_copy(update={"rescored": measuring.rescored})
     if export is not None:
-        answer = answer.model_copy(update={"notices": (*answer.notices, exported(opened, Path(export), answer))})
+        sentence = exported(_served(opened, answer, folder), Path(export), answer)
+        answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
     schema.write(folder / VERDICT_FILE, answer)
     write_recommendation_page(answer, folder / PAGE_FILE)
     return answer
@@ -212,8 +242,9 @@ def watch_recommendation(
     limits = None if request.gates is None or not Path(request.gates).is_file() else read_gates(Path(request.gates))
     terms = _terms(request)
     listed = _relisted(before)
-    made = _Priced.of(folder, request, listed, terms, limits)
-    return watched(before, made.priced, terms, sha256, why_gone)
+    made = {v.variant: v for v in before.variants}
+    now = _Priced.of(folder, request, listed, terms, limits, made, before.rescored)
+    return watched(before, now.priced, terms, sha256, why_gone)
 
 
 def read_recommendation(out: Path | str) -> Recommendation:
@@ -247,7 +278,15 @@ class _Priced(NamedTuple):
 
     @staticmethod
     @collector_paused()
-    def of(folder: Path, request: Request, listed: Listed, terms: Terms, gates: Gates | None) -> _Priced:
+    def of(
+        folder: Path,
+        request: Request,
+        listed: Listed,
+        terms: Terms,
+        gates: Gates | None,
+        made: Mapping[str, MadeVariant],
+        rescored: Mapping[str, DropBound],
+    ) -> _Priced:
         from kcost.bench.store import RunStore
         from kcost.recommend.pricing import price
         from kcost.recommend.standings import Capacities, judge
@@ -255,7 +294,7 @@ class _Priced(NamedTuple):
         store = RunStore(folder / RUN_FOLDER)
         run = store.load()
         latest = _latest(run)
-        judged = judge(latest, store.read_outputs, terms, listed.candidates)
+        judged = judge(latest, store.read_outputs, terms, listed.candidates, made, rescored)
         errors = {} if gates is None or gates.loss is None else errors_by_way(latest, store, judged, gates)
         usd_per_label = None if gates is None else gates.usd_per_label
         priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
@@ -302,6 +341,7 @@ def _list(request: Request, model: Model, scored: Scored) -> Listed:
     fake = "fake" in machine.backends
     texts = () if fake else inspect_keras_file(model.keras_file).text_inputs
     refused = None if not texts else f"it takes text ({', '.join(texts)}), which no converter of kcost knows"
+    possible, why_not = variants_of(model, scored) if request.variants else ((), "left out by --no-variants")
     wanted: tuple[Backend, ...] = request.backends  # type: ignore[assignment]  # `this_machine` checked them
     return list_candidates(
         machine,
@@ -311,6 +351,9 @@ def _list(request: Request, model: Model, scored: Scored) -> Listed:
         calibration=scored.file is not None or model.samples_file is not None,
         saved_policy=None if fake else saved_policy(model.keras_file),
         refused=refused,
+        model=model.name,
+        variants=possible,
+        no_variants=why_not,
     )
 
 
@@ -321,10 +364,41 @@ def _relisted(before: Recommendation) -> Listed:
     return Listed(candidates=before.candidates, left_out=before.left_out)
 
 
-def _flops(model: Model, request: Request) -> float:
-    from kcost.recommend.flops import flops_per_example
+def _served(model: Model, answer: Recommendation, folder: Path) -> Model:
+    """The model that is exported: the cheaper version where one wins."""
+    variant = next((c.variant for c in answer.candidates if c.name == answer.winner), None)
+    version = next((v for v in answer.variants if v.variant == variant), None)
+    return model if version is None else open_model(folder / version.folder)
 
-    return 0.0 if "fake" in request.backends else float(flops_per_example(read_members(model.keras_file)[0]))
+
+def _rescored_before(folder: Path, model: Model, data: str | None) -> dict[str, DropBound]:
+    """What an earlier answer in the folder judged on more examples, of this very file of the model and these data."""
+    if not (folder / VERDICT_FILE).is_file():
+        return {}
+    before = read_recommendation(folder)
+    same = (before.request.model_sha256, before.request.data) == (model.sha256, data)
+    return before.rescored if same else {}
+
+
+def _probe(path: Path) -> Probe:
+    from kcost.core.probe import Probe
+
+    try:
+        probe = schema.read("probe", path, Probe)
+    except OSError as error:
+        raise InputError(
+            "A probe is a file of `kcost probe`.",
+            f"{path}: {error.strerror}",
+            "Write one: kcost probe --out probe.json.",
+        ) from error
+    here = _here()
+    if (probe.environment.cpu_model, probe.environment.cores) != (here.cpu_model, here.cores):
+        raise InputError(
+            "A probe that bounds is one of this machine.",
+            received=f"{probe.environment.cores} cores of {probe.environment.cpu_model}",
+            remedy="Probe this one: kcost probe --out probe.json.",
+        )
+    return probe
 
 
 def recommendation_folder(model: Path | str) -> Path:
@@ -359,6 +433,7 @@ def _answer(
     gates: tuple[Verdict, ...],
     notices: tuple[str, ...],
     projected: tuple[Placement, ...],
+    versions: tuple[MadeVariant, ...],
 ) -> Recommendation:
     from kcost.recommend.composing import compose
 
@@ -372,5 +447,6 @@ def _answer(
         gates=gates,
         notices=notices,
         projected=projected,
+        made=versions,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

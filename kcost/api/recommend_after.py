@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcost.api.recommend_data import Scored
+from kcost.api.recommend_data import RUN_FOLDER, Scored
 from kcost.core.artifact import Model
 from kcost.core.errors import KcostError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kcost.risk.figures import Figure
     from kcost.risk.gates import Gates, Verdict
 
-RUN_FOLDER, RISK_FOLDER, CARD_FILE = "run", "risk", "card.md"
+RISK_FOLDER, CARD_FILE = "risk", "card.md"
 CLASSES = ("multiclass", "binary")
 
 
@@ -94,7 +94,9 @@ def projected_to(
     spec = cells[chosen[0]]
     runs_as = f"{spec.backend}/{spec.method}"
     options = tuple(
-        o for o in report.options if o.projection is not None and o.runs_as == runs_as and o.batch == spec.batch
+        o
+        for o in report.options
+        if o.projection is not None and (o.model, o.runs_as, o.batch) == (spec.model, runs_as, spec.batch)
     )
     usable = tuple(o for o in options if o.refused is None)
     refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)

@@ -343,9 +343,7 @@ def _measured(
     tail = cell.tail if cell.tail is not None and cell.tail.name == "p99" else None
     p99 = None
     if tail is not None:
-        p99 = Figure(
-            name="p99_ms", value=tail.ms, low=tail.low_ms, high=tail.high_ms, count=cell.steps, unit="steps"
-        )
+        p99 = Figure(name="p99_ms", value=tail.ms, low=tail.low_ms, high=tail.high_ms, count=cell.steps, unit="steps")
     memory = None if cell.peak_bytes is None else cell.peak_bytes / MIB
     return Measured(**attack, p99_ms=p99, usd_per_million=usd, memory_mib=memory)
 

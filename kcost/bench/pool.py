@@ -63,7 +63,11 @@ class CellFailure(Exception):  # noqa: N818 -- it is the outcome of one cell, no
 
 
 class Pool:
-    """Prepares and measures cells in workers, and replaces a worker that died."""
+    """Prepares and measures cells in workers, and replaces a worker that died.
+
+    One that is given to several calls of `kcost.bench.runner.measure` keeps its workers, and what they hold, between
+    them.
+    """
 
     def __init__(self, logs: Path, settings: Settings) -> None:
         self._logs, self._settings = logs, settings
@@ -86,12 +90,22 @@ class Pool:
         for file in self._files:
             file.close()
 
+    def take(self, settings: Settings) -> None:
+        """Goes on under other settings, such as a shorter timeout."""
+        self._settings = settings
+
+    def holds(self, spec: CellSpec) -> bool:
+        """Whether a worker that lives has the cell ready."""
+        key = _key(spec)
+        return self._alive(key) and spec.cell_id in self._prepared[key]
+
     def start(self, specs: Iterable[CellSpec]) -> None:
-        """Starts the workers of these cells side by side: most of a start is reading files.
+        """Starts the workers of these cells that are not there, side by side: most of a start is reading files.
 
         Nothing is measured meanwhile but the time of the imports, and a preparation says how many others there were.
         """
-        wanted = {_key(spec): spec for spec in specs}
+        specs = list(specs)
+        wanted = {_key(spec): spec for spec in specs if not self._alive(_key(spec))}
         for key, spec in wanted.items():
             self._worker(spec).send(StartRequest(runtime=spec.runtime))
             self._started_beside[key] = len(wanted) - 1
@@ -103,7 +117,7 @@ class Pool:
                 worker = self._workers.pop(key)
                 worker.kill()
                 worker.close()
-        for gpu in {spec.device == "gpu" for spec in wanted.values()}:
+        for gpu in {spec.device == "gpu" for spec in specs} - self._counters.keys():
             self._counters[gpu] = EnergyCounter(gpu=gpu)
             self._idle_watts[gpu] = idle_watts(self._counters[gpu])
 
@@ -181,8 +195,7 @@ class Pool:
 
     def _make_ready(self, request: MeasureRequest) -> None:
         """Prepares a cell again where its worker has died since, or never held it."""
-        key = _key(request.spec)
-        if not self._alive(key) or request.spec.cell_id not in self._prepared[key]:
+        if not self.holds(request.spec):
             self.prepare(request)
 
     def _alive(self, key: _Key) -> bool:

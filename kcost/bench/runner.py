@@ -9,6 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -50,6 +51,7 @@ def measure(
     *,
     only: frozenset[str] | None = None,
     choose: Choose | None = None,
+    pool: Pool | None = None,
 ) -> Run:
     """Measures every cell of a plan that the run folder `out` does not hold yet.
 
@@ -65,6 +67,8 @@ def measure(
         only: cell_ids of the plan that are measured; None for all.
         choose: decides, round by round, which of the cells get a turn, in the place of the plan's rounds and precision.
             A cell is ok from the plan's rounds on.
+        pool: workers that live on after this call, whose owner ends them; cells that they hold are not got ready again.
+            None starts workers for each block and ends them with it.
 
     Raises:
         UnavailableError: a backend of the plan is not installed. Nothing is started then.
@@ -83,7 +87,7 @@ def measure(
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
     pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id, choose)).cells]
     total = sum(_pieces(work, plan.settings, environment_id) for work in pending)
-    session = _Session(plan, models, store, on_progress, converted, environment_id, total, choose)
+    session = _Session(plan, models, store, on_progress, converted, environment_id, total, choose, pool)
     for place, work in enumerate(pending):
         session.measure_block(work, blocks_left=len(pending) - place)
     run = store.load()
@@ -283,8 +287,10 @@ class _Session:
         environment_id: str,
         total: int,
         choose: Choose | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self._choose = choose
+        self._pool = pool
         self._converted = converted
         self._conversions: dict[tuple[str, Runtime, RuntimePrecision], Path | CellFailure] = {}
         self._requests: dict[str, MeasureRequest] = {}
@@ -311,7 +317,7 @@ class _Session:
         Args:
             blocks_left: this block and those after it, which share what is left of the time.
         """
-        with Pool(self._store.logs, self._settings) as pool:
+        with self._workers() as pool:
             prepared = self._prepare(pool, self._convert(work), work.turning)
             live = [c for c in prepared if c.spec.cell_id in work.turning]
             ends = self._share_of_time(blocks_left)
@@ -337,6 +343,12 @@ class _Session:
                 self._measure_scenarios(pool, cell)
             for cell in prepared:
                 self._profile(pool, cell.spec.cell_id)
+
+    def _workers(self) -> AbstractContextManager[Pool]:
+        if self._pool is None:
+            return Pool(self._store.logs, self._settings)
+        self._pool.take(self._settings)
+        return nullcontext(self._pool)
 
     def _turns(self, live: list[CellResult], *, time_left: bool) -> list[CellResult]:
         if self._choose is not None:
@@ -385,6 +397,10 @@ class _Session:
         pool.start(c.spec for c in cells)
         live: list[CellResult] = []
         for cell in cells:
+            if cell.preparation is not None and cell.status in ("ok", "partial") and pool.holds(cell.spec):
+                live.append(cell)
+                self._advance("")
+                continue
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
             try:
                 prepared = pool.prepare(self._requests[cell.spec.cell_id])

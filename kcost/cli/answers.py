@@ -16,6 +16,7 @@ from kcost.core.units import format_bytes, format_s, format_usd, significant
 from kcost.cost.payoff import Payoff
 from kcost.cost.price_rules import Price, PriceCheck
 from kcost.cost.verdict import Verdict
+from kcost.report.recommend_terminal import show_recommendation, show_words
 from kcost.report.tables import titled_table
 from kcost.report.terminal import show_summary, show_verdict
 
@@ -280,19 +281,20 @@ def show_export(console: Console, report: ExportReport) -> None:
 
 
 def show_demo(console: Console, report: DemoReport, *, everything: bool = False) -> None:
-    """What the demo says: its verdicts, where things are, and what to try next; before that everything, if asked."""
+    """What the demo says: its verdicts, where things are, and what to try next; every way with it, if asked."""
     if everything:
         for artifact in report.artifacts:
             show_artifact(console, artifact, report.out / "models" / artifact.name)
         for export in report.exports:
             show_export(console, export)
-        show_verdict(console, report.verdict)
-    else:
-        for artifact in report.artifacts:
-            for score in artifact.scores[:1]:
-                console.print(f"{artifact.name}: {score_text(score)}", highlight=False)
-        show_summary(console, report.verdict, f"Everything: kcost report {report.out / 'run'} --all")
-    console.print(f"page: {report.page}", highlight=False)
-    console.print(f"TensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
+    for artifact, answer in zip(report.artifacts, report.recommendations, strict=True):
+        scores = ", ".join(score_text(score) for score in artifact.scores[:1])
+        console.print(f"\n{artifact.name}: {scores}", highlight=False)
+        folder = report.folder(artifact)
+        if everything:
+            show_recommendation(console, answer, folder, everything=True)
+        else:
+            show_words(console, answer, folder)
+    console.print(f"\nTensorFlow Serving: {report.out / 'serving'} (docker compose up)", highlight=False)
     console.print(f"took {format_s(report.wall_s)}", highlight=False)
-    console.print("Next, on a model of your own: kcost bench my.keras --out run", highlight=False)
+    console.print("Next, on a model of your own: kcost recommend my.keras --qps 200 --p99-ms 50", highlight=False)

@@ -257,10 +257,14 @@ def demo(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Run the whole flow on the built-in data: train, bench, cost, verdict, export, report."""
+    """Run the whole flow on the built-in data: train, recommend with int8 and pruning, export."""
     from kcost import run_demo
     from kcost.cli import answers
 
+    def tell(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+
     with progress(quiet) as on_progress:
-        made = run_demo(out, on_progress=on_progress)
+        made = run_demo(out, on_progress=on_progress, tell=tell)
     print_answer(json_, made, lambda console: answers.show_demo(console, made, everything=all_))

@@ -78,6 +78,26 @@ def recommend(
     horizon_days: Annotated[float | None, typer.Option(help="Default 365.", rich_help_panel=PRICES)] = None,
     min_replicas: Annotated[int | None, typer.Option(help="Default 1.", rich_help_panel=PRICES)] = None,
     minutes: Annotated[float, typer.Option(help="To spend on measuring.", rich_help_panel=MEASURING)] = 20.0,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough",
+            help="Get everything ready that can win at all, not only what is expected to save 5%.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants/--no-variants",
+            help="Make the model cheaper as well: with half of its units, and with Keras's layers in int8.",
+            rich_help_panel=MODEL,
+        ),
+    ] = True,
+    probe: Annotated[
+        Path | None,
+        typer.Option(help="A file of `kcost probe` of this machine, to bound steps by.", rich_help_panel=MEASURING),
+    ] = None,
     backends: Annotated[
         str | None, typer.Option(help="Comma-separated; default: all that are installed.", rich_help_panel=MODEL)
     ] = None,
@@ -151,6 +171,9 @@ def recommend(
             instance=instance,
             prices_file=prices,
             minutes=minutes,
+            thorough=thorough,
+            variants=variants,
+            probe=probe,
             gates=gates,
             out=out,
             export=export,

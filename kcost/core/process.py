@@ -262,7 +262,13 @@ def _standard_error() -> int:
 
 
 def run_job(
-    job: Job[Request, Answer], backend: Backend, request: Request, *, device: str = "any", log: Path | None = None
+    job: Job[Request, Answer],
+    backend: Backend,
+    request: Request,
+    *,
+    device: str = "any",
+    log: Path | None = None,
+    timeout_s: float | None = None,
 ) -> Answer:
     """Runs one job to its end in a fresh worker of `backend` and returns its answer.
 
@@ -271,17 +277,18 @@ def run_job(
         device: cpu hides all others from the worker.
         log: takes what the worker prints. None: its progress goes to standard error, all else to a log that is kept and
             told of where the worker fails.
+        timeout_s: most that it may take; None for as long as it takes.
 
     Raises:
         KcostError: whatever the job raised, as the same class.
-        WorkerError: the worker ended without an answer.
+        WorkerError: the worker ended without an answer, or gave none in time.
     """
     own = log is None
     path = _own_log(job.name) if log is None else log
     keep = not own
     try:
         with path.open("ab") as file, Worker(job, backend, device=device, log=file, shows_progress=own) as worker:
-            return worker.ask(request)
+            return worker.ask(request, timeout_s)
     except WorkerError as error:
         keep = True
         if error.cause == "unforeseen":

@@ -86,7 +86,8 @@ def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[l
             remedy="`kcost cost RUN` says why; measure with `kcost bench`.",
         )
     several = len(wanted) > 1
-    ways = [_way(cells, ranked, plain, run.environments, several) for cells in groups.values()]
+    together = run.index.plan.together
+    ways = [_way(cells, ranked, plain, run.environments, several, together) for cells in groups.values()]
     return _told_apart(ways), left_out
 
 
@@ -108,12 +109,13 @@ def _way(
     plain: set[str],
     environments: Mapping[str, Environment],
     several_models: bool,
+    together: bool,
 ) -> Way:
     cells = sorted(cells, key=lambda c: c.spec.batch)
     largest = cells[-1]
     spec = largest.spec
     judged = ranked[spec.cell_id]
-    block = "/".join(spec.block)
+    block = "/".join(spec.block[1:] if together else spec.block)  # whose cells took turns with each other
     model = f"{spec.model} " if several_models else ""
     peaks = [p for c in cells if (p := ranked[c.spec.cell_id].peak_host_bytes) is not None]
     return Way(

@@ -18,6 +18,7 @@ from kcost.cost.uncertainty import SURE, Band, Swing
 from kcost.recommend.candidates import Candidate, LeftOut
 from kcost.recommend.doubt import WORTH_USD, Doubt
 from kcost.recommend.drop import DropBound
+from kcost.recommend.variants import MadeVariant
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Verdict as GateVerdict
 
@@ -44,6 +45,9 @@ class Request(Record):
     instance: str | None
     prices_file: str | None = None
     minutes: float
+    variants: bool = Field(default=False, description="cheaper versions of the model were to be made")
+    probe: str | None = None
+    thorough: bool = Field(default=False, description="everything that can win was to be tried")
     backends: tuple[str, ...] = Field(description="empty for all that are installed")
     batches: tuple[int, ...]
     device: str = "cpu"
@@ -99,6 +103,10 @@ class Recommendation(Record):
     candidates: tuple[Candidate, ...] = Field(description="in the order in which they are measured")
     tried: tuple[Tried, ...] = Field(description="what became of each of them")
     left_out: tuple[LeftOut, ...] = Field(description="ways that could not be tried here")
+    variants: tuple[MadeVariant, ...] = Field(default=(), description="cheaper versions of the model that were made")
+    rescored: dict[str, DropBound] = Field(
+        default={}, description="way -> its drop on more examples than its cells answered, where those did not decide"
+    )
     gates: tuple[GateVerdict, ...] = ()
     projected: tuple[Placement, ...] = Field(default=(), description="the winner on other machines, projected")
     notices: tuple[str, ...] = ()

@@ -1,10 +1,16 @@
-"""The least time that a step can take: its products at the peak of the processor. What is above can't win, untried."""
+"""The least time that a step can take: its products at the peak of the processor, or its weights through the memory.
+
+What is above can't win, untried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from kcost.core.plan import Precision
+from kcost.core.probe import BYTES_AN_ELEMENT, Probe
 
 FMA_PER_CYCLE: dict[str, int] = {"avx512": 64, "avx2": 32, "none": 16}
 """FLOPs a cycle and core in float32 at most. Source: Intel 64 and IA-32 Architectures Optimization Reference Manual:
@@ -48,9 +54,79 @@ def peak_flops_per_s(
     return cores * mhz * 1e6 * each
 
 
-def least_step_s(flops_per_example: float, batch: int, peak_flops: float) -> float:
-    """The roofline without its memory part: seconds that the products of a batch take at the peak.
+class Work(NamedTuple):
+    """What a way of running has to do, at least."""
+
+    flops_per_example: float
+    """0 where it is not known."""
+    weight_bytes: int = 0
+    """Of the weights that each step reads, in float32; 0 where they are not known."""
+
+
+BYTES_A_WEIGHT: dict[Precision, float] = {"float32": 4, "saved": 2, "bfloat16": 2, "int8": 1, "int8_dynamic": 1}
+"""At least, as a file may be saved under any policy."""
+
+
+class Roof(NamedTuple):
+    """What bounds a step from below."""
+
+    flops_per_s: float
+    bytes_per_s: float = math.inf
+    """Of memory, for as many bytes as the weights have; infinite where they may lie in a cache, or nobody probed."""
+
+
+def least_step_s(work: Work, batch: int, roof: Roof, precision: Precision = "float32") -> float:
+    """The roofline: seconds that a step takes where products run at the peak and weights come as fast as memory gives.
 
     Source: Williams, Waterman and Patterson (2009), Roofline, Communications of the ACM 52(4), 65-76.
+
+    Examples:
+        >>> round(least_step_s(Work(1e9), 32, Roof(1e11)), 2)
+        0.32
+        >>> round(least_step_s(Work(1e9, weight_bytes=400_000_000), 1, Roof(1e11, 1e10)), 2)  # the memory decides
+        0.04
     """
-    return flops_per_example * batch / peak_flops
+    of_weights = work.weight_bytes * BYTES_A_WEIGHT[precision] / BYTES_A_WEIGHT["float32"] / roof.bytes_per_s
+    return max(work.flops_per_example * batch / roof.flops_per_s, of_weights)
+
+
+def most_per_s(work: Work, batches: Iterable[int], roof: Roof, precision: Precision) -> float:
+    """Examples a second that no program exceeds at any of these batch sizes; infinite where nothing bounds them."""
+    steps = {batch: least_step_s(work, batch, roof, precision) for batch in batches}
+    return max((math.inf if not step else batch / step for batch, step in steps.items()), default=math.inf)
+
+
+FASTER_THAN_PROBED = 1.25
+"""A library may be faster than the products of the backend that probed, by a quarter at most: an assumption."""
+
+
+def probed_roof(probe: Probe, precision: Precision, threads: int, weight_bytes: float) -> Roof | None:
+    """What `kcost probe` saw of the machine, with room above it; None where it was of other threads, or saw nothing.
+
+    The peak of int8 is four times that of float32, or twice that of bfloat16 where that is higher. Memory bounds
+    weights alone that are as large as what was moved: smaller ones may stay in a cache.
+
+    Args:
+        threads: that the way runs on.
+        weight_bytes: that a step reads, as it holds them.
+    """
+    answer = next((t.answer for t in probe.by_threads if t.threads == threads), None)
+    if answer is None or not answer.products:
+        return None
+    peaks: dict[str, float] = {}
+    for product in answer.products:
+        fastest = 2 * product.size**3 / (max(1, min(product.ns)) * 1e-9)
+        peaks[product.dtype] = max(peaks.get(product.dtype, 0.0), fastest)
+    float32, bfloat16 = peaks.get("float32", 0.0), peaks.get("bfloat16", 0.0)
+    each = {"float32": float32, "int8": max(4 * float32, 2 * bfloat16), "bfloat16": max(2 * float32, bfloat16)}
+    each |= {"int8_dynamic": each["int8"], "saved": each["bfloat16"]}
+    if not each[precision]:
+        return None
+    moves = [m for m in answer.moves if 2 * 4 * m.elements <= weight_bytes]
+    # Of the sizes that are not larger the largest: memory gives larger ones no faster.
+    largest = max(moves, key=lambda m: m.elements, default=None)
+    is_beyond_caches = largest is not None and largest.elements == max(m.elements for m in answer.moves)
+    fastest_move = 0.0
+    if largest is not None and is_beyond_caches:
+        fastest_move = largest.elements * BYTES_AN_ELEMENT / (max(1, min(largest.ns)) * 1e-9)
+    return Roof(FASTER_THAN_PROBED * each[precision], FASTER_THAN_PROBED * fastest_move if fastest_move else math.inf)

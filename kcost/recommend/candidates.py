@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from kcost.core.conversion import CONVERTED_IN, EXTRAS, PRECISIONS, RUNTIMES, Runtime
 from kcost.core.plan import BACKENDS, INFERENCE_METHODS, SLOW_TO_COMPILE, Backend, CellSpec, Device, Method, Precision
 from kcost.core.schema import Record
+from kcost.recommend.variants import Variant
 
 Effort = Literal["first", "cheap", "compile", "convert"]
 """first: measured at once, so that figures are there within a minute. cheap: nothing but a warm-up. compile and
@@ -17,14 +18,14 @@ convert: tens of seconds before the first step, so only where a bound says that 
 
 BATCHES = (1, 8, 32)
 
+MAKING_S = 60.0
+"""What making a cheaper version of the model takes: a guess, as for the others below."""
+
 SETUP_S: dict[str, float] = {"first": 2.0, "cheap": 2.0, "compile": 30.0, "convert": 25.0}
 """What getting one batch size ready takes, of a conversion once for all: guesses to begin with, in the place of which
 what was seen is taken as soon as there is some."""
 
 BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
-
-_PRUNING = "pruning changes the weights and needs training data: `kcost optimize --prune` makes such a model, name that"
-_KERAS_INT8 = "int8 layers are another model: `kcost optimize --quantize` makes it, name that"
 
 
 class Candidate(Record):
@@ -40,16 +41,19 @@ class Candidate(Record):
     after: str | None = Field(
         default=None, description="the candidate that it varies: tried only where that one is still in the running"
     )
+    variant: str | None = Field(default=None, description="the cheaper version of the model; None for it as it is")
+    model: str | None = Field(default=None, description="name of the model in the run; None in files of before")
 
     @property
     def name(self) -> str:
         """Such as `torch/compile float32` or `tensorflow/graph float32, 1 thread`."""
-        return name_of(self.backend, self.method, self.precision, self.threads)
+        name = name_of(self.backend, self.method, self.precision, self.threads)
+        return name if self.variant is None else f"{self.variant}, {name}"
 
     @property
     def is_plain(self) -> bool:
         """Whether it is plain Keras: `predict` in float32 on all cores."""
-        return self.method == "predict" and self.precision == "float32" and not self.threads
+        return self.method == "predict" and self.precision == "float32" and not self.threads and self.variant is None
 
     @property
     def setup_s(self) -> float:
@@ -61,6 +65,8 @@ class Candidate(Record):
         """Whether a cell is one of this candidate's batch sizes."""
         mine = (self.backend, self.method, self.precision, self.device, self.threads)
         theirs = (spec.backend, spec.method, spec.precision, spec.device, spec.threads)
+        if self.model is not None and self.model != spec.model:
+            return False
         return mine == theirs and spec.phase == "inference" and spec.batch in self.batches
 
 
@@ -108,6 +114,9 @@ def list_candidates(
     calibration: bool,
     saved_policy: str | None = None,
     refused: str | None = None,
+    model: str | None = None,
+    variants: Collection[Variant] = (),
+    no_variants: str = "not asked for",
 ) -> Listed:
     """Every way of running a model that this machine could have, each tried or left out with the reason.
 
@@ -116,6 +125,9 @@ def list_candidates(
         calibration: real inputs are at hand, which the scales of int8 are taken from.
         saved_policy: the dtype policy that the file was saved under, where that is not float32.
         refused: why the model cannot be converted for a runtime, where the file says so; None where it may be.
+        model: its name.
+        variants: cheaper versions of it that can be made.
+        no_variants: why there are none.
 
     Examples:
         >>> machine = Machine(backends=("jax",), runtimes=(), cores=2)
@@ -157,12 +169,40 @@ def list_candidates(
             for c in candidates
             if c.method not in ("predict", *SLOW_TO_COMPILE) and c.precision in ("float32", "int8")
         ]
-    left_out += [LeftOut(name="pruned", reason=_PRUNING), LeftOut(name="Keras layers in int8", reason=_KERAS_INT8)]
+    candidates = [c.model_copy(update={"model": model}) for c in candidates]
+    if variants and "fake" not in backends:
+        candidates += [c for v in variants for c in _of_variant(v, candidates, model)]
+    elif not variants:
+        left_out.append(LeftOut(name="pruned, and in int8 layers", reason=no_variants))
     order = {"first": 0, "cheap": 1, "convert": 2, "compile": 3}
     return Listed(
         candidates=tuple(sorted(candidates, key=lambda c: (c.after is not None, order[c.effort]))),
         left_out=tuple(left_out),
     )
+
+
+def _of_variant(variant: Variant, candidates: Sequence[Candidate], model: str | None) -> Iterator[Candidate]:
+    """The ways of running a cheaper version of the model.
+
+    Fewer units help any way, so that only those are tried with them that are in the running without. Keras's layers in
+    int8 are another program, which says nothing of float32's place, and no converter of kcost knows them.
+    """
+    for base in candidates:
+        slow = base.method in ("predict", *SLOW_TO_COMPILE)
+        if (
+            slow
+            or base.after is not None
+            or base.precision != "float32"
+            or (variant.is_int8 and base.method in RUNTIMES)
+        ):
+            continue
+        update = {
+            "variant": variant.name,
+            "model": None if model is None else f"{model}-{variant.slug}",
+            "effort": "convert" if base.effort == "convert" else "cheap",
+            "after": None if variant.is_int8 else base.name,
+        }
+        yield base.model_copy(update=update)
 
 
 def _low_precision(machine: Machine, device: Device) -> str | None:

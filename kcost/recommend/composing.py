@@ -10,6 +10,7 @@ from kcost.recommend.candidates import Listed
 from kcost.recommend.measuring import Spent
 from kcost.recommend.pricing import Priced
 from kcost.recommend.standings import Judged
+from kcost.recommend.variants import MadeVariant
 from kcost.risk.gates import Verdict as GateVerdict
 
 
@@ -24,11 +25,12 @@ def compose(
     gates: tuple[GateVerdict, ...],
     notices: Sequence[str],
     projected: tuple[Placement, ...],
+    made: Sequence[MadeVariant],
     made_at: str,
 ) -> Recommendation:
     """The document; without a way that is priced it has words and no figure."""
     tried = _tried(listed, judged, priced, spent)
-    more = [*notices]
+    more = [*(_version_told(v, request.max_drop) for v in made), *notices]
     if judged.invalid and priced is not None:
         counted = f"{len(judged.invalid)} of {len(judged.ways) or 1} ways were"
         more.insert(0, f"{counted} {MEASURE_AGAIN}; they have no figure here.")
@@ -38,6 +40,7 @@ def compose(
         "candidates": listed.candidates,
         "tried": tried,
         "left_out": listed.left_out,
+        "variants": tuple(made),
         "gates": gates,
         "projected": projected,
         "notices": tuple(more),
@@ -82,6 +85,16 @@ def compose(
         budget=priced.budget,
         **known,
     )
+
+
+def _version_told(version: MadeVariant, max_drop: float) -> str:
+    """What a cheaper version of the model scores beside it, and whether it may be used."""
+    score = version.score
+    text = (
+        f"{version.variant}: {score.score} {score.before:.2%} before, {score.after:.2%} after, on {score.count:,} "
+        f"{score.unit}; it may have dropped by {score.bound:.2%} (bound of 95%)"
+    )
+    return f"{text}, more than --max-drop {max_drop:.2%}: not used." if score.bound > max_drop else f"{text}."
 
 
 def _why_no_plain(listed: Listed, judged: Judged, tried: Sequence[Tried]) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from kcost.core.schema import Record
+from kcost.core.score_drop import ScoreDrop
 from kcost.core.stats import NORMAL_95
 from kcost.cost.quality import Quality
 
@@ -76,6 +77,27 @@ def drop_bound(quality: Quality) -> DropBound | None:
         changed=changed,
         count=count,
         basis="labels" if of_labels else "agreement",
+    )
+
+
+def drop_of(score: ScoreDrop) -> DropBound:
+    """The drop that a paired test on the whole test split found, with as many changed examples as its bound shows.
+
+    Of an accuracy these are the very ones; of an F1 or R2 as many as would make an accuracy as uncertain.
+
+    Examples:
+        >>> from kcost.core.score_drop import accuracy_drop
+        >>> right, after = np.array([1] * 90 + [0] * 10), np.array([1] * 85 + [0] * 13 + [1] * 2)
+        >>> drop = drop_of(accuracy_drop(right, after))
+        >>> drop.value, drop.changed, drop.count
+        (0.03, 7, 100)
+    """
+    total = score.count + 2
+    centre = score.value * score.count / total
+    spread = max(0.0, score.bound - centre) / NORMAL_95 * math.sqrt(total)
+    changed = round(max(0.0, (spread**2 + centre**2) * total - 1))
+    return DropBound(
+        value=score.value, bound=score.bound, changed=min(changed, score.count), count=score.count, basis="labels"
     )
 
 

@@ -1,4 +1,4 @@
-"""FLOPs of a forward pass as the config of a `.keras` file tells them, without a framework: the products alone.
+"""What a forward pass has to do as the config of a `.keras` file tells it, without a framework: the products alone.
 
 What it does not know it leaves out, so that the count is never above the truth: a bound that rests on it stays a bound.
 """
@@ -24,6 +24,32 @@ def flops_per_example(config: Mapping[str, Any]) -> int:
         30
     """
     return sum(_of_layer(layer) for layer in _layers(config))
+
+
+def weights_of_products(config: Mapping[str, Any]) -> int:
+    """How many weights the products read, each once a step, of the same layers.
+
+    Examples:
+        >>> dense = {"class_name": "Dense", "config": {"units": 3}, "build_config": {"input_shape": [None, 5]}}
+        >>> weights_of_products({"config": {"layers": [dense]}})
+        15
+    """
+    return sum(_weights_of(layer) for layer in _layers(config))
+
+
+def _weights_of(layer: Mapping[str, Any]) -> int:
+    """From the products of one place, which read each weight once."""
+    config, built = layer.get("config"), layer.get("build_config")
+    if not isinstance(config, dict) or not isinstance(built, dict) or not isinstance(built.get("input_shape"), list):
+        return 0
+    shape = built["input_shape"]
+    if layer.get("class_name") == "Dense":
+        one_place = [None, shape[-1]] if shape else shape
+    else:
+        last = config.get("data_format") != "channels_first"
+        one_place = [None, *([1] * (len(shape) - 2)), shape[-1]] if last else [*shape[:2], *([1] * (len(shape) - 2))]
+    same = {**config, "padding": "same"}  # one place, whatever the window
+    return _of_layer({**layer, "config": same, "build_config": {"input_shape": one_place}}) // 2
 
 
 def _layers(node: Any) -> Iterator[Mapping[str, Any]]:

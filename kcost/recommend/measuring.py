@@ -5,26 +5,71 @@ A stop at any time keeps every finished round, and the same call goes on from th
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+from kcost.bench.pool import Pool
 from kcost.bench.runner import Converted, measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
+from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import CellResult, Run
 from kcost.core.units import significant
-from kcost.recommend.candidates import Candidate
-from kcost.recommend.schedule import RUNGS, SCREENED, Arm, Standing, Wave, contenders, leader, next_wave, survivors
-from kcost.recommend.standings import Capacities, Judged, fastest_mhz, floor_of, judge, standings_of, step_ms
+from kcost.recommend.bounds import Work
+from kcost.recommend.candidates import MAKING_S, Candidate
+from kcost.recommend.drop import DropBound
+from kcost.recommend.schedule import (
+    RUNGS,
+    SCREENED,
+    SHARE_OF_TIME,
+    SIZES_DIFFER,
+    WORTH_TRYING,
+    Arm,
+    Standing,
+    Wave,
+    contenders,
+    leader,
+    next_wave,
+    survivors,
+)
+from kcost.recommend.standings import (
+    Capacities,
+    Floor,
+    Judged,
+    drop_told,
+    fastest_mhz,
+    floor_of,
+    judge,
+    standings_of,
+    step_ms,
+)
 from kcost.recommend.terms import Terms
+from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
 Tell = Callable[[str], None]
+
+Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
+"""The drop of some candidates on about so many examples; of none where the data have no more."""
+
+Make = Callable[[Variant, float], MadeVariant]
+"""Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
+
+PATIENCE = 3
+"""Times what making a version was guessed to take, after which it is given up."""
+
+VERSION_WITHIN = 1.5
+"""A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
+
+MOST_SCORED = 4_096
+"""Most examples that a drop is judged on."""
 
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
@@ -32,6 +77,7 @@ CLOSING_S = 5.0
 KINDS = {
     "first": "first figures",
     "screen": "a few rounds of the others that are ready at once",
+    "widen": "the other batch sizes of what can still win",
     "variants": "fewer threads for what can still win",
     "try": "getting ready, as it may win",
     "final": "more rounds for what is not told apart",
@@ -85,6 +131,7 @@ def plan_of(
         "batches": sorted({b for c in candidates for b in c.batches}),
         "phases": ["inference"],
         "methods": list(dict.fromkeys(c.method for c in candidates)),
+        "together": True,
         "threads": sorted({c.threads for c in candidates}),
         "settings": {**values, **(settings or {})},
     }
@@ -97,10 +144,17 @@ class Measuring:
     """One call of `kcost recommend`: waves of the schedule until nothing is left to decide, or no time is.
 
     Args:
-        flops_per_example: of the forward pass; 0 where it is not known.
+        work: of a forward pass.
         seconds: to spend.
+        worth: the expected saving that a conversion or a compilation is made for, as of `schedule.next_wave`.
         tell: told first figures and the best so far, as sentences.
         converted: converts a model for a runtime, as of `bench.runner.measure`.
+        make: makes a cheaper version of the model; without it none is made.
+        making_s: what that takes, as guessed.
+        rescore: judges drops on more examples, where those that cells answer don't decide.
+        rescored: what it said before, by candidate.
+        made: the versions that are there already, by variant.
+        probe: of this machine, which bounds what a step takes.
         clock: seconds, monotonic.
     """
 
@@ -111,24 +165,41 @@ class Measuring:
         terms: Terms,
         out: Path,
         *,
-        flops_per_example: float,
+        work: Work,
         seconds: float,
+        worth: float = WORTH_TRYING,
         converted: Converted | None = None,
+        make: Make | None = None,
+        making_s: float = MAKING_S,
+        rescore: Rescore | None = None,
+        rescored: Mapping[str, DropBound] = MappingProxyType({}),
+        made: Mapping[str, MadeVariant] = MappingProxyType({}),
+        probe: Probe | None = None,
         tell: Tell = lambda _: None,
         on_progress: OnProgress = silent,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._candidates = {c.name: c for c in candidates}
-        self._plan, self._terms, self._store = plan, terms, RunStore(out)
-        self._flops, self._converted = flops_per_example, converted
+        self._terms, self._store = terms, RunStore(out)
+        self._work, self._converted, self._worth = work, converted, worth
+        self._rescore, self.rescored = rescore, dict(rescored)
+        self._make, self._making_s, self._probe = make, making_s, probe
+        self.made: dict[str, MadeVariant] = {}
+        """By variant."""
         self._tell, self._on_progress, self._clock = tell, on_progress, clock
         self._start = clock()
         self._ends = self._start + max(0.0, seconds - CLOSING_S)
         self._capacities = Capacities(terms.seed)
-        self._models: dict[str, Model] = open_models(plan)
-        self._cell_ids = {
-            c.name: frozenset(s.cell_id for s in specs_of(plan, self._models) if c.has(s)) for c in candidates
-        }
+        self._models: dict[str, Model] = {}
+        self._cell_ids: dict[str, dict[int, str]] = {}
+        """Candidate -> batch size -> cell; none of a version that is not made yet."""
+        self._take_plan(plan)
+        for version in made.values():
+            self._take(version)
+        self._screened_at: int | None = None
+        """The batch size that ways are screened at, once a best is known."""
+        self._tried_ids: set[str] = set()
+        """Cells that were measured, or cannot be."""
         self._setup_s: dict[str, float] = {}
         """Method -> what getting it ready took, once seen."""
         self._failed: dict[str, str] = {}
@@ -137,24 +208,18 @@ class Measuring:
         self._first_s: float | None = None
         self.standings: dict[str, Standing] = {}
 
+    @property
+    def plan(self) -> Plan:
+        """With the versions of the model that were made."""
+        return self._plan
+
     def spend(self) -> Spent:
         """Measures until the schedule ends, the minutes are over, or the user interrupts."""
         interrupted = False
         try:
             self._look()
-            for _ in range(MOST_WAVES):
-                wave, skipped = next_wave(
-                    self._arms(),
-                    self.standings,
-                    self._failed,
-                    self._ends - self._clock(),
-                    floor_usd=self._floor.usd,
-                )
-                # Why one was not worth its time is kept where in the end there is no time for any.
-                self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
-                if wave is None:
-                    break
-                self._run(wave)
+            with Pool(self._store.logs, self._plan.settings) as pool:
+                self._run_waves(pool)
         except KeyboardInterrupt:
             interrupted = True
             self._tell("interrupted: the answer is the best so far, and the same command goes on from here")
@@ -170,9 +235,43 @@ class Measuring:
             interrupted,
         )
 
+    def _run_waves(self, pool: Pool) -> None:
+        for _ in range(MOST_WAVES):
+            left_s = self._ends - self._clock()
+            wave, skipped = next_wave(
+                self._arms(),
+                self.standings,
+                self._failed,
+                # However few the minutes are, there are first figures.
+                left_s if self.standings or self._failed else max(1.0, left_s),
+                floor_usd=self._floor.usd,
+                worth=self._worth,
+            )
+            # Why one was not worth its time is kept where in the end there is no time for any.
+            self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
+            if wave is None:
+                return
+            self._run(wave, pool)
+
+    def _take_plan(self, plan: Plan) -> None:
+        self._plan, self._models = plan, open_models(plan)
+        specs = specs_of(plan, self._models)
+        self._cell_ids = {n: {s.batch: s.cell_id for s in specs if c.has(s)} for n, c in self._candidates.items()}
+
+    def _take(self, version: MadeVariant) -> None:
+        """A version of the model that was made: its cells are among the plan's, unless it lost too much."""
+        self.made[version.variant] = version
+        if version.drop.bound <= self._terms.limits.max_drop:
+            path = str(self._store.path.parent / version.folder)
+            self._take_plan(self._plan.model_copy(update={"models": (*self._plan.models, path)}))
+
+    def _floor_of(self, mhz: float | None = None) -> Floor:
+        here, candidates = environment.collect(), list(self._candidates.values())
+        return floor_of(self._terms, here, candidates, self._work, mhz, self.made, self._probe)
+
     def _look(self) -> None:
         """What the folder holds already: of this very model, on this machine."""
-        self._floor = floor_of(self._terms, environment.collect(), list(self._candidates.values()), self._flops)
+        self._floor = self._floor_of()
         if not self._store.exists():
             return
         run = self._of_now(self._store.load())
@@ -180,46 +279,108 @@ class Measuring:
             mine = [c for c in run.cells if candidate.has(c.spec)]
             if mine and all(c.status == "unsupported" for c in mine):
                 self._failed[name] = f"unsupported: {mine[0].reason}"
-        self._judge(run)
+        if self._decide_drops(self._judge(run)):
+            self._judge(run)
         if self.standings:
             self._tell(f"{len(self.standings)} ways are in {self._store.path} already: going on from there")
 
     def _of_now(self, run: Run) -> Run:
         """The run without cells of another file of the model, other data or another environment."""
-        wanted = frozenset().union(*self._cell_ids.values())
+        wanted = {cell_id for cells in self._cell_ids.values() for cell_id in cells.values()}
         here = environment.collect().environment_id
         cells = tuple(c for c in run.present if c.spec.cell_id in wanted and c.environment_id == here)
         return run.model_copy(update={"cells": cells})
 
     def _judge(self, run: Run) -> Judged:
-        judged = judge(run, self._store.read_outputs, self._terms, list(self._candidates.values()))
-        self.standings = standings_of(judged, self._terms, self._capacities)
+        candidates = list(self._candidates.values())
+        judged = judge(run, self._store.read_outputs, self._terms, candidates, self.made, self.rescored)
+        self._tried_ids |= {c.spec.cell_id for c in run.cells if c.rounds or c.status not in ("ok", "partial")}
+        self.standings = {
+            name: standing._replace(narrow=not self._tried_ids.issuperset(self._cell_ids[name].values()))
+            for name, standing in standings_of(judged, self._terms, self._capacities).items()
+        }
         self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
         if (mhz := fastest_mhz(run)) is not None:
-            here = environment.collect()
-            self._floor = floor_of(self._terms, here, list(self._candidates.values()), self._flops, mhz)
+            self._floor = self._floor_of(mhz)
         return judged
 
     def _arms(self) -> list[Arm]:
         return [
             Arm(
                 name=name,
-                setup_s=self._setup_s.get(c.method, c.setup_s),
+                setup_s=self._setup_s.get(c.method, c.setup_s) + (self._making_s if self._lacks(c) else 0.0),
                 first=c.effort == "first",
-                costly=c.effort in ("convert", "compile"),
+                costly=c.effort in ("convert", "compile") or self._lacks(c),
                 bound_usd=self._floor.by_candidate[name],
                 after=c.after,
+                after_within=1.0 if c.variant is None else VERSION_WITHIN,
                 is_plain=c.is_plain,
             )
             for name, c in self._candidates.items()
         ]
 
-    def _run(self, wave: Wave) -> None:
+    def _lacks(self, candidate: Candidate) -> bool:
+        """Whether the version of the model that it runs is still to be made."""
+        return candidate.variant is not None and candidate.variant not in self.made
+
+    def _made_for(self, names: Sequence[str]) -> None:
+        """Makes the versions that candidates run; where that fails, each candidate of the version says why."""
+        for variant in dict.fromkeys(c.variant for n in names if self._lacks(c := self._candidates[n])):
+            one = next(v for v in VARIANTS if v.name == variant)
+            began = self._clock()
+            self._tell(f"making it {one.name}: {one.what}")
+            try:
+                if self._make is None:
+                    raise InputError("A version of the model is made with training data.", "none", "Give --data.")
+                half_s = SHARE_OF_TIME * (self._ends - began)
+                version = self._make(one, max(1.0, min(half_s, PATIENCE * self._making_s)))
+            except StorageError:
+                raise
+            except KcostError as error:
+                why = " ".join(str(error).split())
+                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
+                self._tell(f"it could not be made {one.name}: {error.rule}")
+                continue
+            self._take(version)
+            self._waves.append(f"making it {one.name}: {self._clock() - began:.0f} s")
+            score = version.score
+            drop = f"{score.score} {score.before:.2%} to {score.after:.2%} on {score.count:,} {score.unit}"
+            self._tell(f"{one.name}: {drop}, made in {self._clock() - began:.0f} s")
+            if version.drop.bound > self._terms.limits.max_drop:
+                why = drop_told(version.drop, self._terms.limits.max_drop)
+                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
+                self._tell(f"  refused: {why}")
+
+    def _cells_of(self, wave: Wave) -> frozenset[str]:
+        """Of what is new in a narrow wave the cell at one batch size, of the others all that they have."""
+        if wave.narrow and self._screened_at is None:
+            self._screened_at = self._size_of_the_best()
+        ids: set[str] = set()
+        for name in wave.names:
+            cells = self._cell_ids[name]
+            is_narrow = wave.narrow and (name not in self.standings or self.standings[name].narrow)
+            if is_narrow and self._screened_at in cells:
+                ids.add(cells[self._screened_at])
+            else:
+                ids |= set(cells.values())
+        return frozenset(ids)
+
+    def _size_of_the_best(self) -> int | None:
+        """The largest batch that the best so far is served at; None where none holds the p99."""
+        best = leader(self.standings)
+        return None if best is None else self._capacities.batch_limit(best)
+
+    def _run(self, wave: Wave, pool: Pool) -> None:
         """Measures a wave into the run folder, and looks at what that brought."""
-        began = self._clock()
         new = [n for n in wave.names if n not in self.standings]
+        self._made_for(new)
+        began = self._clock()
+        new = [n for n in new if n not in self._failed]
+        if not (new or [n for n in wave.names if n in self.standings and wave.kind in ("widen", "final")]):
+            return
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
-        ids = frozenset().union(*(self._cell_ids[n] for n in wave.names))
+        wave = wave._replace(names=tuple(n for n in wave.names if n not in self._failed or n in self.standings))
+        ids = self._cells_of(wave)
         turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
         left = max(60.0, self._ends - began + 60.0)
         settings: Settings = self._plan.settings.model_copy(
@@ -227,7 +388,9 @@ class Measuring:
         )
         plan = self._plan.model_copy(update={"settings": settings})
         try:
-            measure(plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose)
+            measure(
+                plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose, pool=pool
+            )
         except StorageError:
             raise
         except KcostError as error:  # not one cell of the wave could be measured
@@ -238,13 +401,37 @@ class Measuring:
                 self._tell(f"no more could be measured: {error.rule}")
                 self._ends = self._clock()
         run = self._of_now(self._store.load())
-        self._judge(run)
+        if self._decide_drops(self._judge(run)):
+            self._judge(run)
         self._note_failures(run, new)
         seconds = self._clock() - began
         self._waves.append(f"{wave.kind}: {len(wave.names)} ways, {seconds:.0f} s")
         if wave.kind == "try" and new and new[0] in self.standings:
             self._setup_s[self._candidates[new[0]].method] = seconds
         self._tell_figures(run, wave)
+
+    def _decide_drops(self, judged: Judged) -> bool:
+        """Judges those on more examples whose drop is within the limit while its bound is not; whether any was.
+
+        One that is clearly dearer than the best so far is left as it is.
+        """
+        limit = self._terms.limits.max_drop
+        wanted = {n: more for n, d in judged.undecided.items() if (more := d.more_labels(limit)) is not None}
+        open_ways = judged._replace(ways={n: w for n, w in judged.undecided_ways.items() if n not in self.rescored})
+        costs = standings_of(open_ways, self._terms, self._capacities)
+        best_usd = min((s.high_usd for s in self.standings.values()), default=math.inf)
+        cheaper = [n for n in wanted if n in costs and costs[n].low_usd < SIZES_DIFFER * best_usd]
+        open_ = [self._candidates[n] for n in cheaper if self._candidates[n].variant is None]
+        if self._rescore is None or not open_ or self._ends <= self._clock():
+            return False
+        # Twice as many as would decide, were the shares to stay: they rarely do.
+        count = min(MOST_SCORED, max(judged.undecided[c.name].count + 2 * wanted[c.name] for c in open_))
+        drops = self._rescore(open_, count)
+        for name, drop in drops.items():
+            self.rescored[name] = drop
+            self._failed.pop(name, None)
+            self._tell(f"{name}: a drop of at most {drop.bound:.2%} on {drop.count:,} examples")
+        return bool(drops)
 
     def _look_again(self) -> dict[str, Standing]:
         self._judge(self._of_now(self._store.load()))
@@ -272,7 +459,7 @@ class Measuring:
                 self._tell(f"  {name}: {medians}")
         usd = self.standings[best].value_usd
         horizon = f"{self._terms.assumed.horizon_days:g} days"
-        if usd == float("inf"):
+        if usd == math.inf:
             self._tell(f"no way holds a p99 of {self._terms.limits.p99_ms:g} ms so far")
             return
         open_ = len(contenders(self.standings)) - 1

@@ -5,7 +5,8 @@ tests them, so that what is tested is what runs.
 
 Sources: Jamieson and Talwalkar (2016), Non-stochastic Best Arm Identification and Hyperparameter Optimization,
 AISTATS, for halving; Even-Dar, Mannor and Mansour (2006), Journal of Machine Learning Research 7, 1079-1105, for
-leaving out what the intervals put behind the best.
+leaving out what the intervals put behind the best; Weitzman (1979), Optimal Search for the Best Alternative,
+Econometrica 47, 641-654, for trying next what is expected to save most for its time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
+
+from kcost.recommend.expected_saving import Efficiencies, expected_saving
 
 RUNGS = (3, 6, 12, 24, 48)
 """Rounds at which candidates are left out. Three are the fewest whose spread means something."""
@@ -26,7 +29,15 @@ NEAR = 1.03
 SHARE_OF_TIME = 0.5
 """One candidate that is slow to get ready may take at most this part of the time that is left."""
 
-Kind = Literal["first", "screen", "try", "variants", "final"]
+SIZES_DIFFER = 1.25
+"""A way that was measured at one batch size alone may cost less by this factor at its best one, and is not dropped
+within it."""
+
+WORTH_TRYING = 0.05
+"""A conversion or a compilation is made where it is expected to save this part of the cost of the best so far. In the
+simulation a lower part finds the winner more often and takes longer: `benchmarks/recommend_figures.py` shows both."""
+
+Kind = Literal["first", "screen", "widen", "try", "variants", "final"]
 
 
 class Arm(NamedTuple):
@@ -42,6 +53,8 @@ class Arm(NamedTuple):
     """The least that it could cost, whatever is measured."""
     after: str | None = None
     """The arm that it varies."""
+    after_within: float = 1.0
+    """How many times the cost of the best the arm that it varies may have."""
     is_plain: bool = False
 
 
@@ -52,6 +65,16 @@ class Standing(NamedTuple):
     value_usd: float
     high_usd: float
     rounds: int
+    narrow: bool = False
+    """Measured at one batch size so far, of several: it may cost less at another."""
+
+    @property
+    def reach_usd(self) -> float:
+        """The least that it may turn out to cost."""
+        if not self.narrow:
+            return self.low_usd
+        # One that cannot hold the p99 at that batch size may hold it at a smaller one.
+        return self.low_usd / SIZES_DIFFER if math.isfinite(self.value_usd) else 0.0
 
 
 class Wave(NamedTuple):
@@ -62,6 +85,8 @@ class Wave(NamedTuple):
     """What is new in it, or is to be decided, and the arms that it is held against."""
     rounds: int
     """How many each of them has by its end, the last ones after halving."""
+    narrow: bool = False
+    """What is new in it is measured at one batch size: the one that the best so far runs at."""
 
 
 class Skipped(NamedTuple):
@@ -87,7 +112,7 @@ def contenders(standings: Mapping[str, Standing]) -> tuple[str, ...]:
     if best is None:
         return ()
     reach = standings[best].high_usd
-    inside = [name for name, s in standings.items() if name == best or s.low_usd < reach]
+    inside = [name for name, s in standings.items() if name == best or s.reach_usd < reach]
     return tuple(sorted(inside, key=lambda name: (standings[name].value_usd, name)))
 
 
@@ -114,6 +139,7 @@ def next_wave(
     *,
     floor_usd: float = 0.0,
     final_rounds: int = RUNGS[-1],
+    worth: float = WORTH_TRYING,
 ) -> tuple[Wave | None, tuple[Skipped, ...]]:
     """What to measure next, and the arms that no time goes to any more.
 
@@ -122,6 +148,8 @@ def next_wave(
         failed: arms that could not be measured.
         floor_usd: the least that any way can cost under the traffic: an instance of the cheapest, and the move to it.
         final_rounds: most rounds of an arm.
+        worth: what slow arms are tried for: the expected saving, as a part of the best one's cost. 0 tries all that
+            can win.
 
     Returns:
         The wave, None where nothing is left to decide or no time is; and why arms are skipped.
@@ -136,23 +164,48 @@ def next_wave(
     if first := [a.name for a in new if a.first]:
         return Wave("first", (*first, *held), SCREENED), ()
     if cheap := [a.name for a in new if not a.costly]:
-        return Wave("screen", (*cheap, *held), RUNGS[1]), ()
+        return Wave("screen", (*cheap, *held), RUNGS[1], narrow=True), ()
     alive = contenders(standings)
+    if narrow := [n for n in alive if standings[n].narrow]:
+        return Wave("widen", tuple(dict.fromkeys((*narrow, *held))), RUNGS[1]), ()
     open_variants = [a for a in arms if a.name not in tried and a.after is not None]
     skipped: list[Skipped] = []
-    if ready := [a for a in open_variants if a.after in alive and not a.costly]:
-        return Wave("variants", (*(a.name for a in ready), *held), RUNGS[1]), ()
-    promising: list[Arm] = []
-    for arm in (*new, *(a for a in open_variants if a.costly or a.after not in alive)):
-        why = _not_worth(arm, standings, alive, seconds_left, floor_usd)
+    if ready := [a for a in open_variants if _is_open(a, standings, alive) and not a.costly]:
+        return Wave("variants", (*(a.name for a in ready), *held), RUNGS[1], narrow=True), ()
+    promising: list[tuple[float, Arm]] = []
+    efficiencies = _efficiencies(by_name, standings)
+    for arm in (*new, *open_variants):
+        why, saving = _not_worth(arm, standings, alive, seconds_left, floor_usd, efficiencies, worth)
         if why is None:
-            promising.append(arm)
+            promising.append((saving, arm))
         else:
             skipped.append(Skipped(arm.name, why))
     if promising:
-        chosen = min(promising, key=lambda a: (a.after is not None, a.bound_usd, a.setup_s, a.name))
-        return Wave("try", (chosen.name, *(n for n in held if n != chosen.name)), RUNGS[1]), tuple(skipped)
+        # Fewer threads of what is measured change less than another way does, or fewer units.
+        _, chosen = max(
+            promising,
+            key=lambda p: (p[1].after is None or p[1].after_within > 1, p[0] / max(p[1].setup_s, 1.0), p[1].name),
+        )
+        held = tuple(n for n in held if n != chosen.name)
+        return Wave("try", (chosen.name, *held), RUNGS[1], narrow=True), tuple(skipped)
     return _final(by_name, standings, alive, held, final_rounds), tuple(skipped)
+
+
+def _is_open(arm: Arm, standings: Mapping[str, Standing], alive: Sequence[str]) -> bool:
+    """Whether the arm that an arm varies is near enough to the best."""
+    if arm.after is None or arm.after not in standings or not alive:
+        return False
+    return arm.after in alive or standings[arm.after].reach_usd < arm.after_within * standings[alive[0]].high_usd
+
+
+def _efficiencies(arms: Mapping[str, Arm], standings: Mapping[str, Standing]) -> Efficiencies:
+    """How near the measured arms came to their bounds."""
+    known = {
+        name: arms[name].bound_usd / s.value_usd
+        for name, s in standings.items()
+        if name in arms and arms[name].bound_usd > 0 and 0 < s.value_usd < math.inf
+    }
+    return Efficiencies(tuple(known.values()), sum(arms[name].costly for name in known))
 
 
 def _final(
@@ -188,23 +241,35 @@ def _held_against(arms: Sequence[Arm], standings: Mapping[str, Standing]) -> tup
 
 
 def _not_worth(
-    arm: Arm, standings: Mapping[str, Standing], alive: Collection[str], seconds_left: float, floor_usd: float
-) -> str | None:
-    """Why an arm that is slow to get ready is not tried now; None where it may win."""
-    if arm.after is not None and arm.after not in alive:
-        return (
-            f"it varies {arm.after}, which is out of the running"
-            if arm.after in standings
-            else (f"it varies {arm.after}, which was not measured")
-        )
+    arm: Arm,
+    standings: Mapping[str, Standing],
+    alive: Sequence[str],
+    seconds_left: float,
+    floor_usd: float,
+    efficiencies: Efficiencies,
+    worth: float,
+) -> tuple[str | None, float]:
+    """Why an arm that is slow to get ready is not tried now, None where it may win; and what it is expected to save."""
+    if arm.after is not None and not _is_open(arm, standings, alive):
+        known = arm.after in standings
+        return f"it varies {arm.after}, which {'is out of the running' if known else 'was not measured'}", 0.0
     best = leader(standings)
+    saving = 1.0
     if best is not None:
         cost = standings[best].low_usd
+        so_far = standings[best].value_usd
         if floor_usd >= cost:
-            return "nothing can cost less: the best so far is at what the smallest bill comes to"
+            return "nothing can cost less: the best so far is at what the smallest bill comes to", 0.0
         if arm.bound_usd >= cost:
-            so_far = standings[best].value_usd
-            return f"its bound, ${arm.bound_usd:,.0f}, is not below the best so far, ${so_far:,.0f}"
+            return f"its bound, ${arm.bound_usd:,.0f}, is not below the best so far, ${so_far:,.0f}", 0.0
+        if math.isfinite(so_far):
+            saving = expected_saving(arm.bound_usd / so_far, efficiencies)
+        if saving < worth:
+            return (
+                f"it is expected to save {saving:.1%} of the best so far, less than {worth:.0%}: "
+                "--thorough tries it all the same"
+            ), saving
     if arm.setup_s > SHARE_OF_TIME * seconds_left:
-        return f"it takes about {arm.setup_s:.0f} s to get ready, with {seconds_left:.0f} s left: give more --minutes"
-    return None
+        left = f"with {seconds_left:.0f} s left: give more --minutes"
+        return f"it takes about {arm.setup_s:.0f} s to get ready, {left}", saving
+    return None, saving

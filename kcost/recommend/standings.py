@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from kcost.core.errors import InputError
+from kcost.core.plan import Precision
+from kcost.core.probe import Probe
 from kcost.core.result import Environment, Run
 from kcost.core.stats import location, median_per_round
 from kcost.cost.capacity import MOST_BUSY, Capacity, find_capacity
@@ -17,11 +20,20 @@ from kcost.cost.quality import ReadOutputs
 from kcost.cost.ranking import FULL_PRECISION, RankedCell
 from kcost.cost.serving_ways import Way, serving_ways
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
-from kcost.recommend.bounds import FASTEST_MHZ, least_step_s, peak_flops_per_s
+from kcost.recommend.bounds import (
+    BYTES_A_WEIGHT,
+    FASTEST_MHZ,
+    Roof,
+    Work,
+    most_per_s,
+    peak_flops_per_s,
+    probed_roof,
+)
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.drop import DropBound, drop_bound
 from kcost.recommend.schedule import Standing, leader
 from kcost.recommend.terms import ENDLESS, Terms, expected_total_usd
+from kcost.recommend.variants import VARIANTS, MadeVariant
 
 
 class Judged(NamedTuple):
@@ -48,6 +60,7 @@ class Capacities:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._known: dict[tuple[str, int, float], Capacity | None] = {}
+        self._latest: dict[str, Capacity | None] = {}
 
     def of(self, name: str, way: Way, p99_s: float) -> Capacity | None:
         """The highest rate at which one replica holds the limit; None where none does."""
@@ -55,13 +68,31 @@ class Capacities:
         key = (name, steps, p99_s)
         if key not in self._known:
             self._known[key] = find_capacity(way.service, p99_s, self._seed)
+        self._latest[name] = self._known[key]
         return self._known[key]
 
+    def batch_limit(self, name: str) -> int | None:
+        """The batch limit of a candidate whose capacity was asked for; None where it has none."""
+        latest = self._latest.get(name)
+        return None if latest is None else latest.batch_limit
 
-def judge(run: Run, read_outputs: ReadOutputs, terms: Terms, candidates: Sequence[Candidate]) -> Judged:
+
+def judge(
+    run: Run,
+    read_outputs: ReadOutputs,
+    terms: Terms,
+    candidates: Sequence[Candidate],
+    made: Mapping[str, MadeVariant] = MappingProxyType({}),
+    rescored: Mapping[str, DropBound] = MappingProxyType({}),
+) -> Judged:
     """Holds each measured candidate against the limits on its answers.
 
     Every cell is taken here, whether or not it was measured beside other work: `invalid` names those.
+
+    Args:
+        made: the versions of the model that were made, by variant. What they lost is what is held against the limit:
+            a cell of theirs is compared with another of the same version.
+        rescored: candidate -> its drop on more examples than its cells answered, which is what counts then.
     """
     matched = prices_for(run, terms.book, terms.provider, terms.region, terms.instance)
     verdict = conclude(run, matched, read_outputs, max_drop=terms.limits.max_drop)
@@ -74,10 +105,18 @@ def judge(run: Run, read_outputs: ReadOutputs, terms: Terms, candidates: Sequenc
     usable: set[str] = set()
     for candidate in candidates:
         mine = [cells[i] for i, spec in specs.items() if i in cells and candidate.has(spec)]
+        version = None if candidate.variant is None else made.get(candidate.variant)
+        if version is not None and version.drop.bound > terms.limits.max_drop:
+            drops[candidate.name] = version.drop
+            refused[candidate.name] = drop_told(version.drop, terms.limits.max_drop)
+            if version.drop.value <= terms.limits.max_drop:
+                undecided[candidate.name] = version.drop
+            continue
         if not mine:
             continue
         good = [c for c in mine if c.standing == "ranked"]
-        worst = _worst_drop(mine)
+        worst = _worst_drop(mine) if version is None else version.drop
+        worst = rescored.get(candidate.name, worst)
         if worst is not None:
             drops[candidate.name] = worst
         if not good:
@@ -131,7 +170,8 @@ def _ways(run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: s
         r.model_copy(update={"cells": tuple(_as_valid(c, usable) for c in r.cells)}) for r in verdict.rankings
     )
     try:
-        ways, _ = serving_ways(run, verdict.model_copy(update={"rankings": rankings}), ())
+        names = tuple({r.model: None for r in rankings})
+        ways, _ = serving_ways(run, verdict.model_copy(update={"rankings": rankings}), names)
     except InputError:  # not one cell may be used: each says why
         return {}
     named = {}
@@ -226,27 +266,51 @@ def floor_of(
     terms: Terms,
     environment: Environment,
     candidates: Sequence[Candidate],
-    flops_per_example: float,
+    work: Work,
     mhz: float | None = None,
+    made: Mapping[str, MadeVariant] = MappingProxyType({}),
+    probe: Probe | None = None,
 ) -> Floor:
-    """The bill of ways that are never the limit, and of each candidate at the peak of the processor.
+    """The bill of ways that are never the limit, and of each candidate on the roof of the machine.
 
     Args:
-        flops_per_example: of the forward pass; 0 where it is not known, and then no bound but the smallest bill is.
+        work: of the model as it is; without it no bound but the smallest bill is known.
         mhz: the highest clock that was seen; None takes one that no processor exceeds.
+        made: the versions of the model that were made, by variant: what they do is known, of others it is guessed low.
+        probe: of this machine; None, or one of another number of threads, takes the processor's peak on paper.
     """
     offers = offers_of(terms, environment)
     least = expected_total_usd(terms, offers, ENDLESS, is_plain=False)
     bounds = {}
     for candidate in candidates:
-        cores = candidate.threads or environment.cores
-        peak = peak_flops_per_s(candidate.precision, cores, environment.cpu_features, mhz or FASTEST_MHZ)
-        if not flops_per_example or candidate.device != "cpu":
+        mine = _work_of(candidate, work, made)
+        if not mine.flops_per_example or candidate.device != "cpu":
             bounds[candidate.name] = least
             continue
-        rate = min(ENDLESS, 1 / least_step_s(flops_per_example, 1, peak))
+        precision = _fastest_precision(candidate)
+        cores = candidate.threads or environment.cores
+        weight_bytes = mine.weight_bytes * BYTES_A_WEIGHT[precision] / BYTES_A_WEIGHT["float32"]
+        roof = None if probe is None else probed_roof(probe, precision, cores, weight_bytes)
+        if roof is None:
+            roof = Roof(peak_flops_per_s(precision, cores, environment.cpu_features, mhz or FASTEST_MHZ))
+        rate = min(ENDLESS, most_per_s(mine, candidate.batches, roof, precision))
         bounds[candidate.name] = expected_total_usd(terms, offers, rate, is_plain=False)
     return Floor(least, bounds)
+
+
+def _work_of(candidate: Candidate, work: Work, made: Mapping[str, MadeVariant]) -> Work:
+    if candidate.variant is None:
+        return work
+    if (version := made.get(candidate.variant)) is not None:
+        return Work(version.flops_per_example, version.weight_bytes)
+    kept = next(v.share_kept for v in VARIANTS if v.name == candidate.variant)
+    return Work(work.flops_per_example * kept, int(work.weight_bytes * kept))
+
+
+def _fastest_precision(candidate: Candidate) -> Precision:
+    """What the products may run in: layers in int8 lie in a file that is run as float32."""
+    is_int8 = any(v.is_int8 for v in VARIANTS if v.name == candidate.variant)
+    return "int8" if is_int8 else candidate.precision
 
 
 def fastest_mhz(run: Run) -> float | None:

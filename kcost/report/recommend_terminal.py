@@ -28,10 +28,7 @@ def show_recommendation(
         everything: every way, gate and notice, not one screen.
     """
     console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
-    first, *others = answer.words
-    console.print(f"[bold]{escape(first)}[/bold]", highlight=False)
-    for words in others:
-        console.print(words, highlight=False, markup=False)
+    _show_sentences(console, answer)
     if answer.ranked:
         console.print(_table(answer, everything))
     if answer.gates:
@@ -49,6 +46,22 @@ def show_recommendation(
     for notice in answer.notices[: None if everything else NOTICES]:
         console.print(notice, highlight=False, markup=False)
     console.print(_rest(answer, folder, everything), highlight=False, markup=False)
+
+
+def show_words(console: Console, answer: Recommendation, folder: Path) -> None:
+    """Prints what a recommendation says, without its table."""
+    console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
+    _show_sentences(console, answer)
+    for notice in answer.notices[:NOTICES]:
+        console.print(notice, highlight=False, markup=False)
+    console.print(_rest(answer, folder, everything=True), highlight=False, markup=False)
+
+
+def _show_sentences(console: Console, answer: Recommendation) -> None:
+    first, *others = answer.words
+    console.print(f"[bold]{escape(first)}[/bold]", highlight=False)
+    for words in others:
+        console.print(words, highlight=False, markup=False)
 
 
 def _table(answer: Recommendation, everything: bool) -> Table:

@@ -22,7 +22,6 @@ from kcost.backends import driver
 from kcost.backends.base import Driver, LoadedPrecision, Subject
 from kcost.core.answer import Answers, resolve
 from kcost.core.answer_scores import not_finite, predictions_of
-from kcost.core.artifact import SAMPLES
 from kcost.core.conversion import Runtime
 from kcost.core.entities import UNSEEN_LABELS
 from kcost.core.errors import KcostError, UnavailableError, in_a_line
@@ -211,7 +210,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
     done: list[int] = []
     bad_numbers, not_scored = None, None
     if spec.phase == "inference":
-        scored = samples.rows(0, min(len(samples), SAMPLES))
+        scored = samples.rows(0, min(len(samples), request.settings.scored_examples))
         # `predict` cuts its own batches: one call for all rows, as its user would make.
         rows = len(scored) if spec.method == "predict" else spec.batch
         recorded, calls = _recorded(lambda x: backend.to_host(forward(x)))

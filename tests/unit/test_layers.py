@@ -24,7 +24,7 @@ PARENT = {
     "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "serving", "data", "core", "version"},
     # `load` alone is of the island: its user's process is one of one backend.
     "kcost": {"api.demo", "api", "bench", "forward.prepared", "core", "version"},
-    "api.demo": {"api", "cost", "ship", "core"},
+    "api.demo": {"api", "recommend", "ship", "core"},
     "api": {"api.doctor", "report", "search", "recommend", "bench", "cost", "risk", "ship", "serving", "data", "core"},
     "api.doctor": {"core"},
     "report": {"search", "recommend", "bench", "cost", "risk", "ship", "serving", "core", "version"},

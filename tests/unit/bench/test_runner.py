@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from kcost.bench import runner
+from kcost.bench.pool import Pool, Prepared
 from kcost.bench.runner import measure, open_models, request_for, specs_of
 from kcost.bench.store import open_run
 from kcost.core.errors import PlanError, StorageError
@@ -297,6 +298,32 @@ def test_some_cells_of_a_plan_are_measured_alone(tmp_path: Path) -> None:
     again = measure(plan, tmp_path / "run")
     assert rounds_of(again)[every[0]] == rounds_of(run)[every[0]]
     assert len(again.cells) == len(every)
+
+
+def test_workers_that_live_on_keep_what_they_hold(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, precisions=["float32"], batches=[1, 2], methods=["eager"])
+    specs = specs_of(plan, open_models(plan))
+    prepared: list[str] = []
+
+    class Counted(Pool):
+        def prepare(self, request: MeasureRequest) -> Prepared:
+            prepared.append(request.spec.cell_id)
+            return super().prepare(request)
+
+    logs = tmp_path / "run" / "logs"
+    with Counted(logs, plan.settings) as pool:
+        for count, rounds in ((1, 3), (2, 5)):
+            run = measure(
+                plan,
+                tmp_path / "run",
+                only=frozenset(s.cell_id for s in specs[:count]),
+                choose=lambda cells, most=rounds: [c for c in cells if len(c.rounds) < most],
+                pool=pool,
+            )
+        assert all(pool.holds(s) for s in specs)
+    assert sorted(prepared) == sorted(s.cell_id for s in specs)  # each once, though the first took part twice
+    assert [len(c.rounds) for c in run.cells] == [5, 5]
+    assert not any(pool.holds(s) for s in specs)
 
 
 def test_who_takes_a_turn_may_be_chosen_round_by_round(tmp_path: Path) -> None:

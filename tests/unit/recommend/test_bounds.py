@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ from hypothesis import given, strategies as st
 
 from kcost.core.artifact import Score
 from kcost.core.errors import InputError
+from kcost.core.probe import MoveTimes, Probe, ProbeAnswer, ProbeOfThreads, ProductTimes
 from kcost.core.score_drop import accuracy_drop
 from kcost.cost.quality import Quality
-from kcost.recommend.bounds import least_step_s, peak_flops_per_s
+from kcost.recommend.bounds import Roof, Work, least_step_s, most_per_s, peak_flops_per_s, probed_roof
 from kcost.recommend.doubt import expected_losses
 from kcost.recommend.drop import DropBound, drop_bound
 from kcost.recommend.errors_usd import errors_of
-from kcost.recommend.flops import flops_per_example
+from kcost.recommend.flops import flops_per_example, weights_of_products
 from kcost.risk.expected_loss import LossTable
+from testing.runs import environment
 
 
 def layer(name: str, shape: list[int | None], **config: Any) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def test_a_model_inside_a_model_counts_too() -> None:
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
 def test_a_config_of_any_form_is_counted_as_nothing_at_worst(config: Any) -> None:
     assert flops_per_example({"config": config}) >= 0
+    assert weights_of_products({"config": config}) >= 0
 
 
 def test_a_processor_with_more_features_is_bounded_higher() -> None:
@@ -67,7 +71,7 @@ def test_a_processor_with_more_features_is_bounded_higher() -> None:
     assert (
         tiles > plain > peak_flops_per_s("int8", 2, {"avx2"}, 3_000) > peak_flops_per_s("float32", 2, {"avx2"}, 3_000)
     )
-    assert least_step_s(1e9, 32, 1e11) == pytest.approx(0.32)
+    assert least_step_s(Work(1e9), 32, Roof(1e11)) == pytest.approx(0.32)
 
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=200)
@@ -138,3 +142,72 @@ def test_errors_are_priced_by_the_table() -> None:
     assert errors_of(predictions, labels, LossTable(pairs={"yes -> no": 2.0}), ("no", "yes")).value == 0.5e6
     with pytest.raises(InputError, match="labels"):
         errors_of(predictions, np.full(5, -1), LossTable(wrong_usd=1), ())
+
+
+def probe_of(threads: int = 2, moved: int = 4_000_000) -> Probe:
+    """Products at 1e11 operations a second in float32, memory at 12 GB a second."""
+    answer = ProbeAnswer(
+        version="1",
+        simulated=True,
+        products=(ProductTimes(dtype="float32", size=1_000, ns=(20_000_000, 40_000_000)),),
+        moves=(
+            MoveTimes(elements=1_000, ns=(100,)),  # in a cache: ten times as fast
+            MoveTimes(elements=moved, ns=(moved,)),
+        ),
+        call_ns=(1_000,),
+    )
+    by_threads = (ProbeOfThreads(threads=threads, answer=answer),)
+    return Probe(created_at="now", backend="fake", environment=environment(), by_threads=by_threads)
+
+
+def test_a_probe_bounds_by_its_fastest_product_with_room_above_it() -> None:
+    roof = probed_roof(probe_of(), "float32", 2, weight_bytes=0)
+    assert roof is not None
+    assert roof.flops_per_s == pytest.approx(1.25e11)
+    assert roof.bytes_per_s == math.inf
+    int8 = probed_roof(probe_of(), "int8", 2, weight_bytes=0)
+    assert int8 is not None
+    assert int8.flops_per_s == pytest.approx(5e11)
+    assert probed_roof(probe_of(), "float32", 1, weight_bytes=0) is None
+
+
+def test_memory_bounds_weights_that_no_cache_may_hold() -> None:
+    large = probed_roof(probe_of(), "float32", 2, weight_bytes=1e9)
+    assert large is not None
+    assert large.bytes_per_s == pytest.approx(1.25 * 12e9)
+    small = probed_roof(probe_of(), "float32", 2, weight_bytes=1e6)
+    assert small is not None
+    assert small.bytes_per_s == math.inf
+
+
+def test_weights_are_read_once_a_step_so_that_larger_batches_are_bounded_higher() -> None:
+    work, roof = Work(1e6, weight_bytes=100_000_000), Roof(1e12, 1e10)
+    assert most_per_s(work, (1,), roof, "float32") == pytest.approx(100)
+    assert most_per_s(work, (1, 8), roof, "float32") == pytest.approx(800)
+    assert most_per_s(work, (1,), roof, "int8") == pytest.approx(400)
+    assert most_per_s(Work(0.0), (1,), roof, "float32") == math.inf
+
+
+@pytest.mark.parametrize(
+    ("one", "weights"),
+    [
+        (layer("Dense", [None, 64], units=10), 640),
+        (layer("Dense", [None, 7, 64], units=10), 640),
+        (
+            layer("Conv2D", [None, 8, 8, 3], filters=16, kernel_size=[3, 3], strides=[2, 2], padding="valid", groups=1),
+            9 * 3 * 16,
+        ),
+        (layer("DepthwiseConv2D", [None, 8, 8, 4], kernel_size=[3, 3], strides=[1, 1], padding="same"), 9 * 4),
+        (
+            layer(
+                "Conv2D", [None, 3, 8, 8], filters=16, kernel_size=[3, 3], strides=[1, 1], padding="same", groups=1,
+                data_format="channels_first",
+            ),
+            9 * 3 * 16,
+        ),
+        (layer("Dense", [], units=10), 0),
+        (layer("MyOwn", [None, 64], units=10), 0),
+    ],
+)  # fmt: skip
+def test_weights_of_products_are_counted_from_the_config(one: dict[str, Any], weights: int) -> None:
+    assert weights_of_products({"config": {"layers": [one]}}) == weights

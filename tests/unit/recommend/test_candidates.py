@@ -60,7 +60,7 @@ def test_plain_keras_is_one_candidate() -> None:
         ({"refused": "it takes text"}, "onnx", "it takes text"),
         ({"compiler": False}, "torch/compile float32", "C++ compiler"),
         ({"device": "gpu"}, "onnx", "on the CPU"),
-        ({}, "pruned", "kcost optimize --prune"),
+        ({"no_variants": "no labels"}, "pruned, and in int8 layers", "no labels"),
     ],
 )
 def test_what_is_left_out_says_why(changes: dict[str, Any], name: str, message: str) -> None:

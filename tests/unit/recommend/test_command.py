@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import kcost
 from kcost.bench.store import open_run
+from kcost.core import environment, schema
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
+from kcost.core.probe import Probe
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
 from tests.unit.report.browser import CHROMIUM, rendered
 
@@ -165,6 +168,7 @@ def test_what_was_measured_beside_other_work_is_no_figure(
         ({"data": "no-such-data"}, "no-such-data"),
         ({"device": "npu"}, "cpu, gpu, tpu"),
         ({"batches": (0,)}, "greater than 0"),
+        ({"probe": "no-probe.json"}, "A probe is a file"),
         ({"gates": "no-gates.toml"}, "Gates are a TOML file"),
         ({"assumptions": {"headroom": -1}}, "headroom"),
     ],
@@ -205,3 +209,45 @@ def test_a_model_that_was_trained_here_gets_a_verdict(tmp_path: Path) -> None:
     again = kcost.run_recommend(model, **{**TRAFFIC, "qps": 200}, data="digits", minutes=0.01, batches=(1, 8),
                                 out=tmp_path / "out")  # fmt: skip
     assert again.seconds < answer.seconds
+
+
+def test_more_examples_are_spent_where_they_decide(quiet: None, model: Path, tmp_path: Path) -> None:
+    """Of 256 answers that all stay, up to 0.64% may have changed: 564 examples tell that it is at most 0.29%."""
+    data = tmp_path / "data.npz"
+    np.savez(data, inputs=np.zeros((1_000, 2), np.float32), labels=np.zeros(1_000, np.int32))
+    changes: dict[str, Any] = {
+        "qps": 300_000,
+        "data": str(data),
+        "max_drop": 0.004,
+        "minutes": 5,
+        "assumptions": {"work_hours": 0},
+    }
+    sentences: list[str] = []
+
+    def tell(text: str) -> None:
+        """Ends the call once the drop is decided: it is not about the rounds after that."""
+        if text.startswith("best so far") and any("a drop of at most" in line for line in sentences):
+            raise KeyboardInterrupt
+        sentences.append(text)
+
+    answer = recommended(model, tmp_path / "out", tell=tell, **changes)
+    lower = "fake/eager bfloat16"
+    assert any("answering 564 examples: " in line and lower in line for line in sentences)
+    assert answer.rescored[lower].count == 564
+    assert answer.rescored[lower].bound == pytest.approx(1.645 / 566, rel=0.01)
+    assert {t.name: t.state for t in answer.tried}[lower] == "priced"
+    assert recommended(model, tmp_path / "out", **{**changes, "minutes": 0.01}).rescored == answer.rescored
+
+
+def test_a_probe_of_another_machine_bounds_nothing_here(model: Path, tmp_path: Path) -> None:
+    here = environment.collect()
+    other = here.model_copy(update={"cpu_model": "another"})
+    for machine, refused in ((other, True), (here, False)):
+        probe = Probe(created_at="now", backend="fake", environment=machine, by_threads=())
+        schema.write(tmp_path / "probe.json", probe)
+        if refused:
+            with pytest.raises(InputError, match="one of this machine"):
+                recommended(model, tmp_path / "out", probe=tmp_path / "probe.json")
+        else:
+            answer = recommended(model, tmp_path / "out", probe=tmp_path / "probe.json", minutes=0.01)
+            assert answer.request.probe == str(tmp_path / "probe.json")

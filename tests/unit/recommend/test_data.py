@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcost.api.recommend_data import DATA_FILE, scored_data, this_machine
+from kcost.api.recommend_data import DATA_FILE, MORE_DATA_FILE, Scored, more_data, scored_data, this_machine
 from kcost.core.artifact import Model
 from kcost.core.errors import DataError, InputError, UnavailableError
 
@@ -43,6 +43,39 @@ def test_of_a_data_set_256_test_examples_are_drawn_by_the_seed(tmp_path: Path) -
     scored_data(bare(tmp_path), "digits", tmp_path / "out", 1)
     with np.load(first.file) as arrays:
         assert not np.array_equal(arrays["labels"], labels)
+
+
+def test_more_examples_hold_those_that_were_scored_before(tmp_path: Path) -> None:
+    first = scored_data(bare(tmp_path), "digits", tmp_path, 0)
+    lines: list[str] = []
+    more = more_data(bare(tmp_path), first, tmp_path, 0, lines.append)
+    taken = more(300)
+    assert taken is not None
+    assert (taken.file, taken.examples) == ((tmp_path / MORE_DATA_FILE).absolute(), 300)
+    assert first.file is not None
+    with np.load(first.file) as few, np.load(taken.file) as many:
+        assert {x.tobytes() for x in few["x"]} <= {x.tobytes() for x in many["x"]}
+        assert many["labels"].shape == (300,)
+    every = more(100_000)
+    assert every is not None
+    assert 300 < every.examples < 400
+    assert lines == []
+
+
+def test_of_arrays_as_they_are_fed_those_beyond_the_first_256_are_more(tmp_path: Path) -> None:
+    for rows, examples in ((1_000, 400), (256, None)):
+        data = saved(tmp_path, tokens=np.ones((rows, 4), np.int32), labels=np.zeros(rows, np.int32))
+        scored = scored_data(bare(tmp_path), data, tmp_path, 0)
+        taken = more_data(bare(tmp_path), scored, tmp_path, 0, print)(400)
+        assert (None if taken is None else (taken.file, taken.examples)) == (examples and (Path(data), examples))
+
+
+def test_where_there_are_no_more_examples_it_says_why(tmp_path: Path) -> None:
+    lines: list[str] = []
+    assert more_data(bare(tmp_path), Scored(None, False, None, ()), tmp_path, 0, lines.append)(400) is None
+    assert lines == []  # nothing was ever there
+    assert more_data(bare(tmp_path), Scored(None, True, "gone.npz", ()), tmp_path, 0, lines.append)(400) is None
+    assert lines[0].startswith("no more examples are at hand: ")
 
 
 def test_arrays_in_parts_are_a_data_set(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kcost.core.result import CellResult, Run
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
+from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import Machine, list_candidates
 from kcost.recommend.pricing import Priced, price, uncredited
 from kcost.recommend.standings import Capacities, Judged, floor_of, judge, standings_of
@@ -198,12 +199,12 @@ def test_a_bound_is_below_what_was_measured_and_falls_with_fewer_flops(
 ) -> None:
     some = terms(qps=1e6)
     judged = judged_of(simulated, some)
-    floor = floor_of(some, environment(), CANDIDATES, flops_per_example=1e6)
-    heavy = floor_of(some, environment(), CANDIDATES, flops_per_example=1e9)
+    floor = floor_of(some, environment(), CANDIDATES, Work(1e6))
+    heavy = floor_of(some, environment(), CANDIDATES, Work(1e9))
     standings = standings_of(judged, some, CAPACITIES)
     for name in judged.ways:
         assert floor.usd <= floor.by_candidate[name] <= heavy.by_candidate[name]
         assert floor.by_candidate[name] <= standings[name].value_usd
-    unknown = floor_of(some, environment(), CANDIDATES, flops_per_example=0)
+    unknown = floor_of(some, environment(), CANDIDATES, Work(0))
     assert set(unknown.by_candidate.values()) == {unknown.usd}
     assert np.isfinite(floor.usd)

@@ -1,0 +1,41 @@
+"""What an untried way is expected to save: within what its bound allows, and less the more is known of others."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+
+from kcost.recommend.expected_saving import Efficiencies, expected_saving
+
+seen = st.builds(
+    Efficiencies,
+    st.lists(st.floats(1e-6, 1.5), max_size=12).map(tuple),
+    st.integers(0, 12),
+)
+
+
+@given(st.floats(1e-6, 3), seen)
+def test_it_lies_between_nothing_and_what_the_bound_allows(bound: float, given: Efficiencies) -> None:
+    saving = expected_saving(bound, given)
+    assert 0 <= saving <= max(0.0, 1 - bound) + 1e-9
+
+
+@given(st.floats(0.01, 0.9), seen)
+def test_a_lower_bound_saves_no_less(bound: float, given: Efficiencies) -> None:
+    assert expected_saving(0.9 * bound, given) >= expected_saving(bound, given)
+
+
+def test_where_nothing_was_seen_the_bound_is_all_that_is_known() -> None:
+    assert expected_saving(0.4, Efficiencies((), 0)) == 0.6
+
+
+def test_a_converter_may_do_better_than_all_of_keras_until_one_was_measured() -> None:
+    keras = (0.09, 0.1, 0.1)
+    unknown = expected_saving(0.1, Efficiencies(keras, slow=0))
+    known = expected_saving(0.1, Efficiencies((*keras, 0.1), slow=1))
+    assert unknown > 0.5  # every efficiency between the worst one seen and 1 is as probable
+    assert known < 0.75 * unknown
+
+
+def test_efficiencies_that_spread_leave_more_to_expect() -> None:
+    close, wide = Efficiencies((0.3, 0.3, 0.3), 9), Efficiencies((0.05, 0.3, 0.9), 9)
+    assert expected_saving(0.6, wide) > expected_saving(0.6, close)
