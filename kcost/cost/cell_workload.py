@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult
+from kcost.cost.between_machines import Step
 from kcost.cost.devices import Device, Number
+from kcost.cost.estimate import step_ns
 from kcost.cost.workload import ARCHITECTURES, Engine, Kind, Workload, encoder_activations
 
 PRODUCTS_OF: dict[str, int] = {
@@ -45,10 +47,10 @@ def engine_of(spec: CellSpec) -> Engine:
     return "torch eager" if spec.backend == "torch" and spec.method != "onnx" else "tensorflow graph"
 
 
-def precision_on(spec: CellSpec, device: Device) -> Number:
+def precision_on(spec: CellSpec, device: Device | None) -> Number:
     """What a cell's products would be computed in on a device: what frameworks do there unless told otherwise.
 
-    float32 is TF32 on NVIDIA's Ampere and later in TensorFlow and JAX, and bfloat16 on a TPU.
+    float32 is TF32 on NVIDIA's Ampere and later in TensorFlow and JAX, and bfloat16 on a TPU. None is a processor.
     """
     if spec.precision in ("int8", "int8_dynamic"):
         return "int8"
@@ -56,6 +58,8 @@ def precision_on(spec: CellSpec, device: Device) -> Number:
         return "bf16"
     if (spec.saved_policy or "").endswith("float16"):
         return "fp16"
+    if device is None:
+        return "fp32"
     if "fp32" not in device.peak_tflops and "TPU" in device.name:
         return "bf16"
     return "tf32" if "tf32" in device.peak_tflops and spec.backend != "torch" else "fp32"
@@ -84,7 +88,7 @@ def counted_activations(cells: Iterable[CellResult]) -> float | None:
 def workload_of(
     cell: CellResult,
     classes: Mapping[str, int],
-    device: Device,
+    device: Device | None,
     *,
     precision: Number | None = None,
     batch: int | None = None,
@@ -94,6 +98,7 @@ def workload_of(
 
     Args:
         classes: of the layers in its file, by count (`core.keras_file.class_counts`).
+        device: None is a processor of which no peak is known, as for a projection between probed machines.
         precision: None takes what the framework would compute in there.
         batch: None takes the cell's own; FLOPs grow with it.
         activations: an example's, from `counted_activations` of any cell of the model; None takes a typical model's.
@@ -130,4 +135,20 @@ def workload_of(
         parameters=parameters,
         activations_per_example=put_out,
         products=products,
+    )
+
+
+def step_of(cell: CellResult, workload: Workload) -> Step:
+    """A cell that machine A measured, as a projection between machines takes it.
+
+    Raises:
+        InputError: the cell holds no rounds.
+    """
+    spec = cell.spec
+    return Step(
+        name=f"{spec.model} batch {spec.batch}",
+        group=f"{spec.phase} {spec.backend}/{spec.method} {spec.dtype}",
+        workload=workload,
+        is_predict=spec.method in ("predict", "train_on_batch"),
+        measured_s=step_ns(cell).scaled(1e-9),
     )
