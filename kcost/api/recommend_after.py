@@ -93,9 +93,7 @@ def projected_to(
         return (), (f"Not projected: {error.rule} Received: {error.received}.",)
     spec = cells[chosen[0]]
     runs_as = f"{spec.backend}/{spec.method}"
-    options = tuple(
-        o for o in report.options if o.projection is not None and o.runs_as == runs_as and o.batch == spec.batch
-    )
+    options = tuple(o for o in report.options if not o.was_measured and o.runs_as == runs_as and o.batch == spec.batch)
     usable = tuple(o for o in options if o.refused is None)
     refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)
     return usable, refusals if options else (*refusals, *report.not_projected[:2])

@@ -13,7 +13,16 @@ from kcost.cli.shared import Json, app, parts, print_answer
 @app.command("project")
 def project(
     run: Annotated[Path, typer.Argument(help="Run folder, measured with --profile.")],
-    to: Annotated[str, typer.Option(metavar="INSTANCE,...", help="Instances or accelerators of the price book.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="INSTANCE,...",
+            help="Instances or accelerators of the price book; INSTANCE=FILE with a probe that was made on it.",
+        ),
+    ],
+    probe: Annotated[
+        str | None, typer.Option(metavar="FILE,...", help="Probes of the machine that measured, one a backend.")
+    ] = None,
     provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
     region: str | None = None,
     dtype: Annotated[
@@ -33,6 +42,7 @@ def project(
     report = kcost.project_run(
         run,
         parts(to) or [],
+        probes=parts(probe) or [],
         provider=provider,
         region=region,
         precision=precision,

@@ -31,8 +31,7 @@ from kcost.cost.between_machines_fit import (
 )
 from kcost.cost.machine_rates import MachineRates, rates_of
 from kcost.cost.projection import WIDEST
-
-from .probed_machines import probe, rates, step, true_s, workload, workloads
+from testing.probed_machines import probe, rates, step, true_s, workload, workloads
 
 EFFICIENCY = (math.log(2.0), math.log(1.3), math.log(3.0), math.log(0.5))
 
