@@ -53,8 +53,8 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
     )
     if report.between_fitted_to is not None:
         line(
-            "By probes each part of a measured step is stretched by what two probes say; how closely real steps follow "
-            f"them comes from {report.between_fitted_to}."
+            "By probes each part of a measured step is stretched by what two probes say. How closely real steps follow "
+            f"them: {report.between_fitted_to}."
         )
     days = {o.price.key: o.price.as_of or "no date" for o in report.options}
     line("Prices of " + ", ".join(f"{key} ({day})" for key, day in days.items()) + ": --json has their sources.")
