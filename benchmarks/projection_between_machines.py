@@ -38,7 +38,7 @@ AVX2 = {
 MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
 SMALL_MODELS = MODELS[:2]
 
-PROBE_S = 75.0
+PROBE_S = 45.0
 
 
 class Place(NamedTuple):
@@ -122,8 +122,8 @@ def measure_place(out: Path, name: str, *, small: bool) -> None:
     backends: dict[Any, str] = dict(list(BACKENDS.items()))
     for backend in backends:
         if not (folder / f"probe-{backend}.json").exists():
-            partial = folder / f"probe-{backend}.part"  # the file is written after each number of threads
-            kcost.run_probe(partial, backend=backend, seconds=PROBE_S)
+            partial = folder / f"probe-{backend}.part"
+            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[PLACES[name].cores])
             partial.rename(folder / f"probe-{backend}.json")
     models = [str(out / "models" / f"{model}.keras") for model in (SMALL_MODELS if small else MODELS)]
     settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.2, "warmup_max_s": 0.8, "profile": name == PROFILED}

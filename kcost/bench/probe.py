@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,20 +37,26 @@ def thread_counts(cores: int) -> tuple[int, ...]:
     return tuple(sorted({1, *between, cores}))
 
 
-def probe(backend: Backend, out: Path, seconds: float, on_progress: OnProgress) -> Probe:
+def probe(
+    backend: Backend, out: Path, seconds: float, on_progress: OnProgress, threads: Sequence[int] | None = None
+) -> Probe:
     """Probes this machine and writes the file after each number of threads.
 
     Args:
         seconds: of all; at most MOST_SECONDS.
+        threads: numbers of threads; None takes `thread_counts`.
 
     Raises:
-        InputError: seconds out of range.
+        InputError: seconds out of range, or more threads than this process has cores.
         WorkerError: no worker came to its end.
         StorageError: the file cannot be written.
     """
     if not 0 < seconds <= MOST_SECONDS:
         raise InputError(f"A probe takes more than 0 and at most {MOST_SECONDS:g} seconds.", received=seconds)
-    counts = thread_counts(len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    counts = thread_counts(cores) if threads is None else tuple(sorted(set(threads)))
+    if not counts or not 1 <= counts[0] <= counts[-1] <= cores:
+        raise InputError(f"Threads of a probe are from 1 to the {cores} cores of this process.", received=threads)
     end = time.monotonic() + seconds
     made = Probe(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kcost.cli.shared import Json, app, parts, print_answer
+from kcost.cli.shared import Json, app, parts, print_answer, whole_numbers
 
 
 @app.command("project")
@@ -46,15 +46,8 @@ def project(
         provider=provider,
         region=region,
         precision=precision,
-        batches=_whole(batches),
+        batches=whole_numbers(batches, "batch sizes such as 1,32") or [],
         pay=pay,
         prices_file=prices,
     )
     print_answer(json_, report, lambda console: projection_terminal.show_projection(console, report))
-
-
-def _whole(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in parts(text) or []]
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a list of batch sizes such as 1,32") from error

@@ -32,7 +32,11 @@ from kcost.cost.machine_rates import MachineRates
 from kcost.cost.projection import WIDEST
 
 BEFORE = Coefficients(
-    exponents=dict.fromkeys(COMPONENTS, 1.0), floor_sd=0.06, slope_sd=0.3, own_sd=0.35, fitted_to="assumed, measured on nothing"
+    exponents=dict.fromkeys(COMPONENTS, 1.0),
+    floor_sd=0.06,
+    slope_sd=0.3,
+    own_sd=0.35,
+    fitted_to="assumed, measured on nothing",
 )
 """What is thought of the coefficients before a machine is seen: a part follows its probe."""
 

@@ -63,6 +63,17 @@ def test_bad_seconds_are_refused(tmp_path: Path, seconds: float) -> None:
         kcost.run_probe(tmp_path / "p.json", seconds=seconds)
 
 
+@pytest.mark.parametrize("threads", [[], [0], [1, 10_000]])
+def test_threads_that_there_are_no_cores_for_are_refused(tmp_path: Path, threads: list[int]) -> None:
+    with pytest.raises(InputError, match="Threads of a probe"):
+        probe("fake", tmp_path / "p.json", 5, silent, threads)
+
+
+def test_named_threads_alone_are_probed(tmp_path: Path) -> None:
+    made = probe("fake", tmp_path / "p.json", 20, silent, [1, 1])
+    assert [t.threads for t in made.by_threads] == [1]
+
+
 def test_workers_that_fail_are_told_and_nothing_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def __init__(self, *_: object, **__: object) -> None:
