@@ -1,6 +1,6 @@
 """How far the projection between machines is off, on machines that one machine can be made into.
 
-    python benchmarks/projection_between_machines.py measure OUT [--small]    # about 10 minutes on 2 quiet cores
+    python benchmarks/projection_between_machines.py measure OUT    # about 10 minutes on 2 cores that do nothing else
     python benchmarks/projection_between_machines.py grade OUT                # seconds; measures nothing
     python benchmarks/projection_between_machines.py fit OUT FILE             # writes the coefficients
 
@@ -36,9 +36,15 @@ AVX2 = {
 }
 
 MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
-SMALL_MODELS = MODELS[:2]
 
-PROBE_S = 45.0
+PROBE_S = 120.0
+"""Most that a probe may take; on a machine that does nothing else it takes some ten seconds."""
+
+PLANS: dict[str, dict[str, Any]] = {
+    "float32": {"batches": [1, 16], "backends": list(BACKENDS), "methods": list(BACKENDS.values())},
+    "bfloat16": {"batches": [16], "backends": ["tensorflow", "torch"], "methods": ["graph", "eager"]},
+}
+"""Precision -> what is measured in it. XLA computes bfloat16 on a processor in float32, so that jax is left out."""
 
 
 class Place(NamedTuple):
@@ -49,14 +55,13 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    "2 cores": Place(2, {}),
-    "1 core": Place(1, {}),
-    "2 cores, no AMX": Place(2, NO_AMX),
-    "2 cores, AVX2": Place(2, AVX2),
-    "1 core, AVX2": Place(1, AVX2),
+    "2-cores": Place(2, {}),
+    "1-core": Place(1, {}),
+    "2-cores-no-amx": Place(2, NO_AMX),
+    "2-cores-avx2": Place(2, AVX2),
+    "1-core-avx2": Place(1, AVX2),
 }
-PROFILED = "2 cores"
-"""FLOPs are the model's own: they are counted on one machine alone."""
+"""Name, which is that of its folder, -> machine."""
 
 
 def main() -> None:
@@ -64,7 +69,9 @@ def main() -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     measure_parser = steps.add_parser("measure", help="probe and measure; goes on where it stopped")
     measure_parser.add_argument("out", type=Path)
-    measure_parser.add_argument("--small", action="store_true", help="two models, two machines: to see that it works")
+    measure_parser.add_argument("--places", default=",".join(PLACES), help="which machines; the first counts FLOPs")
+    measure_parser.add_argument("--models", default=",".join(MODELS), help="which models")
+    measure_parser.add_argument("--precisions", default=",".join(PLANS), help="in which precisions")
     grade_parser = steps.add_parser("grade", help="project and print how far off that is")
     grade_parser.add_argument("out", type=Path)
     fit_parser = steps.add_parser("fit", help="fit the coefficients to all that was measured")
@@ -74,14 +81,22 @@ def main() -> None:
     place_parser = steps.add_parser("place")
     place_parser.add_argument("out", type=Path)
     place_parser.add_argument("name")
-    place_parser.add_argument("--small", action="store_true")
+    place_parser.add_argument("models")
+    place_parser.add_argument("precisions")
+    place_parser.add_argument("--profile", action="store_true")
     models_parser = steps.add_parser("models")
     models_parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     if arguments.step == "measure":
-        measure(arguments.out, small=arguments.small)
+        measure(arguments.out, arguments.places.split(","), arguments.models, arguments.precisions)
     elif arguments.step == "place":
-        measure_place(arguments.out, arguments.name, small=arguments.small)
+        measure_place(
+            arguments.out,
+            arguments.name,
+            arguments.models.split(","),
+            arguments.precisions.split(","),
+            profile=arguments.profile,
+        )
     elif arguments.step == "models":
         build_models(arguments.folder)
     elif arguments.step == "grade":
@@ -90,19 +105,21 @@ def main() -> None:
         fit(arguments.out, arguments.file)
 
 
-def measure(out: Path, *, small: bool) -> None:
-    """Makes the models, then each machine in a process of its own."""
+def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> None:
+    """Makes the models, then each machine in a process of its own. FLOPs are the model's: the first counts them."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     # The process that measures chooses its threads itself.
     base = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "ONEDNN_", "ATEN_", "XLA_"))}
     if not all((out / "models" / f"{name}.keras").exists() for name in MODELS):
         run_self(["models", str(out / "models")], {**base, "KERAS_BACKEND": "jax"})
-    for name, place in list(PLACES.items())[: 2 if small else None]:
+    for number, name in enumerate(places):
+        place = PLACES[name]
         if place.cores > len(os.sched_getaffinity(0)):
             print(f"{name}: left out, as this machine has fewer cores", flush=True)
             continue
-        run_self(["place", str(out), name, *(["--small"] if small else [])], {**base, **place.variables})
+        looking = ["--profile"] if number == 0 else []
+        run_self(["place", str(out), name, models, precisions, *looking], {**base, **place.variables})
         print(f"{name}: measured, {time.monotonic() - started:.0f} s since the beginning", flush=True)
 
 
@@ -111,29 +128,26 @@ def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     subprocess.run([sys.executable, __file__, *arguments], env=dict(environment), check=True)
 
 
-def measure_place(out: Path, name: str, *, small: bool) -> None:
+def measure_place(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
     """Probes this machine with each backend and measures the cells, with what the parent gave as environment."""
     import kcost
     from kcost.core.plan import Plan
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: PLACES[name].cores])
-    folder = out / name.replace(", ", "-").replace(" ", "-")
+    folder = out / name
     folder.mkdir(exist_ok=True)
-    backends: dict[Any, str] = dict(list(BACKENDS.items()))
+    backends: list[Any] = list(BACKENDS)
     for backend in backends:
         if not (folder / f"probe-{backend}.json").exists():
             partial = folder / f"probe-{backend}.part"
             kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[PLACES[name].cores])
             partial.rename(folder / f"probe-{backend}.json")
-    models = [str(out / "models" / f"{model}.keras") for model in (SMALL_MODELS if small else MODELS)]
-    settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.2, "warmup_max_s": 0.8, "profile": name == PROFILED}
-    common: dict[str, object] = {"models": models, "phases": ["inference"], "together": True, "settings": settings}
-    plans: dict[str, dict[str, object]] = {
-        "float32": {"batches": [1, 4, 32], "backends": list(backends), "methods": list(backends.values())},
-        "bfloat16": {"batches": [4, 32], "backends": ["tensorflow", "torch"], "methods": ["graph", "eager"]},
-    }
-    for precision, axes in list(plans.items())[: 1 if small else None]:
-        run = kcost.run_bench(Plan.parse({**common, **axes, "precisions": [precision]}), folder / precision)
+    files = [str(out / "models" / f"{model}.keras") for model in models]
+    settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
+    common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
+    for precision in precisions:
+        plan = Plan.parse({**common, **PLANS[precision], "precisions": [precision]})
+        run = kcost.run_bench(plan, folder / precision)
         for cell in run.cells:
             if cell.status != "ok":
                 print(f"{name}, {cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}", flush=True)
@@ -197,23 +211,24 @@ def machines_of(out: Path) -> Iterator[Any]:
     classes = {path.stem: class_counts(open_model(path).keras_file) for path in (out / "models").glob("*.keras")}
     cells = {}
     for name in PLACES:
-        folder = out / name.replace(", ", "-").replace(" ", "-")
-        runs = [open_run(folder / p) for p in ("float32", "bfloat16") if (folder / p / "run.json").exists()]
+        runs = [open_run(out / name / p) for p in PLANS if (out / name / p / "run.json").exists()]
         cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
-    counted = {cell.spec.cell_id: cell.profile for cell in cells[PROFILED]}
-    activations = {m: counted_activations(c for c in cells[PROFILED] if c.spec.model == m) for m in classes}
+    profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
+    counted = {cell.spec.cell_id: cell.profile for cell in profiled}
+    activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
     for name in PLACES:
         for backend in BACKENDS:
-            path = out / name.replace(", ", "-").replace(" ", "-") / f"probe-{backend}.json"
-            mine = [c for c in cells[name] if c.spec.backend == backend and counted.get(c.spec.cell_id) is not None]
+            path = out / name / f"probe-{backend}.json"
+            mine = [c for c in cells[name] if c.spec.backend == backend and c.spec.cell_id in counted]
             if not path.exists() or not mine:
                 continue
             threads = {c.preparation.threads for c in mine if c.preparation is not None}
             steps = []
             for cell in mine:
-                profiled = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
                 model = cell.spec.model
-                steps.append(step_of(cell, workload_of(profiled, classes[model], None, activations=activations[model])))
+                with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
+                workload = workload_of(with_flops, classes[model], None, activations=activations[model])
+                steps.append(step_of(cell, workload))
             yield Machine(name, steps, rates_of(schema.read("probe", path, Probe), max(threads)))
 
 
