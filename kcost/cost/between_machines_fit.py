@@ -130,7 +130,9 @@ def fit_coefficients(table: Table, fitted_to: str) -> Coefficients:
         likelihood = ((predicted.log_s - table.truth) ** 2 / variance + np.log(variance)).sum() / 2
         return float(likelihood + (((logs - start) / BEFORE_SD) ** 2).sum() / 2)
 
-    options = {"maxiter": 600, "xatol": 0.01, "fatol": 0.01}
+    # Logarithms that are 0 would get a simplex of no width from scipy's default.
+    simplex = np.vstack([start, start + np.diag(BEFORE_SD / 2)])
+    options = {"maxiter": 600, "xatol": 0.01, "fatol": 0.01, "initial_simplex": simplex}
     return _of_logs(minimize(minus_log_posterior, start, method="Nelder-Mead", options=options).x, fitted_to)
 
 
