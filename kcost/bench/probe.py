@@ -65,21 +65,21 @@ def probe(
         by_threads=(),
     )
     failure: WorkerError | None = None
-    for place, threads in enumerate(counts):
+    for place, count in enumerate(counts):
         left = end - time.monotonic()
-        on_progress(place, len(counts), f"{backend}, {threads} thread(s)")
+        on_progress(place, len(counts), f"{backend}, {count} thread(s)")
         if left <= 0:
-            made = _without(made, f"{threads} threads: no time was left")
+            made = _without(made, f"{count} threads: no time was left")
             continue
         share = left / (len(counts) - place)
         try:
-            with Worker(PROBE, backend, threads=threads, device="cpu") as worker:
+            with Worker(PROBE, backend, threads=count, device="cpu") as worker:
                 answer = worker.ask(ProbeRequest(backend=backend, seconds=max(1.0, share - START_S)), max(left, 30.0))
         except WorkerError as error:  # one number of threads costs itself alone
             failure = error
-            made = _without(made, f"{threads} threads: {' '.join(str(error).split())}")
+            made = _without(made, f"{count} threads: {' '.join(str(error).split())}")
             continue
-        done = (*made.by_threads, ProbeOfThreads(threads=threads, answer=answer))
+        done = (*made.by_threads, ProbeOfThreads(threads=count, answer=answer))
         made = made.model_copy(update={"by_threads": done})
         schema.write(out, made)
     on_progress(len(counts), len(counts), "done")
