@@ -234,7 +234,7 @@ def machines_of(out: Path) -> Iterator[Any]:
 
 def grade(out: Path) -> None:
     """Prints errors and intervals, all of them, by pair of machines, by backend and by component."""
-    from kcost.cost.between_machines import COMPONENTS, coefficients
+    from kcost.cost.between_machines import COMPONENTS, coefficients, is_probed
     from kcost.cost.between_machines_fit import (
         grade as graded,
         leave_out_machines,
@@ -245,6 +245,10 @@ def grade(out: Path) -> None:
 
     machines = list(machines_of(out))
     table = table_of(machines)
+    for machine in machines:
+        unprobed = sum(not is_probed(step.workload, machine.rates) for step in machine.steps)
+        if unprobed:
+            print(f"{machine.rates.backend} on {machine.name}: {unprobed} cells in a precision that its probe lacks")
     left_out = leave_out_machines(table)
     print("| rows | projections | cells left out | median error | 90% intervals hold | width | refused |")
     print("|---|---|---|---|---|---|---|")

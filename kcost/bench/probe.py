@@ -14,12 +14,15 @@ from kcost.core.environment import collect
 from kcost.core.errors import InputError, WorkerError
 from kcost.core.jobs import PROBE
 from kcost.core.plan import Backend
-from kcost.core.probe import Probe, ProbeOfThreads, ProbeRequest
+from kcost.core.probe import Probe, ProbeAnswer, ProbeOfThreads, ProbeRequest
 from kcost.core.process import Worker
 from kcost.core.progress import OnProgress
 
 MOST_SECONDS = 120.0
 """Two minutes, starting workers included."""
+
+FLOAT32_SHARE = 0.7
+"""Of the time: calls and sums are measured with the products of float32."""
 
 START_S = 15.0
 """What starting a worker takes, about: it imports the backend."""
@@ -74,7 +77,9 @@ def probe(
         share = left / (len(counts) - place)
         try:
             with Worker(PROBE, backend, threads=count, device="cpu") as worker:
-                answer = worker.ask(ProbeRequest(backend=backend, seconds=max(1.0, share - START_S)), max(left, 30.0))
+                measured_s = max(1.0, share - START_S)
+                first = ProbeRequest(backend=backend, seconds=measured_s * FLOAT32_SHARE)
+                answer = _with_bfloat16(worker.ask(first, max(left, 30.0)), worker, backend, measured_s)
         except WorkerError as error:  # one number of threads costs itself alone
             failure = error
             made = _without(made, f"{count} threads: {' '.join(str(error).split())}")
@@ -88,6 +93,24 @@ def probe(
         raise failure
     schema.write(out, made)
     return made
+
+
+def _with_bfloat16(
+    answer: ProbeAnswer, worker: Worker[ProbeRequest, ProbeAnswer], backend: Backend, seconds: float
+) -> ProbeAnswer:
+    """The answer with products of bfloat16, or with the reason why they lack."""
+    request = ProbeRequest(backend=backend, dtype="bfloat16", seconds=seconds * (1 - FLOAT32_SHARE))
+    try:
+        more = worker.ask(request, seconds + START_S)
+    except WorkerError as error:
+        reason = f"bfloat16 products: {' '.join(str(error).split())}"
+        return answer.model_copy(update={"not_measured": (*answer.not_measured, reason)})
+    return answer.model_copy(
+        update={
+            "products": (*answer.products, *more.products),
+            "not_measured": (*answer.not_measured, *more.not_measured),
+        }
+    )
 
 
 def _without(made: Probe, reason: str) -> Probe:

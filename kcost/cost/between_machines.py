@@ -198,6 +198,11 @@ def rows_of(steps: Sequence[Step], here: MachineRates, there: MachineRates) -> R
     )
 
 
+def is_probed(workload: Workload, rates: MachineRates) -> bool:
+    """Whether a probe has products in the precision of a step."""
+    return PROBED.get(workload.precision) in rates.products
+
+
 def log_parts(workload: Workload, rates: MachineRates) -> Array:
     """Natural logarithms of the seconds of each part at efficiency 1, shape (4,).
 
@@ -206,13 +211,13 @@ def log_parts(workload: Workload, rates: MachineRates) -> Array:
     Raises:
         InputError: the probe has no products in that precision.
     """
-    dtype = PROBED.get(workload.precision)
-    if dtype is None or dtype not in rates.products:
+    if not is_probed(workload, rates):
         raise InputError(
             "A step is projected from probes of products in its precision.",
             received=f"{workload.precision}; the probe of {rates.name} has {', '.join(rates.products)}",
             remedy="Measure it there, or project float32 or bfloat16.",
         )
+    dtype = PROBED[workload.precision]
     count = workload.products * workload.passes
     flops, moved = math.log(workload.flops), math.log(workload.moved_bytes)
     call = math.log(rates.call_s)

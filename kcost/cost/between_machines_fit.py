@@ -25,6 +25,7 @@ from kcost.cost.between_machines import (
     Predicted,
     Rows,
     Step,
+    is_probed,
     predict,
     rows_of,
 )
@@ -88,7 +89,7 @@ class Grading(Record):
 
 
 def table_of(machines: Sequence[Machine]) -> Table:
-    """All projections between machines that measured the same cells.
+    """All projections between machines that measured the same cells, and were probed in their precision.
 
     Raises:
         InputError: not one cell was measured on two machines.
@@ -102,7 +103,7 @@ def table_of(machines: Sequence[Machine]) -> Table:
             for group in dict.fromkeys(s.group for s in here.steps):
                 steps = [s for s in here.steps if s.group == group]
                 both = np.array([(s.group, s.name) in truth for s in steps])
-                if not both.any():
+                if not both.any() or not all(is_probed(steps[0].workload, m.rates) for m in (here, there)):
                     continue
                 table = Table(
                     rows_of(steps, here.rates, there.rates),

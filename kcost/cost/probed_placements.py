@@ -64,7 +64,7 @@ def probed_placements(
     options: list[Placement] = []
     reasons: dict[str, None] = {}
     counted = {name: counted_activations(run.measured(name, "inference")) for name in classes}
-    groups: dict[tuple[Backend, str, int], list[tuple[CellResult, Step]]] = {}
+    groups: dict[tuple[Backend, str, int, str], list[tuple[CellResult, Step]]] = {}
     for cell in run.measured(phase="inference"):
         try:
             workload = _workload(cell, classes, counted)
@@ -72,9 +72,10 @@ def probed_placements(
             reasons[_in_a_line(cell, error)] = None
             continue
         assert cell.preparation is not None  # a workload is of a cell that was prepared
-        key = (cell.spec.backend, cell.environment_id, cell.preparation.threads)
-        groups.setdefault(key, []).append((cell, step_of(cell, workload)))
-    for (backend, environment_id, threads), members in groups.items():
+        step = step_of(cell, workload)
+        key = (cell.spec.backend, cell.environment_id, cell.preparation.threads, step.group)
+        groups.setdefault(key, []).append((cell, step))
+    for (backend, environment_id, threads, _), members in groups.items():
         environment = run.environments[environment_id]
         if backend not in here:
             reasons[

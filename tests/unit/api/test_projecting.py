@@ -232,6 +232,18 @@ def test_what_no_probe_speaks_of_is_not_projected(tmp_path: Path) -> None:
     assert any("needs a probe of it" in reason for reason in report.not_projected)
 
 
+def test_a_precision_that_a_probe_lacks_costs_its_own_cells_alone(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, there = probes_of_two_machines(tmp_path, run, cpu_model="Another CPU")
+    lacking = json.loads(Path(there).read_text())
+    for each in lacking["by_threads"]:
+        each["answer"]["products"] = [p for p in each["answer"]["products"] if p["dtype"] == "float32"]
+    Path(there).write_text(json.dumps(lacking))
+    report = kcost.project_run(run, [f"c7i.xlarge={there}"], region="us-east-1", probes=[here])
+    assert {o.precision for o in report.options if o.between is not None} == {"fp32"}
+    assert any("bf16" in reason for reason in report.not_projected)
+
+
 def test_the_command_takes_probes_and_marks_what_they_gave(tmp_path: Path) -> None:
     run = run_with_profiles(tmp_path)
     here, there = probes_of_two_machines(tmp_path, run, 40.0, cpu_model="Another CPU")

@@ -225,6 +225,15 @@ def test_a_fit_sees_how_far_parts_follow_their_probes() -> None:
     assert noisy.floor_sd > half.floor_sd
 
 
+def test_a_precision_that_one_probe_lacks_is_left_out_of_the_table() -> None:
+    made = machines(7)[:2]
+    low = [s._replace(workload=s.workload.model_copy(update={"precision": "bf16"}), group="low") for s in made[0].steps]
+    both = [m._replace(steps=[*m.steps, *low]) for m in made]
+    assert len(table_of(both).truth) == 2 * len(table_of(made).truth)
+    without = both[1]._replace(rates=rates(dtypes={"float32": 1.0}))
+    assert len(table_of([both[0], without]).truth) == len(table_of(made).truth)
+
+
 def test_rows_are_graded_by_what_takes_most_of_their_time() -> None:
     table = table_of(machines(6))
     errors = with_coefficients(table, BEFORE)
