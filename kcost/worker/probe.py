@@ -21,6 +21,10 @@ REPEATED_S = 0.3
 LONG_ENOUGH_S = 0.2
 """A product that takes this long is not made larger: the next would take eight times as long."""
 
+LONGEST_S = 2.0
+"""A product that would take longer, by the one before it, is not begun: without instructions for bfloat16 one of 1024
+takes seconds."""
+
 MOST_REPETITIONS = 200
 
 
@@ -55,6 +59,9 @@ def run(request: ProbeRequest) -> ProbeAnswer:
             if moved is not None:
                 moves.append(MoveTimes(elements=elements, ns=moved))
     for size in SIZES:
+        if products and min(products[-1].ns) * (size / products[-1].size) ** 3 > LONGEST_S * 1e9:
+            not_measured.append(f"a {request.dtype} product of {size}: it would take over {LONGEST_S:g} s")
+            break
         ns = times(
             f"a {request.dtype} product of {size}",
             lambda size=size: backend.square_product(size, request.dtype),  # type: ignore[misc]

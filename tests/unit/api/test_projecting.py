@@ -12,7 +12,7 @@ from kcost.core.artifact import sha256_of
 from kcost.core.errors import InputError, KcostError
 from kcost.core.profile import Profile, Work
 from kcost.core.result import Run
-from kcost.cost.cell_workload import kind_of
+from kcost.cost.cell_workload import ACTIVATIONS_A_FLOP, kind_of, workload_of
 from kcost.cost.placements import Placement, cheaper_above, instance_device
 from testing.probed_machines import probe
 from testing.runs import plan, simulated_run, write_run
@@ -127,6 +127,17 @@ def test_the_command_prints_the_answer_first_within_a_screen(tmp_path: Path) -> 
     assert json.loads(as_json.output)["options"]
     wrong = CliRunner().invoke(app, ["project", str(run), "--to", "g6.xlarge", "--batches", "x"])
     assert wrong.exit_code == 2
+
+
+def test_bytes_that_a_compiler_left_out_are_those_of_a_typical_model(tmp_path: Path) -> None:
+    run = kcost.open_run(run_with_profiles(tmp_path))
+    classes = {"Conv2D": 20, "Dense": 1}
+    typical, lean, none = (
+        workload_of(run.cells[0], classes, None, activations=counted).activations_per_example
+        for counted in (None, 0.3 * ACTIVATIONS_A_FLOP["cnn"] * 4 * GFLOP, 10.0)
+    )
+    assert none == typical
+    assert lean == pytest.approx(0.3 * typical)
 
 
 def test_kinds_of_models() -> None:

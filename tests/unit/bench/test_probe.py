@@ -108,6 +108,13 @@ def test_a_program_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch
     assert any("no such size" in reason for reason in answer.not_measured)
 
 
+def test_a_product_that_would_take_seconds_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LONGEST_S", 1e-6)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=20))
+    assert len(answer.products) == 1
+    assert any("product of 256: it would take over" in reason for reason in answer.not_measured)
+
+
 def test_a_dtype_is_asked_for_by_itself() -> None:
     answer = worker.run(ProbeRequest(backend="fake", dtype="bfloat16", seconds=20))
     assert {p.dtype for p in answer.products} == {"bfloat16"}
