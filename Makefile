@@ -3,31 +3,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BACKENDS := tensorflow jax torch
-# Most of a test is importing and compiling, which takes one core: two processes take half the time.
+# Most of a test is importing and compiling, which takes one core. Each part is one process, so that what its tests share
+# (a framework, models, servers) is made once; as many parts run at a time as JOBS says, each on a core of its own.
+JOBS ?= 2
 NOT_SLOW = -m 'not slow'
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_SLOW)
+PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
+# The longest first.
+PARTS := test-jax test-unit test-tensorflow test-torch
 
-.PHONY: demo test test-all test-unit test-contract zoo check docs bench clean
+.PHONY: demo test test-all test-contract $(PARTS) zoo check docs bench clean
 
 demo: .venv/installed
 	rm -rf demo
 	$(BIN)/kcost demo --out demo
 
-test: test-unit test-contract
+test: .venv/installed
+	@echo '$(JOBS) at a time, each of which prints when it ends: $(PARTS)'
+	@$(MAKE) --jobs $(JOBS) --output-sync=target --no-print-directory $(PARTS)
 
-# With the tests that take minutes.
-test-all:
-	$(MAKE) test NOT_SLOW=
+# With the tests that take minutes, and programs of jax that are compiled as users have it.
+test-all: .venv/installed
+	@XLA_FLAGS= $(MAKE) test NOT_SLOW=
 
 test-unit: .venv/installed
 	$(PYTEST)
 
 # The same tests on each backend, in a process of its own.
-test-contract: .venv/installed
-	for backend in $(BACKENDS); do \
-	    echo "contract tests on $$backend"; \
-	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(PYTEST) tests/contract tests/zoo || exit 1; \
-	done
+test-contract: $(BACKENDS:%=test-%)
+
+$(BACKENDS:%=test-%): test-%: .venv/installed
+	KERAS_BACKEND=$* OMP_NUM_THREADS=1 $(PYTEST) tests/contract tests/zoo
 
 # docs/layers.md, from what each layer of Keras ends with on each backend.
 ZOO := .venv/zoo

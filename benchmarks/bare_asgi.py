@@ -19,7 +19,7 @@ import uvicorn
 from kcost.runtimes.saved_model import SavedModelSession
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-MODEL = SavedModelSession(sys.argv[1], threads=1)
+MODEL = SavedModelSession(sys.argv[1], threads=1, caller_thread=True)
 NAME = next(iter(MODEL.signature.inputs))
 WORKER = ThreadPoolExecutor(1)
 waiting: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []

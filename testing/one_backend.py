@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,11 +31,22 @@ def backend() -> str:
     return BACKEND
 
 
+@functools.cache
+def keep_imports() -> None:
+    """From the first call on, what frameworks and test modules made at import is not searched for garbage.
+
+    Clearing Keras's session ends with a search of everything, which took as long as many a test.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def same_seed() -> Iterator[None]:
     """Each test begins with the same random numbers, and leaves no layers behind."""
     import keras
 
+    keep_imports()
     keras.utils.set_random_seed(0)
     yield
     keras.utils.clear_session()

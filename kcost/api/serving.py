@@ -28,6 +28,7 @@ def serve_models(
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
+    grpc_port: int | None = None,
     processes: int = 1,
     threads: int = 0,
     queue: int = 1024,
@@ -40,12 +41,16 @@ def serve_models(
     on_start: Callable[[Serving], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> None:
-    """Serves exported models by TensorFlow Serving's REST interface, until SIGTERM or SIGINT.
+    """Serves exported models until SIGTERM or SIGINT.
+
+    It speaks TensorFlow Serving's REST interface and the Open Inference Protocol, and TensorFlow Serving's gRPC where
+    it has a port for it.
 
     Args:
         folder: with models.config, or with model base paths (NAME/VERSION/saved_model.pb); or one of these.
         host: 127.0.0.1 is reached from this machine alone. The server asks nobody for a password.
-        port: 0 for any that is free.
+        port: of HTTP, 0 for any that is free.
+        grpc_port: of gRPC, 0 for any that is free; None for no gRPC.
         processes: that run each version of a model.
         threads: CPU threads of each process, 0 for every core.
         queue: requests that wait for a version; one more is answered with 429.
@@ -60,13 +65,19 @@ def serve_models(
 
     Raises:
         InputError: the folder serves nothing, a file in it cannot be read, or the port is taken.
-        UnavailableError: a package of the extra `serve`, or the TensorFlow library, is not installed.
+        UnavailableError: a package of the extra `serve` or `grpc`, or the TensorFlow library, is not installed.
         ArtifactError: not one model could be loaded.
 
     Examples:
         >>> kcost.serve_models("serving", port=8501)  # doctest: +SKIP
     """
     require_extra()
+    if grpc_port is not None and _is_missing("grpc"):
+        raise UnavailableError(
+            "Serving gRPC needs the package of the extra `grpc`.",
+            received="an environment without grpcio",
+            remedy="Install it: pip install 'kcost[grpc]'",
+        )
     for name, value in (("processes", processes), ("queue", queue), ("batch_rows", batch_rows)):
         if value < 1:
             raise InputError(f"`{name}` is at least 1.", received=value)
@@ -81,13 +92,9 @@ def serve_models(
     from kcost.serving.model_version import Limits
     from kcost.serving.server import Server
 
-    limits = Limits(
-        processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s
-    )
-    http = HttpSettings(
-        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
-    )
-    server = Server(Path(folder), http, limits, poll_s, log or _nothing)
+    limits = Limits(processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s)
+    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    server = Server(Path(folder), http, limits, poll_s, log or _nothing, grpc_port=grpc_port)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
 
@@ -143,14 +150,10 @@ def serve_proxy(
 
     settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
 
-    http = HttpSettings(
-        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
-    )
+    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
     started = on_start or _nothing
     watching = Monitor(upstream, settings, read)
-    proxy = serve(
-        upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching
-    )
+    proxy = serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         return runner.run(proxy)
 

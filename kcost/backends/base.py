@@ -152,6 +152,17 @@ class Driver(ABC):
         """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
         return None
 
+    def slow_call(self, inputs: Any) -> str | None:
+        """How kcost's inference layers are called now, where the backend runs them much slower so; None elsewhere.
+
+        Args:
+            inputs: the tensor that a layer is called with.
+
+        Returns:
+            Words that name the way, such as "an eager call".
+        """
+        return None
+
     def trace_steps(self, subject: Subject, steps: int) -> Trace:
         """The operations of `steps` steps on the CPU, by the backend's own profiler.
 

@@ -14,7 +14,7 @@ from tensorflow.python.ops import control_flow_util
 
 from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
 from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
-from kcost.backends.kernels.tensorflow_constants import constant_weights
+from kcost.backends.kernels.tensorflow_constants import constant_mode, constant_weights
 from kcost.backends.profiling import tensorflow_profile
 from kcost.core.profile import Trace, Work
 
@@ -86,6 +86,13 @@ class TensorFlowDriver(Driver):
 
     def int8_unavailable(self) -> str | None:
         return _no_int8_product()
+
+    def slow_call(self, inputs: Any) -> str | None:
+        if tf.executing_eagerly():
+            return "an eager call"
+        if _inside_xla() or constant_mode() is not None:
+            return None
+        return "a graph whose weights are variables, as tf.function and predict make it"
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]

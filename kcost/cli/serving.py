@@ -22,7 +22,11 @@ def serve(
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST interface; 0 for any that is free.")] = 8501,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.")] = 8501,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve gRPC, too, on this port; 0 for any that is free. Default: none."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Beyond this machine, put a proxy with a password before it.")
     ] = "127.0.0.1",
@@ -58,13 +62,15 @@ def serve(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Serve exported models by TensorFlow Serving's REST interface; or stand before a server and write its invoice."""
+    """Serve exported models by TensorFlow Serving's REST and gRPC; or stand before a server and write its invoice."""
     import kcost
     from kcost.report import serving_terminal
 
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
+        if grpc_port is not None:
+            raise typer.BadParameter("a proxy passes HTTP alone: leave it out", param_hint="--grpc-port")
         if usd_per_hour is None:
             raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
 
@@ -101,6 +107,7 @@ def serve(
         folder,
         host=host,
         port=port,
+        grpc_port=grpc_port,
         processes=processes,
         threads=threads,
         queue=queue,

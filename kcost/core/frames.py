@@ -27,7 +27,8 @@ DTYPES = (
 )
 """The place in this tuple is a dtype on the wire; strings are numpy arrays of `bytes` objects."""
 
-_CODES = {name: code for code, name in enumerate(DTYPES)}
+_STRING = np.dtype(object)
+_CODES = {_STRING if name == "string" else np.dtype(name): code for code, name in enumerate(DTYPES)}
 LONGEST = (1 << 32) - 1
 """Most bytes of a message behind its length."""
 
@@ -88,12 +89,12 @@ def encode_arrays(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
     """
     parts: list[bytes | memoryview] = [_COUNT.pack(len(arrays))]
     for array in arrays:
-        name = "string" if array.dtype == object else array.dtype.name
-        if name not in _CODES:
-            raise ValueError(f"An array is of one of {', '.join(DTYPES)}. Received: {name}")
-        content = _strings_to_bytes(array) if name == "string" else _view(array)
+        code = _CODES.get(array.dtype)  # by the dtype itself: numpy works out its name in Python each time
+        if code is None:
+            raise ValueError(f"An array is of one of {', '.join(DTYPES)}. Received: {array.dtype}")
+        content = _strings_to_bytes(array) if array.dtype == _STRING else _view(array)
         axes = struct.pack(f"<{array.ndim}Q", *array.shape)
-        parts += [_ARRAY.pack(_CODES[name], array.ndim) + axes + _SIZE.pack(len(content)), content]
+        parts += [_ARRAY.pack(code, array.ndim) + axes + _SIZE.pack(len(content)), content]
     return parts
 
 

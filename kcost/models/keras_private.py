@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 from keras.src.backend import get_keras_mask
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.saving_lib import _walk_saveable
@@ -65,6 +66,14 @@ def mask_of(tensor: Any) -> Any:
     an attribute where tensors take one, and stands in a table where they do not, as inside compiled code of jax.
     """
     return get_keras_mask(tensor)
+
+
+def is_tracing_shapes() -> bool:
+    """Whether Keras calls a layer only to find out the shapes and dtypes of its outputs.
+
+    On TensorFlow the layer then gets tensors of a graph that is thrown away, which nothing public tells from others.
+    """
+    return bool(in_symbolic_scope())
 
 
 # Graphs

@@ -27,6 +27,8 @@ def show_serving(console: Console, serving: Serving) -> None:
         console.print(f"{v.model} version {v.version} {v.state}: POST {where}:predict", highlight=False, markup=False)
     if len(serving.versions) > SERVED_ROWS:
         console.print(f"and {len(serving.versions) - SERVED_ROWS} more versions", highlight=False)
+    if serving.grpc_address is not None:
+        console.print(f"gRPC: {serving.grpc_address}", highlight=False, markup=False)
     if serving.metrics_url is not None:
         console.print(f"metrics: {serving.metrics_url}", highlight=False, markup=False)
     console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)

@@ -114,6 +114,8 @@ class SavedModelSession:
         signature: which of the model's signatures `run` runs.
         strings: whether tensors of strings are taken and given, as numpy arrays of `bytes` objects. Without it, a
             signature that has some is refused.
+        caller_thread: with one thread, run in the thread that calls, and not in a pool of one. That saves two switches
+            of threads a run. With more threads it changes nothing, since operations would no longer run side by side.
 
     Raises:
         ArtifactError: no SavedModel is there, it is damaged, or it has no such signature.
@@ -121,14 +123,20 @@ class SavedModelSession:
     """
 
     def __init__(
-        self, path: Path | str, threads: int = 0, signature: str | None = SERVING_SIGNATURE, strings: bool = False
+        self,
+        path: Path | str,
+        threads: int = 0,
+        signature: str | None = SERVING_SIGNATURE,
+        strings: bool = False,
+        *,
+        caller_thread: bool = False,
     ) -> None:
         self._tf = _library()
         self._path = Path(path)
         self._graph = _Pointer(self._tf.TF_NewGraph())
         self._session: ctypes.c_void_p | None = None
         try:
-            description = meta_graph.parse(self._load(threads))
+            description = meta_graph.parse(self._load(_config(threads, caller_thread=caller_thread)))
             self.signatures: dict[str, Signature] = description.signatures
             self.xla_operations: tuple[str, ...] = description.xla
             self._strings = strings
@@ -205,8 +213,7 @@ class SavedModelSession:
                 "Give inputs of those shapes, and values that the model knows.",
             )
             return {
-                name: self._to_array(_Pointer(tensor))
-                for name, tensor in zip(signature.outputs, fetches, strict=True)
+                name: self._to_array(_Pointer(tensor)) for name, tensor in zip(signature.outputs, fetches, strict=True)
             }
         finally:
             for feed, array in zip(feeds, arrays, strict=True):
@@ -237,10 +244,9 @@ class SavedModelSession:
     ) -> None:
         self.close()
 
-    def _load(self, threads: int) -> bytes:
+    def _load(self, config: bytes) -> bytes:
         """Loads graph and weights into `_graph` and `_session`; returns the serialized MetaGraphDef."""
         tf = self._tf
-        config = _config(threads)
         status, options = _Pointer(tf.TF_NewStatus()), _Pointer(tf.TF_NewSessionOptions())
         buffer = tf.TF_NewBuffer()
         try:
@@ -358,12 +364,13 @@ def _library() -> ctypes.CDLL:
     )
 
 
-def _config(threads: int) -> bytes:
+def _config(threads: int, *, caller_thread: bool) -> bytes:
     """A serialized tensorflow.ConfigProto: the number of threads, and XLA's automatic clustering off."""
     optimizer_options = encode(5, _JIT_OFF)  # global_jit_level
     config = encode(10, encode(3, optimizer_options))  # graph_options.optimizer_options
     if threads:
-        config += encode(2, threads) + encode(5, threads)  # intra_op and inter_op_parallelism_threads
+        # intra_op and inter_op_parallelism_threads; a negative number of the latter is the caller's thread.
+        config += encode(2, threads) + encode(5, -1 if caller_thread and threads == 1 else threads)
     return config
 
 

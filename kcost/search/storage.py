@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from kcost.core.errors import InputError, KcostError, UnavailableError, first_line
 from kcost.search.request import SearchRequest
@@ -110,7 +110,20 @@ def _database_error(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def open_study(request: SearchRequest, first: dict[str, Any]) -> Any:
+class OpenStudy(NamedTuple):
+    """A study of optuna and the database that it lies in."""
+
+    study: Any
+    storage: Any
+
+    def beat_for(self, trial_number: int) -> None:
+        """Writes a heartbeat of a trial, as the process that runs it does every HEARTBEAT_S."""
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
+        self.storage.record_heartbeat(trial_id)
+
+
+def open_study(request: SearchRequest, first: dict[str, Any]) -> OpenStudy:
     """The study, made where it is not there yet.
 
     Args:
@@ -125,15 +138,16 @@ def open_study(request: SearchRequest, first: dict[str, Any]) -> Any:
 
     url = storage_url(request)
     with database_errors(url):
+        held = _storage(url)
         study = optuna.create_study(
-            storage=_storage(url),
+            storage=held,
             study_name=request.study_name,
             directions=["maximize", "minimize"],
             sampler=SeededByTrial(request.seed, first),
             load_if_exists=True,
         )
         _claim(study, request)
-    return study
+    return OpenStudy(study, held)
 
 
 def _storage(url: str) -> Any:

@@ -53,12 +53,13 @@ def search(
         machine = here(request)
         train_request(request, first, request.out, machine)  # before anything is made: are the settings sound?
         _make_folder(request)
-        study = database.open_study(request, first)
+        opened = database.open_study(request, first)
+        study = opened.study
         progress = _Progress(study, request, on_progress)
         predictor = Predictor(request, machine, measure_cells)
         objective = Objective(request, space, machine, predictor, run_trial, progress.announce)
         with database.database_errors(database.storage_url(request)):
-            _run(study, request, objective)
+            _run(opened, request, objective)
             progress.announce("")
             return read_result(study, request, space)
 
@@ -82,9 +83,10 @@ class _Progress:
         self._on_progress(done, self._request.trials, text)
 
 
-def _run(study: Any, request: SearchRequest, objective: Objective) -> None:
+def _run(opened: database.OpenStudy, request: SearchRequest, objective: Objective) -> None:
+    study = opened.study
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
-    lost = _LostTrials(study)
+    lost = _LostTrials(opened)
     give_up_at = time.monotonic() + _patience_s()
     while deadline is None or time.monotonic() < deadline:
         lost.release()
@@ -116,8 +118,8 @@ def _patience_s() -> float:
 class _LostTrials:
     """The trials of processes that died: they are stopped once their heartbeat is older than GRACE_S."""
 
-    def __init__(self, study: Any) -> None:
-        self._study, self._seen = study, set[int]()
+    def __init__(self, opened: database.OpenStudy) -> None:
+        self._opened, self._seen = opened, set[int]()
 
     def release(self) -> None:
         """Stops the trials whose process is dead. Each is tried again.
@@ -126,13 +128,12 @@ class _LostTrials:
         first heartbeat would run for ever. So a process writes a heartbeat for each trial it meets for the first time.
         Where the trial's own process lives, that changes nothing; where it is dead, none follows.
         """
-        optuna = database.require_optuna()
-        optuna.storages.fail_stale_trials(self._study)
-        storage, states = self._study._storage, (optuna.trial.TrialState.RUNNING,)
-        for trial in self._study.get_trials(deepcopy=False, states=states):
+        optuna, study = database.require_optuna(), self._opened.study
+        optuna.storages.fail_stale_trials(study)
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if trial.number not in self._seen:
                 self._seen.add(trial.number)
-                storage.record_heartbeat(trial._trial_id)
+                self._opened.beat_for(trial.number)
 
 
 def _refuse_failures_alone(study: Any, failures: list[str]) -> None:

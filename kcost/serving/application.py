@@ -1,7 +1,7 @@
-"""TensorFlow Serving's REST interface as an ASGI application.
+"""TensorFlow Serving's REST interface and the Open Inference Protocol as one ASGI application.
 
-Source: g3doc/api_rest.md and model_servers/{http_rest_api_handler,http_rest_api_util,http_server}.cc of TensorFlow
-Serving.
+Source of the first: g3doc/api_rest.md and model_servers/{http_rest_api_handler,http_rest_api_util,http_server}.cc of
+TensorFlow Serving; of the second: open_inference.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
 from kcost.serving.model_info import metadata_document, status_document
 from kcost.serving.model_version import ModelVersion
 from kcost.serving.models import Models
+from kcost.serving.open_inference import information, is_open_inference, open_route
+from kcost.serving.open_inference_tensors import JSON_BYTES_HEADER, infer_answer, read_infer
 from kcost.serving.predict_answer import predict_answer
 from kcost.serving.predict_request import read_predict
 from kcost.serving.status import Code, RequestError, invalid
@@ -49,7 +51,7 @@ class Route(NamedTuple):
     version: int | None
     label: str | None
     method: str
-    """classify, regress, predict, metadata or status."""
+    """classify, regress, predict, metadata or status; in the proxy also infer, of the Open Inference Protocol."""
 
 
 @lru_cache(maxsize=1024)
@@ -90,10 +92,13 @@ class Application:
         models: what is served.
         metrics_path: of the Prometheus metrics; None for none.
         most_bytes: of a body, as it is sent and decompressed.
+        metrics: where requests are counted; its own where it is None.
     """
 
-    def __init__(self, models: Models, metrics_path: str | None, most_bytes: int) -> None:
-        self.metrics = Metrics()
+    def __init__(
+        self, models: Models, metrics_path: str | None, most_bytes: int, metrics: Metrics | None = None
+    ) -> None:
+        self.metrics = metrics or Metrics()
         self._models = models
         self._metrics_path = None if metrics_path is None else metrics_path.encode()
         self._most_bytes = most_bytes
@@ -109,33 +114,43 @@ class Application:
             if raw_path == self._metrics_path and http_method == "GET":
                 await _respond(send, 200, self._metrics_page(), [(b"content-type", b"text/plain; version=0.0.4")])
                 return
-            if not raw_path[:4].lower() == b"/v1/":
-                raise RequestError(Code.NOT_FOUND, f"Not found: {http_method} {raw_path.decode('latin-1')}")
-            resource = route(http_method, raw_path)
-            if http_method == "GET":
-                body = self._information(resource)
+            status = 200
+            if is_open_inference(raw_path):
+                asked_for = open_route(http_method, raw_path)
+                if asked_for.kind == "infer":
+                    content = await self._body(scope, receive)
+                    version = self._models.find(asked_for.model, asked_for.version)
+                    model = version.name
+                    body, headers = await self._inference(version, content, _json_bytes(scope), start_ns)
+                else:
+                    status, body = information(asked_for, self._models)
             else:
-                content = await self._body(scope, receive)
-                version = self._models.find(resource.model, resource.version, resource.label)
-                model = version.name
-                body = await self._prediction(resource.method, version, content, start_ns)
+                if not raw_path[:4].lower() == b"/v1/":
+                    raise RequestError(Code.NOT_FOUND, f"Not found: {http_method} {raw_path.decode('latin-1')}")
+                resource = route(http_method, raw_path)
+                if http_method == "GET":
+                    body = self._information(resource)
+                else:
+                    content = await self._body(scope, receive)
+                    version = self._models.find(resource.model, resource.version, resource.label)
+                    model = version.name
+                    body = await self._prediction(resource.method, version, content, start_ns)
             if len(body) >= _COMPRESSED_FROM_BYTES and _takes_gzip(scope):
-                body, headers = _gzipped(body), [_JSON, (b"content-encoding", b"gzip")]
-            status, code = 200, Code.OK
+                body, headers = _gzipped(body), [*headers, (b"content-encoding", b"gzip")]
+            code = Code.OK
         except RequestError as error:
             body, status, code = orjson.dumps({"error": error.message}), error.http_status, error.code
+            headers = [_JSON, *error.headers]
             if status in (408, 413):
-                headers = [_JSON, (b"connection", b"close")]  # the rest of the body is not read
+                headers.append((b"connection", b"close"))  # the rest of the body is not read
         except Exception as error:
             text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
-            body, status, code = orjson.dumps({"error": text}), 500, Code.INTERNAL
+            body, status, code, headers = orjson.dumps({"error": text}), 500, Code.INTERNAL, [_JSON]
         if model:
             self.metrics.count(model, code.name)
         await _respond(send, status, body, headers)
 
-    async def _prediction(
-        self, method: str, version: ModelVersion, content: bytes | bytearray, start_ns: int
-    ) -> bytes:
+    async def _prediction(self, method: str, version: ModelVersion, content: bytes | bytearray, start_ns: int) -> bytes:
         if method == "predict":
             request = read_predict(content, version.signature)
             answered = await version.run(request.signature, request.arrays)
@@ -145,10 +160,21 @@ class Application:
             examples = read_examples(content, kind, version.signature)
             answered = await version.run(examples.signature, examples.arrays)
             body = examples_answer(answered.arrays, examples.signature, kind)
-        api = method.capitalize()
-        self.metrics.time(RUNTIME_LATENCY, version.name, api, answered.run_ns)
-        self.metrics.time(REQUEST_LATENCY, version.name, api, time.perf_counter_ns() - start_ns)
+        self._time(method.capitalize(), version, answered.run_ns, start_ns)
         return body
+
+    async def _inference(
+        self, version: ModelVersion, content: bytes | bytearray, json_bytes: int | None, start_ns: int
+    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        request = read_infer(content, json_bytes, version.signature)
+        answered = await version.run(request.signature, request.arrays)
+        answer = infer_answer(answered.arrays, request, version.name, version.version)
+        self._time("Infer", version, answered.run_ns, start_ns)
+        return answer
+
+    def _time(self, api: str, version: ModelVersion, run_ns: int, start_ns: int) -> None:
+        self.metrics.time(RUNTIME_LATENCY, version.name, api, run_ns)
+        self.metrics.time(REQUEST_LATENCY, version.name, api, time.perf_counter_ns() - start_ns)
 
     def _information(self, resource: Route) -> bytes:
         if resource.method == "metadata":
@@ -229,6 +255,20 @@ async def _respond(send: Send, status: int, body: bytes, headers: list[tuple[byt
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _json_bytes(scope: Scope) -> int | None:
+    """How long the JSON at the front of a body is, where a header says it.
+
+    Raises:
+        RequestError: the header is no number: status 400.
+    """
+    text = next((value for name, value in scope["headers"] if name == JSON_BYTES_HEADER), None)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise invalid(f"{JSON_BYTES_HEADER.decode()} is a number of bytes. Received: {text.decode('latin-1')}")
+    return int(text)
 
 
 def _takes_gzip(scope: Scope) -> bool:

@@ -1,4 +1,8 @@
-"""uvicorn's HTTP protocol with what it leaves out: limits on the head of a request and on slow clients."""
+"""uvicorn's HTTP protocol with what it leaves out: limits on the head of a request and on slow clients.
+
+Also, the head of an answer is written together with its body: uvicorn writes them one after the other, so that a client
+is woken up twice.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,8 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
         _refused = False
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            joined: Any = HeadWithBody(transport, self.loop)
+            super().connection_made(joined)
             self._timer = self.loop.call_later(client_timeout_s, self._close_silent)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -103,6 +108,49 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
             self._timer = self.loop.call_later(_LINGER_S, self._close_silent)
 
     return LimitedProtocol
+
+
+class HeadWithBody:
+    """A transport that keeps the head of an answer until its body comes, and no longer than the event loop's next turn.
+
+    Args:
+        transport: what is written to.
+        loop: the event loop.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Writes bytes, behind a head that was kept."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def write_eof(self) -> None:
+        """Ends what is written."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Closes the transport once all is written."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a transport does."""
+        return getattr(self._transport, name)
 
 
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}

@@ -41,6 +41,8 @@ class HttpServer:
     """
 
     def __init__(self, application: Callable[[Any, Any, Any], Awaitable[None]], settings: HttpSettings) -> None:
+        self.stopping = asyncio.Event()
+        """Set when `stop` was called."""
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(
             application,
@@ -77,6 +79,7 @@ class HttpServer:
     def stop(self) -> None:
         """Ends `serve`: no further connection is accepted, and what was accepted is answered."""
         self._uvicorn.should_exit = True
+        self.stopping.set()
 
     def close(self) -> None:
         """Frees the port."""

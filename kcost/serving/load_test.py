@@ -133,11 +133,13 @@ def read_bodies(path: Path) -> list[bytes]:
         raise InputError(rule, received=f"{path}: {error}") from error
     if _is_json(content):
         return [content.strip()]
-    lines = [line for line in content.splitlines() if line.strip()]
-    wrong = next((n for n, line in enumerate(lines, 1) if not _is_json(line)), None)
-    if wrong is not None or not lines:
-        raise InputError(rule, received=f"{path}, {'which is empty' if not lines else f'whose line {wrong} is none'}")
-    return lines
+    numbered = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    wrong = next((number for number, line in numbered if not _is_json(line)), None)
+    if wrong is not None or not numbered:
+        raise InputError(
+            rule, received=f"{path}, {'which is empty' if not numbered else f'whose line {wrong} is none'}"
+        )
+    return [line for _, line in numbered]
 
 
 def _is_json(text: bytes) -> bool:

@@ -13,45 +13,64 @@ from kcost.serving.http_client import Connection, Target
 
 MADE_UP = "made up from the model's signature: random numbers, one row, free axes of length 1"
 _INTEGERS = ("INT", "UINT")
+_FLOATS = ("FLOAT", "DOUBLE", "HALF", "FP16", "FP32", "FP64")
 
 
 async def made_up_body(target: Target, seed: int) -> bytes:
-    """A body of one row for `:predict`, by the metadata of the model.
+    """A body of one row for `:predict` or `/infer`, by the metadata of the model.
 
     Raises:
         InputError: the server tells no metadata, or the model takes what cannot be made up.
     """
-    path, separator, method = target.path.rpartition(":")
-    if not separator or method != "predict":
+    random = np.random.default_rng(seed)
+    if target.path.startswith("/v2/") and target.path.endswith("/infer"):
+        metadata, make = target.path.removesuffix("/infer"), _infer
+    elif target.path.endswith(":predict"):
+        metadata, make = f"{target.path.removesuffix(':predict')}/metadata", _predict
+    else:
         raise InputError(
-            "A request is made up for :predict alone.", received=target.path, remedy="Give one: --body FILE"
+            "A request is made up for :predict and for /infer.", received=target.path, remedy="Give one: --body FILE"
         )
-    document = await _metadata(target, f"{path}/metadata")
+    document = await _metadata(target, metadata)
     try:
-        inputs = document["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
-        random = np.random.default_rng(seed)
-        row = {name: _values(info, random) for name, info in sorted(inputs.items())}
+        body = make(document, random)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            "A request is made up from the metadata of serving_default.",
-            received=f"{path}/metadata without it ({error})",
+            "A request is made up from the metadata of a model's default signature.",
+            received=f"{metadata} without it ({error})",
             remedy="Give a request: --body FILE",
         ) from error
-    instances = [row if len(row) > 1 else next(iter(row.values()))]
-    return json.dumps({"instances": instances}).encode()
+    return json.dumps(body).encode()
 
 
-def _values(info: dict[str, Any], random: np.random.Generator) -> Any:
-    axes = [max(int(axis["size"]), 1) for axis in info["tensor_shape"].get("dim", ())][1:]
-    dtype = info["dtype"].removeprefix("DT_")
-    if dtype in ("FLOAT", "DOUBLE", "HALF"):
-        return np.round(random.random(axes), 6).tolist()
+def _predict(document: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
+    inputs = document["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
+    row = {}
+    for name, info in sorted(inputs.items()):
+        axes = [int(axis["size"]) for axis in info["tensor_shape"].get("dim", ())][1:]
+        row[name] = _values(info["dtype"].removeprefix("DT_"), axes, random).tolist()
+    return {"instances": [row if len(row) > 1 else next(iter(row.values()))]}
+
+
+def _infer(document: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
+    inputs = []
+    for info in document["inputs"]:
+        values = _values(info["datatype"], info["shape"], random)
+        inputs.append({**info, "shape": values.shape, "data": values.ravel().tolist()})
+    return {"inputs": inputs}
+
+
+def _values(dtype: str, axes: list[int], random: np.random.Generator) -> np.ndarray:
+    """Numbers of a dtype, as TensorFlow or the Open Inference Protocol names it; a free axis, -1, has length 1."""
+    shape = [max(size, 1) for size in axes]
+    if dtype in _FLOATS:
+        return np.round(random.random(shape), 6)
     if dtype.startswith(_INTEGERS):
-        return random.integers(0, 2, axes).tolist()
+        return random.integers(0, 2, shape)
     if dtype == "BOOL":
-        return (random.random(axes) < 0.5).tolist()
+        return random.random(shape) < 0.5
     raise InputError(
-        "A request is made up of numbers.", received=f"an input of {info['dtype']}", remedy="Give one: --body FILE"
+        "A request is made up of numbers.", received=f"an input of {dtype}", remedy="Give one: --body FILE"
     )
 
 

@@ -37,17 +37,17 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
-        self._latencies: dict[tuple[str, str, str], _Histogram] = {}
+        self._latencies: dict[tuple[str, str, str, str], _Histogram] = {}
 
     def count(self, model: str, status: str) -> None:
         """One request of a model that ended with a status."""
         self._counts[model, status] = self._counts.get((model, status), 0) + 1
 
-    def time(self, name: str, model: str, api: str, latency_ns: int) -> None:
-        """One latency; `name` is REQUEST_LATENCY or RUNTIME_LATENCY."""
-        histogram = self._latencies.get((name, model, api))
+    def time(self, name: str, model: str, api: str, latency_ns: int, entrypoint: str = "REST") -> None:
+        """One latency; `name` is REQUEST_LATENCY or RUNTIME_LATENCY, `entrypoint` REST or GRPC."""
+        histogram = self._latencies.get((name, model, api, entrypoint))
         if histogram is None:
-            histogram = self._latencies[name, model, api] = _Histogram()
+            histogram = self._latencies[name, model, api, entrypoint] = _Histogram()
         latency_us = latency_ns / 1000
         histogram.counts[bisect_left(_BOUNDS_US, latency_us)] += 1
         histogram.sum_us += latency_us
@@ -58,8 +58,8 @@ class Metrics:
         for (model, status), n in sorted(self._counts.items()):
             lines.append(f"{REQUEST_COUNT}{_braces((('model_name', model), ('status', status)))} {n}")
         last_name = ""
-        for (name, model, api), histogram in sorted(self._latencies.items(), key=lambda item: item[0]):
-            labels: Labels = (("model_name", model), ("API", api), ("entrypoint", "REST"))
+        for (name, model, api, entrypoint), histogram in sorted(self._latencies.items(), key=lambda item: item[0]):
+            labels: Labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
             lines += [f"# TYPE {name} histogram"] if name != last_name else []
             last_name, total = name, 0
             for bound, n in zip((*_BOUNDS_US, float("inf")), histogram.counts, strict=True):

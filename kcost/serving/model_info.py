@@ -22,14 +22,21 @@ def status_document(versions: list[ModelVersion]) -> dict[str, Any]:
 
 
 def _status(version: ModelVersion) -> dict[str, Any]:
-    failure = version.failure
-    code = Code.OK if failure is None else Code.NOT_FOUND if "not find" in str(failure) else Code.INTERNAL
-    text = "" if failure is None else " ".join(str(failure).split("\n"))
+    code, text = load_error(version)
     return {
         "version": str(version.version),
         "state": version.state,
         "status": {"error_code": code.name, "error_message": text},
     }
+
+
+def load_error(version: ModelVersion) -> tuple[Code, str]:
+    """Why a version was not loaded: a code and a line; OK and nothing where it was."""
+    failure = version.failure
+    if failure is None:
+        return Code.OK, ""
+    code = Code.NOT_FOUND if "not find" in str(failure) else Code.INTERNAL
+    return code, " ".join(str(failure).split("\n"))
 
 
 def metadata_document(version: ModelVersion) -> dict[str, Any]:

@@ -93,6 +93,11 @@ class ModelVersion:
         """Requests in the queue."""
         return len(self._queue)
 
+    @property
+    def signature_names(self) -> tuple[str, ...]:
+        """The signatures of the model; none before it is loaded."""
+        return tuple(self._signatures)
+
     async def load(self) -> None:
         """Starts the processes; then the version is AVAILABLE, or END with a failure. Raises nothing."""
         self.state = "LOADING"

@@ -56,6 +56,13 @@ class Models:
         """Every version that is or was served."""
         return [version for versions in self._versions.values() for version in versions.values()]
 
+    def ready(self) -> bool:
+        """Whether each model has a version that answers."""
+        return all(
+            any(version.state == "AVAILABLE" for version in self._versions.get(name, {}).values())
+            for name in self._entries
+        )
+
     def find(self, name: str, version: int | None = None, label: str | None = None) -> ModelVersion:
         """The version that serves a request: the one named, the one labelled, else the latest.
 

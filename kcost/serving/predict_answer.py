@@ -45,17 +45,23 @@ def predict_answer(arrays: list[np.ndarray], tensors: tuple[ServedTensor, ...], 
     return b'{"predictions":[' + b",".join(objects) + b"]}"
 
 
-def as_json(array: np.ndarray, name: str = "") -> bytes:
-    """An array of any rank as JSON. Strings of an output whose name ends in `_bytes` are base64."""
+def as_json(array: np.ndarray, name: str = "", *, tokens: bool = True) -> bytes:
+    """An array of any rank as JSON.
+
+    Args:
+        array: numbers, or `bytes` objects.
+        name: of the output; strings of one whose name ends in `_bytes` are base64.
+        tokens: whether what is not finite is NaN, Infinity or -Infinity; null else.
+    """
     if array.dtype == object:
         return orjson.dumps(_strings(array, name.endswith("_bytes")))
     if array.ndim == 0:
-        return as_json(array.reshape(1))[1:-1]
+        return as_json(array.reshape(1), tokens=tokens)[1:-1]
     text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
-    if b"null" in text:
+    if tokens and b"null" in text:
         # orjson writes it for what is not finite, and there is no other null in an array of numbers.
-        tokens = iter(_tokens(array))
-        text = _NULL.sub(lambda _: next(tokens), text)
+        words = iter(_tokens(array))
+        text = _NULL.sub(lambda _: next(words), text)
     return text
 
 
@@ -86,8 +92,6 @@ def _common_rows(arrays: list[np.ndarray], tensors: tuple[ServedTensor, ...]) ->
         if array.ndim == 0:
             raise invalid(f"Tensor name: {tensor.name} has no shape information ")
         if rows not in (-1, len(array)):
-            raise invalid(
-                f"Tensor name: {tensor.name} has inconsistent batch size: {len(array)} expecting: {rows}"
-            )
+            raise invalid(f"Tensor name: {tensor.name} has inconsistent batch size: {len(array)} expecting: {rows}")
         rows = len(array)
     return rows

@@ -49,7 +49,7 @@ def read_predict(body: bytes | bytearray, signature_named: Callable[[str], Serve
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
     for array, tensor in zip(arrays, signature.inputs, strict=True):
-        refuse_shape(array, tensor)
+        refuse_shape(array.shape, tensor)
     return PredictRequest(signature, arrays, rows)
 
 

@@ -17,6 +17,7 @@ from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
+from kcost.serving.open_inference import is_open_inference, open_route
 from kcost.serving.status import Code, RequestError
 
 OWN_PATHS = b"/kcost"
@@ -245,6 +246,9 @@ def _route(scope: dict[str, Any]) -> Route | None:
     if scope["method"] != "POST":
         return None
     try:
+        if is_open_inference(scope["raw_path"]):
+            inference = open_route("POST", scope["raw_path"])
+            return Route(inference.model, inference.version, None, inference.kind)
         return route("POST", scope["raw_path"])
     except RequestError:
         return None

@@ -1,18 +1,24 @@
-"""The server: models, application and HTTP together, from its start to an end that answers what was accepted."""
+"""The server: models, HTTP and gRPC together, from its start to an end that answers what was accepted."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kcost.core.schema import Record
 from kcost.serving.application import Application
 from kcost.serving.config import read_metrics_path
 from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.metrics import Metrics
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models, NewRunner
+
+if TYPE_CHECKING:
+    from kcost.serving.grpc_server import GrpcServer
 
 
 class ServedVersion(Record):
@@ -27,6 +33,7 @@ class Serving(Record):
     """A server that has started."""
 
     url: str
+    grpc_address: str | None = None
     metrics_url: str | None
     versions: tuple[ServedVersion, ...]
 
@@ -41,6 +48,7 @@ class Server:
         poll_s: how often the folder is looked at.
         log: told what changes, a sentence at a time.
         new_runner: what runs a model; a process where it is None.
+        grpc_port: None for no gRPC, 0 for any port that is free.
 
     Raises:
         InputError: the folder serves nothing, or a file in it cannot be read.
@@ -54,8 +62,10 @@ class Server:
         poll_s: float,
         log: Callable[[str], None],
         new_runner: NewRunner | None = None,
+        grpc_port: int | None = None,
     ) -> None:
         self._http = http
+        self._grpc_port = grpc_port
         self._poll_s = poll_s
         self._home = tempfile.TemporaryDirectory(prefix="kcost-serve-")
         self._metrics_path = read_metrics_path(folder)
@@ -65,30 +75,45 @@ class Server:
         """Serves until SIGTERM or SIGINT; then answers what it has accepted, and returns.
 
         Args:
-            on_start: called once, when the models are loaded and the port is open.
+            on_start: called once, when the models are loaded and the ports are open.
 
         Raises:
             InputError: the port is taken, or the host is none of this machine's.
             KcostError: not one model could be loaded.
         """
-        server = HttpServer(Application(self._models, self._metrics_path, self._http.most_bytes), self._http)
-        server.stop_on_signals()
-        keeping_up = None
-        try:
+        metrics = Metrics()
+        application = Application(self._models, self._metrics_path, self._http.most_bytes, metrics)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._home.cleanup)
+            server = HttpServer(application, self._http)
+            stack.callback(server.close)
+            stack.push_async_callback(self._models.close)
+            grpc_server = None if self._grpc_port is None else self._grpc_server(metrics, self._grpc_port)
+            if grpc_server is not None:
+                stack.push_async_callback(grpc_server.stop)
+            server.stop_on_signals()
             await self._models.load_first()
-            keeping_up = asyncio.get_running_loop().create_task(self._models.keep_up(self._poll_s))
-            on_start(self._started(server.url))
-            await server.serve()
-        finally:
-            if keeping_up is not None:
-                keeping_up.cancel()
-            await self._models.close()
-            server.close()
-            self._home.cleanup()
+            keeping_up = asyncio.create_task(self._models.keep_up(self._poll_s))
+            stack.callback(keeping_up.cancel)
+            if grpc_server is not None:
+                await grpc_server.start()
+            on_start(self._started(server.url, None if grpc_server is None else grpc_server.address))
+            async with asyncio.TaskGroup() as ends:
+                ends.create_task(server.serve())
+                if grpc_server is not None:
+                    await server.stopping.wait()
+                    ends.create_task(grpc_server.stop())
 
-    def _started(self, url: str) -> Serving:
+    def _grpc_server(self, metrics: Metrics, port: int) -> GrpcServer:
+        from kcost.serving.grpc_server import GrpcServer
+        from kcost.serving.grpc_services import Services
+
+        return GrpcServer(Services(self._models, metrics, self._http.most_bytes), self._http, port)
+
+    def _started(self, url: str, grpc_address: str | None) -> Serving:
         return Serving(
             url=url,
+            grpc_address=grpc_address,
             metrics_url=None if self._metrics_path is None else url + self._metrics_path,
             versions=tuple(
                 ServedVersion(model=v.name, version=v.version, state=v.state) for v in self._models.all_versions()

@@ -1,4 +1,4 @@
-"""Statuses as TensorFlow Serving's REST interface answers them.
+"""Statuses as TensorFlow Serving's REST interface answers them; gRPC's have the same names and numbers.
 
 Source: tsl/protobuf/error_codes.proto of TensorFlow for the codes, and model_servers/http_server.cc of TensorFlow
 Serving for the HTTP status of each. 413 and 415 are HTTP's own: TensorFlow Serving reads bodies of any size.
@@ -59,12 +59,20 @@ class RequestError(Exception):
         code: the status.
         message: what the client is told under `error`.
         http_status: where it is another than that of the code.
+        headers: of the HTTP answer, beside those that each has.
     """
 
-    def __init__(self, code: Code, message: str, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        http_status: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         self.code = code
         self.message = message
         self.http_status = HTTP_STATUS[code] if http_status is None else http_status
+        self.headers = headers
         super().__init__(message)
 
 

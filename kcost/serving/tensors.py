@@ -139,9 +139,7 @@ def _leaf(value: Any, dtype: str) -> Any:
             return value
     elif number:
         return _float(value, dtype)
-    raise invalid(
-        f"JSON Value: {shown(value)} Type: {kind(value)} is not of expected type: {tensorflow_name(dtype)}"
-    )
+    raise invalid(f"JSON Value: {shown(value)} Type: {kind(value)} is not of expected type: {tensorflow_name(dtype)}")
 
 
 def _float(value: float, dtype: str) -> float:
@@ -175,8 +173,12 @@ def decode_base64(value: dict[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from error
 
 
-def refuse_shape(array: np.ndarray, tensor: ServedTensor) -> None:
+def refuse_shape(shape: tuple[int, ...], tensor: ServedTensor) -> None:
     """Refuses an array that does not fit its input; libtensorflow may end the process on one.
+
+    Args:
+        shape: of the array.
+        tensor: the input.
 
     Raises:
         RequestError: status 400.
@@ -184,12 +186,9 @@ def refuse_shape(array: np.ndarray, tensor: ServedTensor) -> None:
     wanted = tensor.shape
     if wanted is None:
         return
-    shape = array.shape
     if len(wanted) == len(shape) and wanted[1:] == shape[1:] and shape and wanted[0] in (None, shape[0]):
         return  # most often
-    if not (len(wanted) == array.ndim and all(size in (None, n) for size, n in zip(wanted, shape, strict=True))):
+    if not (len(wanted) == len(shape) and all(size in (None, n) for size, n in zip(wanted, shape, strict=True))):
         expected = ",".join("?" if size is None else str(size) for size in wanted)
-        received = ",".join(map(str, array.shape))
-        raise invalid(
-            f"The input '{tensor.name}' has the shape [{expected}] in the signature, but got: [{received}]"
-        )
+        received = ",".join(map(str, shape))
+        raise invalid(f"The input '{tensor.name}' has the shape [{expected}] in the signature, but got: [{received}]")

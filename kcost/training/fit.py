@@ -125,7 +125,7 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
     ) -> None:
         super().__init__()
         self._checkpoint, self._request, self._keepable, self._progress = checkpoint, request, keepable, progress
-        self._gap_was_told = False
+        self._gap_was_said = False
         self.pruned = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -142,9 +142,9 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._require_finite(values, f"epoch {epoch + 1}")
         self._checkpoint.end_epoch(self.model, values, keepable=self._keepable())
-        if not self._gap_was_told:
+        if not self._gap_was_said:
             for warning in _gap_warning(self._checkpoint.history):
-                self._gap_was_told = True
+                self._gap_was_said = True
                 self._progress.warn(warning)
         if self._checkpoint.wait > self._request.patience:
             self.model.stop_training = True

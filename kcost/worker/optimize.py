@@ -197,12 +197,12 @@ def _step(
         backend=backend,
         backend_version=version_of(backend) or "unknown",
         settings=settings,
-        changed=tuple(map(_told, coverage.changed)),
-        skipped=tuple(map(_told, coverage.skipped)),
+        changed=tuple(map(_described, coverage.changed)),
+        skipped=tuple(map(_described, coverage.skipped)),
         warnings=tuple(warnings),
         cost=cost,
     )
 
 
-def _told(change: Change) -> str:
+def _described(change: Change) -> str:
     return f"{change.layer}: {change.what}"

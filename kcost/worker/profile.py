@@ -41,12 +41,12 @@ def profile_cell(driver: Driver, subject: Subject, spec: CellSpec) -> Profile:
         driver.trace_steps(subject, 1)  # the first trace of a process also sets the profiler up
         trace = driver.trace_steps(subject, _steps(subject.step))
     except Exception as error:  # a profiler's own failure costs the operations, and nothing else
-        status, reason = _status(error), _told(error)
+        status, reason = _status(error), _reason_of(error)
     peak = None
     try:
         peak = _peak(driver, spec)
     except Exception as error:
-        peak_reason = _told(error)
+        peak_reason = _reason_of(error)
     return Profile(
         status=status,
         reason=reason,
@@ -68,7 +68,7 @@ def _work(driver: Driver, subject: Subject) -> Work:
     try:
         return driver.count_work(subject)
     except Exception as error:
-        return Work(flops_source=_told(error), bytes_source=_told(error))
+        return Work(flops_source=_reason_of(error), bytes_source=_reason_of(error))
 
 
 def _peak(driver: Driver, spec: CellSpec) -> Peak:
@@ -114,7 +114,7 @@ def _status(error: Exception) -> ProfileStatus:
     return "oom" if isinstance(error, MemoryError) else "crash"
 
 
-def _told(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     if isinstance(error, KcostError):
         return " ".join(str(error).split())
     return in_a_line(error)

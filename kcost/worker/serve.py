@@ -34,7 +34,10 @@ def run(request: ServeRequest) -> ServeAnswer:
     os.environ.pop("TF_XLA_FLAGS", None)  # it would overrule the session's settings
     threads = request.threads or len(request.cores)
     connection = socket.socket(fileno=request.socket_fd)
-    with connection, SavedModelSession(request.folder, threads, signature=None, strings=True) as session:
+    with (
+        connection,
+        SavedModelSession(request.folder, threads, signature=None, strings=True, caller_thread=True) as session,
+    ):
         served = describe(session)
         ready = served.model_dump_json().encode()
         _send(connection, 0, Kind.READY, [ready])

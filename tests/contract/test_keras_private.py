@@ -34,6 +34,7 @@ from kcost.models.keras_private import (
     is_bookkeeping,
     is_random,
     is_saveable,
+    is_tracing_shapes,
     is_unseeded,
     layers_of,
     mask_of,
@@ -151,6 +152,23 @@ class SaysMask(layers.Layer):  # type: ignore[misc]
 
     def compute_output_shape(self, shape: Any) -> Any:
         return shape[:2]
+
+
+def test_a_call_that_finds_out_shapes_is_told_from_one_that_answers(backend: str) -> None:
+    answers: list[bool] = []
+
+    class Says(layers.Layer):
+        def call(self, x: Any) -> Any:
+            answers.append(is_tracing_shapes())
+            return x
+
+    says = Says()
+    says(keras.Input((2,)))
+    says(ops.ones((1, 2)))
+    *tracing, answering = answers  # torch tries two sizes of a free axis
+    assert all(tracing)
+    assert tracing
+    assert not answering
 
 
 @pytest.mark.parametrize("mask_zero", [True, False])

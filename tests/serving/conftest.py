@@ -22,11 +22,16 @@ TFS_URL = os.environ.get("KCOST_TFS_URL")
 """Of a TensorFlow Serving with the folder that `python -m tests.serving.make_saved_models FOLDER` makes, and its
 models.config: the conformance tests then run against it."""
 
+TFS_GRPC = os.environ.get("KCOST_TFS_GRPC")
+"""HOST:PORT of the gRPC of such a server; needed beside KCOST_TFS_URL for the conformance tests of gRPC."""
+
 MADE_BEFORE = os.environ.get("KCOST_SERVING_MODELS")
 """A folder that `make_saved_models` made before: it imports tensorflow, which takes most of the time of these tests."""
 
-for package in ("uvicorn", "orjson", "httptools", "google.protobuf"):
-    pytest.importorskip(package, reason="install kcost[serve]")
+for package in ("uvicorn", "orjson", "httptools", "google.protobuf", "grpc"):
+    pytest.importorskip(package, reason="install kcost[grpc]")
+
+from tests.serving.grpc_client import GrpcClient  # noqa: E402
 
 
 class Response(NamedTuple):
@@ -159,7 +164,7 @@ class RunningServer(Client):
 @pytest.fixture(scope="session")
 def server(saved_models: Path) -> Iterator[RunningServer]:
     """One server for the tests that change nothing of it."""
-    running = RunningServer(saved_models, "--client-timeout-s", "2", "--most-mib", "1")
+    running = RunningServer(saved_models, "--client-timeout-s", "2", "--most-mib", "1", "--grpc-port", "0")
     yield running
     code, errors = running.stop()
     assert code == 0, errors
@@ -170,3 +175,9 @@ def server(saved_models: Path) -> Iterator[RunningServer]:
 def serving(request: pytest.FixtureRequest) -> Client:
     """What the conformance tests ask: KCOST_TFS_URL, else `kcost serve`."""
     return Client(TFS_URL) if TFS_URL else request.getfixturevalue("server")
+
+
+@pytest.fixture(scope="session")
+def grpc_serving(request: pytest.FixtureRequest) -> GrpcClient:
+    """The gRPC that the conformance tests call: KCOST_TFS_GRPC, else `kcost serve`."""
+    return GrpcClient(TFS_GRPC or request.getfixturevalue("server").started["grpc_address"])

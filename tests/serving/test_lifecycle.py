@@ -17,7 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
+import numpy as np
+
+from kcost.runtimes.protobuf import encode
 from tests.serving.conftest import Response, RunningServer
+from tests.serving.grpc_client import HEALTH, GrpcClient, refused
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -39,7 +44,8 @@ def states(server: RunningServer) -> dict[str, str]:
 def test_the_life_of_a_server(saved_models: Path, tmp_path: Path) -> None:
     base = tmp_path / "half_plus_two"
     shutil.copytree(saved_models / "half_plus_two" / "1", base / "1")
-    server = RunningServer(tmp_path, "--poll-s", "0.1")
+    server = RunningServer(tmp_path, "--poll-s", "0.1", "--grpc-port", "0")
+    client = GrpcClient(server.started["grpc_address"])
     with ThreadPoolExecutor(6) as pool:
         assert server.started["versions"] == [{"model": "half_plus_two", "version": 1, "state": "AVAILABLE"}]
 
@@ -82,11 +88,18 @@ def test_the_life_of_a_server(saved_models: Path, tmp_path: Path) -> None:
         assert 'kcost_serving_process_restarts_total{model_name="half_plus_two",version="2"} 1' in metrics
 
         # The end answers what was accepted, and leaves no process.
+        health = client.channel.unary_stream(f"/{HEALTH}/Watch")(b"", timeout=60)
+        assert next(health) == encode(1, 1)  # SERVING
         last = [pool.submit(slow, server, 300) for _ in range(4)]
+        called = pool.submit(client.predict, {"milliseconds": np.array([300], np.float32)}, signature="slow")
         time.sleep(0.2)
         workers = server.workers()
         code, errors = server.stop()
         assert [answer.result().status for answer in last] == [200] * 4
+        assert called.result()["steps"].tolist() == [300.0]
+        assert list(health) == [encode(1, 2)]  # NOT_SERVING
+        with refused(grpc.StatusCode.UNAVAILABLE):
+            client.predict({"x": np.ones(1, np.float32)})
     assert code == 0, errors
     assert "half_plus_two version 5 was not loaded" in errors
     assert "it is started again" in errors

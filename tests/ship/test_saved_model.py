@@ -46,8 +46,9 @@ def test_signatures_are_read_as_tensorflow_reads_them(plain: Path) -> None:
     assert parsed.xla == ()
 
 
-def test_it_runs_every_kind_of_number(plain: Path) -> None:
-    with SavedModelSession(plain, threads=1) as session:
+@pytest.mark.parametrize("caller_thread", [False, True])
+def test_it_runs_every_kind_of_number(plain: Path, caller_thread: bool) -> None:
+    with SavedModelSession(plain, threads=1, caller_thread=caller_thread) as session:
         outputs = session.run(INPUTS)
     np.testing.assert_array_equal(outputs["a"], INPUTS["a"] * 5)
     assert outputs["b"] == 6

@@ -34,7 +34,7 @@ PARENT = {
     "cost": {"core"},
     "risk": {"core"},
     "ship": {"core"},
-    "serving": {"cost", "risk", "core"},
+    "serving": {"cost", "risk", "core", "version"},
     "data": {"core"},
     "core": {"version"},
     "version": set(),

@@ -6,7 +6,6 @@ What a stage is and how the variables in `ConvolutionChain.parts` are laid out: 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,13 @@ from kcost.backends.convolution_chain import StageParts, entering_limits, run_ch
 from kcost.core.errors import InputError
 from kcost.optimize.forms.layers import PACKAGE
 from kcost.optimize.forms.rounding import quantized_weights
+from kcost.optimize.forms.short_call import FusedLayer
 
 Tensors = Mapping[str, Any]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
+class ConvolutionChain(FusedLayer):
     """A chain of convolutions, for inference: no variable is trained.
 
     Inputs (batch, height, width, channels) of a float dtype, outputs likewise, float32. Runs the code of the backend
@@ -37,13 +37,13 @@ class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is no
         spec: a ChainSpec, or its fields as a dict (which is how a .keras file keeps it).
     """
 
+    spec: ChainSpec
+
     def __init__(self, spec: ChainSpec | dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(autocast=False, **{**kwargs, "trainable": False})
         if not isinstance(spec, ChainSpec):
             stages = tuple(Stage(**stage) for stage in spec["stages"])
             spec = ChainSpec(**{**spec, "stages": stages})
-        self.spec = spec
-        self.parts: dict[str, keras.Variable] = {}
+        super().__init__(spec, **{**kwargs, "trainable": False})
         self._backend, self.fallback_reason = _backend_module(spec)
         """Why inference runs the plain implementation on this backend and machine; None where it does not."""
 
@@ -68,16 +68,6 @@ class ConvolutionChain(keras.layers.Layer):  # type: ignore[misc]  # Keras is no
         for stage in self.spec.stages:
             x = _pooled(stage, _convolved(stage, x, keras.KerasTensor(stage.kernel_shape, dtype="float32")))
         return x
-
-    @property
-    def computes_in(self) -> str:
-        """What `computed_dtypes` says of it."""
-        return self.spec.compute
-
-    def get_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "spec": dataclasses.asdict(self.spec)}
 
     def converted(self, compute: Compute, ranges: Sequence[float] | None = None) -> ConvolutionChain:
         """A chain with this one's weights, of the same name.

@@ -22,7 +22,7 @@ from kcost.backends.encoder_block import LEAST, BlockValues, Product, int8_produ
 from kcost.core.errors import InputError
 from kcost.models.keras_private import mask_of
 from kcost.optimize.forms.rounding import LARGEST, SMALLEST, quantized_weights
-from kcost.optimize.forms.short_call import LeanLayer
+from kcost.optimize.forms.short_call import FusedLayer
 
 Tensors = Mapping[str, Any]
 Ranges = Mapping[str, "float | np.ndarray"]
@@ -34,7 +34,7 @@ _MASKED = -1e9  # large enough for exp to give 0, small enough that a row with n
 
 
 @keras.saving.register_keras_serializable(package="kcost")
-class EncoderBlock(LeanLayer):
+class EncoderBlock(FusedLayer):
     """An encoder layer of a transformer: inputs (batch, time, width) to outputs of that shape.
 
     Only compute float32 has trainable variables; `converted` makes the others from it. Inference runs the code of
@@ -45,11 +45,11 @@ class EncoderBlock(LeanLayer):
         spec: a BlockSpec, or its fields as a dict (which is how a .keras file keeps it).
     """
 
+    spec: BlockSpec
+
     def __init__(self, spec: BlockSpec | dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.spec = spec if isinstance(spec, BlockSpec) else BlockSpec(**spec)
+        super().__init__(spec if isinstance(spec, BlockSpec) else BlockSpec(**spec), **kwargs)
         self.supports_masking = True
-        self.parts: dict[str, keras.Variable] = {}
         trained_dropout = self.spec.compute == "float32" and self.spec.dropout > 0
         self._seed = keras.random.SeedGenerator() if trained_dropout else None
         self._backend, self._reason = _backend_module(self.spec)
@@ -118,17 +118,6 @@ class EncoderBlock(LeanLayer):
     def run_plainly(self) -> None:
         """Runs the plain implementation from now on, which has gradients."""
         self._backend = None
-
-    @property
-    def computes_in(self) -> str:
-        """What `computed_dtypes` says of it."""
-        return self.spec.compute
-
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
-        config: dict[str, Any] = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "spec": dataclasses.asdict(self.spec)}
 
     def sites(self, inputs: Any, padding_mask: Any = None) -> dict[str, Any]:
         """What goes into the four products, for calibration: `input`, `context`, `attended`, `hidden`, and `output`.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 
 from kcost.models.keras_private import mask_of
+from kcost.optimize.forms.slow_calls import warn_of_slow_call
 
 
 class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read by the type checker
@@ -23,6 +25,8 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
         if keras.backend.backend() == "torch" and kwargs.get("training") is False and self._is_plain(args, kwargs):
             del kwargs["training"]
             return self.call(*args, **kwargs)
+        if args and kwargs.get("training") is not True:
+            warn_of_slow_call(self, args[0])
         return super().__call__(*args, **kwargs)
 
     def _is_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -36,6 +40,26 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
             or (keras.ops.is_tensor(value) and value.device.type != "meta" and _stays(value))
             for value in (*args, *kwargs.values())
         )
+
+
+class FusedLayer(LeanLayer):
+    """Several layers of Keras as one, which a spec describes: a dataclass with what it computes in, `compute`."""
+
+    def __init__(self, spec: Any, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.spec = spec
+        self.parts: dict[str, keras.Variable] = {}
+
+    @property
+    def computes_in(self) -> str:
+        """What `computed_dtypes` says of it."""
+        return str(self.spec.compute)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        config: dict[str, Any] = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "spec": dataclasses.asdict(self.spec)}
 
 
 def _stays(tensor: Any) -> bool:

@@ -34,6 +34,8 @@ def shown(show: object, document: object) -> list[str]:
         (["serve", "--upstream", "http://127.0.0.1:1"], "price of the machine"),
         (["serve", "x", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1"], "leave DIR out"),
         (["serve", "x", "--port", "70000"], "65535"),
+        (["serve", "x", "--grpc-port", "70000"], "65535"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--grpc-port", "0"], "passes HTTP alone"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
     ],
 )
@@ -101,8 +103,10 @@ def test_a_rate_and_an_invoice_come_first() -> None:
 
 def test_what_is_served_fits_a_screen() -> None:
     versions = tuple(ServedVersion(model="m", version=i, state="AVAILABLE") for i in range(30))
-    lines = shown(
-        serving_terminal.show_serving, Serving(url="http://127.0.0.1:8501", metrics_url=None, versions=versions)
-    )
+    serving = Serving(url="http://127.0.0.1:8501", metrics_url=None, versions=versions)
+    assert not any("gRPC" in line for line in shown(serving_terminal.show_serving, serving))
+    with_grpc = serving.model_copy(update={"grpc_address": "127.0.0.1:8500"})
+    lines = shown(serving_terminal.show_serving, with_grpc)
+    assert "gRPC: 127.0.0.1:8500" in lines
     assert lines[0] == "m version 0 AVAILABLE: POST http://127.0.0.1:8501/v1/models/m:predict"
     assert "and 22 more versions" in lines

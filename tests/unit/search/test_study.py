@@ -240,7 +240,7 @@ def test_a_trial_whose_process_died_before_its_first_heartbeat_is_tried_again(
     request = fake.request(tmp_path / "out", trials=3)
     fake.run(request.model_copy(update={"trials": 1}))
     with storage.quiet():
-        study = storage.open_study(request, {})
+        study = storage.open_study(request, {}).study
         with pytest.warns(UserWarning, match="Heartbeat"):  # `optimize` writes heartbeats, `ask` does not
             study.ask()
     result = fake.run(request)

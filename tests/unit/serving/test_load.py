@@ -247,6 +247,9 @@ def test_bodies_of_a_file(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError):
             read_bodies(path)
+    path.write_text('{"a": 1}\n\n\nno json\n')
+    with pytest.raises(InputError, match="whose line 4 is none"):
+        read_bodies(path)
     with pytest.raises(InputError):
         read_bodies(tmp_path / "none")
 
@@ -301,3 +304,17 @@ def test_without_the_extra_a_call_says_what_to_install(call: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'kcost[serve]'" in done.stdout, done.stderr
+
+
+def test_grpc_is_an_extra_of_its_own() -> None:
+    """Without it HTTP is served all the same."""
+    code = (
+        "from kcost.worker.isolate import hide; hide(('grpc',))\n"
+        "import kcost\nfor port in (0, None):\n"
+        "    try: kcost.serve_models('nowhere', grpc_port=port)\n"
+        "    except kcost.KcostError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    without_grpc, without_models = done.stdout.split("pip install 'kcost[grpc]'")
+    assert "an environment without grpcio" in without_grpc
+    assert "nowhere, which is not there" in without_models

@@ -98,7 +98,9 @@ def test_the_invoice_is_by_model_version_and_caller() -> None:
         requests = [ask(proxy, "POST", PREDICT, b"{}", x_team=team) for team in ("blue", "red", "blue")]
         requests.append(ask(proxy, "POST", "/v1/models/n/labels/stable:predict", b"wrong"))
         requests.append(ask(proxy, "GET", "/v1/models/m", content_length="0"))
-        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200, 400, 200]
+        requests.append(ask(proxy, "POST", "/v2/models/o/versions/2/infer", b"{}"))
+        requests.append(ask(proxy, "GET", "/v2/models/o/ready", content_length="0"))
+        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200, 400, 200, 200, 200]
         await asyncio.sleep(0.05)
         _, body = await ask(proxy, "GET", "/kcost/invoice")
         bill = json.loads(body)
@@ -107,7 +109,8 @@ def test_the_invoice_is_by_model_version_and_caller() -> None:
             ("m", "3", "blue"): (2, 0),
             ("m", "3", "red"): (1, 0),
             ("n", "stable", ""): (1, 1),
-            (OTHERS, "", ""): (1, 0),
+            ("o", "2", ""): (1, 0),
+            (OTHERS, "", ""): (2, 0),
         }
         assert bill["idle_usd"] >= 0.5 * 0.05 / 3600
         assert all(line["usd"] > 0 for line in bill["lines"])

@@ -1,0 +1,111 @@
+"""gRPC over a real socket, with a runner in the place of a process: ports, the end, health, errors nobody foresaw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+grpc = pytest.importorskip("grpc", reason="install kcost[grpc]")
+
+from kcost.core.errors import ArtifactError, InputError  # noqa: E402
+from kcost.serving.grpc_server import GrpcServer  # noqa: E402
+from kcost.serving.grpc_services import Health, Services, health_answer  # noqa: E402
+from kcost.serving.http_server import HttpSettings  # noqa: E402
+from kcost.serving.messages import message_class  # noqa: E402
+from kcost.serving.metrics import Metrics  # noqa: E402
+from kcost.serving.model_version import Limits  # noqa: E402
+from kcost.serving.models import Models  # noqa: E402
+from kcost.serving.server import Server  # noqa: E402
+from kcost.serving.tensor_messages import fill  # noqa: E402
+from tests.unit.serving.fakes import FakeRunner, write_versions  # noqa: E402
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+WATCH = "/grpc.health.v1.Health/Watch"
+Steps = Callable[[Models, GrpcServer, "grpc.aio.Channel"], Awaitable[None]]
+
+
+def with_server(tmp_path: Path, steps: Steps, **settings: float) -> None:
+    async def run() -> None:
+        models = Models(tmp_path, Limits(), tmp_path / "log", lambda _: None, new_runner=FakeRunner)
+        await models.load_first()
+        server = GrpcServer(Services(models, Metrics(), 1 << 20), HttpSettings(stop_s=20, **settings), 0)
+        await server.start()
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            await steps(models, server, channel)
+        await server.stop()
+
+    write_versions(tmp_path / "m", 1)
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def request() -> bytes:
+    message = message_class("PredictRequest")()
+    message.model_spec.name = "m"
+    fill(message.inputs.add(key="x").value, np.ones((1, 1), np.float32))
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def test_health_is_told_when_it_changes(tmp_path: Path) -> None:
+    async def steps(models: Models, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        watch = channel.unary_stream(WATCH)(b"")
+        assert await watch.read() == health_answer(Health.SERVING)
+        version = models.find("m")
+        version.state = "LOADING"
+        assert await watch.read() == health_answer(Health.NOT_SERVING)
+        version.state = "AVAILABLE"
+        assert await watch.read() == health_answer(Health.SERVING)
+        await server.stop()
+        assert await watch.read() == health_answer(Health.NOT_SERVING)
+        assert await watch.read() == grpc.aio.EOF
+
+    with_server(tmp_path, steps)
+
+
+def test_calls_at_a_time_are_bounded(tmp_path: Path) -> None:
+    async def steps(_: Models, __: GrpcServer, channel: grpc.aio.Channel) -> None:
+        watch = channel.unary_stream(WATCH)(b"")
+        assert await watch.read() == health_answer(Health.SERVING)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(PREDICT)(request())
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    with_server(tmp_path, steps, connections=1)
+
+
+def test_an_error_that_nobody_foresaw_is_internal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("never")
+
+    async def steps(_: Models, __: GrpcServer, channel: grpc.aio.Channel) -> None:
+        predict = channel.unary_unary(PREDICT)
+        monkeypatch.setattr(Models, "find", broken)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"ZeroDivisionError: never.*The traceback is in") as caught:
+            await predict(request())
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
+        monkeypatch.undo()
+        assert await predict(request())
+
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    with_server(tmp_path, steps)
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    async def steps(_: Models, server: GrpcServer, __: grpc.aio.Channel) -> None:
+        port = int(server.address.rpartition(":")[2])
+        second = Server(tmp_path, HttpSettings(port=0), Limits(), 1.0, lambda _: None, FakeRunner, grpc_port=port)
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}, which is taken"):
+            await second.serve(lambda _: None)
+
+    with_server(tmp_path, steps)
+
+
+def test_a_server_without_a_model_ends(tmp_path: Path) -> None:
+    write_versions(tmp_path / "m", 1, content=b"damaged")
+    server = Server(tmp_path, HttpSettings(port=0), Limits(), 1.0, lambda _: None, FakeRunner, grpc_port=0)
+    with pytest.raises(ArtifactError, match="whole"):
+        asyncio.run(asyncio.wait_for(server.serve(lambda _: None), 60))
