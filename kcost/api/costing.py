@@ -289,6 +289,7 @@ def _from_run(
     from kcost.cost.deployment import options_of
     from kcost.cost.instances import offers_for
     from kcost.cost.option import Refused
+    from kcost.cost.scaling import on_offers
     from kcost.cost.serving_ways import serving_ways
     from kcost.cost.verdict import MAX_DROP, conclude, prices_for
 
@@ -314,6 +315,7 @@ def _from_run(
         )
         for way in ways
     }
+    ways = on_offers(ways, offers, assumed.scaling_spread)
     options, capacities, refused = options_of(ways, offers, rates, assumed, p99_ms, seed)
     by_name = {way.name: way for way in ways}
     refused = [*refused, *(Refused(name=one.label, reason=one.reason) for one in left_out)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ def run_probe(
     *,
     backend: Backend | None = None,
     seconds: float = 120.0,
+    threads: Sequence[int] | None = None,
     on_progress: OnProgress = silent,
 ) -> Probe:
     """Measures products by dtype and size, memory bandwidth and what a call costs, at 1 to all threads, on the CPU.
@@ -25,9 +27,10 @@ def run_probe(
         out: the JSON file to write.
         backend: None takes KERAS_BACKEND, else the first that is installed.
         seconds: of all, at most 120.
+        threads: numbers of threads; None takes 1, all, and at most two between.
 
     Raises:
-        InputError: seconds out of range.
+        InputError: seconds out of range, or more threads than this process has cores.
         UnavailableError: the backend is not installed.
         WorkerError: nothing could be measured.
         StorageError: the file cannot be written.
@@ -35,4 +38,5 @@ def run_probe(
     from kcost.bench.probe import probe
     from kcost.core.process import chosen_backend, require
 
-    return probe(chosen_backend() if backend is None else require(backend), Path(out), seconds, on_progress)
+    chosen = chosen_backend() if backend is None else require(backend)
+    return probe(chosen, Path(out), seconds, on_progress, threads)

@@ -10,6 +10,8 @@ from kcost.api.inventory import prices
 from kcost.core.errors import ArtifactError, InputError, PriceError
 
 if TYPE_CHECKING:
+    from kcost.core.plan import Backend
+    from kcost.core.probe import Probe
     from kcost.cost.devices import Number
     from kcost.cost.payment import Pay
     from kcost.cost.placements import ProjectionReport
@@ -21,6 +23,7 @@ def project_run(
     run: Path | str,
     to: Sequence[str],
     *,
+    probes: Sequence[Path | str] = (),
     provider: str | None = None,
     region: str | None = None,
     precision: Number | None = None,
@@ -32,7 +35,10 @@ def project_run(
 
     Args:
         run: a run folder, measured with profiles.
-        to: instances, or accelerators, of the price book: the cheapest row of each is taken.
+        to: instances, or accelerators, of the price book: the cheapest row of each is taken. `NAME=FILE` is an instance
+            with a probe that was made on it; named once more for each backend.
+        probes: of the machine that measured, one for each backend. With them cells are projected to instances that
+            were probed, and to smaller sizes of the same family.
         provider, region: whose instances.
         precision: fp32, tf32, fp16, bf16 or int8; None takes what the framework computes in there.
         batches: batch sizes there; none takes those that were measured.
@@ -40,7 +46,9 @@ def project_run(
         prices_file: a price book of your own, or a prices.toml.
 
     Raises:
-        InputError: the run cannot be read or has no forward pass, a batch below 1, or an unknown precision or device.
+        InputError: the run cannot be read or has no forward pass, a batch below 1, an unknown precision or device, or
+            a probe that is of another machine than the run.
+        SchemaError: a file of a probe that is none.
         PriceError: an instance that the book does not have.
     """
     from kcost.bench.store import RunStore
@@ -48,6 +56,7 @@ def project_run(
     from kcost.core.keras_file import class_counts
     from kcost.cost.devices import NUMBERS
     from kcost.cost.placements import report
+    from kcost.cost.probed_placements import ProbedTarget, probed_placements
     from kcost.cost.verdict import prices_for
 
     if not to:
@@ -58,7 +67,24 @@ def project_run(
         raise InputError("A batch has at least one example.", received=min(batches))
     loaded = RunStore(run).load()
     book = prices(prices_file).checked()
-    targets = [_target(book, name, provider, region, pay) for name in to]
+    here = _by_backend([_probe(file) for file in probes])
+    targets: list[Price] = []
+    there: dict[str, ProbedTarget] = {}
+    for text in to:
+        name, has_probe, file = text.partition("=")
+        price = _target(book, name, provider, region, pay)
+        if not has_probe and (price.accelerator is not None or not here):
+            targets.append(price)
+            continue
+        if not here:
+            raise InputError(
+                "A projection to a probed instance begins at a probe of the machine that measured.",
+                received=f"{text}, and none",
+                remedy="Run `kcost probe --out here.json` there, and add --probe here.json.",
+            )
+        known = there[price.key].probes if price.key in there else {}
+        new = _by_backend([_probe(file)]) if has_probe else {}
+        there[price.key] = ProbedTarget(price, {**known, **new})
     classes = {}
     for entry in loaded.index.models:
         try:
@@ -77,7 +103,47 @@ def project_run(
             )
         classes[entry.name] = class_counts(model.keras_file)
     matched = prices_for(loaded, book)
-    return report(loaded, matched, targets, classes, pay=pay, precision=precision, batches=batches)
+    by_probes = probed_placements(
+        loaded, here, tuple(there.values()), classes, pay=pay, precision=precision, batches=batches
+    )
+    return report(
+        loaded,
+        matched,
+        targets,
+        classes,
+        pay=pay,
+        precision=precision,
+        batches=batches,
+        probed=by_probes.options,
+        not_probed=by_probes.not_projected if there else (),
+    )
+
+
+def _probe(file: Path | str) -> Probe:
+    """A stored probe. Raises SchemaError for what is none, InputError for a file that cannot be read."""
+    from kcost.core import schema
+    from kcost.core.probe import Probe
+
+    try:
+        return schema.read("probe", Path(file), Probe)
+    except OSError as error:
+        raise InputError(
+            "A probe is a file that `kcost probe` wrote.",
+            received=f"{file}: {error.strerror}",
+            remedy="Name another file, or run `kcost probe --out FILE`.",
+        ) from error
+
+
+def _by_backend(made: Sequence[Probe]) -> dict[Backend, Probe]:
+    """Backend -> probe. Raises InputError for two of one backend."""
+    by_backend = {probe.backend: probe for probe in made}
+    if len(by_backend) < len(made):
+        raise InputError(
+            "A machine has one probe of each backend.",
+            received=", ".join(probe.backend for probe in made),
+            remedy="Name one file of each.",
+        )
+    return by_backend
 
 
 def _target(book: PriceBook, name: str, provider: str | None, region: str | None, pay: Pay) -> Price:

@@ -96,7 +96,7 @@ def projected_to(
     options = tuple(
         o
         for o in report.options
-        if o.projection is not None and (o.model, o.runs_as, o.batch) == (spec.model, runs_as, spec.batch)
+        if not o.was_measured and (o.model, o.runs_as, o.batch) == (spec.model, runs_as, spec.batch)
     )
     usable = tuple(o for o in options if o.refused is None)
     refusals = tuple(f"Not projected to {o.price.key}: {o.refused}" for o in options if o.refused is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from kcost.core.environment import collect
 from kcost.core.errors import InputError, WorkerError
 from kcost.core.jobs import PROBE
 from kcost.core.plan import Backend
-from kcost.core.probe import Probe, ProbeOfThreads, ProbeRequest
+from kcost.core.probe import Probe, ProbeAnswer, ProbeOfThreads, ProbeRequest
 from kcost.core.process import Worker
 from kcost.core.progress import OnProgress
 
 MOST_SECONDS = 120.0
 """Two minutes, starting workers included."""
+
+FLOAT32_SHARE = 0.7
+"""Of the time: calls and sums are measured with the products of float32."""
 
 START_S = 15.0
 """What starting a worker takes, about: it imports the backend."""
@@ -36,20 +40,26 @@ def thread_counts(cores: int) -> tuple[int, ...]:
     return tuple(sorted({1, *between, cores}))
 
 
-def probe(backend: Backend, out: Path, seconds: float, on_progress: OnProgress) -> Probe:
+def probe(
+    backend: Backend, out: Path, seconds: float, on_progress: OnProgress, threads: Sequence[int] | None = None
+) -> Probe:
     """Probes this machine and writes the file after each number of threads.
 
     Args:
         seconds: of all; at most MOST_SECONDS.
+        threads: numbers of threads; None takes `thread_counts`.
 
     Raises:
-        InputError: seconds out of range.
+        InputError: seconds out of range, or more threads than this process has cores.
         WorkerError: no worker came to its end.
         StorageError: the file cannot be written.
     """
     if not 0 < seconds <= MOST_SECONDS:
         raise InputError(f"A probe takes more than 0 and at most {MOST_SECONDS:g} seconds.", received=seconds)
-    counts = thread_counts(len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    counts = thread_counts(cores) if threads is None else tuple(sorted(set(threads)))
+    if not counts or not 1 <= counts[0] <= counts[-1] <= cores:
+        raise InputError(f"Threads of a probe are from 1 to the {cores} cores of this process.", received=threads)
     end = time.monotonic() + seconds
     made = Probe(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -58,21 +68,23 @@ def probe(backend: Backend, out: Path, seconds: float, on_progress: OnProgress) 
         by_threads=(),
     )
     failure: WorkerError | None = None
-    for place, threads in enumerate(counts):
+    for place, count in enumerate(counts):
         left = end - time.monotonic()
-        on_progress(place, len(counts), f"{backend}, {threads} thread(s)")
+        on_progress(place, len(counts), f"{backend}, {count} thread(s)")
         if left <= 0:
-            made = _without(made, f"{threads} threads: no time was left")
+            made = _without(made, f"{count} threads: no time was left")
             continue
         share = left / (len(counts) - place)
         try:
-            with Worker(PROBE, backend, threads=threads, device="cpu") as worker:
-                answer = worker.ask(ProbeRequest(backend=backend, seconds=max(1.0, share - START_S)), max(left, 30.0))
+            with Worker(PROBE, backend, threads=count, device="cpu") as worker:
+                measured_s = max(1.0, share - START_S)
+                first = ProbeRequest(backend=backend, seconds=measured_s * FLOAT32_SHARE)
+                answer = _with_bfloat16(worker.ask(first, max(left, 30.0)), worker, backend, measured_s)
         except WorkerError as error:  # one number of threads costs itself alone
             failure = error
-            made = _without(made, f"{threads} threads: {' '.join(str(error).split())}")
+            made = _without(made, f"{count} threads: {' '.join(str(error).split())}")
             continue
-        done = (*made.by_threads, ProbeOfThreads(threads=threads, answer=answer))
+        done = (*made.by_threads, ProbeOfThreads(threads=count, answer=answer))
         made = made.model_copy(update={"by_threads": done})
         schema.write(out, made)
     on_progress(len(counts), len(counts), "done")
@@ -81,6 +93,24 @@ def probe(backend: Backend, out: Path, seconds: float, on_progress: OnProgress) 
         raise failure
     schema.write(out, made)
     return made
+
+
+def _with_bfloat16(
+    answer: ProbeAnswer, worker: Worker[ProbeRequest, ProbeAnswer], backend: Backend, seconds: float
+) -> ProbeAnswer:
+    """The answer with products of bfloat16, or with the reason why they lack."""
+    request = ProbeRequest(backend=backend, dtype="bfloat16", seconds=seconds * (1 - FLOAT32_SHARE))
+    try:
+        more = worker.ask(request, seconds + START_S)
+    except WorkerError as error:
+        reason = f"bfloat16 products: {' '.join(str(error).split())}"
+        return answer.model_copy(update={"not_measured": (*answer.not_measured, reason)})
+    return answer.model_copy(
+        update={
+            "products": (*answer.products, *more.products),
+            "not_measured": (*answer.not_measured, *more.not_measured),
+        }
+    )
 
 
 def _without(made: Probe, reason: str) -> Probe:

@@ -98,6 +98,12 @@ def cost(
     work_spread: Annotated[
         str | None, typer.Option(help="Of the hours of work; default 50%.", rich_help_panel=ASSUMPTIONS)
     ] = None,
+    scaling_spread: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a step beside each doubling of workers on one instance; default 10%.", rich_help_panel=ASSUMPTIONS
+        ),
+    ] = None,
     xlsx: Annotated[
         Path | None,
         typer.Option(help="Write the calculation as a workbook with live formulas.", rich_help_panel=OUTPUT),
@@ -127,6 +133,7 @@ def cost(
         "price_spread": _share(price_spread),
         "capacity_spread": _share(capacity_spread),
         "work_spread": _share(work_spread),
+        "scaling_spread": _share(scaling_spread),
     }
     if any(v is not None for v in (qps, daily, weekly, log, scenario)):
         budget = kcost.estimate_budget(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kcost.cli.shared import BackendOption, Json, app, print_answer, progress
+from kcost.cli.shared import BackendOption, Json, app, print_answer, progress, whole_numbers
 
 
 @app.command("probe")
@@ -15,6 +15,9 @@ def probe(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("probe.json"),
     backend: BackendOption = None,
     seconds: Annotated[float, typer.Option(help="Most time of all, at most 120.")] = 120.0,
+    threads: Annotated[
+        str | None, typer.Option(help="Numbers of threads; default: 1, all, and at most two between.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what this machine can do: products, memory, calls, at 1 to all threads; two minutes at most."""
@@ -23,5 +26,11 @@ def probe(
 
     named: Any = backend  # the API refuses what is no backend
     with progress() as on_progress:
-        made = kcost.run_probe(out, backend=named, seconds=seconds, on_progress=on_progress)
+        made = kcost.run_probe(
+            out,
+            backend=named,
+            seconds=seconds,
+            threads=whole_numbers(threads, "numbers of threads such as 1,2"),
+            on_progress=on_progress,
+        )
     print_answer(json_, made, lambda console: probe_terminal.show_probe(console, made, out))

@@ -7,13 +7,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kcost.cli.shared import Json, app, parts, print_answer
+from kcost.cli.shared import Json, app, parts, print_answer, whole_numbers
 
 
 @app.command("project")
 def project(
     run: Annotated[Path, typer.Argument(help="Run folder, measured with --profile.")],
-    to: Annotated[str, typer.Option(metavar="INSTANCE,...", help="Instances or accelerators of the price book.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="INSTANCE,...",
+            help="Instances or accelerators of the price book; INSTANCE=FILE with a probe that was made on it.",
+        ),
+    ],
+    probe: Annotated[
+        str | None, typer.Option(metavar="FILE,...", help="Probes of the machine that measured, one a backend.")
+    ] = None,
     provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
     region: str | None = None,
     dtype: Annotated[
@@ -33,18 +42,12 @@ def project(
     report = kcost.project_run(
         run,
         parts(to) or [],
+        probes=parts(probe) or [],
         provider=provider,
         region=region,
         precision=precision,
-        batches=_whole(batches),
+        batches=whole_numbers(batches, "batch sizes such as 1,32") or [],
         pay=pay,
         prices_file=prices,
     )
     print_answer(json_, report, lambda console: projection_terminal.show_projection(console, report))
-
-
-def _whole(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in parts(text) or []]
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a list of batch sizes such as 1,32") from error

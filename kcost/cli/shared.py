@@ -124,6 +124,14 @@ def parts(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
+def whole_numbers(text: str | None, such_as: str) -> list[int] | None:
+    """The whole numbers of a comma-separated text; None for None. Raises BadParameter for what is none."""
+    try:
+        return None if text is None else [int(part) for part in parts(text) or []]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of {such_as}") from error
+
+
 def print_answer(as_json: bool, answer: Any, show: Any) -> None:
     """The answer of a command, on standard output: as JSON, or as `show` draws it on a console."""
     if as_json:

@@ -46,9 +46,13 @@ class MoveTimes(Record):
 
 
 class ProbeRequest(Record):
-    """Probing the machine with the worker's backend and number of threads."""
+    """Probing the machine with the worker's backend and number of threads.
+
+    Each dtype is asked for by itself: some instruction sets have none of it, and a backend may end its process there.
+    """
 
     backend: Backend
+    dtype: ProbedDtype = Field(default="float32", description="of the products; with float32 come calls and sums")
     seconds: float = Field(gt=0, description="no measurement begins after this")
 
 

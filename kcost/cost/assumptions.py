@@ -53,6 +53,7 @@ ABOUT: dict[str, _About] = {
     "price_spread": _About("either way, 90%", CHOSEN, 0, 10),
     "capacity_spread": _About("either way, 90%", AGAINST_SERVER, 0, 10),
     "work_spread": _About("either way, 90%", CHOSEN, 0, 10),
+    "scaling_spread": _About("either way, 90%", CHOSEN, 0, 10),
 }
 
 
@@ -79,6 +80,9 @@ class Assumptions(Record):
     price_spread: float = 0.05
     capacity_spread: float = Field(default=0.15, description="how far a real server may be from the simulated one")
     work_spread: float = 0.5
+    scaling_spread: float = Field(
+        default=0.1, description="of a step on another size of instance: for each doubling of workers side by side"
+    )
     sources: dict[str, str] = Field(default={}, description="name -> where a value is from that is not the default")
 
     def listed(self) -> tuple[Assumption, ...]:

@@ -26,6 +26,7 @@ from kcost.cost.uncertainty import (
     Medians,
     Swing,
     bands,
+    causes_in,
     cheaper_probability,
     draw,
     of_two,
@@ -299,8 +300,9 @@ def _what_would_tell(
         "traffic": "how much traffic there is",
         "price": "what prices do",
         "work": "how many hours the move takes",
+        "scaling": "how a step changes with the size of the instance: measuring on the one that is billed would tell",
     }
-    without_one = {cause: probability(without(draws, cause)) for cause in ("capacity", "traffic", "price", "work")}
+    without_one = {cause: probability(without(draws, cause)) for cause in causes_in(draws) if cause in remedies}
     cause = max(without_one, key=lambda name: without_one[name])
     if without_one[cause] >= SURE:
         return f"it depends on {remedies[cause]}"

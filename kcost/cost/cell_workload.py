@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult
+from kcost.cost.between_machines import Step
 from kcost.cost.devices import Device, Number
+from kcost.cost.estimate import step_ns
 from kcost.cost.workload import ARCHITECTURES, Engine, Kind, Workload, encoder_activations
 
 PRODUCTS_OF: dict[str, int] = {
@@ -25,6 +27,11 @@ ACTIVATIONS_A_FLOP: dict[Kind, float] = {
 }
 """Numbers put out for each FLOP, where no compiler counted the bytes of a step: those of a typical model of the
 kind."""
+
+
+FAR_TOO_FEW = 8
+"""Counted activations that are this many times fewer than a typical model's were not counted whole: on processors XLA
+hands convolutions to a library, and leaves their bytes out. VGG16, the leanest that is known, has 3 times fewer."""
 
 
 def kind_of(classes: Mapping[str, int]) -> Kind:
@@ -45,10 +52,10 @@ def engine_of(spec: CellSpec) -> Engine:
     return "torch eager" if spec.backend == "torch" and spec.method != "onnx" else "tensorflow graph"
 
 
-def precision_on(spec: CellSpec, device: Device) -> Number:
+def precision_on(spec: CellSpec, device: Device | None) -> Number:
     """What a cell's products would be computed in on a device: what frameworks do there unless told otherwise.
 
-    float32 is TF32 on NVIDIA's Ampere and later in TensorFlow and JAX, and bfloat16 on a TPU.
+    float32 is TF32 on NVIDIA's Ampere and later in TensorFlow and JAX, and bfloat16 on a TPU. None is a processor.
     """
     if spec.precision in ("int8", "int8_dynamic"):
         return "int8"
@@ -56,6 +63,8 @@ def precision_on(spec: CellSpec, device: Device) -> Number:
         return "bf16"
     if (spec.saved_policy or "").endswith("float16"):
         return "fp16"
+    if device is None:
+        return "fp32"
     if "fp32" not in device.peak_tflops and "TPU" in device.name:
         return "bf16"
     return "tf32" if "tf32" in device.peak_tflops and spec.backend != "torch" else "fp32"
@@ -84,7 +93,7 @@ def counted_activations(cells: Iterable[CellResult]) -> float | None:
 def workload_of(
     cell: CellResult,
     classes: Mapping[str, int],
-    device: Device,
+    device: Device | None,
     *,
     precision: Number | None = None,
     batch: int | None = None,
@@ -94,9 +103,11 @@ def workload_of(
 
     Args:
         classes: of the layers in its file, by count (`core.keras_file.class_counts`).
+        device: None is a processor of which no peak is known, as for a projection between probed machines.
         precision: None takes what the framework would compute in there.
         batch: None takes the cell's own; FLOPs grow with it.
-        activations: an example's, from `counted_activations` of any cell of the model; None takes a typical model's.
+        activations: an example's, from `counted_activations` of any cell of the model; None takes a typical model's,
+            and so does a count that is FAR_TOO_FEW times below it.
 
     Raises:
         InputError: nobody counted the cell's FLOPs, or no layer of the model has a product.
@@ -119,7 +130,8 @@ def workload_of(
     training = cell.spec.phase == "training"
     per_example = work.flops / cell.spec.batch / (3 if training else 1)
     parameters = cell.preparation.parameters
-    put_out = ACTIVATIONS_A_FLOP[kind] * per_example if activations is None else activations
+    typical = ACTIVATIONS_A_FLOP[kind] * per_example
+    put_out = typical if activations is None or activations < typical / FAR_TOO_FEW else activations
     return Workload(
         kind=kind,
         engine=engine_of(cell.spec),
@@ -130,4 +142,20 @@ def workload_of(
         parameters=parameters,
         activations_per_example=put_out,
         products=products,
+    )
+
+
+def step_of(cell: CellResult, workload: Workload) -> Step:
+    """A cell that machine A measured, as a projection between machines takes it.
+
+    Raises:
+        InputError: the cell holds no rounds.
+    """
+    spec = cell.spec
+    return Step(
+        name=f"{spec.model} batch {spec.batch}",
+        group=f"{spec.phase} {spec.backend}/{spec.method} {spec.dtype}",
+        workload=workload,
+        is_predict=spec.method in ("predict", "train_on_batch"),
+        measured_s=step_ns(cell).scaled(1e-9),
     )

@@ -13,6 +13,7 @@ from kcost.cost.capacity import Capacity, find_capacity, idle_p99_s
 from kcost.cost.instances import Offer
 from kcost.cost.option import Option, Refused
 from kcost.cost.queue_simulation import poisson_arrivals_s, simulate
+from kcost.cost.scaling import workers_sd
 from kcost.cost.serving_ways import Way
 from kcost.cost.sizing import Rates, mean_usd_per_hour, replicas_for
 
@@ -73,7 +74,7 @@ def options_of(
             continue
         offer = min(usable, key=lambda o: (_usd_per_hour(o, capacity, rates, assumed), o.workers))
         capacities[way.name] = capacity
-        options.append(_option(way, offer, capacity))
+        options.append(_option(way, offer, capacity, assumed))
     if options:
         return options, capacities, refused
     if most:
@@ -104,9 +105,14 @@ def _usd_per_hour(offer: Offer, capacity: Capacity, rates: Rates, assumed: Assum
     )
 
 
-def _option(way: Way, offer: Offer, capacity: Capacity) -> Option:
+def _option(way: Way, offer: Offer, capacity: Capacity, assumed: Assumptions) -> Option:
     basis: CostBasis = offer.basis
     why = offer.why
+    sd = workers_sd(offer.workers, assumed.scaling_spread)
+    if way.scaling is not None:
+        basis = "scaled" if basis == "measured" else basis
+        sd = math.hypot(sd, way.scaling.log_sd)
+        why += f" {way.scaling.why}"
     if offer.workers > 1:
         basis = "scaled" if basis == "measured" else basis
         why += f" It holds {offer.workers} workers of the measured size; that none slows another was not measured."
@@ -127,6 +133,7 @@ def _option(way: Way, offer: Offer, capacity: Capacity) -> Option:
         p99_ms=capacity.p99_s * 1e3,
         basis=basis,
         basis_why=why,
+        scaling_sd=sd,
         simulated=way.simulated,
         joules_per_prediction=way.joules_per_prediction,
         energy_basis=way.energy_basis,

@@ -17,9 +17,10 @@ from kcost.cost.price_rules import Price
 
 NS_PER_HOUR = 3600 * 10**9
 
-Basis = Literal["measured here", "projected", "simulated"]
-"""measured here: real seconds, on a machine of the priced size. projected: real seconds, of a machine that
-differs from the priced one in vCPUs or accelerator. simulated: the seconds were made up."""
+Basis = Literal["measured here", "scaled", "projected", "simulated"]
+"""measured here: real seconds, on a machine of the priced size. scaled: real seconds, of the same family of processors
+with another count of cores, taken as they are. projected: real seconds, of a machine that differs from the priced one
+in processor or accelerator, taken as they are. simulated: the seconds were made up."""
 
 
 class CostEstimate(Record):
@@ -85,9 +86,14 @@ def estimate(
         price=match.price,
         usd_per_hour=usd_per_hour,
         utilisation=utilisation,
-        basis="simulated" if simulated else "measured here" if match.same_machine else "projected",
+        basis="simulated" if simulated else basis_of_match(match),
         assumptions=_assumptions(match, utilisation, simulated=simulated),
     )
+
+
+def basis_of_match(match: Match) -> Basis:
+    """What real seconds are worth at the price of an instance."""
+    return "measured here" if match.same_machine else "scaled" if match.same_family else "projected"
 
 
 def _assumptions(match: Match, utilisation: float, *, simulated: bool) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ def offers_for(
         whole = price.vcpus % environment.cores == 0 and price.vcpus // environment.cores in WORKERS
         if whole and _same_architecture(environment, price):
             offers.append(_offer(environment, price, 1.0, match.why, peak_bytes))
+    if len(offers) > 1 and match.price.vcpus < environment.cores:
+        return offers[1:]  # seconds of its own size are worth more than those that are scaled to fewer cores
     return offers
 
 

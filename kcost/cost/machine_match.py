@@ -27,6 +27,7 @@ class Match(Record):
     why: str = Field(description="one sentence: what was matched, and that it is an assumption where it is one")
     is_assumption: bool = Field(description="False only where the user named the instance")
     same_machine: bool = Field(description="the instance has the machine's vCPUs and its accelerator")
+    same_family: bool = Field(default=False, description="the instance has the machine's kind of processor, any count")
     share: float = Field(default=1.0, gt=0, le=1, description="part of the instance that one model uses and pays for")
     pay: Pay = "on-demand"
 
@@ -182,6 +183,7 @@ def _match(environment: Environment, price: Price, accelerator: str | None, *, n
         why=why,
         is_assumption=not named,
         same_machine=same_accelerator and same_size,
+        same_family=accelerator is None and same_accelerator and _family(price) == instruction_set(environment),
         share=share,
         pay=pay,
     )

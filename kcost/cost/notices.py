@@ -27,6 +27,8 @@ Code = Literal[
     "simulated",
     "synthetic-data",
     "price-assumed",
+    "price-of-another-size",
+    "price-of-another-machine",
     "price-old",
     "failed",
     "high-load",
@@ -53,6 +55,7 @@ Code = Literal[
 SEVERITY: tuple[Code, ...] = (
     *("not-finite", "simulated", "invalid", "failed", "outputs-differ", "not-judged", "score-drop", "synthetic-data"),
     *("other-work", "steal", "gpu-shared", "swapping", "throttled", "frequency", "high-load", "busy-parent"),
+    *("price-of-another-machine", "price-of-another-size", "price-old"),
     *("price-assumed", "outputs-not-compared", "training-precision", "p99-unknown"),
     *("unsettled", "imprecise", "few-rounds", "spread"),
 )

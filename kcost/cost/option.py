@@ -37,6 +37,9 @@ class Option(Record):
     p99_ms: float | None = Field(default=None, description="simulated, at queries_per_s_per_replica")
     basis: CostBasis
     basis_why: str
+    scaling_sd: float = Field(
+        default=0.0, ge=0, description="of the logarithm of a step, where its seconds are of another size of instance"
+    )
     simulated: bool = Field(default=False, description="the step times were made up")
     is_plain: bool = Field(default=False, description="plain Keras: what a project begins with")
     one_off: OneOff = OneOff()

@@ -17,6 +17,7 @@ from kcost.core.result import CellResult, Environment, Run
 from kcost.core.schema import Record
 from kcost.core.units import format_usd, significant, usd_scale
 from kcost.cost.basis import CostBasis, basis_of
+from kcost.cost.between_machines import BetweenMachines, coefficients
 from kcost.cost.cell_workload import counted_activations, engine_of, workload_of
 from kcost.cost.devices import IN_PRICE_BOOKS, Device, Number, device_named
 from kcost.cost.inference import usd_per_million
@@ -47,13 +48,27 @@ class Placement(Record):
     low_usd: float
     high_usd: float | None
     examples_per_s: float
-    projection: Projection | None = Field(default=None, description="None where it was measured")
+    projection: Projection | None = Field(default=None, description="by the data sheet of a device; else None")
+    between: BetweenMachines | None = Field(default=None, description="by probes of two machines; else None")
     published: tuple[str, ...] = Field(default=(), description="measurements of others on the same chip, nearest first")
 
     @property
     def refused(self) -> str | None:
         """Why a projection is not to be used."""
-        return None if self.projection is None else self.projection.refused
+        made = self.projection or self.between
+        return None if made is None else made.refused
+
+    @property
+    def was_measured(self) -> bool:
+        """Whether its seconds are those of a step that ran, and not of a model of one."""
+        return self.projection is None and self.between is None
+
+    @property
+    def step_text(self) -> str:
+        """The figure in words, marked."""
+        high = "unbounded" if self.high_ms is None else significant(self.high_ms)
+        mark = "" if self.was_measured else ", scaled" if self.basis == "scaled" else ", projected"
+        return f"{significant(self.step_ms)} ms ({significant(self.low_ms)} to {high}{mark})"
 
 
 class ProjectionReport(Record):
@@ -65,6 +80,9 @@ class ProjectionReport(Record):
         default=(), description="cells and instances without a projection, each with its reason"
     )
     grading: Grading = Field(description="how far the projection was off where devices were left out")
+    between_fitted_to: str | None = Field(
+        default=None, description="what the projection between probed machines rests on; None where none was made"
+    )
 
 
 def instance_device(price: Price) -> Device:
@@ -77,7 +95,8 @@ def instance_device(price: Price) -> Device:
         raise InputError(
             "A projection is made to an instance with an accelerator whose peaks are known.",
             received=f"{price.key}, which has none",
-            remedy="Measure on it: clouds don't say which processor a size gets, and vendors publish no peak of one.",
+            remedy=f"Run `kcost probe` on it, then --to {price.instance}=there.json, and --probe here.json of the "
+            "machine that measured. Vendors publish no peak of a processor.",
         )
     return device_named(IN_PRICE_BOOKS.get(price.accelerator, price.accelerator))
 
@@ -91,6 +110,8 @@ def report(
     pay: Pay = "on-demand",
     precision: Number | None = None,
     batches: Sequence[int] = (),
+    probed: Sequence[Placement] = (),
+    not_probed: Sequence[str] = (),
 ) -> ProjectionReport:
     """Every inference cell of a run where it was measured, and projected to instances.
 
@@ -100,6 +121,7 @@ def report(
         classes: model -> classes of the layers in its file, by count.
         precision: of the projected steps; None takes what the framework computes in on that device.
         batches: of the projected steps; none takes those that were measured.
+        probed: what was projected by probes (`probed_placements`), and in `not_probed` what could not be.
 
     Raises:
         InputError: no inference cell, or an instance that nothing can be projected to.
@@ -135,14 +157,15 @@ def report(
                 key = (option.model, engine_of(cell.spec), option.precision, batch, price.key)
                 projected.setdefault(key, option)
     ordered = sorted(
-        [*measured, *projected.values()], key=lambda o: (o.refused is not None, o.usd_per_million, o.price.key)
+        [*measured, *projected.values(), *probed], key=lambda o: (o.refused is not None, o.usd_per_million, o.price.key)
     )
     names = dict.fromkeys(o.model for o in measured)
     return ProjectionReport(
         sentences=tuple(_sentence([o for o in ordered if o.model == name]) for name in names),
         options=tuple(ordered),
-        not_projected=tuple(not_projected),
+        not_projected=(*not_projected, *not_probed),
         grading=fitted().gradings[0],
+        between_fitted_to=coefficients().fitted_to if probed else None,
     )
 
 
@@ -193,8 +216,8 @@ def _projected(cell: CellResult, workload: Workload, price: Price, device: Devic
 
 def _sentence(options: Sequence[Placement]) -> str:
     """The cheapest measured and the cheapest projected option, and from which rate on the second is cheaper."""
-    here = _first(o for o in options if o.projection is None)
-    there = _first(o for o in options if o.projection is not None and o.refused is None)
+    here = _first(o for o in options if o.was_measured)
+    there = _first(o for o in options if not o.was_measured and o.refused is None)
     assert here is not None  # each cell that a report is made of was measured
     costs = [option.usd_per_million for option in (here, there) if option is not None]
     scale = usd_scale(costs, "million predictions")
@@ -204,10 +227,9 @@ def _sentence(options: Sequence[Placement]) -> str:
     )
     if there is None:
         return f"{best}; nothing could be projected well enough to be used."
-    assert there.projection is not None
     would = (
-        f"[projected] {there.price.instance} at {format_usd(there.usd_per_hour)} an hour would need "
-        f"{there.projection.step_text} for a batch of {there.batch}, "
+        f"[{'scaled' if there.basis == 'scaled' else 'projected'}] {there.price.instance} at "
+        f"{format_usd(there.usd_per_hour)} an hour would need {there.step_text} for a batch of {there.batch}, "
         f"{scale.text(there.usd_per_million)} per {scale.unit}"
     )
     if there.high_usd is not None and there.high_usd < here.low_usd:

@@ -159,6 +159,12 @@ class Ranking(Record):
         return usd_scale([c.cost.usd for c in self.cells if c.rank == 1] or [c.cost.usd for c in self.cells], self.unit)
 
     @property
+    def mark(self) -> str:
+        """What dollars are marked with that rest on seconds of another machine than is priced; else empty."""
+        bases = {c.cost.basis for c in self.cells} - {"measured here", "simulated"}
+        return f" [{', '.join(sorted(bases))}]" if bases else ""
+
+    @property
     def unit(self) -> str:
         """What the costs are per."""
         return self.cells[0].cost.unit

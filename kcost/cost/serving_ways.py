@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,12 +11,32 @@ import numpy as np
 from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult, Environment, Run
+from kcost.core.stats import NORMAL_95
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.ranking import RankedCell
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict
 
 RoundKey = tuple[str, str, int]
 """Block, session and number: what the rounds of two cells are paired by."""
+
+
+class Scaled(NamedTuple):
+    """How much longer a step takes on an instance than on the machine that measured it (`scaling`)."""
+
+    times: float
+    log_sd: float
+    """Standard deviation of the logarithm of `times`."""
+    why: str
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 90% interval of `times`."""
+        return self.times * math.exp(-NORMAL_95 * self.log_sd)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 90% interval of `times`."""
+        return self.times * math.exp(NORMAL_95 * self.log_sd)
 
 
 class Way(NamedTuple):
@@ -39,6 +60,8 @@ class Way(NamedTuple):
     simulated: bool
     is_plain: bool
     """Whether it is plain Keras: what a project begins with."""
+    scaling: Scaled | None = None
+    """What its seconds were multiplied by; None where they are as measured."""
 
 
 class LeftOut(NamedTuple):

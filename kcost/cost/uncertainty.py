@@ -33,8 +33,9 @@ MOST_CHANGE = 20.0
 Medians = Mapping[tuple[str, str, int], float]
 """Round -> median of its steps, in any unit."""
 
-Cause = Literal["step time", "capacity", "traffic", "price", "work"]
-CAUSES: tuple[Cause, ...] = ("step time", "capacity", "traffic", "price", "work")
+Cause = Literal["step time", "scaling", "capacity", "traffic", "price", "work"]
+CAUSES: tuple[Cause, ...] = ("step time", "scaling", "capacity", "traffic", "price", "work")
+"""scaling: seconds of another size of instance; where no option has such, `causes_in` leaves it out."""
 
 
 class Band(Record):
@@ -59,6 +60,13 @@ class Draws(NamedTuple):
     """Shape (draws,)."""
     work: np.ndarray
     """Shape (draws,)."""
+    scaling: np.ndarray
+    """Shape (draws, options): a step on an instance of another size over what it is taken to be."""
+
+
+def causes_in(draws: Draws) -> tuple[Cause, ...]:
+    """The causes that may move anything."""
+    return tuple(c for c in CAUSES if c != "scaling" or bool(draws.scaling.any()))
 
 
 def draw(options: Sequence[Option], medians: Sequence[Medians], assumed: Assumptions, draws: int, seed: int) -> Draws:
@@ -87,6 +95,7 @@ def draw(options: Sequence[Option], medians: Sequence[Medians], assumed: Assumpt
         price=moves[:, [places[o.instance] for o in options]],
         traffic=generator.standard_normal(draws) * sigma["traffic"],
         work=generator.standard_normal(draws) * sigma["work"],
+        scaling=generator.standard_normal((draws, len(options))) * [o.scaling_sd for o in options],
     )
 
 
@@ -140,7 +149,7 @@ def spend(options: Sequence[Option], rates: Rates, assumed: Assumptions, draws: 
     for begin in range(0, count, CHUNK):
         rows = slice(begin, begin + CHUNK)
         # Two rounds know so little that a draw may lie anywhere: what is beyond a factor of e^20 changes no percentile.
-        change = draws.capacity[rows] - elasticity * draws.step[rows]
+        change = draws.capacity[rows] - elasticity * (draws.step[rows] + draws.scaling[rows])
         rate = per_replica * np.exp(np.clip(change, -MOST_CHANGE, MOST_CHANGE))
         price = np.exp(draws.price[rows])
         hourly = mean_usd_per_hour(
@@ -188,17 +197,19 @@ class Swing(Record):
         return self.high_usd - self.low_usd
 
 
+FIELDS: dict[Cause, str] = {"step time": "step"}
+"""Causes whose field of Draws has another name."""
+
+
 def only(draws: Draws, cause: Cause) -> Draws:
     """The draws with every other cause at its value."""
-    names: dict[Cause, str] = {"step time": "step", "capacity": "capacity", "traffic": "traffic", "price": "price"}
-    kept = names.get(cause, "work")
+    kept = FIELDS.get(cause, cause)
     return Draws(**{name: a if name == kept else np.zeros_like(a) for name, a in draws._asdict().items()})
 
 
 def without(draws: Draws, cause: Cause, part: float = 1.0) -> Draws:
     """The draws with `part` of one cause's spread taken away."""
-    names: dict[Cause, str] = {"step time": "step", "capacity": "capacity", "traffic": "traffic", "price": "price"}
-    less = names.get(cause, "work")
+    less = FIELDS.get(cause, cause)
     return Draws(**{name: a * (1 - part) if name == less else a for name, a in draws._asdict().items()})
 
 
@@ -213,7 +224,7 @@ def tornado(
     """
     tail = (1 - CONFIDENCE) / 2
     swings = []
-    for cause in CAUSES:
+    for cause in causes_in(draws):
         money = spend(options, rates, assumed, only(draws, cause))
         low, high = np.quantile((money.total[:, 1] - money.total[:, 0]) / months, [tail, 1 - tail])
         swings.append(Swing(cause=cause, low_usd=float(low), high_usd=float(high)))
@@ -229,4 +240,5 @@ def of_two(draws: Draws, columns: Sequence[int]) -> Draws:
         price=draws.price[:, chosen],
         traffic=draws.traffic,
         work=draws.work,
+        scaling=draws.scaling[:, chosen],
     )

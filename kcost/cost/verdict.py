@@ -13,6 +13,7 @@ from kcost.core.plan import Phase
 from kcost.core.result import CellResult, Environment, Run, failed
 from kcost.core.schema import VERSIONS, Record
 from kcost.core.stats import location, median_per_round
+from kcost.cost.estimate import basis_of_match
 from kcost.cost.fairness import Fairness, differences, fairness_of
 from kcost.cost.inference import usd_per_million
 from kcost.cost.judgement import Judge
@@ -201,6 +202,15 @@ def _price_notices(prices: Mapping[str, Match], today: date | None) -> Iterator[
                 number=age,
                 limit=OLD_AFTER_DAYS,
                 remedy="`kcost prices update` reads a newer list, and prices.toml takes a price of yours.",
+            )
+    for match in prices.values():
+        if not match.same_machine:
+            yield Notice(
+                code="price-of-another-size" if match.same_family else "price-of-another-machine",
+                text=f"[{basis_of_match(match)}] The seconds are of another machine than {match.price.key}, taken as "
+                "they are.",
+                remedy="Measure on the instance, or `kcost project` to it with probes; `kcost cost --qps` counts the "
+                "workers that it holds.",
             )
     assumed = {(m.price.provider, m.price.instance, m.price.region) for m in prices.values() if m.is_assumption}
     for provider, instance, region in sorted(assumed):

@@ -11,7 +11,7 @@ from kcost.core.schema import Record
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.option import Option
 from kcost.cost.sizing import Rates
-from kcost.cost.uncertainty import CAUSES, Cause, Draws, only, spend
+from kcost.cost.uncertainty import Cause, Draws, causes_in, only, spend
 
 WORTH_USD = 1.0
 """A doubt below a dollar over the horizon is called none."""
@@ -76,7 +76,7 @@ def causes_of_doubt(
         more_usd: what each option costs beside its bill, such as its errors; shape (options,).
     """
     causes = []
-    for cause in CAUSES:
+    for cause in causes_in(draws):
         totals = spend(options, rates, assumed, only(draws, cause)).total + more_usd
         causes.append(CauseOfDoubt(cause=cause, usd=max(0.0, expected_losses(totals, chosen)[0])))
     return tuple(sorted(causes, key=lambda c: -c.usd))

@@ -18,6 +18,7 @@ from kcost.cost.capacity import MOST_BUSY, Capacity, find_capacity
 from kcost.cost.instances import Offer, offers_for
 from kcost.cost.quality import ReadOutputs
 from kcost.cost.ranking import FULL_PRECISION, RankedCell
+from kcost.cost.scaling import on_offers
 from kcost.cost.serving_ways import Way, serving_ways
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
 from kcost.recommend.bounds import (
@@ -131,9 +132,9 @@ def judge(
         if disturbed:
             invalid[candidate.name] = f"{MEASURE_AGAIN} ({disturbed[0]})"
     held = {c.cell_id for c in cells.values() if c.standing == "ranked"}
-    every = _ways(run, verdict, candidates, held)
+    every = _on_instances(_ways(run, verdict, candidates, held), terms)
     return Judged(
-        ways=_ways(run, verdict, candidates, usable),
+        ways=_on_instances(_ways(run, verdict, candidates, usable), terms),
         refused=refused,
         drops=drops,
         undecided=undecided,
@@ -180,6 +181,12 @@ def _ways(run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: s
             if candidate.has(way.spec):
                 named[candidate.name] = way._replace(name=candidate.name, is_plain=candidate.is_plain)
     return named
+
+
+def _on_instances(ways: dict[str, Way], terms: Terms) -> dict[str, Way]:
+    """The ways with the seconds of the instances that serve them, where these have fewer vCPUs than the machine."""
+    offers = {name: offers_of(terms, way.environment, way.peak_bytes) for name, way in ways.items()}
+    return {way.name: way for way in on_offers(list(ways.values()), offers, terms.assumed.scaling_spread)}
 
 
 def _as_valid(cell: RankedCell, usable: set[str]) -> RankedCell:

@@ -17,7 +17,7 @@ SHOWN_REFUSALS = 2
 
 
 def show_projection(console: Console, report: ProjectionReport) -> None:
-    """Measured and projected options by cost, each with its basis; evidence; how far projections were off."""
+    """Measured, scaled and projected options by cost, each with its basis; evidence; how far projections were off."""
 
     def line(text: str) -> None:
         console.print(text, highlight=False, markup=False)
@@ -51,6 +51,11 @@ def show_projection(console: Console, report: ProjectionReport) -> None:
         f"projected without its chip. Its 90% interval held {g.held:.0%}. Nothing was measured on these devices "
         "(docs/projection.md)."
     )
+    if report.between_fitted_to is not None:
+        line(
+            "By probes each part of a measured step is stretched by what two probes say. How closely real steps follow "
+            f"them: {report.between_fitted_to}."
+        )
     days = {o.price.key: o.price.as_of or "no date" for o in report.options}
     line("Prices of " + ", ".join(f"{key} ({day})" for key, day in days.items()) + ": --json has their sources.")
 

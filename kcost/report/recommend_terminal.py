@@ -35,7 +35,7 @@ def show_recommendation(
         _show_gates(console, answer)
     for one in answer.projected[: None if everything else 2]:
         console.print(
-            f"projected: {one.runs_as} on {one.price.key} {significant(one.step_ms)} ms a step of {one.batch} "
+            f"{one.basis}: {one.runs_as} on {one.price.key} {significant(one.step_ms)} ms a step of {one.batch} "
             f"({significant(one.low_ms)} to {significant(one.high_ms or one.low_ms)}), "
             f"{format_usd(one.usd_per_million)} a million at full load.",
             highlight=False,
@@ -75,15 +75,17 @@ def _table(answer: Recommendation, everything: bool) -> Table:
     shown = answer.ranked if everything else answer.ranked[:ROWS]
     plain = [r for r in answer.ranked if r.is_plain and r not in shown]
     for row in (*shown, *plain):
-        table.add_row(*_row(row))
+        table.add_row(*row_of(row))
     return table
 
 
-def _row(row: Ranked) -> tuple[str, ...]:
+def row_of(row: Ranked) -> tuple[str, ...]:
+    """The texts of one way; one whose seconds are not of the instance that is billed bears its basis."""
     month, drop = row.usd_per_month, row.drop
     today = " (today)" if row.is_plain else ""
+    mark = "" if row.basis in ("measured", "simulated") else f" [{row.basis}]"  # what is simulated the answer says
     return (
-        escape(f"{row.name}{today}"),
+        escape(f"{row.name}{today}{mark}"),
         f"{row.probability:.0%}",
         f"{significant(month.value)} ({significant(month.low)}-{significant(month.high)})",
         str(row.instances),

@@ -88,7 +88,7 @@ def _show_conclusions(console: Console, verdict: Verdict) -> None:
 def _show_best(console: Console, ranking: Ranking, rows: int) -> None:
     """The first cells of a ranking, in seven columns."""
     scale = ranking.usd_scale
-    table = titled_table(f"{ranking.model}, {ranking.phase}: USD per {scale.unit}")
+    table = titled_table(f"{ranking.model}, {ranking.phase}: USD per {scale.unit}{ranking.mark}")
     headings = ["#", "run as", "batch", "USD", "cheaper", "step"]
     if ranking.phase == "inference":
         headings.append("score")
@@ -120,7 +120,9 @@ def _show_ranking(console: Console, ranking: Ranking, p99_ms: float | None, rows
     apart = f", apart: {'; '.join(ranking.apart)}" if ranking.apart else ""
     limit = f", within {p99_ms:g} ms" if p99_ms is not None and ranking.phase == "inference" else ""
     columns = _columns(ranking, console.width)
-    table = titled_table(f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}")
+    table = titled_table(
+        f"{ranking.model}, {ranking.phase}{limit}{apart}: USD per {ranking.usd_scale.unit}{ranking.mark}"
+    )
     for heading in columns:
         _add_column(table, heading)
     shown = ranking.first(rows)

@@ -12,11 +12,22 @@ from kcost.core.artifact import sha256_of
 from kcost.core.errors import InputError, KcostError
 from kcost.core.profile import Profile, Work
 from kcost.core.result import Run
-from kcost.cost.cell_workload import kind_of
+from kcost.cost.cell_workload import ACTIVATIONS_A_FLOP, kind_of, workload_of
 from kcost.cost.placements import Placement, cheaper_above, instance_device
+from testing.probed_machines import probe
 from testing.runs import plan, simulated_run, write_run
 
 GFLOP = 10**9
+
+ONE_CORE = """[[instance]]
+provider = "aws"
+instance = "c7i.medium"
+region = "us-east-1"
+vcpus = 1
+memory_gib = 2
+usd_per_hour = 0.045
+as_of = 2026-07-01
+"""
 
 
 def keras_file(path: Path, *classes: str) -> Path:
@@ -118,6 +129,17 @@ def test_the_command_prints_the_answer_first_within_a_screen(tmp_path: Path) -> 
     assert wrong.exit_code == 2
 
 
+def test_bytes_that_a_compiler_left_out_are_those_of_a_typical_model(tmp_path: Path) -> None:
+    run = kcost.open_run(run_with_profiles(tmp_path))
+    classes = {"Conv2D": 20, "Dense": 1}
+    typical, lean, none = (
+        workload_of(run.cells[0], classes, None, activations=counted).activations_per_example
+        for counted in (None, 0.3 * ACTIVATIONS_A_FLOP["cnn"] * 4 * GFLOP, 10.0)
+    )
+    assert none == typical
+    assert lean == pytest.approx(0.3 * typical)
+
+
 def test_kinds_of_models() -> None:
     assert kind_of({"Conv2D": 3, "DepthwiseConv2D": 1}) == "small products"
     assert kind_of({"Conv2D": 3, "Dense": 1}) == "cnn"
@@ -146,3 +168,97 @@ def test_every_accelerator_of_the_book_is_a_device_or_refused() -> None:
         except InputError:
             refused += 1
     assert known > refused
+
+
+def probes_of_two_machines(folder: Path, run: Path, times: float = 2.0, **there: Any) -> tuple[str, str]:
+    """Files with a probe of the run's machine and of one with products that many times as fast."""
+    machine = kcost.open_run(run).environments
+    own = next(iter(machine.values()))
+    here = probe(backend="jax").model_copy(update={"environment": own})
+    other = probe(1e11 * times, 2e10 * times, 1e-5 / times, backend="jax", **{"cores": own.cores, **there})
+    for name, made in (("here", here), ("there", other)):
+        (folder / f"{name}.json").write_text(made.model_dump_json())
+    return str(folder / "here.json"), str(folder / "there.json")
+
+
+def test_a_probed_instance_stands_beside_the_measurement(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, there = probes_of_two_machines(tmp_path, run, 2.0, cpu_model="Another CPU")
+    report = kcost.project_run(run, [f"c7i.xlarge={there}", "T4"], region="us-east-1", probes=[here])
+    probed = [o for o in report.options if o.between is not None and o.precision == "fp32"]
+    measured = {(o.runs_as, o.batch): o for o in report.options if o.was_measured and o.precision == "float32"}
+    assert {(o.runs_as, o.batch) for o in probed} == set(measured)
+    for option in probed:
+        assert option.step_ms == pytest.approx(measured[option.runs_as, option.batch].step_ms / 2, rel=0.05)
+        assert option.low_ms < option.step_ms < (option.high_ms or 0)
+        assert option.usd_per_million == pytest.approx(option.usd_per_hour / 3.6 * option.step_ms / option.batch)
+    assert any(o.projection is not None for o in report.options)
+    assert report.between_fitted_to
+    assert "projected" in probed[0].step_text
+
+
+def test_another_size_of_the_family_is_scaled_by_the_probe_that_is_at_hand(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, _ = probes_of_two_machines(tmp_path, run)
+    book = tmp_path / "prices.toml"
+    book.write_text(ONE_CORE)
+    report = kcost.project_run(run, ["c7i.medium"], probes=[here], prices_file=book)
+    scaled = [o for o in report.options if o.between is not None and o.precision == "fp32"]
+    assert scaled, report.not_projected
+    measured = {(o.runs_as, o.batch): o for o in report.options if o.was_measured and o.precision == "float32"}
+    for option in scaled:
+        times = option.step_ms / measured[option.runs_as, option.batch].step_ms
+        assert 1 < times < 2.01
+
+
+@pytest.mark.parametrize(
+    ("to", "probes", "says"),
+    [
+        ("c7i.xlarge=there.json", [], "begins at a probe of the machine that measured"),
+        ("c7i.xlarge=none.json", ["here.json"], "No such file"),
+        ("c7i.xlarge=there.json", ["there.json"], "processor: Another CPU in the probe"),
+        ("c7i.xlarge=there.json", ["here.json", "here.json"], "one probe of each backend"),
+        ("c7i.xlarge=run/run.json", ["here.json"], "probe file"),
+    ],
+)
+def test_probes_that_do_not_fit_are_one_clear_message(tmp_path: Path, to: str, probes: list[str], says: str) -> None:
+    run = run_with_profiles(tmp_path)
+    probes_of_two_machines(tmp_path, run, cpu_model="Another CPU")
+    name, _, file = to.partition("=")
+    with pytest.raises(KcostError, match=says) as caught:
+        kcost.project_run(run, [f"{name}={tmp_path / file}"], region="us-east-1", probes=[tmp_path / p for p in probes])
+    assert caught.value.exit_code == 2
+
+
+def test_what_no_probe_speaks_of_is_not_projected(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, there = probes_of_two_machines(tmp_path, run, cpu_model="Another CPU")
+    other = probe(backend="torch")
+    (tmp_path / "torch.json").write_text(other.model_dump_json())
+    report = kcost.project_run(run, [f"c7i.xlarge={tmp_path / 'torch.json'}"], region="us-east-1", probes=[here])
+    assert any("probes of one backend" in reason for reason in report.not_projected)
+    report = kcost.project_run(run, [f"c7i.xlarge={there}"], region="us-east-1", probes=[here], batches=[7])
+    assert any("keeps its batch size" in reason for reason in report.not_projected)
+    report = kcost.project_run(run, ["c7g.large"], region="us-east-1", probes=[here])
+    assert any("needs a probe of it" in reason for reason in report.not_projected)
+
+
+def test_a_precision_that_a_probe_lacks_costs_its_own_cells_alone(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, there = probes_of_two_machines(tmp_path, run, cpu_model="Another CPU")
+    lacking = json.loads(Path(there).read_text())
+    for each in lacking["by_threads"]:
+        each["answer"]["products"] = [p for p in each["answer"]["products"] if p["dtype"] == "float32"]
+    Path(there).write_text(json.dumps(lacking))
+    report = kcost.project_run(run, [f"c7i.xlarge={there}"], region="us-east-1", probes=[here])
+    assert {o.precision for o in report.options if o.between is not None} == {"fp32"}
+    assert any("bf16" in reason for reason in report.not_projected)
+
+
+def test_the_command_takes_probes_and_marks_what_they_gave(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    here, there = probes_of_two_machines(tmp_path, run, 40.0, cpu_model="Another CPU")
+    options = ["--to", f"c7i.xlarge={there}", "--region", "us-east-1", "--probe", here]
+    shown = CliRunner().invoke(app, ["project", str(run), *options])
+    assert shown.exit_code == 0, shown.output
+    assert "By probes each part of a measured step" in shown.output

@@ -63,6 +63,17 @@ def test_bad_seconds_are_refused(tmp_path: Path, seconds: float) -> None:
         kcost.run_probe(tmp_path / "p.json", seconds=seconds)
 
 
+@pytest.mark.parametrize("threads", [[], [0], [1, 10_000]])
+def test_threads_that_there_are_no_cores_for_are_refused(tmp_path: Path, threads: list[int]) -> None:
+    with pytest.raises(InputError, match="Threads of a probe"):
+        probe("fake", tmp_path / "p.json", 5, silent, threads)
+
+
+def test_named_threads_alone_are_probed(tmp_path: Path) -> None:
+    made = probe("fake", tmp_path / "p.json", 20, silent, [1, 1])
+    assert [t.threads for t in made.by_threads] == [1]
+
+
 def test_workers_that_fail_are_told_and_nothing_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def __init__(self, *_: object, **__: object) -> None:
@@ -85,12 +96,49 @@ def test_a_program_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch
 
     sound = FakeDriver.square_product
 
-    def only_float32(self: FakeDriver, size: int, dtype: str) -> object:
-        if dtype != "float32":
-            raise TypeError("no such dtype")
+    def small_ones(self: FakeDriver, size: int, dtype: str) -> object:
+        if size > 64:
+            raise TypeError("no such size")
         return sound(self, size, dtype)
 
-    monkeypatch.setattr(FakeDriver, "square_product", only_float32)
+    monkeypatch.setattr(FakeDriver, "square_product", small_ones)
     answer = worker.run(ProbeRequest(backend="fake", seconds=20))
+    assert [p.size for p in answer.products] == [64]
+    assert answer.call_ns
+    assert any("no such size" in reason for reason in answer.not_measured)
+
+
+def test_a_product_that_would_take_seconds_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LONGEST_S", 1e-6)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=20))
+    assert len(answer.products) == 1
+    assert any("product of 256: it would take over" in reason for reason in answer.not_measured)
+
+
+def test_a_dtype_is_asked_for_by_itself() -> None:
+    answer = worker.run(ProbeRequest(backend="fake", dtype="bfloat16", seconds=20))
+    assert {p.dtype for p in answer.products} == {"bfloat16"}
+    assert (answer.call_ns, answer.moves) == ((), ())
+
+
+def test_a_backend_that_ends_on_bfloat16_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN held to AVX2 does so in TensorFlow."""
+
+    class EndsOnBfloat16:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "EndsOnBfloat16":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, request: ProbeRequest, timeout_s: float) -> object:
+            if request.dtype == "bfloat16":
+                raise WorkerError("A worker stays alive.", "killed by SIGABRT", cause="ended")
+            return worker.run(request)
+
+    monkeypatch.setattr(module, "Worker", EndsOnBfloat16)
+    made = probe("fake", tmp_path / "p.json", 20, silent, [1])
+    (answer,) = (t.answer for t in made.by_threads)
     assert {p.dtype for p in answer.products} == {"float32"}
-    assert any("no such dtype" in reason for reason in answer.not_measured)
+    assert any("bfloat16 products" in reason and "SIGABRT" in reason for reason in answer.not_measured)

@@ -12,6 +12,7 @@ from kcost.cost.traffic import constant
 from kcost.cost.uncertainty import Band, Swing
 from kcost.recommend.answer import Ranked, outcome_of, words_of
 from kcost.recommend.doubt import CauseOfDoubt, Doubt
+from kcost.report.recommend_terminal import row_of
 from tests.unit.cost.budgets import option
 
 NO_DOUBT = Doubt(expected_loss_usd=0.2, by_cause=())
@@ -111,3 +112,12 @@ def test_without_plain_keras_no_saving_is_made_up() -> None:
 def test_what_was_not_measured_on_the_machine_says_so_first() -> None:
     assert words(way("jit", 50, 1.0, basis="projected"))[0].startswith("[projected] Run m")
     assert words(way("jit", 50, 1.0, basis="simulated"), simulated=True)[0].startswith("[simulated] Run m")
+
+
+@pytest.mark.parametrize(
+    ("basis", "mark"), [("measured", ""), ("scaled", " \\[scaled]"), ("projected", " \\[projected]")]
+)
+def test_a_way_whose_seconds_are_of_another_machine_is_marked_where_it_stands(basis: str, mark: str) -> None:
+    assert row_of(way("jit", 50, 0.9, basis=basis))[0] == f"jit{mark}"
+    first = words(way("jit", 50, 0.99, basis=basis), way("plain", 150, 0.01), saved=band(100))[0]
+    assert first.startswith("Run" if basis == "measured" else f"[{basis}] Run")

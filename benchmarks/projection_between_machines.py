@@ -1,0 +1,301 @@
+"""How far the projection between machines is off, on machines that one machine can be made into.
+
+    python benchmarks/projection_between_machines.py measure OUT    # about 10 minutes on 2 cores that do nothing else
+    python benchmarks/projection_between_machines.py grade OUT                # seconds; measures nothing
+    python benchmarks/projection_between_machines.py fit OUT FILE             # writes the coefficients
+
+The machines: both cores or one of them, each with all instructions and with AVX2 at most; and both cores without AMX.
+Instructions are taken away by environment variables, so a library that heeds none of them keeps its own; the probe of
+that machine sees the same. Each machine is probed, and measures the same cells: four small models, three backends.
+`measure` goes on where it was stopped. `grade` projects each cell of each machine from each other machine, and never
+uses a measurement of the machine that it projects to. A CPU quota is not among the machines: it stops a process for a
+part of every 100 ms, and the median of shorter steps doesn't see that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BACKENDS = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}
+
+NO_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
+
+MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
+
+PROBE_S = 120.0
+"""Most that a probe may take; on a machine that does nothing else it takes some ten seconds."""
+
+PLANS: dict[str, dict[str, Any]] = {
+    "float32": {"batches": [1, 16], "backends": list(BACKENDS), "methods": list(BACKENDS.values())},
+    "bfloat16": {"batches": [16], "backends": ["tensorflow", "torch"], "methods": ["graph", "eager"]},
+}
+"""Precision -> what is measured in it. XLA computes bfloat16 on a processor in float32, so that jax is left out."""
+
+
+class Place(NamedTuple):
+    """A machine that this one is made into."""
+
+    cores: int
+    variables: Mapping[str, str]
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    """Without AVX512 a step in bfloat16 takes seconds, and TensorFlow's ends the process."""
+
+
+PLACES = {
+    "2-cores": Place(2, {}),
+    "1-core": Place(1, {}),
+    "2-cores-no-amx": Place(2, NO_AMX),
+    "2-cores-avx2": Place(2, AVX2, ("float32",)),
+    "1-core-avx2": Place(1, AVX2, ("float32",)),
+}
+"""Name, which is that of its folder, -> machine."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    measure_parser = steps.add_parser("measure", help="probe and measure; goes on where it stopped")
+    measure_parser.add_argument("out", type=Path)
+    measure_parser.add_argument("--places", default=",".join(PLACES), help="which machines; the first counts FLOPs")
+    measure_parser.add_argument("--models", default=",".join(MODELS), help="which models")
+    measure_parser.add_argument("--precisions", default=",".join(PLANS), help="in which precisions")
+    grade_parser = steps.add_parser("grade", help="project and print how far off that is")
+    grade_parser.add_argument("out", type=Path)
+    fit_parser = steps.add_parser("fit", help="fit the coefficients to all that was measured")
+    fit_parser.add_argument("out", type=Path)
+    fit_parser.add_argument("file", type=Path)
+    # Of `measure` itself: one machine, or the models, in a process with its variables.
+    place_parser = steps.add_parser("place")
+    place_parser.add_argument("out", type=Path)
+    place_parser.add_argument("name")
+    place_parser.add_argument("models")
+    place_parser.add_argument("precisions")
+    place_parser.add_argument("--profile", action="store_true")
+    models_parser = steps.add_parser("models")
+    models_parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.step == "measure":
+        measure(arguments.out, arguments.places.split(","), arguments.models, arguments.precisions)
+    elif arguments.step == "place":
+        measure_place(
+            arguments.out,
+            arguments.name,
+            arguments.models.split(","),
+            arguments.precisions.split(","),
+            profile=arguments.profile,
+        )
+    elif arguments.step == "models":
+        build_models(arguments.folder)
+    elif arguments.step == "grade":
+        grade(arguments.out)
+    else:
+        fit(arguments.out, arguments.file)
+
+
+def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> None:
+    """Makes the models, then each machine in a process of its own. FLOPs are the model's: the first counts them."""
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    # The process that measures chooses its threads itself.
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "ONEDNN_", "ATEN_", "XLA_"))}
+    if not all((out / "models" / f"{name}.keras").exists() for name in MODELS):
+        run_self(["models", str(out / "models")], {**base, "KERAS_BACKEND": "jax"})
+    for number, name in enumerate(places):
+        place = PLACES[name]
+        if place.cores > len(os.sched_getaffinity(0)):
+            print(f"{name}: left out, as this machine has fewer cores", flush=True)
+            continue
+        looking = ["--profile"] if number == 0 else []
+        run_self(["place", str(out), name, models, precisions, *looking], {**base, **place.variables})
+        print(f"{name}: measured, {time.monotonic() - started:.0f} s since the beginning", flush=True)
+
+
+def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """This program in another process."""
+    subprocess.run([sys.executable, __file__, *arguments], env=dict(environment), check=True)
+
+
+def measure_place(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
+    """Probes this machine with each backend and measures the cells, with what the parent gave as environment."""
+    import kcost
+    from kcost.core.plan import Plan
+
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: PLACES[name].cores])
+    folder = out / name
+    folder.mkdir(exist_ok=True)
+    backends: list[Any] = list(BACKENDS)
+    for backend in backends:
+        if not (folder / f"probe-{backend}.json").exists():
+            partial = folder / f"probe-{backend}.part"
+            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[PLACES[name].cores])
+            partial.rename(folder / f"probe-{backend}.json")
+    files = [str(out / "models" / f"{model}.keras") for model in models]
+    settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
+    common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
+    for precision in [p for p in precisions if p in PLACES[name].precisions]:
+        plan = Plan.parse({**common, **PLANS[precision], "precisions": [precision]})
+        run = kcost.run_bench(plan, folder / precision)
+        for cell in run.cells:
+            if cell.status != "ok":
+                print(f"{name}, {cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}", flush=True)
+
+
+def build_models(folder: Path) -> None:
+    """Four models of a few layers with random weights: what they answer doesn't matter here."""
+    from kcost.worker.isolate import OTHERS, hide
+
+    hide(OTHERS["jax"])
+    import keras
+    from keras import layers
+
+    from kcost.models.cnn import cnn
+
+    keras.utils.set_random_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = keras.Input((64,), dtype="int32", name="tokens")
+    x = layers.Embedding(1000, 128)(tokens)
+    for _ in range(2):
+        attended = layers.MultiHeadAttention(2, 64)(x, x)
+        x = layers.LayerNormalization()(x + attended)
+        inner = layers.Dense(512, activation="gelu")(x)
+        x = layers.LayerNormalization()(x + layers.Dense(128)(inner))
+    encoder = keras.Model(tokens, layers.Dense(5, activation="softmax")(x))
+
+    images = keras.Input((32, 32, 3), name="images")
+    x = layers.Conv2D(32, 3, padding="same", activation="relu")(images)
+    for filters in (32, 64, 128):
+        strides = 1 if filters == 32 else 2
+        for stride in (strides, 1):
+            inner = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
+            inner = layers.ReLU()(layers.BatchNormalization()(inner))
+            inner = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(inner))
+            if stride != 1:
+                x = layers.Conv2D(filters, 1, stride)(x)
+            x = layers.ReLU()(x + inner)
+    resnet = keras.Model(images, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+
+    rows = keras.Input((784,), name="rows")
+    x = rows
+    for _ in range(3):
+        x = layers.Dense(2048, activation="relu")(x)
+    mlp = keras.Model(rows, layers.Dense(10, activation="softmax")(x))
+    models = (cnn((32, 32, 3), 10, "small"), encoder, resnet, mlp)
+    for name, model in zip(MODELS, models, strict=True):
+        model.save(folder / f"{name}.keras")
+
+
+def machines_of(out: Path) -> Iterator[Any]:
+    """What each machine measured with each backend, where it was probed too."""
+    from kcost.bench.store import open_run
+    from kcost.core import schema
+    from kcost.core.artifact import open_model
+    from kcost.core.keras_file import class_counts
+    from kcost.core.probe import Probe
+    from kcost.cost.between_machines_fit import Machine
+    from kcost.cost.cell_workload import counted_activations, step_of, workload_of
+    from kcost.cost.machine_rates import rates_of
+
+    classes = {path.stem: class_counts(open_model(path).keras_file) for path in (out / "models").glob("*.keras")}
+    cells = {}
+    for name in PLACES:
+        runs = [open_run(out / name / p) for p in PLANS if (out / name / p / "run.json").exists()]
+        cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
+    profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
+    counted = {cell.spec.cell_id: cell.profile for cell in profiled}
+    activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
+    for name in PLACES:
+        for backend in BACKENDS:
+            path = out / name / f"probe-{backend}.json"
+            mine = [c for c in cells[name] if c.spec.backend == backend and c.spec.cell_id in counted]
+            if not path.exists() or not mine:
+                continue
+            threads = {c.preparation.threads for c in mine if c.preparation is not None}
+            steps = []
+            for cell in mine:
+                model = cell.spec.model
+                with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
+                workload = workload_of(with_flops, classes[model], None, activations=activations[model])
+                steps.append(step_of(cell, workload))
+            yield Machine(name, steps, rates_of(schema.read("probe", path, Probe), max(threads)))
+
+
+def grade(out: Path) -> None:
+    """Prints errors and intervals, all of them, by pair of machines, by backend and by component."""
+    from kcost.cost.between_machines import COMPONENTS, coefficients, is_probed
+    from kcost.cost.between_machines_fit import (
+        grade as graded,
+        leave_out_machines,
+        simple_ways,
+        table_of,
+        with_coefficients,
+    )
+
+    machines = list(machines_of(out))
+    table = table_of(machines)
+    for machine in machines:
+        unprobed = sum(not is_probed(step.workload, machine.rates) for step in machine.steps)
+        if unprobed:
+            print(f"{machine.rates.backend} on {machine.name}: {unprobed} cells in a precision that its probe lacks")
+    left_out = leave_out_machines(table)
+    print("| rows | projections | cells left out | median error | 90% intervals hold | width | refused |")
+    print("|---|---|---|---|---|---|---|")
+
+    def line(what: str, chosen: np.ndarray | None = None, errors: Any = left_out) -> None:
+        if chosen is not None and not chosen.any():
+            return
+        g = graded(table, errors, what, chosen)
+        print(
+            f"| {g.what} | {g.rows} | {g.left_out_cells} | {g.median_error:.1%} | {g.held:.1%} | {g.median_width:.2f} "
+            f"| {g.refused} |"
+        )
+
+    line("all, fitted without the machine that is projected to")
+    line("all, by the coefficients of the package", errors=with_coefficients(table, coefficients()))
+    for backend in BACKENDS:
+        line(backend, np.array([f" {backend}/" in cell for cell in table.cell]))
+    for precision in ("float32", "bfloat16"):
+        line(precision, np.array([f" {precision} " in cell for cell in table.cell]))
+    for component in COMPONENTS:
+        line(f"mostly {component}", left_out.component == component)
+    changed = np.abs(table.truth - table.rows.measured) > np.log(1.2)
+    line("those whose time differs by more than 20%", changed)
+    for source in PLACES:
+        for target in PLACES:
+            line(f"{source} to {target}", (table.source == source) & (table.target == target))
+    for what, error in simple_ways(table).items():
+        print(f"median error of {what}: {error:.1%}")
+    print(f"coefficients of the package: {coefficients().fitted_to}")
+
+
+def fit(out: Path, file: Path) -> None:
+    """Writes coefficients that are fitted to all machines."""
+    from kcost.cost.between_machines_fit import fit_coefficients, table_of
+
+    machines = list(machines_of(out))
+    table = table_of(machines)
+    one = machines[0].rates.environment
+    count = len({m.name for m in machines})
+    fitted_to = (
+        f"{len(table.truth)} projections between {count} machines made of one, {one.cpu_model} with {one.cores} cores"
+    )
+    file.write_text(fit_coefficients(table, fitted_to).model_dump_json(indent=2) + "\n")
+    print(f"written: {file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What a machine does in a second with one backend and one number of threads, read from its probe.
+
+A probe times square products, sums in place and a call that computes next to nothing (`core.probe`). The time of a call
+is taken off each product and each sum, so that what is left is theirs. Between two sizes that were timed a rate is
+interpolated on logarithms; beyond the last one it stays as it is there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kcost.core.errors import InputError
+from kcost.core.plan import Backend
+from kcost.core.probe import BYTES_AN_ELEMENT, Probe, ProbedDtype
+from kcost.core.result import Environment
+
+OWN_SHARE = 0.25
+"""Least part of a timed program that is not its call: a small product is hardly longer than the call around it, and the
+difference of two like numbers is noise."""
+
+
+class Curve(NamedTuple):
+    """A rate by size, both as natural logarithms, sizes ascending."""
+
+    log_size: tuple[float, ...]
+    log_rate: tuple[float, ...]
+
+    def log_rate_at(self, log_size: float) -> float:
+        """Interpolated; beyond the ends that of the nearest end.
+
+        Examples:
+            >>> Curve((0.0, 2.0), (1.0, 3.0)).log_rate_at(1.0)
+            2.0
+        """
+        return float(np.interp(log_size, self.log_size, self.log_rate))
+
+
+class MachineRates(NamedTuple):
+    """One machine with one backend and one number of threads."""
+
+    environment: Environment
+    backend: Backend
+    threads: int
+    products: Mapping[ProbedDtype, Curve]
+    """FLOPs of a product -> FLOPs a second."""
+    memory: Curve
+    """Bytes that a sum reads and writes -> bytes a second."""
+    call_s: float
+    simulated: bool
+
+    @property
+    def name(self) -> str:
+        """The machine in a few words."""
+        return f"{self.environment.cpu_model}, {self.backend}, {self.threads} thread(s)"
+
+
+def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
+    """The rates of a probed machine.
+
+    Args:
+        threads: one of the numbers that were probed; None takes the highest.
+
+    Raises:
+        InputError: that number was not probed, or the probe lacks a call, sums or products in float32.
+    """
+    by_threads = {each.threads: each.answer for each in probe.by_threads}
+    chosen = max(by_threads, default=0) if threads is None else threads
+    if chosen not in by_threads:
+        raise InputError(
+            "A projection needs a probe with the number of threads that a step has.",
+            received=f"{chosen}; {probe.backend} on {probe.environment.cpu_model} was probed with "
+            f"{', '.join(map(str, by_threads)) or 'none'}",
+            remedy="Run `kcost probe` on that machine, or project to a number that was probed.",
+        )
+    answer = by_threads[chosen]
+    call_s = statistics.median(answer.call_ns) / 1e9 if answer.call_ns else math.nan
+    products: dict[ProbedDtype, Curve] = {}
+    for dtype in sorted({p.dtype for p in answer.products}):
+        timed = [(2.0 * p.size**3, statistics.median(p.ns) / 1e9) for p in answer.products if p.dtype == dtype]
+        products[dtype] = _curve(timed, call_s)
+    moves = [(float(m.elements * BYTES_AN_ELEMENT), statistics.median(m.ns) / 1e9) for m in answer.moves]
+    if math.isnan(call_s) or not moves or "float32" not in products:
+        raise InputError(
+            "A projection needs a probe with a call, sums in memory and products in float32.",
+            received=f"{probe.backend}, {chosen} thread(s): {'; '.join(answer.not_measured) or 'one of them lacks'}",
+            remedy="Probe again with more time: kcost probe --seconds 120.",
+        )
+    return MachineRates(
+        environment=probe.environment,
+        backend=probe.backend,
+        threads=chosen,
+        products=products,
+        memory=_curve(moves, call_s),
+        call_s=call_s,
+        simulated=answer.simulated,
+    )
+
+
+def _curve(timed: Iterable[tuple[float, float]], call_s: float) -> Curve:
+    """Size -> rate, of programs that took so many seconds for so much work, their calls taken off."""
+    points: Sequence[tuple[float, float]] = sorted(
+        (math.log(size), math.log(size / max(seconds - call_s, OWN_SHARE * seconds, 1e-9))) for size, seconds in timed
+    )
+    return Curve(tuple(size for size, _ in points), tuple(rate for _, rate in points))
