@@ -59,6 +59,8 @@ def estimate_budget(
         assumptions: name -> value, such as `headroom`; None keeps the default. `kcost.cost.assumptions` has them all.
         draws, seed: of the Monte Carlo.
 
+    Where every way was measured beside other work there is no figure: the outcome says to measure again.
+
     Raises:
         InputError: a file or a number that cannot be used, traffic beyond `max_replicas`, or a p99 that no way holds.
         PriceError: the book cannot be trusted, or has no price for what was asked.
@@ -69,7 +71,7 @@ def estimate_budget(
         365.0
     """
     from kcost.cost.assumptions import assume
-    from kcost.cost.budget import DRAWS, SEED, make_budget
+    from kcost.cost.budget import DRAWS, SEED, make_budget, no_budget
     from kcost.cost.option import OneOff
     from kcost.cost.scenario_file import Serving
     from kcost.cost.sizing import rates_of
@@ -116,6 +118,17 @@ def estimate_budget(
             prices_file=prices_file or _beside(wanted.prices, scenario),
             only=None if read is None else {entry.way for entry in read.options if entry.way is not None},
         )
+        if not chosen and invalid is not None:
+            nothing = no_budget(
+                refused,
+                traffic,
+                assumed,
+                p99_ms=limit_ms,
+                invalid=invalid,
+                draws=DRAWS if draws is None else draws,
+                seed=used_seed,
+            )
+            return shown(ShownBudget, nothing)
         notes += more
         if read is not None and read.options:
             chosen = _named(chosen, read, assumed)
@@ -171,6 +184,7 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
     """Writes the calculation of a budget as an .xlsx workbook with live formulas.
 
     Raises:
+        InputError: the budget has no figure, as its run was measured beside other work.
         UnavailableError: xlsxwriter is not installed.
         StorageError: the file cannot be written.
 
@@ -298,6 +312,9 @@ def _from_run(
     matched = prices_for(loaded, book, provider, region, instance)
     verdict = conclude(loaded, matched, store.read_outputs, max_drop=MAX_DROP if max_drop is None else max_drop)
     ways, left_out = serving_ways(loaded, verdict, models)
+    if not ways:
+        reasons = [Refused(name=one.label, reason=one.reason) for one in left_out]
+        return [], reasons, [], verdict.invalid or "each way that may be used was disturbed beyond the limits"
     if only:
         names = [way.name for way in ways]
         unknown = sorted(only - set(names))

@@ -131,6 +131,7 @@ def _option(way: Way, offer: Offer, capacity: Capacity) -> Option:
         joules_per_prediction=way.joules_per_prediction,
         energy_basis=way.energy_basis,
         is_plain=way.is_plain,
+        lowers_precision=way.lowers_precision,
     )
 
 

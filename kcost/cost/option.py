@@ -39,6 +39,7 @@ class Option(Record):
     basis_why: str
     simulated: bool = Field(default=False, description="the step times were made up")
     is_plain: bool = Field(default=False, description="plain Keras: what a project begins with")
+    lowers_precision: bool = Field(default=False, description="computes in less than float32: answers may differ")
     one_off: OneOff = OneOff()
     joules_per_prediction: float | None = Field(
         default=None, ge=0, description="of its steps at full batches, idle time left out; None where it is not known"

@@ -30,6 +30,8 @@ POINTS = 60
 
 def plots_of_budget(budget: Budget) -> list[Plot]:
     """The plots that a budget has data for."""
+    if not budget.options:
+        return []
     plots = [bill_plot(budget)]
     if len(budget.options) > 1:
         plots.append(break_even_plot(budget))

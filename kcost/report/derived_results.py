@@ -23,7 +23,7 @@ class ShownBudget(Shown, Budget):
         """What is shown."""
         standing: Standing = "bad" if self.invalid else "good" if self.outcome == "decided" else "open"
         says = [Says(self.sentence, standing)]
-        if self.invalid is not None:
+        if self.invalid is not None and self.options:
             says.append(Says(f"INVALID: {self.invalid}. Measure again.", "bad"))
         marks = [
             Mark(
@@ -61,7 +61,9 @@ class ShownBudget(Shown, Budget):
                 for mark, p in zip(marks, self.options, strict=True)
             ],
             texts=frozenset({0, 1, 6}),
-            chart=Chart(marks, Axis("USD a month, with 90% intervals; * runs today"), "What each way of serving costs"),
+            chart=Chart(marks, Axis("USD a month, with 90% intervals; * runs today"), "What each way of serving costs")
+            if marks
+            else None,
             notes=self.notes,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from kcost.core.errors import UnavailableError
+from kcost.core.errors import InputError, UnavailableError
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumption, Assumptions, assume
 from kcost.cost.budget import Budget
 from kcost.cost.sizing import ROUNDING, instances_for, rates_of, replicas_for
@@ -29,8 +29,13 @@ def workbook(budget: Budget) -> bytes:
     Each formula carries the value that kcost computed: a program that shows without computing shows the same.
 
     Raises:
+        InputError: the budget has no option.
         UnavailableError: xlsxwriter is not installed.
     """
+    if not budget.options:
+        raise InputError(
+            "A workbook holds the calculation of a budget.", received=budget.sentence, remedy="Measure again first."
+        )
     try:
         import xlsxwriter
     except ModuleNotFoundError as error:
@@ -253,4 +258,3 @@ def _spend(instances: str, on_demand: str, spot: str) -> str:
 def _up(number: str) -> str:
     """Rounded up, as `kcost.cost.sizing` does it. ROUNDUP would make -1 of what lies a hair below 0."""
     return f"-INT({ROUNDING:.9f}-({number}))"
-

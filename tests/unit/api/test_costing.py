@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import kcost
 from kcost.cli import app
-from kcost.core.errors import KcostError
+from kcost.core.errors import InputError, KcostError
 from kcost.core.plan import Settings
 from kcost.core.result import Watch
 from kcost.cost.budget import Budget
@@ -180,3 +180,40 @@ def test_a_way_that_was_measured_beside_other_work_is_left_out_and_named(tmp_pat
     assert "jax/jit float32" not in {p.bill.option.name for p in budget.options}
     (left_out,) = (one for one in budget.refused if "jax/jit float32" in one.name)
     assert "measured beside other work: measure again" in left_out.reason
+
+
+def beside_other_work(folder: Path) -> Path:
+    """A run of which every cell was measured while something else took half of the machine."""
+    measured, outputs = simulated_run(plan(backends=("tensorflow", "jax"), phases=("inference",), batches=(32,)))
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    for cell in measured.cells:
+        measured = replaced(measured, cell.spec.cell_id, rounds=tuple(replace(r, watch=busy) for r in cell.rounds))
+    return write_run(folder / "run", measured, outputs).path
+
+
+def test_of_a_run_that_was_disturbed_as_a_whole_no_figure_is_told(tmp_path: Path) -> None:
+    run = beside_other_work(tmp_path)
+    budget = kcost.estimate_budget(run, qps=100, p99_ms=1_000, **HERE)
+    assert budget.outcome == "measured beside other work"
+    assert budget.sentence.startswith("measured beside other work: measure again (")
+    assert (budget.options, budget.probability, budget.basis) == ((), None, None)
+    assert len(budget.refused) == len(kcost.open_run(run).cells)
+    assert "No figure" not in budget._repr_html_()
+    assert "measure again" in budget._repr_html_()
+    page = tmp_path / "b.html"
+    kcost.write_budget_page(budget, page)
+    assert "measure again" in page.read_text()
+    assert "<h2>Options</h2>" not in page.read_text()
+    with pytest.raises(KcostError, match="calculation of a budget"):
+        kcost.write_workbook(budget, tmp_path / "b.xlsx")
+
+
+def test_the_command_says_to_measure_again_first(tmp_path: Path) -> None:
+    arguments = ["cost", str(beside_other_work(tmp_path)), "--qps", "100", "--p99-ms", "1000"]
+    outcome = CliRunner().invoke(app, [*arguments, "--provider", "aws", "--region", "us-east-1"])
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.startswith("measured beside other work: measure again")
+    assert "a month" not in outcome.stdout
+    workbook = CliRunner().invoke(app, [*arguments, "--xlsx", str(tmp_path / "b.xlsx")])
+    assert isinstance(workbook.exception, InputError)
+    assert not (tmp_path / "b.xlsx").exists()

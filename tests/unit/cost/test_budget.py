@@ -191,6 +191,36 @@ def test_equal_bills_are_told_apart_from_doubt() -> None:
     budget = make_budget([option(), option("b")], {}, constant(10), Assumptions())
     assert budget.outcome == "same bill"
     assert "cost the same, $73.0 a month: 1 replica of either holds the traffic" in budget.sentence
+    assert budget.sentence.startswith("No option saves anything: ")
+    assert budget.nothing_saved
+
+
+def test_of_equal_bills_the_least_change_is_first() -> None:
+    """Speed that saves nothing is worth nothing: float32 stays before bfloat16, and what runs today before both."""
+    faster = option("bf16", queries_per_s_per_replica=90, queries_per_s_at_full_load=120, lowers_precision=True)
+    float32 = option("float32", queries_per_s_per_replica=55, queries_per_s_at_full_load=70)
+    with_today = make_budget([faster, float32, option()], {}, constant(10), Assumptions(), draws=50)
+    assert [p.bill.option.name for p in with_today.options] == ["plain", "float32", "bf16"]
+    without = make_budget([faster, float32], {}, constant(10), Assumptions(), draws=50)
+    assert [p.bill.option.name for p in without.options] == ["float32", "bf16"]
+    assert without.nothing_saved
+    assert "float32 computes in float32, so its answers do not change" in without.sentence
+
+
+def test_a_way_that_saves_is_not_denied() -> None:
+    """Two ways of one bill that beat what runs today do save, and one that costs more but less a month does too."""
+    fast = [option(n, queries_per_s_per_replica=90.0) for n in ("a", "b")]
+    budget = make_budget([option(), *fast], {}, constant(70), Assumptions(), draws=50)
+    assert (budget.outcome, budget.nothing_saved) == ("same bill", False)
+    assert budget.against_plain is not None
+    assert budget.against_plain.usd_saved_per_month > 0
+    assert not budget_of(10_000, 200.0, horizon_days=1).nothing_saved
+
+
+def test_a_faster_way_that_saves_nothing_loses_to_today() -> None:
+    budget = budget_of(10, 200.0)
+    assert budget.nothing_saved
+    assert budget.sentence.startswith("No option saves anything: plain on 1 instance")
 
 
 def rounds(centre: float, spread: float, seed: int) -> dict[tuple[str, str, int], float]:
