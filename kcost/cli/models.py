@@ -120,6 +120,13 @@ def train(
         bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.", rich_help_panel=DATA)
     ] = True,
     limit: Limit = None,
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Train with so many labels, validation included; the test stays whole. For `kcost next-dollar`.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.", rich_help_panel=TRAINING),
@@ -164,6 +171,7 @@ def train(
         tensorboard=None if tensorboard is None else tensorboard.absolute(),
         repair=repair,
         limit=limit,
+        labels=labels,
         seed=seed,
     )
     print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))

@@ -47,6 +47,9 @@ class TrainRequest(Record):
     max_length: int = Field(default=128, ge=8, le=512, description="word pieces, [CLS] and [SEP] included")
     vocabulary_size: int = Field(default=8000, ge=100)
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    labels: int | None = Field(
+        default=None, ge=10, description="examples of the training and validation splits together; the test stays whole"
+    )
     freeze: Freeze = Field(default="none", description="layers that keep their weights; `embeddings` counts as layer 0")
     freeze_layers: int = Field(default=0, ge=0, description="bert: this many encoder layers too, from the input on")
     lora_rank: int | None = Field(default=None, ge=1, description="train low-rank updates of attention only")

@@ -103,10 +103,12 @@ def make(request: TrainRequest) -> tuple[Task, keras.Model]:
     """The task and the model that a request asks for.
 
     Raises:
-        DataError: the data are not of the family's kind.
+        DataError: the data are not of the family's kind, or hold fewer labels than are asked for.
         InputError: an option that the family has not.
     """
     data_set = data.load(request.data, seed=request.seed, limit=request.limit, repair=request.repair)
+    if request.labels is not None:
+        data_set = data.fewer_labels(data_set, request.labels, request.seed)
     if request.family == "cnn" and isinstance(data_set, data.ImageSet):
         if request.init is not None:
             raise InputError("A cnn starts from random weights.", received="--init", remedy="Leave --init out.")
