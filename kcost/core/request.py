@@ -29,6 +29,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy and each backend take as the seed of their random numbers."""
 
 
+DISTILLED = 0.5
+"""Share of the loss that goes by a teacher's answers where no other was asked for: both count alike."""
+
+
 class TrainRequest(Record):
     """A training run. Every number here is a setting that a user may choose."""
 
@@ -73,6 +77,9 @@ class TrainRequest(Record):
     tensorboard: Path | None = None
     distill: float = Field(
         default=0.0, ge=0, le=1, description="share of the loss that goes by another model's answers"
+    )
+    teacher: Path | None = Field(
+        default=None, description="an artifact folder whose model's answers on the training split are learnt as well"
     )
     prune_above: dict[int, float] | None = Field(
         default=None, description="epoch, from 1 on -> validation loss above which the run ends there"

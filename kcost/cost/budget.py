@@ -163,11 +163,11 @@ def make_budget(
     would = None
     if outcome == "can't tell":
         would = _what_would_tell((winner.option, runner.option), rates, assumed, pair, medians, round_s or {})
-    told = _sentence(outcome, winner, runner, probability, saved, back, would, assumed.horizon_days)
+    sentence = _sentence(outcome, winner, runner, probability, saved, back, would, assumed.horizon_days)
     if nothing_saved and outcome != "can't tell":
-        told = f"No option saves anything: {told}"
+        sentence = f"No option saves anything: {sentence}"
     return Budget(
-        sentence=_marked(told, known),
+        sentence=_marked(sentence, known),
         outcome=outcome,
         nothing_saved=nothing_saved,
         probability=probability,
