@@ -338,6 +338,12 @@ def _from_run(
     return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes, verdict.invalid
 
 
+def _electricity(grams: float | None) -> dict[str, Any]:
+    if grams is None:
+        return {}
+    return {"g_co2e_per_kwh": grams, "grid_source": f"{grams:g} g a kWh, as the scenario says"}
+
+
 def _named(
     chosen: list[tuple[Way, Capacity, Option]], scenario: CostScenario, assumed: Assumptions
 ) -> list[tuple[Way, Capacity, Option]]:
@@ -354,6 +360,7 @@ def _named(
             "one_off": entry.one_off(0.0 if option.is_plain or entry.plain else assumed.work_hours),
             "watts_per_instance": entry.watts_per_instance,
             "usd_per_kwh": entry.usd_per_kwh,
+            **_electricity(entry.g_co2e_per_kwh),
         }
         named.append((way, capacity, option.model_copy(update=update)))
     return named

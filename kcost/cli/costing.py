@@ -61,6 +61,13 @@ def cost(
         str | None, typer.Option(help="Capacity above the busiest hour; default 20%.", rich_help_panel=ASSUMPTIONS)
     ] = None,
     min_replicas: Annotated[int | None, typer.Option(help="Default 1.", rich_help_panel=ASSUMPTIONS)] = None,
+    zones: Annotated[
+        int | None,
+        typer.Option(
+            help="Zones that instances are spread over; all but one hold the traffic. Default 1.",
+            rich_help_panel=ASSUMPTIONS,
+        ),
+    ] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Default 1000.", rich_help_panel=ASSUMPTIONS)] = None,
     autoscale: Annotated[
         bool | None,
@@ -116,6 +123,7 @@ def cost(
         "horizon_days": horizon_days,
         "headroom": _share(headroom),
         "min_replicas": min_replicas,
+        "zones": zones,
         "max_replicas": max_replicas,
         "autoscale": autoscale,
         "cold_start_s": cold_start_s,

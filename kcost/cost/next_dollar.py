@@ -301,8 +301,8 @@ def _labels_route(
             ),
             None,
         )
-    wanted = f"{math.ceil(middle):,} more labels ({_count(more, TAIL)} to {_count(more, 1 - TAIL)})"
-    common = {"kind": "more labels", "what": wanted, "models": len(models), "gain": Span(value=gain, low=gain, high=gain)}
+    what = f"{math.ceil(middle):,} more labels ({_count(more, TAIL)} to {_count(more, 1 - TAIL)})"
+    common = {"kind": "more labels", "what": what, "models": len(models), "gain": Span(value=gain, low=gain, high=gain)}
     if price is None:
         return _Drawn(
             Route(

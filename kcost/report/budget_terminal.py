@@ -8,6 +8,7 @@ from rich.table import Table
 
 from kcost.core.units import format_usd, significant
 from kcost.cost.budget import Budget, PricedOption
+from kcost.cost.carbon import Carbon
 from kcost.report.tables import titled_table
 
 ROWS = 8
@@ -83,6 +84,8 @@ def _show_limits(console: Console, budget: Budget) -> None:
     lines += [f"labelling: {line.why}." for line in winner.lines if line.kind == "labelling" and line.usd]
     if winner.option.joules_per_prediction is not None:
         lines += [f"energy: {line.why}." for line in winner.lines if line.kind == "energy"]
+    if winner.carbon is not None:
+        lines.append(f"carbon: {carbon_text(winner.carbon)} a month: {winner.carbon.why}.")
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
         causes = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
@@ -96,6 +99,12 @@ def _show_limits(console: Console, budget: Budget) -> None:
     )
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def carbon_text(carbon: Carbon) -> str:
+    """A month's carbon in words."""
+    kg = carbon.kg_co2e_per_month
+    return "not known" if kg is None else f"{significant(kg)} kg CO2e"
 
 
 def _show_refused(console: Console, budget: Budget) -> None:

@@ -84,6 +84,7 @@ class ShownBudget(Shown, Budget):
                 "usd_total_low": p.usd_total.low,
                 "usd_total_high": p.usd_total.high,
                 "usd_per_million": p.bill.usd_per_million,
+                "kg_co2e_per_month": None if p.bill.carbon is None else p.bill.carbon.kg_co2e_per_month,
                 "basis": p.bill.option.basis,
                 "simulated": p.bill.option.simulated,
                 "is_plain_keras": p.bill.option.is_plain,

@@ -130,7 +130,7 @@ class _Sheets:
             running = bill.usd_per_month / HOURS_PER_MONTH
             values: dict[str, tuple[str, float]] = {
                 "replicas at the peak": (_replicas("peak_rate", letter), bill.replicas),
-                "instances at the peak": (_up(f"{letter}15/{letter}8"), bill.instances),
+                "instances at the peak": (_in_zones(_up(f"{letter}15/{letter}8")), bill.instances),
                 "USD an hour": (
                     self._hourly(letter, place, f"{letter}4", f"{letter}5"),
                     running - kw * option.usd_per_kwh,
@@ -168,8 +168,9 @@ class _Sheets:
         self.hours.write_string(0, column, f"instances of {option.name}", self.wrap)
         for row in range(1, hours + 1):
             replicas = _replicas(f"B{row + 1}*burst", f"options!{letter}")
-            count = float(instances_for(replicas_for(rates[row - 1], each, assumed), option.workers_per_instance))
-            self.hours.write_formula(row, column, f"={_up(f'{replicas}/options!{letter}8')}", None, count)
+            needed = replicas_for(rates[row - 1], each, assumed)
+            count = float(instances_for(needed, option.workers_per_instance, assumed.zones))
+            self.hours.write_formula(row, column, f"={_in_zones(_up(f'{replicas}/options!{letter}8'))}", None, count)
         cells = f"traffic!{own}2:{own}{hours + 1}"
         before = f"traffic!{own}{hours + 1}"
         shifted = f"traffic!{own}2:{own}{hours}"
@@ -253,6 +254,10 @@ def _spend(instances: str, on_demand: str, spot: str) -> str:
     on_spot = f"INT({instances}*spot_share+{ROUNDING:.9f})"
     spares = _up(f"{on_spot}*spot_interruptions_per_month/{HOURS_PER_MONTH:g}*cold_start_s/3600")
     return f"({instances}-{on_spot})*({on_demand})+({on_spot}+{spares})*({spot})"
+
+
+def _in_zones(instances: str) -> str:
+    return f"IF(zones<2,{instances},zones*({_up(f'({instances})/MAX(1,zones-1)')}))"
 
 
 def _up(number: str) -> str:

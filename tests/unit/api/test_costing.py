@@ -74,6 +74,14 @@ def test_the_named_instance_is_taken(run: Path) -> None:
     assert {p.bill.option.basis for p in budget.options} == {"scaled"}
 
 
+def test_the_region_says_how_clean_the_electricity_is(run: Path) -> None:
+    dirty = kcost.estimate_budget(run, qps=3_000, p99_ms=100, instance="m7i.large", **HERE).options[0].bill.carbon
+    assert dirty is not None
+    assert dirty.kg_co2e_per_month == pytest.approx(dirty.kwh_per_month * 0.415755)
+    assert "415.8 g a kWh" in dirty.why or "416 g a kWh" in dirty.why
+    assert "United States" in dirty.why
+
+
 def test_a_log_is_traffic_and_names_nobody(run: Path, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_text("".join(f"2026-11-29T10:00:{s % 60:02d}Z secret-user-{s}\n" for s in range(60)))
