@@ -105,6 +105,13 @@ def cost(
     work_spread: Annotated[
         str | None, typer.Option(help="Of the hours of work; default 50%.", rich_help_panel=ASSUMPTIONS)
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated instances or accelerators to put on the page's map, projected.",
+            rich_help_panel=PRICES,
+        ),
+    ] = None,
     xlsx: Annotated[
         Path | None,
         typer.Option(help="Write the calculation as a workbook with live formulas.", rich_help_panel=OUTPUT),
@@ -151,6 +158,7 @@ def cost(
             models=parts(models) or (),
             max_drop=max_drop,
             prices_file=prices,
+            project_to=parts(to) or (),
             assumptions=assumptions,
         )
         if xlsx is not None:
@@ -164,7 +172,8 @@ def cost(
             if path is not None:
                 print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress
         return
-    of_budget = [n for n, v in {**assumptions, "models": models, "xlsx": xlsx, "html": html}.items() if v is not None]
+    others = {"models": models, "to": to, "xlsx": xlsx, "html": html}
+    of_budget = [n for n, v in {**assumptions, **others}.items() if v is not None]
     if of_budget:
         names = ", ".join(f"--{n.replace('_', '-')}" for n in of_budget)
         raise typer.BadParameter(f"{names} belongs to a budget: give its traffic too, such as --qps 200")

@@ -14,6 +14,7 @@ from kcost.core.schema import VERSIONS, Record
 from kcost.core.units import format_usd, significant
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumption, Assumptions
 from kcost.cost.basis import CostBasis, weakest
+from kcost.cost.instance_map import InstancePoint
 from kcost.cost.option import Option, Refused
 from kcost.cost.sizing import Rates, rates_of
 from kcost.cost.total import Bill, BreakEven, bill, break_even, by_total
@@ -82,6 +83,9 @@ class Budget(Record):
     options: tuple[PricedOption, ...] = Field(description="the cheapest over the horizon first")
     refused: tuple[Refused, ...]
     tornado: tuple[Swing, ...]
+    instances: tuple[InstancePoint, ...] = Field(
+        default=(), description="by price and time: options, other sizes for the winner, and what was projected"
+    )
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...]
     draws: int

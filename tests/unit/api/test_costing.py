@@ -18,6 +18,7 @@ from kcost.core.result import Watch
 from kcost.cost.budget import Budget
 from kcost.cost.pricebook import PriceBook
 from testing.runs import plan, replaced, simulated_run, write_run
+from tests.unit.api.test_projecting import run_with_profiles
 
 HERE = {"provider": "aws", "region": "us-east-1"}
 
@@ -72,6 +73,34 @@ def test_the_named_instance_is_taken(run: Path) -> None:
     assert {p.bill.option.instance for p in budget.options} == {"aws m7i.xlarge us-east-1"}
     assert {p.bill.option.workers_per_instance for p in budget.options} == {2}
     assert {p.bill.option.basis for p in budget.options} == {"scaled"}
+
+
+def test_the_map_holds_sizes_that_could_serve_and_what_is_projected(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    budget = kcost.estimate_budget(run, qps=20, p99_ms=10_000, **HERE, project_to=["T4", "g6.xlarge"])
+    hatched = {p.instance for p in budget.instances if p.basis == "projected"}
+    assert {"aws g4dn.xlarge us-east-1", "aws g6.xlarge us-east-1"} <= hatched
+    assert all(
+        p.low_ms is not None and p.low_ms < p.ms_per_prediction for p in budget.instances if p.instance in hatched
+    )
+    kinds = {(p.instance, p.way) for p in budget.instances}
+    assert len(kinds) == len(budget.instances)
+    winner = budget.options[0].bill.option
+    sizes = {p.instance for p in budget.instances if p.way == winner.name}
+    assert winner.instance in sizes
+    assert len(sizes) > 3, "larger sizes of the same kind"
+    assert not hatched & {p.bill.option.instance for p in budget.options}
+    arguments = ["cost", str(run), "--qps", "20", "--p99-ms", "10000", "--to", "T4"]
+    arguments += ["--html", str(tmp_path / "b.html"), "--provider", "aws", "--region", "us-east-1"]
+    page = CliRunner().invoke(app, arguments)
+    assert page.exit_code == 0, page.output
+    assert "g4dn.xlarge" in (tmp_path / "b.html").read_text()
+
+
+def test_only_a_run_is_projected(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[3] / "docs" / "scenario.toml"
+    with pytest.raises(KcostError, match="--to T4 without a way of a run"):
+        kcost.estimate_budget(scenario=guide, project_to=["T4"])
 
 
 def test_the_region_says_how_clean_the_electricity_is(run: Path) -> None:
