@@ -6,6 +6,7 @@ takes.
     python benchmarks/cost_targets.py many        1,000 options x 10,000 draws: seconds and peak memory
     python benchmarks/cost_targets.py curves      200 made-up learning curves: how often a forecast is right
     python benchmarks/cost_targets.py real-curves OUT   BTC and MNIST: all labels predicted from at most half of them
+    python benchmarks/cost_targets.py label-order  BTC and MNIST: labels that an order by doubt saves against a random one
     python benchmarks/cost_targets.py server RUN  the rate that a run's server scenario held, against the simulated one
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from label_curves import tell_curves, train_curves
+from label_order import tell_orders
 
 from kcost.bench.store import RunStore
 from kcost.core.result import Offline, Server
@@ -176,10 +178,13 @@ def _against(label: str, batch: int, offline: Offline, one: Server) -> None:
         )
 
 
+PLAIN = {"queues": queues, "truth": truth, "many": many, "curves": curves, "label-order": tell_orders}
+
+
 def main() -> None:
     """Runs one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("queues", "truth", "many", "curves", "real-curves", "server"))
+    parser.add_argument("what", choices=(*PLAIN, "real-curves", "server"))
     parser.add_argument("run", type=Path, nargs="?", help="of server: the run; of real-curves: where artifacts go")
     parser.add_argument("--minutes", type=float, default=60, help="of real-curves: no training begins after these")
     arguments = parser.parse_args()
@@ -193,7 +198,7 @@ def main() -> None:
         train_curves(arguments.run, arguments.minutes)
         tell_curves(arguments.run)
     else:
-        {"queues": queues, "truth": truth, "many": many, "curves": curves}[arguments.what]()
+        PLAIN[arguments.what]()
 
 
 if __name__ == "__main__":

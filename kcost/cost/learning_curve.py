@@ -72,7 +72,15 @@ class LearningCurve(NamedTuple):
     def labels_for_gain(self, labels: float, gain: float) -> np.ndarray:
         """Labels at which each curve is `gain` above where it is at `labels`, shape (draws,); infinite where it never
         gets there."""
-        reach = self.errors(labels) - gain - self.floor
+        return self.labels_for(1 - self.errors(labels) + gain)
+
+    def labels_for(self, score: float | np.ndarray) -> np.ndarray:
+        """Labels at which the mean of each curve is at a score, shape (draws,); infinite where it never gets there.
+
+        Args:
+            score: one for all curves, or one for each, shape (draws,).
+        """
+        reach = 1 - score - self.floor
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             needed: np.ndarray = np.where(reach > 0, (self.scale / reach) ** (1 / self.exponent), math.inf)
         return needed
