@@ -134,27 +134,34 @@ class Tweets:
         return np.concatenate([np.arange(begins[i], begins[i + 1]) for i in sentences])
 
 
-def scores_of(learner: Learner, order: Order, seed: int) -> list[float]:
-    """The score at each size; the first labels are the same random ones for each order."""
+def scores_of(learner: Learner, order: Order, seed: int, growth: float) -> list[float]:
+    """The score at each size; the first labels are the same random ones for each order.
+
+    Args:
+        growth: the labels after a round over those before it, at most.
+    """
     labelled = np.sort(np.random.default_rng(seed).permutation(learner.pool)[: learner.sizes[0]])
     scores = []
-    for size in (*learner.sizes[1:], None):
+    while True:
         score, answer = learner.fit(labelled, seed)
-        scores.append(score)
-        if size is not None:
-            rest = np.setdiff1d(np.arange(learner.pool), labelled)
-            more = label_order(answer(rest), order, seed)[: size - len(labelled)]
-            labelled = np.sort(np.concatenate([labelled, more]))
-    return scores
+        if len(labelled) in learner.sizes:
+            scores.append(score)
+        if len(labelled) == learner.sizes[-1]:
+            return scores
+        next_size = min(size for size in learner.sizes if size > len(labelled))
+        rest = np.setdiff1d(np.arange(learner.pool), labelled)
+        count = min(next_size, max(len(labelled) + 1, round(growth * len(labelled)))) - len(labelled)
+        more = label_order(answer(rest), order, seed)[:count]
+        labelled = np.sort(np.concatenate([labelled, more]))
 
 
-def tell_orders() -> None:
+def tell_orders(growth: float) -> None:
     """For each data set and order the scores, and the labels that a random order takes for the same."""
     for make in (Digits, Tweets):
         learner: Learner = make()
         scores: dict[Order, dict[float, list[float]]] = {}
         for order in ORDERS:
-            by_seed = [scores_of(learner, order, seed) for seed in SEEDS]
+            by_seed = [scores_of(learner, order, seed, growth) for seed in SEEDS]
             columns = zip(*by_seed, strict=True)
             scores[order] = {float(n): list(of) for n, of in zip(learner.sizes, columns, strict=True)}
             means = ", ".join(f"{n:g}: {np.mean(of):.4f}" for n, of in scores[order].items())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kcost.cost.traffic import Traffic
     from kcost.report.derived_results import ShownBudget
 
-MOST_REASONS = 3
+MOST_REASONS = 1
 """Of what was not projected that a budget names."""
 
 BURSTY = 1.5
@@ -201,7 +201,9 @@ def _placements(
     projected = tuple(p for p in report.options if p.projection is not None and p.model in models)
     refused = sorted({f"{p.price.key}: {p.refused}" for p in projected if p.refused is not None})
     reasons = [*refused, *report.not_projected]
-    return projected, [f"Not projected: {reason}" for reason in reasons[:MOST_REASONS]]
+    notes = [f"Not projected: {reason}" for reason in reasons[:MOST_REASONS]]
+    more = len(reasons) - MOST_REASONS
+    return projected, [*notes, f"Not projected: {more} more; `kcost project` names them."] if more > 0 else notes
 
 
 def _with_balancer(
