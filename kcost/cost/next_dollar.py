@@ -252,7 +252,7 @@ def _curve_of(
     try:
         return fit_curve(scores, seed=seed), alike, None
     except InputError as error:
-        return None, alike, f"{error.rule} There are {error.received}."
+        return None, alike, f"{error.rule.rstrip('.')}; there are {error.received}"
 
 
 def _forecast(curve: LearningCurve, models: Sequence[Trained]) -> tuple[tuple[float, float, float, float], ...]:
@@ -273,7 +273,8 @@ def _labels_route(
 ) -> _Drawn:
     points = gain / POINT
     if curve is None:
-        sizes = ", ".join(str(max(10, now.labels // part)) for part in (2, 4, 8))
+        known = {model.labels for model in models}
+        sizes = ", ".join(str(n) for part in (2, 4, 8) if (n := max(10, now.labels // part)) not in known)
         return _Drawn(
             Route(
                 kind="more labels",
@@ -281,7 +282,9 @@ def _labels_route(
                 what="train with more labels",
                 models=len(models),
                 because=missing or "",
-                would_help=f"Train the same model with --labels {sizes}, with two seeds each.",
+                would_help=f"Train the same model with --labels {sizes}, with two seeds each."
+                if sizes
+                else "Train with more seeds, or at sizes that lie further apart.",
             ),
             None,
         )

@@ -94,6 +94,10 @@ def test_one_model_says_what_would_help(folders: list[Path]) -> None:
     assert answer.outcome == "no way"
     assert all(r.would_help for r in answer.routes)
     assert "--labels 719, 359, 179" in answer.sentence
+    labels = next(r for r in answer.routes if r.kind == "more labels")
+    assert labels.because == (
+        "A learning curve is fitted to three sizes and four scores at least; there are 1 sizes, 1 scores"
+    )
 
 
 def test_a_measured_run_prices_serving(folders: list[Path]) -> None:

@@ -131,6 +131,14 @@ def test_distilling_pays_for_the_teacher() -> None:
     assert route(answer_of([*here, *group(0.83, teacher_parameters=900)]), "distilling").standing == "no evidence"
 
 
+def test_scores_that_fall_with_labels_are_no_curve() -> None:
+    falling = {4000: 0.5, 2000: 0.7, 1000: 0.9, 500: 0.97}
+    labels = route(answer_of([trained(s, labels=n) for n, s in falling.items() for _ in range(3)]), "more labels")
+    assert labels.standing == "no evidence"
+    assert labels.because.startswith("Scores grow with the number of labels; there are scores through which")
+    assert labels.would_help == "Train with more seeds, or at sizes that lie further apart."
+
+
 def test_what_was_tried_in_vain_says_so() -> None:
     answer = answer_of([*group(0.8), *group(0.79, most_epochs=10)])
     longer = route(answer, "longer training")
