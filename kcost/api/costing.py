@@ -350,9 +350,7 @@ def _from_run(
     max_drop: float | None,
     prices_file: Path | str | None,
     only: set[str] | None,
-) -> tuple[
-    list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None, Mapping[str, Sequence[Offer]]
-]:
+) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None, Mapping[str, Sequence[Offer]]]:
     from kcost.bench.store import RunStore
     from kcost.cost.deployment import options_of
     from kcost.cost.instances import offers_for

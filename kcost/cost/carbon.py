@@ -58,10 +58,7 @@ def grids() -> dict[tuple[str, str], Grid]:
     """(provider, region) -> its electricity, as the package's table has it."""
     text = resources.files("kcost.cost").joinpath("data/grid.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(io.StringIO(text))
-    return {
-        (row["provider"], row["region"]): Grid(**{**row, "year": row["year"] or None})
-        for row in rows
-    }
+    return {(row["provider"], row["region"]): Grid(**{**row, "year": row["year"] or None}) for row in rows}
 
 
 def grid_of(provider: str, region: str) -> Grid | None:

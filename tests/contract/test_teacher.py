@@ -40,6 +40,7 @@ def test_a_student_learns_from_a_teacher_and_its_artifact_says_which(teacher: Pa
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_student_of_texts_reads_with_its_teachers_vocabulary(tmp_path: Path) -> None:
     texts: dict[str, Any] = {"family": "bert", "data": "ner-mini", "max_length": 32}
     trained(tmp_path / "teacher", vocabulary_size=250, **texts)
