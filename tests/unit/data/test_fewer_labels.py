@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -35,9 +37,24 @@ def test_classes_keep_their_share(digits: data.DataSet) -> None:
     assert "400 labels" in fewer.record.notes[-1]
 
 
-def test_sentences_and_texts_have_fewer_labels_too() -> None:
-    sentences = data.load("ner-mini")
-    assert len(data.fewer_labels(sentences, 20, seed=0).splits["train"]) < len(sentences.splits["train"])
+def test_sentences_and_texts_have_fewer_labels_too(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("text,label\n" + "".join(f"text number {i},{'ab'[i % 2]}\n" for i in range(200)))
+    for name in ("ner-mini", str(file)):
+        whole = data.load(name)
+        fewer = data.fewer_labels(whole, 30, seed=0)
+        assert {split: len(part) for split, part in fewer.splits.items()} == {
+            split: count.count for split, count in fewer.record.splits.items()
+        }
+        assert len(fewer.splits["train"]) + len(fewer.splits["validation"]) == 30
+        assert fewer.record.splits["test"] == whole.record.splits["test"]
+
+
+def test_arrays_of_any_kind_are_refused(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x=numbers.normal(size=(60, 4)).astype(np.float32), y=numbers.integers(0, 3, 60))
+    with pytest.raises(DataError, match="holds arrays"):
+        data.fewer_labels(data.load(str(tmp_path / "a.npz")), 20, seed=0)
 
 
 def test_other_seeds_take_other_examples(digits: data.DataSet) -> None:
