@@ -33,6 +33,7 @@ _PUBLIC = {
     "make_report": "kcost.api.measuring",
     "make_servable": "kcost.api.short",
     "monitor_proxy": "kcost.api.monitoring",
+    "next_dollar": "kcost.api.next_dollar",
     "prices": "kcost.api.inventory",
     "project_run": "kcost.api.projecting",
     "program": "kcost.api.measuring",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "write_alert_rules": "kcost.api.monitoring",
     "write_budget_page": "kcost.api.costing",
     "write_dashboard": "kcost.api.monitoring",
+    "write_next_dollar_page": "kcost.api.next_dollar",
     "write_workbook": "kcost.api.costing",
     "update_prices": "kcost.api.inventory",
     "read_recommendation": "kcost.api.recommend",
@@ -97,6 +99,10 @@ if TYPE_CHECKING:
         monitor_proxy as monitor_proxy,
         write_alert_rules as write_alert_rules,
         write_dashboard as write_dashboard,
+    )
+    from kcost.api.next_dollar import (
+        next_dollar as next_dollar,
+        write_next_dollar_page as write_next_dollar_page,
     )
     from kcost.api.optimize import run_optimize as run_optimize
     from kcost.api.probing import run_probe as run_probe

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from kcost.cost.assumptions import Assumptions
     from kcost.cost.budget import Budget
     from kcost.cost.capacity import Capacity
+    from kcost.cost.instances import Offer
     from kcost.cost.option import Option, Refused
+    from kcost.cost.placements import Placement
     from kcost.cost.scenario_file import CostScenario
     from kcost.cost.serving_ways import Way
     from kcost.cost.sizing import Rates
     from kcost.cost.traffic import Traffic
     from kcost.report.derived_results import ShownBudget
+
+MOST_REASONS = 1
+"""Of what was not projected that a budget names."""
 
 BURSTY = 1.5
 """Variance over mean of a log's seconds above which its arrivals are no Poisson process."""
@@ -41,6 +46,7 @@ def estimate_budget(
     models: Sequence[str] = (),
     max_drop: float | None = None,
     prices_file: Path | str | None = None,
+    project_to: Sequence[str] = (),
     assumptions: Mapping[str, float | bool | None] | None = None,
     draws: int | None = None,
     seed: int | None = None,
@@ -56,8 +62,12 @@ def estimate_budget(
         models: those of the run that stand for each other; needed where it holds several.
         max_drop: largest drop of the score that is allowed below float32, as a fraction; None means 0.01.
         prices_file: a price book of your own.
+        project_to: instances or accelerators of the price book that are put on the map of instances, projected as
+            `kcost.project_run` does it; the run was measured with profiles then.
         assumptions: name -> value, such as `headroom`; None keeps the default. `kcost.cost.assumptions` has them all.
         draws, seed: of the Monte Carlo.
+
+    Where every way was measured beside other work there is no figure: the outcome says to measure again.
 
     Raises:
         InputError: a file or a number that cannot be used, traffic beyond `max_replicas`, or a p99 that no way holds.
@@ -69,7 +79,8 @@ def estimate_budget(
         365.0
     """
     from kcost.cost.assumptions import assume
-    from kcost.cost.budget import DRAWS, SEED, make_budget
+    from kcost.cost.budget import DRAWS, SEED, make_budget, no_budget
+    from kcost.cost.instance_map import map_of
     from kcost.cost.option import OneOff
     from kcost.cost.scenario_file import Serving
     from kcost.cost.sizing import rates_of
@@ -95,6 +106,7 @@ def estimate_budget(
     notes: list[str] = _traffic_notes(traffic)
     chosen: list[tuple[Way, Capacity, Option]] = []
     invalid: str | None = None
+    offers: Mapping[str, Sequence[Offer]] = {}
     if read is None or read.needs_run:
         if run is None:
             raise InputError("A budget is made from a run.", received="none", remedy="Name the folder of a run.")
@@ -102,7 +114,7 @@ def estimate_budget(
             raise InputError(
                 "A budget holds a limit on the p99 latency.", received="none", remedy="Such as --p99-ms 50."
             )
-        chosen, refused, more, invalid = _from_run(
+        chosen, refused, more, invalid, offers = _from_run(
             Path(run),
             rates_of(traffic),
             assumed,
@@ -116,6 +128,17 @@ def estimate_budget(
             prices_file=prices_file or _beside(wanted.prices, scenario),
             only=None if read is None else {entry.way for entry in read.options if entry.way is not None},
         )
+        if not chosen and invalid is not None:
+            nothing = no_budget(
+                refused,
+                traffic,
+                assumed,
+                p99_ms=limit_ms,
+                invalid=invalid,
+                draws=DRAWS if draws is None else draws,
+                seed=used_seed,
+            )
+            return shown(ShownBudget, nothing)
         notes += more
         if read is not None and read.options:
             chosen = _named(chosen, read, assumed)
@@ -138,7 +161,49 @@ def estimate_budget(
         draws=DRAWS if draws is None else draws,
         seed=used_seed,
     )
+    placements: tuple[Placement, ...] = ()
+    if project_to:
+        if run is None or not chosen:
+            raise InputError(
+                "What is projected was measured in a run.",
+                received=f"--to {', '.join(project_to)} without a way of a run",
+                remedy="Name a run that was measured with --profile, or leave --to out.",
+            )
+        placements, why_not = _placements(
+            Path(run),
+            project_to,
+            {way.model for way, *_ in chosen},
+            provider=provider or wanted.provider,
+            region=region or wanted.region,
+            prices_file=prices_file or _beside(wanted.prices, scenario),
+        )
+        budget = budget.model_copy(update={"notes": (*budget.notes, *why_not)})
+    winner = budget.options[0].bill.option
+    winning = next((way for way, _, option in chosen if option.name == winner.name), None)
+    points = map_of([p.bill.option for p in budget.options], winning, offers, placements)
+    budget = budget.model_copy(update={"instances": points})
     return shown(ShownBudget, _with_balancer(budget, chosen, traffic, assumed, limit_ms, used_seed))
+
+
+def _placements(
+    run: Path,
+    to: Sequence[str],
+    models: set[str],
+    *,
+    provider: str | None,
+    region: str | None,
+    prices_file: Path | str | None,
+) -> tuple[tuple[Placement, ...], list[str]]:
+    """What was projected of some models, and why other cells were not."""
+    from kcost.api.projecting import project_run
+
+    report = project_run(run, to, provider=provider, region=region, prices_file=prices_file)
+    projected = tuple(p for p in report.options if p.projection is not None and p.model in models)
+    refused = sorted({f"{p.price.key}: {p.refused}" for p in projected if p.refused is not None})
+    reasons = [*refused, *report.not_projected]
+    notes = [f"Not projected: {reason}" for reason in reasons[:MOST_REASONS]]
+    more = len(reasons) - MOST_REASONS
+    return projected, [*notes, f"Not projected: {more} more; `kcost project` names them."] if more > 0 else notes
 
 
 def _with_balancer(
@@ -171,6 +236,7 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
     """Writes the calculation of a budget as an .xlsx workbook with live formulas.
 
     Raises:
+        InputError: the budget has no figure, as its run was measured beside other work.
         UnavailableError: xlsxwriter is not installed.
         StorageError: the file cannot be written.
 
@@ -284,7 +350,7 @@ def _from_run(
     max_drop: float | None,
     prices_file: Path | str | None,
     only: set[str] | None,
-) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None]:
+) -> tuple[list[tuple[Way, Capacity, Option]], list[Refused], list[str], str | None, Mapping[str, Sequence[Offer]]]:
     from kcost.bench.store import RunStore
     from kcost.cost.deployment import options_of
     from kcost.cost.instances import offers_for
@@ -299,6 +365,9 @@ def _from_run(
     matched = prices_for(loaded, book, provider, region, instance)
     verdict = conclude(loaded, matched, store.read_outputs, max_drop=MAX_DROP if max_drop is None else max_drop)
     ways, left_out = serving_ways(loaded, verdict, models)
+    if not ways:
+        reasons = [Refused(name=one.label, reason=one.reason) for one in left_out]
+        return [], reasons, [], verdict.invalid or "each way that may be used was disturbed beyond the limits", {}
     if only:
         names = [way.name for way in ways]
         unknown = sorted(only - set(names))
@@ -320,7 +389,13 @@ def _from_run(
     by_name = {way.name: way for way in ways}
     refused = [*refused, *(Refused(name=one.label, reason=one.reason) for one in left_out)]
     notes = sorted({match.why for match in matched.values()})
-    return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes, verdict.invalid
+    return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes, verdict.invalid, offers
+
+
+def _electricity(grams: float | None) -> dict[str, Any]:
+    if grams is None:
+        return {}
+    return {"g_co2e_per_kwh": grams, "grid_source": f"{grams:g} g a kWh, as the scenario says"}
 
 
 def _named(
@@ -339,6 +414,7 @@ def _named(
             "one_off": entry.one_off(0.0 if option.is_plain or entry.plain else assumed.work_hours),
             "watts_per_instance": entry.watts_per_instance,
             "usd_per_kwh": entry.usd_per_kwh,
+            **_electricity(entry.g_co2e_per_kwh),
         }
         named.append((way, capacity, option.model_copy(update=update)))
     return named

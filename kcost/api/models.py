@@ -10,11 +10,13 @@ from kcost.api.inventory import prices
 from kcost.api.refusals import refuse_before_scoring, refuse_before_training
 from kcost.core import environment
 from kcost.core.artifact import Artifact, open_model
+from kcost.core.errors import InputError
 from kcost.core.jobs import EVALUATE, ROBUSTNESS, TRAIN
 from kcost.core.plan import Backend
 from kcost.core.process import chosen_backend, require, run_job
 from kcost.core.progress import OnProgress, silent
 from kcost.core.request import (
+    DISTILLED,
     AttackReport,
     AttackRequest,
     EvaluateRequest,
@@ -69,7 +71,13 @@ def train(
         "usd_basis": match.why,
         **settings,
     }
+    if settings.get("teacher") is not None:
+        values = {"distill": DISTILLED, **values, "teacher": Path(settings["teacher"]).absolute()}
     request = checked(TrainRequest, values)
+    if request.distill and request.teacher is None:
+        raise InputError(
+            "A model is distilled from a teacher.", received="distill without one", remedy="Name it with --teacher."
+        )
     refuse_before_training(data, Path(out))
     return run_job(TRAIN, chosen, request).artifact
 

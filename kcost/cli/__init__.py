@@ -18,6 +18,7 @@ from kcost.cli import (  # noqa: F401
     measuring,
     models,
     monitoring,
+    next_dollar,
     probing,
     projecting,
     recommend,

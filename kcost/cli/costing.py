@@ -61,6 +61,13 @@ def cost(
         str | None, typer.Option(help="Capacity above the busiest hour; default 20%.", rich_help_panel=ASSUMPTIONS)
     ] = None,
     min_replicas: Annotated[int | None, typer.Option(help="Default 1.", rich_help_panel=ASSUMPTIONS)] = None,
+    zones: Annotated[
+        int | None,
+        typer.Option(
+            help="Zones that instances are spread over; all but one hold the traffic. Default 1.",
+            rich_help_panel=ASSUMPTIONS,
+        ),
+    ] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Default 1000.", rich_help_panel=ASSUMPTIONS)] = None,
     autoscale: Annotated[
         bool | None,
@@ -104,6 +111,13 @@ def cost(
             help="Of a step beside each doubling of workers on one instance; default 10%.", rich_help_panel=ASSUMPTIONS
         ),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated instances or accelerators to put on the page's map, projected.",
+            rich_help_panel=PRICES,
+        ),
+    ] = None,
     xlsx: Annotated[
         Path | None,
         typer.Option(help="Write the calculation as a workbook with live formulas.", rich_help_panel=OUTPUT),
@@ -122,6 +136,7 @@ def cost(
         "horizon_days": horizon_days,
         "headroom": _share(headroom),
         "min_replicas": min_replicas,
+        "zones": zones,
         "max_replicas": max_replicas,
         "autoscale": autoscale,
         "cold_start_s": cold_start_s,
@@ -150,6 +165,7 @@ def cost(
             models=parts(models) or (),
             max_drop=max_drop,
             prices_file=prices,
+            project_to=parts(to) or (),
             assumptions=assumptions,
         )
         if xlsx is not None:
@@ -163,7 +179,8 @@ def cost(
             if path is not None:
                 print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress
         return
-    of_budget = [n for n, v in {**assumptions, "models": models, "xlsx": xlsx, "html": html}.items() if v is not None]
+    others = {"models": models, "to": to, "xlsx": xlsx, "html": html}
+    of_budget = [n for n, v in {**assumptions, **others}.items() if v is not None]
     if of_budget:
         names = ", ".join(f"--{n.replace('_', '-')}" for n in of_budget)
         raise typer.BadParameter(f"{names} belongs to a budget: give its traffic too, such as --qps 200")

@@ -99,6 +99,16 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option(help="Share of each label that is spread over all classes.", rich_help_panel=TRAINING)
     ] = 0.0,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Artifact folder of another model, whose answers are learnt as well.", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    distill: Annotated[
+        float | None,
+        typer.Option(help="Share of the loss that goes by these; default 0.5.", rich_help_panel=TRAINING),
+    ] = None,
     class_weights: Annotated[
         str, typer.Option(help="none, or balanced: rare classes weigh more.", rich_help_panel=TRAINING)
     ] = "none",
@@ -120,6 +130,13 @@ def train(
         bool, typer.Option(help="Mend bad tag sequences; --no-repair refuses them.", rich_help_panel=DATA)
     ] = True,
     limit: Limit = None,
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Train with so many labels, validation included; the test stays whole. For `kcost next-dollar`.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.", rich_help_panel=TRAINING),
@@ -164,7 +181,10 @@ def train(
         tensorboard=None if tensorboard is None else tensorboard.absolute(),
         repair=repair,
         limit=limit,
+        labels=labels,
         seed=seed,
+        **({} if teacher is None else {"teacher": teacher}),
+        **({} if distill is None else {"distill": distill}),
     )
     print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))
 

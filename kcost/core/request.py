@@ -29,6 +29,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy and each backend take as the seed of their random numbers."""
 
 
+DISTILLED = 0.5
+"""Share of the loss that goes by a teacher's answers where no other was asked for: both count alike."""
+
+
 class TrainRequest(Record):
     """A training run. Every number here is a setting that a user may choose."""
 
@@ -47,6 +51,9 @@ class TrainRequest(Record):
     max_length: int = Field(default=128, ge=8, le=512, description="word pieces, [CLS] and [SEP] included")
     vocabulary_size: int = Field(default=8000, ge=100)
     limit: int | None = Field(default=None, ge=10, description="most examples of each split, for a quick look")
+    labels: int | None = Field(
+        default=None, ge=10, description="examples of the training and validation splits together; the test stays whole"
+    )
     freeze: Freeze = Field(default="none", description="layers that keep their weights; `embeddings` counts as layer 0")
     freeze_layers: int = Field(default=0, ge=0, description="bert: this many encoder layers too, from the input on")
     lora_rank: int | None = Field(default=None, ge=1, description="train low-rank updates of attention only")
@@ -70,6 +77,9 @@ class TrainRequest(Record):
     tensorboard: Path | None = None
     distill: float = Field(
         default=0.0, ge=0, le=1, description="share of the loss that goes by another model's answers"
+    )
+    teacher: Path | None = Field(
+        default=None, description="an artifact folder whose model's answers on the training split are learnt as well"
     )
     prune_above: dict[int, float] | None = Field(
         default=None, description="epoch, from 1 on -> validation loss above which the run ends there"

@@ -42,6 +42,7 @@ ABOUT: dict[str, _About] = {
     "horizon_days": _About("days", "a year", 0, 36_500, above=True),
     "headroom": _About("of the peak", CHOSEN, 0, 100),
     "min_replicas": _About("replicas", "one answers; take 2 if it may never be away", 1, 100_000),
+    "zones": _About("zones", "one; with 2 or more the others hold the traffic when one is away", 1, 100),
     "max_replicas": _About("replicas", CHOSEN, 1, 1_000_000),
     "autoscale": _About("1 or 0", "the peak is paid at all hours", 0, 1),
     "cold_start_s": _About("s", CHOSEN, 0, 86_400),
@@ -67,6 +68,7 @@ class Assumptions(Record):
     horizon_days: float = 365.0
     headroom: float = Field(default=0.2, description="capacity above the busiest hour, as a part of it")
     min_replicas: int = 1
+    zones: int = Field(default=1, description="that instances are spread over; all but one of them hold the traffic")
     max_replicas: int = 1000
     autoscale: bool = Field(default=False, description="replicas follow the hours of the profile")
     cold_start_s: float = Field(

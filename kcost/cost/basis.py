@@ -39,6 +39,11 @@ def basis_of(environment: Environment, price: Price) -> CostBasis:
     return "measured" if price.vcpus == environment.cores else "scaled"
 
 
+def is_arm(price: Price) -> bool:
+    """Whether an instance is known to have Arm processors."""
+    return _family(price) == "arm"
+
+
 def _family(price: Price) -> str | None:
     """The most telling instruction set of an instance's processors, as the vendors' pages have it; None where
     unknown."""

@@ -14,6 +14,7 @@ from kcost.core.schema import VERSIONS, Record
 from kcost.core.units import format_usd, significant
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumption, Assumptions
 from kcost.cost.basis import CostBasis, weakest
+from kcost.cost.instance_map import InstancePoint
 from kcost.cost.option import Option, Refused
 from kcost.cost.sizing import Rates, rates_of
 from kcost.cost.total import Bill, BreakEven, bill, break_even, by_total
@@ -34,13 +35,15 @@ from kcost.cost.uncertainty import (
     tornado,
     without,
 )
+from kcost.cost.verdict import MEASURE_AGAIN
 
 DRAWS = 10_000
 SEED = 20_261_129
 
-Outcome = Literal["decided", "can't tell", "same bill", "only one"]
+Outcome = Literal["decided", "can't tell", "same bill", "only one", "measured beside other work"]
 """decided: the winner costs less with a probability of 95% or more. same bill: both cost the same at their values, to
-the cent. only one: there is nothing to compare with."""
+the cent. only one: there is nothing to compare with. measured beside other work: no figure of the run is to be
+believed, so there is none."""
 
 MEASURING_PARTS = (0.5, 2 / 3, 0.75, 0.8, 0.9)
 """Parts of the spread of step times that 4, 9, 16, 25 and 100 times the rounds take away."""
@@ -60,12 +63,16 @@ class Budget(Record):
     schema_: int = Field(default=VERSIONS["budget"], alias="schema")
     sentence: str
     outcome: Outcome
-    basis: CostBasis = Field(description="the weakest of the two that are compared")
+    basis: CostBasis | None = Field(description="the weakest of the two that are compared; None without an option")
     simulated: bool = Field(description="step times among them were made up")
     invalid: str | None = Field(default=None, description="why the run's figures are not to be believed")
     probability: float | None = Field(description="that the winner costs less than the runner-up")
     saved_usd_per_month: Band | None = Field(
         description="by the winner over the runner-up, what is paid once left out; None without a runner-up"
+    )
+    nothing_saved: bool = Field(
+        default=False,
+        description="what runs today, or changes least, is the cheapest, and no option costs less a month",
     )
     break_even: BreakEven | None
     break_even_days: Band | None = Field(default=None, description="None where it never pays back, or in some draws")
@@ -77,6 +84,9 @@ class Budget(Record):
     options: tuple[PricedOption, ...] = Field(description="the cheapest over the horizon first")
     refused: tuple[Refused, ...]
     tornado: tuple[Swing, ...]
+    instances: tuple[InstancePoint, ...] = Field(
+        default=(), description="by price and time: options, other sizes for the winner, and what was projected"
+    )
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...]
     draws: int
@@ -153,15 +163,18 @@ def make_budget(
     )[0]
     back = break_even(winner, runner, traffic)
     same = round(winner.usd_total, 2) == round(runner.usd_total, 2)
+    nothing_saved = _nothing_saved(ordered)
     outcome: Outcome = "same bill" if same else "decided" if probability >= SURE else "can't tell"
     would = None
     if outcome == "can't tell":
         would = _what_would_tell((winner.option, runner.option), rates, assumed, pair, medians, round_s or {})
+    sentence = _sentence(outcome, winner, runner, probability, saved, back, would, assumed.horizon_days)
+    if nothing_saved and outcome != "can't tell":
+        sentence = f"No option saves anything: {sentence}"
     return Budget(
-        sentence=_marked(
-            _sentence(outcome, winner, runner, probability, saved, back, would, assumed.horizon_days), known
-        ),
+        sentence=_marked(sentence, known),
         outcome=outcome,
+        nothing_saved=nothing_saved,
         probability=probability,
         saved_usd_per_month=saved,
         break_even=back,
@@ -169,6 +182,55 @@ def make_budget(
         would_tell=would,
         tornado=tornado((winner.option, runner.option), rates, assumed, pair, _months(assumed)),
         **known,
+    )
+
+
+def no_budget(
+    reasons: Sequence[Refused],
+    traffic: Traffic,
+    assumed: Assumptions,
+    *,
+    p99_ms: float | None,
+    invalid: str,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Budget:
+    """What is said in the place of a budget where every way was measured beside other work: no figure.
+
+    Args:
+        reasons: each way, and what went on beside it.
+        invalid: what went on beside the run.
+    """
+    return Budget(
+        sentence=f"{MEASURE_AGAIN} ({invalid}).",
+        outcome="measured beside other work",
+        basis=None,
+        simulated=False,
+        invalid=invalid,
+        probability=None,
+        saved_usd_per_month=None,
+        break_even=None,
+        traffic=traffic,
+        p99_ms=p99_ms,
+        horizon_days=assumed.horizon_days,
+        options=(),
+        refused=tuple(reasons),
+        tornado=(),
+        assumptions=assumed.listed(),
+        notes=(),
+        draws=draws,
+        seed=seed,
+    )
+
+
+def _nothing_saved(ordered: Sequence[Bill]) -> bool:
+    """Whether the first of the bills is of what changes least, and none is less a month."""
+    first = ordered[0]
+    today = first.option.is_plain or not any(b.option.is_plain for b in ordered[1:])
+    return (
+        today
+        and all(round(b.usd_per_month - first.usd_per_month, 2) >= 0 for b in ordered[1:])
+        and (first.option.is_plain or all(round(b.usd_total, 2) == round(first.usd_total, 2) for b in ordered[1:]))
     )
 
 
@@ -204,7 +266,7 @@ def _sentence(
     if outcome == "same bill":
         return (
             f"{winner.option.name} and {runner.option.name} cost the same, {format_usd(winner.usd_per_month)} a month: "
-            f"{_why_same(winner, runner)}."
+            f"{_why_same(winner, runner)}{_least_change(winner, runner)}."
         )
     if outcome == "can't tell":
         return (
@@ -257,6 +319,13 @@ def _why_same(winner: Bill, runner: Bill) -> str:
     if winner.replicas == runner.replicas and winner.option.instance == runner.option.instance:
         return f"{winner.replicas} replica{'' if winner.replicas == 1 else 's'} of either holds the traffic"
     return "their instances come to the same"
+
+
+def _least_change(winner: Bill, runner: Bill) -> str:
+    """Why the first of two equal bills is the first, where the other computes in less than float32."""
+    if runner.option.lowers_precision and not winner.option.lowers_precision:
+        return f". {winner.option.name} computes in float32, so its answers do not change"
+    return ""
 
 
 def _days_band(

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from kcost.core.errors import InputError
 from kcost.core.units import significant
 from kcost.cost.assumptions import Assumptions
-from kcost.cost.basis import CostBasis
+from kcost.cost.basis import CostBasis, is_arm
 from kcost.cost.capacity import Capacity, find_capacity, idle_p99_s
+from kcost.cost.carbon import grid_of
 from kcost.cost.instances import Offer
 from kcost.cost.option import Option, Refused
 from kcost.cost.queue_simulation import poisson_arrivals_s, simulate
@@ -116,6 +117,7 @@ def _option(way: Way, offer: Offer, capacity: Capacity, assumed: Assumptions) ->
     if offer.workers > 1:
         basis = "scaled" if basis == "measured" else basis
         why += f" It holds {offer.workers} workers of the measured size; that none slows another was not measured."
+    grid = grid_of(offer.price.provider, offer.price.region)
     day = "of an unknown day" if offer.price.as_of is None else f"as of {offer.price.as_of}"
     return Option(
         name=way.name,
@@ -138,6 +140,11 @@ def _option(way: Way, offer: Offer, capacity: Capacity, assumed: Assumptions) ->
         joules_per_prediction=way.joules_per_prediction,
         energy_basis=way.energy_basis,
         is_plain=way.is_plain,
+        lowers_precision=way.lowers_precision,
+        vcpus_per_instance=offer.vcpus,
+        is_arm=is_arm(offer.price),
+        g_co2e_per_kwh=None if grid is None else grid.g_co2e_per_kwh,
+        grid_source="" if grid is None else grid.text,
     )
 
 

@@ -22,6 +22,8 @@ class Offer(NamedTuple):
     usd_per_hour: float
     """On demand, for the part of the instance that is used."""
     spot_usd_per_hour: float | None
+    vcpus: float | None
+    """Of that part; None where the instance has an accelerator, or the book does not say."""
     basis: CostBasis
     why: str
 
@@ -78,6 +80,7 @@ def _offer(environment: Environment, price: Price, share: float, why: str, peak_
         workers=workers,
         usd_per_hour=price.on_demand_usd_per_hour * share,
         spot_usd_per_hour=None if price.spot_usd_per_hour is None else price.spot_usd_per_hour * share,
+        vcpus=None if price.vcpus is None or price.accelerator is not None else price.vcpus * share,
         basis=basis_of(environment, price),
         why=why,
     )

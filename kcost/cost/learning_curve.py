@@ -69,16 +69,21 @@ class LearningCurve(NamedTuple):
         low, middle, high = np.quantile(scores, [TAIL, 0.5, 1 - TAIL])
         return Forecast(labels=labels, score=float(middle), low=float(low), high=float(high))
 
-    def labels_for(self, score: float) -> tuple[float, float, float]:
-        """Labels that a mean score takes: median, and the ends of the 90% interval; infinite where a curve never gets
-        there."""
-        reach = (1 - score) - self.floor
+    def labels_for_gain(self, labels: float, gain: float) -> np.ndarray:
+        """Labels at which each curve is `gain` above where it is at `labels`, shape (draws,); infinite where it never
+        gets there."""
+        return self.labels_for(1 - self.errors(labels) + gain)
+
+    def labels_for(self, score: float | np.ndarray) -> np.ndarray:
+        """Labels at which the mean of each curve is at a score, shape (draws,); infinite where it never gets there.
+
+        Args:
+            score: one for all curves, or one for each, shape (draws,).
+        """
+        reach = 1 - score - self.floor
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            labels = np.where(reach > 0, (self.scale / reach) ** (1 / self.exponent), math.inf)
-        ordered = np.sort(labels)
-        last = len(ordered) - 1
-        middle, low, high = (float(ordered[round(last * f)]) for f in (0.5, TAIL, 1 - TAIL))
-        return middle, low, high
+            needed: np.ndarray = np.where(reach > 0, (self.scale / reach) ** (1 / self.exponent), math.inf)
+        return needed
 
 
 def fit_curve(scores: Mapping[float, Sequence[float]], seed: int = 0) -> LearningCurve:
@@ -160,6 +165,10 @@ def _drawn(
     return LearningCurve(floor, scale, exponents, noises, generator.standard_normal(len(drawn)))
 
 
+def _ordered_at(ordered: np.ndarray, fraction: float) -> float:
+    return float(ordered[round((len(ordered) - 1) * fraction)])
+
+
 class LabelPoint(Record):
     """What raising a score by more labels costs."""
 
@@ -183,8 +192,8 @@ def price_of_score(curve: LearningCurve, labels: float, gain: float, usd_per_lab
     """
     if not (gain > 0 and usd_per_label > 0):
         raise InputError("A gain and the price of a label are positive.", received=(gain, usd_per_label))
-    target = 1 - float(np.median(curve.errors(labels))) + gain
-    reached = [n if math.isfinite(n) else None for n in curve.labels_for(target)]
+    ordered = np.sort(curve.labels_for_gain(labels, gain))  # quantiles of what may be infinite are of its members
+    reached = [n if math.isfinite(n) else None for n in (_ordered_at(ordered, f) for f in (0.5, TAIL, 1 - TAIL))]
     dollars = [None if n is None else max(0.0, n - labels) * usd_per_label for n in reached]
     return LabelPoint(
         from_labels=labels,

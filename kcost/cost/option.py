@@ -42,6 +42,7 @@ class Option(Record):
     )
     simulated: bool = Field(default=False, description="the step times were made up")
     is_plain: bool = Field(default=False, description="plain Keras: what a project begins with")
+    lowers_precision: bool = Field(default=False, description="computes in less than float32: answers may differ")
     one_off: OneOff = OneOff()
     joules_per_prediction: float | None = Field(
         default=None, ge=0, description="of its steps at full batches, idle time left out; None where it is not known"
@@ -49,6 +50,12 @@ class Option(Record):
     energy_basis: str = ""
     watts_per_instance: float | None = Field(default=None, ge=0, description="None where the price holds the energy")
     usd_per_kwh: float = Field(default=0.0, ge=0)
+    vcpus_per_instance: float | None = Field(
+        default=None, gt=0, description="of the part that is paid for; None where an accelerator takes the power"
+    )
+    is_arm: bool = False
+    g_co2e_per_kwh: float | None = Field(default=None, ge=0, description="of the electricity; None where not known")
+    grid_source: str = ""
 
 
 class Refused(Record):

@@ -11,6 +11,7 @@ from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
 from kcost.cost.assumptions import ABOUT
 from kcost.cost.basis import CostBasis
+from kcost.cost.carbon import grid_of
 from kcost.cost.labelling import Labelling, labelling_cost
 from kcost.cost.option import OneOff, Option
 
@@ -81,6 +82,9 @@ class ScenarioOption(Record):
         default=None, ge=0, description="only where you pay the electricity yourself"
     )
     usd_per_kwh: float = Field(default=0.0, ge=0)
+    g_co2e_per_kwh: float | None = Field(
+        default=None, ge=0, description="of the electricity; left out, that of the region in `instance` is taken"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> ScenarioOption:
@@ -128,6 +132,11 @@ class ScenarioOption(Record):
         if self.usd_per_hour is None or self.queries_per_s_per_replica is None or self.basis is None:
             return None
         source = self.source or UNSOURCED
+        provider, _, place = (self.instance or "").partition(" ")
+        grid = grid_of(provider, place.rpartition(" ")[2])
+        grams, grid_source = (None, "") if grid is None else (grid.g_co2e_per_kwh, grid.text)
+        if self.g_co2e_per_kwh is not None:
+            grams, grid_source = self.g_co2e_per_kwh, f"{self.g_co2e_per_kwh:g} g a kWh, as the scenario says"
         return Option(
             name=self.name,
             instance=self.instance or "",
@@ -143,6 +152,8 @@ class ScenarioOption(Record):
             one_off=self.one_off(0.0),
             watts_per_instance=self.watts_per_instance,
             usd_per_kwh=self.usd_per_kwh,
+            g_co2e_per_kwh=grams,
+            grid_source=grid_source,
         )
 
 

@@ -13,7 +13,7 @@ from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult, Environment, Run
 from kcost.core.stats import NORMAL_95
 from kcost.cost.queue_simulation import ServiceTimes
-from kcost.cost.ranking import RankedCell
+from kcost.cost.ranking import FULL_PRECISION, RankedCell
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict
 
 RoundKey = tuple[str, str, int]
@@ -60,6 +60,8 @@ class Way(NamedTuple):
     simulated: bool
     is_plain: bool
     """Whether it is plain Keras: what a project begins with."""
+    lowers_precision: bool
+    """Whether it computes in less than float32."""
     scaling: Scaled | None = None
     """What its seconds were multiplied by; None where they are as measured."""
 
@@ -74,6 +76,8 @@ class LeftOut(NamedTuple):
 def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[list[Way], list[LeftOut]]:
     """The ways of serving some models whose answers hold the limits of the verdict, and the cells that do not.
 
+    No way is left where every cell that may be used was measured beside other work; each of them says so.
+
     Raises:
         InputError: a model that the run does not hold, several models and none named, or no cell that may be served.
     """
@@ -84,10 +88,9 @@ def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[l
         if ranking.phase == "inference" and ranking.model in wanted:
             ranked.update({c.cell_id: c for c in ranking.cells})
             plain |= {ranking.baseline} if ranking.baseline is not None else set()
-    # Of a run that was disturbed as a whole a budget is made, and says so.
-    some_are_valid = any(c.valid and c.standing == "ranked" for c in ranked.values())
     groups: dict[tuple[object, ...], list[CellResult]] = {}
     left_out: list[LeftOut] = []
+    disturbed = False
     for cell in run.measured(phase="inference"):
         judged = ranked.get(cell.spec.cell_id)
         if judged is None:
@@ -96,13 +99,14 @@ def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[l
         if judged.standing != "ranked":
             left_out.append(LeftOut(label, f"{judged.standing}: {judged.reason}"))
             continue
-        if not judged.valid and some_are_valid:
+        if not judged.valid:
+            disturbed = True
             left_out.append(LeftOut(label, f"{MEASURE_AGAIN} ({judged.invalid})"))
             continue
         s = cell.spec
         key = (s.model, s.backend, s.method, s.precision, s.saved_policy, s.device, s.threads, cell.environment_id)
         groups.setdefault(key, []).append(cell)
-    if not groups:
+    if not groups and not disturbed:
         raise InputError(
             "A budget needs a measured inference cell whose answers may be used.",
             received=f"{len(left_out)} cells, none of them ranked" if left_out else "no measured inference cell",
@@ -157,6 +161,7 @@ def _way(
         energy_basis=judged.energy_basis,
         simulated=any(c.preparation is not None and c.preparation.simulated for c in cells),
         is_plain=any(c.spec.cell_id in plain for c in cells),
+        lowers_precision=not set(judged.dtype.split(" and ")) <= FULL_PRECISION,
     )
 
 

@@ -44,9 +44,16 @@ def replicas_for(queries_per_s: Number, per_replica: Number, assumed: Assumption
     return np.maximum(wanted, assumed.min_replicas)
 
 
-def instances_for(replicas: Number, workers_per_instance: Number) -> Number:
-    """ceil(replicas / workers_per_instance)."""
-    return np.ceil(replicas / workers_per_instance - ROUNDING)
+def instances_for(replicas: Number, workers_per_instance: Number, zones: int = 1) -> Number:
+    """ceil(replicas / workers_per_instance); in two or more zones as many in each that all zones but one hold these:
+    zones * ceil(instances / (zones - 1)).
+
+    Examples:
+        >>> [int(instances_for(5, 1, zones)) for zones in (1, 2, 3)]
+        [5, 10, 9]
+    """
+    needed = np.ceil(replicas / workers_per_instance - ROUNDING)
+    return needed if zones < 2 else zones * np.ceil(needed / (zones - 1) - ROUNDING)
 
 
 def usd_per_hour_of(instances: Number, on_demand_usd: Number, spot_usd: Number, assumed: Assumptions) -> Number:
@@ -88,7 +95,7 @@ def mean_usd_per_hour(
 
     def instances(queries_per_s: float) -> Number:
         replicas = replicas_for(queries_per_s * traffic_factor, per_replica, assumed)
-        return instances_for(replicas, workers_per_instance)
+        return instances_for(replicas, workers_per_instance, assumed.zones)
 
     if not assumed.autoscale or len(rates.hours) == 1:
         return usd_per_hour_of(instances(rates.peak), on_demand_usd, spot_usd, assumed)

@@ -12,6 +12,7 @@ from kcost.core.schema import Record
 from kcost.core.units import significant
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumptions
 from kcost.cost.basis import CostBasis
+from kcost.cost.carbon import Carbon, carbon_of
 from kcost.cost.option import Option
 from kcost.cost.sizing import Rates, instances_for, mean_usd_per_hour, replicas_for
 from kcost.cost.traffic import Traffic
@@ -54,6 +55,7 @@ class Bill(Record):
     idle_share: float = Field(description="part of what serving costs that pays for idle time")
     lines: tuple[BillLine, ...]
     usd_total: float = Field(description="over the horizon")
+    carbon: Carbon | None = Field(default=None, description="of a month; None where nothing says what power it takes")
 
     @property
     def usd_once(self) -> float:
@@ -75,13 +77,13 @@ def bill(option: Option, traffic: Traffic, rates: Rates, assumed: Assumptions) -
     """The bill of one option.
 
         replicas = ceil(peak (1 + headroom) / queries_per_s_per_replica), at least min_replicas
-        instances = ceil(replicas / workers_per_instance)
+        instances = ceil(replicas / workers_per_instance); more in several zones
         serving = instances * usd_per_hour * 24 * horizon_days
 
     Each line is rounded to the cent. Autoscaling and spot change the hours and the prices as `kcost.cost.sizing` says.
     """
     replicas = int(replicas_for(rates.peak, option.queries_per_s_per_replica, assumed))
-    instances = int(instances_for(replicas, option.workers_per_instance))
+    instances = int(instances_for(replicas, option.workers_per_instance, assumed.zones))
     usd_per_hour = float(_usd_per_hour(option, rates, assumed, option.usd_per_hour, option.spot_usd_per_hour or 0.0))
     hours = 24 * assumed.horizon_days
     once = option.one_off
@@ -125,6 +127,22 @@ def bill(option: Option, traffic: Traffic, rates: Rates, assumed: Assumptions) -
         idle_share=max(0.0, 1 - full / per_million),
         lines=tuple(lines),
         usd_total=cents(math.fsum(line.usd for line in lines)),
+        carbon=_carbon(option, traffic, rates, assumed),
+    )
+
+
+def _carbon(option: Option, traffic: Traffic, rates: Rates, assumed: Assumptions) -> Carbon | None:
+    instances = _usd_per_hour(option, rates, assumed, 1.0, 1.0)  # what a dollar an hour each comes to is their number
+    full = instances * option.workers_per_instance * option.queries_per_s_at_full_load
+    return carbon_of(
+        instances=instances,
+        busy_share=min(1.0, traffic.mean_queries_per_s / full),
+        vcpus=option.vcpus_per_instance,
+        is_arm=option.is_arm,
+        watts_per_instance=option.watts_per_instance,
+        g_co2e_per_kwh=option.g_co2e_per_kwh,
+        grid_source=option.grid_source,
+        hours=HOURS_PER_MONTH,
     )
 
 
@@ -134,13 +152,14 @@ def _usd_per_hour(option: Option, rates: Rates, assumed: Assumptions, on_demand:
 
 
 def by_total(bills: Sequence[Bill]) -> list[Bill]:
-    """The bills, the cheapest over the horizon first; of equal ones plain Keras, then the one with the least to pay
-    once."""
+    """The bills, the cheapest over the horizon first. Of equal ones the least change: plain Keras, then what computes
+    in float32, then the least to pay once. Room to spare comes last: it saves nothing."""
     return sorted(
         bills,
         key=lambda b: (
             round(b.usd_total, 2),
             not b.option.is_plain,
+            b.option.lowers_precision,
             b.usd_once,
             b.usd_per_million_full,
             b.option.name,

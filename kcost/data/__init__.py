@@ -3,6 +3,7 @@
 Framework-free: only numpy is loaded on import, everything heavier when it is used.
 """
 
+from kcost.data.fewer_labels import fewer_labels as fewer_labels
 from kcost.data.known import Source as Source, SourceFile as SourceFile
 from kcost.data.loading import chosen as chosen, load as load, refuse_unknown as refuse_unknown
 from kcost.data.sets import (

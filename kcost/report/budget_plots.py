@@ -7,6 +7,7 @@ from typing import Any
 
 from kcost.core.units import format_usd, significant
 from kcost.cost.budget import Budget
+from kcost.cost.instance_map import InstancePoint
 from kcost.cost.total import KINDS, Bill, Kind
 from kcost.report.plots import Plot
 
@@ -30,12 +31,88 @@ POINTS = 60
 
 def plots_of_budget(budget: Budget) -> list[Plot]:
     """The plots that a budget has data for."""
+    if not budget.options:
+        return []
     plots = [bill_plot(budget)]
     if len(budget.options) > 1:
         plots.append(break_even_plot(budget))
     if any(swing.width_usd > 0 for swing in budget.tornado):
         plots.append(tornado_plot(budget))
+    if budget.instances:
+        plots.append(map_plot(budget))
     return plots
+
+
+def map_plot(budget: Budget) -> Plot:
+    """Instances by price and time, both axes logarithmic; hatched where no measurement of such a processor stands
+    behind it.
+
+    The line joins what costs as much a prediction at full load as the cheapest of those that rest on a measurement.
+    """
+    measured = [p for p in budget.instances if p.is_measured]
+    others = [p for p in budget.instances if not p.is_measured]
+    best = min(measured or others, key=lambda p: p.usd_per_million)
+    hours = [p.usd_per_hour for p in budget.instances]
+    ends = [min(hours) / 2, max(hours) * 2]
+    data = [_points(points, name, hatched) for points, name, hatched in (
+        (measured, "measured or scaled", False), (others, "hatched: not measured", True)
+    ) if points]  # fmt: skip
+    data.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{format_usd(best.usd_per_million)} a million",
+            "x": ends,
+            "y": [best.usd_per_million / end * 3.6 for end in ends],
+            "line": {"dash": "dot", "width": 1, "color": LINE_COLOURS[2]},
+            "hoverinfo": "skip",
+        }
+    )
+    return Plot(
+        title="Map of instances",
+        note="Each point is an instance that is never idle; below the line a prediction costs less. Hatched: "
+        "projected, published or simulated, with its 90% interval where there is one. What --to adds is on this map "
+        "alone, not in the bill.",
+        figure={
+            "data": data,
+            "layout": {
+                "xaxis": {"title": {"text": "USD an hour"}, "type": "log"},
+                "yaxis": {"title": {"text": "milliseconds a prediction"}, "type": "log"},
+            },
+        },
+    )
+
+
+def _points(points: list[InstancePoint], name: str, hatched: bool) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [p.usd_per_hour for p in points],
+        "y": [p.ms_per_prediction for p in points],
+        "text": [
+            f"{escape(p.instance)}<br>{escape(p.way)}<br>{format_usd(p.usd_per_million)} a million, "
+            f"{'simulated' if p.simulated else p.basis}"
+            for p in points
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "size": 13 if hatched else 10,
+            "symbol": "hash-open" if hatched else "circle",
+            "color": LINE_COLOURS[int(hatched)],
+            "line": {"width": 2, "color": LINE_COLOURS[int(hatched)]},
+        },
+    }
+    if any(p.high_ms is not None for p in points):
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [(p.high_ms or p.ms_per_prediction) - p.ms_per_prediction for p in points],
+            "arrayminus": [p.ms_per_prediction - (p.low_ms or p.ms_per_prediction) for p in points],
+            "thickness": 1,
+            "width": 0,
+        }
+    return trace
 
 
 def bill_plot(budget: Budget) -> Plot:

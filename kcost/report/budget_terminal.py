@@ -8,6 +8,7 @@ from rich.table import Table
 
 from kcost.core.units import format_usd, significant
 from kcost.cost.budget import Budget, PricedOption
+from kcost.cost.carbon import Carbon
 from kcost.report.tables import titled_table
 
 ROWS = 8
@@ -20,6 +21,9 @@ def show_budget(console: Console, budget: Budget) -> None:
     """Prints a budget, the conclusion first."""
     console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
     console.print(f"[bold]{escape(budget.sentence)}[/bold]", highlight=False)
+    if not budget.options:
+        _show_refused(console, budget)
+        return
     if budget.invalid is not None:
         console.print(f"INVALID: {budget.invalid}. Measure again.", highlight=False, markup=False)
     against = budget.against_plain
@@ -80,14 +84,13 @@ def _show_limits(console: Console, budget: Budget) -> None:
     lines += [f"labelling: {line.why}." for line in winner.lines if line.kind == "labelling" and line.usd]
     if winner.option.joules_per_prediction is not None:
         lines += [f"energy: {line.why}." for line in winner.lines if line.kind == "energy"]
+    if winner.carbon is not None:
+        lines.append(f"carbon: {carbon_text(winner.carbon)} a month: {winner.carbon.why}.")
     if budget.tornado and budget.tornado[0].width_usd > 0:
         swings = [s for s in budget.tornado if s.width_usd > 0][:3]
         causes = ", ".join(f"{s.cause} ({significant(s.low_usd)} to {significant(s.high_usd)})" for s in swings)
         lines.append(f"What moves the saving a month most, with what is paid once spread over the days, USD: {causes}.")
-    for one in budget.refused[:REFUSED]:
-        lines.append(f"left out: {one.name}: {one.reason}.")
-    if len(budget.refused) > REFUSED:
-        lines.append(f"left out: {len(budget.refused) - REFUSED} more.")
+    lines += _refused(budget)
     lines += [f"{winner.option.name} rests on: {winner.option.basis}. {winner.option.basis_why}"]
     lines += [note for note in budget.notes if note not in winner.option.basis_why]
     defaults = [a for a in budget.assumptions if a.source != "as asked"]
@@ -96,6 +99,23 @@ def _show_limits(console: Console, budget: Budget) -> None:
     )
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def carbon_text(carbon: Carbon) -> str:
+    """A month's carbon in words."""
+    kg = carbon.kg_co2e_per_month
+    return "not known" if kg is None else f"{significant(kg)} kg CO2e"
+
+
+def _show_refused(console: Console, budget: Budget) -> None:
+    for line in [*_refused(budget), "No figure is told. Run `kcost bench` again while nothing else runs."]:
+        console.print(line, highlight=False, markup=False)
+
+
+def _refused(budget: Budget) -> list[str]:
+    lines = [f"left out: {one.name}: {one.reason}." for one in budget.refused[:REFUSED]]
+    more = len(budget.refused) - REFUSED
+    return [*lines, f"left out: {more} more."] if more > 0 else lines
 
 
 def _examples(budget: Budget) -> str:

@@ -23,7 +23,7 @@ class ShownBudget(Shown, Budget):
         """What is shown."""
         standing: Standing = "bad" if self.invalid else "good" if self.outcome == "decided" else "open"
         says = [Says(self.sentence, standing)]
-        if self.invalid is not None:
+        if self.invalid is not None and self.options:
             says.append(Says(f"INVALID: {self.invalid}. Measure again.", "bad"))
         marks = [
             Mark(
@@ -61,7 +61,9 @@ class ShownBudget(Shown, Budget):
                 for mark, p in zip(marks, self.options, strict=True)
             ],
             texts=frozenset({0, 1, 6}),
-            chart=Chart(marks, Axis("USD a month, with 90% intervals; * runs today"), "What each way of serving costs"),
+            chart=Chart(marks, Axis("USD a month, with 90% intervals; * runs today"), "What each way of serving costs")
+            if marks
+            else None,
             notes=self.notes,
         )
 
@@ -82,6 +84,7 @@ class ShownBudget(Shown, Budget):
                 "usd_total_low": p.usd_total.low,
                 "usd_total_high": p.usd_total.high,
                 "usd_per_million": p.bill.usd_per_million,
+                "kg_co2e_per_month": None if p.bill.carbon is None else p.bill.carbon.kg_co2e_per_month,
                 "basis": p.bill.option.basis,
                 "simulated": p.bill.option.simulated,
                 "is_plain_keras": p.bill.option.is_plain,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from kcost.core.errors import UnavailableError
+from kcost.core.errors import InputError, UnavailableError
 from kcost.cost.assumptions import HOURS_PER_MONTH, Assumption, Assumptions, assume
 from kcost.cost.budget import Budget
 from kcost.cost.sizing import ROUNDING, instances_for, rates_of, replicas_for
@@ -29,8 +29,13 @@ def workbook(budget: Budget) -> bytes:
     Each formula carries the value that kcost computed: a program that shows without computing shows the same.
 
     Raises:
+        InputError: the budget has no option.
         UnavailableError: xlsxwriter is not installed.
     """
+    if not budget.options:
+        raise InputError(
+            "A workbook holds the calculation of a budget.", received=budget.sentence, remedy="Measure again first."
+        )
     try:
         import xlsxwriter
     except ModuleNotFoundError as error:
@@ -125,7 +130,7 @@ class _Sheets:
             running = bill.usd_per_month / HOURS_PER_MONTH
             values: dict[str, tuple[str, float]] = {
                 "replicas at the peak": (_replicas("peak_rate", letter), bill.replicas),
-                "instances at the peak": (_up(f"{letter}15/{letter}8"), bill.instances),
+                "instances at the peak": (_in_zones(_up(f"{letter}15/{letter}8")), bill.instances),
                 "USD an hour": (
                     self._hourly(letter, place, f"{letter}4", f"{letter}5"),
                     running - kw * option.usd_per_kwh,
@@ -163,8 +168,9 @@ class _Sheets:
         self.hours.write_string(0, column, f"instances of {option.name}", self.wrap)
         for row in range(1, hours + 1):
             replicas = _replicas(f"B{row + 1}*burst", f"options!{letter}")
-            count = float(instances_for(replicas_for(rates[row - 1], each, assumed), option.workers_per_instance))
-            self.hours.write_formula(row, column, f"={_up(f'{replicas}/options!{letter}8')}", None, count)
+            needed = replicas_for(rates[row - 1], each, assumed)
+            count = float(instances_for(needed, option.workers_per_instance, assumed.zones))
+            self.hours.write_formula(row, column, f"={_in_zones(_up(f'{replicas}/options!{letter}8'))}", None, count)
         cells = f"traffic!{own}2:{own}{hours + 1}"
         before = f"traffic!{own}{hours + 1}"
         shifted = f"traffic!{own}2:{own}{hours}"
@@ -250,7 +256,10 @@ def _spend(instances: str, on_demand: str, spot: str) -> str:
     return f"({instances}-{on_spot})*({on_demand})+({on_spot}+{spares})*({spot})"
 
 
+def _in_zones(instances: str) -> str:
+    return f"IF(zones<2,{instances},zones*({_up(f'({instances})/MAX(1,zones-1)')}))"
+
+
 def _up(number: str) -> str:
     """Rounded up, as `kcost.cost.sizing` does it. ROUNDUP would make -1 of what lies a hair below 0."""
     return f"-INT({ROUNDING:.9f}-({number}))"
-

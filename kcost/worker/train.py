@@ -34,10 +34,12 @@ from kcost.models.comparing import ROWS, DifferentError, check_copy
 from kcost.models.loading import load_keras_file
 from kcost.models.precision import with_precision
 from kcost.training.checkpoint import Checkpoint
+from kcost.training.distillation import soft_targets
 from kcost.training.fit import EVALUATION_BATCH, TrainingReport, fit
 from kcost.training.sequence_task import SequenceClassification
 from kcost.training.tasks import ImageClassification, Task, TokenClassification
 from kcost.training.transfer import copy_weights
+from kcost.worker.teacher import Teacher, open_teacher
 
 HISTORY_FILE = "history.json"
 SCRATCH_LEARNING_RATE = {"cnn": 1e-3, "bert": 5e-4}
@@ -55,17 +57,20 @@ def run(request: TrainRequest) -> TrainAnswer:
     keras.utils.set_random_seed(request.seed)
     machine = environment.collect()
     meter = Meter(machine.cores, len(machine.accelerators))
-    task, plain = make(request)
+    teacher = None if request.teacher is None else open_teacher(request.teacher)
+    task, plain = make(request, teacher)
     model = with_precision(plain, request.precision)
     learning_rate = request.learning_rate or (
         PRETRAINED_LEARNING_RATE if request.init else SCRATCH_LEARNING_RATE[request.family]
     )
     checkpoint = Checkpoint(request.out.parent / f".{request.out.name}.training", request)
-    report = fit(model, task, request, learning_rate, checkpoint)
+    soft = None if teacher is None else soft_targets(teacher.loaded, task, EVALUATION_BATCH)
+    report = fit(model, task, request, learning_rate, checkpoint, soft_targets=soft)
     # The artifact is the model as it was built: without optimizer, low-rank updates, frozen layers or precision.
     plain = copy_weights(model, plain)
     labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
-    step = _step(request, learning_rate, report, run_cost(meter, labelled, request.usd_per_hour, request.usd_basis))
+    cost = run_cost(meter, labelled, request.usd_per_hour, request.usd_basis)
+    step = _step(request, learning_rate, report, teacher, cost)
     predictions = task.predict(plain, "test", EVALUATION_BATCH)
     artifact = write_artifact(
         request.out, request.name, request.family, plain, task, (step,), report.history, predictions
@@ -80,7 +85,9 @@ def run(request: TrainRequest) -> TrainAnswer:
     )
 
 
-def _step(request: TrainRequest, learning_rate: float, report: TrainingReport, cost: RunCost) -> Step:
+def _step(
+    request: TrainRequest, learning_rate: float, report: TrainingReport, teacher: Teacher | None, cost: RunCost
+) -> Step:
     backend = os.environ["KERAS_BACKEND"]
     settings = request.model_dump(mode="json", exclude={"out", "usd_per_hour", "usd_basis"})
     if request.family == "bert":
@@ -92,21 +99,34 @@ def _step(request: TrainRequest, learning_rate: float, report: TrainingReport, c
         kind="train",
         backend=backend,
         backend_version=version_of(backend) or "unknown",
-        settings=settings | {"learning_rate": learning_rate, "epochs": len(report.history)},
+        settings={
+            **settings,
+            "learning_rate": learning_rate,
+            "epochs": len(report.history),
+            "most_epochs": request.epochs,
+            **({} if teacher is None else teacher.record()),
+        },
         changed=changed,
         warnings=tuple(report.warnings),
         cost=cost,
     )
 
 
-def make(request: TrainRequest) -> tuple[Task, keras.Model]:
+def make(request: TrainRequest, teacher: Teacher | None = None) -> tuple[Task, keras.Model]:
     """The task and the model that a request asks for.
 
+    Args:
+        teacher: where there is one, texts are read with its vocabulary.
+
     Raises:
-        DataError: the data are not of the family's kind.
+        DataError: the data are not of the family's kind, or hold fewer labels than are asked for.
         InputError: an option that the family has not.
     """
     data_set = data.load(request.data, seed=request.seed, limit=request.limit, repair=request.repair)
+    if request.labels is not None:
+        data_set = data.fewer_labels(data_set, request.labels, request.seed)
+    if teacher is not None:
+        teacher.refuse_other_data(data_set)
     if request.family == "cnn" and isinstance(data_set, data.ImageSet):
         if request.init is not None:
             raise InputError("A cnn starts from random weights.", received="--init", remedy="Leave --init out.")
@@ -115,7 +135,7 @@ def make(request: TrainRequest) -> tuple[Task, keras.Model]:
         images = ImageClassification(data_set)
         return images, cnn(data_set.image_shape, len(data_set.label_names), request.size or "seed", request.dropout)
     if request.family == "bert" and isinstance(data_set, data.TagSet | data.TextSet):
-        return _make_bert(request, data_set)
+        return _make_bert(request, data_set, teacher)
     wanted = {"cnn": "images", "bert": "tagged sentences or labelled texts"}[request.family]
     raise DataError(
         f"A {request.family} learns from {wanted}.",
@@ -124,7 +144,9 @@ def make(request: TrainRequest) -> tuple[Task, keras.Model]:
     )
 
 
-def _make_bert(request: TrainRequest, data_set: data.TagSet | data.TextSet) -> tuple[Task, keras.Model]:
+def _make_bert(
+    request: TrainRequest, data_set: data.TagSet | data.TextSet, teacher: Teacher | None
+) -> tuple[Task, keras.Model]:
     """A task on texts and an encoder with its head: pretrained where `init` names a folder, else from scratch."""
     from kcost.models.bert import backbone, sequence_classifier, token_classifier
     from kcost.training.pretrained import from_checkpoint
@@ -135,7 +157,10 @@ def _make_bert(request: TrainRequest, data_set: data.TagSet | data.TextSet) -> t
     task: TokenClassification | SequenceClassification
     if request.init is None:
         make = TokenClassification if tags else SequenceClassification
-        task = make.with_own_vocabulary(data_set, request.vocabulary_size, request.max_length)  # type: ignore[arg-type]
+        if teacher is None:
+            task = make.with_own_vocabulary(data_set, request.vocabulary_size, request.max_length)  # type: ignore[arg-type]
+        else:
+            task = make(data_set, wanted, teacher.pieces(), request.max_length)  # type: ignore[arg-type]
         encoder = backbone(len(task.pieces.vocab), request.size or "tiny", dropout=dropout)
         head = token_classifier if tags else sequence_classifier
         return task, head(encoder, len(wanted), dropout=dropout)
@@ -143,6 +168,12 @@ def _make_bert(request: TrainRequest, data_set: data.TagSet | data.TextSet) -> t
         given = f"--size {request.size}"
         raise InputError("A checkpoint has its own size.", received=given, remedy="Leave --size out.")
     pretrained = from_checkpoint(request.init, request.max_length, dropout=dropout)
+    if teacher is not None and teacher.pieces().vocab != pretrained.pieces.vocab:
+        raise InputError(
+            "A teacher and its student read texts with one vocabulary.",
+            received=f"{teacher.name} and {request.init}, whose word pieces differ",
+            remedy="Train the teacher from the same checkpoint, or leave --init out.",
+        )
     names = pretrained.label_names(data_set.task, wanted)
     if isinstance(data_set, data.TagSet):
         task = TokenClassification(data_set, names, pretrained.pieces, request.max_length)

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 import kcost
 from kcost.cli import app
-from kcost.core.errors import KcostError
+from kcost.core.errors import InputError, KcostError
 from kcost.core.plan import Settings
 from kcost.core.result import Watch
 from kcost.cost.budget import Budget
 from kcost.cost.pricebook import PriceBook
 from testing.runs import plan, replaced, simulated_run, write_run
+from tests.unit.api.test_projecting import run_with_profiles
 
 HERE = {"provider": "aws", "region": "us-east-1"}
 
@@ -72,6 +73,42 @@ def test_the_named_instance_is_taken(run: Path) -> None:
     assert {p.bill.option.instance for p in budget.options} == {"aws m7i.xlarge us-east-1"}
     assert {p.bill.option.workers_per_instance for p in budget.options} == {2}
     assert {p.bill.option.basis for p in budget.options} == {"scaled"}
+
+
+def test_the_map_holds_sizes_that_could_serve_and_what_is_projected(tmp_path: Path) -> None:
+    run = run_with_profiles(tmp_path)
+    budget = kcost.estimate_budget(run, qps=20, p99_ms=10_000, **HERE, project_to=["T4", "g6.xlarge"])
+    hatched = {p.instance for p in budget.instances if p.basis == "projected"}
+    assert {"aws g4dn.xlarge us-east-1", "aws g6.xlarge us-east-1"} <= hatched
+    assert all(
+        p.low_ms is not None and p.low_ms < p.ms_per_prediction for p in budget.instances if p.instance in hatched
+    )
+    kinds = {(p.instance, p.way) for p in budget.instances}
+    assert len(kinds) == len(budget.instances)
+    winner = budget.options[0].bill.option
+    sizes = {p.instance for p in budget.instances if p.way == winner.name}
+    assert winner.instance in sizes
+    assert len(sizes) > 3, "larger sizes of the same kind"
+    assert not hatched & {p.bill.option.instance for p in budget.options}
+    arguments = ["cost", str(run), "--qps", "20", "--p99-ms", "10000", "--to", "T4"]
+    arguments += ["--html", str(tmp_path / "b.html"), "--provider", "aws", "--region", "us-east-1"]
+    page = CliRunner().invoke(app, arguments)
+    assert page.exit_code == 0, page.output
+    assert "g4dn.xlarge" in (tmp_path / "b.html").read_text()
+
+
+def test_only_a_run_is_projected(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[3] / "docs" / "scenario.toml"
+    with pytest.raises(KcostError, match="--to T4 without a way of a run"):
+        kcost.estimate_budget(scenario=guide, project_to=["T4"])
+
+
+def test_the_region_says_how_clean_the_electricity_is(run: Path) -> None:
+    dirty = kcost.estimate_budget(run, qps=3_000, p99_ms=100, instance="m7i.large", **HERE).options[0].bill.carbon
+    assert dirty is not None
+    assert dirty.kg_co2e_per_month == pytest.approx(dirty.kwh_per_month * 0.415755)
+    assert "415.8 g a kWh" in dirty.why or "416 g a kWh" in dirty.why
+    assert "United States" in dirty.why
 
 
 def test_a_log_is_traffic_and_names_nobody(run: Path, tmp_path: Path) -> None:
@@ -180,3 +217,40 @@ def test_a_way_that_was_measured_beside_other_work_is_left_out_and_named(tmp_pat
     assert "jax/jit float32" not in {p.bill.option.name for p in budget.options}
     (left_out,) = (one for one in budget.refused if "jax/jit float32" in one.name)
     assert "measured beside other work: measure again" in left_out.reason
+
+
+def beside_other_work(folder: Path) -> Path:
+    """A run of which every cell was measured while something else took half of the machine."""
+    measured, outputs = simulated_run(plan(backends=("tensorflow", "jax"), phases=("inference",), batches=(32,)))
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    for cell in measured.cells:
+        measured = replaced(measured, cell.spec.cell_id, rounds=tuple(replace(r, watch=busy) for r in cell.rounds))
+    return write_run(folder / "run", measured, outputs).path
+
+
+def test_of_a_run_that_was_disturbed_as_a_whole_no_figure_is_told(tmp_path: Path) -> None:
+    run = beside_other_work(tmp_path)
+    budget = kcost.estimate_budget(run, qps=100, p99_ms=1_000, **HERE)
+    assert budget.outcome == "measured beside other work"
+    assert budget.sentence.startswith("measured beside other work: measure again (")
+    assert (budget.options, budget.probability, budget.basis) == ((), None, None)
+    assert len(budget.refused) == len(kcost.open_run(run).cells)
+    assert "No figure" not in budget._repr_html_()
+    assert "measure again" in budget._repr_html_()
+    page = tmp_path / "b.html"
+    kcost.write_budget_page(budget, page)
+    assert "measure again" in page.read_text()
+    assert "<h2>Options</h2>" not in page.read_text()
+    with pytest.raises(KcostError, match="calculation of a budget"):
+        kcost.write_workbook(budget, tmp_path / "b.xlsx")
+
+
+def test_the_command_says_to_measure_again_first(tmp_path: Path) -> None:
+    arguments = ["cost", str(beside_other_work(tmp_path)), "--qps", "100", "--p99-ms", "1000"]
+    outcome = CliRunner().invoke(app, [*arguments, "--provider", "aws", "--region", "us-east-1"])
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.startswith("measured beside other work: measure again")
+    assert "a month" not in outcome.stdout
+    workbook = CliRunner().invoke(app, [*arguments, "--xlsx", str(tmp_path / "b.xlsx")])
+    assert isinstance(workbook.exception, InputError)
+    assert not (tmp_path / "b.xlsx").exists()

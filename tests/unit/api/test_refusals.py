@@ -81,6 +81,16 @@ REFUSALS: dict[str, tuple[type[Exception], str, Callable[[Path, Path], object]]]
         "Input should be 'cnn' or 'bert'",
         lambda m, tmp: kcost.train("rnn", "digits", tmp / "a", backend="fake"),  # type: ignore[arg-type]
     ),
+    "train, distilling from nobody": (
+        InputError,
+        "--teacher",
+        lambda m, tmp: kcost.train("cnn", "digits", tmp / "a", backend="fake", distill=0.5),
+    ),
+    "train, fewer labels than ten": (
+        InputError,
+        "labels",
+        lambda m, tmp: kcost.train("cnn", "digits", tmp / "a", backend="fake", labels=3),
+    ),
     "evaluate, unknown data": (
         DataError,
         "'nowhere'",

@@ -70,6 +70,43 @@ def test_the_energy_of_a_rented_instance_is_told_and_costs_nothing_more() -> Non
     assert (energy.usd, "its steps take 8.64 kWh" in energy.why) == (0, True)
 
 
+def test_zones_hold_the_traffic_when_one_is_away() -> None:
+    """200 a second and 20% more are 5 replicas of 50: 10 in two zones, 3 in each of three."""
+    for zones, instances in ((1, 5), (2, 10), (3, 9)):
+        assumed = assume({"zones": zones}, {})
+        one = bill(option(), constant(200), rates_of(constant(200)), assumed)
+        assert (one.replicas, one.instances) == (5, instances)
+        assert one.usd_per_month == pytest.approx(instances * 0.1 * 730)
+
+
+@given(st.integers(1, 500), st.integers(1, 8), st.integers(2, 9))
+def test_any_zone_may_be_away(replicas: int, workers: int, zones: int) -> None:
+    instances = int(instances_for(replicas, workers, zones))
+    assert instances % zones == 0
+    assert instances // zones * (zones - 1) * workers >= replicas
+
+
+def test_the_carbon_of_a_bill_by_hand() -> None:
+    """5 instances of 2 vCPUs at 200 of 5 x 80 a second are half busy: 2 x (0.639 + 0.5 x 3.328) = 4.606 W each."""
+    grid = {"vcpus_per_instance": 2.0, "g_co2e_per_kwh": 400.0, "grid_source": "400 g a kWh, made up"}
+    carbon = bill(option(**grid), constant(200), rates_of(constant(200)), Assumptions()).carbon
+    assert carbon is not None
+    assert carbon.kwh_per_month == pytest.approx(5 * 4.60625 / 1000 * 730, rel=1e-4)
+    assert carbon.kg_co2e_per_month == pytest.approx(carbon.kwh_per_month * 0.4)
+    assert "50.0% busy (estimated: Cloud Carbon Footprint, Cascade Lake; the processor alone)" in carbon.why
+    assert carbon.why.endswith("400 g a kWh, made up")
+    known = bill(option(**grid, watts_per_instance=100), constant(200), rates_of(constant(200)), Assumptions()).carbon
+    assert known is not None
+    assert known.kwh_per_month == pytest.approx(5 * 0.1 * 730)
+    arm = bill(option(**grid, is_arm=True), constant(200), rates_of(constant(200)), Assumptions()).carbon
+    assert arm is not None
+    assert arm.kwh_per_month < carbon.kwh_per_month
+    no_grid = bill(option(vcpus_per_instance=2.0), constant(200), rates_of(constant(200)), Assumptions()).carbon
+    assert no_grid is not None
+    assert no_grid.kg_co2e_per_month is None
+    assert bill(option(), constant(200), rates_of(constant(200)), Assumptions()).carbon is None
+
+
 def test_workers_share_an_instance_and_spot_has_spares() -> None:
     assumed = Assumptions(headroom=0.0, min_replicas=2, spot_share=0.5, spot_interruptions_per_month=730.0)
     assert replicas_for(10.0, 100.0, assumed) == 2
@@ -191,6 +228,36 @@ def test_equal_bills_are_told_apart_from_doubt() -> None:
     budget = make_budget([option(), option("b")], {}, constant(10), Assumptions())
     assert budget.outcome == "same bill"
     assert "cost the same, $73.0 a month: 1 replica of either holds the traffic" in budget.sentence
+    assert budget.sentence.startswith("No option saves anything: ")
+    assert budget.nothing_saved
+
+
+def test_of_equal_bills_the_least_change_is_first() -> None:
+    """Speed that saves nothing is worth nothing: float32 stays before bfloat16, and what runs today before both."""
+    faster = option("bf16", queries_per_s_per_replica=90, queries_per_s_at_full_load=120, lowers_precision=True)
+    float32 = option("float32", queries_per_s_per_replica=55, queries_per_s_at_full_load=70)
+    with_today = make_budget([faster, float32, option()], {}, constant(10), Assumptions(), draws=50)
+    assert [p.bill.option.name for p in with_today.options] == ["plain", "float32", "bf16"]
+    without = make_budget([faster, float32], {}, constant(10), Assumptions(), draws=50)
+    assert [p.bill.option.name for p in without.options] == ["float32", "bf16"]
+    assert without.nothing_saved
+    assert "float32 computes in float32, so its answers do not change" in without.sentence
+
+
+def test_a_way_that_saves_is_not_denied() -> None:
+    """Two ways of one bill that beat what runs today do save, and one that costs more but less a month does too."""
+    fast = [option(n, queries_per_s_per_replica=90.0) for n in ("a", "b")]
+    budget = make_budget([option(), *fast], {}, constant(70), Assumptions(), draws=50)
+    assert (budget.outcome, budget.nothing_saved) == ("same bill", False)
+    assert budget.against_plain is not None
+    assert budget.against_plain.usd_saved_per_month > 0
+    assert not budget_of(10_000, 200.0, horizon_days=1).nothing_saved
+
+
+def test_a_faster_way_that_saves_nothing_loses_to_today() -> None:
+    budget = budget_of(10, 200.0)
+    assert budget.nothing_saved
+    assert budget.sentence.startswith("No option saves anything: plain on 1 instance")
 
 
 def rounds(centre: float, spread: float, seed: int) -> dict[tuple[str, str, int], float]:

@@ -11,10 +11,11 @@ import pytest
 import kcost
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import Budget, make_budget
+from kcost.cost.instance_map import InstancePoint, map_of
 from kcost.cost.option import OneOff
 from kcost.cost.traffic import constant
 from kcost.report.budget_page import render_budget
-from kcost.report.budget_plots import bill_plot, break_even_plot, plots_of_budget, tornado_plot
+from kcost.report.budget_plots import bill_plot, break_even_plot, map_plot, plots_of_budget, tornado_plot
 from tests.unit.cost.budgets import option
 from tests.unit.report.browser import CHROMIUM, rendered
 from tests.unit.report.pages import Tags
@@ -76,6 +77,28 @@ def test_the_widest_swing_is_on_top(budget: Budget) -> None:
 def test_one_option_has_a_bill_alone() -> None:
     made = make_budget([option()], {}, constant(10), Assumptions(), draws=50)
     assert [plot.title for plot in plots_of_budget(made)] == ["The bill of 365 days by kind"]
+
+
+def test_the_map_hatches_what_no_measurement_is_behind() -> None:
+    """Two points by hand: 0.1 USD an hour at 80 a second is 12.5 ms and 0.347 USD a million."""
+    projected = InstancePoint(
+        instance="aws g6.xlarge us-east-1", way="jax/jit fp32, batch 32", usd_per_hour=0.8, ms_per_prediction=1.0,
+        low_ms=0.5, high_ms=2.0, basis="projected",
+    )  # fmt: skip
+    points = map_of([option()], None, {})
+    assert [(p.instance, p.ms_per_prediction) for p in points] == [("aws m7i.large us-east-1", 12.5)]
+    assert points[0].usd_per_million == pytest.approx(0.1 / 3600 / 80 * 1e6)
+    made = make_budget([option()], {}, constant(10), Assumptions(), draws=50)
+    measured, hatched, line = map_plot(made.model_copy(update={"instances": (*points, projected)})).figure["data"]
+    assert (measured["marker"]["symbol"], hatched["marker"]["symbol"]) == ("circle", "hash-open")
+    assert (hatched["error_y"]["array"], hatched["error_y"]["arrayminus"]) == ([1.0], [0.5])
+    assert "error_y" not in measured
+    for x, y in zip(line["x"], line["y"], strict=True):
+        assert x / 3600 * y * 1e3 == pytest.approx(points[0].usd_per_million)
+
+
+def test_one_option_says_that_it_is_alone() -> None:
+    made = make_budget([option()], {}, constant(10), Assumptions(), draws=50)
     assert b"nothing to compare it with" in render_budget(made)
 
 
@@ -95,10 +118,12 @@ def test_a_browser_draws_the_plots_offline(budget: Budget, tmp_path: Path) -> No
     body = re.search(r"<body[^>]*>", document)
     assert body is not None
     assert "data-error" not in body.group(), body.group()
-    assert 'data-drawn="3"' in body.group()
-    for number in range(3):
+    assert 'data-drawn="4"' in body.group()
+    for number in range(4):
         plot = document.split(f'id="plot-{number}"')[1].split('class="note"')[0]
         assert 'class="main-svg"' in plot
         assert 'class="xtick"' in plot
     assert "pattern" in document, "published figures are hatched"
+    assert "Map of instances" in document
+    assert "hatched: not measured" in document.split('id="plot-3"')[1]
     assert budget.sentence in unescape(document)

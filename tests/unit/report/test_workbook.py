@@ -70,6 +70,8 @@ CASES: dict[str, tuple[Traffic, dict[str, Any]]] = {
     ),
     "spot": (constant(2_000), {"spot_share": 0.3}),
     "day": (DAY, {"horizon_days": 90}),
+    "zones": (constant(2_000), {"zones": 3, "spot_share": 0.3}),
+    "zones autoscaled": (DAY, {"zones": 2, "autoscale": True}),
 }
 
 
