@@ -15,7 +15,7 @@ from kcost.core.process import installed
 from kcost.core.progress import OnProgress, silent
 from kcost.core.schema import Record
 from kcost.cost.verdict import Verdict
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 
 MODELS: tuple[dict[str, Any], ...] = (
     {"family": "cnn", "data": "digits", "name": "digits-cnn", "epochs": 20},
