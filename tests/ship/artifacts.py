@@ -8,6 +8,9 @@ from kcost.core.artifact import Artifact, Model, Step, open_model, sha256_of
 from kcost.data.tokenize import WordPiece
 
 TAGS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+TAG_WORDS = ("BL", "BP", "IL", "IP", "O")
+"""A word for each tag, of which texts are made whose tags are known."""
+
 PIECES = [
     "[PAD]",
     "[UNK]",

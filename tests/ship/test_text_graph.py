@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import InputError, UnavailableError
+from kcost.core.scores import entity_spans
 from kcost.data.sets import Sentence
 from kcost.data.text_tables import text_tables
 from kcost.data.tokenize import END, MASK, PAD, START, UNKNOWN, WordPiece
 from kcost.data.words import words_of
 from kcost.runtimes.saved_model import SavedModelSession
+from tests.ship.artifacts import TAG_WORDS, TAGS
 
 MAX_LENGTH = 24
 
@@ -76,6 +78,7 @@ def cut(request: pytest.FixtureRequest, graphs: dict[str, tuple[WordPiece, Path]
     """A tokenizer, and a session of the graph that was made of it."""
     pieces, graph = graphs[request.param]
     with SavedModelSession(graph, threads=1, strings=True) as session:
+        session.bind("entities")
         yield pieces, session
 
 
@@ -154,6 +157,25 @@ def test_every_code_point(cut: tuple[WordPiece, SavedModelSession]) -> None:
     chosen = sorted({*random.Random(0).sample(assigned, 4000), *random.Random(1).sample(code_points, 500)})
     for at in range(0, len(chosen), 500):
         assert_same(cut, [f"ab{chr(i)}ba {chr(i)}" for i in chosen[at : at + 500]])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(TAG_WORDS), max_size=9), max_size=4))
+def test_entities_are_read_as_scores_read_them(cut: tuple[WordPiece, SavedModelSession], rows: list[list[str]]) -> None:
+    texts = np.empty(len(rows), object)
+    texts[:] = [" ".join(row).encode() for row in rows]
+    answers = cut[1].run_signature("entities", {"text": texts})
+    tags = [[TAGS[TAG_WORDS.index(word)] for word in row] for row in rows]
+    wanted = [entity_spans(row) for row in tags]
+    assert answers["entity_types"].shape == (len(rows), max(map(len, wanted), default=0))
+    for row, (entities, words) in enumerate(zip(wanted, rows, strict=True)):
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        bounds = [[int(ends[a] - len(words[a])), int(ends[b - 1])] for _, a, b in entities]
+        count = len(entities)
+        assert [kind for kind in answers["entity_types"][row].tolist() if kind] == [k.encode() for k, _, _ in entities]
+        assert answers["entity_spans"][row, :count].tolist() == bounds
+        least = [1 / (1 + end) for _, end in bounds]
+        np.testing.assert_allclose(answers["entity_scores"][row, :count], least, rtol=1e-6)
 
 
 def test_marks_that_unicode_would_order_are_refused_not_answered_otherwise(

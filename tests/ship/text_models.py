@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from kcost.data.text_tables import text_tables
 from kcost.data.tokenizer_files import read_tokenizer
+from kcost.worker.convert.tag_graph import entities
 from kcost.worker.convert.text_graph import by_row, encode_texts
+from tests.ship.artifacts import TAG_WORDS, TAGS
 
 
 def main(folder: Path, out: Path, max_length: int) -> None:
@@ -30,8 +32,15 @@ def main(folder: Path, out: Path, max_length: int) -> None:
                 "positions": by_row(encoded.position, words, count),
             }
 
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")])
+        def entities(self, text):
+            words = encode_texts(text, tables, max_length).words
+            tag = tf.argmax(words.text[:, None] == list(TAG_WORDS), axis=-1, output_type=tf.int32)
+            scores = 1 / (1 + tf.cast(words.end, tf.float32))
+            return entities(tag, scores, words, tf.size(text), TAGS)
+
     cut = Cut()
-    tf.saved_model.save(cut, str(out), {"serving_default": cut.serve})
+    tf.saved_model.save(cut, str(out), {"serving_default": cut.serve, "entities": cut.entities})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from kcost.core.conversion import (
 from kcost.core.entities import OUTSIDE
 from kcost.core.errors import GateError
 from kcost.core.pixels import Pixels
+from kcost.core.scores import entity_spans
 from kcost.data.pixels import values_of_bytes
 from kcost.data.sets import Sentence
 from kcost.data.tokenizer_files import read_tokenizer
@@ -99,7 +101,21 @@ def _check_texts(session: SavedModelSession, tagging: Tagging) -> SignatureCheck
         # The tag that is named has the highest share; where two are equal within rounding, either may be named.
         named = np.array([share[tagging.tag_names.index(tags[i])] for i, share in zip(seen, of_words, strict=True)])
         _difference(TEXT_SIGNATURE, "tags", named, of_words.max(axis=-1))
+        _check_entities(row, spans[row], tags, scores, answers)
     return SignatureCheck(signature=TEXT_SIGNATURE, rows=len(texts), max_abs_difference=largest)
+
+
+def _check_entities(
+    row: int, spans: list[tuple[int, int]], tags: list[str], scores: np.ndarray, answers: Mapping[str, np.ndarray]
+) -> None:
+    """Holds the entities of a text against the tags of its words."""
+    wanted = entity_spans(tags)
+    types = [kind.decode() for kind in answers["entity_types"][row]]
+    _compare("types of entities", [kind for kind in types if kind], [kind for kind, _, _ in wanted])
+    bounds = [[spans[start][0], spans[end - 1][1]] for _, start, end in wanted]
+    _compare("spans of entities", answers["entity_spans"][row, : len(wanted)].tolist(), bounds)
+    least = np.array([scores[start:end].min() for _, start, end in wanted])
+    _difference(TEXT_SIGNATURE, "entity_scores", answers["entity_scores"][row, : len(wanted)], least)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -125,7 +141,7 @@ def _difference(signature: str, what: str, answer: np.ndarray, wanted: np.ndarra
     return float(difference.max(initial=0.0))
 
 
-def _compare(what: str, answer: list[object], wanted: list[object]) -> None:
+def _compare(what: str, answer: Sequence[object], wanted: Sequence[object]) -> None:
     if answer != wanted:
         raise _otherwise(TEXT_SIGNATURE, what, f"{answer}, not {wanted}")
 

@@ -16,6 +16,7 @@ from kcost.data.tokenizer_files import read_tokenizer
 from kcost.worker.convert.endpoint import ModelInput
 from kcost.worker.convert.image_bytes import decode_images
 from kcost.worker.convert.saved_model import MoreSignature
+from kcost.worker.convert.tag_graph import entities
 from kcost.worker.convert.text_graph import by_row, encode_texts
 
 IMAGE_INPUT, TEXT_INPUT = "image_bytes", "text"
@@ -93,12 +94,14 @@ def _of_texts(tagging: Tagging, tables: TextTables, output: str) -> Callable[[Se
             shares = tf.nn.softmax(tf.gather_nd(logits, tf.stack([words.row, encoded.position], 1)))
             # A word that the model does not see is outside of all entities, as in training's scores.
             is_seen = encoded.position > 0
-            tags = tf.gather(list(tagging.tag_names), tf.argmax(shares, axis=-1))
+            tag = tf.where(is_seen, tf.argmax(shares, axis=-1, output_type=tf.int32), len(tagging.tag_names))
+            scores = tf.where(is_seen, tf.reduce_max(shares, axis=-1), 0.0)
             return {
                 "words": by_row(words.text, words, count),
                 "spans": by_row(tf.stack([words.start, words.end], 1), words, count),
-                "tags": by_row(tf.where(is_seen, tags, OUTSIDE), words, count),
-                "scores": by_row(tf.where(is_seen, tf.reduce_max(shares, axis=-1), 0.0), words, count),
+                "tags": by_row(tf.gather([*tagging.tag_names, OUTSIDE], tag), words, count),
+                "scores": by_row(scores, words, count),
+                **entities(tag, scores, words, count, tagging.tag_names),
             }
 
         return serve_texts

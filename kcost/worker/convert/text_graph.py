@@ -27,6 +27,17 @@ from kcost.data.words import KINDS
 _SPACE, _MARK, _LETTER, _OTHER = (KINDS.index(kind) for kind in ("space", "mark", "letter", "other"))
 
 
+class Places(NamedTuple):
+    """Where some values lie that belong to texts, in order."""
+
+    row: Any
+    """Text of each value, shape (values,), int32."""
+    place: Any
+    """Of each value within its text, shape (values,), int32."""
+    most: Any
+    """Values of the text with the most, int32."""
+
+
 class Words(NamedTuple):
     """The words of a batch of texts, in order."""
 
@@ -74,7 +85,7 @@ def encode_texts(texts: Any, tables: TextTables, max_length: int) -> EncodedText
 def _words(characters: Any, row: Any, count: Any, tables: TextTables) -> tuple[Any, Words]:
     """The word of each character, -1 between words; and the words. The rule is that of `kcost.data.words.words_of`."""
     kind = _looked_up(tables.word_kind_of, characters)
-    same_row = _before(row, -1) == row
+    same_row = before(row, -1) == row
     # A mark takes the kind of what it stands on: the last character before it that is no mark, if in the same text.
     plain = tf.where(kind != _MARK)[:, 0]
     standing = tf.cumsum(tf.cast(kind != _MARK, tf.int32)) - 1
@@ -82,9 +93,9 @@ def _words(characters: Any, row: Any, count: Any, tables: TextTables) -> tuple[A
     has_base = (standing >= 0) & (tf.gather(row, base) == row)
     kind_below = tf.where(has_base, tf.gather(kind, base), _SPACE)
     last = tf.where((kind == _MARK) & (kind_below == _SPACE), _MARK, kind_below)
-    last_before = tf.where(same_row, _before(last, _SPACE), _SPACE)
+    last_before = tf.where(same_row, before(last, _SPACE), _SPACE)
     is_joiner = tf.reduce_any(characters[:, None] == tables.joiners, axis=1)
-    joined_before = same_row & _before(is_joiner, False)
+    joined_before = same_row & before(is_joiner, False)
     goes_on = (kind == last_before) & ((kind == _LETTER) | ((kind == _OTHER) & joined_before))
     goes_on |= (kind == _MARK) & (last_before != _SPACE)
     is_start = (kind != _SPACE) & ~goes_on
@@ -95,17 +106,16 @@ def _words(characters: Any, row: Any, count: Any, tables: TextTables) -> tuple[A
     total = tf.size(starts)
     lengths = _counts(within[:, 1], total)
     text = tf.strings.unicode_encode(tf.RaggedTensor.from_row_lengths(within[:, 0], lengths), "UTF-8")
-    in_row = tf.range(total) - tf.gather(_starts_of(words_row, count), words_row)
+    places = places_of(words_row, count)
     start = starts - tf.gather(_starts_of(row, count), words_row)
-    most = tf.reduce_max(tf.concat([_counts(words_row, count), [0]], 0))
-    return word, Words(words_row, in_row, start, start + lengths, text, most)
+    return word, Words(words_row, places.place, start, start + lengths, text, places.most)
 
 
 def _pieces(characters: Any, word: Any, tables: TextTables) -> tuple[Any, Any]:
     """The ids of the pieces of all words in order, and the word of each."""
     characters, kinds, word = _normalised(characters, word, tables.characters)
     # A run begins at a word, at and behind a character that stands alone, and behind one that parts.
-    begins = (_before(word, -1) != word) | (_before(kinds, JOIN) != JOIN) | (kinds == ALONE)
+    begins = (before(word, -1) != word) | (before(kinds, JOIN) != JOIN) | (kinds == ALONE)
     run = tf.cumsum(tf.cast(begins, tf.int32)) - 1
     stays = kinds != SPACE
     characters, word, run = (tf.boolean_mask(values, stays) for values in (characters, word, run))
@@ -198,7 +208,7 @@ def _rows(piece: Any, piece_word: Any, words: Words, count: Any, tables: TextTab
     row = tf.gather(words.row, piece_word)
     place = 1 + tf.range(tf.size(piece)) - tf.gather(_starts_of(row, count), row)
     fits = place < max_length - 1
-    is_first = (_before(piece_word, -1) != piece_word) & fits
+    is_first = (before(piece_word, -1) != piece_word) & fits
     first_word, first_place = tf.boolean_mask(piece_word, is_first), tf.boolean_mask(place, is_first)
     position = tf.scatter_nd(first_word[:, None], first_place, [tf.size(words.row)])
     piece, row, place = (tf.boolean_mask(values, fits) for values in (piece, row, place))
@@ -212,10 +222,16 @@ def _rows(piece: Any, piece_word: Any, words: Words, count: Any, tables: TextTab
     return EncodedTexts(ids, mask, words, position)
 
 
-def by_row(values: Any, words: Words, count: Any) -> Any:
-    """Values of words as rows of texts, shape (texts, most words, ...); zeros and empty strings behind the last."""
-    shape = tf.concat([[count, words.most], tf.shape(values)[1:]], 0)
-    at = tf.stack([words.row, words.place], 1)
+def places_of(row: Any, count: Any) -> Places:
+    """The places of values whose texts, ascending, are given."""
+    place = tf.range(tf.size(row)) - tf.gather(_starts_of(row, count), row)
+    return Places(row, place, tf.reduce_max(tf.concat([_counts(row, count), [0]], 0)))
+
+
+def by_row(values: Any, places: Places | Words, count: Any) -> Any:
+    """Values as rows of texts, shape (texts, most values of one, ...); zeros and empty strings behind the last."""
+    shape = tf.concat([[count, places.most], tf.shape(values)[1:]], 0)
+    at = tf.stack([places.row, places.place], 1)
     if values.dtype != tf.string:
         return tf.scatter_nd(at, values, shape)
     return tf.tensor_scatter_nd_update(tf.fill(shape, ""), at, values)
@@ -246,6 +262,6 @@ def _starts_of(group: Any, count: Any) -> Any:
     return tf.cumsum(_counts(group, count), exclusive=True)
 
 
-def _before(values: Any, first: Any) -> Any:
+def before(values: Any, first: Any) -> Any:
     """What stands before each value; `first` before the first one."""
     return tf.concat([[tf.constant(first, values.dtype)], values], 0)[:-1]
