@@ -48,6 +48,7 @@ _PUBLIC = {
     "run_self_test": "kcost.api.measuring",
     "serve_models": "kcost.api.serving",
     "serve_proxy": "kcost.api.serving",
+    "tag_texts": "kcost.api.tagging",
     "train": "kcost.api.models",
     "write_alert_rules": "kcost.api.monitoring",
     "write_budget_page": "kcost.api.costing",
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
         make_cheaper as make_cheaper,
         make_servable as make_servable,
     )
+    from kcost.api.tagging import tag_texts as tag_texts
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError

@@ -49,7 +49,7 @@ MODELS = {
     ),
 }
 
-OVERHEAD_MS = {"predict": 30.0, "graph": 0.8, "xla": 0.5, "jit": 0.4, "eager": 1.2, "compile": 0.6}
+OVERHEAD_MS = {"predict": 30.0, "graph": 0.8, "xla": 0.5, "jit": 0.4, "eager": 1.2, "compile": 0.6, "saved_model": 0.7}
 """Simulated fixed time of a step by method; a training step takes 2 ms."""
 
 SPEED = {"tensorflow": 1.0, "jax": 0.8, "torch": 0.9, "fake": 1.0}

@@ -14,7 +14,7 @@ from kcost.core.artifact import Artifact, refuse_existing
 from kcost.core.progress import OnProgress, silent
 from kcost.core.schema import Record
 from kcost.recommend.answer import Recommendation
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 
 MODELS: tuple[dict[str, Any], ...] = (
     {"family": "cnn", "data": "digits", "name": "digits-cnn", "epochs": 20},

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcost.core.artifact import open_model
+from kcost.core.artifact import Model, open_model
+from kcost.core.errors import InputError
 from kcost.core.keras_file import inspect_keras_file
 
 if TYPE_CHECKING:
-    from kcost.ship.export import ExportReport
+    from kcost.core.serving import Batching
+    from kcost.ship.export_report import ExportReport
     from kcost.ship.huggingface import CheckpointReport
 
 
-def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:
+def export(
+    model: Path | str,
+    out: Path | str,
+    *,
+    name: str,
+    version: int = 1,
+    portable: bool = False,
+    warm_up_batches: Sequence[int] | None = None,
+    labels: Sequence[str] = (),
+    run: Path | str | None = None,
+    queries_per_s: float | None = None,
+    p99_ms: float | None = None,
+) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
 
     Args:
         portable: keep to public operations, for a server of another build or CPU; int8 blocks are slower then.
+        warm_up_batches: batch sizes that a server warms up with before it serves the version; default: 1 and 8.
+        labels: that name this version in models.config, such as `stable` or `canary`.
+        run: a run folder with cells of `tensorflow/saved_model` of the model. With it, `queries_per_s` and `p99_ms`,
+            how the server puts requests together is chosen, and its batch sizes are warmed up.
+        queries_per_s: of the traffic.
+        p99_ms: most that the p99 from arrival to answer may be.
 
     Raises:
+        InputError: of run, queries_per_s and p99_ms one is there without the others, or the run says too little.
         UnavailableError: tensorflow is not installed.
         GateError: the saved model does not answer as the artifact does. Nothing is left behind.
         StorageError: the version is there already, or the folder cannot be written to.
@@ -29,11 +51,38 @@ def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, p
         >>> report.version
         1
     """
-    from kcost.ship.export import export as export_model
+    from kcost.ship.export import WARM_UP_BATCHES, export as export_model
 
     opened = open_model(model)
     inspect_keras_file(opened.keras_file)
-    return export_model(opened, Path(out), name, version, portable=portable)
+    return export_model(
+        opened,
+        Path(out),
+        name,
+        version,
+        portable=portable,
+        warm_up_batches=WARM_UP_BATCHES if warm_up_batches is None else warm_up_batches,
+        batching=_batching(opened, run, queries_per_s, p99_ms),
+        labels=labels,
+    )
+
+
+def _batching(
+    model: Model, run: Path | str | None, queries_per_s: float | None, p99_ms: float | None
+) -> Batching | None:
+    if run is None and queries_per_s is None and p99_ms is None:
+        return None
+    if run is None or queries_per_s is None or p99_ms is None:
+        missing = {"--run": run, "--qps": queries_per_s, "--p99-ms": p99_ms}
+        raise InputError(
+            "How a server puts requests together is chosen from a run, a rate and a p99.",
+            received=f"no {', no '.join(name for name, value in missing.items() if value is None)}",
+            remedy="Give all three, or none.",
+        )
+    from kcost.bench.store import RunStore
+    from kcost.cost.server_batching import choose_batching
+
+    return choose_batching(RunStore(run).load(), model.sha256, queries_per_s, p99_ms)
 
 
 def export_huggingface(model: Path | str, out: Path | str) -> CheckpointReport:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kcost.api.demo import DemoReport
     from kcost.api.doctor import DoctorReport
     from kcost.data import CatalogueEntry
-    from kcost.ship.export import ExportReport
+    from kcost.ship.export_report import ExportReport
     from kcost.ship.huggingface import CheckpointReport
 
 WIDEST_CONFUSION = 12
@@ -276,6 +276,18 @@ def show_export(console: Console, report: ExportReport) -> None:
         f"largest difference from the model's outputs at {checks}",
         highlight=False,
     )
+    if report.signatures:
+        named = ", ".join(f"{s.signature} ({s.rows} rows: {s.max_abs_difference:.1e})" for s in report.signatures)
+        console.print(f"besides serving_default: {named}", highlight=False)
+    if report.batching is not None:
+        sizes = ", ".join(map(str, report.batching.allowed_batch_sizes))
+        console.print(
+            f"batches of {sizes}, waiting {report.batching.timeout_us / 1e3:.3g} ms: {report.batching.why}",
+            highlight=False,
+            markup=False,
+        )
+    for left_out in report.left_out:
+        console.print(f"without {left_out.what}: {left_out.reason}", highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
 

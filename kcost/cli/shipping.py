@@ -23,6 +23,20 @@ def export(
         bool,
         typer.Option("--portable", help="Public TensorFlow operations only, for a server of another build or CPU."),
     ] = False,
+    warm_up: Annotated[
+        list[int] | None,
+        typer.Option(help="Batch size that the server warms up with; may be repeated. Default: 1 and 8."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Names this version in models.config, as stable does; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run folder with tensorflow/saved_model cells of the model: batching is chosen from them."),
+    ] = None,
+    qps: Annotated[float | None, typer.Option(help="Requests a second of the traffic; with --run.")] = None,
+    p99_ms: Annotated[float | None, typer.Option(help="Most that the p99 may be; with --run.")] = None,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -37,5 +51,16 @@ def export(
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    exported = kcost.export(artifact, out, name=name, version=version, portable=portable)
+    exported = kcost.export(
+        artifact,
+        out,
+        name=name,
+        version=version,
+        portable=portable,
+        warm_up_batches=warm_up or None,
+        labels=label or (),
+        run=run,
+        queries_per_s=qps,
+        p99_ms=p99_ms,
+    )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

@@ -10,6 +10,7 @@ from pydantic import Field
 from kcost.core import schema
 from kcost.core.artifact import TensorSpec
 from kcost.core.errors import ArtifactError, UnavailableError
+from kcost.core.pixels import Pixels
 from kcost.core.schema import VERSIONS, Record
 
 Runtime = Literal["saved_model", "litert", "onnx", "openvino"]
@@ -120,6 +121,58 @@ class Conversion(Record):
         return max(errors, default=float("nan"))
 
 
+IMAGE_SIGNATURE, TEXT_SIGNATURE = "serving_image_bytes", "serving_text"
+"""Signatures that take what people have, files of images and texts, in the place of arrays."""
+
+
+class Tagging(Record):
+    """What a tagger's texts are cut by, and what its answers are called."""
+
+    folder: Path = Field(description="with the tokenizer's files")
+    tag_names: tuple[str, ...]
+    max_length: int = Field(ge=3, description="most positions of a text")
+
+
+class ServingRequest(Record):
+    """What a SavedModel for a server carries beside `serving_default`."""
+
+    name: str = Field(description="of the model in the server")
+    warm_up_batches: tuple[int, ...] = Field(description="batch sizes of the requests that a server warms up with")
+    pixels: Pixels | None = Field(default=None, description="how the model takes images; None where it takes none")
+    tagging: Tagging | None = Field(default=None, description="None where the model tags no words")
+
+
+class LeftOut(Record):
+    """Something that an export has not, and why."""
+
+    what: str
+    reason: str
+
+
+class ServingAnswer(Record):
+    """What was written for a server beside `serving_default`."""
+
+    signatures: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    warm_up_batches: tuple[int, ...] = ()
+
+
+class SignatureCheck(Record):
+    """One signature beside `serving_default` that was run by TensorFlow's C library."""
+
+    signature: str
+    rows: int = Field(description="images or texts that it answered as `serving_default` answers their arrays")
+    max_abs_difference: float
+
+
+class ServingCheck(Record):
+    """What a process that opened an export for a server saw."""
+
+    signatures: tuple[SignatureCheck, ...]
+    warm_up_requests: int = Field(description="that it answered")
+    peak_bytes: int = Field(description="most resident memory of that process, TensorFlow's library and Python in it")
+
+
 class ConvertRequest(Record):
     """Writing a `.keras` file as a file that a runtime opens."""
 
@@ -131,6 +184,7 @@ class ConvertRequest(Record):
     made_samples_file: Path | None = Field(default=None, description="where made-up inputs are kept, if they are")
     probes: Path = Field(description="an existing folder for the probes, an npz each")
     portable: bool = Field(default=False, description="of a SavedModel: public operations of TensorFlow only")
+    serving: ServingRequest | None = Field(default=None, description="of a SavedModel that a server serves")
 
 
 class ConversionProbe(Record):
@@ -160,6 +214,7 @@ class ConvertAnswer(Record):
     plain_blocks: tuple[tuple[str, str], ...] = Field(
         default=(), description="layer and reason, of fused layers that could not be written in their fast form"
     )
+    serving: ServingAnswer = ServingAnswer()
 
 
 class ConversionCheckRequest(Record):
@@ -171,6 +226,8 @@ class ConversionCheckRequest(Record):
     inputs: tuple[ConvertedTensor, ...]
     outputs: tuple[ConvertedTensor, ...]
     probes: tuple[ConversionProbe, ...]
+    serving: ServingRequest | None = Field(default=None, description="as in ConvertRequest")
+    served: ServingAnswer = ServingAnswer()
 
 
 class ConversionCheckAnswer(Record):
@@ -179,6 +236,7 @@ class ConversionCheckAnswer(Record):
     checks: tuple[ConversionCheck, ...]
     runtime_version: str
     notes: tuple[str, ...] = Field(description="what the runtime says of itself")
+    serving: ServingCheck | None = Field(default=None, description="of a SavedModel that a server serves")
 
 
 def require_precision(runtime: Runtime, precision: RuntimePrecision) -> None:

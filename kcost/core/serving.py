@@ -50,3 +50,18 @@ class ServedModel(Record):
 
     signatures: tuple[ServedSignature, ...]
     library_version: str
+
+
+class Batching(Record):
+    """How a server puts requests together, chosen from measured step times for some traffic."""
+
+    allowed_batch_sizes: tuple[int, ...] = Field(
+        min_length=1, description="that were measured, ascending; the last is the largest"
+    )
+    timeout_us: int = Field(ge=0, description="how long the first request of a batch that is not full waits")
+    max_enqueued_batches: int = Field(ge=1, description="more of them could not be answered within the p99")
+    replicas: int = Field(ge=1, description="that the traffic takes")
+    threads: int = Field(ge=0, description="CPU threads of a replica, 0 for every core")
+    busy_percent: int = Field(ge=1, le=100, description="of a replica's time, at the highest rate that holds the p99")
+    p99_ms: float = Field(description="of a replica at its part of the traffic, simulated from measured steps")
+    why: str = Field(description="what it was chosen from, a sentence")

@@ -57,6 +57,18 @@ def scaled(images: ImageSet, pixels: Pixels, dtype: str = "float32") -> ImageSet
     return replace(images, splits=splits, record=record, pixels=pixels)
 
 
+def values_of_bytes(pixels: Pixels, dtype: str = "float32") -> np.ndarray:
+    """What a model takes for each value of a byte of an image, shape (256,), float32 or the whole numbers of `dtype`.
+
+    The numbers are those that images of whole numbers in 0 to 255 become when they are loaded and then scaled.
+
+    Examples:
+        >>> values_of_bytes(Pixels(scale="0-255", factor=255.0, why="as said"))[[0, 255]].tolist()
+        [0.0, 255.0]
+    """
+    return _scaled(np.arange(256, dtype=np.uint8).astype(np.float32) / np.float32(255), pixels, dtype)
+
+
 def _scaled(x: np.ndarray, pixels: Pixels, dtype: str) -> np.ndarray:
     if pixels.factor != 1 or pixels.offset != 0:
         x = x * np.float32(pixels.factor) + np.float32(pixels.offset)

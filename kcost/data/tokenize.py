@@ -83,6 +83,7 @@ class WordPiece:
     Attributes:
         vocab: piece or added token -> id, ordered by id.
         pad_id: id of the padding.
+        start_id, end_id: of the tokens before and after a text.
         config: what `tokenizer_config.json` says of it.
     """
 
@@ -110,7 +111,12 @@ class WordPiece:
                 received=f"one that makes {framed.tokens} of 'a'",
                 remedy=_OWN_FILES,
             )
-        self._start, self._end = framed.ids[0], framed.ids[-1]
+        self.start_id, self.end_id = framed.ids[0], framed.ids[-1]
+
+    @property
+    def library_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` that does the work, to be read."""
+        return self._tokenizer
 
     @classmethod
     def from_vocab(
@@ -217,7 +223,7 @@ class WordPiece:
         labels = np.full(shape, IGNORED, np.int32)
         unseen_labels = []
         for row, sentence in enumerate(sentences):
-            ids = [self._start]
+            ids = [self.start_id]
             unseen = np.full(len(sentence.tokens), IGNORED, np.int32)
             for index, (token, tag) in enumerate(zip(sentence.tokens, sentence.tags, strict=True)):
                 if tag not in label_of:
@@ -231,7 +237,7 @@ class WordPiece:
                     continue
                 labels[row, len(ids)] = label_of[tag]
                 ids += pieces[token][: max_length - 1 - len(ids)]
-            ids.append(self._end)
+            ids.append(self.end_id)
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
             unseen_labels.append(unseen[: np.flatnonzero(unseen >= 0).max(initial=-1) + 1])
@@ -249,7 +255,7 @@ class WordPiece:
         token_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
         padding_mask = np.zeros_like(token_ids)
         for row, pieces in enumerate(self._ids(texts)):
-            ids = [self._start, *pieces[: max_length - 2], self._end]
+            ids = [self.start_id, *pieces[: max_length - 2], self.end_id]
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
         return {"token_ids": token_ids, "segment_ids": np.zeros_like(token_ids), "padding_mask": padding_mask}

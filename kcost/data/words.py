@@ -6,8 +6,12 @@ import re
 import unicodedata
 
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
-_JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"
 """Zero width non-joiner and joiner: Persian, the scripts of India and emoji hold them inside of words."""
+
+
+KINDS = ("space", "mark", "ideograph", "letter", "other")
+"""What a character is: an ideograph or kana, a letter or digit, a mark or joiner."""
 
 
 def words_of(text: str) -> list[tuple[int, int]]:
@@ -21,7 +25,7 @@ def words_of(text: str) -> list[tuple[int, int]]:
     last = "space"  # kind of the character that the word so far ends with
     joined = False  # whether a joiner stands after it
     for at, character in enumerate(text):
-        kind = _kind(character)
+        kind = kind_of(character)
         if kind == "space":
             last, joined = kind, False
             continue
@@ -30,17 +34,17 @@ def words_of(text: str) -> list[tuple[int, int]]:
             words[-1] = (words[-1][0], at + 1)
         else:
             words.append((at, at + 1))
-        joined = character in _JOINERS
+        joined = character in JOINERS
         if kind != "mark" or last == "space":
             last = kind
     return words
 
 
-def _kind(character: str) -> str:
-    """space, letter (digits too), ideograph (kana too), mark (joiners too) or other."""
+def kind_of(character: str) -> str:
+    """Which of KINDS a character is."""
     if character.isspace():
         return "space"
-    if character in _JOINERS or unicodedata.category(character)[0] == "M":
+    if character in JOINERS or unicodedata.category(character)[0] == "M":
         return "mark"
     if _IDEOGRAPH.match(character):
         return "ideograph"

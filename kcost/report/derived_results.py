@@ -13,7 +13,7 @@ from kcost.report.notebook import ONE_COLOUR, Chart, Says, Shown, Standing, View
 from kcost.report.plots import COLOURS, Plot
 from kcost.report.risk_terminal import conclusion, figures_of, limits, number
 from kcost.risk.report import RiskReport
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 
 
 class ShownBudget(Shown, Budget):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import numpy as np
 
 from kcost.core.errors import InputError
-from kcost.serving.http_client import Connection, Target
+from kcost.serving.http_client import Target
+from kcost.serving.one_request import ask
 
 MADE_UP = "made up from the model's signature: random numbers, one row, free axes of length 1"
 _INTEGERS = ("INT", "UINT")
@@ -75,29 +75,7 @@ def _values(dtype: str, axes: list[int], random: np.random.Generator) -> np.ndar
 
 
 async def _metadata(target: Target, path: str) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    status: asyncio.Future[int | None] = loop.create_future()
-
-    def answered(code: int | None) -> None:
-        if not status.done():
-            status.set_result(code)
-
-    try:
-        _, connection = await loop.create_connection(lambda: Connection(lambda _: None), target.address, target.port)
-    except OSError as error:
-        raise InputError(
-            "A load test needs a server that accepts connections.",
-            received=f"{target.host}:{target.port}: {error}",
-            remedy="Start one: kcost serve DIR --port P",
-        ) from error
-    try:
-        connection.send(target.request(b"", "GET", path), answered)
-        code = await asyncio.wait_for(status, 30)
-    except TimeoutError:
-        code = None
-    finally:
-        body = connection.body
-        connection.close()
+    code, body = await ask(target, b"", method="GET", path=path)
     if code != 200:
         raise InputError(
             "A server tells the metadata of its models.",

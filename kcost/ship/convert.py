@@ -18,6 +18,7 @@ from kcost.core.conversion import (
     ConvertRequest,
     Runtime,
     RuntimePrecision,
+    ServingRequest,
     read_conversion,
     require_precision,
 )
@@ -78,6 +79,7 @@ def write_checked(
     *,
     portable: bool = False,
     made_samples_file: Path | None = None,
+    serving: ServingRequest | None = None,
     log: Path | None = None,
 ) -> tuple[ConvertAnswer, ConversionCheckAnswer]:
     """Writes a model for a runtime, and holds it against the model: the one road that exports and conversions take.
@@ -88,6 +90,7 @@ def write_checked(
     Args:
         path: absolute, of the file or folder to write; what it lies in exists. After an error it is not to be used.
         made_samples_file: keeps made-up inputs of a model without samples.
+        serving: what a SavedModel for a server carries beside; None for one that no server is given.
 
     Raises as `convert` does.
     """
@@ -103,6 +106,7 @@ def write_checked(
             made_samples_file=made_samples_file,
             probes=Path(probes),
             portable=portable,
+            serving=serving,
         )
         made = run_job(CONVERT, CONVERTED_IN[runtime], request, device="cpu", log=log)
         check = ConversionCheckRequest(
@@ -112,6 +116,8 @@ def write_checked(
             inputs=made.inputs,
             outputs=made.outputs,
             probes=made.probes,
+            serving=serving,
+            served=made.serving,
         )
         return made, run_job(CHECK_CONVERSION, "fake", check, device="cpu", log=log)
 

@@ -2,6 +2,7 @@
 
     OUT/models.config, OUT/docker-compose.yaml      what starts the server
     OUT/NAME/VERSION/saved_model.pb, variables/     the model
+    OUT/NAME/VERSION/assets.extra/                  requests that the server warms up with
     OUT/NAME/VERSION/export.json                    where it came from, and what was checked
 
 It is written and checked as every conversion is (ship/convert.py). The version appears when all of this went well, in
@@ -19,48 +20,41 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import Field
-
 from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
-from kcost.core.conversion import ConversionCheck
+from kcost.core.conversion import (
+    IMAGE_SIGNATURE,
+    TEXT_SIGNATURE,
+    LeftOut,
+    ServingRequest,
+    Tagging,
+)
 from kcost.core.errors import InputError, StorageError, storage
 from kcost.core.process import require
-from kcost.core.schema import VERSIONS, Record
+from kcost.core.serving import Batching
 from kcost.ship.convert import write_checked
-from kcost.ship.server_files import COMPOSE, COMPOSE_FILE, MODELS_CONFIG, SERVING_VERSION, with_models
+from kcost.ship.export_report import REPORT_FILE, ExportReport
+from kcost.ship.server_files import COMPOSE_FILE, SERVING_IMAGE, SERVING_VERSION, VERSION_BATCHING, version_batching
+from kcost.ship.server_folder import write_server_files
+from kcost.ship.version_labels import refuse_label
 
-REPORT_FILE = "export.json"
+WARM_UP_BATCHES = (1, 8)
+"""Batch sizes of the requests that a server warms up with, where nobody says what is in use."""
 
 _LARGEST_VERSION = (1 << 63) - 1
 
 
-class ExportReport(Record):
-    """`export.json`: an exported version, where it came from and what was checked."""
-
-    schema_: int = Field(default=VERSIONS["export"], alias="schema")
-    name: str
-    version: int
-    model: str = Field(description="name of the model that was exported")
-    model_sha256: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    checks: tuple[ConversionCheck, ...]
-    weights_bytes: int
-    keras_version: str
-    tensorflow_version: str = Field(description="that wrote the SavedModel")
-    library_version: str = Field(description="of the TensorFlow library that the check ran it with")
-    serving_image: str
-    files: dict[str, str] = Field(description="path below the version's folder -> SHA-256")
-    created_at: str
-    internal_operations: tuple[str, ...] = Field(
-        default=(), description="operations of the graph that only TensorFlow with oneDNN on x86 has"
-    )
-    warnings: tuple[str, ...] = ()
-
-
 def export(
-    model: Model, out: Path, name: str, version: int, *, portable: bool = False, log: Path | None = None
+    model: Model,
+    out: Path,
+    name: str,
+    version: int,
+    *,
+    portable: bool = False,
+    warm_up_batches: Sequence[int] = WARM_UP_BATCHES,
+    batching: Batching | None = None,
+    labels: Sequence[str] = (),
+    log: Path | None = None,
 ) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
 
@@ -71,10 +65,13 @@ def export(
         version: a positive integer; TensorFlow Serving serves the largest one.
         portable: public operations of TensorFlow only. int8 encoder blocks are slower then, and run on servers
             without oneDNN or x86, too.
+        warm_up_batches: batch sizes of the requests that the server answers before it serves the version.
+        batching: how the server puts requests together; None: not at all. Their batch sizes are warmed up, too.
+        labels: that name this version in models.config, such as `stable`.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
-        InputError: a name or version of another form.
+        InputError: a name, version or batch size of another form.
         UnavailableError: tensorflow is not installed.
         ArtifactError: the model cannot be loaded or exported.
         StorageError: the version is there already, or `out` cannot be written to.
@@ -82,6 +79,9 @@ def export(
     """
     out = Path(out)
     _refuse_name(name, version)
+    batches = _sorted_batches((*warm_up_batches, *(() if batching is None else batching.allowed_batch_sizes)))
+    for label in labels:
+        refuse_label(label)
     require("tensorflow")
     target = out / name / str(version)
     _refuse_existing(target)
@@ -89,20 +89,34 @@ def export(
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, name, version, portable, log)
+            report = _write_and_check(model, draft, name, version, portable, batches, batching, log)
             schema.write(draft / REPORT_FILE, report)
         try:
-            _write_server_files(out)
+            warnings = write_server_files(out, name, version, labels)
         except BaseException:
             shutil.rmtree(target)
             raise
-    return report
+    return report.model_copy(update={"warnings": (*report.warnings, *warnings)})
 
 
 def _write_and_check(
-    model: Model, draft: Path, name: str, version: int, portable: bool, log: Path | None
+    model: Model,
+    draft: Path,
+    name: str,
+    version: int,
+    portable: bool,
+    warm_up_batches: tuple[int, ...],
+    batching: Batching | None,
+    log: Path | None,
 ) -> ExportReport:
-    written, checked = write_checked(model, "saved_model", "float32", draft.absolute(), portable=portable, log=log)
+    serving, left_out = _serving_request(model, name, warm_up_batches)
+    written, checked = write_checked(
+        model, "saved_model", "float32", draft.absolute(), portable=portable, serving=serving, log=log
+    )
+    if batching is not None and (reason := _not_batched(written.inputs)) is not None:
+        batching, left_out = None, (*left_out, LeftOut(what=VERSION_BATCHING, reason=reason))
+    if batching is not None:
+        schema.write_bytes(draft / VERSION_BATCHING, version_batching(batching).encode())
     tensorflow_version = written.versions["tensorflow"]
     return ExportReport(
         name=name,
@@ -116,15 +130,52 @@ def _write_and_check(
         keras_version=written.versions["keras"],
         tensorflow_version=tensorflow_version,
         library_version=checked.runtime_version,
-        serving_image=f"tensorflow/serving:{SERVING_VERSION}",
+        serving_image=SERVING_IMAGE,
         files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         internal_operations=written.internal_operations,
+        signatures=() if checked.serving is None else checked.serving.signatures,
+        left_out=(*left_out, *written.serving.left_out),
+        warm_up_batches=written.serving.warm_up_batches,
+        peak_bytes=None if checked.serving is None else checked.serving.peak_bytes,
+        batching=batching,
         warnings=(
             *_warnings(tensorflow_version),
             *_operation_warnings(written.internal_operations, written.plain_blocks),
         ),
     )
+
+
+def _serving_request(
+    model: Model, name: str, warm_up_batches: tuple[int, ...]
+) -> tuple[ServingRequest, tuple[LeftOut, ...]]:
+    """What the model takes beside arrays as far as its artifact says, and what the artifact says too little for."""
+    about = model.artifact
+    plain = ServingRequest(name=name, warm_up_batches=warm_up_batches)
+    if about is not None and about.task == "image-classification":
+        if about.pixels is None:
+            return plain, (LeftOut(what=IMAGE_SIGNATURE, reason="an artifact that does not say how it takes pixels"),)
+        return plain.model_copy(update={"pixels": about.pixels}), ()
+    if about is not None and about.task == "token-classification":
+        if about.training is None or not about.label_names:
+            return plain, (LeftOut(what=TEXT_SIGNATURE, reason="an artifact without its tags or its training"),)
+        tagging = Tagging(
+            folder=model.keras_file.parent.absolute(),
+            tag_names=about.label_names,
+            max_length=int(about.training.settings["max_length"]),
+        )
+        return plain.model_copy(update={"tagging": tagging}), ()
+    return plain, ()
+
+
+def _sorted_batches(batches: Sequence[int]) -> tuple[int, ...]:
+    if not batches or min(batches) < 1:
+        raise InputError(
+            "A server warms up with requests of at least one row.",
+            received=", ".join(map(str, batches)) or "no batch size",
+            remedy=f"Name batch sizes from 1 on; without any they are {', '.join(map(str, WARM_UP_BATCHES))}.",
+        )
+    return tuple(sorted(set(batches)))
 
 
 def _specs(tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -208,13 +259,12 @@ def _remove_drafts(target: Path) -> None:
         shutil.rmtree(draft)
 
 
-def _write_server_files(out: Path) -> None:
-    """Lists every model of the folder in models.config; writes docker-compose.yaml where there is none."""
-    path = out / MODELS_CONFIG
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    names = {p.parent.parent.name for p in out.glob("*/*/saved_model.pb") if p.parent.name.isdecimal()}
-    after = with_models(before, names)
-    if after != before:
-        schema.write_bytes(path, after.encode())
-    if not (out / COMPOSE_FILE).exists():
-        schema.write_bytes(out / COMPOSE_FILE, COMPOSE.encode())
+def _not_batched(inputs: Sequence[TensorSpec]) -> str | None:
+    """Why requests to a model are not put together by TensorFlow Serving; None where they can be."""
+    free = [tensor.name for tensor in inputs if None in tensor.shape[1:]]
+    if not free:
+        return None
+    return (
+        f"{', '.join(free)} of free lengths, which the server would make alike by repeating the first value: padding "
+        "would become tokens"
+    )

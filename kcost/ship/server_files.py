@@ -1,14 +1,20 @@
-"""The files beside exported models that start TensorFlow Serving: models.config and docker-compose.yaml."""
+"""The files beside exported models that start TensorFlow Serving: its settings, and docker-compose.yaml."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 
 from kcost.core.errors import StorageError
+from kcost.core.serving import Batching
 
 MODELS_CONFIG = "models.config"
 COMPOSE_FILE = "docker-compose.yaml"
+MONITORING_CONFIG = "monitoring.config"
+BATCHING_CONFIG = "batching.config"
+VERSION_BATCHING = "batching_params.pbtxt"
+"""In the folder of a version. Source: tensorflow_serving/servables/tensorflow/bundle_factory_util.cc."""
 
 SERVING_VERSION = "2.21.0"
 """TensorFlow Serving of the TensorFlow that the `tensorflow` extra asks for at least.
@@ -17,16 +23,32 @@ TensorFlow promises that a graph runs in later versions, not in earlier ones
 (https://www.tensorflow.org/guide/versions), so the server is never older than the exporter's minor version.
 """
 
-COMPOSE = f"""\
+SERVING_IMAGE = f"tensorflow/serving:{SERVING_VERSION}"
+
+SERVER_ARGUMENTS = (
+    f"--model_config_file=/models/{MODELS_CONFIG}",
+    "--model_config_file_poll_wait_seconds=30",
+    "--allow_version_labels_for_unavailable_models",
+    f"--monitoring_config_file=/models/{MONITORING_CONFIG}",
+    "--enable_batching",
+    "--enable_per_model_batching_parameters",
+    f"--batching_parameters_file=/models/{BATCHING_CONFIG}",
+)
+"""Of TensorFlow Serving, for the files that lie beside one another. A version is batched where its folder holds
+batching_params.pbtxt, and no other is. Source: tensorflow_serving/model_servers/main.cc."""
+
+MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+
+_COMPOSE_HEAD = f"""\
 # Written by kcost, once: change it as you like. Start it in this folder: docker compose up
 # TensorFlow Serving asks nobody for a password. To serve other machines, put a proxy with authentication in
 # front of it before you remove 127.0.0.1.
 services:
   serving:
-    image: tensorflow/serving:{SERVING_VERSION}
+    image: {SERVING_IMAGE}
     command:
-      - --model_config_file=/models/{MODELS_CONFIG}
-      - --model_config_file_poll_wait_seconds=30
+"""
+_COMPOSE_TAIL = """\
     ports:
       - "127.0.0.1:8500:8500" # gRPC
       - "127.0.0.1:8501:8501" # REST
@@ -34,6 +56,7 @@ services:
       - .:/models:ro
     restart: unless-stopped
 """
+COMPOSE = _COMPOSE_HEAD + "".join(f"      - {argument}\n" for argument in SERVER_ARGUMENTS) + _COMPOSE_TAIL
 
 _ENTRY = """\
   config {{
@@ -74,3 +97,38 @@ def with_models(config: str | None, names: Iterable[str]) -> str:
         )
     body = head[:-1].rstrip()
     return f"{body}\n{''.join(_ENTRY.format(name=name) for name in new)}}}\n"
+
+
+def signed(text: str) -> str:
+    """A file that kcost writes anew at each export as long as it is as kcost wrote it: its first line tells."""
+    return f"{_first_line(text)}\n{text}"
+
+
+def is_own(text: str) -> bool:
+    """Whether a file is `signed` and was not changed since."""
+    first, _, rest = text.partition("\n")
+    return first == _first_line(rest)
+
+
+def _first_line(rest: str) -> str:
+    digest = hashlib.sha256(rest.encode()).hexdigest()[:16]
+    return f"# kcost writes this file at each export until you change it: {digest}"
+
+
+def batching_config(batched_models: int) -> str:
+    """What all models share of batching: a thread for each of those that are batched."""
+    return signed(
+        f"num_batch_threads {{ value: {max(1, batched_models)} }}\n"
+        'thread_pool_name { value: "model_server_batch_threads" }\n'
+    )
+
+
+def version_batching(batching: Batching) -> str:
+    """How the requests to a version are put together, as BatchingParameters in text."""
+    sizes = "".join(f"allowed_batch_sizes: {size}\n" for size in batching.allowed_batch_sizes)
+    return (
+        f"# {batching.why}\n"
+        f"max_batch_size {{ value: {batching.allowed_batch_sizes[-1]} }}\n"
+        f"batch_timeout_micros {{ value: {batching.timeout_us} }}\n"
+        f"max_enqueued_batches {{ value: {batching.max_enqueued_batches} }}\n{sizes}"
+    )

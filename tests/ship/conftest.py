@@ -16,7 +16,7 @@ from kcost.core.plan import BACKENDS, Backend
 from kcost.core.process import Worker, installed, worker_environment
 from kcost.core.schema import Record
 from kcost.ship import convert as convert_module, export as export_module
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 
 RunJob = Callable[..., Any]
 

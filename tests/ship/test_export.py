@@ -24,7 +24,8 @@ from kcost.core.jobs import CHECK_CONVERSION, CONVERT, Job
 from kcost.core.plan import BACKENDS
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import convert as convert_module, export as export_module
-from kcost.ship.export import ExportReport, export
+from kcost.ship.export import export
+from kcost.ship.export_report import ExportReport
 from kcost.ship.server_files import SERVING_VERSION, listed
 from tests.ship.conftest import Exported, RunJob
 
@@ -87,7 +88,8 @@ def test_the_folder_is_one_that_tensorflow_serving_serves(
     exported: dict[tuple[str, str], Exported], backend: str
 ) -> None:
     made = exported[backend, "cnn"]
-    assert sorted(p.name for p in made.out.iterdir()) == ["docker-compose.yaml", "models.config", "my-bert", "my-cnn"]
+    files = ["Dockerfile", "batching.config", "docker-compose.yaml", "kubernetes.yaml", "models.config"]
+    assert sorted(p.name for p in made.out.iterdir()) == [*files, "monitoring.config", "my-bert", "my-cnn"]
     assert [p.name for p in (made.out / "my-cnn").iterdir()] == ["3"]
     assert {"saved_model.pb", "variables", "export.json"} <= {p.name for p in made.version.iterdir()}
     assert listed((made.out / "models.config").read_text()) == {"my-bert", "my-cnn"}

@@ -18,7 +18,9 @@ from kcost.core.jobs import CONVERT, Job
 from kcost.core.process import installed, run_job, worker_environment
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import convert as convert_module
-from kcost.ship.export import ExportReport, export
+from kcost.ship.export import export
+from kcost.ship.export_report import ExportReport
+from tests.ship.artifacts import tagger_of
 from tests.ship.conftest import RunJob
 
 MODES = ("float32", "bfloat16", "dynamic", "static")
@@ -137,6 +139,20 @@ def test_weights_of_blocks_are_constants_and_stored_once(
     assert block_bytes > bookkeeping
     assert size < report.weights_bytes - block_bytes / 2 + bookkeeping  # bfloat16 is counted as float32 here
     assert size < report.weights_bytes / 2
+
+
+def test_a_signature_of_texts_holds_no_block_of_its_own(
+    optimized: Path, reports: dict[tuple[str, bool], tuple[ExportReport, Path]], tmp_path: Path, warm: RunJob
+) -> None:
+    """It calls the function of `serving_default`, whose graph holds the weights of the blocks."""
+    plain, folder = reports["dynamic", False]
+    tagger = tagger_of(tmp_path / "tagger", optimized / "dynamic.keras")
+    report = export(tagger, tmp_path / "out", "tagger", 1)
+    assert [s.signature for s in report.signatures] == ["serving_text"]
+    operation = (plain.internal_operations or ("BatchMatMulV2",))[-1].encode()
+    graphs = [(f / "saved_model.pb").read_bytes() for f in (folder, tmp_path / "out" / "tagger" / "1")]
+    counts = [graph.count(operation) for graph in graphs]
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("fault", ["another scale", "another place", "nan"])

@@ -20,6 +20,7 @@ from kcost.core.conversion import (
 )
 from kcost.core.errors import GateError
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
+from kcost.worker.convert.check_serving import check_serving
 
 LAST_PLACES = {"bfloat16": 2e-2, "float16": 2e-3}
 """Largest difference of a number of an output, by its dtype: a few units in the last place around 1."""
@@ -62,13 +63,16 @@ def run(request: ConversionCheckRequest) -> ConversionCheckAnswer:
             )
         _compare_tensors("inputs", [_described(i) for i in request.inputs], [_described(i) for i in loaded.inputs])
         _compare_tensors("outputs", [o.name for o in request.outputs], list(loaded.outputs))
-        return ConversionCheckAnswer(
-            checks=tuple(_check(loaded, probe, request) for probe in request.probes),
-            runtime_version=runtime_version(request.runtime),
-            notes=tuple(loaded.notes),
-        )
+        checks = tuple(_check(loaded, probe, request) for probe in request.probes)
+        notes = tuple(loaded.notes)
     finally:
         loaded.close()
+    serving = None
+    if request.serving is not None:
+        serving = check_serving(request.path, request.serving, request.served, request.inputs[0])
+    return ConversionCheckAnswer(
+        checks=checks, runtime_version=runtime_version(request.runtime), notes=notes, serving=serving
+    )
 
 
 def _described(spec: TensorSpec) -> str:

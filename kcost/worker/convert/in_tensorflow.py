@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kcost.core.conversion import ConvertRequest
+from kcost.core.conversion import ConvertRequest, ServingAnswer, ServingRequest
 from kcost.models.precision import with_precision
-from kcost.worker.convert.endpoint import model_inputs
+from kcost.worker.convert.endpoint import ModelInput, model_inputs
 from kcost.worker.convert.refusals import refused
 from kcost.worker.convert.saved_model import ENDPOINT, write_saved_model
+from kcost.worker.convert.serving_signatures import more_signatures
+from kcost.worker.convert.warm_up import warm_up_requests, write_warm_up
 from kcost.worker.inputs import Samples, calibration_batches
 
 CALIBRATION_ROWS, CALIBRATION_BATCH = 64, 8
@@ -31,6 +33,27 @@ def convert(request: ConvertRequest, model: keras.Model, samples: Samples) -> di
         write_saved_model(model, request.keras_file, Path(folder_name), portable=True)
         request.path.write_bytes(_tflite(request, model, samples, folder_name))
     return {}
+
+
+def convert_for_server(
+    request: ConvertRequest,
+    serving: ServingRequest,
+    model: keras.Model,
+    inputs: Sequence[ModelInput],
+    outputs: Sequence[str],
+    samples: Samples,
+) -> ServingAnswer:
+    """Writes a SavedModel's folder with all that a server takes: more signatures, and what it warms up with."""
+    more, left_out = more_signatures(serving, inputs, outputs)
+    requests = warm_up_requests(serving, inputs, more, samples)
+    request.path.mkdir(exist_ok=True)
+    write_saved_model(model, request.keras_file, request.path, portable=request.portable, more=more)
+    write_warm_up(request.path, requests)
+    return ServingAnswer(
+        signatures=tuple(signature.name for signature in more),
+        left_out=tuple(left_out),
+        warm_up_batches=serving.warm_up_batches,
+    )
 
 
 def _tflite(request: ConvertRequest, model: keras.Model, samples: Samples, saved_model: str) -> bytes:

@@ -12,6 +12,7 @@ from kcost.core.conversion import (
     ConvertAnswer,
     ConvertedTensor,
     ConvertRequest,
+    ServingAnswer,
     require_precision,
 )
 from kcost.core.signature import signature_of_structure
@@ -52,11 +53,20 @@ def run(request: ConvertRequest) -> ConvertAnswer:
         real = samples.inputs
     probes = write_probes(model, request.keras_file, real, inputs, names, request.probes)
     start = time.perf_counter()
-    if request.runtime in ("saved_model", "litert"):
+    versions: dict[str, str] = {}
+    serving = ServingAnswer()
+    if request.serving is not None:
+        from kcost.worker.convert.in_tensorflow import convert_for_server
+
+        serving = convert_for_server(request, request.serving, model, inputs, names, samples)
+    elif request.runtime in ("saved_model", "litert"):
         from kcost.worker.convert.in_tensorflow import convert
+
+        versions = convert(request, model, samples)
     else:
-        from kcost.worker.convert.in_torch import convert
-    versions = convert(request, model, samples)
+        from kcost.worker.convert.in_torch import convert as convert_in_torch
+
+        versions = convert_in_torch(request, model, samples)
     seconds = time.perf_counter() - start
     is_saved_model = request.runtime == "saved_model"
     return ConvertAnswer(
@@ -78,4 +88,5 @@ def run(request: ConvertRequest) -> ConvertAnswer:
         probes=probes,
         internal_operations=tuple(internal_operations(request.path)) if is_saved_model else (),
         plain_blocks=tuple(plain_blocks(model)) if is_saved_model else (),
+        serving=serving,
     )

@@ -6,9 +6,9 @@ Keras's own export tracks the model too, and then stores each weight twice
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,13 +25,16 @@ CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
 """A graph is one protocol buffer, of less than 2 GiB; some of it is left to all that is no constant."""
 
 
-def write_saved_model(model: keras.Model, keras_file: Path, folder: Path, *, portable: bool) -> None:
-    """Writes the SavedModel with one endpoint, without XLA. Weights of encoder blocks become constants of its graph.
+def write_saved_model(
+    model: keras.Model, keras_file: Path, folder: Path, *, portable: bool, more: Sequence[MoreSignature] = ()
+) -> None:
+    """Writes the SavedModel, without XLA. Weights of encoder blocks become constants of its graph.
 
     Args:
         keras_file: that the model is from, for messages.
         folder: of the SavedModel.
         portable: public operations of TensorFlow only.
+        more: signatures beside `serving_default`, which call it.
 
     Raises:
         ArtifactError: the model has inputs, layers or weights that cannot be exported.
@@ -56,7 +59,11 @@ def write_saved_model(model: keras.Model, keras_file: Path, folder: Path, *, por
     specs = {i.name: tf.TensorSpec(i.shape, i.dtype, name=i.name) for i in inputs}
     try:
         with without_xla():
-            archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
+            default = archive.add_endpoint(ENDPOINT, serve, input_signature=[specs])
+            for signature in more:
+                text = tf.TensorSpec((None,), tf.string, name=signature.input_name)
+                # Of `default` itself, not of `serve`: a graph then holds the constants of the weights once.
+                archive.add_endpoint(signature.name, signature.around(default), input_signature=[text])
             archive.write_out(str(folder), verbose=False)
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
@@ -70,6 +77,15 @@ def write_saved_model(model: keras.Model, keras_file: Path, folder: Path, *, por
             received=f"the model {model.name!r}, whose graph cannot be made: {in_a_line(error)}",
             remedy="Change the layer that the reason names, and save the model again.",
         ) from error
+
+
+class MoreSignature(NamedTuple):
+    """A signature that makes arrays of strings and gives them to `serving_default`."""
+
+    name: str
+    input_name: str
+    around: Callable[[Callable[[dict[str, Any]], dict[str, Any]]], Callable[[Any], dict[str, Any]]]
+    """Makes the signature's function of that of `serving_default`."""
 
 
 def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:

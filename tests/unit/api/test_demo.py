@@ -14,7 +14,7 @@ from kcost.cli.answers import show_demo
 from kcost.core.artifact import Artifact, Score, TensorSpec
 from kcost.core.errors import StorageError
 from kcost.recommend.answer import Recommendation
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 from tests.unit.recommend.test_page import answer
 
 TENSOR = TensorSpec(name="x", shape=(None,), dtype="float32")

@@ -23,7 +23,7 @@ from kcost.report.derived_results import ShownExport, ShownPayoff, ShownRisk
 from kcost.report.interval_chart import LABEL, TEXT, WIDTH, Axis, Mark, interval_svg
 from kcost.report.measured_results import ShownRun, ShownVerdict
 from kcost.report.notebook import ROWS, Shown, shown
-from kcost.ship.export import ExportReport
+from kcost.ship.export_report import ExportReport
 from testing.runs import plan, replaced, simulated_run, write_run
 from tests.unit.cost.test_payoff import BIG, drop, speed
 from tests.unit.report.browser import CHROMIUM, layout_at
