@@ -13,13 +13,25 @@ if TYPE_CHECKING:
     from kcost.ship.huggingface import CheckpointReport
 
 
-def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, portable: bool = False) -> ExportReport:
+def export(
+    model: Path | str,
+    out: Path | str,
+    *,
+    name: str,
+    version: int = 1,
+    portable: bool = False,
+    calibrated: bool = False,
+    risk: Path | str | None = None,
+) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
 
     Args:
         portable: keep to public operations, for a server of another build or CPU; int8 blocks are slower then.
+        calibrated: put the probabilities at the temperature that `assess_risk` fitted for this model.
+        risk: the folder of that report, where it was given another.
 
     Raises:
+        InputError: `calibrated`, and there is no report of this very model, or no temperature does best.
         UnavailableError: tensorflow is not installed.
         GateError: the saved model does not answer as the artifact does. Nothing is left behind.
         StorageError: the version is there already, or the folder cannot be written to.
@@ -32,8 +44,13 @@ def export(model: Path | str, out: Path | str, *, name: str, version: int = 1, p
     from kcost.ship.export import export as export_model
 
     opened = open_model(model)
+    temperature = None
+    if calibrated:
+        from kcost.api.risk_predictions import temperature_of
+
+        temperature = temperature_of(opened, risk)
     inspect_keras_file(opened.keras_file)
-    return export_model(opened, Path(out), name, version, portable=portable)
+    return export_model(opened, Path(out), name, version, portable=portable, temperature=temperature)
 
 
 def export_huggingface(model: Path | str, out: Path | str) -> CheckpointReport:

@@ -275,6 +275,8 @@ def show_export(console: Console, report: ExportReport) -> None:
         f"largest difference from the model's outputs at {checks}",
         highlight=False,
     )
+    if report.temperature is not None:
+        console.print(f"its probabilities are at the temperature {report.temperature:.4g}", highlight=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
 

@@ -23,6 +23,10 @@ def export(
         bool,
         typer.Option("--portable", help="Public TensorFlow operations only, for a server of another build or CPU."),
     ] = False,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Put probabilities at the temperature that kcost risk fitted.")
+    ] = False,
+    risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of that report, as --out of kcost risk.")] = None,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -32,10 +36,16 @@ def export(
     if form not in ("serving", "huggingface"):
         raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
     if form == "huggingface":
+        if calibrated:
+            raise typer.BadParameter(
+                "a Hugging Face folder holds the model with its own logits", param_hint="--calibrated"
+            )
         written = kcost.export_huggingface(artifact, out)
         print_answer(json_, written, lambda console: answers.show_checkpoint(console, written))
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    exported = kcost.export(artifact, out, name=name, version=version, portable=portable)
+    exported = kcost.export(
+        artifact, out, name=name, version=version, portable=portable, calibrated=calibrated, risk=risk_
+    )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

@@ -120,6 +120,19 @@ class Conversion(Record):
         return max(errors, default=float("nan"))
 
 
+class OutputTemperature(Record):
+    """What the logits of one output are divided by, so that its probabilities are what they say."""
+
+    value: float = Field(gt=0, allow_inf_nan=False)
+    place: int = Field(ge=0, description="of the output among the model's outputs")
+    kind: Literal["multiclass", "tags", "binary"]
+    logits: bool = Field(description="whether the output's numbers are logits, and no probabilities")
+
+    def one_unit(self, shape: tuple[int | None, ...]) -> bool:
+        """Whether an output of that shape has the probability of a yes alone."""
+        return self.kind == "binary" and (len(shape) == 1 or shape[-1] == 1)
+
+
 class ConvertRequest(Record):
     """Writing a `.keras` file as a file that a runtime opens."""
 
@@ -131,6 +144,7 @@ class ConvertRequest(Record):
     made_samples_file: Path | None = Field(default=None, description="where made-up inputs are kept, if they are")
     probes: Path = Field(description="an existing folder for the probes, an npz each")
     portable: bool = Field(default=False, description="of a SavedModel: public operations of TensorFlow only")
+    temperature: OutputTemperature | None = Field(default=None, description="None: probabilities as the model has them")
 
 
 class ConversionProbe(Record):

@@ -16,6 +16,7 @@ from kcost.core.conversion import (
     ConversionCheckRequest,
     ConvertAnswer,
     ConvertRequest,
+    OutputTemperature,
     Runtime,
     RuntimePrecision,
     read_conversion,
@@ -77,6 +78,7 @@ def write_checked(
     path: Path,
     *,
     portable: bool = False,
+    temperature: OutputTemperature | None = None,
     made_samples_file: Path | None = None,
     log: Path | None = None,
 ) -> tuple[ConvertAnswer, ConversionCheckAnswer]:
@@ -87,6 +89,7 @@ def write_checked(
 
     Args:
         path: absolute, of the file or folder to write; what it lies in exists. After an error it is not to be used.
+        temperature: that probabilities are put at before the file is written and checked; None leaves them.
         made_samples_file: keeps made-up inputs of a model without samples.
 
     Raises as `convert` does.
@@ -103,6 +106,7 @@ def write_checked(
             made_samples_file=made_samples_file,
             probes=Path(probes),
             portable=portable,
+            temperature=temperature,
         )
         made = run_job(CONVERT, CONVERTED_IN[runtime], request, device="cpu", log=log)
         check = ConversionCheckRequest(

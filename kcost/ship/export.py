@@ -23,7 +23,7 @@ from pydantic import Field
 
 from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
-from kcost.core.conversion import ConversionCheck
+from kcost.core.conversion import ConversionCheck, OutputTemperature
 from kcost.core.errors import InputError, StorageError, storage
 from kcost.core.process import require
 from kcost.core.schema import VERSIONS, Record
@@ -56,11 +56,21 @@ class ExportReport(Record):
     internal_operations: tuple[str, ...] = Field(
         default=(), description="operations of the graph that only TensorFlow with oneDNN on x86 has"
     )
+    temperature: float | None = Field(
+        default=None, description="that the probabilities were put at; None: as the model has them"
+    )
     warnings: tuple[str, ...] = ()
 
 
 def export(
-    model: Model, out: Path, name: str, version: int, *, portable: bool = False, log: Path | None = None
+    model: Model,
+    out: Path,
+    name: str,
+    version: int,
+    *,
+    portable: bool = False,
+    temperature: OutputTemperature | None = None,
+    log: Path | None = None,
 ) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
 
@@ -71,6 +81,7 @@ def export(
         version: a positive integer; TensorFlow Serving serves the largest one.
         portable: public operations of TensorFlow only. int8 encoder blocks are slower then, and run on servers
             without oneDNN or x86, too.
+        temperature: that probabilities are put at; what is checked is the model with it.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
@@ -89,7 +100,7 @@ def export(
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, name, version, portable, log)
+            report = _write_and_check(model, draft, name, version, portable, temperature, log)
             schema.write(draft / REPORT_FILE, report)
         try:
             _write_server_files(out)
@@ -100,9 +111,17 @@ def export(
 
 
 def _write_and_check(
-    model: Model, draft: Path, name: str, version: int, portable: bool, log: Path | None
+    model: Model,
+    draft: Path,
+    name: str,
+    version: int,
+    portable: bool,
+    temperature: OutputTemperature | None,
+    log: Path | None,
 ) -> ExportReport:
-    written, checked = write_checked(model, "saved_model", "float32", draft.absolute(), portable=portable, log=log)
+    written, checked = write_checked(
+        model, "saved_model", "float32", draft.absolute(), portable=portable, temperature=temperature, log=log
+    )
     tensorflow_version = written.versions["tensorflow"]
     return ExportReport(
         name=name,
@@ -120,6 +139,7 @@ def _write_and_check(
         files={str(p.relative_to(draft)): sha256_of(p) for p in sorted(draft.rglob("*")) if p.is_file()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         internal_operations=written.internal_operations,
+        temperature=None if temperature is None else temperature.value,
         warnings=(
             *_warnings(tensorflow_version),
             *_operation_warnings(written.internal_operations, written.plain_blocks),

@@ -40,11 +40,29 @@ def test_data_that_are_not_named_or_not_there(model: Path) -> None:
     check(kcost("risk", model, "--data", "digts"), 2, "digts")
 
 
+def test_other_data_and_other_trainings_that_are_none(model: Path) -> None:
+    check(kcost("risk", model, "--data", "digits", "--ood", "mnits"), 2, "mnits")
+    check(kcost("risk", model, "--data", "digits", "--other-seed", model), 2, "artifact folder that kcost train made")
+    check(
+        kcost("risk", model, "--data", "digits", "--robustness", "--robustness-examples", "3"),
+        2,
+        "10 test examples at least",
+    )
+
+
+def test_a_calibrated_export_wants_a_report(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("export", model, "--out", out, "--name", "m", "--calibrated")
+    check(kcost(*arguments), 2, "kcost risk")
+    check(kcost(*arguments, "--format", "huggingface"), 2, "own logits")
+    assert not out.exists()
+
+
 def test_a_card_of_nothing(model: Path) -> None:
     check(kcost("card", model), 2, "Make one first with kcost risk")
     check(kcost("card", "verify", model), 2, "Write it: kcost card")
     check(kcost("card", "verify"), 2, "verify, which is not there")
-    check(kcost("card", "verfy", model), 2, "neither ARTIFACT nor verify ARTIFACT")
+    check(kcost("card", "verfy", model), 2, "neither", "pages")
 
 
 @pytest.mark.slow
