@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kcost.api.refusals import refuse_before_scoring
 from kcost.core import schema
-from kcost.core.artifact import Artifact, Model, open_model
+from kcost.core.artifact import Artifact, Dataset, Model, open_model
 from kcost.core.conversion import OutputTemperature
 from kcost.core.errors import InputError, SchemaError
 from kcost.core.jobs import CORRUPT, OOD, PREDICT
@@ -257,7 +257,11 @@ def _trained(model: Model) -> Trained:
 
 
 def _settings_of(one: Trained) -> dict[str, Any]:
-    """What has to be the same: each step's settings, and the training data."""
+    """What has to be the same: each step's settings, and the data set.
+
+    Not the very training examples: a seed also cuts validation off where a data set has none. Test is cut by a seed of
+    its own, so that no training has seen another's test examples.
+    """
     settings = {
         f"{step.kind} {name}": value
         for step in one.about.steps
@@ -265,7 +269,12 @@ def _settings_of(one: Trained) -> dict[str, Any]:
         if name not in SEED_FREE
     }
     data = one.about.dataset
-    return {**settings, "training data": None if data is None else data.splits["train"].sha256}
+    counts = "" if data is None else ", ".join(f"{n:,} {split}" for split, n in _counts(data).items())
+    return {**settings, "the data": None if data is None else f"{data.name} ({counts}) from {data.source}"}
+
+
+def _counts(data: Dataset) -> dict[str, int]:
+    return {split: part.count for split, part in data.splits.items()}
 
 
 def _stored_predictions(file: Path) -> Predictions | None:

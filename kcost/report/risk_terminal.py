@@ -144,10 +144,11 @@ def robustness_lines(robustness: Robustness) -> list[str]:
 
 def ood_lines(ood: OutOfDistribution) -> list[str]:
     """Whether other data can be told."""
-    best = ood.best
+    best, name = ood.best, ood.other.name
+    tells = f"{best.by} tells test from {name}" if best.auroc.low > 0.5 else f"{best.by} does not tell test from {name}"
     lines = [
-        f"{ood.other.name} is told from test by {best.by} with an AUROC of {text_of(best.auroc, named=False)}; a "
-        f"threshold that keeps 95% of test lets {text_of(best.let_through, named=False)} of it through"
+        f"{tells}: AUROC {text_of(best.auroc, named=False)}; a threshold that keeps 95% of test lets "
+        f"{text_of(best.let_through, named=False)} of {name} through"
     ]
     if ood.no_energy_because is not None:
         lines.append(f"no energy: {ood.no_energy_because}")

@@ -19,10 +19,10 @@ SETTINGS = {"epochs": 5, "batch_size": 32, "seed": 0, "name": "m"}
 ANSWER = Answer(output="y", kind="multiclass", logits=True, because="a test")
 
 
-def artifact(folder: Path, *, train: str = "a", kind: str = "train", **settings: Any) -> Model:
+def artifact(folder: Path, *, train: int = 9, kind: str = "train", **settings: Any) -> Model:
     folder.mkdir()
     (folder / "model.keras").write_text(folder.name)
-    splits = {"train": Split(count=9, sha256=train), "test": Split(count=9, sha256="t")}
+    splits = {"train": Split(count=train, sha256=folder.name), "test": Split(count=9, sha256="t")}
     index = Artifact(
         name="m",
         task="image-classification",
@@ -51,7 +51,7 @@ def test_trainings_that_differ_in_their_seed_alone_go_together(tmp_path: Path) -
     ("changes", "words"),
     [
         ({"seed": 1, "batch_size": 64}, "batch_size 64, m with 32"),
-        ({"seed": 1, "train": "b"}, "training data b"),
+        ({"seed": 1, "train": 8}, r"the data d \(8 train, 9 test\)"),
         ({"seed": 0}, "with the seed 0 again"),
         ({"kind": "import"}, "other.*model.keras"),
     ],

@@ -124,6 +124,11 @@ def test_a_threshold_that_keeps_95_of_100_lets_as_many_foreign_ones_through_as_l
     assert "lets 0.2500" in ood_lines(detected)[0]
 
 
+def test_data_that_are_like_test_are_not_told() -> None:
+    detected = ood_detection(ood_scores(np.arange(50.0), np.arange(50.0)), "s")
+    assert ood_lines(detected)[0].startswith("confidence does not tell test from strange: AUROC 0.5000")
+
+
 def test_data_that_are_told_perfectly_still_have_an_interval() -> None:
     figure = ood_detection(ood_scores(np.full(30, 0.9), np.full(20, 0.1)), "s").best.auroc
     assert (figure.value, figure.high) == (1.0, 1.0)
@@ -231,10 +236,10 @@ def test_a_report_with_all_three_comes_back_from_json_and_says_each() -> None:
     clean = classifier(300, 0)
     around = Surroundings(
         robustness=robustness(stored(clean=clean, noise=worse(clean, 0.2)), "clean", frozenset(), "c.npz"),
-        out_of_distribution=ood_detection(ood_scores(np.arange(9.0), np.arange(5.0)), "s.npz"),
+        out_of_distribution=ood_detection(ood_scores(np.arange(9.0) + 4, np.arange(5.0)), "s.npz"),
         seeds=of(seeds(0.1, 0.2)),
     )
     report = assess(predictions(), EVIDENCE, around)
     assert type(report).model_validate_json(report.model_dump_json()) == report
     said = "\n".join(limits(report))
-    assert all(word in said for word in ("noise costs most", "strange is told from test", "of 2 seeds"))
+    assert all(word in said for word in ("noise costs most", "tells test from strange", "of 2 seeds"))
