@@ -56,6 +56,7 @@ def assess_risk(
     robustness_examples: int = ROBUSTNESS_EXAMPLES,
     ood: str | None = None,
     other_seeds: Sequence[Path | str] = (),
+    cleanlab: bool = False,
     output: str | None = None,
     task: str | None = None,
     threshold: float | None = None,
@@ -80,6 +81,7 @@ def assess_risk(
         robustness_examples: most test examples for that, a seeded sample.
         ood: name or path of data that the model was not made for: whether it can tell them.
         other_seeds: artifact folders of the same settings with other seeds: the spread between them.
+        cleanlab: also look for wrong labels of a classifier with cleanlab.
         output, task, threshold: as of `kcost.evaluate`.
         write: False writes no risk.json.
         settings: limit, pixels, batch_size, train_examples.
@@ -87,7 +89,7 @@ def assess_risk(
     Raises:
         InputError: the model and the data do not fit together, the model answers with no classes, or bad gates.
         GateError: the model answers with numbers that are not finite.
-        UnavailableError: the backend is not installed.
+        UnavailableError: the backend, or cleanlab where it is asked for, is not installed.
         StorageError: `out` cannot be written to.
 
     Examples:
@@ -139,6 +141,7 @@ def assess_risk(
         personal_data=personal_data_of(read),
         robustness=robustness_of(opened, read, request, chosen, robustness_examples) if robustness else None,
         out_of_distribution=None if ood is None else ood_of(opened, read, request, chosen, ood),
+        cleanlab=cleanlab,
         seeds=seeds_between(trained, read, predictions, request, chosen) if trained else None,
     )
     paths = {"gates": gates, "against": against, "columns": columns, "run": run}
@@ -150,6 +153,7 @@ def assess_risk(
         "robustness": True if robustness else None,
         "robustness_examples": robustness_examples if robustness else None,
         "ood": None if ood is None else _place(ood),
+        "cleanlab": True if cleanlab else None,
         "other_seeds": tuple(str(Path(p).absolute()) for p in other_seeds) or None,
         "output": output,
         "task": task,

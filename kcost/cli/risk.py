@@ -53,6 +53,9 @@ def risk(
         list[Path] | None,
         typer.Option(help="Artifact of the same settings with another seed, more than once: the spread between them."),
     ] = None,
+    cleanlab: Annotated[
+        bool, typer.Option("--cleanlab", help="Also look for wrong labels of a classifier with cleanlab, an extra.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of predictions and risk.json; default: risk in the artifact, or NAME-risk."),
@@ -84,6 +87,7 @@ def risk(
         robustness_examples=robustness_examples,
         ood=ood,
         other_seeds=other_seed or (),
+        cleanlab=cleanlab,
         output=output,
         task=task,
         threshold=threshold,

@@ -218,6 +218,12 @@ def limits(report: RiskReport) -> list[str]:
             f"personal data: {personal.emails:,} e-mail addresses, {personal.phones:,} telephone numbers, "
             f"{personal.cards:,} cards, {personal.ibans:,} IBANs in {personal.texts:,} texts"
         )
+    if report.confident_learning is not None:
+        learning = report.confident_learning
+        lines.append(
+            f"cleanlab {learning.version} takes {learning.issues:,} of {learning.examples:,} labels of test for wrong; "
+            "--json has those to look at first"
+        )
     if report.evidence.trained_on_these is False:
         lines.append("the artifact names another training split than this one: train less test, and leaks, say less")
     if report.temperature.no_optimum:

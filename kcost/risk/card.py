@@ -306,6 +306,9 @@ def data_checks(report: RiskReport) -> Iterator[str]:
             f"- labels of test that look wrong: {noise.share.value:.4g} (95%: {noise.share.low:.4g} to "
             f"{noise.share.high:.4g})\n"
         )
+    learning = report.confident_learning
+    if learning is not None:
+        yield f"- cleanlab {learning.version} takes {learning.issues:,} of {learning.examples:,} of them for wrong\n"
 
 
 def gates_of(report: RiskReport) -> str:

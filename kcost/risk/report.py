@@ -14,6 +14,7 @@ from kcost.core.predictions import Predictions
 from kcost.core.schema import VERSIONS, Record
 from kcost.risk.abstention import RiskCoverage, abstention, risk_coverage
 from kcost.risk.calibration import Calibration, Temperature, at_temperature, calibration, fit_temperature
+from kcost.risk.confident_learning import ConfidentLearning, confident_learning
 from kcost.risk.expected_loss import expected_loss
 from kcost.risk.fairness import Disparity, disparities
 from kcost.risk.figures import Figure
@@ -83,6 +84,7 @@ class RiskReport(Record):
     )
     seeds: Seeds | None = Field(default=None, description="None where no other trainings were named")
     label_noise: LabelNoise | None = Field(default=None, description="of the test split; None for taggers")
+    confident_learning: ConfidentLearning | None = Field(default=None, description="None where it was not looked for")
 
     @property
     def test_score(self) -> Figure:
@@ -108,6 +110,7 @@ class Surroundings:
         columns: a value for each test example, by name: what slices are made of.
         groups: the names of those among them that are the user's own.
         before: predictions of another model on the same data, and its name.
+        cleanlab: whether labels are looked at by confident learning as well.
     """
 
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -118,6 +121,7 @@ class Surroundings:
     robustness: Robustness | None = None
     out_of_distribution: OutOfDistribution | None = None
     seeds: Seeds | None = None
+    cleanlab: bool = False
 
 
 def assess(
@@ -135,6 +139,7 @@ def assess(
 
     Raises:
         InputError: prices of classes or entity types that the model does not know.
+        UnavailableError: cleanlab is asked for and not installed.
     """
     header, splits, unit = predictions.header, predictions.splits, predictions.header.unit
     test, validation = splits["test"], splits["validation"]
@@ -175,4 +180,5 @@ def assess(
         out_of_distribution=around.out_of_distribution,
         seeds=around.seeds,
         label_noise=label_noise(test, names, unit) if classifies else None,
+        confident_learning=confident_learning(test, names) if classifies and around.cleanlab else None,
     )
