@@ -154,7 +154,7 @@ def _mentions_of(sentences: tuple[Sentence, ...]) -> dict[str, tuple[tuple[str, 
 
 def _noise(deviation: float) -> Change:
     def change(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return _clipped(x + rng.normal(0, deviation, x.shape).astype(np.float32))
+        return _clipped(x + np.float32(deviation) * rng.standard_normal(x.shape, dtype=np.float32))
 
     return change
 

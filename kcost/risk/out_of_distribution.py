@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from pydantic import Field
 
@@ -62,10 +64,22 @@ def ood_detection(stored: StoredOodScores, file: str) -> OutOfDistribution:
     )
 
 
+def _on_logits(value: float, half: float) -> tuple[float, float]:
+    """An interval of a share that is symmetric on log odds: near 1 it holds more often than one around the share.
+
+    Source: Pepe (2003), The Statistical Evaluation of Medical Tests for Classification and Prediction, section 5.2.
+    """
+    if not 0 < value < 1 or not half:
+        return value, value
+    odds, reach = math.log(value / (1 - value)), half / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-(odds + side * reach))) for side in (-1, 1))
+    return low, high
+
+
 def _detection(by: str, own: np.ndarray, other: np.ndarray, unit: str) -> Detection:
     labels = np.concatenate([np.ones(len(own), np.int64), np.zeros(len(other), np.int64)])
     area = auroc(labels, np.concatenate([own, other]), "test", unit)
-    low, high = area.low, area.high
+    low, high = _on_logits(area.value, max(area.value - area.low, area.high - area.value))
     if low == high:
         # No pair is in the wrong order, or all are, which says little of what was not drawn: an exact interval of as
         # many independent pairs as there are.
