@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from kcost.core.artifact import Artifact, Step
 from kcost.risk.card import (
+    REST_TO_BE_WRITTEN,
+    TO_BE_WRITTEN,
     Card,
     Row,
     data_checks,
@@ -69,12 +71,12 @@ def render_annex(report: RiskReport, artifact: Artifact | None) -> Card:
         "The headings are those of Annex IV of Regulation (EU) 2024/1689, the EU AI Act, in other words. kcost writes "
         "what it has evidence for. It judges no conformity, and a person decides whether the regulation applies.\n\n"
     }
-    by_a_person: dict[str, tuple[str, ...]] = {}
+    by_a_person = {}
     for point, heading in _HEADINGS.items():
         sign, number = ("##", f"{point}.") if point.isdecimal() else ("###", f"{point[:-1]}({point[-1]})")
         blocks[point] = f"{sign} {number} {heading}\n\n{evidence.get(point, '')}"
         if point not in _PARTS and not (point in _EVIDENCE_ENOUGH and point in evidence):
-            by_a_person[point] = ("",)
+            by_a_person[point] = f"{REST_TO_BE_WRITTEN if point in evidence else TO_BE_WRITTEN}\n"
     blocks["evidence"] = "## Evidence\n\n" + "".join(evidence_lines(report)) + "\n"
     return Card(front=None, blocks=blocks, by_a_person=by_a_person)
 

@@ -17,6 +17,7 @@ from kcost.risk.report import RiskReport
 
 BEGIN, END = "<!-- kcost:begin {name} -->", "<!-- kcost:end {name} -->"
 TO_BE_WRITTEN = "*To be written by a person: kcost has no evidence for it.*"
+REST_TO_BE_WRITTEN = "*The rest is to be written by a person.*"
 
 _BLOCK = re.compile(r"<!-- kcost:begin (?P<name>\S+) -->\n(?P<text>.*?)<!-- kcost:end (?P=name) -->", re.DOTALL)
 _FRONT = re.compile(r"\A---\n(?P<text>.*?)\n---\n", re.DOTALL)
@@ -38,13 +39,12 @@ class Card:
     Attributes:
         front: metadata at the top; None for a page without.
         blocks: text by the name of each block.
-        by_a_person: headings that a person writes under, by the name of the block that they follow. An empty heading
-            leaves a place without one.
+        by_a_person: places where a person writes, as Markdown, by the name of the block that they follow.
     """
 
     front: str | None
     blocks: dict[str, str]
-    by_a_person: dict[str, tuple[str, ...]]
+    by_a_person: dict[str, str]
 
     @property
     def text(self) -> str:
@@ -52,8 +52,8 @@ class Card:
         parts = [] if self.front is None else [f"---\n{self.front}\n---\n"]
         for name, text in self.blocks.items():
             parts.append(f"{BEGIN.format(name=name)}\n{text}{END.format(name=name)}\n")
-            for heading in self.by_a_person.get(name, ()):
-                parts.append(f"{f'## {heading}' if heading else ''}\n\n{TO_BE_WRITTEN}\n".lstrip("\n"))
+            if name in self.by_a_person:
+                parts.append(self.by_a_person[name])
         return "\n".join(parts)
 
 
@@ -78,10 +78,14 @@ def render_card(report: RiskReport, artifact: Artifact | None) -> Card:
             "evidence": _evidence(report),
         },
         by_a_person={
-            "details": ("Intended use", "Out-of-scope use"),
-            "limitations": ("Ethical considerations", "Recommendations"),
+            "details": _places("Intended use", "Out-of-scope use"),
+            "limitations": _places("Ethical considerations", "Recommendations"),
         },
     )
+
+
+def _places(*headings: str) -> str:
+    return "\n".join(f"## {heading}\n\n{TO_BE_WRITTEN}\n" for heading in headings)
 
 
 def differences(card: str, expected: Card) -> list[str]:

@@ -355,3 +355,35 @@ def test_sentences_have_a_score_each_and_other_kinds_of_data_are_refused(tagger:
     assert np.isfinite(stored.own.energy).all()
     with pytest.raises(InputError, match="Other data are of the kind"):
         out_of_distribution.run(OodRequest(**wanted, other="digits"))
+
+
+def test_arrays_are_told_from_others_by_what_a_users_own_model_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, (90, 3)).astype("float32")
+    for name, numbers in {"own": x, "faint": 0.01 * x}.items():
+        np.savez(tmp_path / f"{name}.npz", x=numbers, y=rng.integers(0, 3, 90) if name == "own" else np.arange(90) % 3)
+    file = tmp_path / "s.npz"
+    wanted = {"data": str(tmp_path / "own.npz"), "other": str(tmp_path / "faint.npz"), "file": file}
+    keras.utils.set_random_seed(0)
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(3, activation="softmax", name="y")(inputs)).save(tmp_path / "three.keras")
+    out_of_distribution.run(OodRequest(model=tmp_path / "three.keras", **wanted))
+    detections = {d.by: d.auroc.value for d in ood_detection(read_ood_scores(file), file.name).detections}
+    assert detections["confidence"] > 0.9, "faint numbers give no class much more than a third"
+    assert detections["energy"] > 0.6
+    with pytest.raises(InputError, match="Other data are of the kind"):
+        out_of_distribution.run(OodRequest(model=tmp_path / "three.keras", **{**wanted, "other": "digits"}))
+
+
+def test_a_yes_or_no_has_confidence_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("own", "other"):
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(0, 1, (60, 3)).astype("float32"), y=np.arange(60) % 2)
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="y")(inputs)).save(tmp_path / "m.keras")
+    file = tmp_path / "s.npz"
+    wanted = {"data": str(tmp_path / "own.npz"), "other": str(tmp_path / "other.npz"), "file": file}
+    out_of_distribution.run(OodRequest(model=tmp_path / "m.keras", **wanted))
+    stored = read_ood_scores(file)
+    assert stored.own.energy is None
+    assert "a sure no" in str(stored.header.no_energy_because)

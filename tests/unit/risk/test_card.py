@@ -10,7 +10,7 @@ import pytest
 from kcost.core.artifact import Artifact, RunCost, Step, TensorSpec
 from kcost.report.card_page import render_card_page
 from kcost.risk.annex_iv import render_annex
-from kcost.risk.card import TO_BE_WRITTEN, Card, differences, differing, render_card
+from kcost.risk.card import REST_TO_BE_WRITTEN, TO_BE_WRITTEN, Card, differences, differing, render_card
 from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.report import Surroundings
 from kcost.risk.robustness import robustness
@@ -151,7 +151,9 @@ def test_annex_iv_has_every_point_and_says_who_is_to_write_it() -> None:
     }.items():
         section = text[text.index(f" {heading} ") :]
         assert evidence in section[: section.index("\n#")], heading
+        assert REST_TO_BE_WRITTEN in section[: section.index("\n#")], heading
+    assert TO_BE_WRITTEN in text[text.index("### 1(h)") :][:200]
     bare = render_annex(report(), None).text
     after = bare[bare.index("### 1(c)") : bare.index("### 1(d)")]
     assert TO_BE_WRITTEN in after, "of a bare file kcost does not know what made it"
-    assert TO_BE_WRITTEN not in text[text.index("### 1(c)") : text.index("### 1(d)")]
+    assert "written by a person" not in text[text.index("### 1(c)") : text.index("### 1(d)")]
