@@ -119,7 +119,7 @@ def test_changes_other_data_and_seeds_are_told_gated_and_stand_in_cards_that_ver
     np.savez(tmp_path / "noise.npz", x=(255 * rng.random((60, 8, 8))).astype(np.uint8), y=rng.integers(0, 7, 60))
     gates.write_text("min_corrupted_score = 0.999\nmin_ood_auroc = 0.001")
     changes = ("--robustness", "--robustness-examples", "50")
-    check(kcost("risk", model, *arguments, *changes), 0)
+    assert kcost("risk", model, *arguments, *changes).returncode == 0
     more = ("--ood", tmp_path / "noise.npz", "--other-seed", other, "--gates", gates, *changes[1:])
     done = kcost("risk", model, *arguments, *more)
     assert done.returncode == 1, done.stderr
@@ -147,8 +147,8 @@ def test_changes_other_data_and_seeds_are_told_gated_and_stand_in_cards_that_ver
     annex.write_text(
         annex.read_text().replace("*To be written by a person: kcost has no evidence for it.*", "Mine.", 1)
     )
-    check(kcost("card", "verify", model), 1)
+    assert kcost("card", "verify", model).returncode == 1
     assert kcost("card", "pages", model).stdout.count(".html") == 2
-    check(kcost("card", "verify", model), 0)
+    assert kcost("card", "verify", model).returncode == 0
     (model / "risk" / "card.html").unlink()
     assert "card.html is missing" in kcost("card", "verify", model).stdout
