@@ -81,8 +81,12 @@ def serve_models(
     from kcost.serving.model_version import Limits
     from kcost.serving.server import Server
 
-    limits = Limits(processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s)
-    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    limits = Limits(
+        processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s
+    )
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
+    )
     server = Server(Path(folder), http, limits, poll_s, log or _nothing)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
@@ -139,10 +143,14 @@ def serve_proxy(
 
     settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
 
-    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    http = HttpSettings(
+        host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s
+    )
     started = on_start or _nothing
     watching = Monitor(upstream, settings, read)
-    proxy = serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching)
+    proxy = serve(
+        upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching
+    )
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         return runner.run(proxy)
 

@@ -58,7 +58,7 @@ SWAPPED = "entities swapped"
 """Each entity becomes another one of its type from the same data."""
 
 
-def first_examples(read: DataSet, most: int) -> DataSet:
+def sample_of_test(read: DataSet, most: int) -> DataSet:
     """The data set with at most so many test examples, a seeded sample in the order that they have."""
     count = len(read.splits["test"])
     if count <= most:

@@ -210,3 +210,4 @@ def at_temperature(answers: SplitPredictions, temperature: float) -> SplitPredic
         examples=answers.examples,
         entity_counts=answers.entity_counts,
     )
+

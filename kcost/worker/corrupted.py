@@ -12,7 +12,7 @@ from kcost.core.artifact import open_model
 from kcost.core.errors import UnavailableError
 from kcost.core.predictions import PredictionsHeader, SplitPredictions, write_predictions
 from kcost.core.request import ATTACKED, CLEAN, AttackRequest, CorruptRequest, PredictAnswer
-from kcost.data.corruptions import conditions_for, corrupted, first_examples
+from kcost.data.corruptions import conditions_for, corrupted, sample_of_test
 from kcost.models.loading import load_keras_file
 from kcost.training.adversarial import PerturbedModel
 from kcost.worker.model_and_data import Opened, on_data
@@ -29,7 +29,7 @@ def run(request: CorruptRequest) -> PredictAnswer:
     """
     about = open_model(request.model)
     whole = data.load(data.chosen(about, request.data), limit=request.limit)
-    read = first_examples(whole, request.examples)
+    read = sample_of_test(whole, request.examples)
     model = load_keras_file(about.keras_file)
     clean = on_data(about, model, read, request.answer, request.pixels)
     refuse_unlabelled(clean.task)

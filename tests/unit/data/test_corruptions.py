@@ -14,8 +14,8 @@ from kcost.data.corruptions import (
     SWAPPED,
     conditions_for,
     corrupted,
-    first_examples,
     mistyped,
+    sample_of_test,
     swapped_entities,
 )
 from kcost.data.names_by_region import REGIONS, names_of
@@ -150,8 +150,8 @@ def test_types_that_are_no_persons_or_places_have_no_names_of_regions() -> None:
 
 def test_a_sample_is_seeded_in_order_and_whole_where_there_are_few() -> None:
     read = data.load("ner-mini")
-    assert first_examples(read, 10_000) is read
-    some, again = (first_examples(read, 20).splits["test"] for _ in range(2))
+    assert sample_of_test(read, 10_000) is read
+    some, again = (sample_of_test(read, 20).splits["test"] for _ in range(2))
     assert some == again
     assert len(some) == 20
     places = [read.splits["test"].index(sentence) for sentence in some]  # type: ignore[union-attr, arg-type]

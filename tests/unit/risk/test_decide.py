@@ -43,7 +43,9 @@ def predictions(kind: str = "multiclass", count: int = 1500, temperature: float 
     )
 
     def made(seed: int) -> SplitPredictions:
-        return tagger(count, seed) if kind == "tags" else classifier(count, seed, temperature=temperature, spread=4)
+        return (
+            tagger(count, seed) if kind == "tags" else classifier(count, seed, temperature=temperature, spread=4)
+        )
 
     return Predictions(header, {"train": made(0), "validation": made(1), "test": made(2)}, "0" * 64)
 
@@ -141,7 +143,9 @@ def test_the_worst_slice_decides_and_a_slice_alone_among_many_does_not_fail() ->
 def test_flips_groups_leaks_and_personal_data_are_told() -> None:
     before = predictions()
     changed = before.splits["test"]
-    better = SplitPredictions(changed.labels, changed.labels, changed.log_probabilities, changed.rows, changed.examples)
+    better = SplitPredictions(
+        changed.labels, changed.labels, changed.log_probabilities, changed.rows, changed.examples
+    )
     around = Surroundings(
         columns={"part": np.where(changed.right, "x", "y")},
         groups=("part",),
