@@ -42,10 +42,11 @@ def seeds_of(
     """The spread between trainings; scores of different seeds are taken as normal, which few of them cannot show.
 
     The interval of the deviation is that of a normal sample (chi-square). The mean's has the variance between seeds
-    over their number, and that of the mean score over resamples of the test examples; with Student's t, as the first
-    is estimated. `another` is a prediction interval: mean +- t s sqrt(1 + 1/k).
+    over their number, and that of the mean score over resamples of the test examples, with Student's t of the degrees
+    of freedom that both together have. `another` is a prediction interval: mean +- t s sqrt(1 + 1/k).
 
-    Source: Hahn and Meeker (1991), Statistical Intervals, chapter 4.
+    Sources: Hahn and Meeker (1991), Statistical Intervals, chapter 4; Satterthwaite (1946), An Approximate Distribution
+    of Estimates of Variance Components, Biometrics Bulletin 2, 110-114, for the degrees of freedom.
 
     Args:
         answers: of the test split, by model; the first is the model that is judged.
@@ -72,7 +73,10 @@ def seeds_of(
     low, high = (math.sqrt(free / float(chi2.ppf(q, free))) for q in (1 - tail, tail))
     quantile = float(student.ppf(1 - tail, free))
     of_examples = _variance_of_mean(parts)
-    half = quantile * math.sqrt(max(deviation, step) ** 2 / count + of_examples)
+    of_seeds = max(deviation, step) ** 2 / count
+    both = of_seeds + of_examples
+    freedom = both**2 / (of_seeds**2 / free + of_examples**2 / max(examples - 1, 1))
+    half = float(student.ppf(1 - tail, freedom)) * math.sqrt(both)
     reach = quantile * max(deviation, step) * math.sqrt(1 + 1 / count)
     name = score_name(parts[0])
 
