@@ -1,8 +1,9 @@
 """How often gates and checks of risk are wrong, over simulated test sets whose truth is known.
 
-    python benchmarks/risk_figures.py limit      # models exactly at a limit: how often each gate passes
-    python benchmarks/risk_figures.py labels     # "N more labels would decide": how often N more do
-    python benchmarks/risk_figures.py planted    # clean test sets, and planted defects
+python benchmarks/risk_figures.py limit      # models exactly at a limit: how often each gate passes
+python benchmarks/risk_figures.py labels     # "N more labels would decide": how often N more do
+python benchmarks/risk_figures.py planted    # clean test sets, and planted defects
+python benchmarks/risk_figures.py seeds      # trainings of known spread: how often intervals between seeds hold
 """
 
 from __future__ import annotations
@@ -11,23 +12,36 @@ import argparse
 import math
 
 import numpy as np
+from scipy.special import ndtr
 
+from kcost.core.artifact import Dataset
+from kcost.core.ood_scores import OodScores, OodScoresHeader, StoredOodScores
 from kcost.core.predictions import SplitPredictions
 from kcost.risk.calibration import bins_of, calibration, log_softmax
 from kcost.risk.figures import share
 from kcost.risk.gates import judge
 from kcost.risk.label_noise import label_noise
+from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.overfitting import flips
 from kcost.risk.scores import main_score
+from kcost.risk.seeds import seeds_of
 from kcost.risk.slices import search
 
 CLASSES = 10
 NAMES = tuple(map(str, range(CLASSES)))
+_DATA = Dataset(name="simulated", synthetic=True, source="drawn", licence="none", splits={})
+OOD_HEADER = OodScoresHeader(
+    model="m",
+    model_sha256="",
+    backend="none",
+    dataset=_DATA,
+    other=_DATA,
+    unit="examples",
+    no_energy_because="confidence alone is drawn",
+)
 
 
-def classifier(
-    rng: np.random.Generator, count: int, temperature: float = 1.0, noise: float = 0.0
-) -> SplitPredictions:
+def classifier(rng: np.random.Generator, count: int, temperature: float = 1.0, noise: float = 0.0) -> SplitPredictions:
     """Labels drawn from softmax(logits), of which a share is made wrong; a model that says softmax(logits x T)."""
     logits = rng.normal(0, 1, (count, CLASSES))
     logits[np.arange(count), rng.integers(0, CLASSES, count)] += rng.gamma(6, 1.2, count)
@@ -104,11 +118,58 @@ def drop_at_the_limit(cases: int) -> None:
     print_share(f"score drop of {truth:.4f}, 2000 examples: false pass", passed)
 
 
+def auroc_at_the_limit(cases: int) -> None:
+    # Two normals that are d apart have an area of Phi(d / sqrt(2)).
+    rng = np.random.default_rng(6)
+    for count, apart in ((100, 1.0), (1000, 1.0), (1000, 3.0)):
+        truth = float(ndtr(apart / math.sqrt(2)))
+        figures = []
+        for _ in range(cases):
+            own, other = OodScores(rng.normal(apart, 1, count), None), OodScores(rng.normal(0, 1, count), None)
+            figures.append(ood_detection(StoredOodScores(OOD_HEADER, own, other, "0" * 64), "s").best.auroc)
+        passed = [judge("g", f, truth, at_most=False, labelled=False).answer == "pass" for f in figures]
+        print_share(f"AUROC of {truth:.3f}, {count} examples of each: false pass", passed)
+
+
+def spread_between_seeds(cases: int) -> None:
+    """True scores of trainings are normal around 0.9; all answer the same 2,000 examples, of which some are harder."""
+    rng = np.random.default_rng(7)
+    count, deviation = 2000, 0.01
+    for trainings in (2, 3, 5, 10):
+        mean, spread, another = [], [], []
+        for _ in range(cases):
+            ease = rng.normal(0, 0.05, count)
+            answers = {
+                str(i): right_share(rng.random(count) < np.clip(rng.normal(0.9, deviation) + ease, 0, 1))
+                for i in range(trainings + 1)
+            }
+            last = answers.pop(str(trainings))
+            between = seeds_of(answers, dict.fromkeys(answers, 0), dict.fromkeys(answers, ""), "examples")
+            # Between trainings on these examples: of seeds, and of chance in each answer.
+            chance = float(np.mean(np.clip(0.9 + ease, 0, 1) * (1 - np.clip(0.9 + ease, 0, 1)))) / count
+            truth = math.sqrt(deviation**2 + chance)
+            mean.append(between.mean.low <= 0.9 <= between.mean.high)
+            spread.append(between.deviation.low <= truth <= between.deviation.high)
+            another.append(between.another.low <= float(last.right.mean()) <= between.another.high)
+        print_share(f"{trainings} seeds: the mean's interval holds", mean)
+        print_share(f"{trainings} seeds: the deviation's interval holds", spread)
+        print_share(f"{trainings} seeds: one more training lies where it is said", another)
+
+
+def right_share(right: np.ndarray) -> SplitPredictions:
+    """Answers of two classes that are right where it is said."""
+    count = len(right)
+    logs = np.log(np.full((count, 2), 0.5)).astype(np.float32)
+    places = np.arange(count)
+    return SplitPredictions(np.zeros(count, np.int64), (~right).astype(np.int64), logs, places, places)
+
+
 LIMITS = {
     "accuracy": accuracy_at_the_limit,
     "f1": f1_at_the_limit,
     "calibration": calibration_at_the_limit,
     "drop": drop_at_the_limit,
+    "auroc": auroc_at_the_limit,
 }
 
 
@@ -191,7 +252,7 @@ def planted(clean: int, each: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["limit", "labels", "planted"])
+    parser.add_argument("what", choices=["limit", "labels", "planted", "seeds"])
     parser.add_argument("--cases", type=int, default=None, help="fewer, for a quick look")
     parser.add_argument("--only", choices=[*LIMITS], default=None, help="limit: one kind of figure alone")
     arguments = parser.parse_args()
@@ -201,5 +262,7 @@ if __name__ == "__main__":
                 at_the_limit(arguments.cases or 1000)
     elif arguments.what == "labels":
         labels_that_decide(arguments.cases or 200)
+    elif arguments.what == "seeds":
+        spread_between_seeds(arguments.cases or 1000)
     else:
         planted(arguments.cases or 200, (arguments.cases or 200) // 4)

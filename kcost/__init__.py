@@ -59,8 +59,9 @@ _PUBLIC = {
     "read_recommendation": "kcost.api.recommend",
     "recommendation_folder": "kcost.api.recommend",
     "watch_recommendation": "kcost.api.recommend",
-    "verify_card": "kcost.api.risk",
-    "write_card": "kcost.api.risk",
+    "verify_card": "kcost.api.risk_card",
+    "write_card": "kcost.api.risk_card",
+    "write_card_pages": "kcost.api.risk_card",
     "KcostError": "kcost.core.errors",
     "Plan": "kcost.core.plan",
     "Settings": "kcost.core.plan",
@@ -115,7 +116,12 @@ if TYPE_CHECKING:
         watch_recommendation as watch_recommendation,
     )
     from kcost.api.reference import make_reference as make_reference
-    from kcost.api.risk import assess_risk as assess_risk, verify_card as verify_card, write_card as write_card
+    from kcost.api.risk import assess_risk as assess_risk
+    from kcost.api.risk_card import (
+        verify_card as verify_card,
+        write_card as write_card,
+        write_card_pages as write_card_pages,
+    )
     from kcost.api.serving import (
         find_rate as find_rate,
         run_loadtest as run_loadtest,

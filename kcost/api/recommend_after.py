@@ -48,7 +48,8 @@ def assessed(
     """The gates of the user, and the card, where the model and the data have what these rest on."""
     if gates is None and not (card and scored.labelled and (scored.name is not None or model.artifact is not None)):
         return (), ()
-    from kcost.api.risk import assess_risk, write_card
+    from kcost.api.risk import assess_risk
+    from kcost.api.risk_card import write_card
 
     source = model.keras_file.parent if model.artifact is not None else model.keras_file
     risk = folder / RISK_FOLDER

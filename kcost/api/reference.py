@@ -74,7 +74,7 @@ def make_reference(
         >>> reference.rows, [f.name for f in reference.features if f.source == "output"]
         (200, ['confidence', 'class'])
     """
-    from kcost.api.risk import predict_and_store
+    from kcost.api.risk_predictions import predict_and_store
     from kcost.risk.drift_features import class_columns, tag_columns, token_columns, vector_columns, word_starts
     from kcost.risk.drift_reference import BASIS_ROWS, LONGEST_VECTOR, Reference, features_of, vector_basis
     from kcost.risk.drift_usd import bands_of

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcost.api.refusals import refuse_before_scoring
+from kcost.api.risk_predictions import (
+    REPORT_FILE,
+    file_of,
+    folder_of,
+    load_for,
+    ood_of,
+    predicted,
+    refuse_other_settings,
+    robustness_of,
+    seeds_between,
+)
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
-from kcost.core.errors import InputError, SchemaError, StorageError, UnavailableError
-from kcost.core.jobs import PREDICT
+from kcost.core.errors import InputError, UnavailableError
 from kcost.core.plan import Backend
-from kcost.core.predictions import Predictions, read_predictions
+from kcost.core.predictions import Predictions
 from kcost.core.process import chosen_backend, require, run_job
 from kcost.core.request import PredictRequest, checked
 
@@ -22,11 +33,11 @@ if TYPE_CHECKING:
     from kcost.risk.decide import Measured
     from kcost.risk.figures import Figure
     from kcost.risk.gates import Gates
-    from kcost.risk.report import RiskReport
 
-PREDICTIONS_FILE = "predictions-{backend}.npz"
-REPORT_FILE = "risk.json"
-CARD_FILE = "card.md"
+ROBUSTNESS_EXAMPLES = 2000
+"""Test examples that are changed and attacked: a score of so many is known within some 2 points."""
+
+LEAST_EXAMPLES = 10
 MIB = 1 << 20
 
 
@@ -41,6 +52,11 @@ def assess_risk(
     backend: Backend | None = None,
     out: Path | str | None = None,
     target_error: float | None = None,
+    robustness: bool = False,
+    robustness_examples: int = ROBUSTNESS_EXAMPLES,
+    ood: str | None = None,
+    other_seeds: Sequence[Path | str] = (),
+    cleanlab: bool = False,
     output: str | None = None,
     task: str | None = None,
     threshold: float | None = None,
@@ -61,6 +77,11 @@ def assess_risk(
         out: folder of the stored predictions and of risk.json; None takes `risk` in an artifact folder, or
             `NAME-risk` beside a file.
         target_error: the error, of 1, for which a threshold of abstention is looked for.
+        robustness: also score the model under noise, blur, typos and the like, and under attack.
+        robustness_examples: most test examples for that, a seeded sample.
+        ood: name or path of data that the model was not made for: whether it can tell them.
+        other_seeds: artifact folders of the same settings with other seeds: the spread between them.
+        cleanlab: also look for wrong labels of a classifier with cleanlab.
         output, task, threshold: as of `kcost.evaluate`.
         write: False writes no risk.json.
         settings: limit, pixels, batch_size, train_examples.
@@ -68,7 +89,7 @@ def assess_risk(
     Raises:
         InputError: the model and the data do not fit together, the model answers with no classes, or bad gates.
         GateError: the model answers with numbers that are not finite.
-        UnavailableError: the backend is not installed.
+        UnavailableError: the backend, or cleanlab where it is asked for, is not installed.
         StorageError: `out` cannot be written to.
 
     Examples:
@@ -77,6 +98,7 @@ def assess_risk(
         True
     """
     from kcost.api.risk_data import columns_of, leakage_of, personal_data_of, read_columns
+    from kcost.data import chosen as chosen_data, refuse_unknown
     from kcost.report.derived_results import ShownRisk
     from kcost.report.notebook import shown
     from kcost.risk.decide import decide
@@ -84,24 +106,32 @@ def assess_risk(
 
     if target_error is not None and not 0 < target_error < 1:
         raise InputError("A target error lies between 0 and 1.", target_error, "Give a share such as 0.02.")
+    if robustness_examples < LEAST_EXAMPLES:
+        raise InputError(
+            f"Robustness is of {LEAST_EXAMPLES} test examples at least.", robustness_examples, "Give more of them."
+        )
     limits = None if gates is None else read_gates(Path(gates))
+    robustness = robustness or (limits is not None and limits.min_corrupted_score is not None)
     chosen = require(backend) if backend else chosen_backend()
     opened = open_model(model)
-    folder = _folder(opened) if out is None else Path(out)
+    folder = folder_of(opened) if out is None else Path(out)
     choice = {"output": output, "kind": task, "threshold": threshold}
     values = {"model": Path(model).absolute(), "data": data, "answer": choice, **settings}
-    request = checked(PredictRequest, {**values, "file": _file(folder, chosen)})
+    request = checked(PredictRequest, {**values, "file": file_of(folder, chosen)})
+    trained = refuse_other_settings(opened, [Path(p) for p in other_seeds]) if other_seeds else ()
+    if ood is not None:
+        refuse_unknown(ood)
     refuse_before_scoring(opened, data, chosen)
-    read = _load(opened, data, request.limit)
-    given = {} if columns is None else read_columns(Path(columns), len(_test_of(read)))
+    read = load_for(opened, data, request.limit)
+    given = {} if columns is None else read_columns(Path(columns), len(read.splits["test"]))
     refuse_unwritable(folder)
-    predictions = _predicted(opened, read, request, chosen)
+    predictions = predicted(opened, read, request, chosen)
     before = None
     if against is not None:
         other = open_model(against)
-        own = request.model_copy(update={"model": Path(against).absolute(), "file": _file(_folder(other), chosen)})
-        named = own.model_copy(update={"data": data or _named(opened)})
-        before = (other.name, _predicted(other, read, named, chosen))
+        own = request.model_copy(update={"model": Path(against).absolute(), "file": file_of(folder_of(other), chosen)})
+        named = own.model_copy(update={"data": data or chosen_data(opened, None)})
+        before = (other.name, predicted(other, read, named, chosen))
         _refuse_others(opened, predictions, other, before[1])
     around = Surroundings(
         columns={**columns_of(read, predictions), **given},
@@ -109,6 +139,10 @@ def assess_risk(
         before=before,
         leakage=leakage_of(read),
         personal_data=personal_data_of(read),
+        robustness=robustness_of(opened, read, request, chosen, robustness_examples) if robustness else None,
+        out_of_distribution=None if ood is None else ood_of(opened, read, request, chosen, ood),
+        cleanlab=cleanlab,
+        seeds=seeds_between(trained, read, predictions, request, chosen) if trained else None,
     )
     paths = {"gates": gates, "against": against, "columns": columns, "run": run}
     options = {
@@ -116,6 +150,11 @@ def assess_risk(
         **{name: None if path is None else str(Path(path).absolute()) for name, path in paths.items()},
         "backend": chosen,
         "target_error": target_error,
+        "robustness": True if robustness else None,
+        "robustness_examples": robustness_examples if robustness else None,
+        "ood": None if ood is None else _place(ood),
+        "cleanlab": True if cleanlab else None,
+        "other_seeds": tuple(str(Path(p).absolute()) for p in other_seeds) or None,
         "output": output,
         "task": task,
         "threshold": threshold,
@@ -139,91 +178,6 @@ def assess_risk(
     if write:
         schema.write(folder / REPORT_FILE, report)
     return shown(ShownRisk, report)
-
-
-def predict_and_store(
-    model: Path | str, *, data: str | None, backend: Backend | None, limit: int | None, **settings: Any
-) -> tuple[Model, DataSet, Predictions]:
-    """A model, the data, and its predictions of them: stored where `assess_risk` has them, and made once for both.
-
-    Raises:
-        InputError: the model and the data do not fit together, or the model answers with no classes.
-        UnavailableError: the backend is not installed.
-    """
-    chosen = require(backend) if backend else chosen_backend()
-    opened = open_model(model)
-    values = {"model": Path(model).absolute(), "data": data, "limit": limit, **settings}
-    request = checked(PredictRequest, {**values, "file": _file(_folder(opened), chosen)})
-    refuse_before_scoring(opened, data, chosen)
-    read = _load(opened, data, limit)
-    return opened, read, _predicted(opened, read, request, chosen)
-
-
-def write_card(model: Path | str, out: Path | str | None = None, *, risk: Path | str | None = None) -> Path:
-    """Writes the model card of a risk report that is there: Markdown with the metadata that Hugging Face reads.
-
-    Args:
-        model: an artifact folder or a .keras file of which `assess_risk` wrote a report.
-        out: the file to make; None takes `card.md` beside the report.
-        risk: the folder of the report, where it was given another.
-
-    Raises:
-        InputError: there is no report of this model.
-        StorageError: the file is there already, or cannot be written.
-    """
-    from kcost.risk.card import render_card
-
-    opened = open_model(model)
-    folder = _folder(opened) if risk is None else Path(risk)
-    path = folder / CARD_FILE if out is None else Path(out)
-    if path.exists():
-        raise StorageError(
-            "kcost overwrites no card: a person may have written in it.", path, "Name another file with --out."
-        )
-    schema.write_bytes(path, render_card(_report_of(opened, folder), opened.artifact).text.encode())
-    return path
-
-
-def verify_card(
-    model: Path | str, card: Path | str | None = None, *, risk: Path | str | None = None
-) -> tuple[str, ...]:
-    """Takes every figure of a card anew from the stored predictions and the data; what differs, empty for nothing.
-
-    Predictions that are gone, or are of another model, are made again.
-
-    Args:
-        card: the file; None takes `card.md` beside the report.
-        risk: the folder of the report, where it was given another.
-
-    Raises:
-        InputError: there is no card or no report of this model.
-    """
-    from kcost.risk.card import differences, render_card
-
-    opened = open_model(model)
-    folder = _folder(opened) if risk is None else Path(risk)
-    path = folder / CARD_FILE if card is None else Path(card)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        remedy = f"Write it: kcost card {model}"
-        raise InputError("A card that is verified is there.", f"{path}: {error}", remedy) from error
-    options: dict[str, Any] = dict(_report_of(opened, folder).evidence.options)
-    again = assess_risk(model, out=folder, write=False, **options)
-    return tuple(differences(text, render_card(again, opened.artifact)))
-
-
-def _report_of(model: Model, folder: Path) -> RiskReport:
-    from kcost.risk.report import RiskReport
-
-    try:
-        return schema.read("risk", folder / REPORT_FILE, RiskReport)
-    except FileNotFoundError as error:
-        raise InputError(
-            "A card is of a risk report.",
-            received=f"{folder} without {REPORT_FILE}",
-            remedy="Make one first with kcost risk, or name its folder with --risk.",
-        ) from error
 
 
 def _place(data: str) -> str:
@@ -251,49 +205,6 @@ def read_gates(path: Path) -> Gates:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("Gates are a TOML file of limits.", f"{path}: {error}", "Give another --gates.") from error
     return parse_gates(text, str(path))
-
-
-def _folder(model: Model) -> Path:
-    if model.artifact is not None:
-        return model.keras_file.parent / "risk"
-    return model.keras_file.with_name(f"{model.keras_file.stem}-risk")
-
-
-def _file(folder: Path, backend: Backend) -> Path:
-    return folder.absolute() / PREDICTIONS_FILE.format(backend=backend)
-
-
-def _load(model: Model, named: str | None, limit: int | None) -> DataSet:
-    from kcost import data
-
-    return data.load(data.chosen(model, named), limit=limit)
-
-
-def _named(model: Model) -> str:
-    from kcost import data
-
-    return data.chosen(model, None)
-
-
-def _test_of(read: DataSet) -> Any:
-    return read.splits["test"]
-
-
-def _predicted(model: Model, read: DataSet, request: PredictRequest, backend: Backend) -> Predictions:
-    """Predictions of this very model on these very data: the stored ones, else a worker's."""
-    file, wanted = request.file, (request.answer, request.pixels, request.train_examples)
-    try:
-        stored = read_predictions(file)
-    except (FileNotFoundError, SchemaError):
-        stored = None
-    if stored is not None:
-        header = stored.header
-        same = header.model_sha256 == model.sha256 and header.dataset.splits == read.record.splits
-        if same and (header.choice, header.pixels, header.train_examples) == wanted:
-            return stored
-    file.parent.mkdir(parents=True, exist_ok=True)
-    run_job(PREDICT, backend, request)
-    return read_predictions(file)
 
 
 def _refuse_others(model: Model, mine: Predictions, other: Model, theirs: Predictions) -> None:
@@ -369,6 +280,13 @@ def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figu
 
 def _command(model: Path | str, options: dict[str, object]) -> str:
     # Files by their names alone: the same card comes out wherever they lie.
-    plain = {name: Path(str(v)).name if str(v).startswith("/") else v for name, v in options.items() if v is not None}
-    given = [f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in plain.items()]
+    given = []
+    for name, value in options.items():
+        option = "--other-seed" if name == "other_seeds" else f"--{name.replace('_', '-')}"
+        if value is True:
+            given.append(option)
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            plain = Path(str(one)).name if str(one).startswith("/") else one
+            given.append(f"{option} {shlex.quote(str(plain))}")
     return " ".join(["kcost risk", shlex.quote(Path(model).resolve().name), *given])

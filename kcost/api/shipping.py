@@ -28,6 +28,8 @@ def export(
     run: Path | str | None = None,
     queries_per_s: float | None = None,
     p99_ms: float | None = None,
+    calibrated: bool = False,
+    risk: Path | str | None = None,
 ) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
 
@@ -39,9 +41,12 @@ def export(
             how the server puts requests together is chosen, and its batch sizes are warmed up.
         queries_per_s: of the traffic.
         p99_ms: most that the p99 from arrival to answer may be.
+        calibrated: put the probabilities at the temperature that `assess_risk` fitted for this model.
+        risk: the folder of that report, where it was given another.
 
     Raises:
         InputError: of run, queries_per_s and p99_ms one is there without the others, or the run says too little.
+        InputError: `calibrated`, and there is no report of this very model, or no temperature does best.
         UnavailableError: tensorflow is not installed.
         GateError: the saved model does not answer as the artifact does. Nothing is left behind.
         StorageError: the version is there already, or the folder cannot be written to.
@@ -54,6 +59,11 @@ def export(
     from kcost.ship.export import WARM_UP_BATCHES, export as export_model
 
     opened = open_model(model)
+    temperature = None
+    if calibrated:
+        from kcost.api.risk_predictions import temperature_of
+
+        temperature = temperature_of(opened, risk)
     inspect_keras_file(opened.keras_file)
     return export_model(
         opened,
@@ -64,6 +74,7 @@ def export(
         warm_up_batches=WARM_UP_BATCHES if warm_up_batches is None else warm_up_batches,
         batching=_batching(opened, run, queries_per_s, p99_ms),
         labels=labels,
+        temperature=temperature,
     )
 
 

@@ -288,6 +288,8 @@ def show_export(console: Console, report: ExportReport) -> None:
         )
     for left_out in report.left_out:
         console.print(f"without {left_out.what}: {left_out.reason}", highlight=False, markup=False)
+    if report.temperature is not None:
+        console.print(f"its probabilities are at the temperature {report.temperature:.4g}", highlight=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
 

@@ -39,6 +39,23 @@ def risk(
     target_error: Annotated[
         float | None, typer.Option(help="Error, of 1, that a threshold of abstention shall meet.")
     ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option("--robustness", help="Also the score under noise, blur, typos and the like, and under attack."),
+    ] = False,
+    robustness_examples: Annotated[
+        int, typer.Option(help="Most test examples that are changed for that, a seeded sample.")
+    ] = 2000,
+    ood: Annotated[
+        str | None, typer.Option(help="Data that the model was not made for: whether it can tell them.")
+    ] = None,
+    other_seed: Annotated[
+        list[Path] | None,
+        typer.Option(help="Artifact of the same settings with another seed, more than once: the spread between them."),
+    ] = None,
+    cleanlab: Annotated[
+        bool, typer.Option("--cleanlab", help="Also look for wrong labels of a classifier with cleanlab, an extra.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of predictions and risk.json; default: risk in the artifact, or NAME-risk."),
@@ -66,6 +83,11 @@ def risk(
         backend=backend,  # type: ignore[arg-type]  # checked there
         out=out,
         target_error=target_error,
+        robustness=robustness,
+        robustness_examples=robustness_examples,
+        ood=ood,
+        other_seeds=other_seed or (),
+        cleanlab=cleanlab,
         output=output,
         task=task,
         threshold=threshold,
@@ -82,18 +104,28 @@ def risk(
 
 @app.command()
 def card(
-    words: Annotated[list[str], typer.Argument(metavar="[verify] ARTIFACT", help="The model that has a risk report.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[verify|pages] ARTIFACT", help="The model that has a risk report."),
+    ],
     out: Annotated[Path | None, typer.Option(help="The card to write or verify; default: card.md in risk.")] = None,
     risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of the report, as --out of kcost risk.")] = None,
 ) -> None:
-    """Write a model card from a risk report, or verify one: exit code 1 where it is not as its evidence has it."""
+    """Write a model card and a page for Annex IV of the EU AI Act, as Markdown and HTML, from a risk report.
+
+    verify: exit code 1 where anything in them is not as its evidence has it. pages: make the HTML again.
+    """
     import kcost
 
-    verify = len(words) == 2 and words[0] == "verify"
-    if len(words) != 1 + verify:
-        raise typer.BadParameter(f"{' '.join(words)!r} is neither ARTIFACT nor verify ARTIFACT")
-    if not verify:
+    verb = words[0] if len(words) == 2 and words[0] in ("verify", "pages") else ""
+    if len(words) != 1 + bool(verb):
+        raise typer.BadParameter(f"{' '.join(words)!r} is neither ARTIFACT nor verify or pages ARTIFACT")
+    if not verb:
         typer.echo(str(kcost.write_card(words[0], out, risk=risk_)))
+        return
+    if verb == "pages":
+        for page in kcost.write_card_pages(words[1], out, risk=risk_):
+            typer.echo(str(page))
         return
     lines = kcost.verify_card(words[1], out, risk=risk_)
     typer.echo("every figure is as its evidence has it" if not lines else f"{len(lines)} line(s) differ:")

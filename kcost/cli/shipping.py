@@ -37,6 +37,10 @@ def export(
     ] = None,
     qps: Annotated[float | None, typer.Option(help="Requests a second of the traffic; with --run.")] = None,
     p99_ms: Annotated[float | None, typer.Option(help="Most that the p99 may be; with --run.")] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Put probabilities at the temperature that kcost risk fitted.")
+    ] = False,
+    risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of that report, as --out of kcost risk.")] = None,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -46,6 +50,10 @@ def export(
     if form not in ("serving", "huggingface"):
         raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
     if form == "huggingface":
+        if calibrated:
+            raise typer.BadParameter(
+                "a Hugging Face folder holds the model with its own logits", param_hint="--calibrated"
+            )
         written = kcost.export_huggingface(artifact, out)
         print_answer(json_, written, lambda console: answers.show_checkpoint(console, written))
         return
@@ -62,5 +70,7 @@ def export(
         run=run,
         queries_per_s=qps,
         p99_ms=p99_ms,
+        calibrated=calibrated,
+        risk=risk_,
     )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

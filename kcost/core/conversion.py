@@ -171,6 +171,17 @@ class ServingCheck(Record):
     signatures: tuple[SignatureCheck, ...]
     warm_up_requests: int = Field(description="that it answered")
     peak_bytes: int = Field(description="most resident memory of that process, TensorFlow's library and Python in it")
+class OutputTemperature(Record):
+    """What the logits of one output are divided by, so that its probabilities are what they say."""
+
+    value: float = Field(gt=0, allow_inf_nan=False)
+    place: int = Field(ge=0, description="of the output among the model's outputs")
+    kind: Literal["multiclass", "tags", "binary"]
+    logits: bool = Field(description="whether the output's numbers are logits, and no probabilities")
+
+    def one_unit(self, shape: tuple[int | None, ...]) -> bool:
+        """Whether an output of that shape has the probability of a yes alone."""
+        return self.kind == "binary" and (len(shape) == 1 or shape[-1] == 1)
 
 
 class ConvertRequest(Record):
@@ -185,6 +196,7 @@ class ConvertRequest(Record):
     probes: Path = Field(description="an existing folder for the probes, an npz each")
     portable: bool = Field(default=False, description="of a SavedModel: public operations of TensorFlow only")
     serving: ServingRequest | None = Field(default=None, description="of a SavedModel that a server serves")
+    temperature: OutputTemperature | None = Field(default=None, description="None: probabilities as the model has them")
 
 
 class ConversionProbe(Record):

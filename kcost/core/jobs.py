@@ -28,10 +28,13 @@ from kcost.core.request import (
     BuildRequest,
     CheckpointAnswer,
     CheckpointRequest,
+    CorruptRequest,
     DevicesAnswer,
     DevicesRequest,
     EvaluateRequest,
     Evaluation,
+    OodAnswer,
+    OodRequest,
     OptimizeAnswer,
     OptimizeRequest,
     PredictAnswer,
@@ -120,6 +123,8 @@ def _line(document: Any) -> bytes:
 TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer)
 EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
 PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
+CORRUPT = Job("corrupt", "kcost.worker.corrupted", CorruptRequest, PredictAnswer)
+OOD = Job("ood", "kcost.worker.out_of_distribution", OodRequest, OodAnswer)
 OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer)
 ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport)
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
@@ -140,7 +145,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT_CHECKPOINT, PREDICT, PROBE, SERVE, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, PREDICT, CORRUPT, OOD, PROBE, SERVE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

@@ -35,11 +35,14 @@ class PredictionsHeader(Record):
     label_names: tuple[str, ...] = Field(description="a name for each column of the probabilities")
     entity_types: tuple[str, ...] = Field(default=(), description="of a tagger, in the order of the counts")
     kind: str = Field(description="multiclass, binary or tags")
+    answer: Answer | None = Field(default=None, description="what the output was taken as; None in files of before")
+    place: int = Field(default=0, description="of that output among the model's outputs")
     unit: str = Field(description="what one example is")
     limit: int | None = Field(default=None, description="most examples of each split that were read")
     train_examples: int = Field(description="most training examples that were predicted")
     choice: AnswerChoice = Field(default=AnswerChoice(), description="what the user said of the answers")
     pixels: PixelScale | None = Field(default=None, description="of images, as the user said")
+    notes: tuple[str, ...] = Field(default=(), description="what could not be predicted, and why")
 
 
 @dataclass(frozen=True, eq=False)

@@ -206,6 +206,50 @@ class PredictRequest(Record):
     file: Path = Field(description="npz to write, as `kcost.core.predictions` has it")
 
 
+CLEAN = "clean"
+"""Name of the test examples as they are, among the conditions of a CorruptRequest."""
+
+ATTACKED: dict[str, tuple[Literal["fgsm", "pgd"], float]] = {
+    "FGSM 2%": ("fgsm", 0.02),
+    "FGSM 5%": ("fgsm", 0.05),
+    "PGD 5%": ("pgd", 0.05),
+}
+"""Attacks among them: the method, and its size as a share of white, or of the mean length of a text as embedded."""
+
+
+class CorruptRequest(Record):
+    """Storing what a model answers on test examples under changes of stated strengths."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
+    limit: int | None = Field(default=None, ge=10)
+    examples: int = Field(default=2000, ge=10, description="most test examples, a seeded sample")
+    batch_size: int = Field(default=256, ge=1)
+    answer: AnswerChoice = AnswerChoice()
+    file: Path = Field(description="npz to write, as `kcost.core.predictions` has it: a split a condition")
+
+
+class OodRequest(Record):
+    """Storing how sure a model is of each test example, and of each example of other data."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    other: str = Field(description="name or path of data that the model was not made for")
+    pixels: PixelScale | None = Field(default=None, description="of images; None: as the artifact or the file says")
+    limit: int | None = Field(default=None, ge=10)
+    batch_size: int = Field(default=256, ge=1)
+    answer: AnswerChoice = AnswerChoice()
+    file: Path = Field(description="npz to write, as `kcost.core.ood_scores` has it")
+
+
+class OodAnswer(Record):
+    """The figures are stored."""
+
+    dataset: Dataset
+    other: Dataset
+
+
 class PredictAnswer(Record):
     """The predictions are stored."""
 

@@ -9,9 +9,16 @@ from rich.table import Table
 from kcost.core.units import significant
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Verdict
+from kcost.risk.out_of_distribution import OutOfDistribution
 from kcost.risk.report import RiskReport
+from kcost.risk.robustness import Robustness
+from kcost.risk.seeds import Seeds
 
-ROWS = 12
+ROWS = 16
+CHANGES = 6
+"""Of a table of changes; the rest is in --json."""
+
+_NUMBERS = frozenset({"value", "measured", "95% interval", "lower by", "confidence"})
 STYLES = {"pass": "green", "fail": "bold red", "can't tell": "yellow"}
 
 
@@ -19,6 +26,8 @@ def show_risk(console: Console, report: RiskReport) -> None:
     """What a report says."""
     console.print(f"[bold]{escape(conclusion(report))}[/bold]", highlight=False)
     console.print(_verdicts(report.verdicts) if report.verdicts else _figures(report))
+    if report.robustness is not None:
+        console.print(_changes(report.robustness))
     for line in limits(report):
         console.print(escape(line), highlight=False)
     where = report.evidence
@@ -73,6 +82,14 @@ def figures_of(report: RiskReport) -> dict[str, Figure]:
         rows["labels that look wrong"] = report.label_noise.share
     if report.loss is not None:
         rows["USD of errors a million"] = report.loss
+    if report.robustness is not None:
+        worst_change = report.robustness.worst
+        rows[f"{worst_change.score.name} under {worst_change.name}"] = worst_change.score
+    if report.out_of_distribution is not None:
+        for detection in report.out_of_distribution.detections:
+            rows[f"AUROC of {detection.by} against {report.out_of_distribution.other.name}"] = detection.auroc
+    if report.seeds is not None:
+        rows |= {"mean over seeds": report.seeds.mean, "deviation between seeds": report.seeds.deviation}
     return rows
 
 
@@ -84,10 +101,74 @@ def _figures(report: RiskReport) -> Table:
     return table
 
 
+def _changes(robustness: Robustness) -> Table:
+    table = _table("under", "value", "95% interval", "lower by", "95% interval", "confidence")
+    clean = robustness.clean
+    table.add_row(
+        f"nothing, {robustness.examples:,} examples",
+        number(clean.value),
+        f"{number(clean.low)} to {number(clean.high)}",
+        "",
+        "",
+        number(robustness.clean_confidence),
+    )
+    for one in robustness.conditions[:CHANGES]:
+        table.add_row(
+            escape(one.name),
+            number(one.score.value),
+            f"{number(one.score.low)} to {number(one.score.high)}",
+            number(one.drop.value),
+            f"{number(one.drop.low)} to {number(one.drop.high)}",
+            number(one.mean_confidence),
+        )
+    return table
+
+
+def robustness_lines(robustness: Robustness) -> list[str]:
+    """What a model's scores under changes say, and what they leave out."""
+    worst, lines = robustness.worst, []
+    falls = text_of(worst.drop, named=False)
+    if not worst.attack:
+        lines.append(
+            f"of {sum(not c.attack for c in robustness.conditions)} changes of the test examples {worst.name} costs "
+            f"most: {falls} of {worst.score.name}, at a confidence of {worst.mean_confidence:.2f} "
+            f"where it was {robustness.clean_confidence:.2f}"
+        )
+    left = len(robustness.conditions) - CHANGES
+    if left > 0:
+        lines.append(f"{left} further changes cost less: --json has them")
+    if robustness.not_attacked_because is not None:
+        lines.append(robustness.not_attacked_because)
+    return lines
+
+
+def ood_lines(ood: OutOfDistribution) -> list[str]:
+    """Whether other data can be told."""
+    best, name = ood.best, ood.other.name
+    tells = f"{best.by} tells test from {name}" if best.auroc.low > 0.5 else f"{best.by} does not tell test from {name}"
+    lines = [
+        f"{tells}: AUROC {text_of(best.auroc, named=False)}; a threshold that keeps 95% of test lets "
+        f"{text_of(best.let_through, named=False)} of {name} through"
+    ]
+    if ood.no_energy_because is not None:
+        lines.append(f"no energy: {ood.no_energy_because}")
+    return lines
+
+
+def seed_lines(seeds: Seeds) -> list[str]:
+    """What one seed cannot say."""
+    another = seeds.another
+    return [
+        f"of {len(seeds.scores)} seeds: one more training would score {another.low:.4f} to {another.high:.4f} (95%, "
+        f"taken as normal); one seed against one cannot say of a difference below {seeds.smallest_difference:.4f} "
+        "whether it is of the settings or of the seed"
+    ]
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("value", "measured", "95% interval") else "left")
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
     return table
 
 
@@ -122,6 +203,12 @@ def limits(report: RiskReport) -> list[str]:
             f"from {flips.against}: {flips.answers_changed.value:.2%} of {flips.drop.unit} changed, {flips.lost:,} "
             f"lost, {flips.gained:,} gained{where}"
         )
+    if report.robustness is not None:
+        lines += robustness_lines(report.robustness)
+    if report.out_of_distribution is not None:
+        lines += ood_lines(report.out_of_distribution)
+    if report.seeds is not None:
+        lines += seed_lines(report.seeds)
     leaks = report.leakage
     if leaks is not None and leaks.exact + leaks.near:
         lines.append(f"{leaks.exact:,} test examples stand in train exactly, {leaks.near:,} nearly ({leaks.criterion})")
@@ -130,6 +217,12 @@ def limits(report: RiskReport) -> list[str]:
         lines.append(
             f"personal data: {personal.emails:,} e-mail addresses, {personal.phones:,} telephone numbers, "
             f"{personal.cards:,} cards, {personal.ibans:,} IBANs in {personal.texts:,} texts"
+        )
+    if report.confident_learning is not None:
+        learning = report.confident_learning
+        lines.append(
+            f"cleanlab {learning.version} takes {learning.issues:,} of {learning.examples:,} labels of test for wrong; "
+            "--json has those to look at first"
         )
     if report.evidence.trained_on_these is False:
         lines.append("the artifact names another training split than this one: train less test, and leaks, say less")

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kcost.core.artifact import Artifact
 from kcost.risk.figures import Figure
@@ -16,9 +17,11 @@ from kcost.risk.report import RiskReport
 
 BEGIN, END = "<!-- kcost:begin {name} -->", "<!-- kcost:end {name} -->"
 TO_BE_WRITTEN = "*To be written by a person: kcost has no evidence for it.*"
+REST_TO_BE_WRITTEN = "*The rest is to be written by a person.*"
 
 _BLOCK = re.compile(r"<!-- kcost:begin (?P<name>\S+) -->\n(?P<text>.*?)<!-- kcost:end (?P=name) -->", re.DOTALL)
 _FRONT = re.compile(r"\A---\n(?P<text>.*?)\n---\n", re.DOTALL)
+_COMMENT = re.compile(r"<!-- kcost:(?:begin|end) \S+ -->\n?")
 _TASKS = {
     "image-classification": "image-classification",
     "token-classification": "token-classification",
@@ -31,26 +34,32 @@ _HASH = 12
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """The parts of a card that kcost writes: its metadata, and text by the name of each block."""
+    """The parts of a card that kcost writes, and where a person writes.
 
-    front: str
+    Attributes:
+        front: metadata at the top; None for a page without.
+        blocks: text by the name of each block.
+        by_a_person: places where a person writes, as Markdown, by the name of the block that they follow.
+    """
+
+    front: str | None
     blocks: dict[str, str]
+    by_a_person: dict[str, str]
 
     @property
     def text(self) -> str:
         """The whole card, with what a person is to write."""
-        parts = [f"---\n{self.front}\n---\n"]
+        parts = [] if self.front is None else [f"---\n{self.front}\n---\n"]
         for name, text in self.blocks.items():
             parts.append(f"{BEGIN.format(name=name)}\n{text}{END.format(name=name)}\n")
-            if name in _BY_A_PERSON:
-                parts.append("".join(f"## {heading}\n\n{TO_BE_WRITTEN}\n\n" for heading in _BY_A_PERSON[name]))
+            if name in self.by_a_person:
+                parts.append(self.by_a_person[name])
         return "\n".join(parts)
 
 
-_BY_A_PERSON = {
-    "details": ("Intended use", "Out-of-scope use"),
-    "limitations": ("Ethical considerations", "Recommendations"),
-}
+def without_comments(text: str) -> str:
+    """A card without its metadata and the comments that its blocks stand between: what a reader is to see."""
+    return _COMMENT.sub("", _FRONT.sub("", text, count=1))
 
 
 def render_card(report: RiskReport, artifact: Artifact | None) -> Card:
@@ -63,12 +72,20 @@ def render_card(report: RiskReport, artifact: Artifact | None) -> Card:
         front=_front(report, artifact),
         blocks={
             "details": _details(report, artifact),
-            "evaluation": "".join(_evaluation(report)),
-            "limitations": "".join(_limitations(report)),
-            "gates": "".join(_gates(report)),
+            "evaluation": "## Evaluation\n\n" + table_of(*figures_by_topic(report).values()),
+            "limitations": "## Limitations\n\n" + "".join(_limitations(report)) + "\n",
+            "gates": "## Gates\n\n" + gates_of(report),
             "evidence": _evidence(report),
         },
+        by_a_person={
+            "details": _places("Intended use", "Out-of-scope use"),
+            "limitations": _places("Ethical considerations", "Recommendations"),
+        },
     )
+
+
+def _places(*headings: str) -> str:
+    return "\n".join(f"## {heading}\n\n{TO_BE_WRITTEN}\n" for heading in headings)
 
 
 def differences(card: str, expected: Card) -> list[str]:
@@ -78,22 +95,24 @@ def differences(card: str, expected: Card) -> list[str]:
         card: the text of the file.
         expected: what the evidence gives now.
     """
-    front = _FRONT.match(card)
+    front = None if expected.front is None else _FRONT.match(card)
     blocks = [(m["name"], m["text"]) for m in _BLOCK.finditer(card)]
     parts = dict(blocks)
-    lines = [] if front else ["the metadata at the top are missing"]
+    lines = [] if front or expected.front is None else ["the metadata at the top are missing"]
     lines += [f"the block {name!r} stands there twice" for name in parts if sum(n == name for n, _ in blocks) > 1]
-    lines += _differing("metadata", front["text"] if front else expected.front, expected.front)
+    if front and expected.front is not None:
+        lines += differing("metadata", front["text"], expected.front)
     for name, text in expected.blocks.items():
         if name not in parts:
             lines.append(f"the block {name!r} is missing, or one of its comments was changed")
             continue
-        lines += _differing(name, parts[name], text)
+        lines += differing(name, parts[name], text)
     unknown = sorted(set(parts) - set(expected.blocks))
     return lines + [f"the block {name!r} is none of kcost's" for name in unknown]
 
 
-def _differing(name: str, card: str, expected: str) -> Iterator[str]:
+def differing(name: str, card: str, expected: str) -> Iterator[str]:
+    """Lines of a text that are not as they are expected, with where they stand."""
     ours, theirs = expected.splitlines(), card.splitlines()
     for i in range(max(len(ours), len(theirs))):
         line = theirs[i] if i < len(theirs) else "nothing"
@@ -125,7 +144,6 @@ def _front(report: RiskReport, artifact: Artifact | None) -> str:
 
 
 def _details(report: RiskReport, artifact: Artifact | None) -> str:
-    dataset = report.evidence.dataset
     lines = [
         f"# {report.model}",
         "",
@@ -133,51 +151,133 @@ def _details(report: RiskReport, artifact: Artifact | None) -> str:
         "",
         f"- answers: {report.kind}, a label for each of its {report.unit}",
         f"- file: SHA-256 {report.evidence.model_sha256}",
+        *made_by(artifact),
+        "",
+        "## Data",
+        "",
+        *data_lines(report),
     ]
-    if artifact is not None:
-        made = ", then ".join(f"{s.kind} on {s.backend} {s.backend_version}" for s in artifact.steps)
-        lines += ["- parameters: " + ("unknown" if artifact.parameters is None else f"{artifact.parameters:,}")]
-        lines += [f"- made by: {made}, at {artifact.created_at}"] if made else []
-    lines += ["", "## Data", "", f"- {dataset.name}: {dataset.source}; licence: {dataset.licence}"]
+    return "\n".join(lines) + "\n\n"
+
+
+def made_by(artifact: Artifact | None) -> list[str]:
+    """How large a model is, and how it was made."""
+    if artifact is None:
+        return []
+    steps = ", then ".join(f"{s.kind} on {s.backend} {s.backend_version}" for s in artifact.steps)
+    size = "unknown" if artifact.parameters is None else f"{artifact.parameters:,}"
+    return [f"- parameters: {size}", *([f"- made by: {steps}, at {artifact.created_at}"] if steps else [])]
+
+
+def data_lines(report: RiskReport) -> list[str]:
+    """Where the data come from, and each split."""
+    dataset = report.evidence.dataset
+    lines = [f"- {dataset.name}: {dataset.source}; licence: {dataset.licence}"]
     lines += [f"- {split}: {s.count:,} examples, SHA-256 {s.sha256}" for split, s in dataset.splits.items()]
     lines += [f"- {note}" for note in dataset.notes]
     if dataset.synthetic:
         lines.append("- **synthetic**: scores on it say that a pipeline works")
-    return "\n".join(lines) + "\n\n"
+    return lines
 
 
-def _evaluation(report: RiskReport) -> Iterator[str]:
-    yield "## Evaluation\n\n| figure | value | 95% interval | rests on | evidence |\n|---|---|---|---|---|\n"
-    for i, one in enumerate(report.scores):
-        yield _row(report, f"{one.score.name}, {one.split}", one.score, f"scores/{i}/score")
-    yield _row(report, "train less test", report.gap, "gap")
-    yield _row(report, "calibration error, test", report.calibration.error, "calibration/error")
+class Row(NamedTuple):
+    """A figure of a card, with where it stands in risk.json and the file that it was taken from."""
+
+    name: str
+    figure: Figure
+    place: str
+    sha256: str
+
+
+def figures_by_topic(report: RiskReport) -> dict[str, list[Row]]:
+    """Every figure that a card shows, by what it is about."""
+    own = report.evidence.predictions_sha256
+    score = [Row(f"{s.score.name}, {s.split}", s.score, f"scores/{i}/score", own) for i, s in enumerate(report.scores)]
     after = report.calibration_at_temperature.error
-    name = f"the same at the temperature {report.temperature.value:.4g}"
-    yield _row(report, name, after, "calibration_at_temperature/error")
-    yield _row(report, "log loss, test", report.calibration.log_loss, "calibration/log_loss")
-    yield _row(report, "Brier score, test", report.calibration.brier, "calibration/brier")
-    for i, part in enumerate(report.slices.table):
-        yield _row(report, f"{part.score.name}, {part.name}", part.score, f"slices/table/{i}/score")
-    for i, apart in enumerate(report.disparities):
-        name = f"{apart.measure}, {apart.largest_in} less {apart.least_in} ({apart.column})"
-        yield _row(report, name, apart.difference, f"disparities/{i}/difference")
+    score += [
+        Row("train less test", report.gap, "gap", own),
+        Row("calibration error, test", report.calibration.error, "calibration/error", own),
+        Row(
+            f"the same at the temperature {report.temperature.value:.4g}",
+            after,
+            "calibration_at_temperature/error",
+            own,
+        ),
+        Row("log loss, test", report.calibration.log_loss, "calibration/log_loss", own),
+        Row("Brier score, test", report.calibration.brier, "calibration/brier", own),
+    ]
+    groups = [
+        Row(f"{part.score.name}, {part.name}", part.score, f"slices/table/{i}/score", own)
+        for i, part in enumerate(report.slices.table)
+    ]
+    groups += [
+        Row(
+            f"{apart.measure}, {apart.largest_in} less {apart.least_in} ({apart.column})",
+            apart.difference,
+            f"disparities/{i}/difference",
+            own,
+        )
+        for i, apart in enumerate(report.disparities)
+    ]
+    topics: dict[str, list[Row]] = {"score": score, "groups": groups, "changes": [], "attacks": []}
+    tried = report.robustness
+    for i, one in enumerate(() if tried is None else tried.conditions):
+        assert tried is not None
+        name, place = f"{one.score.name} under {one.name}", f"robustness/conditions/{i}"
+        both = [
+            Row(name, one.score, f"{place}/score", tried.predictions_sha256),
+            Row(f"{name}, lower by", one.drop, f"{place}/drop", tried.predictions_sha256),
+        ]
+        topics["attacks" if one.attack else "changes"] += both
+    ood = report.out_of_distribution
+    topics["ood"] = []
+    for i, detection in enumerate(() if ood is None else ood.detections):
+        assert ood is not None
+        name, place = f"of {ood.other.name} by {detection.by}", f"out_of_distribution/detections/{i}"
+        topics["ood"] += [
+            Row(f"AUROC {name}", detection.auroc, f"{place}/auroc", ood.scores_sha256),
+            Row(
+                f"share {name} let through where 95% of test are",
+                detection.let_through,
+                f"{place}/let_through",
+                ood.scores_sha256,
+            ),
+        ]
+    seeds = report.seeds
+    topics["seeds"] = []
+    if seeds is not None:
+        topics["seeds"] = [
+            Row(f"{seeds.scores[0].score.name}, mean over seeds", seeds.mean, "seeds/mean", own),
+            Row("deviation between seeds", seeds.deviation, "seeds/deviation", own),
+            Row("the mean, and where one more training lies", seeds.another, "seeds/another", own),
+            *(
+                Row(f"{one.score.name} of {one.model}", one.score, f"seeds/scores/{i}/score", one.predictions_sha256)
+                for i, one in enumerate(seeds.scores)
+            ),
+        ]
+    topics["flips"] = []
     if report.flips is not None:
-        yield _row(report, f"drop from {report.flips.against}", report.flips.drop, "flips/drop")
+        topics["flips"] = [Row(f"drop from {report.flips.against}", report.flips.drop, "flips/drop", own)]
+    topics["loss"] = []
     if report.loss is not None:
-        yield _row(report, "USD of errors in a million examples", report.loss, "loss")
-    yield "\n"
+        topics["loss"] = [Row("USD of errors in a million examples", report.loss, "loss", own)]
+    return topics
 
 
-def _row(report: RiskReport, name: str, figure: Figure, place: str) -> str:
-    evidence = f"risk.json#/{place} of predictions {report.evidence.predictions_sha256[:_HASH]}"
-    interval = f"{figure.low:.6g} to {figure.high:.6g}"
-    plain = name.replace("|", "\\|")
-    return f"| {plain} | {figure.value:.6g} | {interval} | {figure.count:,} {figure.unit} | {evidence} |\n"
+def table_of(*parts: list[Row]) -> str:
+    """Figures as a Markdown table, each with its evidence."""
+    lines = ["| figure | value | 95% interval | rests on | evidence |\n|---|---|---|---|---|\n"]
+    for row in (row for part in parts for row in part):
+        figure, plain = row.figure, row.name.replace("|", "\\|")
+        interval = f"{figure.low:.6g} to {figure.high:.6g}"
+        lines.append(
+            f"| {plain} | {figure.value:.6g} | {interval} | {figure.count:,} {figure.unit} | "
+            f"risk.json#/{row.place} of {row.sha256[:_HASH]} |\n"
+        )
+    return "".join(lines) + "\n"
 
 
 def _limitations(report: RiskReport) -> Iterator[str]:
-    yield "## Limitations\n\n"
     searched = report.slices.search
     yield f"- {searched.looked_at:,} slices of one or two columns were searched for more errors than elsewhere\n"
     for one in searched.slices:
@@ -185,6 +285,18 @@ def _limitations(report: RiskReport) -> Iterator[str]:
             f"- wrong more often in {one.name}: {one.rate:.4g} of {one.examples:,}, elsewhere {one.rate_elsewhere:.4g} "
             f"(p {one.p_value:.2g} after Holm's correction)\n"
         )
+    yield from data_checks(report)
+    if report.robustness is not None and report.robustness.not_attacked_because is not None:
+        yield f"- {report.robustness.not_attacked_because}\n"
+    if report.out_of_distribution is not None and report.out_of_distribution.no_energy_because is not None:
+        yield f"- no energy of examples: {report.out_of_distribution.no_energy_because}\n"
+    if report.seeds is not None:
+        least = report.seeds.smallest_difference
+        yield f"- two single trainings that differ by less than {least:.4g} may differ by their seeds alone (95%)\n"
+
+
+def data_checks(report: RiskReport) -> Iterator[str]:
+    """What was counted in the data."""
     leaks, personal, noise = report.leakage, report.personal_data, report.label_noise
     if leaks is not None:
         yield f"- test examples in train: {leaks.exact:,} exactly, {leaks.near:,} nearly ({leaks.criterion})\n"
@@ -198,25 +310,36 @@ def _limitations(report: RiskReport) -> Iterator[str]:
             f"- labels of test that look wrong: {noise.share.value:.4g} (95%: {noise.share.low:.4g} to "
             f"{noise.share.high:.4g})\n"
         )
-    yield "\n"
+    learning = report.confident_learning
+    if learning is not None:
+        yield f"- cleanlab {learning.version} takes {learning.issues:,} of {learning.examples:,} of them for wrong\n"
 
 
-def _gates(report: RiskReport) -> Iterator[str]:
-    yield "## Gates\n\n"
+def gates_of(report: RiskReport) -> str:
+    """Each limit and its answer, as a Markdown table."""
     if not report.verdicts:
-        yield "No limit was set.\n\n"
-        return
-    yield "| gate | limit | answer |\n|---|---|---|\n"
+        return "No limit was set.\n\n"
+    lines = ["| gate | limit | answer |\n|---|---|---|\n"]
     for one in report.verdicts:
         name = one.gate if one.slice is None else f"{one.gate} ({one.slice})"
-        yield f"| {name} | {one.limit} | {one.sentence} |\n"
-    yield "\n"
+        lines.append(f"| {name} | {one.limit} | {one.sentence} |\n")
+    return "".join(lines) + "\n"
 
 
 def _evidence(report: RiskReport) -> str:
+    return "## Evidence\n\n" + "".join(evidence_lines(report)) + "\n"
+
+
+def evidence_lines(report: RiskReport) -> Iterator[str]:
+    """The files that figures were taken from, with their hashes, and what makes them again."""
     about = report.evidence
-    return (
-        "## Evidence\n\n"
-        f"- predictions: {about.predictions_file}, SHA-256 {about.predictions_sha256}, on {about.backend}\n"
-        f"- made again by: `{about.command}`, then `kcost card verify`\n\n"
-    )
+    yield f"- predictions: {about.predictions_file}, SHA-256 {about.predictions_sha256}, on {about.backend}\n"
+    if report.robustness is not None:
+        tried = report.robustness
+        yield f"- under changes: {tried.predictions_file}, SHA-256 {tried.predictions_sha256}\n"
+    if report.out_of_distribution is not None:
+        ood = report.out_of_distribution
+        yield (f"- against {ood.other.name} ({ood.other.source}): {ood.scores_file}, SHA-256 {ood.scores_sha256}\n")
+    for one in () if report.seeds is None else report.seeds.scores[1:]:
+        yield f"- {one.model}: predictions with SHA-256 {one.predictions_sha256}\n"
+    yield f"- made again by: `{about.command}`, then `kcost card verify`\n"

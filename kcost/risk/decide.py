@@ -11,7 +11,6 @@ from kcost.core.stats import normal_quantile
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Gates, Verdict, exactly, judge, no_evidence
 from kcost.risk.report import RiskReport
-from kcost.risk.slices import Slice
 
 _ORDER = {"fail": 0, "can't tell": 1, "pass": 2}
 
@@ -56,7 +55,15 @@ def _worst_slice(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
     assert limit is not None
     if not table:
         return no_evidence("min_worst_slice_score", limit, "no slice has enough examples; give --columns")
-    verdicts = [_slice_verdict(one, len(table), limit, gates) for one in table]
+    verdicts = [
+        _slice_verdict("min_worst_slice_score", one.name, one.score, one.share, len(table), limit, gates)
+        for one in table
+    ]
+    return _worst_of(verdicts)
+
+
+def _worst_of(verdicts: list[Verdict]) -> Verdict:
+    """The first that fails, else the one that wants most labels, else the first."""
     failed = [v for v in verdicts if v.answer == "fail"]
     opened = [v for v in verdicts if v.answer == "can't tell"]
     if failed:
@@ -64,20 +71,22 @@ def _worst_slice(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
     return max(opened, key=lambda v: v.more_labels or 0) if opened else verdicts[0]
 
 
-def _slice_verdict(one: Slice, looked_at: int, limit: float, gates: Gates) -> Verdict:
+def _slice_verdict(
+    gate: str, name: str, score: Figure, share: float, looked_at: int, limit: float, gates: Gates
+) -> Verdict:
     def verdict(figure: Figure) -> Verdict:
         return judge(
-            "min_worst_slice_score",
+            gate,
             figure,
             limit,
             at_most=False,
             usd_per_label=gates.usd_per_label,
-            slice_name=one.name,
-            share_of_labels=one.share,
+            slice_name=name,
+            share_of_labels=share,
         )
 
-    alone = verdict(one.score)
-    return alone if alone.answer != "fail" else verdict(_widened(one.score, looked_at))
+    alone = verdict(score)
+    return alone if alone.answer != "fail" else verdict(_widened(score, looked_at))
 
 
 def _widened(figure: Figure, looked_at: int) -> Figure:
@@ -90,6 +99,27 @@ def _widened(figure: Figure, looked_at: int) -> Figure:
 
 def _attack(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
     return _judged("min_attacked_score", measured.attacked, gates, measured.not_attacked_because)
+
+
+def _corrupted(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
+    """As the worst slice: it passes where every change does, and fails where one does after Bonferroni's correction."""
+    limit, tried = gates.min_corrupted_score, report.robustness
+    assert limit is not None
+    if tried is None:
+        return no_evidence("min_corrupted_score", limit, "no change is known for data of whole numbers")
+    changes = [c for c in tried.conditions if not c.attack]
+    verdicts = [
+        _slice_verdict("min_corrupted_score", c.name, c.score, 1.0, len(changes), limit, gates) for c in changes
+    ]
+    return _worst_of(verdicts)
+
+
+def _ood(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
+    limit, detection = gates.min_ood_auroc, report.out_of_distribution
+    assert limit is not None
+    if detection is None:
+        return no_evidence("min_ood_auroc", limit, "name other data with --ood")
+    return judge("min_ood_auroc", detection.best.auroc, limit, at_most=False, labelled=False)
 
 
 def _leaked(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
@@ -153,6 +183,8 @@ _RULES: dict[str, Callable[[RiskReport, Gates, Measured], Verdict]] = {
     "max_overfitting_gap": _gap,
     "min_worst_slice_score": _worst_slice,
     "min_attacked_score": _attack,
+    "min_corrupted_score": _corrupted,
+    "min_ood_auroc": _ood,
     "max_leaked_share": _leaked,
     "max_personal_data": _personal,
     "max_label_noise": _noise,

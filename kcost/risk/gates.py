@@ -41,6 +41,8 @@ class Gates(Record):
     min_worst_slice_score: Share | None = Field(default=None, description="of every slice of one column, on test")
     min_attacked_score: Share | None = Field(default=None, description="under FGSM of attack_epsilon")
     attack_epsilon: Amount = 0.05
+    min_corrupted_score: Share | None = Field(default=None, description="under every change of --robustness")
+    min_ood_auroc: Share | None = Field(default=None, description="of telling the data of --ood, by what tells best")
     max_leaked_share: Share | None = Field(default=None, description="of test examples that stand in train, or nearly")
     max_personal_data: Annotated[int, Field(ge=0)] | None = Field(default=None, description="in texts of all splits")
     max_label_noise: Share | None = Field(default=None, description="of test labels, as a mixture has it")

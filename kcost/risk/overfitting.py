@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from pydantic import Field
@@ -38,9 +37,7 @@ class Flips(Record):
     lost_on: Search = Field(description="slices on which lost examples fall")
 
 
-def flips(
-    before: SplitPredictions, after: SplitPredictions, against: str, columns: Columns, unit: str
-) -> Flips:
+def flips(before: SplitPredictions, after: SplitPredictions, against: str, columns: Columns, unit: str) -> Flips:
     """Which examples flip, whether they fall on a slice, and the paired drop with a bootstrap interval.
 
     Raises:
@@ -48,13 +45,6 @@ def flips(
     """
     if not (np.array_equal(before.examples, after.examples) and np.array_equal(before.labels, after.labels)):
         raise ValueError("Flips are between answers to the same examples")
-    old, new = outcomes(before), outcomes(after)
-    columns_of = old.shape[1]
-
-    def drop(sums: np.ndarray) -> np.ndarray:
-        lower: np.ndarray = score_of(sums[:, :columns_of]) - score_of(sums[:, columns_of:])
-        return lower
-
     changed = np.zeros(len(after), bool)
     np.logical_or.at(changed, after.rows, before.predicted != after.predicted)
     was, now = _all_right(before), _all_right(after)
@@ -63,7 +53,7 @@ def flips(
         answers_changed=share("answers_changed", int(changed.sum()), len(after), unit),
         lost=int((was & ~now).sum()),
         gained=int((~was & now).sum()),
-        drop=_paired(f"{score_name(after)}_drop", np.concatenate([old, new], 1), drop, unit),
+        drop=paired_drop(before, after, unit),
         lost_on=search(was & ~now, columns),
     )
 
@@ -74,10 +64,27 @@ def _all_right(answers: SplitPredictions) -> np.ndarray:
     return right
 
 
-def _paired(name: str, sums: np.ndarray, drop: Callable[[np.ndarray], np.ndarray], unit: str) -> Figure:
-    figure = bootstrapped(name, sums, drop, unit, lowest=-1.0, highest=1.0)
+def paired_drop(before: SplitPredictions, after: SplitPredictions, unit: str) -> Figure:
+    """How far the main score falls from one set of answers to another, with a bootstrap over the examples of both.
+
+    Positive where it is lower after. Labels may differ, as those of a sentence with other names in it do.
+
+    Raises:
+        ValueError: the two are not of the same examples.
+    """
+    if not np.array_equal(before.examples, after.examples):
+        raise ValueError("A paired drop is between answers to the same examples")
+    old, new = outcomes(before), outcomes(after)
+    columns = old.shape[1]
+
+    def drop(sums: np.ndarray) -> np.ndarray:
+        lower: np.ndarray = score_of(sums[:, :columns]) - score_of(sums[:, columns:])
+        return lower
+
+    name = f"{score_name(after)}_drop"
+    figure = bootstrapped(name, np.concatenate([old, new], 1), drop, unit, lowest=-1.0, highest=1.0)
     if figure.low < figure.high:
         return figure
-    # Nothing changed on any example: what may still change is bounded as for no event in as many.
-    most = share(name, 0, len(sums), unit).high
-    return figure.model_copy(update={"low": figure.value - most, "high": figure.value + most})
+    # All resamples agree, as where nothing changed: what may still change is bounded as for no event in as many.
+    most = share(name, 0, len(old), unit).high
+    return figure.model_copy(update={"low": max(-1.0, figure.value - most), "high": min(1.0, figure.value + most)})

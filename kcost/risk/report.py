@@ -8,20 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field
 
+from kcost.core.answer import Answer
 from kcost.core.artifact import Dataset
 from kcost.core.predictions import Predictions
 from kcost.core.schema import VERSIONS, Record
 from kcost.risk.abstention import RiskCoverage, abstention, risk_coverage
 from kcost.risk.calibration import Calibration, Temperature, at_temperature, calibration, fit_temperature
+from kcost.risk.confident_learning import ConfidentLearning, confident_learning
 from kcost.risk.expected_loss import expected_loss
 from kcost.risk.fairness import Disparity, disparities
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Gates, Verdict
 from kcost.risk.label_noise import LabelNoise, label_noise
 from kcost.risk.leakage import Leakage
+from kcost.risk.out_of_distribution import OutOfDistribution
 from kcost.risk.overfitting import Flips, difference, flips
 from kcost.risk.personal_data import PersonalData
+from kcost.risk.robustness import Robustness
 from kcost.risk.scores import main_score
+from kcost.risk.seeds import Seeds
 from kcost.risk.slices import Slices, slices_of
 
 
@@ -34,7 +39,9 @@ class Evidence(Record):
     backend: str
     dataset: Dataset
     command: str = Field(description="that makes this document again")
-    options: dict[str, str | float | int] = Field(default={}, description="the same, for `kcost.assess_risk`")
+    options: dict[str, bool | int | float | str | tuple[str, ...]] = Field(
+        default={}, description="the same, for `kcost.assess_risk`"
+    )
     trained_on_these: bool | None = Field(
         default=None, description="whether the artifact names this very training split; None for a bare file"
     )
@@ -54,6 +61,8 @@ class RiskReport(Record):
     schema_: int = Field(default=VERSIONS["risk"], alias="schema")
     model: str
     kind: str
+    answer: Answer | None = Field(default=None, description="what the output was taken as; None in files of before")
+    place: int = Field(default=0, description="of that output among the model's outputs")
     unit: str
     evidence: Evidence
     verdicts: tuple[Verdict, ...] = Field(default=(), description="one for each limit that was set, failures first")
@@ -69,7 +78,13 @@ class RiskReport(Record):
     loss: Figure | None = Field(default=None, description="dollars of errors in a million examples")
     leakage: Leakage | None = Field(default=None, description="None where data cannot be compared")
     personal_data: PersonalData | None = Field(default=None, description="in all texts; None without texts")
+    robustness: Robustness | None = Field(default=None, description="None where it was not looked for")
+    out_of_distribution: OutOfDistribution | None = Field(
+        default=None, description="None where no other data were named"
+    )
+    seeds: Seeds | None = Field(default=None, description="None where no other trainings were named")
     label_noise: LabelNoise | None = Field(default=None, description="of the test split; None for taggers")
+    confident_learning: ConfidentLearning | None = Field(default=None, description="None where it was not looked for")
 
     @property
     def test_score(self) -> Figure:
@@ -95,6 +110,7 @@ class Surroundings:
         columns: a value for each test example, by name: what slices are made of.
         groups: the names of those among them that are the user's own.
         before: predictions of another model on the same data, and its name.
+        cleanlab: whether labels are looked at by confident learning as well.
     """
 
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -102,6 +118,10 @@ class Surroundings:
     before: tuple[str, Predictions] | None = None
     leakage: Leakage | None = None
     personal_data: PersonalData | None = None
+    robustness: Robustness | None = None
+    out_of_distribution: OutOfDistribution | None = None
+    seeds: Seeds | None = None
+    cleanlab: bool = False
 
 
 def assess(
@@ -119,6 +139,7 @@ def assess(
 
     Raises:
         InputError: prices of classes or entity types that the model does not know.
+        UnavailableError: cleanlab is asked for and not installed.
     """
     header, splits, unit = predictions.header, predictions.splits, predictions.header.unit
     test, validation = splits["test"], splits["validation"]
@@ -135,6 +156,8 @@ def assess(
     return RiskReport(
         model=header.model,
         kind=header.kind,
+        answer=header.answer,
+        place=header.place,
         unit=unit,
         evidence=evidence,
         scores=tuple(SplitScore(split=s, score=f, examples=len(splits[s])) for s, f in scores.items()),
@@ -153,5 +176,9 @@ def assess(
         loss=None if prices is None else expected_loss(test, prices, names, types, unit),
         leakage=around.leakage,
         personal_data=around.personal_data,
+        robustness=around.robustness,
+        out_of_distribution=around.out_of_distribution,
+        seeds=around.seeds,
         label_noise=label_noise(test, names, unit) if classifies else None,
+        confident_learning=confident_learning(test, names) if classifies and around.cleanlab else None,
     )

@@ -16,6 +16,7 @@ from kcost.core.conversion import (
     ConversionCheckRequest,
     ConvertAnswer,
     ConvertRequest,
+    OutputTemperature,
     Runtime,
     RuntimePrecision,
     ServingRequest,
@@ -78,6 +79,7 @@ def write_checked(
     path: Path,
     *,
     portable: bool = False,
+    temperature: OutputTemperature | None = None,
     made_samples_file: Path | None = None,
     serving: ServingRequest | None = None,
     log: Path | None = None,
@@ -89,6 +91,7 @@ def write_checked(
 
     Args:
         path: absolute, of the file or folder to write; what it lies in exists. After an error it is not to be used.
+        temperature: that probabilities are put at before the file is written and checked; None leaves them.
         made_samples_file: keeps made-up inputs of a model without samples.
         serving: what a SavedModel for a server carries beside; None for one that no server is given.
 
@@ -107,6 +110,7 @@ def write_checked(
             probes=Path(probes),
             portable=portable,
             serving=serving,
+            temperature=temperature,
         )
         made = run_job(CONVERT, CONVERTED_IN[runtime], request, device="cpu", log=log)
         check = ConversionCheckRequest(

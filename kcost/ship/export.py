@@ -26,6 +26,7 @@ from kcost.core.conversion import (
     IMAGE_SIGNATURE,
     TEXT_SIGNATURE,
     LeftOut,
+    OutputTemperature,
     ServingRequest,
     Tagging,
 )
@@ -54,6 +55,7 @@ def export(
     warm_up_batches: Sequence[int] = WARM_UP_BATCHES,
     batching: Batching | None = None,
     labels: Sequence[str] = (),
+    temperature: OutputTemperature | None = None,
     log: Path | None = None,
 ) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
@@ -68,6 +70,7 @@ def export(
         warm_up_batches: batch sizes of the requests that the server answers before it serves the version.
         batching: how the server puts requests together; None: not at all. Their batch sizes are warmed up, too.
         labels: that name this version in models.config, such as `stable`.
+        temperature: that probabilities are put at; what is checked is the model with it.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
@@ -89,7 +92,7 @@ def export(
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, name, version, portable, batches, batching, log)
+            report = _write_and_check(model, draft, name, version, portable, batches, batching, temperature, log)
             schema.write(draft / REPORT_FILE, report)
         try:
             warnings = write_server_files(out, name, version, labels)
@@ -107,11 +110,19 @@ def _write_and_check(
     portable: bool,
     warm_up_batches: tuple[int, ...],
     batching: Batching | None,
+    temperature: OutputTemperature | None,
     log: Path | None,
 ) -> ExportReport:
     serving, left_out = _serving_request(model, name, warm_up_batches)
     written, checked = write_checked(
-        model, "saved_model", "float32", draft.absolute(), portable=portable, serving=serving, log=log
+        model,
+        "saved_model",
+        "float32",
+        draft.absolute(),
+        portable=portable,
+        temperature=temperature,
+        serving=serving,
+        log=log,
     )
     if batching is not None and (reason := _not_batched(written.inputs)) is not None:
         batching, left_out = None, (*left_out, LeftOut(what=VERSION_BATCHING, reason=reason))
@@ -139,6 +150,7 @@ def _write_and_check(
         warm_up_batches=written.serving.warm_up_batches,
         peak_bytes=None if checked.serving is None else checked.serving.peak_bytes,
         batching=batching,
+        temperature=None if temperature is None else temperature.value,
         warnings=(
             *_warnings(tensorflow_version),
             *_operation_warnings(written.internal_operations, written.plain_blocks),

@@ -41,5 +41,8 @@ class ExportReport(Record):
         description="most resident memory of the process that checked it, TensorFlow's library and Python in it; None "
         "in a file older than this field",
     )
+    temperature: float | None = Field(
+        default=None, description="that the probabilities were put at; None: as the model has them"
+    )
     batching: Batching | None = Field(default=None, description="None where the server does not put requests together")
     warnings: tuple[str, ...] = ()

@@ -51,7 +51,17 @@ def open_with_data(
     """
     model = open_model(path)
     read = data.load(data.chosen(model, data_name), limit=limit)
-    loaded = load_keras_file(model.keras_file)
+    return on_data(model, load_keras_file(model.keras_file), read, choice, pixels)
+
+
+def on_data(
+    model: Model,
+    loaded: keras.Model,
+    read: DataSet,
+    choice: AnswerChoice | None = None,
+    pixels: PixelScale | None = None,
+) -> Opened:
+    """A model that is loaded, with a data set that is read; arguments and errors are those of `open_with_data`."""
     if isinstance(read, ImageSet):
         read = _as_taken(read, model, loaded, pixels)
     elif pixels is not None:

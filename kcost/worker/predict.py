@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +26,9 @@ from kcost.data.sets import SPLITS
 from kcost.training.tasks import Task, TokenClassification, refuse_not_finite
 from kcost.worker.model_and_data import open_with_data
 
+OutputsOf = Callable[[Any, np.ndarray, int], Any]
+"""A batch's inputs, its labels and its place among the batches -> what the model answers."""
+
 ORDER_SEED = 0
 """Of the order in which training examples are taken, where not all are."""
 
@@ -37,24 +42,21 @@ def run(request: PredictRequest) -> PredictAnswer:
     """
     opened = open_with_data(request.model, request.data, request.limit, request.answer, request.pixels)
     task, about = opened.task, open_model(request.model)
-    if task.answers.scored is None:
-        raise InputError(
-            "Risk is taken from answers with labels.",
-            received=f"{opened.dataset.name}: {task.answers.unscored_because}",
-            remedy="Name the output that labels are of with --output, or its kind with --task.",
-        )
-    splits, types = {}, _entity_types(task)
+    refuse_unlabelled(task)
+    splits, types = {}, entity_types(task)
     for split in SPLITS:
         most = request.train_examples if split == "train" else None
-        splits[split] = _answered(opened.model, task, split, request.batch_size, most, types)
+        splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most, types)
     header = PredictionsHeader(
         model=about.name,
         model_sha256=about.sha256,
         backend=os.environ["KERAS_BACKEND"],
         dataset=opened.dataset,
-        label_names=_class_names(task.label_names, splits["test"].log_probabilities.shape[1]),
+        label_names=class_names(task.label_names, splits["test"].log_probabilities.shape[1]),
         entity_types=types,
         kind=task.answers.main.kind,
+        answer=task.answers.main,
+        place=task.answers.main_place,
         unit=task.unit,
         limit=request.limit,
         train_examples=request.train_examples,
@@ -65,10 +67,30 @@ def run(request: PredictRequest) -> PredictAnswer:
     return PredictAnswer(dataset=opened.dataset, answers=task.answers)
 
 
-def _answered(
-    model: keras.Model, task: Task, split: str, batch_size: int, most: int | None, types: tuple[str, ...]
+def refuse_unlabelled(task: Task) -> None:
+    """Raises InputError where the data have no labels of what the model answers."""
+    if task.answers.scored is None:
+        raise InputError(
+            "Risk is taken from answers with labels.",
+            received=f"{task.record.name}: {task.answers.unscored_because}",
+            remedy="Name the output that labels are of with --output, or its kind with --task.",
+        )
+
+
+def plainly(model: keras.Model) -> OutputsOf:
+    """The model's answers to inputs as they are."""
+    return lambda inputs, labels, place: model.predict_on_batch(inputs)
+
+
+def answered(
+    outputs_of: OutputsOf, task: Task, split: str, batch_size: int, most: int | None, types: tuple[str, ...]
 ) -> SplitPredictions:
-    """The answers on a split, or on at most about `most` of its examples, whole batches of a seeded order."""
+    """The answers on a split, or on at most about `most` of its examples, whole batches of a seeded order.
+
+    Raises:
+        InputError: the answers are of no classes, or no label counts.
+        GateError: an answer is NaN or infinite.
+    """
     labels, answer = task.labels(split), task.answers.main
     sampled = most is not None and most < len(labels)
     batches = task.batches(split, batch_size, seed=ORDER_SEED if sampled else None)
@@ -78,9 +100,9 @@ def _answered(
     for i in range(len(batches)):
         if most is not None and taken.sum() >= most:
             break
-        inputs, _ = batches[i]
+        inputs, known_labels = batches[i]
         rows, length = batches.rows(i)
-        outputs = keras.tree.flatten(model.predict_on_batch(inputs))
+        outputs = keras.tree.flatten(outputs_of(inputs, known_labels, i))
         numbers = as_host_array(np.asarray(outputs[task.answers.main_place]))
         refuse_not_finite([answer.output], [numbers], split)
         log_probabilities = log_probabilities_of(answer, numbers)
@@ -110,7 +132,8 @@ def _answered(
     )
 
 
-def _entity_types(task: Task) -> tuple[str, ...]:
+def entity_types(task: Task) -> tuple[str, ...]:
+    """The types of entities that a tagger knows, in alphabetical order; none of a classifier."""
     if not isinstance(task, TokenClassification):
         return ()
     return tuple(sorted({name[2:] for name in task.label_names if name[:2] == "B-"}))
@@ -125,5 +148,6 @@ def _entity_counts(
     return typed_sentence_counts(*tags, types)
 
 
-def _class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """A name for each of `count` classes: its own, else its number."""
     return (*names[:count], *(str(i) for i in range(len(names), count)))

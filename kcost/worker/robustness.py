@@ -35,7 +35,7 @@ def run(request: AttackRequest) -> AttackReport:
     return AttackReport(
         attack=request.attack,
         norm=perturbed.norm,
-        mean_length=_mean_length(perturbed, opened.task, request.batch_size) if perturbed.norm == "l2" else None,
+        mean_length=mean_length(perturbed, opened.task, request.batch_size) if perturbed.norm == "l2" else None,
         results=tuple(results),
         dataset=opened.dataset,
     )
@@ -51,14 +51,14 @@ def _predictions(perturbed: PerturbedModel, task: Task, request: AttackRequest, 
         point = perturbed.points(inputs)
         if epsilon:
             rng = np.random.default_rng((request.seed, i))
-            point = _attacked(perturbed, point, inputs, labels, request, epsilon, rng)
+            point = attacked_point(perturbed, point, inputs, labels, request, epsilon, rng)
         rows, length = batches.rows(i)
         place = rows if predictions.ndim == 1 else (rows, slice(length))
         predictions[place] = predictions_of(task.answers.main, perturbed.predict(point, inputs))
     return predictions
 
 
-def _attacked(
+def attacked_point(
     perturbed: PerturbedModel,
     point: np.ndarray,
     inputs: Any,
@@ -67,6 +67,7 @@ def _attacked(
     epsilon: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """A batch's points as an attack of that size, in the unit of `run`, changes them."""
     gradient_fn = perturbed.gradient_fn(inputs)
     epsilon *= perturbed.unit
     if request.attack == "fgsm":
@@ -85,7 +86,7 @@ def _attacked(
     )
 
 
-def _mean_length(perturbed: PerturbedModel, task: Task, batch_size: int) -> float:
+def mean_length(perturbed: PerturbedModel, task: Task, batch_size: int) -> float:
     """Mean Euclidean length of the embedded tokens of an example, padding left out."""
     batches = task.batches("test", batch_size, seed=None)
     inputs = [batches[i][0] for i in range(len(batches))]

@@ -21,7 +21,16 @@ IN_ORDER = (
 )
 WITHOUT = {
     *("export_huggingface", "open_model", "open_run", "run_demo", "run_search", "run_self_test"),
-    *("verify_card", "write_card", "load", "project_run", "run_probe", "diff_prices", "update_prices"),
+    *(
+        "verify_card",
+        "write_card",
+        "write_card_pages",
+        "load",
+        "project_run",
+        "run_probe",
+        "diff_prices",
+        "update_prices",
+    ),
     *("serve_models", "serve_proxy", "run_loadtest", "find_rate", "monitor_proxy"),
     *("run_recommend", "watch_recommendation", "read_recommendation", "recommendation_folder"),
 }

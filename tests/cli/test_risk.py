@@ -40,11 +40,29 @@ def test_data_that_are_not_named_or_not_there(model: Path) -> None:
     check(kcost("risk", model, "--data", "digts"), 2, "digts")
 
 
+def test_other_data_and_other_trainings_that_are_none(model: Path) -> None:
+    check(kcost("risk", model, "--data", "digits", "--ood", "mnits"), 2, "mnits")
+    check(kcost("risk", model, "--data", "digits", "--other-seed", model), 2, "artifact folder that kcost train made")
+    check(
+        kcost("risk", model, "--data", "digits", "--robustness", "--robustness-examples", "3"),
+        2,
+        "10 test examples at least",
+    )
+
+
+def test_a_calibrated_export_wants_a_report(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("export", model, "--out", out, "--name", "m", "--calibrated")
+    check(kcost(*arguments), 2, "kcost risk")
+    check(kcost(*arguments, "--format", "huggingface"), 2, "own logits")
+    assert not out.exists()
+
+
 def test_a_card_of_nothing(model: Path) -> None:
     check(kcost("card", model), 2, "Make one first with kcost risk")
     check(kcost("card", "verify", model), 2, "Write it: kcost card")
     check(kcost("card", "verify"), 2, "verify, which is not there")
-    check(kcost("card", "verfy", model), 2, "neither ARTIFACT nor verify ARTIFACT")
+    check(kcost("card", "verfy", model), 2, "neither", "pages")
 
 
 @pytest.mark.slow
@@ -87,3 +105,50 @@ def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
     assert document["flips"]["lost"] == 0
     code, _, warned = risk("min_score = 0.5", "--columns", str(gates))
     assert (code, "for 300 test examples" in warned) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("torch"), reason="needs kcost[torch]")
+def test_changes_other_data_and_seeds_are_told_gated_and_stand_in_cards_that_verify(tmp_path: Path) -> None:
+    model, other, gates = tmp_path / "m", tmp_path / "other", tmp_path / "gates.toml"
+    arguments = ("--backend", "torch", "--limit", "200")
+    for out, seed in ((model, "0"), (other, "1")):
+        done = kcost("train", "cnn", "--data", "digits", "--epochs", "1", "--seed", seed, "--out", out, *arguments)
+        assert done.returncode == 0, done.stderr
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "noise.npz", x=(255 * rng.random((60, 8, 8))).astype(np.uint8), y=rng.integers(0, 7, 60))
+    gates.write_text("min_corrupted_score = 0.999\nmin_ood_auroc = 0.001")
+    changes = ("--robustness", "--robustness-examples", "50")
+    assert kcost("risk", model, *arguments, *changes).returncode == 0
+    more = ("--ood", tmp_path / "noise.npz", "--other-seed", other, "--gates", gates, *changes[1:])
+    done = kcost("risk", model, *arguments, *more)
+    assert done.returncode == 1, done.stderr
+    assert all(words in done.stdout for words in ("costs most", "noise", "of 2 seeds", "lower by")), done.stdout
+    document = json.loads((model / "risk" / "risk.json").read_text())
+    assert {v["gate"]: v["answer"] for v in document["verdicts"]} == {
+        "min_corrupted_score": "fail",
+        "min_ood_auroc": "pass",
+    }
+    assert document["robustness"]["examples"] == 50
+    assert {c["name"] for c in document["robustness"]["conditions"]} >= {"noise 5%", "rotation 20 degrees", "PGD 5%"}
+    assert [s["seed"] for s in document["seeds"]["scores"]] == [0, 1]
+    stored = {name: (model / "risk" / name).stat().st_mtime_ns for name in ("corrupted-torch.npz", "ood-torch.npz")}
+    assert kcost("card", model).returncode == 0
+    assert kcost("card", "verify", model).stdout == "every figure is as its evidence has it\n"
+    assert stored == {name: (model / "risk" / name).stat().st_mtime_ns for name in stored}, "answered once"
+    for name in ("card-annex-iv.md", "card-annex-iv.html", "card.html"):
+        path = model / "risk" / name
+        text = path.read_text()
+        path.write_text(text.replace("noise 5%", "noise 6%", 1))
+        verified = kcost("card", "verify", model)
+        assert (verified.returncode, "noise 6%" in verified.stdout) == (1, True), name
+        path.write_text(text)
+    annex = model / "risk" / "card-annex-iv.md"
+    annex.write_text(
+        annex.read_text().replace("*To be written by a person: kcost has no evidence for it.*", "Mine.", 1)
+    )
+    assert kcost("card", "verify", model).returncode == 1
+    assert kcost("card", "pages", model).stdout.count(".html") == 2
+    assert kcost("card", "verify", model).returncode == 0
+    (model / "risk" / "card.html").unlink()
+    assert "card.html is missing" in kcost("card", "verify", model).stdout

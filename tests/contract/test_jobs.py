@@ -11,18 +11,31 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kcost import data
 from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.errors import DataError, InputError, StorageError
+from kcost.core.ood_scores import read_ood_scores
 from kcost.core.plan import Plan
 from kcost.core.predictions import read_predictions
-from kcost.core.request import EvaluateRequest, PredictRequest, TrainRequest
+from kcost.core.request import (
+    ATTACKED,
+    CLEAN,
+    CorruptRequest,
+    EvaluateRequest,
+    OodRequest,
+    PredictRequest,
+    TrainRequest,
+)
 from kcost.core.result import Run
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
+from kcost.data.corruptions import conditions_for
+from kcost.risk.out_of_distribution import ood_detection
+from kcost.risk.robustness import robustness
 from kcost.risk.scores import main_score
-from kcost.worker import evaluate, predict, train
+from kcost.worker import corrupted, evaluate, out_of_distribution, predict, train
 
 
 def request(out: Path, **changes: Any) -> TrainRequest:
@@ -272,3 +285,105 @@ def test_made_up_inputs_are_the_same_at_every_batch_size(backend: str, tmp_path:
     for arrays in cells:
         assert arrays["predictions"].tolist() == cells[0]["predictions"].tolist()
         np.testing.assert_allclose(arrays["outputs"], cells[0]["outputs"], atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["digits", "tagger"])
+def test_answers_under_changes_are_stored_a_split_each_the_same_every_time(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model = request.getfixturevalue(which)
+    file, plain = tmp_path / "c.npz", tmp_path / "p.npz"
+    settings = {"model": model, "limit": 120, "batch_size": 32}
+    corrupted.run(CorruptRequest(**settings, examples=60, file=file))
+    stored = read_predictions(file)
+    conditions = conditions_for(data.load("digits" if which == "digits" else "ner-mini", limit=120))
+    assert set(stored.splits) == {CLEAN, *conditions, *ATTACKED}
+    assert stored.header.notes == ()
+    assert {len(split) for split in stored.splits.values()} == {60}
+    predict.run(PredictRequest(**settings, train_examples=64, file=plain))
+    whole = read_predictions(plain)
+    assert stored.header.dataset.splits == whole.header.dataset.splits
+    tried = robustness(stored, CLEAN, frozenset(ATTACKED), file.name)
+    assert tried is not None
+    drops = {c.name: c.drop.value for c in tried.conditions}
+    assert max(drops.values()) > 0.1, drops
+    assert drops["PGD 5%"] >= drops["FGSM 2%"] - 0.02
+    corrupted.run(CorruptRequest(**settings, examples=60, file=plain))
+    assert read_predictions(plain).sha256 == stored.sha256
+
+
+def test_what_cannot_be_attacked_still_has_its_changes(tmp_path: Path) -> None:
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="y")(inputs)).save(tmp_path / "m.keras")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((90, 3)).astype("float32"), y=rng.integers(0, 2, 90))
+    file = tmp_path / "c.npz"
+    corrupted.run(CorruptRequest(model=tmp_path / "m.keras", data=str(tmp_path / "d.npz"), file=file))
+    stored = read_predictions(file)
+    assert set(stored.splits) == {CLEAN, "noise 10%", "noise 50%"}
+    assert "not attacked: An attack is on" in stored.header.notes[0]
+
+
+def test_images_that_are_no_digits_are_told_by_confidence_and_by_energy(digits: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (60, 8, 8)).astype(np.uint8)  # nearly black: nothing in them is for one class
+    np.savez(tmp_path / "dark.npz", x=x, y=rng.integers(0, 7, 60))
+    file, plain = tmp_path / "s.npz", tmp_path / "p.npz"
+    other = str(tmp_path / "dark.npz")
+    out_of_distribution.run(OodRequest(model=digits, other=other, limit=120, batch_size=32, file=file))
+    stored = read_ood_scores(file)
+    assert stored.header.no_energy_because is None
+    predict.run(PredictRequest(model=digits, limit=120, batch_size=32, train_examples=64, file=plain))
+    assert stored.own.confidence == pytest.approx(read_predictions(plain).splits["test"].confidence, abs=1e-5)
+    detections = {d.by: d.auroc.value for d in ood_detection(stored, file.name).detections}
+    assert set(detections) == {"confidence", "energy"}
+    assert detections["confidence"] > 0.7
+    same = tmp_path / "same.npz"
+    out_of_distribution.run(OodRequest(model=digits, other="digits", limit=120, batch_size=32, file=same))
+    (by_confidence, _) = ood_detection(read_ood_scores(same), same.name).detections
+    assert by_confidence.auroc.value == 0.5, "of the very same examples"
+
+
+def test_sentences_have_a_score_each_and_other_kinds_of_data_are_refused(tagger: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.conll").write_text("".join(f"zzq{i} O\nxx{i} B-ZZ\n\n" for i in range(60)))
+    file = tmp_path / "s.npz"
+    wanted = {"model": tagger, "limit": 60, "batch_size": 32, "file": file}
+    out_of_distribution.run(OodRequest(**wanted, other=str(tmp_path / "other.conll")))
+    stored = read_ood_scores(file)
+    assert stored.own.energy is not None
+    assert len(stored.own.confidence) == len(stored.own.energy) == 60
+    assert np.isfinite(stored.own.energy).all()
+    with pytest.raises(InputError, match="Other data are of the kind"):
+        out_of_distribution.run(OodRequest(**wanted, other="digits"))
+
+
+def test_arrays_are_told_from_others_by_what_a_users_own_model_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, (90, 3)).astype("float32")
+    for name, numbers in {"own": x, "faint": 0.01 * x}.items():
+        np.savez(tmp_path / f"{name}.npz", x=numbers, y=rng.integers(0, 3, 90) if name == "own" else np.arange(90) % 3)
+    file = tmp_path / "s.npz"
+    wanted = {"data": str(tmp_path / "own.npz"), "other": str(tmp_path / "faint.npz"), "file": file}
+    keras.utils.set_random_seed(0)
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(3, activation="softmax", name="y")(inputs)).save(tmp_path / "three.keras")
+    out_of_distribution.run(OodRequest(model=tmp_path / "three.keras", **wanted))
+    detections = {d.by: d.auroc.value for d in ood_detection(read_ood_scores(file), file.name).detections}
+    assert detections["confidence"] > 0.9, "faint numbers give no class much more than a third"
+    assert detections["energy"] > 0.6
+    with pytest.raises(InputError, match="Other data are of the kind"):
+        out_of_distribution.run(OodRequest(model=tmp_path / "three.keras", **{**wanted, "other": "digits"}))
+
+
+def test_a_yes_or_no_has_confidence_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("own", "other"):
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(0, 1, (60, 3)).astype("float32"), y=np.arange(60) % 2)
+    inputs = layers.Input((3,), name="x")
+    keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="y")(inputs)).save(tmp_path / "m.keras")
+    file = tmp_path / "s.npz"
+    wanted = {"data": str(tmp_path / "own.npz"), "other": str(tmp_path / "other.npz"), "file": file}
+    out_of_distribution.run(OodRequest(model=tmp_path / "m.keras", **wanted))
+    stored = read_ood_scores(file)
+    assert stored.own.energy is None
+    assert "a sure no" in str(stored.header.no_energy_because)

@@ -42,6 +42,10 @@ def run(request: ConvertRequest) -> ConvertAnswer:
 
     backend = driver(os.environ["KERAS_BACKEND"])
     model = functional_model(load_keras_file(request.keras_file), request.keras_file)
+    if request.temperature is not None:
+        from kcost.models.calibrated import at_temperature
+
+        model = at_temperature(model, request.temperature)
     inputs = model_inputs(model, request.keras_file)
     names = output_names(model)
     if request.samples_file is None:

@@ -63,7 +63,7 @@ def of_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Referenc
         for i, (name, part) in enumerate(read.splits.items())
     }
     predictions = stored(read, read.label_names, "multiclass", splits)
-    monkeypatch.setattr("kcost.api.risk.predict_and_store", lambda *_, **__: (model, read, predictions))
+    monkeypatch.setattr("kcost.api.risk_predictions.predict_and_store", lambda *_, **__: (model, read, predictions))
     return make_reference("m"), read
 
 
@@ -104,7 +104,7 @@ def test_a_reference_of_a_tagger_looks_where_words_begin(monkeypatch: pytest.Mon
         places = np.nonzero(encoded.labels >= 0)
         splits[name] = answered(encoded.labels[places].astype(np.int64), places[0], classes, i)
     predictions = stored(read, read.tag_names, "tags", splits)
-    monkeypatch.setattr("kcost.api.risk.predict_and_store", lambda *_, **__: (model, read, predictions))
+    monkeypatch.setattr("kcost.api.risk_predictions.predict_and_store", lambda *_, **__: (model, read, predictions))
     reference = make_reference("m", out=tmp_path / "other.json")
     assert {f.name for f in reference.features} == {
         *("confidence", "mean confidence", "entities", "tag"),

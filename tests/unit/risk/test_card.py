@@ -7,16 +7,66 @@ import re
 import numpy as np
 import pytest
 
-from kcost.risk.card import TO_BE_WRITTEN, Card, differences, render_card
+from kcost.core.artifact import Artifact, RunCost, Step, TensorSpec
+from kcost.report.card_page import render_card_page
+from kcost.risk.annex_iv import render_annex
+from kcost.risk.card import REST_TO_BE_WRITTEN, TO_BE_WRITTEN, Card, differences, differing, render_card
+from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.report import Surroundings
+from kcost.risk.robustness import robustness
 
+from .answers import classifier
 from .test_decide import report
+from .test_robustness import of, ood_scores, seeds, stored, worse
+
+ARTIFACT = Artifact(
+    name="m",
+    task="image-classification",
+    family="cnn",
+    model_sha256="1" * 64,
+    parameters=12345,
+    inputs=(TensorSpec(name="x", shape=(None, 8, 8, 1), dtype="float32"),),
+    outputs=(),
+    steps=(
+        Step(
+            kind="train",
+            backend="torch",
+            backend_version="2.13",
+            settings={"epochs": 3, "seed": 7, "init": None},
+            cost=RunCost(
+                wall_s=12.5, energy_wh=None, energy_basis="not measured", usd=1.0, usd_basis="", labelled_examples=60
+            ),
+        ),
+    ),
+    created_at="2026-11-29T06:00:00+00:00",
+)
 
 
-@pytest.fixture(scope="module")
-def card() -> Card:
-    around = Surroundings(columns={"part": np.where(np.arange(1500) % 2, "odd", "even")}, groups=("part",))
-    return render_card(report("min_score = 0.99\nmax_p99_ms = 5.0\nusd_per_label = 0.1", around), None)
+def pages() -> dict[str, Card]:
+    """A card and a page of Annex IV with all that can stand in them."""
+    clean = classifier(400, 0)
+    around = Surroundings(
+        columns={"part": np.where(np.arange(1500) % 2, "odd", "even")},
+        groups=("part",),
+        robustness=robustness(
+            stored(("not attacked: by 3 of 4",), clean=clean, noise_5=worse(clean, 0.2), PGD=worse(clean, 0.5)),
+            "clean",
+            frozenset({"PGD"}),
+            "c.npz",
+        ),
+        out_of_distribution=ood_detection(ood_scores(np.arange(9.0), np.arange(5.0), False, "no 2 softmax"), "s.npz"),
+        seeds=of(seeds(0.1, 0.2)),
+    )
+    made = report("min_score = 0.99\nmax_p99_ms = 5.0\nusd_per_label = 0.1", around)
+    return {"card": render_card(made, ARTIFACT), "annex": render_annex(made, ARTIFACT)}
+
+
+PAGES = pages()
+
+
+@pytest.fixture(params=list(PAGES))
+def card(request: pytest.FixtureRequest) -> Card:
+    return PAGES[request.param]
 
 
 def test_a_card_is_as_its_evidence_has_it(card: Card) -> None:
@@ -26,7 +76,7 @@ def test_a_card_is_as_its_evidence_has_it(card: Card) -> None:
 def test_every_number_that_is_changed_is_found(card: Card) -> None:
     """Each run of digits in turn, in the metadata, tables, hashes and gates."""
     places = list(re.finditer(r"\d+", card.text))
-    assert len(places) > 100
+    assert len(places) > 90
     for place in places:
         digit = str((int(place[0][-1]) + 1) % 10)
         changed = card.text[: place.end() - 1] + digit + card.text[place.end() :]
@@ -52,6 +102,58 @@ def test_what_a_person_writes_is_left_alone(card: Card) -> None:
 def test_a_block_of_ones_own_is_told(card: Card) -> None:
     forged = card.text + "\n<!-- kcost:begin more -->\naccuracy 1.0\n<!-- kcost:end more -->\n"
     assert differences(forged, card) == ["the block 'more' is none of kcost's"]
-    gates = "<!-- kcost:begin gates -->\nall pass\n<!-- kcost:end gates -->\n"
-    for doubled in (card.text + gates, card.text.replace("\n---\n", f"\n---\n{gates}", 1)):
-        assert "the block 'gates' stands there twice" in differences(doubled, card)
+    doubled = "<!-- kcost:begin evidence -->\nall pass\n<!-- kcost:end evidence -->\n"
+    assert "the block 'evidence' stands there twice" in differences(card.text + doubled, card)
+    front = PAGES["card"].text.replace("\n---\n", f"\n---\n{doubled}", 1)
+    assert "the block 'evidence' stands there twice" in differences(front, PAGES["card"])
+
+
+def test_every_number_that_is_changed_in_a_page_is_found(card: Card) -> None:
+    """Each run of digits of the HTML in turn, those of its looks as well."""
+    page = render_card_page(card.text, "card").decode()
+    assert list(differing("page", page, page)) == []
+    places = list(re.finditer(r"\d+", page))
+    assert len(places) > 150
+    for place in places:
+        digit = str((int(place[0][-1]) + 1) % 10)
+        changed = page[: place.end() - 1] + digit + page[place.end() :]
+        assert list(differing("page", changed, page)), f"{place[0]} at {place.start()}"
+
+
+def test_a_page_shows_what_its_card_says_and_runs_nothing_that_stands_in_it(card: Card) -> None:
+    written = card.text.replace(TO_BE_WRITTEN, "<script>alert(1)</script> [x](javascript:alert(2))", 1)
+    page = render_card_page(written, "<b>").decode()
+    body = page[page.index("<main>") :]
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in body
+    assert "href" not in body
+    assert "<title>&lt;b&gt;</title>" in page
+    assert "kcost:begin" not in body
+    assert body.count("<table>") == written.count("|---|---|---|")
+    shown = re.sub(r"<[^>]+>", "", body)
+    for figure in re.findall(r"\d\.\d{4,}", "".join(card.blocks.values())):
+        assert figure in shown
+
+
+def test_annex_iv_has_every_point_and_says_who_is_to_write_it() -> None:
+    text = PAGES["annex"].text
+    numbers = re.findall(r"^#+ (\d(?:\([a-h]\)|\.)) ", text, re.MULTILINE)
+    letters = [f"{point}({letter})" for point in (1, 2) for letter in "abcdefgh"]
+    assert sorted(numbers) == sorted([*letters, *(f"{point}." for point in range(1, 10))])
+    assert numbers == sorted(numbers, key=lambda n: (n[0], n[1:] != ".", n))
+    for heading, evidence in {
+        "2(a)": "train: epochs 3, seed 7",
+        "2(c)": "12.5 s, energy not measured, 60 labelled examples",
+        "2(g)": "accuracy under noise 5",
+        "2(h)": "accuracy under PGD",
+        "3.": "AUROC of strange",
+        "5.": "min_score",
+    }.items():
+        section = text[text.index(f" {heading} ") :]
+        assert evidence in section[: section.index("\n#")], heading
+        assert REST_TO_BE_WRITTEN in section[: section.index("\n#")], heading
+    assert TO_BE_WRITTEN in text[text.index("### 1(h)") :][:200]
+    bare = render_annex(report(), None).text
+    after = bare[bare.index("### 1(c)") : bare.index("### 1(d)")]
+    assert TO_BE_WRITTEN in after, "of a bare file kcost does not know what made it"
+    assert "written by a person" not in text[text.index("### 1(c)") : text.index("### 1(d)")]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
+from kcost.core.errors import UnavailableError
 from kcost.core.predictions import SplitPredictions
+from kcost.report.risk_terminal import limits
+from kcost.risk.confident_learning import confident_learning
 from kcost.risk.fairness import disparities
 from kcost.risk.label_noise import label_noise
 from kcost.risk.leakage import leaked_arrays, leaked_texts
 from kcost.risk.personal_data import count_personal_data, is_card, is_iban
+from kcost.risk.report import Surroundings, assess
 
-from .answers import classifier
+from .answers import classifier, tagger
+from .test_decide import EVIDENCE, predictions
 
 WORDS = [f"word{i}" for i in range(400)]
 
@@ -179,3 +188,33 @@ def test_groups_that_differ_are_told_apart() -> None:
 
 def test_few_examples_are_no_group() -> None:
     assert disparities(classifier(40, 0), "g", np.array(["a"] * 39 + ["b"]), "examples") == ()
+
+
+CLEANLAB = pytest.mark.skipif(importlib.util.find_spec("cleanlab") is None, reason="needs kcost[label-noise]")
+
+
+@CLEANLAB
+def test_cleanlab_finds_the_labels_that_were_made_wrong() -> None:
+    clean = classifier(1000, 7, spread=4)
+    rng = np.random.default_rng(0)
+    wrong = rng.random(1000) < 0.08
+    noisy = replace(clean, labels=np.where(wrong, (clean.labels + rng.integers(1, 4, 1000)) % 4, clean.labels))
+    before, after = (confident_learning(answers, tuple("abcd")) for answers in (clean, noisy))
+    assert before.issues < after.issues
+    assert np.mean([wrong[issue.example] for issue in after.first]) > 0.9
+    sure = [issue.self_confidence for issue in after.first]
+    assert sure == sorted(sure)
+    assert all(issue.label != issue.answer for issue in after.first)
+    report = assess(predictions(), EVIDENCE, Surroundings(cleanlab=True))
+    assert report.confident_learning is not None
+    said = next(line for line in limits(report) if "cleanlab" in line)
+    assert f"takes {report.confident_learning.issues:,} of 1,500 labels" in said
+
+
+def test_without_cleanlab_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    with pytest.raises(UnavailableError, match="label-noise"):
+        confident_learning(classifier(100, 0), tuple("abcd"))
+    with pytest.raises(ValueError, match="one label an example"):
+        confident_learning(tagger(10, 0), ("O", "B-X"))
