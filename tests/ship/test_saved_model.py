@@ -122,8 +122,12 @@ def test_xla_is_seen_and_off(models: Path) -> None:
         assert any("jit_compile=True" in operation for operation in session.xla_operations)
     # ConfigProto {graph_options {optimizer_options {global_jit_level: OFF}}}, intra- and inter-op threads
     off = bytes.fromhex("520d 1a0b 28ffffffffffffffffff01".replace(" ", ""))
-    assert saved_model._config(0) == off
-    assert saved_model._config(3) == off + bytes.fromhex("10032803")
+    assert saved_model._config(0, caller_thread=False) == off
+    assert saved_model._config(3, caller_thread=False) == off + bytes.fromhex("10032803")
+    # With one thread inter-op is -1 where the caller's own thread is to run it: protobuf has that as 10 bytes.
+    in_caller = bytes.fromhex("1001 28ffffffffffffffffff01".replace(" ", ""))
+    assert saved_model._config(1, caller_thread=True) == off + in_caller
+    assert saved_model._config(3, caller_thread=True) == off + bytes.fromhex("10032803")
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
