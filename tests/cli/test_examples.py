@@ -31,7 +31,7 @@ WITHOUT = {
         "diff_prices",
         "update_prices",
     ),
-    *("serve_models", "serve_proxy", "run_loadtest", "find_rate", "monitor_proxy"),
+    *("serve_models", "serve_proxy", "run_loadtest", "find_rate", "monitor_proxy", "tag_texts"),
     *("run_recommend", "watch_recommendation", "read_recommendation", "recommendation_folder"),
 }
 """Public functions whose examples would take minutes, need a server or a process of their own, or that a test of their
