@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 BACKENDS := tensorflow jax torch
 # Most of a test is importing and compiling, which takes one core. Each part is one process, so that what its tests share
-# (a framework, models, servers) is made once; as many parts run at a time as JOBS says, each on a core of its own.
-JOBS ?= 2
+# (a framework, models, servers) is made once. As many parts run at a time as there are cores, each on a core of its own,
+# and one more, which runs where others wait.
+JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
 # The longest first.
