@@ -10,7 +10,7 @@ JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
 # The longest first.
-PARTS := test-jax test-unit test-tensorflow test-torch
+PARTS := test-jax test-programs test-unit test-tensorflow test-torch
 
 .PHONY: demo test test-all test-contract $(PARTS) zoo check docs bench clean
 
@@ -27,7 +27,11 @@ test-all: .venv/installed
 	@XLA_FLAGS= $(MAKE) test NOT_SLOW=
 
 test-unit: .venv/installed
-	$(PYTEST)
+	$(PYTEST) tests/unit
+
+# What starts processes: the command line, exports, servers.
+test-programs: .venv/installed
+	$(PYTEST) tests/cli tests/ship tests/serving
 
 # The same tests on each backend, in a process of its own.
 test-contract: $(BACKENDS:%=test-%)

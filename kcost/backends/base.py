@@ -99,6 +99,14 @@ class Driver(ABC):
 
         return with_precision(load_keras_file(keras_file), precision)
 
+    def not_numbers(self, model: Any) -> str | None:
+        """Which weights of a loaded model are NaN, in words; None where none are, or nothing can be seen of them."""
+        if not hasattr(model, "variables"):
+            return None
+        from kcost.models.nan_weights import nan_weights
+
+        return nan_weights(model)
+
     def computed_dtype(self, model: Any) -> str:
         """What the layers of a loaded model compute in, such as `float32` or `bfloat16 and float32`."""
         from kcost.models.precision import computed_dtypes

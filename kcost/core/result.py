@@ -126,7 +126,7 @@ class Preparation(Record):
         default=None, description="what each output was taken as, the scored one among them; None in cells of before"
     )
     not_finite: str | None = Field(
-        default=None, description="which outputs were NaN or infinite on samples, and how many of their numbers"
+        default=None, description="which outputs on samples, or which weights, were NaN or infinite, and how many"
     )
 
 

@@ -279,7 +279,7 @@ def _ranking_notices(
             yield Notice(
                 code="not-finite",
                 text=f"Not ranked: {cell.reason}.",
-                remedy=f"Its numbers leave the range of {cell.dtype}: take another dtype.",
+                remedy=f"Its numbers leave the range of {cell.dtype}: take another dtype. Or its training diverged.",
                 **about,
             )
         elif cell.standing == "not judged":

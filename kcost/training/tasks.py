@@ -19,6 +19,7 @@ from kcost.core.pixels import Pixels
 from kcost.data import ImageSet, TagSet
 from kcost.data.tokenize import Encoded, WordPiece
 from kcost.data.tokenizer_files import read_tokenizer
+from kcost.models.nan_weights import nan_weights
 from kcost.training.batches import ArrayBatches, Arrays, bucketed, share_saved, shortest_bucket, shuffled
 
 DEFAULT_MAX_LENGTH = 128
@@ -301,21 +302,14 @@ class TokenClassification(Task):
 
 
 def refuse_nan_weights(model: keras.Model) -> None:
-    """Raises GateError where a weight is no number, whatever the model answers.
-
-    TensorFlow's oneDNN turns NaN into 0 in a ReLU on some CPUs, so that the answers alone do not show it. Infinite
-    numbers pass: masks are made of them.
-    """
-    for variable in model.variables:
-        if keras.backend.standardize_dtype(variable.dtype).startswith(("float", "bfloat")):
-            values = np.asarray(keras.ops.convert_to_numpy(variable.value))
-            count = int(np.isnan(values.astype(np.float32)).sum())
-            if count:
-                raise GateError(
-                    "The weights of a model are numbers.",
-                    received=f"{count:,} of {values.size:,} of {variable.path} are NaN",
-                    remedy="The training may have diverged. Lower its learning rate, or load an earlier checkpoint.",
-                )
+    """Raises GateError where a weight is no number, whatever the model answers."""
+    no_numbers = nan_weights(model)
+    if no_numbers is not None:
+        raise GateError(
+            "The weights of a model are numbers.",
+            received=no_numbers,
+            remedy="The training may have diverged. Lower its learning rate, or load an earlier checkpoint.",
+        )
 
 
 def refuse_not_finite(names: Sequence[str], outputs: Sequence[np.ndarray], split: str) -> None:

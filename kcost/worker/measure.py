@@ -218,7 +218,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
         try:
             answered = _in_batches(recorded, scored, rows)
             answers, scored_labels = resolve(request.outputs, [y.shape for y in answered], scored.labels)
-            bad_numbers = not_finite([a.output for a in answers.outputs], answered)
+            bad_numbers = not_finite([a.output for a in answers.outputs], answered) or backend.not_numbers(model)
             probed = _probe(recorded, samples, rows, request.settings.seed)
             labelled = replace(scored, labels=scored_labels)
             _write_outputs(request.outputs_file, answers, probed, answered, labelled)
