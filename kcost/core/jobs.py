@@ -58,12 +58,14 @@ class Job(Generic[Request, Answer]):
         module: holds `run`, which takes a request and gives an answer. Only a worker imports it.
         request: a Record, or a tagged union of Records.
         answer: the same.
+        tells_progress: whether its standard output is kcost's own progress. That of others is of the libraries in it.
     """
 
     name: str
     module: str
     request: type[Request]
     answer: type[Answer]
+    tells_progress: bool = False
 
     @cached_property
     def _requests(self) -> TypeAdapter[Request]:
@@ -120,12 +122,12 @@ def _line(document: Any) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer)
+TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer, tells_progress=True)
 EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
 PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
 CORRUPT = Job("corrupt", "kcost.worker.corrupted", CorruptRequest, PredictAnswer)
 OOD = Job("ood", "kcost.worker.out_of_distribution", OodRequest, OodAnswer)
-OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer)
+OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer, tells_progress=True)
 ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport)
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
 CONVERT = Job("convert", "kcost.worker.convert.job", ConvertRequest, ConvertAnswer)

@@ -132,7 +132,7 @@ class Worker(Generic[Request, Answer]):
 
         Args:
             log: takes what it prints; None passes it on to this process's standard error.
-            shows_progress: passes on its standard output, where progress goes; the log takes the rest.
+            shows_progress: passes on the standard output of a job that tells progress there; the log takes the rest.
             pass_fds: file descriptors that the process inherits under the same numbers.
         """
         self.backend = backend
@@ -146,7 +146,7 @@ class Worker(Generic[Request, Answer]):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kcost.worker", job.name],
                 stdin=subprocess.PIPE,
-                stdout=log if log is not None and not shows_progress else _standard_error(),
+                stdout=_standard_error() if log is None or (shows_progress and job.tells_progress) else log,
                 stderr=log,
                 pass_fds=(write_fd, *pass_fds),
                 env=environment,

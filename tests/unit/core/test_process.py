@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,17 @@ def test_what_a_worker_prints_is_told_only_where_it_fails(
     (log,) = tmp_path.glob("kcost-no job-*.log")
     assert str(log) in str(raised.value)
     assert capfd.readouterr().err == ""
+
+
+def test_what_libraries_print_goes_to_the_log_and_progress_of_kcost_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_log: list[bool] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            in_the_log.append(options["stdout"] is options["stderr"])
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr("kcost.core.process.subprocess.Popen", Started)
+    run_job(MEASURE, "fake", StartRequest())
+    run_job(dataclasses.replace(MEASURE, tells_progress=True), "fake", StartRequest())
+    assert in_the_log == [True, False]
