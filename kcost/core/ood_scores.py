@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from kcost.core import schema
 from kcost.core.answer import AnswerChoice
 from kcost.core.artifact import Dataset, sha256_of
 from kcost.core.errors import SchemaError
+from kcost.core.npz_record import write_npz
 from kcost.core.pixels import PixelScale
 from kcost.core.schema import VERSIONS, Record, describe_validation
 
@@ -60,15 +59,7 @@ class StoredOodScores:
 
 def write_ood_scores(path: Path, header: OodScoresHeader, own: OodScores, other: OodScores) -> None:
     """Writes an npz file, atomically. Raises StorageError where it cannot be written."""
-    arrays = {
-        f"{name}/{field}": value
-        for name, part in (("own", own), ("other", other))
-        for field in ("confidence", "energy")
-        if (value := getattr(part, field)) is not None
-    }
-    content = io.BytesIO()
-    np.savez_compressed(content, header=np.array(header.model_dump_json()), **arrays)
-    schema.write_bytes(path, content.getvalue())
+    write_npz(path, header, {"own": own, "other": other}, ("confidence", "energy"))
 
 
 def read_ood_scores(path: Path) -> StoredOodScores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from kcost.core import schema
 from kcost.core.answer import Answer, AnswerChoice
 from kcost.core.artifact import Dataset, sha256_of
 from kcost.core.errors import InputError, SchemaError
+from kcost.core.npz_record import write_npz
 from kcost.core.pixels import PixelScale
 from kcost.core.schema import VERSIONS, Record, describe_validation
 
@@ -144,16 +143,7 @@ _FIELDS = ("labels", "predicted", "log_probabilities", "rows", "examples", "enti
 
 def write_predictions(path: Path, header: PredictionsHeader, splits: dict[str, SplitPredictions]) -> None:
     """Writes predictions as an npz file, atomically. Raises StorageError where it cannot be written."""
-    arrays = {
-        f"{name}/{field}": value
-        for name, split in splits.items()
-        for field in _FIELDS
-        if (value := getattr(split, field)) is not None
-    }
-    content = io.BytesIO()
-    # Compressed zip entries of numpy carry no time: the same predictions give the same bytes, and so the same hash.
-    np.savez_compressed(content, header=np.array(header.model_dump_json()), **arrays)
-    schema.write_bytes(path, content.getvalue())
+    write_npz(path, header, splits, _FIELDS)
 
 
 def read_predictions(path: Path) -> Predictions:

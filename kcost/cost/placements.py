@@ -190,28 +190,51 @@ def _measured(cell: CellResult, match: Match, environment: Environment) -> Place
     )
 
 
-def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Placement:
-    projection = project(workload, device)
-    hourly, batch = usd_per_hour(price, pay) / max(1, price.accelerator_count), int(workload.batch)
-    usd_of_ms = hourly / 3600e3 / batch * 1e6
+def placed(
+    cell: CellResult,
+    precision: str,
+    batch: int,
+    basis: CostBasis,
+    price: Price,
+    usd_per_hour: float,
+    made: Projection | BetweenMachines,
+    published: tuple[str, ...] = (),
+) -> Placement:
+    """A measured cell at the projected seconds of another machine, priced.
+
+    Args:
+        batch: of the projected step, which need not be the cell's.
+        usd_per_hour: of what runs the step: of one accelerator, where the instance has more.
+        made: the projection.
+        published: measurements of others that stand beside it.
+    """
+    usd_of_ms = usd_per_hour / 3600e3 / batch * 1e6
     return Placement(
         model=cell.spec.model,
         runs_as=f"{cell.spec.backend}/{cell.spec.method}",
-        precision=workload.precision,
+        precision=precision,
         batch=batch,
-        basis="projected",
+        basis=basis,
         price=price,
-        usd_per_hour=hourly,
-        step_ms=projection.step_ms,
-        low_ms=projection.low_ms,
-        high_ms=projection.high_ms,
-        usd_per_million=projection.step_ms * usd_of_ms,
-        low_usd=projection.low_ms * usd_of_ms,
-        high_usd=projection.high_ms * usd_of_ms,
-        examples_per_s=batch / projection.step_ms * 1e3,
-        projection=projection,
-        published=tuple(row.line for row in evidence(published(), device, workload, SHOWN_EVIDENCE)),
+        usd_per_hour=usd_per_hour,
+        step_ms=made.step_ms,
+        low_ms=made.low_ms,
+        high_ms=made.high_ms,
+        usd_per_million=made.step_ms * usd_of_ms,
+        low_usd=made.low_ms * usd_of_ms,
+        high_usd=made.high_ms * usd_of_ms,
+        examples_per_s=batch / made.step_ms * 1e3,
+        projection=made if isinstance(made, Projection) else None,
+        between=made if isinstance(made, BetweenMachines) else None,
+        published=published,
     )
+
+
+def _projected(cell: CellResult, workload: Workload, price: Price, device: Device, pay: Pay) -> Placement:
+    projection = project(workload, device)
+    hourly = usd_per_hour(price, pay) / max(1, price.accelerator_count)
+    shown = tuple(row.line for row in evidence(published(), device, workload, SHOWN_EVIDENCE))
+    return placed(cell, workload.precision, int(workload.batch), "projected", price, hourly, projection, shown)
 
 
 def _sentence(options: Sequence[Placement]) -> str:

@@ -16,7 +16,7 @@ from kcost.cost.devices import Number
 from kcost.cost.machine_match import instruction_set
 from kcost.cost.machine_rates import MachineRates, rates_of
 from kcost.cost.payment import Pay, usd_per_hour
-from kcost.cost.placements import Placement
+from kcost.cost.placements import Placement, placed
 from kcost.cost.price_rules import Price
 from kcost.cost.workload import Workload
 
@@ -158,23 +158,7 @@ def _rates_there(target: ProbedTarget, here: Probe, environment: Environment) ->
 def _placement(
     cell: CellResult, step: Step, projected: BetweenMachines, price: Price, basis: CostBasis, pay: Pay
 ) -> Placement:
-    hourly, batch = usd_per_hour(price, pay), cell.spec.batch
-    usd_of_ms = hourly / 3600e3 / batch * 1e6
     simulated = cell.preparation is not None and cell.preparation.simulated
-    return Placement(
-        model=cell.spec.model,
-        runs_as=f"{cell.spec.backend}/{cell.spec.method}",
-        precision=step.workload.precision,
-        batch=batch,
-        basis="simulated" if simulated else basis,
-        price=price,
-        usd_per_hour=hourly,
-        step_ms=projected.step_ms,
-        low_ms=projected.low_ms,
-        high_ms=projected.high_ms,
-        usd_per_million=projected.step_ms * usd_of_ms,
-        low_usd=projected.low_ms * usd_of_ms,
-        high_usd=projected.high_ms * usd_of_ms,
-        examples_per_s=batch / projected.step_ms * 1e3,
-        between=projected,
-    )
+    shown_as: CostBasis = "simulated" if simulated else basis
+    hourly, precision = usd_per_hour(price, pay), step.workload.precision
+    return placed(cell, precision, cell.spec.batch, shown_as, price, hourly, projected)

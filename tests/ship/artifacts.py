@@ -28,12 +28,12 @@ PIECES = [
 ]
 
 
-def artifact_of(folder: Path, keras_file: Path, **about: object) -> Model:
+def artifact_of(folder: Path, keras_file: Path, name: str = "made", **about: object) -> Model:
     """An artifact folder with this model, of which the index says `about`."""
     folder.mkdir()
     shutil.copy(keras_file, folder / "model.keras")
     index = Artifact(
-        name="made",
+        name=name,
         model_sha256=sha256_of(keras_file),
         parameters=None,
         inputs=(),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kcost.core import process, schema
-from kcost.core.artifact import Artifact, Model, open_model, sha256_of
+from kcost.core.artifact import Model, open_model, sha256_of
 from kcost.core.conversion import (
     ConversionCheckAnswer,
     ConversionCheckRequest,
@@ -27,6 +27,7 @@ from kcost.ship import convert as convert_module, export as export_module
 from kcost.ship.export import export
 from kcost.ship.export_report import ExportReport
 from kcost.ship.server_files import SERVING_VERSION, listed
+from tests.ship.artifacts import artifact_of
 from tests.ship.conftest import Exported, RunJob
 
 KINDS = [(backend, kind) for backend in BACKENDS for kind in ("cnn", "bert")]
@@ -37,20 +38,8 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def artifact_folder(folder: Path, keras_file: Path, arrays: dict[str, np.ndarray]) -> Model:
-    folder.mkdir()
-    shutil.copy(keras_file, folder / "model.keras")
+    artifact_of(folder, keras_file, "with-samples", task="token-classification", family="bert")
     np.savez(folder / "samples.npz", **arrays)
-    index = Artifact(
-        name="with-samples",
-        task="token-classification",
-        family="bert",
-        model_sha256=sha256_of(keras_file),
-        parameters=None,
-        inputs=(),
-        outputs=(),
-        created_at="2026-01-01T00:00:00Z",
-    )
-    schema.write(folder / "artifact.json", index)
     return open_model(folder)
 
 
