@@ -7,6 +7,8 @@ BACKENDS := tensorflow jax torch
 # (a framework, models, servers) is made once. As many parts run at a time as there are cores, each on a core of its own,
 # and one more, which runs where others wait.
 JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Where it is set, each of many hundred processes would compile kcost's sources again.
+unexport PYTHONDONTWRITEBYTECODE
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
 # The longest first.

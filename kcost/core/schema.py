@@ -47,7 +47,7 @@ UPGRADES: dict[tuple[str, int], Upgrade] = {
 class Record(BaseModel):
     """Base of all data that kcost stores: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True, defer_build=True)
 
 
 R = TypeVar("R", bound=BaseModel)

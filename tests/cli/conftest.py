@@ -11,3 +11,9 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "fake.keras"
     path.write_text("{}")
     return path
+
+
+@pytest.fixture(autouse=True)
+def lightest_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a command names no backend, the one whose import takes least: what is tested here is the command."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import kcost
+from tests.cli.commands import kcost, kcost_process
 
 
 @pytest.fixture(scope="module")
@@ -135,20 +135,35 @@ def test_opening_a_run_writes_its_page(run: Path, monkeypatch: pytest.MonkeyPatc
     assert "simulated" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("columns", ["60", "100"])
-def test_a_narrow_terminal_without_colours_and_unicode_shows_all_of_it(
-    run: Path, monkeypatch: pytest.MonkeyPatch, columns: str
-) -> None:
-    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("NO_COLOR", "1")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("COLUMNS", columns)
-    for arguments in (("cost", run), ("cost", run, "--all"), ("prices", "list"), ("data", "list"), ("bench", "--help")):
-        shown = kcost(*arguments)
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stdout.isascii()
-        assert "..." not in shown.stdout.replace("PLAN|ARTIFACT...", "").replace("]...", "").replace("}...", "")
-        assert "?" not in shown.stdout
-        assert max(map(len, shown.stdout.splitlines())) <= int(columns)
+LONG_ANSWERS: tuple[tuple[str, ...], ...] = (
+    ("cost", "{run}"),
+    ("cost", "{run}", "--all"),
+    ("prices", "list"),
+    ("data", "list"),
+    ("bench", "--help"),
+)
+
+
+@pytest.mark.parametrize("arguments", LONG_ANSWERS)
+def test_a_narrow_terminal_without_colours_and_unicode_shows_all_of_it(run: Path, arguments: tuple[str, ...]) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
+    shown = kcost_process(*(a.format(run=run) for a in arguments), COLUMNS="60", **plain)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.isascii()
+    assert "?" not in shown.stdout
+    assert_whole(shown.stdout, 60)
+
+
+@pytest.mark.parametrize("arguments", LONG_ANSWERS)
+def test_a_terminal_of_a_hundred_columns_shows_all_of_it(run: Path, arguments: tuple[str, ...]) -> None:
+    shown = kcost(*(a.format(run=run) for a in arguments), COLUMNS="100", NO_COLOR="1")
+    assert shown.returncode == 0, shown.stderr
+    assert_whole(shown.stdout, 100)
+
+
+def assert_whole(shown: str, columns: int) -> None:
+    assert not re.search(r"\.\.\.|\u2026", re.sub(r"PLAN\|ARTIFACT\.\.\.|[\]}]\.\.\.", "", shown))
+    assert max(map(len, shown.splitlines())) <= columns
 
 
 def test_a_pipe_that_is_closed_early_is_no_error(run: Path) -> None:

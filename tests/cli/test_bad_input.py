@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import check, kcost
+from tests.cli.commands import check, kcost, kcost_process
 
 
 def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_backend_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_backend_that_is_not_installed(tmp_path: Path, model: Path) -> None:
     """A sitecustomize that hides torch, as an environment without it has it."""
     (tmp_path / "sitecustomize.py").write_text("from kcost.worker.isolate import hide; hide(['torch'])")
-    finished = kcost("bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path))
+    finished = kcost_process("bench", model, "--backends", "torch", "--out", tmp_path / "run", PYTHONPATH=str(tmp_path))
     check(finished, 3, "pip install 'kcost[torch]'")
     assert not (tmp_path / "run").exists()
 

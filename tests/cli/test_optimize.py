@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 
 from kcost.core.process import installed
+from tests.cli.commands import kcost
 
 pytestmark = pytest.mark.skipif(not installed("torch"), reason="torch is not installed")
-
-
-def kcost(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kcost.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
