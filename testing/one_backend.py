@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 hide(OTHERS[BACKEND])
 
 
+TESTS_A_COLLECTION = 25
+"""How many tests of a process end before it looks for garbage."""
+
+_ended = itertools.count(1)
+
+
 @pytest.fixture(scope="session")
 def backend() -> str:
     """Its name."""
@@ -33,10 +40,7 @@ def backend() -> str:
 
 @functools.cache
 def keep_imports() -> None:
-    """From the first call on, what frameworks and test modules made at import is not searched for garbage.
-
-    Clearing Keras's session ends with a search of everything, which took as long as many a test.
-    """
+    """From the first call on, what frameworks and test modules made at import is not searched for garbage."""
     gc.collect()
     gc.freeze()
 
@@ -49,4 +53,5 @@ def same_seed() -> Iterator[None]:
     keep_imports()
     keras.utils.set_random_seed(0)
     yield
-    keras.utils.clear_session()
+    # A search for garbage takes as long as many a test: not after each.
+    keras.utils.clear_session(free_memory=next(_ended) % TESTS_A_COLLECTION == 0)
