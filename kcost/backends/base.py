@@ -12,6 +12,10 @@ import numpy as np
 from kcost.core.errors import UnavailableError
 from kcost.core.profile import Trace, Work
 from kcost.core.signature import in_structure, input_structure
+from kcost.models.ways_of_call import own_call
+
+PREDICT = "predict"
+"""A way of calling for `slow_call`: it makes a data set of the inputs and puts the outputs of batches together."""
 
 Inputs = dict[str, np.ndarray]
 LoadedPrecision = Literal["float32", "bfloat16", "mixed_bfloat16", "saved"]
@@ -122,16 +126,26 @@ class Driver(ABC):
             method: `predict`, or one that `compile_forward` knows.
             batch: rows that `predict` takes at once.
         """
-        return self.predict_step(model, batch) if method == "predict" else self.compile_forward(model, method)
+        if method != "predict":
+            return self.compile_forward(model, method)
+        step = self.predict_step(model, batch)
+
+        def predict(inputs: Inputs) -> Any:
+            with own_call():
+                return step(inputs)
+
+        return predict
 
     def predict_step(self, model: Any, batch: int) -> Step:
         """Keras's own `predict`, as a user who knows nothing of the backend calls it."""
-        return lambda inputs: model.predict(arrange(model, inputs), batch_size=batch, verbose=0)
+        arranged = arranger(model)
+        return lambda inputs: model.predict(arranged(inputs), batch_size=batch, verbose=0)
 
     def train_step(self, model: Any, loss: Any) -> Callable[[Inputs, np.ndarray], Any]:
         """One optimizer step of a model with a keras loss: inputs by name and labels in, loss out."""
         model.compile(optimizer="adam", loss=loss)
-        return lambda inputs, labels: model.train_on_batch(arrange(model, inputs), labels)
+        arranged = arranger(model)
+        return lambda inputs, labels: model.train_on_batch(arranged(inputs), labels)
 
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The gradient of a function of tensors with respect to its first argument, for use in a compiled step.
@@ -160,11 +174,12 @@ class Driver(ABC):
         """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
         return None
 
-    def slow_call(self, inputs: Any) -> str | None:
-        """How kcost's inference layers are called now, where the backend runs them much slower so; None elsewhere.
+    def slow_call(self, inputs: Any, training: bool | None) -> str | None:
+        """How kcost's inference layers are called now, where the backend runs them slower so; None elsewhere.
 
         Args:
             inputs: the tensor that a layer is called with.
+            training: what the layer, or the model around it, was told of training.
 
         Returns:
             Words that name the way, such as "an eager call".
@@ -222,10 +237,32 @@ def arrange(model: Any, inputs: Mapping[str, Any]) -> Any:
     Raises:
         InputError: an input of the model has none.
     """
+    return arranger(model)(inputs)
+
+
+def arranger(model: Any) -> Callable[[Mapping[str, Any]], Any]:
+    """`arrange` for many batches of one model, which is looked at once: that takes as long as a step of a small one."""
     structure = input_structure(model)
-    if structure is not None:
-        return in_structure(structure, inputs)
-    return next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    if structure is None:
+        return lambda inputs: next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    places: dict[tuple[str, ...], Any] = {}  # names of arrays -> the structure, with the name of an array at each place
+
+    def arranged(inputs: Mapping[str, Any]) -> Any:
+        names = tuple(inputs)
+        place = places.get(names)
+        if place is None:
+            place = places[names] = in_structure(structure, {name: name for name in names})
+        return _put(inputs, place)
+
+    return arranged
+
+
+def _put(arrays: Mapping[str, Any], place: Any) -> Any:
+    if isinstance(place, str):
+        return arrays[place]
+    if isinstance(place, Mapping):
+        return {key: _put(arrays, part) for key, part in place.items()}
+    return [_put(arrays, part) for part in place]
 
 
 def as_host_array(array: np.ndarray) -> np.ndarray:

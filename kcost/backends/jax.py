@@ -9,10 +9,11 @@ import jax
 import keras
 import numpy as np
 
-from kcost.backends.base import Driver, Step, Subject, arrange, as_host_array
+from kcost.backends.base import PREDICT, Driver, Step, Subject, arranger, as_host_array
 from kcost.backends.profiling import jax_profile
 from kcost.core.profile import Trace, Work
 from kcost.models.calling import answers_with
+from kcost.models.ways_of_call import is_in_predict
 
 
 class JaxDriver(Driver):
@@ -37,11 +38,13 @@ class JaxDriver(Driver):
         trainable = [jax.numpy.array(v.value, copy=True) for v in model.trainable_variables]
         fixed = [jax.numpy.array(v.value, copy=True) for v in model.non_trainable_variables]
 
+        arranged = arranger(model)
+
         @jax.jit  # type: ignore[untyped-decorator]  # jax is not read by the type checker
         def forward(trainable: Any, fixed: Any, x: Any) -> Any:
             return answers_with(model, trainable, fixed, x)
 
-        return lambda inputs: forward(trainable, fixed, arrange(model, inputs))
+        return lambda inputs: forward(trainable, fixed, arranged(inputs))
 
     def gradient_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         gradient: Callable[..., Any] = jax.grad(function)
@@ -51,8 +54,10 @@ class JaxDriver(Driver):
         inner = (((x.ndim - 1,), (0,)), ((), ()))
         return jax.lax.dot_general(x, w, inner, preferred_element_type=jax.numpy.int32)
 
-    def slow_call(self, inputs: Any) -> str | None:
-        return None if isinstance(inputs, jax.core.Tracer) else "a call outside of jax.jit"
+    def slow_call(self, inputs: Any, training: bool | None) -> str | None:
+        if not isinstance(inputs, jax.core.Tracer):
+            return "a call outside of jax.jit"
+        return PREDICT if is_in_predict() else None
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]

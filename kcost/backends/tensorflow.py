@@ -12,11 +12,12 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
-from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
+from kcost.backends.base import PREDICT, Driver, Inputs, Step, Subject, arranger, as_host_array
 from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, constant_weights
 from kcost.backends.profiling import tensorflow_profile
 from kcost.core.profile import Trace, Work
+from kcost.models.ways_of_call import is_in_predict
 
 
 class TensorFlowDriver(Driver):
@@ -46,18 +47,20 @@ class TensorFlowDriver(Driver):
             with constant_weights():  # a snapshot of the weights, as on jax
                 return model(x, training=False)
 
+        arranged = arranger(model)
         function = tf.function(forward, jit_compile=method == "xla", autograph=False)
 
         def step(inputs: Inputs) -> Any:
             # Tensors first: a numpy argument would be hashed by value for its trace.
-            return function(tf.nest.map_structure(tf.convert_to_tensor, arrange(model, inputs)))
+            return function(tf.nest.map_structure(tf.convert_to_tensor, arranged(inputs)))
 
         return step
 
     def predict_step(self, model: Any, batch: int) -> Step:
         """As for every backend; Keras takes text as tensors only."""
+        arranged = arranger(model)
         return lambda inputs: model.predict(
-            arrange(model, {n: tf.constant(a) if a.dtype.kind in "US" else a for n, a in inputs.items()}),
+            arranged({n: tf.constant(a) if a.dtype.kind in "US" else a for n, a in inputs.items()}),
             batch_size=batch,
             verbose=0,
         )
@@ -87,12 +90,14 @@ class TensorFlowDriver(Driver):
     def int8_unavailable(self) -> str | None:
         return _no_int8_product()
 
-    def slow_call(self, inputs: Any) -> str | None:
+    def slow_call(self, inputs: Any, training: bool | None) -> str | None:
         if tf.executing_eagerly():
             return "an eager call"
+        if is_in_predict():
+            return PREDICT
         if _inside_xla() or constant_mode() is not None:
             return None
-        return "a graph whose weights are variables, as tf.function and predict make it"
+        return "a graph whose weights are variables, as tf.function makes it"
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [as_host_array(np.asarray(o)) for o in keras.tree.flatten(outputs)]

@@ -17,12 +17,13 @@ import torch._inductor
 import torch._inductor.config
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from kcost.backends.base import Driver, Inputs, Step, Subject, arrange, as_host_array
+from kcost.backends.base import PREDICT, Driver, Inputs, Step, Subject, arranger, as_host_array
 from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
 from kcost.backends.kernels.torch_constants import constant_weights
 from kcost.backends.profiling import torch_profile
 from kcost.core.errors import in_a_line
 from kcost.core.profile import Trace, Work
+from kcost.models.ways_of_call import is_in_predict
 
 
 class TorchDriver(Driver):
@@ -42,6 +43,7 @@ class TorchDriver(Driver):
 
     def compile_forward(self, model: Any, method: str) -> Step:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        arranged = arranger(model)
         if method == "compile":
             function, mode = _compiled(model), torch.no_grad
         else:
@@ -50,7 +52,7 @@ class TorchDriver(Driver):
         def step(inputs: Inputs) -> Any:
             tensors = {name: _on(device, array) for name, array in inputs.items()}
             with mode():
-                return function(arrange(model, tensors))
+                return function(arranged(tensors))
 
         return step
 
@@ -78,6 +80,15 @@ class TorchDriver(Driver):
 
     def int8_unavailable(self) -> str | None:
         return None if torch.cuda.is_available() else no_int8_cpu()
+
+    def slow_call(self, inputs: Any, training: bool | None) -> str | None:
+        if torch.compiler.is_compiling():
+            return None
+        if training is None:
+            return "a call without training=False"
+        # Keras predicts without gradients, kcost in inference mode: where neither is on, nobody need look at the stack.
+        is_in_question = not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        return PREDICT if is_in_question and is_in_predict() else None
 
     def to_host(self, outputs: Any) -> list[np.ndarray]:
         return [self._to_numpy(o) for o in keras.tree.flatten(outputs)]

@@ -15,6 +15,7 @@ from kcost.models.calling import answers_with
 from kcost.models.copying import layers_that_raise, pairs_of
 from kcost.models.probing import recipe_of
 from kcost.models.watching import replaced_calls
+from kcost.models.ways_of_call import own_call
 
 ROWS = 3
 SAME = 1e-6
@@ -152,7 +153,7 @@ def outputs_of(model: keras.layers.Layer, inputs: Any, *, by_layer: bool = False
     """
     with layers_that_raise() as raised:
         try:
-            with keras.StatelessScope():
+            with keras.StatelessScope(), own_call():
                 if keras.backend.backend() == "jax" and not by_layer:
                     return on_host(_by_one_program(model, inputs))
                 return on_host(model(inputs, training=False))

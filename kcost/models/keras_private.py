@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 from keras.src.backend import get_keras_mask
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.saving.keras_saveable import KerasSaveable
@@ -66,6 +67,16 @@ def mask_of(tensor: Any) -> Any:
     an attribute where tensors take one, and stands in a table where they do not, as inside compiled code of jax.
     """
     return get_keras_mask(tensor)
+
+
+def training_of_call() -> bool | None:
+    """What the call of a layer that is under way says of training; None where none is, or it says nothing.
+
+    Keras gives it to the layers within. A layer reads it publicly as the argument `training` of its `call`, which comes
+    after what Keras does around one.
+    """
+    context = get_global_attribute("current_call_ctx")
+    return None if context is None else context.get_value("training")
 
 
 def is_tracing_shapes() -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kcost.core.signature import in_structure, input_structure, signature_of_structure
 from kcost.models.watching import calls_seen
+from kcost.models.ways_of_call import own_call
 
 WORDS_A_TEXT = 16
 
@@ -81,11 +82,12 @@ class WatchedForward:
         self._inputs = inputs
         tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
         x = in_structure(self._structure, tensors)
-        if keras.backend.backend() == "jax":
-            outputs = self._run_program(x)
-        else:
-            with calls_seen(self._layers, self._seen):
-                outputs = self._model(x, training=False)
+        with own_call():
+            if keras.backend.backend() == "jax":
+                outputs = self._run_program(x)
+            else:
+                with calls_seen(self._layers, self._seen):
+                    outputs = self._model(x, training=False)
         return [_to_numpy(y) for y in keras.tree.flatten(outputs)]
 
     def _run_program(self, x: Any) -> Any:

@@ -45,6 +45,7 @@ from kcost.models.keras_private import (
     renew_torch_parameters,
     replace_inner_layer,
     saved_attributes,
+    training_of_call,
     variable_index,
 )
 from kcost.worker.isolate import OTHERS
@@ -169,6 +170,30 @@ def test_a_call_that_finds_out_shapes_is_told_from_one_that_answers(backend: str
     assert all(tracing)
     assert tracing
     assert not answering
+
+
+@pytest.mark.parametrize("training", [True, False, None])
+def test_a_layer_can_see_what_the_call_around_it_says_of_training(training: bool | None) -> None:
+    answers: list[bool | None] = []
+
+    class Inner(layers.Layer):
+        def call(self, x: Any) -> Any:
+            answers.append(training_of_call())
+            return x
+
+    class Outer(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return self.inner(x)
+
+    outer = Outer()
+    outer.build((1, 2))
+    outer(ops.ones((1, 2)), training=training)
+    assert answers[-1] is training
+    assert training_of_call() is None
 
 
 @pytest.mark.parametrize("mask_zero", [True, False])

@@ -22,11 +22,12 @@ class LeanLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is not read 
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs, as `call` describes them."""
-        if keras.backend.backend() == "torch" and kwargs.get("training") is False and self._is_plain(args, kwargs):
+        training = kwargs.get("training")
+        if args:
+            warn_of_slow_call(self, args[0], training)
+        if keras.backend.backend() == "torch" and training is False and self._is_plain(args, kwargs):
             del kwargs["training"]
             return self.call(*args, **kwargs)
-        if args and kwargs.get("training") is not True:
-            warn_of_slow_call(self, args[0])
         return super().__call__(*args, **kwargs)
 
     def _is_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
