@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,10 +9,10 @@ import keras
 import numpy as np
 
 from kcost.backends.chain_spec import ChainSpec, Stage
-from kcost.models.keras_private import graph_of, nodes_of
+from kcost.models.keras_private import nodes_of
 from kcost.optimize.forms.conv_chain import ConvolutionChain
 from kcost.optimize.forms.layers import host
-from kcost.optimize.kernels import walk
+from kcost.optimize.graphs import graphs_in, readers_in
 
 _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout2D)
 """What does nothing in inference."""
@@ -46,9 +45,7 @@ def convolution_chains(model: keras.Model, leave: Leave = lambda path: False) ->
     A chain reaches over tensors that nothing else reads. It holds convolutions with one group and channels last, each
     with a batch normalisation, ReLU, dropout and max-pooling behind it where there are some.
     """
-    paths = {id(layer): path for path, layer in walk(model)}
-    graphs = [graph for graph in map(graph_of, (model, *(layer for _, layer in walk(model)))) if graph is not None]
-    calls = Counter(id(node.operation) for graph in graphs for node in nodes_of(graph))
+    graphs, paths, calls = graphs_in(model)
     chains: list[FoundChain] = []
     used: set[int] = set()
 
@@ -72,11 +69,7 @@ class _Follow:
 
     def __init__(self, graph: Any, is_free: Callable[[Any], bool]) -> None:
         self.is_free = is_free
-        self.readers: dict[int, list[Any]] = {}
-        for node in nodes_of(graph):
-            for tensor in node.input_tensors:
-                self.readers.setdefault(id(tensor), []).append(node)
-        self.outputs = {id(tensor) for tensor in graph.outputs}
+        self.readers, self.outputs = readers_in(graph)
 
     def next(self, node: Any) -> Any:
         (tensor,) = node.output_tensors

@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from kcost.models.keras_private import graph_of, nodes_of
-from kcost.optimize.kernels import walk
+from kcost.models.keras_private import nodes_of
+from kcost.optimize.graphs import Readers, graphs_in, readers_in
 
 _PRODUCERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -64,19 +64,13 @@ class Chain:
 
 def chains_of(model: keras.Model) -> Iterator[Chain]:
     """A chain for every Dense and convolution layer in the graphs of a model and of the models in it."""
-    paths = {id(layer): path for path, layer in walk(model)}
-    graphs = [graph for graph in map(graph_of, (model, *(layer for _, layer in walk(model)))) if graph is not None]
-    calls = Counter(id(node.operation) for graph in graphs for node in nodes_of(graph))
+    graphs, paths, calls = graphs_in(model)
     for graph in graphs:
-        consumers: dict[int, list[Any]] = {}
-        for node in nodes_of(graph):
-            for tensor in node.input_tensors:
-                consumers.setdefault(id(tensor), []).append(node)
-        outputs = {id(tensor) for tensor in graph.outputs}
+        reading = readers_in(graph)
         for node in nodes_of(graph):
             if isinstance(node.operation, _PRODUCERS):
                 between: list[keras.layers.Layer] = []
-                end = _end(node, consumers, outputs, calls, between)
+                end = _end(node, reading, calls, between)
                 path, producer = paths[id(node.operation)], node.operation
                 if isinstance(end, str):
                     yield Chain(path, producer, reason=end)
@@ -85,18 +79,14 @@ def chains_of(model: keras.Model) -> Iterator[Chain]:
 
 
 def _end(
-    node: Any,
-    consumers: dict[int, list[Any]],
-    outputs: set[int],
-    calls: Counter[int],
-    between: list[keras.layers.Layer],
+    node: Any, reading: Readers, calls: Counter[int], between: list[keras.layers.Layer]
 ) -> keras.layers.Layer | str:
     """The layer that a layer's output comes to, with what lies between collected; or why units cannot be told apart."""
     reason = _unfit(node.operation, calls)
     while reason is None:
         (tensor,) = node.output_tensors
-        users = consumers.get(id(tensor), [])
-        if id(tensor) in outputs:
+        users = reading.readers.get(id(tensor), [])
+        if id(tensor) in reading.outputs:
             return "its units are an output"
         if len(users) != 1:
             return f"its output goes to {len(users)} layers: {', '.join(user.operation.name for user in users)}"
