@@ -15,12 +15,18 @@ def rendered(page: bytes, tmp_path: Path) -> str:
     """The page's document after its scripts ran."""
     path = tmp_path / "page.html"
     path.write_bytes(page)
+    return opened(path.as_uri(), tmp_path)
+
+
+def opened(address: str, tmp_path: Path) -> str:
+    """The document at an address after its scripts ran, without a network."""
     assert CHROMIUM is not None
     command = [
         *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
         *("--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"),
         *("--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--virtual-time-budget=20000"),
-        *("--dump-dom", path.as_uri()),
+        "--allow-file-access-from-files",  # a page may look into a file that it shows
+        *("--dump-dom", address),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
@@ -50,11 +56,10 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-def layout_at(page: bytes, width: int, tmp_path: Path) -> Layout:
-    """How a page lies in a window of that many pixels."""
-    frame = (
-        f'<iframe id="page" style="width:{width}px;height:900px;border:0" srcdoc="{escape(page.decode())}"></iframe>'
-    )
+def layout_at(page: bytes | Path, width: int, tmp_path: Path) -> Layout:
+    """How a page, or a file with others beside it, lies in a window of that many pixels."""
+    source = f'src="{page.as_uri()}"' if isinstance(page, Path) else f'srcdoc="{escape(page.decode())}"'
+    frame = f'<iframe id="page" style="width:{width}px;height:900px;border:0" {source}></iframe>'
     wrapper = f"<!doctype html><body><script>{_MEASURE}</script>{frame}</body>"
     (measured,) = re.findall(r'data-layout="([^"]*)"', rendered(wrapper.encode(), tmp_path))
     return Layout(*json.loads(unescape(measured)))
