@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from kcost.api.inventory import prices
 from kcost.core.errors import ArtifactError, InputError, PriceError
+from kcost.core.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from kcost.core.plan import Backend
     from kcost.core.probe import Probe
+    from kcost.core.result import Run
     from kcost.cost.devices import Number
     from kcost.cost.payment import Pay
     from kcost.cost.placements import ProjectionReport
@@ -46,8 +48,8 @@ def project_run(
         prices_file: a price book of your own, or a prices.toml.
 
     Raises:
-        InputError: the run cannot be read or has no forward pass, a batch below 1, an unknown precision or device, or
-            a probe that is of another machine than the run.
+        InputError: the run cannot be read or has no forward pass that was measured while nothing else ran, a batch
+            below 1, an unknown precision or device, or a probe that is of another machine than the run.
         SchemaError: a file of a probe that is none.
         PriceError: an instance that the book does not have.
     """
@@ -65,7 +67,7 @@ def project_run(
         raise InputError(f"A step computes in one of {', '.join(NUMBERS)}.", received=precision)
     if any(batch < 1 for batch in batches):
         raise InputError("A batch has at least one example.", received=min(batches))
-    loaded = RunStore(run).load()
+    loaded, disturbed = _measured_alone(RunStore(run).load())
     book = prices(prices_file).checked()
     here = _by_backend([_probe(file) for file in probes])
     targets: list[Price] = []
@@ -115,8 +117,31 @@ def project_run(
         precision=precision,
         batches=batches,
         probed=by_probes.options,
-        not_probed=by_probes.not_projected if there else (),
+        not_probed=(*disturbed, *(by_probes.not_projected if there else ())),
     )
+
+
+def _measured_alone(run: Run) -> tuple[Run, tuple[str, ...]]:
+    """The run without the cells that were measured beside other work, and a line for each of those.
+
+    Raises InputError where no forward pass is left.
+    """
+    from kcost.core.disturbance import invalid_cell
+
+    reasons = {c.spec.cell_id: invalid_cell(c, run.environments[c.environment_id]) for c in run.measured()}
+    kept = run.model_copy(update={"cells": tuple(c for c in run.cells if reasons.get(c.spec.cell_id) is None)})
+    lines = tuple(
+        f"{c.spec.model}, {c.spec.label}: measured beside other work: measure again"
+        for c in run.measured(phase="inference")
+        if reasons[c.spec.cell_id] is not None
+    )
+    if lines and not kept.measured(phase="inference"):
+        raise InputError(
+            "A projection rests on steps that were measured while nothing else ran.",
+            received=next(reason for reason in reasons.values() if reason is not None),
+            remedy="Run `kcost bench` again while nothing else runs.",
+        )
+    return kept, lines
 
 
 def _probe(file: Path | str) -> Probe:
@@ -155,10 +180,11 @@ def _target(book: PriceBook, name: str, provider: str | None, region: str | None
     )
     if not rows:
         where = "".join(f", {v}" for v in (provider, region) if v is not None)
+        known = sorted({n for p in book.find(provider, region) for n in (p.instance, p.accelerator) if n is not None})
         raise PriceError(
             f"{book.name} has the instances that are projected to.",
             received=f"{name}{where}",
-            remedy="`kcost prices list` shows what there is; prices.toml takes more.",
+            remedy=f"{did_you_mean(name, known)}`kcost prices list` shows what there is; prices.toml takes more.",
         )
     sold = [p for p in rows if offers(p, pay)]
     return min(sold or rows[:1], key=lambda p: usd_per_hour(p, pay) / max(1, p.accelerator_count))

@@ -90,6 +90,13 @@ def probe(
     on_progress(len(counts), len(counts), "done")
     if not made.by_threads:
         assert failure is not None  # the first has time, so that it was tried
+        if failure.cause == "timeout":
+            raise WorkerError(
+                "A probe ends in the time that it is given.",
+                received=f"{seconds:g} s, in which no {backend} worker came to its end",
+                remedy="Stop what else runs on this machine, or give it more --seconds.",
+                cause="timeout",
+            ) from failure
         raise failure
     schema.write(out, made)
     return made

@@ -1,5 +1,6 @@
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 import kcost
+from kcost.bench.store import RunStore
 from kcost.cli import app
 from kcost.core.artifact import sha256_of
 from kcost.core.errors import InputError, KcostError
 from kcost.core.profile import Profile, Work
-from kcost.core.result import Run
+from kcost.core.result import Run, Watch
 from kcost.cost.cell_workload import ACTIVATIONS_A_FLOP, kind_of, workload_of
 from kcost.cost.placements import Placement, cheaper_above, instance_device
 from testing.probed_machines import probe
-from testing.runs import plan, simulated_run, write_run
+from testing.runs import plan, replaced, simulated_run, write_run
 
 GFLOP = 10**9
 
@@ -71,6 +73,26 @@ def test_projections_stand_beside_measurements_with_their_basis(tmp_path: Path) 
     assert any("T4" in row and "[" in row for row in t4.published)
     assert t4.usd_per_million == pytest.approx(t4.usd_per_hour / 3600 * t4.step_ms / 1e3 / 64 * 1e6)
     assert "[projected]" in report.sentences[0]
+
+
+def test_what_was_measured_beside_other_work_is_not_projected(tmp_path: Path) -> None:
+    folder = run_with_profiles(tmp_path)
+    run = RunStore(folder).load()
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    one, *others = run.cells
+    disturbed = replaced(run, one.spec.cell_id, rounds=tuple(replace(r, watch=busy) for r in one.rounds))
+    report = kcost.project_run(write_run(tmp_path / "one", disturbed, {}).path, ["T4"])
+    assert sum("measured beside other work" in line for line in report.not_projected) == 1
+    for other in others:
+        rounds = tuple(replace(r, watch=busy) for r in other.rounds)
+        disturbed = replaced(disturbed, other.spec.cell_id, rounds=rounds)
+    with pytest.raises(InputError, match="while nothing else ran"):
+        kcost.project_run(write_run(tmp_path / "all", disturbed, {}).path, ["T4"])
+
+
+def test_a_misspelt_instance_is_told_what_it_may_have_meant(tmp_path: Path) -> None:
+    with pytest.raises(KcostError, match=r"Did you mean 'g6.xlarge'"):
+        kcost.project_run(run_with_profiles(tmp_path), ["g6.xlarg"])
 
 
 def test_small_steps_are_refused_with_what_would_help(tmp_path: Path) -> None:
