@@ -62,7 +62,7 @@ def run_demo(
     artifacts, answers, exports = [], [], []
     for model in MODELS:
         on_progress(0, 1, f"training {model['name']} on {model['data']}")
-        artifacts.append(train(out=out / "models" / model["name"], **model))
+        artifacts.append(train(out=out / "models" / model["name"], quiet=on_progress is silent, **model))
     for artifact, traffic in zip(artifacts, TRAFFIC, strict=True):
         tell(f"{artifact.name}: {traffic['qps']:,} requests a second, {traffic['minutes']:g} minutes of measuring")
         folder = out / "verdict" / artifact.name

@@ -37,6 +37,7 @@ def train(
     *,
     name: str | None = None,
     backend: Backend | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Artifact:
     """Trains a cnn or a bert in a worker process and writes an artifact folder.
@@ -47,6 +48,7 @@ def train(
         out: the folder to make; new or empty.
         name: name of the model; made of data, family and size where it is None.
         backend: None takes KERAS_BACKEND, else the first backend that is installed.
+        quiet: tells no progress on standard error.
         settings: further fields of `kcost.core.request.TrainRequest`.
 
     Raises:
@@ -79,7 +81,7 @@ def train(
             "A model is distilled from a teacher.", received="distill without one", remedy="Name it with --teacher."
         )
     refuse_before_training(data, Path(out))
-    return run_job(TRAIN, chosen, request).artifact
+    return run_job(TRAIN, chosen, request, quiet=quiet).artifact
 
 
 def evaluate(

@@ -115,7 +115,7 @@ def _optimized(
         settings: `batches`, `threads` and `settings` of the plan that both are measured by.
     """
     on_progress(0, 1, f"optimizing {request.model}")
-    answer = run_job(OPTIMIZE, backend, request)
+    answer = run_job(OPTIMIZE, backend, request, quiet=on_progress is silent)
     out = request.out
     if answer.drop.bound > max_drop:
         out = out.replace(_refused_folder(out))

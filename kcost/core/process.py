@@ -269,6 +269,7 @@ def run_job(
     device: str = "any",
     log: Path | None = None,
     timeout_s: float | None = None,
+    quiet: bool = False,
 ) -> Answer:
     """Runs one job to its end in a fresh worker of `backend` and returns its answer.
 
@@ -278,6 +279,7 @@ def run_job(
         log: takes what the worker prints. None: its progress goes to standard error, all else to a log that is kept and
             told of where the worker fails.
         timeout_s: most that it may take; None for as long as it takes.
+        quiet: its progress goes to the log, too.
 
     Raises:
         KcostError: whatever the job raised, as the same class.
@@ -287,8 +289,10 @@ def run_job(
     path = _own_log(job.name) if log is None else log
     keep = not own
     try:
-        with path.open("ab") as file, Worker(job, backend, device=device, log=file, shows_progress=own) as worker:
-            return worker.ask(request, timeout_s)
+        with path.open("ab") as file:
+            shown = own and not quiet
+            with Worker(job, backend, device=device, log=file, shows_progress=shown) as worker:
+                return worker.ask(request, timeout_s)
     except WorkerError as error:
         keep = True
         if error.cause == "unforeseen":

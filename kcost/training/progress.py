@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kcost.core.progress import OnProgress, ProgressLines, silent
+
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Shows steps, loss and time left of the whole run; one line an epoch stays on screen, and each warning."""
@@ -32,6 +34,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
             TextColumn("{task.fields[loss]}"),
         )
         self._bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True)
+        # Where there is no terminal a bar shows nothing until its end.
+        self._lines: OnProgress = silent if self._console.is_terminal else ProgressLines(self._print)
+        self._done = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this first."""
@@ -42,24 +47,31 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
         self._label, steps = f"epoch {epoch + 1}/{self._epochs}", self.params["steps"]
         if self._task is None:
             # A run that resumes begins with the steps that are done: they took this process no time.
-            self._task = self._bar.add_task(self._label, total=self._epochs * steps, completed=epoch * steps, loss="")
+            self._done, self._steps = epoch * steps, self._epochs * steps
+            self._task = self._bar.add_task(self._label, total=self._steps, completed=self._done, loss="")
         self._bar.update(self._task, description=self._label)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after each step."""
         assert self._task is not None  # an epoch has begun
         self._bar.advance(self._task)
+        self._done += 1
         if logs and batch % 10 == 0:
-            self._bar.update(self._task, loss=f"loss {float(logs['loss']):.4f}")
+            loss = f"loss {float(logs['loss']):.4f}"
+            self._bar.update(self._task, loss=loss)
+            self._lines(self._done, self._steps, f"{self._label}, {loss}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after validation."""
         figures = ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
-        self._console.print(f"{self._label}: {figures}", highlight=False)
+        self._print(f"{self._label}: {figures}")
 
     def warn(self, text: str) -> None:
         """Says at once what the answer says again at the end."""
-        self._console.print(f"warning: {text}", highlight=False, markup=False)
+        self._print(f"warning: {text}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this last."""
