@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 
 import kcost
+from kcost.report.bench_terminal import MEASURE_AGAIN
 from kcost.report.interval_chart import DARK, LIGHT, Theme, interval_svg
-from kcost.report.measured_results import MEASURE_AGAIN, ShownVerdict, usd_chart
+from kcost.report.measured_results import ShownVerdict, usd_chart
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "docs" / "runs" / "digits-cnn"

@@ -76,7 +76,11 @@ def _backend_findings(backends: tuple[BackendReport, ...]) -> tuple[Finding, ...
             findings.append(Finding(subject=f"{b.backend} backend", state="missing", detail=f"{b.problem}; {b.remedy}"))
         else:
             kinds = ", ".join(f"{len(names)} {kind}" for kind, names in b.devices.items() if names)
-            findings.append(Finding(subject=f"{b.backend} backend", state="works", detail=f"{b.version}; {kinds}"))
+            findings.append(
+                Finding(
+                    subject=f"{b.backend} backend", state="works", detail="; ".join(filter(None, (b.version, kinds)))
+                )
+            )
     tensorflow = next(b for b in backends if b.backend == "tensorflow")
     ready = tensorflow.problem is None
     findings.append(

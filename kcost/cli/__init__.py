@@ -7,7 +7,6 @@ not there.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import NoReturn
 
@@ -42,13 +41,8 @@ def main() -> NoReturn:
     except KcostError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- the one place that prints errors
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; what was measured stays, the same command goes on from here", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:  # the command has said what stays
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         from kcost.core.unforeseen import logged, place_of
 

@@ -8,9 +8,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from kcost.cli.shared import OUTPUT, All, Json, app, examples, fraction, numbers, parts, print_answer
+from kcost.cli.shared import (
+    LIMITS,
+    OUTPUT,
+    PRICES,
+    TRAFFIC,
+    All,
+    Json,
+    app,
+    examples,
+    fraction,
+    numbers,
+    parts,
+    print_answer,
+)
 
-TRAFFIC, PRICES, ASSUMPTIONS = "Traffic", "Prices", "Assumptions"
+ASSUMPTIONS = "Assumptions"
 
 
 @app.command(
@@ -29,9 +42,14 @@ def cost(
     ] = None,
     p99_ms: Annotated[
         float | None,
-        typer.Option(help="Most that the p99 may be: of the steps one after another, or with traffic, under that."),
+        typer.Option(
+            help="Most that the p99 may be: of the steps one after another, or with traffic, under that.",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.", rich_help_panel=LIMITS)
+    ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
     ] = None,
@@ -54,7 +72,8 @@ def cost(
         Path | None, typer.Option(help="A TOML file with traffic, assumptions and options.", rich_help_panel=TRAFFIC)
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Comma-separated: models of the run that stand for each other.")
+        str | None,
+        typer.Option(help="Comma-separated: models of the run that stand for each other.", rich_help_panel=LIMITS),
     ] = None,
     horizon_days: Annotated[float | None, typer.Option(help="Default 365.", rich_help_panel=ASSUMPTIONS)] = None,
     headroom: Annotated[
@@ -174,7 +193,7 @@ def cost(
             kcost.write_budget_page(budget, html)
         from kcost.report.budget_terminal import show_budget
 
-        print_answer(json_, budget, lambda console: show_budget(console, budget))
+        print_answer(json_, budget, lambda console: show_budget(console, budget, everything=all_))
         for kind, path in (("workbook", xlsx), ("page", html)):
             if path is not None:
                 print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress

@@ -10,6 +10,7 @@ import typer
 
 from kcost.cli.shared import (
     DATA,
+    LIMITS,
     MEASURING,
     MODEL,
     OUTPUT,
@@ -153,9 +154,9 @@ def bench(
         from kcost.report.bench_terminal import show_self_test
 
         with progress(quiet) as on_progress:
-            self_test_report = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
-        print_answer(json_, self_test_report, lambda console: show_self_test(console, self_test_report))
-        if not self_test_report.passed:
+            report = kcost.run_self_test(plan, short=short, out=out, on_progress=on_progress)
+        print_answer(json_, report, lambda console: show_self_test(console, report, everything=all_))
+        if not report.passed:
             raise typer.Exit(1)
         return
     with progress(quiet) as on_progress:
@@ -168,7 +169,7 @@ def bench(
         if plan.settings.profile:
             from kcost.report.profile_terminal import show_profiles
 
-            print_answer(False, run, lambda console: show_profiles(console, run))
+            print_answer(False, run, lambda console: show_profiles(console, run, everything=all_))
 
 
 @app.command(epilog=examples("kcost compare before after --fail-if 'usd_per_million>3%'"))
@@ -176,11 +177,16 @@ def compare(
     run_a: Annotated[Path, typer.Argument(help="Run folder: before.")],
     run_b: Annotated[Path, typer.Argument(help="Run folder: after.")],
     fail_if: Annotated[
-        str | None, typer.Option(help="Such as 'usd_per_million>3%,median_ms>5%': exit 1 where that is significant.")
+        str | None,
+        typer.Option(
+            help="Such as 'usd_per_million>3%,median_ms>5%': exit 1 where that is significant.", rich_help_panel=LIMITS
+        ),
     ] = None,
     allow_different: Annotated[
-        bool, typer.Option("--allow-different", help="Compare although the environments differ.")
+        bool,
+        typer.Option("--allow-different", help="Compare although the environments differ.", rich_help_panel=LIMITS),
     ] = False,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """Hold two runs against each other, cell by cell."""
@@ -188,7 +194,7 @@ def compare(
     from kcost.report.bench_terminal import show_comparison
 
     comparison = kcost.compare_runs(run_a, run_b, fail_if=fail_if, allow_different=allow_different)
-    print_answer(json_, comparison, lambda console: show_comparison(console, comparison))
+    print_answer(json_, comparison, lambda console: show_comparison(console, comparison, everything=all_))
     if comparison.failed:
         raise typer.Exit(1)
 
@@ -196,9 +202,12 @@ def compare(
 @app.command(epilog=examples("kcost report run --html page.html"))
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained page here.", rich_help_panel=OUTPUT)
+    ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Open the page, RUN/report.html unless --html names one.")
+        bool,
+        typer.Option("--open", help="Open the page, RUN/report.html unless --html names one.", rich_help_panel=OUTPUT),
     ] = False,
     all_: All = False,
     json_: Json = False,
@@ -219,8 +228,12 @@ def report(
 @app.command(epilog=examples("kcost code run > winner.py", "kcost code run --model digits-cnn --cell 3f2a"))
 def code(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    model: Annotated[str | None, typer.Option(help="Of the run; needed where it holds several.")] = None,
-    cell: Annotated[str | None, typer.Option(help="cell_id, or its beginning; default: the cheapest.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of the run; needed where it holds several.", rich_help_panel=MODEL)
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="cell_id, or its beginning; default: the cheapest.", rich_help_panel=MODEL)
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Print the shortest program that runs a model as it was measured."""
@@ -233,7 +246,7 @@ def code(
         print(made.text, end="")  # noqa: T201 -- the answer
 
 
-@app.command("open")
+@app.command("open", epilog=examples("kcost open run"))
 def open_run(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the page of a run, RUN/report.html, and open it in the browser."""
     import kcost
@@ -250,9 +263,11 @@ def _open(page: Path) -> None:
         print(f"no browser could be started: open {page.absolute()}", file=sys.stderr)  # noqa: T201 -- progress
 
 
-@app.command()
+@app.command(epilog=examples("kcost demo --out demo"))
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.", rich_help_panel=OUTPUT)] = Path(
+        "demo"
+    ),
     all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,

@@ -9,9 +9,13 @@ import typer
 
 from kcost.cli.shared import (
     DATA,
+    MEASURING,
     MODEL,
     OUTPUT,
+    PRICES,
+    SEARCH,
     TRAINING,
+    All,
     BackendOption,
     Json,
     Limit,
@@ -27,6 +31,7 @@ from kcost.cli.shared import (
     parts,
     print_answer,
     progress,
+    stage,
 )
 
 
@@ -142,6 +147,8 @@ def train(
         typer.Option(help="Of weights, order, dropout, augmentation and the validation cut.", rich_help_panel=TRAINING),
     ] = 0,
     backend: BackendOption = None,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Train or fine-tune a model into an artifact folder; a run that was killed goes on where it stopped."""
@@ -154,6 +161,7 @@ def train(
         out,
         name=name,
         backend=backend,  # type: ignore[arg-type]  # checked by kcost.train
+        quiet=quiet,
         size=size,
         epochs=epochs,
         batch_size=batch_size,
@@ -186,22 +194,32 @@ def train(
         **({} if teacher is None else {"teacher": teacher}),
         **({} if distill is None else {"distill": distill}),
     )
-    print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out))
+    print_answer(json_, artifact, lambda console: answers.show_artifact(console, artifact, out, everything=all_))
 
 
 @app.command(epilog=examples("kcost evaluate digits", "kcost evaluate my.keras --data my-images/"))
 def evaluate(
     artifact: ModelArgument,
-    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
-    attack: Annotated[str | None, typer.Option(help="Score under attack too: fgsm or pgd.")] = None,
-    epsilon: Annotated[str, typer.Option(help="Comma-separated sizes of the attacker's change.")] = "0.1",
+    data: Annotated[
+        str | None, typer.Option(help="Name or path; default: what the model was trained on.", rich_help_panel=DATA)
+    ] = None,
+    attack: Annotated[
+        str | None, typer.Option(help="Score under attack too: fgsm or pgd.", rich_help_panel=MEASURING)
+    ] = None,
+    epsilon: Annotated[
+        str, typer.Option(help="Comma-separated sizes of the attacker's change.", rich_help_panel=MEASURING)
+    ] = "0.1",
     output: OutputOption = None,
     task: TaskOption = None,
     threshold: ThresholdOption = None,
-    auroc: Annotated[bool, typer.Option("--auroc", help="Binary: the area under the ROC curve as well.")] = False,
+    auroc: Annotated[
+        bool, typer.Option("--auroc", help="Binary: the area under the ROC curve as well.", rich_help_panel=MEASURING)
+    ] = False,
     pixels: PixelsOption = None,
     limit: Limit = None,
     backend: BackendOption = None,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Score a model on the test split of a data set, as it is or under attack."""
@@ -210,58 +228,100 @@ def evaluate(
 
     if attack is not None:
         sizes = numbers(epsilon)
-        answer = kcost.attack(
+        with stage(f"attacking {artifact}", quiet):
+            answer = kcost.attack(
+                artifact,
+                sizes,
+                method=attack,
+                data=data,
+                backend=backend,  # type: ignore[arg-type]  # checked by kcost.attack
+                limit=limit,
+                pixels=pixels,
+            )
+        print_answer(json_, answer, lambda console: answers.show_attack(console, answer, everything=all_))
+        return
+    with stage(f"scoring {artifact}", quiet):
+        evaluation = kcost.evaluate(
             artifact,
-            sizes,
-            method=attack,
             data=data,
-            backend=backend,  # type: ignore[arg-type]  # checked by kcost.attack
+            backend=backend,  # type: ignore[arg-type]  # checked there
             limit=limit,
+            output=output,
+            task=task,
+            threshold=threshold,
+            auroc=auroc,
             pixels=pixels,
         )
-        print_answer(json_, answer, lambda console: answers.show_attack(console, answer))
-        return
-    evaluation = kcost.evaluate(
-        artifact,
-        data=data,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        limit=limit,
-        output=output,
-        task=task,
-        threshold=threshold,
-        auroc=auroc,
-        pixels=pixels,
+    print_answer(json_, evaluation, lambda console: answers.show_evaluation(console, evaluation, everything=all_))
+
+
+@app.command(
+    epilog=examples(
+        "kcost search cnn --data fashion_mnist --trials 20 --out study",
+        "kcost search bert --data texts.csv --minutes 60 --html study.html --out study",
     )
-    print_answer(json_, evaluation, lambda console: answers.show_evaluation(console, evaluation))
-
-
-@app.command()
+)
 def search(
     family: Annotated[str, typer.Argument(help="cnn for images, bert for tagged sentences or labelled texts.")],
-    data: Annotated[str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.")],
-    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there goes on.")],
-    trials: Annotated[int, typer.Option(help="Trials in all, over every process on the study.")] = 20,
-    minutes: Annotated[float | None, typer.Option(help="No trial begins after this time.")] = None,
-    objective: Annotated[str, typer.Option(help="Dollars per million inferences, or per training run.")] = "inference",
-    storage: Annotated[str | None, typer.Option(help="PostgreSQL or MySQL URL that many machines share.")] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
-    size: Annotated[str | None, typer.Option(help="Fixes the size; it is searched otherwise.")] = None,
-    init: Annotated[Path | None, typer.Option(help="bert: checkpoint folder that trials start from.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of a trial; default: as `kcost train`.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Fixes it; it is searched otherwise.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Fixes it; it is searched otherwise.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="bert: fixes it; it is searched otherwise.")] = None,
-    vocabulary_size: Annotated[int | None, typer.Option(help="bert: word pieces to learn, as `kcost train`.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Early stopping of a trial, as `kcost train`.")] = None,
-    freeze: Annotated[str | None, typer.Option(help="Layers that keep their weights, as `kcost train`.")] = None,
+    data: Annotated[
+        str, typer.Option(help="Name of a data set (`kcost data list`), or a path to your own.", rich_help_panel=DATA)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there goes on.", rich_help_panel=OUTPUT)],
+    trials: Annotated[
+        int, typer.Option(help="Trials in all, over every process on the study.", rich_help_panel=SEARCH)
+    ] = 20,
+    minutes: Annotated[
+        float | None, typer.Option(help="No trial begins after this time.", rich_help_panel=SEARCH)
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="Dollars per million inferences, or per training run.", rich_help_panel=SEARCH)
+    ] = "inference",
+    storage: Annotated[
+        str | None, typer.Option(help="PostgreSQL or MySQL URL that many machines share.", rich_help_panel=SEARCH)
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.", rich_help_panel=SEARCH)] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Fixes the size; it is searched otherwise.", rich_help_panel=MODEL)
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="bert: checkpoint folder that trials start from.", rich_help_panel=MODEL)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Most epochs of a trial; default: as `kcost train`.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Fixes it; it is searched otherwise.", rich_help_panel=TRAINING)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Fixes it; it is searched otherwise.", rich_help_panel=TRAINING)
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="bert: fixes it; it is searched otherwise.", rich_help_panel=DATA)
+    ] = None,
+    vocabulary_size: Annotated[
+        int | None, typer.Option(help="bert: word pieces to learn, as `kcost train`.", rich_help_panel=DATA)
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Early stopping of a trial, as `kcost train`.", rich_help_panel=TRAINING)
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Layers that keep their weights, as `kcost train`.", rich_help_panel=TRAINING)
+    ] = None,
     limit: Limit = None,
-    seed: Annotated[int | None, typer.Option(help="Of the search and of each trial.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Price at this provider, such as aws.")] = None,
-    region: Annotated[str | None, typer.Option(help="Price in this region.")] = None,
-    instance: Annotated[str | None, typer.Option(help="Price as this instance; default: the closest one.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search and of each trial.", rich_help_panel=SEARCH)] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Price at this provider, such as aws.", rich_help_panel=PRICES)
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Price in this region.", rich_help_panel=PRICES)] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Price as this instance; default: the closest one.", rich_help_panel=PRICES)
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV).", rich_help_panel=PRICES)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained page here.", rich_help_panel=OUTPUT)
+    ] = None,
     backend: BackendOption = None,
+    all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -301,7 +361,7 @@ def search(
             freeze=freeze,
             limit=limit,
         )
-    print_answer(json_, result, lambda console: show_search(console, result))
+    print_answer(json_, result, lambda console: show_search(console, result, everything=all_))
 
 
 @app.command(
@@ -312,42 +372,76 @@ def search(
 )
 def optimize(
     artifact: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Artifact folder to make; OUT-refused where the model lost too much.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Artifact folder to make; OUT-refused where the model lost too much.", rich_help_panel=OUTPUT
+        ),
+    ],
     prune: Annotated[
         str | None,
         typer.Option(
             help="magnitude:0.5[,global][,schedule=polynomial], 2:4, block:1x4:0.5, "
-            "structured:ffn=0.5,heads=0.33,filters=0.5; importance=taylor may follow."
+            "structured:ffn=0.5,heads=0.33,filters=0.5; importance=taylor may follow.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    int8: Annotated[str | None, typer.Option(help="dynamic, static, weight-only, or keras to compare.")] = None,
-    bfloat16: Annotated[bool, typer.Option(help="Products in bfloat16; needs no calibration.")] = False,
-    max_drop: Annotated[float, typer.Option(help="Largest drop of the score that is allowed, of 1.")] = 0.01,
-    data: Annotated[str | None, typer.Option(help="Name or path; default: what the model was trained on.")] = None,
-    skip: Annotated[str | None, typer.Option(help="Comma-separated names or patterns of layers to leave.")] = None,
-    epochs: Annotated[int, typer.Option(help="Of fine-tuning with --prune; 0 prunes once.")] = 3,
-    batch_size: Annotated[int | None, typer.Option(help="Of fine-tuning; default: as trained, else 32.")] = None,
+    int8: Annotated[
+        str | None, typer.Option(help="dynamic, static, weight-only, or keras to compare.", rich_help_panel=MODEL)
+    ] = None,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Products in bfloat16; needs no calibration.", rich_help_panel=MODEL)
+    ] = False,
+    max_drop: Annotated[
+        float, typer.Option(help="Largest drop of the score that is allowed, of 1.", rich_help_panel=MEASURING)
+    ] = 0.01,
+    data: Annotated[
+        str | None, typer.Option(help="Name or path; default: what the model was trained on.", rich_help_panel=DATA)
+    ] = None,
+    skip: Annotated[
+        str | None, typer.Option(help="Comma-separated names or patterns of layers to leave.", rich_help_panel=MODEL)
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(help="Of fine-tuning with --prune; 0 prunes once.", rich_help_panel=TRAINING)
+    ] = 3,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of fine-tuning; default: as trained, else 32.", rich_help_panel=TRAINING)
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: as trained, else 1e-3 for images, 5e-5 for texts.")
+        float | None,
+        typer.Option(help="Default: as trained, else 1e-3 for images, 5e-5 for texts.", rich_help_panel=TRAINING),
     ] = None,
     flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Images: mirror left and right; default: as trained.")
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip", help="Images: mirror left and right; default: as trained.", rich_help_panel=TRAINING
+        ),
     ] = None,
     distill: Annotated[
-        float, typer.Option(help="Share of the loss that goes by the model's own answers before.")
+        float,
+        typer.Option(help="Share of the loss that goes by the model's own answers before.", rich_help_panel=TRAINING),
     ] = 0.5,
-    calibration_examples: Annotated[int, typer.Option(help="Training examples that static int8 looks at.")] = 256,
-    batches: Annotated[str, typer.Option(help="Comma-separated batch sizes to measure before and after.")] = "1,32",
-    threads: Annotated[int, typer.Option(help="CPU threads to measure with; 0 is every core.")] = 0,
-    rounds: Annotated[int, typer.Option(help="Rounds in which both models have a turn.")] = 10,
-    name: Annotated[str | None, typer.Option(help="Name of the new model.")] = None,
+    calibration_examples: Annotated[
+        int, typer.Option(help="Training examples that static int8 looks at.", rich_help_panel=DATA)
+    ] = 256,
+    batches: Annotated[
+        str, typer.Option(help="Comma-separated batch sizes to measure before and after.", rich_help_panel=MEASURING)
+    ] = "1,32",
+    threads: Annotated[
+        int, typer.Option(help="CPU threads to measure with; 0 is every core.", rich_help_panel=MEASURING)
+    ] = 0,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds in which both models have a turn.", rich_help_panel=MEASURING)
+    ] = 10,
+    name: Annotated[str | None, typer.Option(help="Name of the new model.", rich_help_panel=MODEL)] = None,
     output: OutputOption = None,
     task: TaskOption = None,
     threshold: ThresholdOption = None,
     pixels: PixelsOption = None,
     limit: Limit = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of order, dropout and sampled rows.", rich_help_panel=TRAINING)] = 0,
     backend: BackendOption = None,
+    all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -385,6 +479,6 @@ def optimize(
             limit=limit,
             seed=seed,
         )
-    print_answer(json_, payoff, lambda console: answers.show_payoff(console, payoff))
+    print_answer(json_, payoff, lambda console: answers.show_payoff(console, payoff, everything=all_))
     if payoff.refused:
         raise typer.Exit(1)

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kcost.cli.shared import BackendOption, Json, Limit, PixelsOption, app, examples, print_answer
+from kcost.cli.shared import (
+    DATA,
+    OUTPUT,
+    All,
+    BackendOption,
+    Json,
+    Limit,
+    PixelsOption,
+    Quiet,
+    app,
+    examples,
+    print_answer,
+    stage,
+)
+from kcost.core.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,22 +45,38 @@ def monitor(
         list[str],
         typer.Argument(metavar="URL|reference ARTIFACT|rules|dashboard", help="A live proxy, or what to write."),
     ],
-    watch: Annotated[bool, typer.Option("--watch", help="Again every --every-s seconds, until Ctrl-C.")] = False,
-    every_s: Annotated[float, typer.Option(min=0.5, help="With --watch.")] = 5.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again every --every-s seconds, until Ctrl-C.", rich_help_panel=OUTPUT)
+    ] = False,
+    every_s: Annotated[float, typer.Option(min=0.5, help="With --watch.", rich_help_panel=OUTPUT)] = 5.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write: reference.json in the artifact, kcost-rules.yml or kcost-grafana.json."),
+        typer.Option(
+            help="File to write: reference.json in the artifact, kcost-rules.yml or kcost-grafana.json.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    p99_ms: Annotated[float | None, typer.Option(help="With rules: alert above this p99.")] = None,
+    p99_ms: Annotated[
+        float | None, typer.Option(help="With rules: alert above this p99.", rich_help_panel=OUTPUT)
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="With reference: name or path; default: what the model was trained on.")
+        str | None,
+        typer.Option(
+            help="With reference: name or path; default: what the model was trained on.", rich_help_panel=DATA
+        ),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="With reference: train, validation or test. Held-out data is what live traffic is like.")
+        str,
+        typer.Option(
+            help="With reference: train, validation or test. Held-out data is what live traffic is like.",
+            rich_help_panel=DATA,
+        ),
     ] = "test",
     pixels: PixelsOption = None,
     limit: Limit = None,
     backend: BackendOption = None,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1 if not."""
@@ -62,22 +92,26 @@ def monitor(
         if words[0] == "dashboard":
             typer.echo(kcost.write_dashboard(out or "kcost-grafana.json"))
             return
-        reference = kcost.make_reference(
-            words[1],
-            data=data,
-            split=split,  # type: ignore[arg-type]  # checked there
-            out=out,
-            backend=backend,  # type: ignore[arg-type]  # checked there
-            limit=limit,
-            pixels=pixels,
+        with stage(f"predicting with {words[1]}", quiet):
+            reference = kcost.make_reference(
+                words[1],
+                data=data,
+                split=split,  # type: ignore[arg-type]  # checked there
+                out=out,
+                backend=backend,  # type: ignore[arg-type]  # checked there
+                limit=limit,
+                pixels=pixels,
+            )
+        print_answer(
+            json_, reference, lambda console: monitor_terminal.show_reference(console, reference, everything=all_)
         )
-        print_answer(json_, reference, lambda console: monitor_terminal.show_reference(console, reference))
         return
     if len(words) != 1:
-        raise typer.BadParameter(f"{' '.join(words)!r} is no URL, nor reference ARTIFACT, rules or dashboard")
+        meant = did_you_mean(words[0], KINDS)
+        raise typer.BadParameter(f"{' '.join(words)!r} is no URL, nor reference ARTIFACT, rules or dashboard. {meant}")
 
     def show(console: Console, report: MonitorReport) -> None:
-        monitor_terminal.show_monitor(console, report, words[0])
+        monitor_terminal.show_monitor(console, report, words[0], everything=all_)
 
     while True:
         report = kcost.monitor_proxy(words[0])

@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import OUTPUT, Json, app, examples, fraction, print_answer
-
-PRICES, SERVING = "Prices", "Serving"
+from kcost.cli.shared import (
+    DATA,
+    OUTPUT,
+    PRICES,
+    SERVING,
+    All,
+    Json,
+    app,
+    examples,
+    fraction,
+    print_answer,
+)
 
 
 @app.command(
@@ -28,7 +37,7 @@ def next_dollar(
             help="Artifacts of one data set; the first is the model that there is, the others show what else gives.",
         ),
     ],
-    gain: Annotated[str | None, typer.Option(help="Of the score; default 1%, a point.")] = None,
+    gain: Annotated[str | None, typer.Option(help="Of the score; default 1%, a point.", rich_help_panel=DATA)] = None,
     usd_per_label: Annotated[
         float | None, typer.Option(help="Price of one more labelled example.", rich_help_panel=PRICES)
     ] = None,
@@ -59,6 +68,7 @@ def next_dollar(
     html: Annotated[
         Path | None, typer.Option(help="Write one self-contained page here.", rich_help_panel=OUTPUT)
     ] = None,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """Say what a point of score costs by more labels, a bigger model, longer training or distilling: the cheapest."""
@@ -81,6 +91,6 @@ def next_dollar(
     )
     if html is not None:
         kcost.write_next_dollar_page(answer, html)
-    print_answer(json_, answer, lambda console: show_next_dollar(console, answer))
+    print_answer(json_, answer, lambda console: show_next_dollar(console, answer, everything=all_))
     if html is not None:
         print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress

@@ -7,17 +7,34 @@ from typing import Annotated, Any
 
 import typer
 
-from kcost.cli.shared import BackendOption, Json, app, print_answer, progress, whole_numbers
+from kcost.cli.shared import (
+    MEASURING,
+    OUTPUT,
+    All,
+    BackendOption,
+    Json,
+    Quiet,
+    app,
+    examples,
+    print_answer,
+    progress,
+    whole_numbers,
+)
 
 
-@app.command("probe")
+@app.command(
+    "probe", epilog=examples("kcost probe --out here.json", "kcost probe --backend torch --seconds 30 --threads 1")
+)
 def probe(
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("probe.json"),
+    out: Annotated[Path, typer.Option(help="The file to write.", rich_help_panel=OUTPUT)] = Path("probe.json"),
     backend: BackendOption = None,
-    seconds: Annotated[float, typer.Option(help="Most time of all, at most 120.")] = 120.0,
+    seconds: Annotated[float, typer.Option(help="Most time of all, at most 120.", rich_help_panel=MEASURING)] = 120.0,
     threads: Annotated[
-        str | None, typer.Option(help="Numbers of threads; default: 1, all, and at most two between.")
+        str | None,
+        typer.Option(help="Numbers of threads; default: 1, all, and at most two between.", rich_help_panel=MEASURING),
     ] = None,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Measure what this machine can do: products, memory, calls, at 1 to all threads; two minutes at most."""
@@ -25,7 +42,7 @@ def probe(
     from kcost.report import probe_terminal
 
     named: Any = backend  # the API refuses what is no backend
-    with progress() as on_progress:
+    with progress(quiet) as on_progress:
         made = kcost.run_probe(
             out,
             backend=named,
@@ -33,4 +50,4 @@ def probe(
             threads=whole_numbers(threads, "numbers of threads such as 1,2"),
             on_progress=on_progress,
         )
-    print_answer(json_, made, lambda console: probe_terminal.show_probe(console, made, out))
+    print_answer(json_, made, lambda console: probe_terminal.show_probe(console, made, out, everything=all_))

@@ -7,10 +7,27 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kcost.cli.shared import Json, app, parts, print_answer, whole_numbers
+from kcost.cli.shared import (
+    MACHINES,
+    MODEL,
+    PRICES,
+    All,
+    Json,
+    app,
+    examples,
+    parts,
+    print_answer,
+    whole_numbers,
+)
 
 
-@app.command("project")
+@app.command(
+    "project",
+    epilog=examples(
+        "kcost project run --to L4,c7g.large",
+        "kcost project run --to c7i.2xlarge=there.json --probe here.json",
+    ),
+)
 def project(
     run: Annotated[Path, typer.Argument(help="Run folder, measured with --profile.")],
     to: Annotated[
@@ -18,19 +35,33 @@ def project(
         typer.Option(
             metavar="INSTANCE,...",
             help="Instances or accelerators of the price book; INSTANCE=FILE with a probe that was made on it.",
+            rich_help_panel=MACHINES,
         ),
     ],
     probe: Annotated[
-        str | None, typer.Option(metavar="FILE,...", help="Probes of the machine that measured, one a backend.")
+        str | None,
+        typer.Option(
+            metavar="FILE,...", help="Probes of the machine that measured, one a backend.", rich_help_panel=MACHINES
+        ),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...")] = None,
-    region: str | None = None,
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
+    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp32, tf32, fp16, bf16 or int8; default: what the framework computes in there.")
+        str | None,
+        typer.Option(
+            help="fp32, tf32, fp16, bf16 or int8; default: what the framework computes in there.", rich_help_panel=MODEL
+        ),
     ] = None,
-    batches: Annotated[str | None, typer.Option(help="Batch sizes there; default: those measured.")] = None,
-    pay: Annotated[Literal["on-demand", "spot", "committed"], typer.Option(help="How it is paid for.")] = "on-demand",
-    prices: Annotated[Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.")] = None,
+    batches: Annotated[
+        str | None, typer.Option(help="Batch sizes there; default: those measured.", rich_help_panel=MODEL)
+    ] = None,
+    pay: Annotated[
+        Literal["on-demand", "spot", "committed"], typer.Option(help="How it is paid for.", rich_help_panel=PRICES)
+    ] = "on-demand",
+    prices: Annotated[
+        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
+    ] = None,
+    all_: All = False,
     json_: Json = False,
 ) -> None:
     """Say what a measured model would cost on machines that are not at hand: projected, with an interval."""
@@ -50,4 +81,4 @@ def project(
         pay=pay,
         prices_file=prices,
     )
-    print_answer(json_, report, lambda console: projection_terminal.show_projection(console, report))
+    print_answer(json_, report, lambda console: projection_terminal.show_projection(console, report, everything=all_))

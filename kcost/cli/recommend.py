@@ -10,9 +10,12 @@ import typer
 
 from kcost.cli.shared import (
     DATA,
+    LIMITS,
     MEASURING,
     MODEL,
     OUTPUT,
+    PRICES,
+    TRAFFIC,
     All,
     Json,
     Quiet,
@@ -24,8 +27,6 @@ from kcost.cli.shared import (
     print_answer,
     progress,
 )
-
-TRAFFIC, LIMITS, PRICES = "Traffic", "Limits", "Prices"
 
 
 @app.command(
@@ -125,7 +126,8 @@ def recommend(
         Path | None,
         typer.Option(
             help="Folder of an earlier answer: price it again as traffic, prices and the model are now, measure "
-            "nothing; exit code 1 where it holds no more."
+            "nothing; exit code 1 where it holds no more.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     all_: All = False,

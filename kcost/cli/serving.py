@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kcost.cli.shared import Json, app, print_answer
+from kcost.cli.shared import (
+    ADDRESS,
+    MEASURING,
+    PROXY,
+    SERVING,
+    TRAFFIC,
+    All,
+    Json,
+    Quiet,
+    app,
+    examples,
+    print_answer,
+    stage,
+)
 
 if TYPE_CHECKING:
     from kcost.serving.proxy import Proxying
@@ -16,49 +29,100 @@ if TYPE_CHECKING:
     from kcost.serving.server import Serving
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "kcost serve serving",
+        "kcost serve serving --grpc-port 8500 --processes 2 --threads 1",
+        "kcost serve --upstream http://127.0.0.1:8501 --usd-per-hour 0.09 --port 8502",
+    )
+)
 def serve(
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.", rich_help_panel=ADDRESS)
+    ] = 8501,
     grpc_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve gRPC, too, on this port; 0 for any that is free. Default: none."),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve gRPC, too, on this port; 0 for any that is free. Default: none.",
+            rich_help_panel=ADDRESS,
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Beyond this machine, put a proxy with a password before it.")
+        str,
+        typer.Option(
+            help="Address to listen on. Beyond this machine, put a proxy with a password before it.",
+            rich_help_panel=ADDRESS,
+        ),
     ] = "127.0.0.1",
-    processes: Annotated[int, typer.Option(min=1, help="Processes that run each version of a model.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of each process; 0 for every core.")] = 0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that wait for a version; then 429.")] = 1024,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows that are run together.")] = 64,
-    deadline_s: Annotated[float, typer.Option(help="A request is answered by then, if with 504.")] = 30.0,
-    poll_s: Annotated[float, typer.Option(help="How often the folder is looked at for new versions.")] = 1.0,
-    most_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request; then 413.")] = 64,
-    client_timeout_s: Annotated[float, typer.Option(help="A request is sent within this time; then 408.")] = 30.0,
-    stop_s: Annotated[float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.")] = 30.0,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that run each version of a model.", rich_help_panel=SERVING)
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads of each process; 0 for every core.", rich_help_panel=SERVING)
+    ] = 0,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Requests that wait for a version; then 429.", rich_help_panel=SERVING)
+    ] = 1024,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, help="Most rows that are run together.", rich_help_panel=SERVING)
+    ] = 64,
+    deadline_s: Annotated[
+        float, typer.Option(help="A request is answered by then, if with 504.", rich_help_panel=SERVING)
+    ] = 30.0,
+    poll_s: Annotated[
+        float, typer.Option(help="How often the folder is looked at for new versions.", rich_help_panel=SERVING)
+    ] = 1.0,
+    most_mib: Annotated[
+        int, typer.Option(min=1, help="Largest body of a request; then 413.", rich_help_panel=SERVING)
+    ] = 64,
+    client_timeout_s: Annotated[
+        float, typer.Option(help="A request is sent within this time; then 408.", rich_help_panel=SERVING)
+    ] = 30.0,
+    stop_s: Annotated[
+        float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.", rich_help_panel=SERVING)
+    ] = 30.0,
     upstream: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Serve no models: pass requests to that server, and write its invoice."),
+        typer.Option(
+            metavar="URL",
+            help="Serve no models: pass requests to that server, and write its invoice.",
+            rich_help_panel=PROXY,
+        ),
     ] = None,
     usd_per_hour: Annotated[
-        float | None, typer.Option(help="With --upstream: price of its machine; see kcost prices list.")
+        float | None,
+        typer.Option(help="With --upstream: price of its machine; see kcost prices list.", rich_help_panel=PROXY),
     ] = None,
     caller_header: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --upstream: the header that says who asks.")
+        str | None,
+        typer.Option(metavar="NAME", help="With --upstream: the header that says who asks.", rich_help_panel=PROXY),
     ] = None,
-    remote: Annotated[bool, typer.Option("--remote", help="The upstream is not on this machine.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="The upstream is not on this machine.", rich_help_panel=PROXY)
+    ] = False,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]FILE", help="With --upstream: what kcost monitor reference wrote; repeatable."),
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="With --upstream: what kcost monitor reference wrote; repeatable.",
+            rich_help_panel=PROXY,
+        ),
     ] = None,
     usd_per_error: Annotated[
-        float | None, typer.Option(help="With --upstream: what a wrong answer costs: drift is told in dollars.")
+        float | None,
+        typer.Option(
+            help="With --upstream: what a wrong answer costs: drift is told in dollars.", rich_help_panel=PROXY
+        ),
     ] = None,
     monitor: Annotated[
-        Path | None, typer.Option(help="With --upstream: TOML file of what is watched, stored and told.")
+        Path | None,
+        typer.Option(help="With --upstream: TOML file of what is watched, stored and told.", rich_help_panel=PROXY),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -122,25 +186,52 @@ def serve(
     )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "kcost loadtest http://127.0.0.1:8501/v1/models/digits:predict --rate 50 --duration 30",
+        "kcost loadtest http://127.0.0.1:8501/v1/models/digits:predict --find-rate --p99-ms 50",
+    )
+)
 def loadtest(
-    url: Annotated[str, typer.Argument(help="Such as http://127.0.0.1:8501/v1/models/NAME:predict")],
-    rate: Annotated[float, typer.Option(help="Requests a second; with --find-rate, the first that is tried.")] = 50.0,
-    duration: Annotated[float, typer.Option(help="Seconds; with --find-rate, the least of each trial.")] = 10.0,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Of a model on a server; it ends in /v1/models/NAME:predict")
+    ],
+    rate: Annotated[
+        float,
+        typer.Option(help="Requests a second; with --find-rate, the first that is tried.", rich_help_panel=TRAFFIC),
+    ] = 50.0,
+    duration: Annotated[
+        float, typer.Option(help="Seconds; with --find-rate, the least of each trial.", rich_help_panel=TRAFFIC)
+    ] = 10.0,
     find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Look for the highest rate that holds --p99-ms.")
+        bool,
+        typer.Option("--find-rate", help="Look for the highest rate that holds --p99-ms.", rich_help_panel=TRAFFIC),
     ] = False,
-    p99_ms: Annotated[float, typer.Option(help="The bound of --find-rate.")] = 50.0,
+    p99_ms: Annotated[float, typer.Option(help="The bound of --find-rate.", rich_help_panel=TRAFFIC)] = 50.0,
     body: Annotated[
-        Path | None, typer.Option(help="File with one JSON body, or one a line; else made up from the metadata.")
+        Path | None,
+        typer.Option(
+            help="File with one JSON body, or one a line; else made up from the metadata.", rich_help_panel=TRAFFIC
+        ),
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(help="Recorded arrivals in the place of Poisson's: JSON lines of at_s and body.")
+        Path | None,
+        typer.Option(
+            help="Recorded arrivals in the place of Poisson's: JSON lines of at_s and body.", rich_help_panel=TRAFFIC
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the arrivals, and of a body that is made up.")] = 0,
-    connections: Annotated[int, typer.Option(min=1, max=4096, help="Most at a time.")] = 256,
-    timeout_s: Annotated[float, typer.Option(help="A request is given up so long after it was due.")] = 30.0,
-    remote: Annotated[bool, typer.Option("--remote", help="The server is not on this machine, and yours.")] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the arrivals, and of a body that is made up.", rich_help_panel=TRAFFIC)
+    ] = 0,
+    connections: Annotated[int, typer.Option(min=1, max=4096, help="Most at a time.", rich_help_panel=MEASURING)] = 256,
+    timeout_s: Annotated[
+        float, typer.Option(help="A request is given up so long after it was due.", rich_help_panel=MEASURING)
+    ] = 30.0,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="The server is not on this machine, and yours.", rich_help_panel=MEASURING)
+    ] = False,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Load a server in open loop: latencies count from when requests were due, and the client's own delay is told."""
@@ -153,7 +244,8 @@ def loadtest(
 
         def on_trial(trial: RateTrial) -> None:
             text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+            if not quiet:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
 
         highest = kcost.find_rate(
             url,
@@ -167,17 +259,18 @@ def loadtest(
             remote=remote,
             on_trial=on_trial,
         )
-        print_answer(json_, highest, lambda console: serving_terminal.show_rate(console, highest))
+        print_answer(json_, highest, lambda console: serving_terminal.show_rate(console, highest, everything=all_))
         return
-    report = kcost.run_loadtest(
-        url,
-        rate_per_s=rate,
-        duration_s=duration,
-        log=log,
-        body=body,
-        seed=seed,
-        connections=connections,
-        timeout_s=timeout_s,
-        remote=remote,
-    )
-    print_answer(json_, report, lambda console: serving_terminal.show_load(console, report))
+    with stage(f"loading {url}", quiet):
+        report = kcost.run_loadtest(
+            url,
+            rate_per_s=rate,
+            duration_s=duration,
+            log=log,
+            body=body,
+            seed=seed,
+            connections=connections,
+            timeout_s=timeout_s,
+            remote=remote,
+        )
+    print_answer(json_, report, lambda console: serving_terminal.show_load(console, report, everything=all_))

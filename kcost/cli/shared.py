@@ -3,27 +3,109 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from kcost.core.progress import OnProgress, silent
-from kcost.core.units import format_s
+from kcost.core.progress import OnProgress, ProgressLines, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-LINE_EVERY_S = 15.0
 PIPE_COLUMNS = 160
+F = TypeVar("F", bound=Callable[..., Any])
 
-app = typer.Typer(
+NARROW = 100
+"""Columns of a terminal below which panels of options would cut names."""
+
+
+@contextmanager
+def _plain_where_narrow(command: Any) -> Iterator[None]:
+    """Help in panels; on a narrow terminal the same as plain text, of which nothing is cut."""
+    mode = command.rich_markup_mode
+    if shutil.get_terminal_size().columns < NARROW:
+        command.rich_markup_mode = None
+    try:
+        yield
+    finally:
+        command.rich_markup_mode = mode
+
+
+class _Group(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _plain_where_narrow(self):
+            super().format_help(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, str(command.help).partition("\n\n")[0]) for name, command in self.commands.items()]
+            )
+
+
+GOES_ON = "the same command goes on from here"
+KEPT = {
+    "bench": f"what was measured stays, {GOES_ON}",
+    "train": f"the epochs that were finished stay, {GOES_ON}",
+    "search": f"the trials that were finished stay, {GOES_ON}",
+    "recommend": f"what was measured stays, {GOES_ON}",
+    "risk": f"the predictions that were stored stay, {GOES_ON}",
+    "optimize": "what --out holds by now stays; remove it, or name another, and run the command again",
+    "demo": "what --out holds by now stays; remove it, or name another, and run the command again",
+}
+"""What is kept of a command that is interrupted, and how to go on."""
+
+
+class _Command(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+            return answer
+        except BrokenPipeError:
+            # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+        except KeyboardInterrupt:
+            kept = KEPT.get(str(self.name), "nothing was written; run the same command again")
+            print(f"interrupted; {kept}", file=sys.stderr)  # noqa: T201 -- an error
+            raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _plain_where_narrow(self):
+            super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for panel, records in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+
+class _App(typer.Typer):
+    def command(self, *names: Any, **settings: Any) -> Callable[[F], F]:
+        return super().command(*names, **{"cls": _Command, **settings})
+
+
+def command_group(**settings: Any) -> typer.Typer:
+    """A group of commands whose help fits narrow terminals too."""
+    return _App(cls=_Group, no_args_is_help=True, **settings)
+
+
+app = _App(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -57,6 +139,8 @@ def kcost(
 
 
 DATA, MODEL, TRAINING, MEASURING, OUTPUT = "Data", "Model", "Training", "Measuring", "Output"
+TRAFFIC, LIMITS, PRICES, MACHINES, SEARCH = "Traffic", "Limits", "Prices", "Machines", "Search"
+ADDRESS, SERVING, PROXY = "Address", "Serving", "Proxy (with --upstream)"
 """Panels of options in the help of a command."""
 
 All = Annotated[
@@ -68,7 +152,11 @@ Json = Annotated[
 ]
 BackendOption = Annotated[
     str | None,
-    typer.Option("--backend", help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed."),
+    typer.Option(
+        "--backend",
+        help="tensorflow, jax or torch; else KERAS_BACKEND, else the first installed.",
+        rich_help_panel=MODEL,
+    ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or any .keras file.")]
 PixelsOption = Annotated[
@@ -79,22 +167,31 @@ PixelsOption = Annotated[
         help="How the model takes the pixels of images: mean-std subtracts the mean of the training split's pixels in "
         "[0, 1] and divides by their standard deviation, as-is feeds them as the files have them. Default: as the "
         "artifact was made with, else as a layer in the file that scales them says, else 0-1.",
+        rich_help_panel=DATA,
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.")]
+Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.", rich_help_panel=DATA)]
 
-OutputOption = Annotated[str | None, typer.Option("--output", help="Name of the model's output that labels are of.")]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", help="Name of the model's output that labels are of.", rich_help_panel=MODEL),
+]
 TaskOption = Annotated[
     str | None,
     typer.Option(
         "--task",
         help="What that output answers: multiclass, binary, multilabel, regression, tags or embedding; "
         "default: as the file, the layers and the labels say.",
+        rich_help_panel=MODEL,
     ),
 ]
 ThresholdOption = Annotated[
     float | None,
-    typer.Option("--threshold", help="Outputs above it are a yes; default: 0.5, of logits 0, or the file's metric's."),
+    typer.Option(
+        "--threshold",
+        help="Outputs above it are a yes; default: 0.5, of logits 0, or the file's metric's.",
+        rich_help_panel=MODEL,
+    ),
 ]
 
 
@@ -142,8 +239,12 @@ def print_answer(as_json: bool, answer: Any, show: Any) -> None:
         return
     from rich.console import Console
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     # A pipe has no width: tables keep their columns there.
-    show(Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=PIPE_COLUMNS))
+    show(Output() if sys.stdout.isatty() or "COLUMNS" in os.environ else Output(width=PIPE_COLUMNS))
 
 
 @contextmanager
@@ -162,6 +263,15 @@ def progress(quiet: bool = False) -> Iterator[OnProgress]:
 
 
 @contextmanager
+def stage(text: str, quiet: bool) -> Iterator[None]:
+    """Tells of work that is one stage, where it begins and how long it took."""
+    with progress(quiet) as on_progress:
+        on_progress(0, 1, text)
+        yield
+        on_progress(1, 1, f"done: {text}")
+
+
+@contextmanager
 def _bar(console: Console) -> Iterator[OnProgress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -175,27 +285,3 @@ def _bar(console: Console) -> Iterator[OnProgress]:
             bar.refresh()
 
         yield on_progress
-
-
-class ProgressLines:
-    """Progress as plain lines: one where a stage begins, and one each LINE_EVERY_S as long as something happens.
-
-    A stage is the first word of what is told. No thread writes them: that would disturb what is measured.
-    """
-
-    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
-        self._start_s = clock()
-        self._line_s = -math.inf
-        self._stage = ""
-
-    def __call__(self, done: int, total: int, text: str) -> None:
-        """Told as an OnProgress is."""
-        now_s = self._clock()
-        stage = text.partition(" ")[0]
-        if not text or (stage == self._stage and now_s - self._line_s < LINE_EVERY_S):
-            return
-        self._stage, self._line_s = stage, now_s
-        gone_s = now_s - self._start_s
-        left = f", about {format_s(gone_s / done * (total - done))} left" if 0 < done < total else ""
-        self._write(f"{100 * done / total if total else 0:3.0f}% {text} ({format_s(gone_s)} gone{left})")

@@ -7,70 +7,122 @@ from typing import Annotated
 
 import typer
 
-from kcost.cli.shared import Json, ModelArgument, app, examples, print_answer
+from kcost.cli.shared import (
+    MODEL,
+    OUTPUT,
+    SERVING,
+    All,
+    Json,
+    ModelArgument,
+    Quiet,
+    app,
+    examples,
+    print_answer,
+    stage,
+)
+from kcost.core.suggestion import did_you_mean
+
+FORMATS = ("serving", "huggingface")
 
 
-@app.command(epilog=examples("kcost export digits --out serving --name digits"))
+@app.command(
+    epilog=examples(
+        "kcost export digits --out serving --name digits",
+        "kcost export digits --out serving --name digits --version 2 --label stable --run run --qps 200 --p99-ms 50",
+        "kcost export tagger --format huggingface --out tagger-hf",
+    )
+)
 def export(
     artifact: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.")],
-    name: Annotated[str | None, typer.Option(help="Name of the model in TensorFlow Serving.")] = None,
-    version: Annotated[int, typer.Option(help="Version number; never overwritten.")] = 1,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the model base path, NAME/VERSION below it.", rich_help_panel=OUTPUT)
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in TensorFlow Serving.", rich_help_panel=OUTPUT)
+    ] = None,
+    version: Annotated[int, typer.Option(help="Version number; never overwritten.", rich_help_panel=OUTPUT)] = 1,
     form: Annotated[
-        str, typer.Option("--format", help="serving, or huggingface: a folder for transformers.")
+        str,
+        typer.Option("--format", help="serving, or huggingface: a folder for transformers.", rich_help_panel=OUTPUT),
     ] = "serving",
     portable: Annotated[
         bool,
-        typer.Option("--portable", help="Public TensorFlow operations only, for a server of another build or CPU."),
+        typer.Option(
+            "--portable",
+            help="Public TensorFlow operations only, for a server of another build or CPU.",
+            rich_help_panel=MODEL,
+        ),
     ] = False,
     warm_up: Annotated[
         list[int] | None,
-        typer.Option(help="Batch size that the server warms up with; may be repeated. Default: 1 and 8."),
+        typer.Option(
+            help="Batch size that the server warms up with; may be repeated. Default: 1 and 8.", rich_help_panel=SERVING
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Names this version in models.config, as stable does; may be repeated."),
+        typer.Option(
+            help="Names this version in models.config, as stable does; may be repeated.", rich_help_panel=SERVING
+        ),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run folder with tensorflow/saved_model cells of the model: batching is chosen from them."),
+        typer.Option(
+            help="Run folder with tensorflow/saved_model cells of the model: batching is chosen from them.",
+            rich_help_panel=SERVING,
+        ),
     ] = None,
-    qps: Annotated[float | None, typer.Option(help="Requests a second of the traffic; with --run.")] = None,
-    p99_ms: Annotated[float | None, typer.Option(help="Most that the p99 may be; with --run.")] = None,
+    qps: Annotated[
+        float | None, typer.Option(help="Requests a second of the traffic; with --run.", rich_help_panel=SERVING)
+    ] = None,
+    p99_ms: Annotated[
+        float | None, typer.Option(help="Most that the p99 may be; with --run.", rich_help_panel=SERVING)
+    ] = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Put probabilities at the temperature that kcost risk fitted.")
+        bool,
+        typer.Option(
+            "--calibrated", help="Put probabilities at the temperature that kcost risk fitted.", rich_help_panel=MODEL
+        ),
     ] = False,
-    risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of that report, as --out of kcost risk.")] = None,
+    risk_: Annotated[
+        Path | None,
+        typer.Option("--risk", help="Folder of that report, as --out of kcost risk.", rich_help_panel=MODEL),
+    ] = None,
+    all_: All = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
     import kcost
     from kcost.cli import answers
 
-    if form not in ("serving", "huggingface"):
-        raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
+    if form not in FORMATS:
+        meant = did_you_mean(form, FORMATS)
+        raise typer.BadParameter(f"{form!r} is neither {' nor '.join(FORMATS)}. {meant}", param_hint="--format")
     if form == "huggingface":
         if calibrated:
             raise typer.BadParameter(
                 "a Hugging Face folder holds the model with its own logits", param_hint="--calibrated"
             )
-        written = kcost.export_huggingface(artifact, out)
+        with stage(f"exporting {artifact}", quiet):
+            written = kcost.export_huggingface(artifact, out)
         print_answer(json_, written, lambda console: answers.show_checkpoint(console, written))
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    exported = kcost.export(
-        artifact,
-        out,
-        name=name,
-        version=version,
-        portable=portable,
-        warm_up_batches=warm_up or None,
-        labels=label or (),
-        run=run,
-        queries_per_s=qps,
-        p99_ms=p99_ms,
-        calibrated=calibrated,
-        risk=risk_,
-    )
-    print_answer(json_, exported, lambda console: answers.show_export(console, exported))
+    with stage(f"exporting {artifact}", quiet):
+        exported = kcost.export(
+            artifact,
+            out,
+            name=name,
+            version=version,
+            portable=portable,
+            warm_up_batches=warm_up or None,
+            labels=label or (),
+            run=run,
+            queries_per_s=qps,
+            p99_ms=p99_ms,
+            calibrated=calibrated,
+            risk=risk_,
+        )
+    print_answer(json_, exported, lambda console: answers.show_export(console, exported, everything=all_))

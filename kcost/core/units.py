@@ -30,6 +30,19 @@ def format_usd(usd: float) -> str:
     return f"{sign}${significant(size)}"
 
 
+def format_cents(usd: float) -> str:
+    """An amount as `format_usd` has it; in cents below one, so that no figure begins with zeros.
+
+    Examples:
+        >>> format_cents(0.000434), format_cents(0.00000434)
+        ('0.0434 cents', 'under 0.01 cents')
+    """
+    cents = usd * 100
+    if 0 < abs(cents) < 1:
+        return f"{significant(cents)} cents" if abs(cents) >= SMALLEST_USD else "under 0.01 cents"
+    return format_usd(usd)
+
+
 class UsdScale(NamedTuple):
     """How many of something figures in dollars are for, so that they read at a glance."""
 
@@ -69,6 +82,17 @@ def usd_scale(usd: Iterable[float], unit: str) -> UsdScale:
         factor = 1.0 if 1.0 in fitting else min(fitting, default=max(words) if smallest < 1 else min(words))
         return UsdScale(factor, f"{words[factor]}{rest}")
     return UsdScale(1.0, unit)
+
+
+def usd_a_million(usd: float) -> str:
+    """Dollars for a million of something, in the unit in which they read at a glance.
+
+    Examples:
+        >>> usd_a_million(9.69e-05)
+        '$0.0969 a billion'
+    """
+    scale = usd_scale([usd], "million")
+    return f"{scale.text(usd)} a {scale.unit}"
 
 
 def format_s(seconds: float) -> str:

@@ -12,7 +12,7 @@ from kcost.core.result import CellResult, Run
 from kcost.core.schema import Record
 from kcost.core.score_drop import ScoreDrop
 from kcost.core.stats import paired_ratio
-from kcost.core.units import format_bytes, format_percent, format_usd
+from kcost.core.units import UsdScale, format_bytes, format_percent, usd_scale
 from kcost.cost.estimate import step_ns
 from kcost.cost.inference import usd_per_million
 from kcost.cost.machine_match import Match
@@ -66,6 +66,12 @@ class Payoff(Record):
     def refused(self) -> bool:
         """Whether the result may not be used."""
         return self.word == "refused"
+
+    @property
+    def usd_scale(self) -> UsdScale:
+        """The unit in which the dollars of both models read at a glance."""
+        usd = (v for s in self.speeds for v in (s.before_usd_per_million, s.after_usd_per_million))
+        return usd_scale(usd, "million predictions")
 
 
 def speeds_of(run: Run, before: str, after: str, match: Match) -> tuple[Speed, ...]:
@@ -122,7 +128,8 @@ def decide(drop: ScoreDrop, max_drop: float, speeds: tuple[Speed, ...], before: 
     if best is not None and best.times_faster.tells_apart and best.times_faster.value > 1:
         old = min(s.before_usd_per_million for s in speeds)
         saved = format_percent(1 - best.after_usd_per_million / old)
-        usd = f"{format_usd(old)} -> {format_usd(best.after_usd_per_million)} a million predictions, {saved} less"
+        scale = usd_scale([old, best.after_usd_per_million], "million predictions")
+        usd = f"{scale.text(old)} -> {scale.text(best.after_usd_per_million)} a {scale.unit}, {saved} less"
         beware = f"; slower at batch {_batches(slower)}" if slower else ""
         return "pays", f"faster ({changes}); {usd}{beware}; {size}; {lost}"
     if slower:

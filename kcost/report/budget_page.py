@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcost.core.units import format_percent, format_usd, significant
+from kcost.core.units import format_percent, format_usd, significant, usd_scale
 from kcost.cost.budget import Budget
 from kcost.report.budget_plots import plots_of_budget
 from kcost.report.templates import page_of
@@ -19,6 +19,7 @@ def render_budget(budget: Budget) -> bytes:
         TEMPLATE,
         {"usd": format_usd, "sig": significant, "percent": format_percent},
         budget=budget,
+        scale=usd_scale((p.bill.usd_per_million_full for p in budget.options), "million"),
         plots=plots,
         figures=[plot.figure for plot in plots],
         plotly_js=get_plotlyjs(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from kcost.core.units import format_usd, significant
+from kcost.core.units import format_usd, significant, usd_a_million
 from kcost.cost.budget import Budget
 from kcost.cost.instance_map import InstancePoint
 from kcost.cost.total import KINDS, Bill, Kind
@@ -61,7 +61,7 @@ def map_plot(budget: Budget) -> Plot:
         {
             "type": "scatter",
             "mode": "lines",
-            "name": f"{format_usd(best.usd_per_million)} a million",
+            "name": usd_a_million(best.usd_per_million),
             "x": ends,
             "y": [best.usd_per_million / end * 3.6 for end in ends],
             "line": {"dash": "dot", "width": 1, "color": LINE_COLOURS[2]},
@@ -91,7 +91,7 @@ def _points(points: list[InstancePoint], name: str, hatched: bool) -> dict[str, 
         "x": [p.usd_per_hour for p in points],
         "y": [p.ms_per_prediction for p in points],
         "text": [
-            f"{escape(p.instance)}<br>{escape(p.way)}<br>{format_usd(p.usd_per_million)} a million, "
+            f"{escape(p.instance)}<br>{escape(p.way)}<br>{usd_a_million(p.usd_per_million)}, "
             f"{'simulated' if p.simulated else p.basis}"
             for p in points
         ],

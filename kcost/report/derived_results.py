@@ -149,9 +149,10 @@ class ShownPayoff(Shown, Payoff):
     def view(self) -> View:
         """What is shown."""
         standing: Standing = "bad" if self.refused else "good" if self.word == "pays" else "open"
+        scale = self.usd_scale
         return View(
             says=[Says(f"{self.word}: {self.sentence}", standing)],
-            headings=("batch", "run as", "before, ms", "after, ms", "times faster", "USD per million before", "after"),
+            headings=("batch", "run as", "before, ms", "after, ms", "times faster", f"USD per {scale.unit}", "after"),
             rows=[
                 (
                     str(s.batch),
@@ -159,8 +160,8 @@ class ShownPayoff(Shown, Payoff):
                     significant(s.before_ms),
                     significant(s.after_ms),
                     ratio_text(s.times_faster),
-                    format_usd(s.before_usd_per_million),
-                    format_usd(s.after_usd_per_million),
+                    scale.text(s.before_usd_per_million),
+                    scale.text(s.after_usd_per_million),
                 )
                 for s in self.speeds
             ],

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from kcost.bench.compare import Change, Comparison, Figure as ComparedFigure
 from kcost.core.conversion import RUNTIMES
 from kcost.core.result import Run, failed
-from kcost.core.units import format_usd, significant
+from kcost.core.units import significant
 from kcost.cost.estimate import step_ns
 from kcost.cost.notices import most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Conclusion, Verdict
+from kcost.report.bench_terminal import (
+    MEASURE_AGAIN,
+    compared,
+    headings_of,
+    largest_first,
+    row_of,
+    scale_of,
+    sentence_of,
+)
 from kcost.report.interval_chart import Axis, Mark
 from kcost.report.notebook import ONE_COLOUR, Chart, Says, Shown, Standing, View, ratio_fields, ratio_text
 from kcost.report.plots import COLOURS, Plot, plots_of
-
-MEASURE_AGAIN = "measure again"
 
 
 class ShownVerdict(Shown, Verdict):
@@ -163,30 +169,23 @@ class ShownComparison(Shown, Comparison):
 
     def view(self) -> View:
         """What is shown."""
-        figures = [_compared(change) for change in self.changes]
-        judged = [f for change, f in zip(self.changes, figures, strict=True) if change.invalid is None]
-        dearer = sum(f.low > 1 for f in judged)
-        cheaper = sum(f.high is not None and f.high < 1 for f in judged)
-        worse, better = ("dearer", "cheaper") if self._in_usd else ("slower", "faster")
-        sentence = (
-            f"Of {len(self.changes)} cells that both runs hold, run B is {worse} in {dearer} and {better} in {cheaper} "
-            f"(95% intervals); {len(judged) - dearer - cheaper} can't be sentence apart."
-        )
-        says = [Says(sentence)]
-        if len(judged) < len(self.changes):
+        judged = sum(change.invalid is None for change in self.changes)
+        says = [Says(sentence_of(self))]
+        if judged < len(self.changes):
             says.append(
-                Says(f"{len(self.changes) - len(judged)} cells were measured beside other work: measure again.", "bad")
+                Says(f"{len(self.changes) - judged} cells were measured beside other work: measure again.", "bad")
             )
         says += [Says(f"FAILED: {f.model}, {f.cell}: {f.reason}", "bad") for f in self.failures]
         if self.fail_if and not self.failures:
             says.append(Says(f"No cell is over {', '.join(self.fail_if)}.", "good"))
-        what = "USD per million" if self._in_usd else "step, ms"
+        scale = scale_of(self)
+        what, better = ("step time", "faster") if scale is None else ("USD", "cheaper")
         models = {change.model for change in self.changes}
-        changes = sorted(self.changes, key=lambda c: -abs(math.log(_compared(c).ratio)))
+        changes = largest_first(self.changes)
         return View(
             says=says,
-            headings=("model", "cell", f"A: {what}", f"B: {what}", "B over A", "95% interval", "rounds"),
-            rows=[_change_row(change) for change in changes],
+            headings=headings_of(self),
+            rows=[row_of(change, scale) for change in changes],
             texts=frozenset({0, 1}),
             chart=Chart(
                 [_change_mark(change, f"{change.model} " if len(models) > 1 else "") for change in changes],
@@ -214,33 +213,9 @@ class ShownComparison(Shown, Comparison):
             for change in self.changes
         ]
 
-    @property
-    def _in_usd(self) -> bool:
-        return all(change.usd_per_million is not None for change in self.changes)
-
-
-def _compared(change: Change) -> ComparedFigure:
-    return change.median_ms if change.usd_per_million is None else change.usd_per_million
-
-
-def _change_row(change: Change) -> tuple[str, ...]:
-    figure, rounds = _compared(change), f"{change.rounds_a}/{change.rounds_b} {change.how}"
-    texts = [format_usd(v) if change.usd_per_million is not None else significant(v) for v in (figure.a, figure.b)]
-    if change.invalid is not None:
-        return (change.model, change.cell, *texts, MEASURE_AGAIN, "-", rounds)
-    high = "unbounded" if figure.high is None else significant(figure.high)
-    return (
-        change.model,
-        change.cell,
-        *texts,
-        significant(figure.ratio),
-        f"{significant(figure.low)} to {high}",
-        rounds,
-    )
-
 
 def _change_mark(change: Change, before: str) -> Mark:
-    figure = _compared(change)
+    figure = compared(change)
     text = significant(figure.ratio) if change.invalid is None else MEASURE_AGAIN
     faded = change.invalid is not None
     return Mark(f"{before}{change.cell}", figure.ratio, figure.low, figure.high, ONE_COLOUR, text, faded)

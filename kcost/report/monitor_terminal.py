@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kcost.core.units import format_s, format_usd, significant
+from kcost.core.units import format_cents, format_s, format_usd, significant
+from kcost.report.tables import show_notices, titled_table
 from kcost.serving.monitor.report import chance_text
 
 if TYPE_CHECKING:
@@ -19,20 +20,18 @@ if TYPE_CHECKING:
 
 STYLES = {"healthy": "bold green", "drifted": "bold red", "failing": "bold red", "can't tell": "bold yellow"}
 MOST_FEATURES = 6
-MOST_LIMITS = 3
 
 
-def show_monitor(console: Console, report: MonitorReport, url: str) -> None:
-    """What a proxy says."""
+def show_monitor(console: Console, report: MonitorReport, url: str, *, everything: bool = False) -> None:
+    """What a proxy says; every feature and limit, if asked."""
     console.print(f"[{STYLES[report.outcome]}]{escape(report.conclusion)}[/]", highlight=False)
     for line in _traffic(report):
         console.print(escape(line), highlight=False)
     features = [(m.name, f) for m in report.watched.models if m.drift.windows for f in m.drift.features]
     features.sort(key=lambda pair: (not pair[1].drifted, pair[1].since_window is None, -pair[1].psi))
     if features:
-        console.print(_features(features[:MOST_FEATURES], len(features)))
-    for limit in report.limits[:MOST_LIMITS]:
-        console.print(f"limit: {limit}", highlight=False, markup=False)
+        console.print(_features(features if everything else features[:MOST_FEATURES], len(features)))
+    show_notices(console, [f"limit: {limit}" for limit in report.limits], everything=everything)
     console.print(f"all of it: --json, or {url.rstrip('/')}/kcost/ in a browser", highlight=False, markup=False)
 
 
@@ -48,7 +47,7 @@ def _traffic(report: MonitorReport) -> list[str]:
             f"failed, {traffic.under_way} under way; {traffic.requests:,} in {format_s(traffic.seconds)}"
         )
     share = bill.idle_usd / bill.total_usd if bill.total_usd else 0.0
-    lines.append(f"{format_usd(bill.total_usd)} so far at {format_usd(bill.usd_per_hour)} an hour, idle {share:.0%}")
+    lines.append(f"{format_cents(bill.total_usd)} so far at {format_usd(bill.usd_per_hour)} an hour, idle {share:.0%}")
     for model in report.watched.models:
         if model.live is not None:
             score = model.live.score
@@ -73,13 +72,7 @@ def shadow_text(name: str, shadow: Rollout) -> str:
 
 
 def _features(features: list[tuple[str, FeatureDrift]], count: int) -> Table:
-    table = Table(
-        title=f"{len(features)} of {count} features, the drifted first",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    table = titled_table(f"{len(features)} of {count} features, the drifted first")
     for heading in ("model", "feature", "reference", "now", "PSI", "by chance", "false alarm"):
         table.add_column(heading, overflow="fold", justify="left" if heading in ("model", "feature") else "right")
     for name, f in features:
@@ -90,7 +83,7 @@ def _features(features: list[tuple[str, FeatureDrift]], count: int) -> Table:
     return table
 
 
-def show_reference(console: Console, reference: Reference) -> None:
+def show_reference(console: Console, reference: Reference, *, everything: bool = False) -> None:
     """A reference that was made."""
     wrong = sum(band.wrong for band in reference.bands)
     console.print(
@@ -101,7 +94,6 @@ def show_reference(console: Console, reference: Reference) -> None:
     )
     names = ", ".join(f.name for f in reference.features)
     console.print(f"watched: {names}", highlight=False, markup=False)
-    for note in reference.notes[:MOST_LIMITS]:
-        console.print(f"limit: {note}", highlight=False, markup=False)
+    show_notices(console, [f"limit: {note}" for note in reference.notes], everything=everything)
     command = "kcost serve --upstream URL --usd-per-hour P --reference NAME=FILE"
     console.print(f"next: {command}", highlight=False, markup=False)

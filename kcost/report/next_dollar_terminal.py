@@ -9,28 +9,22 @@ from rich.markup import escape
 
 from kcost.core.units import format_usd
 from kcost.cost.next_dollar import POINT, NextDollar, Route, Span
-from kcost.report.tables import titled_table
-
-NOTES = 3
+from kcost.report.tables import ROWS, show_more, show_notices, titled_table
 
 
-def show_next_dollar(console: Console, answer: NextDollar) -> None:
-    """Prints the answer first."""
+def show_next_dollar(console: Console, answer: NextDollar, *, everything: bool = False) -> None:
+    """Prints the answer first; every way and note, if asked."""
     console.print(f"[bold]{escape(answer.sentence)}[/bold]", highlight=False)
     title = f"From {answer.score_name} {answer.score:.4f} with {answer.labels:,} labels: each way, 90% intervals"
     table = titled_table(title, "way", "what")
     for heading in ("points", "USD", "USD a point"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("models", justify="right")
-    for route in answer.routes:
+    for route in answer.routes if everything else answer.routes[:ROWS]:
         table.add_row(*(escape(text) for text in row_of(route)))
     console.print(table)
-    for line in limits_of(answer):
-        console.print(line, highlight=False, markup=False)
-    for note in answer.notes[:NOTES]:
-        console.print(note, highlight=False, markup=False)
-    if len(answer.notes) > NOTES:
-        console.print(f"and {len(answer.notes) - NOTES} more notes: --json has them all", highlight=False)
+    show_more(console, 0 if everything else len(answer.routes) - ROWS)
+    show_notices(console, [*limits_of(answer), *answer.notes], everything=everything)
 
 
 def row_of(route: Route) -> tuple[str, ...]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from kcost.core.units import format_usd
 from kcost.cost.price_rules import Price
 from kcost.cost.price_update import ORDER, PriceChange, PriceDiff
-
-SHOWN = 12
-"""Rows of a table that fits a screen."""
+from kcost.report.tables import ROWS, show_more, show_notices, titled_table
 
 
-def show_price_diff(console: Console, diff: PriceDiff, *, updating: bool) -> None:
+def show_price_diff(console: Console, diff: PriceDiff, *, updating: bool, everything: bool = False) -> None:
     """What changed between two books, the largest changes first, then what was left out, then where the rest is."""
 
     def line(text: str) -> None:
@@ -23,8 +20,9 @@ def show_price_diff(console: Console, diff: PriceDiff, *, updating: bool) -> Non
     dated = f" ({diff.redated} of them with another date)" if diff.redated else ""
     line(f"{', '.join(counts) or 'nothing changed'}; {diff.same} the same{dated}, from {diff.before} to {diff.after}")
     if diff.changes:
-        table = Table("provider", "instance", "region", "change", "before", "after", "as of")
-        for change in diff.changes[:SHOWN]:
+        headings = ("provider", "instance", "region", "change", "before", "after", "as of")
+        table = titled_table("USD per hour, the largest changes first", *headings)
+        for change in diff.changes if everything else diff.changes[:ROWS]:
             as_of = change.price.as_of
             table.add_row(
                 change.price.provider,
@@ -36,12 +34,13 @@ def show_price_diff(console: Console, diff: PriceDiff, *, updating: bool) -> Non
                 "unknown" if as_of is None else as_of.isoformat(),
             )
         console.print(table)
-    if len(diff.changes) > SHOWN:
-        line(f"and {len(diff.changes) - SHOWN} more: --json prints all")
-    for reason, count in diff.left_out.items():
-        line(f"left out {count} rows: {reason}")
+    show_more(console, 0 if everything else len(diff.changes) - ROWS)
+    limits = [f"left out {count} rows: {reason}" for reason, count in diff.left_out.items()]
     if diff.not_in_book:
-        line(f"{diff.not_in_book} prices are of instances or regions that the book does not have: --add takes them too")
+        limits.append(
+            f"{diff.not_in_book} prices are of instances or regions that the book does not have: --add takes them too"
+        )
+    show_notices(console, limits, everything=everything)
     if updating:
         line(f"written: {diff.out}" if diff.out else "nothing was written: --out FILE writes the book")
 

@@ -6,13 +6,13 @@ import statistics
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from kcost.core.probe import Probe, ProbeAnswer
 from kcost.core.units import significant
+from kcost.report.tables import show_notices, titled_table
 
 
-def show_probe(console: Console, probe: Probe, out: Path) -> None:
+def show_probe(console: Console, probe: Probe, out: Path, *, everything: bool = False) -> None:
     """Rates of a probe, by threads."""
 
     def line(text: str) -> None:
@@ -23,7 +23,15 @@ def show_probe(console: Console, probe: Probe, out: Path) -> None:
     moved = [m.bytes_per_s for t in probe.by_threads for m in t.answer.moves]
     best = f"{significant(max(rates) / 1e9)} GFLOP/s at most" if rates else "no product was measured"
     line(f"{probe.environment.cpu_model}, {probe.backend}: {best}, {_gb(max(moved, default=None))} GB/s at most{mark}")
-    table = Table("threads", "float32 GFLOP/s", "bfloat16 GFLOP/s", "cached GB/s", "memory GB/s", "call us")
+    table = titled_table(
+        "The fastest, by threads",
+        "threads",
+        "float32 GFLOP/s",
+        "bfloat16 GFLOP/s",
+        "cached GB/s",
+        "memory GB/s",
+        "call us",
+    )
     for each in probe.by_threads:
         answer = each.answer
         smallest, largest = (f(answer.moves, key=lambda m: m.elements, default=None) for f in (min, max))
@@ -37,9 +45,9 @@ def show_probe(console: Console, probe: Probe, out: Path) -> None:
             call,
         )
     console.print(table)
-    for reason in [*probe.not_measured, *(f"{t.threads} threads, {r}" for t in probe.by_threads for r in
-    t.answer.not_measured)]:
-        line(f"not measured: {reason}")
+    missing = [*probe.not_measured]
+    missing += [f"{t.threads} threads, {reason}" for t in probe.by_threads for reason in t.answer.not_measured]
+    show_notices(console, [f"not measured: {reason}" for reason in missing], everything=everything)
     line(f"written: {out}; --json prints the raw times, by size")
 
 

@@ -9,14 +9,16 @@ from rich.table import Table
 from kcost.core.result import Run
 from kcost.core.units import format_percent, significant
 from kcost.report.profiles import ROOFLINE_SOURCE, calls_text, views_of
+from kcost.report.tables import show_more
 
 WIDEST_PLACE = 60
 
 
-def show_profiles(console: Console, run: Run) -> None:
-    """Prints a table for each cell of a run that was looked into, and what its arithmetic says."""
+def show_profiles(console: Console, run: Run, *, everything: bool = False) -> None:
+    """Prints where the time goes in the fastest cell that was looked into, or in each: a table, and its arithmetic."""
     views = views_of(run)
-    for view in views:
+    shown = views if everything else views[:1]
+    for view in shown:
         console.print(f"\n[bold]{escape(f'{view.model}, {view.cell}: where its time goes')}[/bold]", highlight=False)
         if view.rows:
             table = Table(box=None, pad_edge=False)
@@ -36,5 +38,6 @@ def show_profiles(console: Console, run: Run) -> None:
             console.print(table)
         for note in view.notes:
             console.print(escape(note), highlight=False)
-    if views:
+    if shown:
+        show_more(console, len(views) - len(shown), "cells were looked into")
         console.print(f"\nCalls and self time are of one step. {ROOFLINE_SOURCE}", highlight=False)

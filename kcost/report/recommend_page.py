@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcost.core.units import format_percent, format_usd, significant
+from kcost.core.units import format_percent, format_usd, significant, usd_a_million
 from kcost.recommend.answer import Recommendation
 from kcost.report.budget_plots import plots_of_budget
 from kcost.report.recommend_plots import plots_of_recommendation
@@ -20,7 +20,7 @@ def render_recommendation(answer: Recommendation) -> bytes:
         plots += plots_of_budget(answer.budget)
     return page_of(
         TEMPLATE,
-        {"usd": format_usd, "sig": significant, "percent": format_percent},
+        {"usd": format_usd, "sig": significant, "percent": format_percent, "usd_a_million": usd_a_million},
         answer=answer,
         plots=plots,
         figures=[plot.figure for plot in plots],

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kcost.core.units import format_usd, significant
+from kcost.core.units import significant, usd_a_million
 from kcost.recommend.answer import Ranked, Recommendation
 from kcost.recommend.watching import Watched
+from kcost.report.tables import NOTICES, show_lines, show_notices
 
 WIDTH = 100
 ROWS = 8
-NOTICES = 3
 STYLES = {"pass": "green", "fail": "bold red", "can't tell": "yellow"}
 
 
@@ -27,7 +27,7 @@ def show_recommendation(
         folder: where the rest is; None where nothing was written.
         everything: every way, gate and notice, not one screen.
     """
-    console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
+    console.width = min(console.width, WIDTH)
     _show_sentences(console, answer)
     if answer.ranked:
         console.print(_table(answer, everything))
@@ -37,23 +37,21 @@ def show_recommendation(
         console.print(
             f"{one.basis}: {one.runs_as} on {one.price.key} {significant(one.step_ms)} ms a step of {one.batch} "
             f"({significant(one.low_ms)} to {significant(one.high_ms or one.low_ms)}), "
-            f"{format_usd(one.usd_per_million)} a million at full load.",
+            f"{usd_a_million(one.usd_per_million)} at full load.",
             highlight=False,
             markup=False,
         )
     if everything:
         console.print(_tried(answer))
-    for notice in answer.notices[: None if everything else NOTICES]:
-        console.print(notice, highlight=False, markup=False)
+    show_notices(console, answer.notices, everything=everything)
     console.print(_rest(answer, folder, everything), highlight=False, markup=False)
 
 
 def show_words(console: Console, answer: Recommendation, folder: Path) -> None:
     """Prints what a recommendation says, without its table."""
-    console = Console(file=console.file, width=min(console.width, WIDTH), force_terminal=console.is_terminal)
+    console.width = min(console.width, WIDTH)
     _show_sentences(console, answer)
-    for notice in answer.notices[:NOTICES]:
-        console.print(notice, highlight=False, markup=False)
+    show_lines(console, answer.notices[:NOTICES])
     console.print(_rest(answer, folder, everything=True), highlight=False, markup=False)
 
 

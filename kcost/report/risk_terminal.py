@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from kcost.core.units import significant
+from kcost.report.tables import ROWS, show_lines, show_more, show_notices
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Verdict
 from kcost.risk.out_of_distribution import OutOfDistribution
@@ -14,27 +17,44 @@ from kcost.risk.report import RiskReport
 from kcost.risk.robustness import Robustness
 from kcost.risk.seeds import Seeds
 
-ROWS = 16
 CHANGES = 6
-"""Of a table of changes; the rest is in --json."""
+"""Of a table of changes on one screen."""
 
 _NUMBERS = frozenset({"value", "measured", "95% interval", "lower by", "confidence"})
 STYLES = {"pass": "green", "fail": "bold red", "can't tell": "yellow"}
 
 
-def show_risk(console: Console, report: RiskReport) -> None:
-    """What a report says."""
+def show_risk(console: Console, report: RiskReport, *, everything: bool = False) -> None:
+    """What a report says: on one screen, or every gate, figure, change and limit."""
     console.print(f"[bold]{escape(conclusion(report))}[/bold]", highlight=False)
-    console.print(_verdicts(report.verdicts) if report.verdicts else _figures(report))
+    if report.verdicts:
+        verdicts = sorted(report.verdicts, key=lambda v: ("fail", "can't tell", "pass").index(v.answer))
+        shown = verdicts if everything else verdicts[:ROWS]
+        console.print(_verdicts(shown))
+        show_more(console, len(verdicts) - len(shown), "gates")
+    if everything or not report.verdicts:
+        figures = figures_of(report)
+        count = len(figures) if everything else ROWS
+        console.print(_figures(dict(list(figures.items())[:count])))
+        show_more(console, len(figures) - count, "figures")
     if report.robustness is not None:
-        console.print(_changes(report.robustness))
-    for line in limits(report):
-        console.print(escape(line), highlight=False)
+        console.print(_changes(report.robustness, everything))
+        show_more(console, 0 if everything else len(report.robustness.conditions) - CHANGES, "changes, which cost less")
+    show_notices(console, limits(report), everything=everything)
     where = report.evidence
     footer = (
         f"Everything else, such as the reliability table: --json. From {where.predictions_file} on {where.backend}."
     )
     console.print(escape(footer), highlight=False)
+
+
+def show_verified(console: Console, lines: Sequence[str], *, everything: bool = False) -> None:
+    """Whether a card is as its evidence has it, then each line that is not."""
+    sentence = f"{len(lines)} line(s) differ:" if lines else "every figure is as its evidence has it"
+    show_lines(console, [sentence], style="bold")
+    shown = lines if everything else lines[:ROWS]
+    show_lines(console, [f"  {line}" for line in shown])
+    show_more(console, len(lines) - len(shown))
 
 
 def conclusion(report: RiskReport) -> str:
@@ -53,7 +73,7 @@ def conclusion(report: RiskReport) -> str:
     return f"{sentence}, too {lean}; a temperature of {report.temperature.value:.2f} makes that {after.value:.4f}."
 
 
-def _verdicts(verdicts: tuple[Verdict, ...]) -> Table:
+def _verdicts(verdicts: Sequence[Verdict]) -> Table:
     table = _table("gate", "limit", "measured", "95% interval", "answer")
     for verdict in verdicts:
         figure, name = verdict.figure, verdict.gate
@@ -93,15 +113,15 @@ def figures_of(report: RiskReport) -> dict[str, Figure]:
     return rows
 
 
-def _figures(report: RiskReport) -> Table:
+def _figures(figures: Mapping[str, Figure]) -> Table:
     table = _table("", "value", "95% interval", "rests on")
-    for name, figure in list(figures_of(report).items())[:ROWS]:
+    for name, figure in figures.items():
         interval = f"{number(figure.low)} to {number(figure.high)}"
         table.add_row(escape(name), number(figure.value), interval, f"{figure.count:,} {figure.unit}")
     return table
 
 
-def _changes(robustness: Robustness) -> Table:
+def _changes(robustness: Robustness, everything: bool) -> Table:
     table = _table("under", "value", "95% interval", "lower by", "95% interval", "confidence")
     clean = robustness.clean
     table.add_row(
@@ -112,7 +132,7 @@ def _changes(robustness: Robustness) -> Table:
         "",
         number(robustness.clean_confidence),
     )
-    for one in robustness.conditions[:CHANGES]:
+    for one in robustness.conditions if everything else robustness.conditions[:CHANGES]:
         table.add_row(
             escape(one.name),
             number(one.score.value),
@@ -134,9 +154,6 @@ def robustness_lines(robustness: Robustness) -> list[str]:
             f"most: {falls} of {worst.score.name}, at a confidence of {worst.mean_confidence:.2f} "
             f"where it was {robustness.clean_confidence:.2f}"
         )
-    left = len(robustness.conditions) - CHANGES
-    if left > 0:
-        lines.append(f"{left} further changes cost less: --json has them")
     if robustness.not_attacked_because is not None:
         lines.append(robustness.not_attacked_because)
     return lines
@@ -173,18 +190,11 @@ def _table(*headings: str) -> Table:
 
 
 def limits(report: RiskReport) -> list[str]:
-    """What is to be known before the figures are used."""
+    """What is to be known before the figures are used, the most serious first."""
     lines = []
-    wanted = report.coverage.abstention
-    if wanted is not None and wanted.threshold is None:
-        lines.append(f"no threshold meets an error of {wanted.target_error:g} for sure (95%) on validation")
-    elif wanted is not None:
-        assert wanted.coverage is not None
-        assert wanted.error is not None
-        lines.append(
-            f"answering from {wanted.threshold:.4f} on: {text_of(wanted.coverage, named=False)} of test "
-            f"answered, of that {text_of(wanted.error, named=False)} wrong; {wanted.target_error:g} was the target"
-        )
+    if report.evidence.dataset.synthetic:
+        lines.append(f"{report.evidence.dataset.name} is synthetic: figures on it say that a pipeline works")
+    lines += _data_lines(report)
     for one in report.slices.search.slices[:3]:
         lines.append(
             f"wrong more often in {one.name}: {one.rate:.1%} of {one.examples:,}, elsewhere {one.rate_elsewhere:.1%} "
@@ -209,6 +219,24 @@ def limits(report: RiskReport) -> list[str]:
         lines += ood_lines(report.out_of_distribution)
     if report.seeds is not None:
         lines += seed_lines(report.seeds)
+    wanted = report.coverage.abstention
+    if wanted is not None and wanted.threshold is None:
+        lines.append(f"no threshold meets an error of {wanted.target_error:g} for sure (95%) on validation")
+    elif wanted is not None:
+        assert wanted.coverage is not None
+        assert wanted.error is not None
+        lines.append(
+            f"answering from {wanted.threshold:.4f} on: {text_of(wanted.coverage, named=False)} of test "
+            f"answered, of that {text_of(wanted.error, named=False)} wrong; {wanted.target_error:g} was the target"
+        )
+    if report.temperature.no_optimum:
+        lines.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
+    return lines
+
+
+def _data_lines(report: RiskReport) -> list[str]:
+    """What the data of a report are to be doubted for."""
+    lines = []
     leaks = report.leakage
     if leaks is not None and leaks.exact + leaks.near:
         lines.append(f"{leaks.exact:,} test examples stand in train exactly, {leaks.near:,} nearly ({leaks.criterion})")
@@ -226,10 +254,6 @@ def limits(report: RiskReport) -> list[str]:
         )
     if report.evidence.trained_on_these is False:
         lines.append("the artifact names another training split than this one: train less test, and leaks, say less")
-    if report.temperature.no_optimum:
-        lines.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
-    if report.evidence.dataset.synthetic:
-        lines.append(f"{report.evidence.dataset.name} is synthetic: figures on it say that a pipeline works")
     return lines
 
 

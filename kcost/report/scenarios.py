@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from kcost.core.stats import samples_for_tail
-from kcost.core.units import format_usd, significant
+from kcost.core.units import significant, usd_a_million
 from kcost.cost.ranking import TailLatency
 from kcost.cost.scenarios import ScenarioRow
 from kcost.report.tables import titled_table
 
 NOTE = (
     "single-stream: one query at a time. offline: all samples there at once. server: queries arrive at random "
-    "(Poisson) at this rate, and their p99 latency, counted from the arrival, is within the bound. USD are per million "
-    "at that rate, for a machine that has that much work in every hour that is paid for."
+    "(Poisson) at this rate, and their p99 latency, counted from the arrival, is within the bound. USD are for so many "
+    "predictions at that rate, for a machine that has that much work in every hour that is paid for."
 )
 
 HEADINGS = (
@@ -26,10 +26,10 @@ HEADINGS = (
     "single-stream p90, ms",
     "single-stream p99, ms",
     "offline, samples/s",
-    "offline, USD per million",
+    "offline, USD",
     "server, queries/s",
     "server p99, ms",
-    "server, USD per million",
+    "server, USD",
 )
 """The first column is text; the others are figures, or say in words why there is none."""
 
@@ -94,10 +94,10 @@ def _texts(row: ScenarioRow) -> list[str]:
         _single_stream(row, row.single_stream_p90, 0.90),
         _single_stream(row, row.single_stream_p99, 0.99),
         "-" if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
-        "-" if row.offline_usd_per_million is None else format_usd(row.offline_usd_per_million),
+        "-" if row.offline_usd_per_million is None else usd_a_million(row.offline_usd_per_million),
         _server(row),
         "-" if row.server_p99 is None else significant(row.server_p99.ms),
-        "-" if row.server_usd_per_million is None else format_usd(row.server_usd_per_million),
+        "-" if row.server_usd_per_million is None else usd_a_million(row.server_usd_per_million),
     ]
 
 

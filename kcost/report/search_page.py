@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kcost.core.units import format_s, format_usd, significant
+from kcost.core.units import format_s, significant
 from kcost.report.search_plots import plots_of_search
-from kcost.report.search_terminal import OBJECTIVES, by_rank, space_text, summary
+from kcost.report.search_terminal import by_rank, scale_of, space_text, summary
 from kcost.report.templates import page_of
 from kcost.search.result import SearchResult
 from kcost.search.space import describe
@@ -19,9 +19,9 @@ def render_search(result: SearchResult) -> bytes:
     plots = plots_of_search(result)
     return page_of(
         TEMPLATE,
-        {"usd": format_usd, "sig": significant, "seconds": format_s, "params": describe},
+        {"sig": significant, "seconds": format_s, "params": describe},
         result=result,
-        unit=OBJECTIVES[result.objective],
+        scale=scale_of(result),
         sentences=summary(result),
         space=space_text(result),
         trials=by_rank(result),

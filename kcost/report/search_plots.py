@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from kcost.core.units import format_usd
+from kcost.core.units import UsdScale, significant
 from kcost.report.plots import Plot, error_bars, round_numbers
+from kcost.report.search_terminal import scale_of
 from kcost.search.result import SearchResult, TrialRecord
 from kcost.search.space import describe
 
@@ -29,7 +30,7 @@ def front_plot(result: SearchResult) -> Plot:
     complete = result.in_state("complete")
     costs = [t.cost.usd for t in complete]
     front = [result.trial(number) for number in result.pareto]
-    name, unit = complete[0].reached.name.replace("_", " "), _unit(result)
+    name, scale = complete[0].reached.name.replace("_", " "), scale_of(result)
     # Costs are those of a few architectures: each is worth a tick of its own.
     ticks = sorted(set(costs)) if len(set(costs)) <= MOST_TICKS else round_numbers(min(costs), max(costs))
     return Plot(
@@ -47,14 +48,14 @@ def front_plot(result: SearchResult) -> Plot:
                     "line": {"shape": "hv", "dash": "dash", "width": 2, "color": FRONT_COLOUR},
                     "hoverinfo": "skip",
                 },
-                *(_points(label, group, i) for i, (label, group) in enumerate(_by_size(complete).items())),
+                *(_points(label, group, i, scale) for i, (label, group) in enumerate(_by_size(complete).items())),
             ],
             "layout": {
                 "xaxis": {
-                    "title": {"text": escape(f"predicted USD per {unit}")},
+                    "title": {"text": escape(f"predicted USD per {scale.unit}")},
                     "type": "log",
                     "tickvals": ticks,
-                    "ticktext": [f"{t:.3g}" for t in ticks],
+                    "ticktext": [significant(t * scale.factor) for t in ticks],
                 },
                 "yaxis": {"title": {"text": escape(f"{name}, validation split")}},
             },
@@ -65,6 +66,7 @@ def front_plot(result: SearchResult) -> Plot:
 def progress_plot(result: SearchResult) -> Plot:
     """Score by trial, with the best one so far: whether more trials are likely to help."""
     complete = result.in_state("complete")
+    scale = scale_of(result)
     best: list[float] = []
     for trial in complete:
         best.append(max(trial.reached.value, *best[-1:]) if best else trial.reached.value)
@@ -83,7 +85,10 @@ def progress_plot(result: SearchResult) -> Plot:
                     "line": {"shape": "hv", "width": 2, "color": FRONT_COLOUR},
                     "hoverinfo": "skip",
                 },
-                *(_points(label, group, i, x="number") for i, (label, group) in enumerate(_by_size(complete).items())),
+                *(
+                    _points(label, group, i, scale, x="number")
+                    for i, (label, group) in enumerate(_by_size(complete).items())
+                ),
             ],
             "layout": {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "validation score"}}},
         },
@@ -121,7 +126,7 @@ def _by_size(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
     return dict(sorted(groups.items()))
 
 
-def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") -> dict[str, Any]:
+def _points(label: str, trials: list[TrialRecord], index: int, scale: UsdScale, x: str = "cost") -> dict[str, Any]:
     colour = COLOURS[index % len(COLOURS)]
     scores = [t.reached for t in trials]
     return {
@@ -132,14 +137,10 @@ def _points(label: str, trials: list[TrialRecord], index: int, x: str = "cost") 
         "y": [s.value for s in scores],
         "error_y": error_bars(scores, colour),
         "text": [
-            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, {format_usd(t.cost.usd)}<br>"
-            f"{escape(describe(t.params))}"
+            f"trial {t.number}: {s.value:.4f} on {s.count} {escape(s.unit)}, "
+            f"{scale.text(t.cost.usd)} per {scale.unit}<br>{escape(describe(t.params))}"
             for t, s in zip(trials, scores, strict=True)
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": colour, "size": 9},
     }
-
-
-def _unit(result: SearchResult) -> str:
-    return "million predictions" if result.objective == "inference" else "training run"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from kcost.core.units import format_s, format_usd, significant
-from kcost.report.tables import titled_table
+from kcost.core.units import format_cents, format_percent, format_s, format_usd, significant, usd_a_million
+from kcost.report.tables import show_more, show_notices, titled_table
 
 if TYPE_CHECKING:
     from kcost.cost.invoice import Invoice
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SERVED_ROWS = 8
 """Of what a server serves, or bills, on one screen; all of it is in --json."""
+
+LAST_TRIALS = 6
 
 
 def show_serving(console: Console, serving: Serving) -> None:
@@ -34,7 +36,7 @@ def show_serving(console: Console, serving: Serving) -> None:
     console.print("no password is asked for; Ctrl-C answers what was accepted, and ends", highlight=False)
 
 
-def show_load(console: Console, report: LoadReport) -> None:
+def show_load(console: Console, report: LoadReport, *, everything: bool = False) -> None:
     """A load test: the p99 first, then what limits it."""
     width = "" if report.latency.p99_low_ms is None else _interval_text(report.latency)
     failed = "none failed" if not report.failed else f"{report.failed:,} failed"
@@ -52,8 +54,7 @@ def show_load(console: Console, report: LoadReport) -> None:
     for name, q in rows:
         table.add_row(name, *(significant(value) for value in (q.p50_ms, q.p90_ms, q.p99_ms, q.max_ms)))
     console.print(table)
-    for limit in report.limits:
-        console.print(f"limit: {limit}", highlight=False, markup=False)
+    show_notices(console, [f"limit: {limit}" for limit in report.limits], everything=everything)
     statuses = ", ".join(f"{n:,} {text}" for text, n in sorted(report.statuses.items()))
     console.print(
         f"{statuses}; {significant(report.answered_per_s)} answered a second of {significant(report.duration_s)} s; "
@@ -65,21 +66,24 @@ def show_load(console: Console, report: LoadReport) -> None:
 
 def show_invoice(console: Console, bill: Invoice) -> None:
     """What a machine cost, and what for; the dearest lines."""
+
+    def share(usd: float) -> str:
+        return format_percent(usd / bill.total_usd if bill.total_usd else 0.0)
+
     console.print(
-        f"{format_usd(bill.total_usd)} for {format_s(bill.seconds)} at {format_usd(bill.usd_per_hour)} an hour: "
-        f"requests {format_usd(bill.requests_usd)} + overhead {format_usd(bill.overhead_usd)} + "
-        f"idle {format_usd(bill.idle_usd)}",
+        f"{format_cents(bill.total_usd)} for {format_s(bill.seconds)} at {format_usd(bill.usd_per_hour)} an hour: "
+        f"requests {share(bill.requests_usd)} + overhead {share(bill.overhead_usd)} + idle {share(bill.idle_usd)}",
         highlight=False,
     )
     dearest = sorted(bill.lines, key=lambda line: -line.usd)[:SERVED_ROWS]
     table = titled_table(
         f"The {len(dearest)} dearest of {len(bill.lines)} lines",
-        *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),
+        *("model", "version", "caller", "requests", "failed", "share", "a request costs"),
     )
     for line in dearest:
         counts = (f"{line.requests:,}", f"{line.failed:,}")
         names = (escape(line.model), escape(line.version), escape(line.caller))
-        table.add_row(*names, *counts, format_usd(line.usd), format_usd(line.usd_per_million))
+        table.add_row(*names, *counts, share(line.usd), usd_a_million(line.usd_per_million))
     console.print(table)
     console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
 
@@ -88,19 +92,19 @@ def _interval_text(q: Quantiles) -> str:
     return f" (95%: {significant(q.p99_low_ms or 0)} to {significant(q.p99_high_ms or 0)})"
 
 
-def show_rate(console: Console, report: RateReport) -> None:
+def show_rate(console: Console, report: RateReport, *, everything: bool = False) -> None:
     """The highest rate that holds a bound; then what limits it, and the last trials."""
     bound = f"a p99 of {significant(report.bound_ms)} ms"
     if report.rate_per_s is None:
         console.print(f"no rate that was tried holds {bound}", highlight=False)
     else:
         console.print(f"{significant(report.rate_per_s)} requests/s hold {bound}", highlight=False)
-    for limit in report.limits:
-        console.print(f"limit: {limit}", highlight=False, markup=False)
+    show_notices(console, [f"limit: {limit}" for limit in report.limits], everything=everything)
+    shown = report.trials if everything else report.trials[-LAST_TRIALS:]
     table = titled_table(
-        f"The last of {len(report.trials)} trials", "requests/s", "requests", "p99, ms", "failed", "holds"
+        f"The last {len(shown)} of {len(report.trials)} trials", "requests/s", "requests", "p99, ms", "failed", "holds"
     )
-    for trial in report.trials[-6:]:
+    for trial in shown:
         table.add_row(
             significant(trial.rate_per_s),
             f"{trial.requests:,}",
@@ -109,3 +113,4 @@ def show_rate(console: Console, report: RateReport) -> None:
             "yes" if trial.holds else "no",
         )
     console.print(table)
+    show_more(console, len(report.trials) - len(shown), "trials")

@@ -1,9 +1,17 @@
-"""How a table looks in the terminal: one setting for all."""
+"""How an answer looks in the terminal: its tables, what limits it, and that there is more. One setting for all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+ROWS = 12
+"""Most rows of a table on one screen; `--all` shows the others."""
+NOTICES = 3
+"""Most lines that limit an answer, the most serious first; `--all` shows the others."""
 
 
 def titled_table(title: str, *columns: str) -> Table:
@@ -20,3 +28,22 @@ def titled_table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def show_lines(console: Console, lines: Sequence[str], *, style: str | None = None) -> None:
+    """Prints lines as they are written."""
+    for line in lines:
+        console.print(line, style=style, highlight=False, markup=False)
+
+
+def show_notices(console: Console, notices: Sequence[str], *, everything: bool, style: str | None = None) -> None:
+    """Prints what limits an answer: the first three, and how many more there are; or all."""
+    shown = notices if everything else notices[:NOTICES]
+    show_lines(console, shown, style=style)
+    show_more(console, len(notices) - len(shown), style=style)
+
+
+def show_more(console: Console, count: int, what: str = "", *, style: str | None = None) -> None:
+    """Prints that `--all` shows so many more, where it does."""
+    if count > 0:
+        show_lines(console, [f"and {count} more{f' {what}' if what else ''}: --all"], style=style)

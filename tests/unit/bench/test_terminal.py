@@ -3,13 +3,16 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
-from kcost.bench.compare import compare
+from kcost.bench.compare import Comparison, compare
 from kcost.bench.self_test import SelfTest
 from kcost.core.result import Watch
 from kcost.report.bench_terminal import show_comparison, show_self_test
+from kcost.report.tables import ROWS
 from testing.runs import replaced
+from testing.terminal import printed
 from tests.unit.bench.runs_to_compare import LABEL, PRICES, run_of, slowed
 from tests.unit.bench.self_tests import move, pairs
 
@@ -20,15 +23,35 @@ def text_of(show: object, *shown: object) -> str:
     return console.export_text()
 
 
-def test_a_comparison_shows_each_cell_and_its_failures_last() -> None:
+def test_a_comparison_says_what_fails_first_and_shows_all_on_request() -> None:
     comparison = compare(
         run_of(0), slowed(run_of(1), 1.5, LABEL, session="b"), fail_if="usd_per_million>5%", usd_per_hour=PRICES
     )
     lines = text_of(show_comparison, comparison).strip().splitlines()
-    assert sum(LABEL in line for line in lines) == 2
-    assert lines[-1].startswith(f"FAILED: simulated-cnn, {LABEL}: usd_per_million is 1.")
+    assert sum(LABEL.removeprefix("inference ") in line for line in lines) == 2
+    assert lines[0].startswith(f"FAILED: simulated-cnn, {LABEL}: usd_per_million is 1.")
+    assert lines[1].startswith(f"Of {len(comparison.changes)} cells that both runs hold, run B is dearer in 1 and")
+    assert lines[1].endswith("can't be told apart.")
+    assert LABEL.removeprefix("inference ") in lines[4], "the largest change first"
     assert any("not paired" in line for line in lines)
-    assert "B cheaper" in lines[1]
+    assert "USD per" in lines[2]
+    assert "B faster" not in lines[3]
+    everything = text_of(lambda console, shown: show_comparison(console, shown, everything=True), comparison)
+    assert "B faster" in everything
+    assert "B cheaper" in everything
+
+
+def test_a_comparison_fits_a_screen(many: Comparison) -> None:
+    lines = printed(show_comparison, many)
+    assert sum("paired" in line for line in lines) == ROWS
+    assert f"and {len(many.changes) - ROWS} more: --all" in lines
+    printed(show_comparison, many, everything=True)
+
+
+@pytest.fixture
+def many() -> Comparison:
+    one = compare(run_of(0), run_of(1), usd_per_hour=PRICES)
+    return one.model_copy(update={"changes": tuple(list(one.changes) * 20)[:40]})
 
 
 def test_a_comparison_without_prices_shows_no_dollars_and_says_what_differs() -> None:
@@ -58,7 +81,7 @@ def test_a_self_test_says_whether_it_passed() -> None:
     assert "of 20 cells measured against themselves had a winner [simulated]" in text
     assert "+10.0%" in text
     assert "INVALID: even the quiet run was disturbed: busy" in text
-    assert text.strip().endswith("The self-test passed.")
+    assert text.startswith("The self-test passed.")
     bad = text_of(show_self_test, SelfTest(simulated=True, pairs=pairs(100, 0.1), moves=(move(1.5),)))
     assert "FAILED: m c: its ratio moved by 25.0%" in bad
-    assert bad.strip().endswith("The self-test failed.")
+    assert bad.startswith("The self-test failed.")

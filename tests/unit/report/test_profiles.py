@@ -39,7 +39,7 @@ def run_with(*profiles: Profile) -> tuple[Run, Outputs]:
 
 def shown(run: Run) -> str:
     console = Console(width=250, record=True, file=io.StringIO())
-    show_profiles(console, run)
+    show_profiles(console, run, everything=True)
     return console.export_text()
 
 

@@ -15,6 +15,7 @@ from kcost.risk.gates import Gates, parse_gates
 from kcost.risk.leakage import leaked_texts
 from kcost.risk.personal_data import count_personal_data
 from kcost.risk.report import Evidence, RiskReport, Surroundings, assess
+from testing.terminal import printed
 
 from .answers import classifier, tagger
 
@@ -43,9 +44,7 @@ def predictions(kind: str = "multiclass", count: int = 1500, temperature: float 
     )
 
     def made(seed: int) -> SplitPredictions:
-        return (
-            tagger(count, seed) if kind == "tags" else classifier(count, seed, temperature=temperature, spread=4)
-        )
+        return tagger(count, seed) if kind == "tags" else classifier(count, seed, temperature=temperature, spread=4)
 
     return Predictions(header, {"train": made(0), "validation": made(1), "test": made(2)}, "0" * 64)
 
@@ -60,11 +59,9 @@ def report(text: str = "", around: Surroundings | None = None, kind: str = "mult
 def test_a_report_comes_back_from_json_and_fits_a_screen(kind: str) -> None:
     risk_report = report(kind=kind)
     assert RiskReport.model_validate_json(risk_report.model_dump_json()) == risk_report
-    console = Console(width=100)
-    with console.capture() as captured:
-        show_risk(console, risk_report)
-    assert len(captured.get().splitlines()) <= 24
-    assert "accuracy" in captured.get() or "entity_f1" in captured.get()
+    lines = printed(show_risk, risk_report)
+    assert len(lines) <= 24
+    assert any("accuracy" in line or "entity_f1" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +140,7 @@ def test_the_worst_slice_decides_and_a_slice_alone_among_many_does_not_fail() ->
 def test_flips_groups_leaks_and_personal_data_are_told() -> None:
     before = predictions()
     changed = before.splits["test"]
-    better = SplitPredictions(
-        changed.labels, changed.labels, changed.log_probabilities, changed.rows, changed.examples
-    )
+    better = SplitPredictions(changed.labels, changed.labels, changed.log_probabilities, changed.rows, changed.examples)
     around = Surroundings(
         columns={"part": np.where(changed.right, "x", "y")},
         groups=("part",),
@@ -157,6 +152,6 @@ def test_flips_groups_leaks_and_personal_data_are_told() -> None:
     assert [v.answer for v in risk_report.verdicts] == ["fail"] * 3
     console = Console(width=100)
     with console.capture() as captured:
-        show_risk(console, risk_report)
+        show_risk(console, risk_report, everything=True)
     for text in ("from float32", "accuracy differs by part", "stand in train", "1 e-mail addresses"):
         assert text in captured.get()

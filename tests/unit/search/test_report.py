@@ -16,6 +16,7 @@ from kcost.report.search_page import render_search
 from kcost.report.search_plots import plots_of_search
 from kcost.report.search_terminal import show_search, summary
 from kcost.search.result import Importance, SearchResult
+from testing.terminal import printed as printed_lines
 from tests.unit.report.browser import CHROMIUM, rendered
 from tests.unit.report.pages import Tags
 from tests.unit.search import fake
@@ -39,7 +40,7 @@ def nothing(result: SearchResult) -> SearchResult:
 
 def printed(result: SearchResult) -> str:
     console = Console(file=io.StringIO(), width=200)
-    show_search(console, result)
+    show_search(console, result, everything=True)
     assert isinstance(console.file, io.StringIO)
     return re.sub(r"\s+", " ", console.file.getvalue())
 
@@ -55,6 +56,14 @@ def test_the_terminal_says_what_was_found_and_what_it_rests_on(result: SearchRes
     assert "m7i" in text or "nearest in the price book" in text
     assert "learning_rate from 0.0001 to 0.01, log scale" in text
     assert "learning_rate 0.70, size 0.30" in text
+
+
+def test_the_terminal_says_what_to_take_first_on_one_screen(result: SearchResult) -> None:
+    lines = printed_lines(show_search, result)
+    assert lines[0].startswith(result.study)
+    assert any(line.startswith("Best score: trial") for line in lines[:3])
+    assert any(line.endswith("more: --all") for line in lines)
+    assert len(lines) <= 40
 
 
 def test_a_search_without_a_complete_trial(result: SearchResult) -> None:

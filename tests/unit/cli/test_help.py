@@ -1,0 +1,93 @@
+"""What each command says of itself, and the options that they all have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kcost.cli import app
+
+FEW = 3
+"""Options that need no panels."""
+
+NO_TABLE = {"data fetch", "code", "open", "report", "prices list", "data list"}
+"""Print a path or a program, or have `--all` by another test."""
+
+ONE_SCREEN = {"doctor", "serve"}
+"""Always show everything."""
+
+QUIET = {
+    *("train", "evaluate", "search", "optimize", "bench", "demo", "recommend", "risk", "card", "probe", "export"),
+    *("monitor", "loadtest"),
+}
+"""Work for longer than a few seconds, and tell of their progress."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    def within(group: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from within(command, (*path, name))
+            else:
+                yield " ".join((*path, name)), command
+
+    return within(typer.main.get_command(app), ())
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_panels_examples_and_the_options_of_all(name: str) -> None:
+    command = COMMANDS[name]
+    options = {p.name: p for p in command.params if p.param_type_name == "option" and p.name != "help"}
+    named = {p.opts[0] for p in options.values()}
+    assert (command.epilog or "").startswith("Examples:"), "examples stand at the end of the help"
+    assert f"kcost {name} " in f"{command.epilog} ".replace("\n", " ")
+    if len(options) > FEW:
+        without = [p.opts[0] for p in options.values() if p.rich_help_panel is None]
+        assert without == [], "options stand in named panels"
+    assert all(p.help for p in options.values()), "each option says what it is"
+    if name not in NO_TABLE | ONE_SCREEN:
+        assert {"--all", "--json"} <= named
+    assert ("--quiet" in named) == (name in QUIET)
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_no_help_is_cut_on_a_narrow_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, command in {"": typer.main.get_command(app), **COMMANDS}.items():
+        context = command.make_context(f"kcost {name}", [], resilient_parsing=True)
+        printed = command.get_help(context) + capsys.readouterr().out
+        assert "\u2026" not in printed, f"{name}: rich cuts a word that is too long with an ellipsis"
+        assert max(map(len, printed.splitlines())) <= columns, name
+
+
+def test_examples_stand_last_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = CliRunner().invoke(app, ["bench", "--help"]).output
+    panels = [printed.index(f" {panel} ") for panel in ("Data", "Model", "Measuring", "Output", "Examples:")]
+    assert max(panels) == panels[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["monitor", "refernce", "x"], "reference"),
+        (["card", "verfy", "x"], "verify"),
+        (["export", "x", "--out", "o", "--format", "huggingfase"], "huggingface"),
+        (["prices", "lst"], "list"),
+        (["loadtest", "http://127.0.0.1:1/x", "--find-rat"], "--find-rate"),
+    ],
+)
+def test_a_typo_is_told_what_it_may_have_meant(arguments: list[str], meant: str) -> None:
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 2
+    assert meant in outcome.output
+    assert "id you mean" in outcome.output or "Possible options" in outcome.output
