@@ -47,7 +47,13 @@ UPGRADES: dict[tuple[str, int], Upgrade] = {
 class Record(BaseModel):
     """Base of all data that kcost stores: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        serialize_by_alias=True,
+        defer_build=True,  # a command uses few of all the records that it imports
+    )
 
 
 R = TypeVar("R", bound=BaseModel)

@@ -37,15 +37,18 @@ def kcost_process(*arguments: object, **environment: str) -> subprocess.Complete
 
 @contextmanager
 def _stream(name: str) -> Iterator[Callable[[], str]]:
-    """Turns a standard stream to a file, for Python and for what writes to the descriptor itself. Gives what reads it."""
+    """Turns a standard stream to a file, also for what writes to the descriptor itself. Gives what reads it."""
     number = {"stdout": 1, "stderr": 2}[name]
     before = os.dup(number)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), number)
         try:
-            with io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8", write_through=True) as stream:
-                with mock.patch.object(sys, name, stream):
-                    yield lambda: os.pread(number, os.fstat(number).st_size, 0).decode()
+            descriptor = io.FileIO(number, "w", closefd=False)
+            with (
+                io.TextIOWrapper(descriptor, "utf-8", write_through=True) as stream,
+                mock.patch.object(sys, name, stream),
+            ):
+                yield lambda: os.pread(number, os.fstat(number).st_size, 0).decode()
         finally:
             os.dup2(before, number)
             os.close(before)
