@@ -5,14 +5,16 @@ BIN := .venv/bin
 BACKENDS := tensorflow jax torch
 # Most of a test is importing and compiling, which takes one core. Each part is one process, so that what its tests share
 # (a framework, models, servers) is made once. As many parts run at a time as there are cores, each on a core of its own,
-# and one more, which runs where others wait.
-JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
+# and two more, which run where others wait.
+JOBS ?= $(shell echo $$(( $$(nproc) + 2 )))
 # Where it is set, each of many hundred processes would compile kcost's sources again.
 unexport PYTHONDONTWRITEBYTECODE
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
 # The longest first.
-PARTS := test-jax test-programs test-unit test-tensorflow test-torch
+PARTS := test-programs test-jax test-tensorflow test-bench test-unit test-torch
+# The unit tests that start workers, of the simulated backend, and wait for them most of the time.
+BENCH := tests/unit/bench tests/unit/search tests/unit/recommend
 
 .PHONY: demo test test-all test-contract $(PARTS) zoo check docs bench clean
 
@@ -29,7 +31,10 @@ test-all: .venv/installed
 	@XLA_FLAGS= $(MAKE) test NOT_SLOW=
 
 test-unit: .venv/installed
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit $(BENCH:%=--ignore=%)
+
+test-bench: .venv/installed
+	$(PYTEST) $(BENCH)
 
 # What starts processes: the command line, exports, servers.
 test-programs: .venv/installed
