@@ -14,6 +14,7 @@ from kcost.core.schema import Record
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
 from kcost.serving.http_client import Connection, Target, read_url, take_open
+from kcost.serving.http_limits import respond
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
@@ -29,6 +30,9 @@ SHADOW = "(shadow)"
 
 _MOST_SHADOWS = 8
 """At a time: a shadow must not fill the queue of the server."""
+
+_LOOK_S = 0.25
+"""How often deadlines are looked at: an answer that does not come is told of so much later."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
@@ -75,12 +79,15 @@ class Proxy:
     ) -> None:
         self._upstream = upstream
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
-        self._timeout_s = timeout_s
+        self._timeout_ns = int(timeout_s * 1e9)
         self._most_bytes = most_bytes
         self._clock = clock
         self._meter = Meter(usd_per_hour, clock())
         self._keys: set[tuple[str, str, str]] = set()
         self._free: list[Connection] = []
+        self._deadlines: dict[asyncio.Future[int | None], int] = {}
+        """What an answer is waited for in, until when by the clock."""
+        self._looking: asyncio.TimerHandle | None = None
         self._shadows: set[asyncio.Task[None]] = set()
         url = f"http://{upstream.host}:{upstream.port}"
         self.monitor = Monitor(url, MonitorSettings(), {}) if monitor is None else monitor
@@ -99,7 +106,7 @@ class Proxy:
         start_ns = self._clock()
         number = self._meter.arrive(key, start_ns)
         start_s = self.monitor.traffic.arrive()
-        status = 0
+        status, end_ns = 0, 0
         try:
             body = await self._body(receive)
             answer = await self._pass_on(number, scope, body)
@@ -107,27 +114,28 @@ class Proxy:
             watched = None if status != 200 else self.monitor.named(resource, scope["headers"])
             if watched is not None and watched.headers:
                 answer = answer._replace(headers=[*answer.headers, *watched.headers])
-            await _respond(send, answer)
-            if watched is not None:  # the client has its answer
+            await _respond(scope, send, answer)
+            # The event loop sends what was written when this task waits: what is left to do here comes after it.
+            end_ns = self._clock()
+            await asyncio.sleep(0)
+            if watched is not None:
                 self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
                 version = self.monitor.shadow_of(watched)
                 if version is not None and len(self._shadows) < _MOST_SHADOWS:
-                    first = TimedAnswer(answer.headers, answer.body, self._clock() - start_ns)
+                    first = TimedAnswer(answer.headers, answer.body, end_ns - start_ns)
                     task = asyncio.create_task(self._shadow(watched.resource.model, version, scope, body, first))
                     self._shadows.add(task)
                     task.add_done_callback(self._shadows.discard)
         except RequestError as error:
             status = error.http_status
-            await _refuse(send, error)
+            await _refuse(scope, send, error)
         finally:
-            end_ns = self._clock()
-            self._meter.leave(number, end_ns, failed=status != 200)
+            now_ns = self._clock()
+            self._meter.leave(number, now_ns, failed=status != 200)
             self.monitor.traffic.leave(start_s, failed=status != 200)
-            self.monitor.counted(key[0], resource, status, end_ns - start_ns)
+            self.monitor.counted(key[0], resource, status, (end_ns or now_ns) - start_ns)
 
-    async def _shadow(
-        self, model: str, version: int, scope: dict[str, Any], body: bytes, first: TimedAnswer
-    ) -> None:
+    async def _shadow(self, model: str, version: int, scope: dict[str, Any], body: bytes, first: TimedAnswer) -> None:
         """Asks another version the same. Its time is on the invoice, with a caller of its own; no client sees it."""
         path = f"/v1/models/{quote(model, safe='')}/versions/{version}:predict".encode()
         start_ns = self._clock()
@@ -149,9 +157,9 @@ class Proxy:
             body = await self._body(receive) if scope["method"] == "POST" else b""
             page = await self.monitor.page(scope["method"], scope["raw_path"], body, self.invoice())
         except RequestError as error:
-            await _refuse(send, error)
+            await _refuse(scope, send, error)
             return
-        await _respond(send, _Answer(page.status, page.headers, page.body))
+        await _respond(scope, send, _Answer(page.status, page.headers, page.body))
 
     def _key(self, scope: dict[str, Any], resource: Route | None) -> tuple[str, str, str]:
         """Model, version and caller of a request."""
@@ -172,16 +180,19 @@ class Proxy:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
         request = self._request(scope, body)
-        self._meter.to_model(number, self._clock())
+        sent_ns = self._clock()
+        self._meter.to_model(number, sent_ns)
+        deadline_ns = sent_ns + self._timeout_ns
         try:
-            async with asyncio.timeout(self._timeout_s):
-                kept_open = take_open(self._free)
-                # It may be closed just now; a new one is asked then. A forward pass changes nothing.
-                if kept_open is not None and (answer := await self._ask(kept_open, request)) is not None:
-                    return answer
-                answer = await self._ask(await self._connect(), request)
+            kept_open = take_open(self._free)
+            # It may be closed just now; a new one is asked then. A forward pass changes nothing.
+            if kept_open is not None and (answer := await self._ask(kept_open, request, deadline_ns)) is not None:
+                return answer
+            async with asyncio.timeout((deadline_ns - self._clock()) / 1e9):
+                connection = await self._connect()
+            answer = await self._ask(connection, request, deadline_ns)
         except TimeoutError as error:
-            text = f"The server behind the proxy gave no answer within {self._timeout_s:g} s."
+            text = f"The server behind the proxy gave no answer within {self._timeout_ns / 1e9:g} s."
             raise RequestError(Code.DEADLINE_EXCEEDED, text) from error
         except OSError as error:
             raise RequestError(Code.UNAVAILABLE, f"The server behind the proxy is not there: {error}") from error
@@ -197,9 +208,16 @@ class Proxy:
         )
         return connection
 
-    async def _ask(self, connection: Connection, request: bytes) -> _Answer | None:
-        """One request on one connection; None where it was closed before the answer was whole."""
+    async def _ask(self, connection: Connection, request: bytes, deadline_ns: int) -> _Answer | None:
+        """One request on one connection; None where it was closed before the answer was whole.
+
+        Raises:
+            TimeoutError: the deadline, by the proxy's clock, has passed.
+        """
         status: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._deadlines[status] = deadline_ns
+        if self._looking is None:
+            self._look_later()
 
         def answered(code: int | None) -> None:
             if not status.done():
@@ -208,15 +226,33 @@ class Proxy:
         connection.send(request, answered)
         try:
             code = await status
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TimeoutError):
             connection.close()  # its answer would be taken for that of the next request
             raise
+        finally:
+            del self._deadlines[status]
         if code is None:
             return None
         answer = _Answer(code, list(connection.headers), connection.body)
         if connection.is_open:
             self._free.append(connection)
         return answer
+
+    def _look_later(self) -> None:
+        """Looks at deadlines now and then: a timer for each request takes longer than all else that is done for it."""
+        pause_s = min(_LOOK_S, self._timeout_ns / 4e9)
+        self._looking = asyncio.get_running_loop().call_later(pause_s, self._end_late)
+
+    def _end_late(self) -> None:
+        self._looking = None
+        now_ns = self._clock()
+        for status, deadline_ns in self._deadlines.items():  # in the order of the deadlines, as all wait as long
+            if deadline_ns > now_ns:
+                break
+            if not status.done():
+                status.set_exception(TimeoutError())
+        if self._deadlines:
+            self._look_later()
 
     async def _body(self, receive: Receive) -> bytes:
         body = bytearray()
@@ -254,18 +290,16 @@ def _route(scope: dict[str, Any]) -> Route | None:
         return None
 
 
-async def _refuse(send: Send, error: RequestError) -> None:
+async def _refuse(scope: dict[str, Any], send: Send, error: RequestError) -> None:
     headers = [(b"content-type", b"application/json")]
     if error.http_status == 413:
         headers.append((b"connection", b"close"))
-    await _respond(send, _Answer(error.http_status, headers, orjson.dumps({"error": error.message})))
+    await respond(scope, send, error.http_status, headers, orjson.dumps({"error": error.message}))
 
 
-async def _respond(send: Send, answer: _Answer) -> None:
+async def _respond(scope: dict[str, Any], send: Send, answer: _Answer) -> None:
     headers = [(name, value) for name, value in answer.headers if name.lower() not in _HOP_BY_HOP]
-    headers.append((b"content-length", str(len(answer.body)).encode()))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await respond(scope, send, answer.status, headers, answer.body)
 
 
 class Proxying(Record):
