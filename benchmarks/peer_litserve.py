@@ -16,7 +16,7 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.model = Model(sys.argv[1])
 
-    def decode_request(self, request: dict[str, Any]) -> Any:
+    def decode_request(self, request):  # without types: LitServe would make a form of them
         return self.model.row(request["instances"][0])
 
     def batch(self, inputs: list[Any]) -> list[Any]:

@@ -1,7 +1,7 @@
 """`kcost serve` against LitServe and MLServer, in turns: one SavedModel, runtime and client, a worker each.
 
     python -m venv /tmp/litserve && /tmp/litserve/bin/pip install litserve==0.2.19 pyzmq numpy
-    python -m venv /tmp/mlserver && /tmp/mlserver/bin/pip install mlserver==1.7.1
+    python -m venv /tmp/mlserver && /tmp/mlserver/bin/pip install mlserver==1.7.1 'uvloop<0.22'
     for V in litserve mlserver; do /tmp/$V/bin/pip install --no-deps tensorflow==2.21.0; done   # for its C library
 
     python benchmarks/peers_serving.py DIR NAME --litserve /tmp/litserve/bin/python --mlserver /tmp/mlserver/bin/python
@@ -49,7 +49,8 @@ from kcost.serving.one_request import ask
 from kcost.serving.open_inference_tensors import DATATYPES
 
 HERE = Path(__file__).parent
-PACKAGES = {"litserve": "litserve==0.2.19 pyzmq numpy", "mlserver": "mlserver==1.7.1"}
+READY_S = 90
+PACKAGES = {"litserve": "litserve==0.2.19 pyzmq numpy", "mlserver": "mlserver==1.7.1 'uvloop<0.22'"}
 
 
 class Started(NamedTuple):
@@ -58,6 +59,7 @@ class Started(NamedTuple):
     process: subprocess.Popen[bytes]
     target: Target
     bodies: list[bytes]
+    log: Path
     prediction: Any
     """From a document that it answered to its output, a nested list."""
 
@@ -113,7 +115,9 @@ def servers(arguments: argparse.Namespace, version: Path, folder: Path) -> Itera
             cwd=folder,
         )
         port = next(int(part) for part in command if isinstance(part, int))
-        started[name] = Started(process, Target("127.0.0.1", "127.0.0.1", port, path), bodies, prediction)
+        started[name] = Started(
+            process, Target("127.0.0.1", "127.0.0.1", port, path), bodies, Path(log.name), prediction
+        )
         try:
             wait_until_open(port)
         except TimeoutError:
@@ -151,16 +155,16 @@ def servers(arguments: argparse.Namespace, version: Path, folder: Path) -> Itera
                 begin(name, command, "/v2/models/m/infer", mine, from_open_inference)
         yield started
     finally:
+        whole = [process for server in started.values() for process in family(server)]
         for server in started.values():
             set_stopped(server, stopped=False)
-            for process in family(server):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.terminate()
+            server.process.terminate()
+        _, left = psutil.wait_procs(whole, 5)
+        for process in left:  # MLServer waits for ever for a worker that has ended
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for server in started.values():
-            try:
-                server.process.wait(20)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
+            server.process.wait()
         log.close()
 
 
@@ -198,8 +202,22 @@ async def answers_of(server: Started, count: int) -> list[np.ndarray]:
     return answers
 
 
+async def until_ready(name: str, server: Started) -> None:
+    """Waits until a server answers: some open their port before the model is loaded."""
+    code, answer = None, b""
+    for _ in range(READY_S * 5):
+        code, answer = await ask(server.target, server.bodies[0])
+        if code == 200:
+            return
+        await asyncio.sleep(0.2)
+    said = server.log.read_text(errors="replace")[-2000:]
+    raise SystemExit(f"{name} is not ready after {READY_S} s: {code}, {answer[:300]!r}\n{said}")
+
+
 async def check_alike(started: dict[str, Started]) -> None:
     """Every server gives the answers of the first, to the digits that padding may change."""
+    for name, server in started.items():
+        await until_ready(name, server)
     first = await answers_of(started["kcost"], 8)
     for name, server in started.items():
         for mine, other in zip(first, await answers_of(server, 8), strict=True):
