@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 from served import Served, mib
+from serving import turn
 
 from kcost.serving.arrivals import Schedule
 from kcost.serving.http_client import read_url
@@ -109,10 +110,13 @@ async def soak(server: Served, base: Path, arguments: argparse.Namespace) -> boo
 
         settings = LoadSettings(rate_per_s=400, duration_s=3, bound_ms=arguments.p99_ms)
         highest = await find_rate(url, settings, on_trial)
-        if highest.rate_per_s is None:
-            raise SystemExit(f"no rate holds a p99 of {arguments.p99_ms:g} ms here: {highest.limits}")
-        rate = PART * highest.rate_per_s
-        say(f"the highest rate is {highest.rate_per_s:.0f}/s ({highest.outcome}); held: {rate:.0f}/s")
+        most, how = highest.rate_per_s, f"that holds a p99 of {arguments.p99_ms:g} ms, {highest.outcome}"
+        if most is None:  # beside other work even the client may be late
+            body = await made_up_body(target, seed=0)
+            most = min([(await turn(target, [body], 32, 3.0)).requests_per_s for _ in range(3)])
+            how = "of three closed loops of 32 connections, the slowest, as no rate holds the p99"
+        rate = PART * most
+        print(f"the highest rate: {most:.0f}/s ({how}); held: {rate:.0f}/s", flush=True)
     seconds = arguments.minutes * 60
     rng = np.random.default_rng(0)
     due_s = np.cumsum(rng.exponential(1 / rate, round(rate * seconds)))
