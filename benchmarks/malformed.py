@@ -70,6 +70,8 @@ class Kind(NamedTuple):
     right: frozenset[str]
     whole: bool = False
     """Whether `make` gives all bytes of a connection, on one of its own, and not a body."""
+    ends: bool = False
+    """Whether the client then closes its side."""
 
 
 def damaged(rng: random.Random, whole: bytes) -> bytes:
@@ -77,6 +79,18 @@ def damaged(rng: random.Random, whole: bytes) -> bytes:
     for _ in range(rng.randint(1, 5)):
         at = rng.randrange(len(body) or 1)
         body[at : at + rng.randint(0, 3)] = rng.choice((*PIECES, bytes([rng.randrange(256)])))
+    return bytes(body)
+
+
+def bytes_changed(rng: random.Random, whole: bytes) -> bytes:
+    """One or two bytes changed, or a few cut out or put in: of binary messages, much of which still can be read."""
+    body = bytearray(whole)
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(body))
+        if rng.random() < 0.8:
+            body[at] = rng.randrange(256)
+        else:
+            body[at : at + rng.randint(0, 4)] = rng.randbytes(rng.randint(0, 4))
     return bytes(body)
 
 
@@ -180,7 +194,14 @@ def rest_kinds() -> list[Kind]:
         Kind("no UTF-8", 2, lambda rng: b'{"instances": ["\xff' + rng.randbytes(5) + b'"]}', only_400),
         Kind("not what its encoding says", 1, encoded, frozenset({"400", "415"}), whole=True),
         Kind("no such path, model or version", 1, paths, frozenset({"400", "404"}), whole=True),
-        Kind("no HTTP", 1, lambda rng: no_http(rng, path), frozenset({"400", "413", "431", "broken"}), whole=True),
+        Kind(
+            "no HTTP",
+            1,
+            lambda rng: no_http(rng, path),
+            frozenset({"400", "413", "431", "broken"}),
+            whole=True,
+            ends=True,
+        ),
     ]
 
 
@@ -276,7 +297,7 @@ def grpc_kinds() -> list[Kind]:
 
     any_code = REFUSED | {"OK", "INTERNAL"}
     return [
-        Kind("damaged at random", 70, lambda rng: damaged(rng, seed), any_code),
+        Kind("damaged at random", 70, lambda rng: bytes_changed(rng, seed), any_code),
         Kind("cut short", 10, broken, REFUSED | {"INTERNAL"}),
         Kind("wrong rank", 8, wrong_rank, frozenset({"INVALID_ARGUMENT"})),
         Kind("shapes of up to 2^62", 6, huge, frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})),
@@ -294,7 +315,7 @@ class HttpClient:
 
     async def status(self, kind: Kind, content: bytes) -> str:
         if kind.whole:
-            return await self.alone(content)
+            return await self.alone(content, end=kind.ends)
         connection = take_open(self.free) or await self.connect()
         answered: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         connection.send(self.target.request(content), answered.set_result)
@@ -313,7 +334,7 @@ class HttpClient:
         )
         return connection
 
-    async def alone(self, content: bytes, *, end: bool = True) -> str:
+    async def alone(self, content: bytes, *, end: bool) -> str:
         """The status for all bytes of a connection; `end` closes this side behind them."""
         reader, writer = await asyncio.open_connection(self.target.address, self.target.port)
         try:
@@ -396,7 +417,7 @@ async def slow(client: HttpClient, count: int) -> bool:
     halves = (b"POST /v1/mod", http(path, b"{", length=20), http(path, body)[:-1])
     came = Counter(await asyncio.gather(*(client.alone(halves[i % 3], end=False) for i in range(count))))
     print(f"  sent too slowly, {count} connections at once: " + ", ".join(f"{n} {s}" for s, n in sorted(came.items())))
-    gone = Counter(await asyncio.gather(*(client.alone(halves[i % 3]) for i in range(count))))
+    gone = Counter(await asyncio.gather(*(client.alone(halves[i % 3], end=True) for i in range(count))))
     print(
         f"  gone in the middle, {count} connections at once: " + ", ".join(f"{n} {s}" for s, n in sorted(gone.items()))
     )
@@ -407,7 +428,7 @@ def goes_on(server: Served) -> bool:
     target = read_url(f"{server.url}/v1/models/half_plus_two:predict", remote=False)
 
     async def status() -> str:
-        return await HttpClient(target).alone(http(target.path, b'{"instances": [1.0]}', "connection: close"))
+        return await HttpClient(target).alone(http(target.path, b'{"instances": [1.0]}'), end=False)
 
     return asyncio.run(status()) == "200"
 
