@@ -159,10 +159,10 @@ async def measure(proxy: Served, server: Served, arguments: argparse.Namespace) 
         await asyncio.wait({load}, timeout=LOOK_S)
         looks.append(await look(proxy))
     load.result()
-    return told(client.sent, looks, arguments.usd_per_hour)
+    return print_findings(client.sent, looks, arguments.usd_per_hour)
 
 
-def told(sent: list[Sent], looks: list[Look], usd_per_hour: float) -> bool:
+def print_findings(sent: list[Sent], looks: list[Look], usd_per_hour: float) -> bool:
     bill, seconds = looks[-1].bill, looks[-1].bill["seconds"]
     sums = [sum(x.bill[k] for k in ("requests_usd", "overhead_usd", "idle_usd")) / x.bill["total_usd"] for x in looks]
     off = max(abs(s - 1) for s in sums)

@@ -128,10 +128,10 @@ async def soak(server: Served, base: Path, arguments: argparse.Namespace) -> boo
         if task.done():
             task.result()  # what went wrong in it
         task.cancel()
-    return told(rate, observed, beside)
+    return print_findings(rate, observed, beside)
 
 
-def told(rate: float, observed: Observed, beside: Disturbance) -> bool:
+def print_findings(rate: float, observed: Observed, beside: Disturbance) -> bool:
     latency_ms = (observed.done_ns - observed.due_ns) / 1e6
     names = {TIMED_OUT: "timed out", BROKEN: "broken"}
     codes, counts = np.unique(observed.status, return_counts=True)
