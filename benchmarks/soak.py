@@ -76,10 +76,12 @@ class Disturbance:
         shutil.rmtree(self.base / str(self.version - 2), ignore_errors=True)
 
     def _is_newest(self) -> bool:
-        states = {
-            int(entry["version"]): entry["state"]
-            for entry in self.server.get(f"/v1/models/{self.base.name}")["model_version_status"]
-        }
+        try:
+            status = self.server.get(f"/v1/models/{self.base.name}")
+        except OSError as error:
+            self.events.append((self.now_s(), f"status: {error}"))
+            return False
+        states = {int(entry["version"]): entry["state"] for entry in status["model_version_status"]}
         others = [state for number, state in states.items() if number != self.version]
         return states.get(self.version) == "AVAILABLE" and set(others) <= {"END"}
 
@@ -146,6 +148,9 @@ def print_findings(rate: float, observed: Observed, beside: Disturbance) -> bool
     swaps = [at for at, text in beside.events if text.startswith("version")]
     kills = [at for at, text in beside.events if text.startswith("killed")]
     again = beside.server.said().count("it is started again")
+    for at, text in beside.events:
+        if text.startswith("status"):
+            print(f"at {at:.0f} s the state of the versions was not told: {text}")
     print(f"{len(swaps)} versions swapped, {len(kills)} processes killed, {again} started again")
     due_s = observed.due_ns / 1e9
     for name, moments in (("a swap", swaps), ("a kill", kills)):
