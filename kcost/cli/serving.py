@@ -22,6 +22,10 @@ def serve(
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="What runs the models: saved_model; litert, onnx, openvino: files of kcost export --to."),
+    ] = "saved_model",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.")] = 8501,
     grpc_port: Annotated[
         int | None,
@@ -56,6 +60,13 @@ def serve(
     ] = None,
     usd_per_error: Annotated[
         float | None, typer.Option(help="With --upstream: what a wrong answer costs: drift is told in dollars.")
+    ] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="With --upstream: a budget (kcost cost --json) or a run folder to put beside the invoice; repeatable.",
+        ),
     ] = None,
     monitor: Annotated[
         Path | None, typer.Option(help="With --upstream: TOML file of what is watched, stored and told.")
@@ -92,7 +103,9 @@ def serve(
             monitor=monitor,
             references=reference or (),
             usd_per_error=usd_per_error,
+            forecasts=forecast or (),
             on_start=on_proxy,
+            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
@@ -105,6 +118,7 @@ def serve(
 
     kcost.serve_models(
         folder,
+        backend=backend,  # type: ignore[arg-type]  # checked there
         host=host,
         port=port,
         grpc_port=grpc_port,
