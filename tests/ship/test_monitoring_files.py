@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,6 @@ from kcost.serving.monitor.settings import read_settings
 from kcost.ship.monitoring_files import DASHBOARD_FILE, RULES_FILE
 from kcost.ship.server_files import COMPOSE, is_own, signed
 from kcost.ship.server_folder import write_server_files
-
-COMPOSE_SCHEMA = os.environ.get("KCOST_COMPOSE_SCHEMA")
-"""schema/compose-spec.json of https://github.com/compose-spec/compose-spec: no package carries it."""
 
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
 WATCHING = {RULES_FILE: signed(alert_rules(50.0)), DASHBOARD_FILE: json.dumps(dashboard()) + "\n"}
@@ -51,11 +48,13 @@ def test_compose_has_a_server_a_proxy_prometheus_and_grafana() -> None:
     assert SERVICES["proxy"]["command"][:2] == ["kcost", "serve"]
 
 
-@pytest.mark.skipif(COMPOSE_SCHEMA is None, reason="KCOST_COMPOSE_SCHEMA names no compose-spec.json")
 def test_compose_is_of_its_schema() -> None:
+    """The schema of the Compose Specification, as the package check-jsonschema carries it."""
+    pytest.importorskip("check_jsonschema", reason="pip install check-jsonschema: it carries the schema")
     import jsonschema
 
-    schema = json.loads(Path(str(COMPOSE_SCHEMA)).read_text())
+    file = resources.files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json")
+    schema = json.loads(file.read_text())
     validator = jsonschema.validators.validator_for(schema)(schema)
     assert [error.message for error in validator.iter_errors(yaml.safe_load(COMPOSE))] == []
     broken = yaml.safe_load(COMPOSE)
@@ -70,9 +69,7 @@ def test_the_proxys_command_is_one_that_kcost_takes() -> None:
 
     _, name, *arguments = SERVICES["proxy"]["command"]
     command: Any = get_command(app)
-    context = command.commands[name].make_context(
-        name, [a.replace("${KCOST_USD_PER_HOUR:-1}", "1") for a in arguments]
-    )
+    context = command.commands[name].make_context(name, [a.replace("${KCOST_USD_PER_HOUR:-1}", "1") for a in arguments])
     assert context.params["upstream"] == "http://serving:8501"
     assert context.params["usd_per_hour"] == 1
     assert context.params["monitor"] == Path("/models/monitoring/monitor.toml")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+import kcost
 from kcost.api.forecasts import read_forecasts
+from kcost.bench.store import RunStore
 from kcost.core import schema
 from kcost.core.errors import InputError
 from kcost.cost.assumptions import Assumptions
@@ -107,3 +110,20 @@ def test_forecasts_that_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             read_forecasts(texts, 0.2)
+
+
+def test_a_run_gives_its_cheapest_batch_and_no_idle_time() -> None:
+    folder = Path(kcost.__file__).parents[1] / "docs" / "runs" / "digits-cnn"
+    run = RunStore(folder).load()
+    seconds = {
+        cell.spec.batch: float(np.mean(np.concatenate([r.step_ns for r in cell.rounds]))) / 1e9 / cell.spec.batch
+        for cell in run.measured(phase="inference")
+        if (cell.spec.backend, cell.spec.method) == ("torch", "predict")
+    }
+    ((model, version), forecast) = next(iter(read_forecasts([f"{folder}@torch/predict"], 0.36).items()))
+    assert (model, version) == ("digits-cnn", "")
+    assert forecast.machine_s == pytest.approx(min(seconds.values()))
+    assert forecast.batch == min(seconds, key=lambda batch: seconds[batch])
+    assert (forecast.usd_per_hour, forecast.usd_per_million_with_idle) == (0.36, None)
+    apart = difference(forecast, usd_per_hour=0.36, machine_s=forecast.machine_s, busy_share=0.001, together=1.0)
+    assert (apart.why, apart.idle_times) == ("as forecast", 1.0)
