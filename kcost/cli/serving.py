@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
     from kcost.serving.server import Serving
 
 
+_OF_A_PROXY = ("usd_per_hour", "caller_header", "remote", "reference", "usd_per_error", "forecast", "monitor")
+_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "poll_s")
+
+
 @app.command()
 def serve(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
@@ -77,6 +83,8 @@ def serve(
     import kcost
     from kcost.report import serving_terminal
 
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
@@ -84,6 +92,7 @@ def serve(
             raise typer.BadParameter("a proxy passes HTTP alone: leave it out", param_hint="--grpc-port")
         if usd_per_hour is None:
             raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
+        _refuse(given, _OF_A_SERVER, "is of the server behind the proxy: give it there")
 
         def on_proxy(proxying: Proxying) -> None:
             text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
@@ -111,6 +120,7 @@ def serve(
         return
     if folder is None:
         raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
+    _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
         print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
@@ -134,6 +144,13 @@ def serve(
         on_start=on_start,
         log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
     )
+
+
+def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
+    """Refuses options that would do nothing."""
+    wrong = [name for name in given if name in others]
+    if wrong:
+        raise typer.BadParameter(why, param_hint=f"--{wrong[0].replace('_', '-')}")
 
 
 @app.command()

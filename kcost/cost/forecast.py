@@ -108,7 +108,7 @@ def difference(
     times = price * time * idle
     why = "as forecast" if abs(times - 1) <= ALIKE else f"{significant(times)} times the forecast"
     if reasons:
-        why += ": " + "; ".join(f"{text} ({significant(ratio)} times)" for ratio, text in reasons)
+        why += ": " + "; ".join(f"{text} ({_times(ratio)})" for ratio, text in reasons)
     if forecast.simulated:
         why += "; the forecast is of made-up step times"
     return Difference(
@@ -122,6 +122,10 @@ def difference(
         idle_times=idle,
         why=why,
     )
+
+
+def _times(ratio: float) -> str:
+    return f"{significant(ratio)} times" if ratio >= 1 else f"{significant(1 / ratio)} times less"
 
 
 def _percent(share: float) -> str:

@@ -54,8 +54,8 @@ class RolloutLimits(Record):
 class RolloutCounts(Record):
     """What was seen of a new version. Pairs are requests that both versions answered."""
 
-    requests: int = Field(default=0, description="to the new version that it or the old one answered")
-    failed: int = Field(default=0, description="of these, answered by the old one alone")
+    requests: int = Field(default=0, description="that the new version was asked, and it or the old one answered")
+    failed: int = Field(default=0, description="of these, not answered by the new one")
     rows: int = Field(default=0, description="that both answered")
     row_squares: float = Field(default=0.0, description="sum over requests of the square of their rows")
     otherwise: int = Field(default=0, description="rows with another answer than the old version's")

@@ -117,14 +117,18 @@ class Proxy:
                 # A forward pass changes nothing: asking again is safe.
                 resource = fallback
                 answer = await self._ask_version(fallback, key[2], scope, body, timeout_s)
-                self.monitor.compared(fallback.model, answer, first)
+                self.monitor.rollouts.failed(fallback.model, answer.status)
             status = answer.status
             watched = None if status != 200 else self.monitor.named(resource, scope["headers"])
             added = () if watched is None else watched.headers
             await _respond(send, _Answer(status, [*answer.headers, *added], answer.body))
             if watched is not None:  # the client has its answer
                 self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
-                self._look_beside(watched.resource, fallback if answer is first else None, scope, body, answer)
+                if fallback is not None and answer is first:
+                    self.monitor.rollouts.answered(fallback.model)
+                    self._compare(fallback, watched.resource, scope, body)
+                elif (shadow := self.monitor.rollouts.shadow_of(watched.resource)) is not None:
+                    self._compare(watched.resource, shadow, scope, body)
         except RequestError as error:
             status = first_status = error.http_status
             await _refuse(send, error)
@@ -134,27 +138,20 @@ class Proxy:
             self.monitor.traffic.leave(start_s, failed=status != 200)
             self.monitor.counted(key[0], resource, status, end_ns - start_ns)
 
-    def _look_beside(
-        self, answered: Route, stable: Route | None, scope: dict[str, Any], body: bytes, answer: TimedAnswer
-    ) -> None:
-        """Asks another version the same in the background, where there is one to compare.
+    def _compare(self, old: Route, new: Route, scope: dict[str, Any], body: bytes) -> None:
+        """Asks two versions what a client asked, in the background, unless there is enough of that under way.
 
-        Args:
-            answered: the version that the client has its answer from.
-            stable: the version that this canary is held against; None where it is no canary.
+        What the client waited for is no part of it: whoever is asked first finds the machine colder, and would look
+        slower. These two are asked one after the other, in an order that is drawn.
         """
-        other = stable or self.monitor.rollouts.shadow_of(answered)
-        if other is None:
-            return
         if len(self._shadows) >= _MOST_SHADOWS:
-            if stable is not None:
-                self.monitor.rollouts.alone(answered.model)
             return
 
         async def compare() -> None:
-            second = await self._ask_version(other, SHADOW, scope, body, self._timeout_s)
-            old, new = (answer, second) if stable is None else (second, answer)
-            self.monitor.compared(answered.model, old, new)
+            answers: dict[Route, TimedAnswer] = {}
+            for version in self.monitor.rollouts.in_drawn_order(old, new):
+                answers[version] = await self._ask_version(version, SHADOW, scope, body, self._timeout_s)
+            self.monitor.compared(new.model, answers[old], answers[new])
 
         task = asyncio.create_task(compare())
         self._shadows.add(task)
@@ -164,7 +161,7 @@ class Proxy:
         self, version: Route, caller: str, scope: dict[str, Any], body: bytes, timeout_s: float
     ) -> TimedAnswer:
         """Asks a version what a client asked, on the proxy's own account. It is on the invoice, too."""
-        number = self._meter.arrive((version.model, str(version.version), caller), self._clock())
+        number = self._meter.arrive((version.model, _version_text(version), caller), self._clock())
         status = 0
         try:
             answer = await self._timed(number, {**scope, "raw_path": path_of(version)}, body, timeout_s)
@@ -199,7 +196,7 @@ class Proxy:
         """Model, version and caller of a request."""
         model, version = OTHERS, ""
         if resource is not None:
-            model, version = resource.model, resource.label or str(resource.version or "latest")
+            model, version = resource.model, _version_text(resource)
         caller = b""
         if self._caller_header is not None:
             caller = next((value for name, value in scope["headers"] if name == self._caller_header), b"")
@@ -291,6 +288,11 @@ def _route(scope: dict[str, Any]) -> Route | None:
         return route("POST", scope["raw_path"])
     except RequestError:
         return None
+
+
+def _version_text(resource: Route) -> str:
+    """The version of a request, as it names it."""
+    return resource.label or ("latest" if resource.version is None else str(resource.version))
 
 
 async def _refuse(send: Send, error: RequestError) -> None:

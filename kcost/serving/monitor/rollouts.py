@@ -166,22 +166,37 @@ class Rollouts:
             return None
         return resource._replace(version=tally.settings.version, label=None)
 
-    def alone(self, model: str) -> None:
-        """A canary answered a request that the old version was not asked: it is busy with others."""
+    def in_drawn_order(self, *versions: Route) -> list[Route]:
+        """The versions in an order that favours none."""
+        return self._random.sample(versions, len(versions))
+
+    def answered(self, model: str) -> None:
+        """A canary answered a client."""
         self._tallies[model].requests += 1
 
-    def compared(self, model: str, old: TimedAnswer, new: TimedAnswer) -> bool:
-        """Two versions were asked the same; gives whether both answered.
+    def failed(self, model: str, old_status: int) -> None:
+        """A canary did not answer a client; the old version was asked then.
 
         What neither answers says nothing of either: a request may be wrong, and a server away.
         """
         tally = self._tallies[model]
-        if old.status != 200 and new.status != 200:
+        if old_status != 200:
             tally.unclear += 1
-            return False
+            return
         tally.requests += 1
-        tally.failed += new.status != 200
+        tally.failed += 1
+        self.judge()
+
+    def compared(self, model: str, old: TimedAnswer, new: TimedAnswer) -> bool:
+        """Two versions were asked what a client has its answer to; gives whether both answered."""
+        tally = self._tallies[model]
+        if tally.kind == "shadow":  # a canary's request was counted when it answered the client
+            if old.status != 200 and new.status != 200:
+                tally.unclear += 1
+                return False
+            tally.requests += 1
         if new.status != 200:
+            tally.failed += old.status == 200
             self.judge()
             return False
         if old.status != 200:
@@ -224,9 +239,14 @@ def path_of(resource: Route) -> bytes:
         b'/v1/models/a%20b/versions/3:predict'
     """
     name = quote(resource.model, safe="")
+    version = ""
+    if resource.label is not None:
+        version = f"/labels/{quote(resource.label, safe='')}"
+    elif resource.version is not None:
+        version = f"/versions/{resource.version}"
     if resource.method == "infer":
-        return f"/v2/models/{name}/versions/{resource.version}/infer".encode()
-    return f"/v1/models/{name}/versions/{resource.version}:{resource.method}".encode()
+        return f"/v2/models/{name}{version}/infer".encode()
+    return f"/v1/models/{name}{version}:{resource.method}".encode()
 
 
 def _state(model: str, tally: _Tally, usd_per_hour: float) -> RolloutState:

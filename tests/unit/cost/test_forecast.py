@@ -46,7 +46,7 @@ def test_the_reasons_are_told_in_words_the_largest_first() -> None:
     )
     assert difference(PLAN, usd_per_hour=0.36, machine_s=0.002, busy_share=0.4, together=9).why == "as forecast"
     dear = difference(PLAN, usd_per_hour=0.72, machine_s=0.001, busy_share=0.4, together=9).why
-    assert dear.startswith("as forecast: a request took 1.00 ms")  # two reasons that cancel are both told
+    assert dear.startswith("as forecast: a request took 1.00 ms of the machine, not 2.00 ms (2.00 times less); ")
     assert "the machine costs $0.720 an hour, not $0.360 (2.00 times)" in dear
 
 

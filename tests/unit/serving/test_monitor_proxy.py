@@ -225,7 +225,7 @@ def test_a_shadow_is_asked_the_same_and_judged(tmp_path: Path) -> None:
         assert 'kcost_rollout_rows_otherwise_total{model_name="m",version="7",kind="shadow"} 1' in metrics
         assert paths.count(b"/v1/models/m/versions/7:predict") == 6
         lines = {(x["version"], x["caller"]): x["requests"] for x in report["invoice"]["lines"]}
-        assert lines == {("latest", ""): 6, ("7", "(shadow)"): 6}
+        assert lines == {("latest", ""): 6, ("latest", "(shadow)"): 6, ("7", "(shadow)"): 6}
 
     with_proxy(answer, steps, monitor=monitor)
 
