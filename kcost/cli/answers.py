@@ -286,6 +286,12 @@ def show_export(console: Console, report: ExportReport) -> None:
             highlight=False,
             markup=False,
         )
+    for b in report.beside:
+        console.print(
+            f"for {b.runtime} in {b.precision}: {b.file}, {b.file_bytes:,} bytes, relative error "
+            f"{b.relative_error:.1e}; kcost serve DIR --backend {b.runtime}",
+            highlight=False,
+        )
     for left_out in report.left_out:
         console.print(f"without {left_out.what}: {left_out.reason}", highlight=False, markup=False)
     if report.temperature is not None:

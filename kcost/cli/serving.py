@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,12 +17,21 @@ if TYPE_CHECKING:
     from kcost.serving.server import Serving
 
 
+_OF_A_PROXY = ("usd_per_hour", "caller_header", "remote", "reference", "usd_per_error", "forecast", "monitor")
+_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "poll_s")
+
+
 @app.command()
 def serve(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="What runs the models: saved_model; litert, onnx, openvino: files of kcost export --to."),
+    ] = "saved_model",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.")] = 8501,
     grpc_port: Annotated[
         int | None,
@@ -57,6 +67,13 @@ def serve(
     usd_per_error: Annotated[
         float | None, typer.Option(help="With --upstream: what a wrong answer costs: drift is told in dollars.")
     ] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="With --upstream: a budget (kcost cost --json) or a run folder to put beside the invoice; repeatable.",
+        ),
+    ] = None,
     monitor: Annotated[
         Path | None, typer.Option(help="With --upstream: TOML file of what is watched, stored and told.")
     ] = None,
@@ -66,6 +83,8 @@ def serve(
     import kcost
     from kcost.report import serving_terminal
 
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
@@ -73,6 +92,7 @@ def serve(
             raise typer.BadParameter("a proxy passes HTTP alone: leave it out", param_hint="--grpc-port")
         if usd_per_hour is None:
             raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
+        _refuse(given, _OF_A_SERVER, "is of the server behind the proxy: give it there")
 
         def on_proxy(proxying: Proxying) -> None:
             text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
@@ -92,12 +112,15 @@ def serve(
             monitor=monitor,
             references=reference or (),
             usd_per_error=usd_per_error,
+            forecasts=forecast or (),
             on_start=on_proxy,
+            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
     if folder is None:
         raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
+    _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
         print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
@@ -105,6 +128,7 @@ def serve(
 
     kcost.serve_models(
         folder,
+        backend=backend,  # type: ignore[arg-type]  # checked there
         host=host,
         port=port,
         grpc_port=grpc_port,
@@ -120,6 +144,13 @@ def serve(
         on_start=on_start,
         log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
     )
+
+
+def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
+    """Refuses options that would do nothing."""
+    wrong = [name for name in given if name in others]
+    if wrong:
+        raise typer.BadParameter(why, param_hint=f"--{wrong[0].replace('_', '-')}")
 
 
 @app.command()

@@ -41,6 +41,13 @@ def export(
         bool, typer.Option("--calibrated", help="Put probabilities at the temperature that kcost risk fitted.")
     ] = False,
     risk_: Annotated[Path | None, typer.Option("--risk", help="Folder of that report, as --out of kcost risk.")] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUNTIME[:PRECISION]",
+            help="Write the model for litert, onnx or openvino as well, for kcost serve --backend; may be repeated.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Export a model for TensorFlow Serving, checked with TensorFlow's own loader; or a bert for transformers."""
@@ -50,6 +57,8 @@ def export(
     if form not in ("serving", "huggingface"):
         raise typer.BadParameter(f"{form!r} is neither serving nor huggingface", param_hint="--format")
     if form == "huggingface":
+        if to:
+            raise typer.BadParameter("other runtimes lie beside a SavedModel: --format serving", param_hint="--to")
         if calibrated:
             raise typer.BadParameter(
                 "a Hugging Face folder holds the model with its own logits", param_hint="--calibrated"
@@ -72,5 +81,6 @@ def export(
         p99_ms=p99_ms,
         calibrated=calibrated,
         risk=risk_,
+        to=to or (),
     )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported))

@@ -11,13 +11,16 @@ from kcost.core.units import format_s, format_usd, significant
 from kcost.report.tables import titled_table
 
 if TYPE_CHECKING:
-    from kcost.cost.invoice import Invoice
+    from kcost.cost.invoice import Invoice, Line
     from kcost.serving.load_report import LoadReport, Quantiles
     from kcost.serving.rate_search import RateReport
     from kcost.serving.server import Serving
 
 SERVED_ROWS = 8
 """Of what a server serves, or bills, on one screen; all of it is in --json."""
+
+FORECAST_ROWS = 3
+"""Lines that are told why they differ from their forecast."""
 
 
 def show_serving(console: Console, serving: Serving) -> None:
@@ -72,16 +75,31 @@ def show_invoice(console: Console, bill: Invoice) -> None:
         highlight=False,
     )
     dearest = sorted(bill.lines, key=lambda line: -line.usd)[:SERVED_ROWS]
+    has_forecast = any(line.forecast is not None for line in dearest)
     table = titled_table(
         f"The {len(dearest)} dearest of {len(bill.lines)} lines",
-        *("model", "version", "caller", "requests", "failed", "USD", "USD per million"),
+        *("model", "version", "caller", "requests", "failed", "USD", "USD per million", "with idle"),
+        *(("forecast", "with idle") if has_forecast else ()),
     )
     for line in dearest:
         counts = (f"{line.requests:,}", f"{line.failed:,}")
         names = (escape(line.model), escape(line.version), escape(line.caller))
-        table.add_row(*names, *counts, format_usd(line.usd), format_usd(line.usd_per_million))
+        usd = [line.usd, line.usd_per_million, line.usd_per_million_with_idle]
+        table.add_row(*names, *counts, *map(format_usd, usd), *(_forecast_cells(line) if has_forecast else ()))
     console.print(table)
+    for line in [x for x in dearest if x.forecast is not None][:FORECAST_ROWS]:
+        assert line.forecast is not None
+        names = " ".join(filter(None, (line.model, line.version, line.caller)))
+        console.print(f"{names}: {line.forecast.why}", highlight=False, markup=False)
     console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
+
+
+def _forecast_cells(line: Line) -> tuple[str, str]:
+    forecast = line.forecast
+    if forecast is None:
+        return "-", "-"
+    with_idle = forecast.usd_per_million_with_idle
+    return format_usd(forecast.usd_per_million), "-" if with_idle is None else format_usd(with_idle)
 
 
 def _interval_text(q: Quantiles) -> str:

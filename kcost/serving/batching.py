@@ -58,7 +58,9 @@ class Waiting:
 
 def has_rows(signature: ServedSignature) -> bool:
     """Whether requests of a signature can be put together: it has a free first axis of every input and output."""
-    return all(tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs))
+    return signature.alone_because is None and all(
+        tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs)
+    )
 
 
 def common_rows(arrays: list[np.ndarray]) -> int | None:

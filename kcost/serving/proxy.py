@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
 from kcost.core.schema import Record
+from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
 from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_limits import respond
 from kcost.serving.http_server import HttpServer, HttpSettings
-from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, TimedAnswer
+from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor
+from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.open_inference import is_open_inference, open_route
 from kcost.serving.status import Code, RequestError
@@ -29,7 +30,7 @@ SHADOW = "(shadow)"
 """The caller, on the invoice, of requests that the proxy sends to another version by itself."""
 
 _MOST_SHADOWS = 8
-"""At a time: a shadow must not fill the queue of the server."""
+"""At a time: what the proxy asks by itself must not fill the queue of the server."""
 
 _LOOK_S = 0.25
 """How often deadlines are looked at: an answer that does not come is told of so much later."""
@@ -65,6 +66,7 @@ class Proxy:
         most_bytes: of the body of a request.
         clock: nanoseconds that never go back.
         monitor: None watches traffic alone.
+        forecasts: see `Meter`.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Proxy:
         most_bytes: int,
         clock: Callable[[], int] = time.monotonic_ns,
         monitor: Monitor | None = None,
+        forecasts: Mapping[tuple[str, str], Forecast] | None = None,
     ) -> None:
         self._upstream = upstream
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
-        self._timeout_ns = int(timeout_s * 1e9)
+        self._timeout_s = timeout_s
         self._most_bytes = most_bytes
         self._clock = clock
-        self._meter = Meter(usd_per_hour, clock())
+        self._meter = Meter(usd_per_hour, clock(), forecasts)
         self._keys: set[tuple[str, str, str]] = set()
         self._free: list[Connection] = []
         self._deadlines: dict[asyncio.Future[int | None], int] = {}
@@ -102,55 +105,93 @@ class Proxy:
             await self._answer_itself(scope, receive, send)
             return
         resource = _route(scope)
+        choice = self.monitor.rollouts.choose(resource, scope["headers"])
+        if choice is not None:
+            resource, scope = choice.resource, {**scope, "raw_path": choice.path}
         key = self._key(scope, resource)
         start_ns = self._clock()
         number = self._meter.arrive(key, start_ns)
         start_s = self.monitor.traffic.arrive()
-        status, end_ns = 0, 0
+        status, first_status, end_ns = 0, 0, 0
+        fallback = None if choice is None else choice.fallback
         try:
             body = await self._body(receive)
-            answer = await self._pass_on(number, scope, body)
+            # A canary has half of the time, so that the version behind it has the other half.
+            timeout_s = self._timeout_s if fallback is None else self._timeout_s / 2
+            first = answer = await self._timed(number, scope, body, timeout_s)
+            first_status = first.status
+            if fallback is not None and first.status != 200:
+                # A forward pass changes nothing: asking again is safe.
+                resource = fallback
+                answer = await self._ask_version(fallback, key[2], scope, body, timeout_s)
+                self.monitor.rollouts.failed(fallback.model, answer.status)
             status = answer.status
             watched = None if status != 200 else self.monitor.named(resource, scope["headers"])
-            if watched is not None and watched.headers:
-                answer = answer._replace(headers=[*answer.headers, *watched.headers])
-            await _respond(scope, send, answer)
+            added = () if watched is None else watched.headers
+            await _respond(scope, send, _Answer(status, [*answer.headers, *added], answer.body))
             # The event loop sends what was written when this task waits: what is left to do here comes after it.
             end_ns = self._clock()
             await asyncio.sleep(0)
             if watched is not None:
                 self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
-                version = self.monitor.shadow_of(watched)
-                if version is not None and len(self._shadows) < _MOST_SHADOWS:
-                    first = TimedAnswer(answer.headers, answer.body, end_ns - start_ns)
-                    task = asyncio.create_task(self._shadow(watched.resource.model, version, scope, body, first))
-                    self._shadows.add(task)
-                    task.add_done_callback(self._shadows.discard)
+                if fallback is not None and answer is first:
+                    self.monitor.rollouts.answered(fallback.model)
+                    self._compare(fallback, watched.resource, scope, body)
+                elif (shadow := self.monitor.rollouts.shadow_of(watched.resource)) is not None:
+                    self._compare(watched.resource, shadow, scope, body)
         except RequestError as error:
-            status = error.http_status
+            status = first_status = error.http_status
             await _refuse(scope, send, error)
         finally:
             now_ns = self._clock()
-            self._meter.leave(number, now_ns, failed=status != 200)
+            self._meter.leave(number, now_ns, failed=first_status != 200)
             self.monitor.traffic.leave(start_s, failed=status != 200)
             self.monitor.counted(key[0], resource, status, (end_ns or now_ns) - start_ns)
 
-    async def _shadow(self, model: str, version: int, scope: dict[str, Any], body: bytes, first: TimedAnswer) -> None:
-        """Asks another version the same. Its time is on the invoice, with a caller of its own; no client sees it."""
-        path = f"/v1/models/{quote(model, safe='')}/versions/{version}:predict".encode()
-        start_ns = self._clock()
-        number = self._meter.arrive((model, str(version), SHADOW), start_ns)
-        status, answer = 0, _Answer(0, [], b"")
+    def _compare(self, old: Route, new: Route, scope: dict[str, Any], body: bytes) -> None:
+        """Asks two versions what a client asked, in the background, unless there is enough of that under way.
+
+        What the client waited for is no part of it: whoever is asked first finds the machine colder, and would look
+        slower. These two are asked one after the other, in an order that is drawn.
+        """
+        if len(self._shadows) >= _MOST_SHADOWS:
+            return
+
+        async def compare() -> None:
+            answers: dict[Route, TimedAnswer] = {}
+            for version in self.monitor.rollouts.in_drawn_order(old, new):
+                answers[version] = await self._ask_version(version, SHADOW, scope, body, self._timeout_s)
+            self.monitor.compared(new.model, answers[old], answers[new])
+
+        task = asyncio.create_task(compare())
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _ask_version(
+        self, version: Route, caller: str, scope: dict[str, Any], body: bytes, timeout_s: float
+    ) -> TimedAnswer:
+        """Asks a version what a client asked, on the proxy's own account. It is on the invoice, too."""
+        number = self._meter.arrive((version.model, _version_text(version), caller), self._clock())
+        status = 0
         try:
-            answer = await self._pass_on(number, {**scope, "raw_path": path}, body)
+            answer = await self._timed(number, {**scope, "raw_path": path_of(version)}, body, timeout_s)
             status = answer.status
+        finally:
+            self._meter.leave(number, self._clock(), failed=status != 200)
+        return answer
+
+    async def _timed(self, number: int, scope: dict[str, Any], body: bytes, timeout_s: float) -> TimedAnswer:
+        """What the server answers, or an answer that says why it does not; and what that took."""
+        start_ns = self._clock()
+        self._meter.to_model(number, start_ns)
+        try:
+            answer = await self._pass_on(scope, body, timeout_s)
         except RequestError as error:
-            status = error.http_status  # told as a failure of that version
+            answer = _refusal(error)
         finally:
             end_ns = self._clock()
-            self._meter.leave(number, end_ns, failed=status != 200)
-        other = TimedAnswer(answer.headers, answer.body, end_ns - start_ns)
-        self.monitor.offer_shadow(model, first, other, status)
+            machine_ns = self._meter.from_model(number, end_ns)
+        return TimedAnswer(answer.status, answer.headers, answer.body, end_ns - start_ns, machine_ns)
 
     async def _answer_itself(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
@@ -165,7 +206,7 @@ class Proxy:
         """Model, version and caller of a request."""
         model, version = OTHERS, ""
         if resource is not None:
-            model, version = resource.model, resource.label or str(resource.version or "latest")
+            model, version = resource.model, _version_text(resource)
         caller = b""
         if self._caller_header is not None:
             caller = next((value for name, value in scope["headers"] if name == self._caller_header), b"")
@@ -176,13 +217,11 @@ class Proxy:
             self._keys.add(key)
         return key
 
-    async def _pass_on(self, number: int, scope: dict[str, Any], body: bytes) -> _Answer:
+    async def _pass_on(self, scope: dict[str, Any], body: bytes, timeout_s: float) -> _Answer:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
         request = self._request(scope, body)
-        sent_ns = self._clock()
-        self._meter.to_model(number, sent_ns)
-        deadline_ns = sent_ns + self._timeout_ns
+        deadline_ns = self._clock() + int(timeout_s * 1e9)
         try:
             kept_open = take_open(self._free)
             # It may be closed just now; a new one is asked then. A forward pass changes nothing.
@@ -192,12 +231,10 @@ class Proxy:
                 connection = await self._connect()
             answer = await self._ask(connection, request, deadline_ns)
         except TimeoutError as error:
-            text = f"The server behind the proxy gave no answer within {self._timeout_ns / 1e9:g} s."
+            text = f"The server behind the proxy gave no answer within {timeout_s:g} s."
             raise RequestError(Code.DEADLINE_EXCEEDED, text) from error
         except OSError as error:
             raise RequestError(Code.UNAVAILABLE, f"The server behind the proxy is not there: {error}") from error
-        finally:
-            self._meter.from_model(number, self._clock())
         if answer is None:
             raise RequestError(Code.UNAVAILABLE, "The server behind the proxy closed the connection without an answer.")
         return answer
@@ -239,17 +276,15 @@ class Proxy:
         return answer
 
     def _look_later(self) -> None:
-        """Looks at deadlines now and then: a timer for each request takes longer than all else that is done for it."""
-        pause_s = min(_LOOK_S, self._timeout_ns / 4e9)
+        """Looks at deadlines now and then: a timer for each request would take longer than much that is done for it."""
+        pause_s = min(_LOOK_S, self._timeout_s / 4)
         self._looking = asyncio.get_running_loop().call_later(pause_s, self._end_late)
 
     def _end_late(self) -> None:
         self._looking = None
         now_ns = self._clock()
-        for status, deadline_ns in self._deadlines.items():  # in the order of the deadlines, as all wait as long
-            if deadline_ns > now_ns:
-                break
-            if not status.done():
+        for status, deadline_ns in self._deadlines.items():
+            if deadline_ns <= now_ns and not status.done():
                 status.set_exception(TimeoutError())
         if self._deadlines:
             self._look_later()
@@ -290,11 +325,21 @@ def _route(scope: dict[str, Any]) -> Route | None:
         return None
 
 
+def _version_text(resource: Route) -> str:
+    """The version of a request, as it names it."""
+    return resource.label or ("latest" if resource.version is None else str(resource.version))
+
+
 async def _refuse(scope: dict[str, Any], send: Send, error: RequestError) -> None:
+    refusal = _refusal(error)
+    await respond(scope, send, refusal.status, refusal.headers, refusal.body)
+
+
+def _refusal(error: RequestError) -> _Answer:
     headers = [(b"content-type", b"application/json")]
     if error.http_status == 413:
         headers.append((b"connection", b"close"))
-    await respond(scope, send, error.http_status, headers, orjson.dumps({"error": error.message}))
+    return _Answer(error.http_status, headers, orjson.dumps({"error": error.message}))
 
 
 async def _respond(scope: dict[str, Any], send: Send, answer: _Answer) -> None:
@@ -325,6 +370,7 @@ async def serve_proxy(
     *,
     remote: bool,
     monitor: Monitor | None = None,
+    forecasts: Mapping[tuple[str, str], Forecast] | None = None,
 ) -> Invoice:
     """Passes requests on until SIGTERM or SIGINT; then answers what it has accepted, and gives the last bill.
 
@@ -332,7 +378,7 @@ async def serve_proxy(
         InputError: the URL of the upstream cannot be used, the port is taken, or the watching cannot begin.
     """
     target = read_url(upstream, remote=remote)
-    proxy = Proxy(target, usd_per_hour, caller_header, timeout_s, http.most_bytes, monitor=monitor)
+    proxy = Proxy(target, usd_per_hour, caller_header, timeout_s, http.most_bytes, monitor=monitor, forecasts=forecasts)
     server = HttpServer(proxy, http)
     server.stop_on_signals()
     try:
