@@ -48,6 +48,9 @@ class ServedSignature(Record):
     alone_because: str | None = Field(
         default=None, description="why a request has to run by itself; None where several may run as one"
     )
+    pads: bool = Field(
+        default=False, description="whether zeros behind a row change none of its answers, as was tried at loading"
+    )
 
 
 class ServedModel(Record):

@@ -63,7 +63,7 @@ def _at_once(cycle: RequestResponseCycle, status: int, headers: Headers, body: b
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
-    cycle.on_response()
+    asyncio.get_running_loop().call_soon(cycle.on_response)  # once what was written has left
     return True
 
 

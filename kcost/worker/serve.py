@@ -21,6 +21,7 @@ from kcost.core.frames import Kind, Message
 from kcost.core.serving import ServeAnswer, ServedModel, ServedSignature, ServedTensor, ServeRequest
 from kcost.runtimes.base import open_file, runtime_version
 from kcost.runtimes.meta_graph import Signature, Tensor
+from kcost.worker.lengths import with_padding
 
 if TYPE_CHECKING:
     from kcost.runtimes.saved_model import SavedModelSession
@@ -43,6 +44,7 @@ def run(request: ServeRequest) -> ServeAnswer:
     with socket.socket(fileno=request.socket_fd) as connection:
         served = _open(request.runtime, request.folder, threads)
         try:
+            served.model = with_padding(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])
             runs, buffer = 0, bytearray()
