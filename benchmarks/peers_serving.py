@@ -30,6 +30,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import uvloop
-from peer_rows import MOST_ROWS, WAIT_S
+from peer_rows import MOST_ROWS, WAIT_S, Model
 from serving import Turn, free_port, say, shown, turn, wait_until_open
 
 from kcost.core.stats import paired_ratio
@@ -225,7 +226,7 @@ async def check_alike(started: dict[str, Started]) -> None:
             assert off <= 0.02 * max(1.0, float(np.abs(mine).max())), f"{name} answers otherwise, by {off:g}"
 
 
-async def measure(arguments: argparse.Namespace, started: dict[str, Started]) -> None:
+async def measure(arguments: argparse.Namespace, started: dict[str, Started], version: Path) -> None:
     await check_alike(started)
     for server in started.values():
         set_stopped(server, stopped=True)
@@ -254,6 +255,26 @@ async def measure(arguments: argparse.Namespace, started: dict[str, Started]) ->
         fastest = max(peers, key=lambda name: float(middle[name][0]))
         lowest = min(peers, key=lambda name: float(middle[name][2]))
         print(f"the better peer: {fastest} by requests/s, {lowest} by p99")
+    ceiling = alone_per_s(version, started["kcost"].bodies)
+    print(f"the model alone, one thread, {MOST_ROWS} rows of about one length at a time: {ceiling:.0f}/s")
+
+
+def alone_per_s(version: Path, bodies: Sequence[bytes]) -> float:
+    """Rows a second of the model alone on one thread, in this process: 32 at a time, by length. No server is faster."""
+    model = Model(str(version))
+    rows = [model.row(json.loads(body)["instances"][0]) for body in bodies]
+    while len(rows) < MOST_ROWS:
+        rows += rows
+    rows.sort(key=lambda row: len(next(iter(row.values()))))
+    batches = [rows[at : at + MOST_ROWS] for at in range(0, len(rows) - MOST_ROWS + 1, MOST_ROWS)]
+    for batch in batches:
+        model.run(batch)
+    began_s, done = time.perf_counter(), 0
+    while time.perf_counter() < began_s + 2:
+        for batch in batches:
+            model.run(batch)
+            done += len(batch)
+    return done / (time.perf_counter() - began_s)
 
 
 def paired(rounds: dict[str, list[Turn]], name: str, place: int) -> Any:
@@ -288,7 +309,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         servers(arguments, version, Path(folder)) as started,
     ):
-        uvloop.run(measure(arguments, started))
+        uvloop.run(measure(arguments, started, version))
 
 
 if __name__ == "__main__":
