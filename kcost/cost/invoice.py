@@ -88,6 +88,7 @@ class Meter:
         >>> number = meter.arrive(("digits", "latest", ""), 10**9)
         >>> meter.to_model(number, 10**9)
         >>> meter.from_model(number, 3 * 10**9)
+        2000000000.0
         >>> meter.leave(number, 3 * 10**9, failed=False)
         >>> bill = meter.invoice(4 * 10**9)
         >>> round(bill.requests_usd, 6), round(bill.idle_usd, 6), round(bill.total_usd, 6)

@@ -89,8 +89,8 @@ def show_invoice(console: Console, bill: Invoice) -> None:
     console.print(table)
     for line in [x for x in dearest if x.forecast is not None][:FORECAST_ROWS]:
         assert line.forecast is not None
-        names = " ".join(filter(None, (line.model, line.version, line.caller)))
-        console.print(f"{names}: {line.forecast.why}", highlight=False, markup=False)
+        whose = " ".join(filter(None, (line.model, line.version, line.caller)))
+        console.print(f"{whose}: {line.forecast.why}", highlight=False, markup=False)
     console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
 
 

@@ -67,6 +67,8 @@ class Proxy:
         clock: nanoseconds that never go back.
         monitor: None watches traffic alone.
         forecasts: see `Meter`.
+        remote: whether the server may be on another machine. Its name is then looked up for each connection: a
+            container that is made anew has another address.
     """
 
     def __init__(
@@ -79,8 +81,11 @@ class Proxy:
         clock: Callable[[], int] = time.monotonic_ns,
         monitor: Monitor | None = None,
         forecasts: Mapping[tuple[str, str], Forecast] | None = None,
+        *,
+        remote: bool = False,
     ) -> None:
         self._upstream = upstream
+        self._host = upstream.host if remote else upstream.address
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
         self._timeout_s = timeout_s
         self._most_bytes = most_bytes
@@ -241,7 +246,7 @@ class Proxy:
 
     async def _connect(self) -> Connection:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(lambda _: None), self._upstream.address, self._upstream.port
+            lambda: Connection(lambda _: None), self._host, self._upstream.port
         )
         return connection
 
@@ -378,7 +383,12 @@ async def serve_proxy(
         InputError: the URL of the upstream cannot be used, the port is taken, or the watching cannot begin.
     """
     target = read_url(upstream, remote=remote)
-    proxy = Proxy(target, usd_per_hour, caller_header, timeout_s, http.most_bytes, monitor=monitor, forecasts=forecasts)
+    proxy = Proxy(
+        *(target, usd_per_hour, caller_header, timeout_s, http.most_bytes),
+        monitor=monitor,
+        forecasts=forecasts,
+        remote=remote,
+    )
     server = HttpServer(proxy, http)
     server.stop_on_signals()
     try:
