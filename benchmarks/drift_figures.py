@@ -1,6 +1,7 @@
 """How often drift is called where there is none, and how soon where there is.
 
     python benchmarks/drift_figures.py simulated                    # streams whose truth is known
+    python benchmarks/drift_figures.py quiet --mnist ARTIFACT       # MNIST against MNIST, from inputs alone
     python benchmarks/drift_figures.py inputs --mnist ARTIFACT --btc ARTIFACT  # from inputs alone: needs no framework
     python benchmarks/drift_figures.py none --mnist ARTIFACT        # MNIST against MNIST, the model's answers included
     python benchmarks/drift_figures.py images --mnist ARTIFACT      # Fashion-MNIST and turned digits into MNIST
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from kcost.risk.drift_features import token_columns, vector_columns
 from kcost.risk.drift_reference import BASIS_ROWS, Reading, Reference, features_of, vector_basis
@@ -58,7 +60,12 @@ def first_alarm(watch: DriftWatch, windows: Iterator[Columns]) -> int | None:
 
 def print_alarms(name: str, alarms: int, streams: int) -> None:
     exact = share(name, alarms, streams, "streams")
-    print(f"{name}: {alarms} of {streams} streams alarmed ever (95%: {exact.low:.4f} to {exact.high:.4f})", flush=True)
+    chance = binomtest(alarms, streams, FALSE_ALARMS, alternative="greater").pvalue
+    print(
+        f"{name}: {alarms} of {streams} streams alarmed ever (95%: {exact.low:.4f} to {exact.high:.4f}); as many "
+        f"or more of streams that alarm in {FALSE_ALARMS:.0%}: {chance:.2g}",
+        flush=True,
+    )
 
 
 def simulated(streams: int) -> None:
@@ -137,10 +144,10 @@ def none(artifact: Path, splits: int) -> None:
     right = columns["class"] == np.array(reference.label_names)[labels]
     rng = np.random.default_rng(2)
     alarms = 0
-    for _ in range(splits):
+    for split in range(splits):
         order = rng.permutation(len(x))
         mine, live = order[:8000], order[8000:48_000]
-        watch = DriftWatch(made({n: v[mine] for n, v in columns.items()}, right[mine]), 40, FALSE_ALARMS)
+        watch = DriftWatch(made({n: v[mine] for n, v in columns.items()}, right[mine]), 40, FALSE_ALARMS, seed=split)
         alarms += first_alarm(watch, windows_of(columns, live, 40)) is not None
     print_alarms(f"MNIST against MNIST, 1,000 windows of 40 rows, {len(columns)} features", alarms, splits)
 
@@ -249,20 +256,14 @@ def inputs(mnist: Path, btc: Path, splits: int) -> None:
     for name, x in live.items():
         for before in (0, 20):
             seen_at(f"{name}, inputs alone", of_inputs(mine), of_images(np.ascontiguousarray(x)), quiet, before)
-    whole, rng, alarms = of_images(digits), np.random.default_rng(2), 0
-    for _ in range(splits):
-        order = rng.permutation(len(digits))
-        reference = of_inputs({n: v[order[:5000]] for n, v in whole.items()})
-        watch = DriftWatch(reference, 20, FALSE_ALARMS)
-        alarms += first_alarm(watch, windows_of(whole, order[5000:], 20)) is not None
-    print_alarms(f"MNIST against MNIST, 250 windows of 20 rows, {len(whole)} features of inputs", alarms, splits)
+    split_by_chance(of_images(digits), splits)
 
     def of_text(data: str, split: str) -> Columns:
         encoded = encoded_as_live(btc, data, split)
         return token_columns(encoded.token_ids, encoded.padding_mask, pieces_of(btc))
 
     tweets = of_text("btc", "test")
-    order = rng.permutation(len(tweets["length"]))
+    order = np.random.default_rng(2).permutation(len(tweets["length"]))
     mine, quiet = ({n: v[part] for n, v in tweets.items()} for part in (order[:1000], order[1000:]))
     for name, data in (("Chinese into an English tagger", "uner-zh"), ("WNUT-17 into BTC", "wnut17")):
         for before in (0, 5):
@@ -274,6 +275,28 @@ def inputs(mnist: Path, btc: Path, splits: int) -> None:
         quiet,
         0,
     )
+
+
+def split_by_chance(whole: Columns, streams: int) -> None:
+    """Half of the rows are the reference, the others come in windows of 20: each stream splits them anew."""
+    rng, alarms, count = np.random.default_rng(2), 0, len(next(iter(whole.values())))
+    for stream in range(streams):
+        order = rng.permutation(count)
+        reference = of_inputs({n: v[order[: count // 2]] for n, v in whole.items()})
+        watch = DriftWatch(reference, 20, FALSE_ALARMS, seed=stream)
+        alarms += first_alarm(watch, windows_of(whole, order[count // 2 :], 20)) is not None
+        if stream + 1 in (100, streams // 2):
+            print_alarms("so far", alarms, stream + 1)
+    windows = count // 2 // 20
+    print_alarms(f"MNIST against MNIST, {windows} windows of 20 rows, {len(whole)} features of inputs", alarms, streams)
+
+
+def quiet_inputs(mnist: Path, streams: int) -> None:
+    """As the last part of `inputs`, of as many streams as are wanted."""
+    train, _ = scaled_images(mnist, "mnist", "train", 6000)
+    basis = vector_basis(train.reshape(len(train), -1)[:BASIS_ROWS])
+    digits, _ = scaled_images(mnist, "mnist", "test")
+    split_by_chance(vector_columns(digits.reshape(len(digits), -1), basis), streams)
 
 
 def of_inputs(columns: Columns) -> Reference:
@@ -306,13 +329,15 @@ def pieces_of(artifact: Path) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("simulated", "inputs", "none", "images", "text"))
+    parser.add_argument("what", choices=("simulated", "quiet", "inputs", "none", "images", "text"))
     parser.add_argument("--mnist", type=Path)
     parser.add_argument("--btc", type=Path)
     parser.add_argument("--streams", type=int, default=300)
     given = parser.parse_args()
     if given.what == "simulated":
         simulated(given.streams)
+    elif given.what == "quiet":
+        quiet_inputs(given.mnist, given.streams)
     elif given.what == "inputs":
         inputs(given.mnist, given.btc, min(given.streams, 100))
     elif given.what == "none":

@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +37,10 @@ class Turn(NamedTuple):
     p99_ms: float
 
 
-async def turn(target: Target, body: bytes, concurrency: int, lasts_s: float) -> Turn:
-    """A closed loop for so many seconds, after a tenth of it to warm up."""
+async def turn(target: Target, bodies: Sequence[bytes], concurrency: int, lasts_s: float) -> Turn:
+    """A closed loop for so many seconds, after a tenth of it to warm up; the bodies take turns."""
     loop = asyncio.get_running_loop()
-    request = target.request(body)
+    requests = cycle([target.request(body) for body in bodies])
     latencies_ns: list[int] = []
     begin = time.perf_counter() + lasts_s / 10
     end = begin + lasts_s
@@ -61,7 +63,7 @@ async def turn(target: Target, body: bytes, concurrency: int, lasts_s: float) ->
                         latencies_ns.append(time.perf_counter_ns() - start_ns)
                     send()
 
-            connection.send(request, answered)
+            connection.send(next(requests), answered)
 
         send()
         await done
@@ -98,6 +100,11 @@ def wait_until_open(port: int) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError(f"nothing listens on {port}")
+
+
+def say(where: str, taken: Turn) -> None:
+    """Tells on standard error how far a program is."""
+    print(f"{where}: {taken.requests_per_s:.0f} requests/s, p99 {taken.p99_ms:.2f} ms", file=sys.stderr, flush=True)
 
 
 def shown(interval: Interval) -> str:
@@ -143,8 +150,9 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
         for concurrency in (arguments.concurrency, 1):
             names = list(targets) if number % 2 else list(reversed(targets))
             for name in names:
-                taken = await turn(targets[name], body, concurrency, arguments.round_s)
+                taken = await turn(targets[name], [body], concurrency, arguments.round_s)
                 rounds.setdefault((name, concurrency), []).append(taken)
+                say(f"round {number + 1} of {arguments.rounds}, {name}, concurrency {concurrency}", taken)
     bare_ms = bare_call_ms(version, body, 3000)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {arguments.rounds} rounds in turns")
     for (name, concurrency), turns in sorted(rounds.items()):

@@ -81,7 +81,7 @@ def write_alert_rules(out: Path | str, *, p99_ms: float | None = None) -> Path:
         >>> kcost.write_alert_rules("rules.yml", p99_ms=50).name
         'rules.yml'
     """
-    from kcost.serving.monitor.prometheus import alert_rules
+    from kcost.serving.monitor.alerts import alert_rules
 
     if p99_ms is not None and not 0 < p99_ms < 1e9:
         raise InputError("A limit of latency is positive, in milliseconds.", received=f"{p99_ms:g}")
@@ -100,7 +100,7 @@ def write_dashboard(out: Path | str) -> Path:
         >>> kcost.write_dashboard("grafana.json").name
         'grafana.json'
     """
-    from kcost.serving.monitor.prometheus import dashboard
+    from kcost.serving.monitor.alerts import dashboard
 
     path = Path(out)
     schema.write_bytes(path, (json.dumps(dashboard(), indent=1) + "\n").encode())
@@ -136,10 +136,10 @@ def monitor_settings(
         if name in read:
             raise InputError("Each model has one reference.", received=name, remedy="Say --reference NAME=FILE.")
         read[name], paths[name] = reference, path
-    without = sorted(settings.shadow.keys() - read.keys())
+    without = sorted((settings.shadow.keys() | settings.canary.keys()) - read.keys())
     if without:
         raise InputError(
-            "A shadow is of a model with a reference, which says how its answers are read.",
+            "A shadow or a canary is of a model with a reference, which says how its answers are read.",
             received=", ".join(without),
             remedy="Make one with kcost monitor reference ARTIFACT, and name it.",
         )

@@ -195,7 +195,7 @@ def run_recommend(
     answer = _answer(request, opened, listed, priced, spent, verdicts, all_notices, projected, versions)
     answer = answer.model_copy(update={"rescored": measuring.rescored})
     if export is not None:
-        sentence = exported(_served(opened, answer, folder), Path(export), answer)
+        sentence = exported(_served(opened, answer, folder), Path(export), answer, folder / RUN_FOLDER)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
     schema.write(folder / VERDICT_FILE, answer)
     write_recommendation_page(answer, folder / PAGE_FILE)

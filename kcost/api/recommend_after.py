@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kcost.api.recommend_data import RUN_FOLDER, Scored
 from kcost.core.artifact import Model
-from kcost.core.errors import KcostError
+from kcost.core.errors import InputError, KcostError
 
 if TYPE_CHECKING:
     from kcost.bench.store import RunStore
@@ -104,15 +104,31 @@ def projected_to(
     return usable, refusals if options else (*refusals, *report.not_projected[:2])
 
 
-def exported(model: Model, out: Path, answer: Recommendation) -> str:
-    """Writes the TensorFlow Serving folder; what it serves beside what was recommended."""
-    from kcost.api.shipping import export as export_model
+def exported(model: Model, out: Path, answer: Recommendation, run: Path) -> str:
+    """Writes the TensorFlow Serving folder; what it serves beside what was recommended.
+
+    Args:
+        run: what was measured. Where the served way is in it, how the server puts requests together is chosen from it.
+    """
+    from kcost.api.shipping import batching_of, export as export_model
+    from kcost.ship.server_files import VERSION_BATCHING
 
     source = model.keras_file.parent if model.artifact is not None else model.keras_file
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
-    report = export_model(source, out, name=name)
+    rate, p99_ms = answer.request.traffic.peak_queries_per_s, answer.request.p99_ms
+    apart = ""
+    try:
+        batching_of(model, run, rate, p99_ms)
+    except InputError as error:
+        apart = f"{error.rule.rstrip('.')} (here: {error.received})"
+    if apart:
+        report = export_model(source, out, name=name)
+    else:
+        report = export_model(source, out, name=name, run=run, queries_per_s=rate, p99_ms=p99_ms)
+        apart = "; ".join(left.reason for left in report.left_out if left.what == VERSION_BATCHING)
     sentence = f"{out}: version {report.version} of {name} for TensorFlow Serving"
     sentence += ", which runs it as tensorflow/saved_model in float32"
     if answer.winner is not None and not answer.winner.startswith("tensorflow/saved_model float32"):
         sentence += f", not as {answer.winner}"
-    return f"{sentence}."
+    batched = f". It puts no requests together: {apart}" if apart else "; it puts requests together as the run says"
+    return f"{sentence}{batched}."

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kcost.core.conversion import RUNTIMES, Runtime
 from kcost.core.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _NEEDED = ("httptools", "orjson", "google.protobuf", "uvicorn", "uvloop")
 def serve_models(
     folder: Path | str,
     *,
+    backend: Runtime = "saved_model",
     host: str = "127.0.0.1",
     port: int = 8501,
     grpc_port: int | None = None,
@@ -48,6 +50,8 @@ def serve_models(
 
     Args:
         folder: with models.config, or with model base paths (NAME/VERSION/saved_model.pb); or one of these.
+        backend: saved_model, or litert, onnx or openvino: what runs the models. The last three serve the converted
+            files that `kcost.export` writes beside the SavedModel of a version with `to`.
         host: 127.0.0.1 is reached from this machine alone. The server asks nobody for a password.
         port: of HTTP, 0 for any that is free.
         grpc_port: of gRPC, 0 for any that is free; None for no gRPC.
@@ -65,13 +69,16 @@ def serve_models(
 
     Raises:
         InputError: the folder serves nothing, a file in it cannot be read, or the port is taken.
-        UnavailableError: a package of the extra `serve` or `grpc`, or the TensorFlow library, is not installed.
+        UnavailableError: a package of the extra `serve` or `grpc`, or the TensorFlow library or another runtime, is not
+            installed.
         ArtifactError: not one model could be loaded.
 
     Examples:
         >>> kcost.serve_models("serving", port=8501)  # doctest: +SKIP
     """
     require_extra()
+    if backend not in RUNTIMES:
+        raise InputError(f"A backend of kcost serve is one of {', '.join(RUNTIMES)}.", received=backend)
     if grpc_port is not None and _is_missing("grpc"):
         raise UnavailableError(
             "Serving gRPC needs the package of the extra `grpc`.",
@@ -94,7 +101,7 @@ def serve_models(
 
     limits = Limits(processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s)
     http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
-    server = Server(Path(folder), http, limits, poll_s, log or _nothing, grpc_port=grpc_port)
+    server = Server(Path(folder), http, limits, poll_s, log or _nothing, grpc_port=grpc_port, runtime=backend)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
 
@@ -114,7 +121,9 @@ def serve_proxy(
     monitor: Path | str | None = None,
     references: Sequence[str] = (),
     usd_per_error: float | None = None,
+    forecasts: Sequence[str] = (),
     on_start: Callable[[Proxying], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Invoice:
     """Passes requests to a server of models, untouched; says what they cost, and whether they have drifted.
 
@@ -130,12 +139,16 @@ def serve_proxy(
         references: NAME=FILE of what each model's traffic is held against; FILE alone, or the artifact folder that it
             is in, where the model is served by its own name.
         usd_per_error: what one wrong answer costs; None leaves what `monitor` says.
+        forecasts: [NAME[/VERSION]=]FILE[@WAY] of what each model was forecast to cost: a budget, as
+            `kcost cost RUN --qps Q --p99-ms T --json` prints it, or the folder of a run. WAY is a part of the name of
+            the way of serving that is meant.
+        log: told of decisions on shadows and canaries, a sentence at a time.
 
     Returns:
         The last bill, after SIGTERM or SIGINT.
 
     Raises:
-        InputError: the URL, the price or the port cannot be used.
+        InputError: the URL, the price, the port or a file cannot be used.
         UnavailableError: a package of the extra `serve` is not installed.
     """
     require_extra()
@@ -143,6 +156,7 @@ def serve_proxy(
         raise InputError("The price of a machine is positive, in dollars an hour.", received=f"{usd_per_hour:g}")
     if caller_header is not None and re.fullmatch(r"[A-Za-z0-9-]+", caller_header) is None:
         raise InputError("A header's name is made of letters, digits and `-`.", received=repr(caller_header))
+    from kcost.api.forecasts import read_forecasts
     from kcost.api.monitoring import monitor_settings
     from kcost.serving.http_server import HttpSettings
     from kcost.serving.monitor.monitor import Monitor
@@ -152,8 +166,13 @@ def serve_proxy(
 
     http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
     started = on_start or _nothing
-    watching = Monitor(upstream, settings, read)
-    proxy = serve(upstream, usd_per_hour, caller_header, deadline_s, http, started, remote=remote, monitor=watching)
+    watching = Monitor(upstream, settings, read, log)
+    proxy = serve(
+        *(upstream, usd_per_hour, caller_header, deadline_s, http, started),
+        remote=remote,
+        monitor=watching,
+        forecasts=read_forecasts(forecasts, usd_per_hour),
+    )
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         return runner.run(proxy)
 

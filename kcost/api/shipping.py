@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from kcost.core.artifact import Model, open_model
+from kcost.core.conversion import RUNTIMES, Runtime, RuntimePrecision
 from kcost.core.errors import InputError
 from kcost.core.keras_file import inspect_keras_file
 
@@ -30,6 +32,7 @@ def export(
     p99_ms: float | None = None,
     calibrated: bool = False,
     risk: Path | str | None = None,
+    to: Sequence[str] = (),
 ) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
 
@@ -43,6 +46,8 @@ def export(
         p99_ms: most that the p99 from arrival to answer may be.
         calibrated: put the probabilities at the temperature that `assess_risk` fitted for this model.
         risk: the folder of that report, where it was given another.
+        to: runtimes that the model is converted to as well, as `RUNTIME` or `RUNTIME:PRECISION`: litert, onnx,
+            openvino; float32 where it is not said. `kcost serve --backend RUNTIME` serves them.
 
     Raises:
         InputError: of run, queries_per_s and p99_ms one is there without the others, or the run says too little.
@@ -56,7 +61,10 @@ def export(
         >>> report.version
         1
     """
+    from kcost.serving.monitor.alerts import alert_rules, dashboard
     from kcost.ship.export import WARM_UP_BATCHES, export as export_model
+    from kcost.ship.monitoring_files import DASHBOARD_FILE, RULES_FILE
+    from kcost.ship.server_files import signed
 
     opened = open_model(model)
     temperature = None
@@ -72,15 +80,42 @@ def export(
         version,
         portable=portable,
         warm_up_batches=WARM_UP_BATCHES if warm_up_batches is None else warm_up_batches,
-        batching=_batching(opened, run, queries_per_s, p99_ms),
+        batching=batching_of(opened, run, queries_per_s, p99_ms),
         labels=labels,
         temperature=temperature,
+        to=_runtimes(to),
+        watching={
+            RULES_FILE: signed(alert_rules(p99_ms)),
+            DASHBOARD_FILE: json.dumps(dashboard(), indent=1) + "\n",
+        },
     )
 
 
-def _batching(
+def _runtimes(texts: Sequence[str]) -> dict[Runtime, RuntimePrecision]:
+    """Runtimes with their precisions; each is held against what the runtime has where it is converted."""
+    named: dict[Runtime, RuntimePrecision] = {}
+    for text in texts:
+        name, _, precision = text.partition(":")
+        runtime = next((r for r in RUNTIMES if r == name and r != "saved_model"), None)
+        known = next((p for p in get_args(RuntimePrecision) if p == (precision or "float32")), None)
+        if runtime is None or known is None or runtime in named:
+            raise InputError(
+                "A model is exported to a runtime once: litert, onnx or openvino, with :PRECISION behind it or not.",
+                received=", ".join(texts),
+                remedy=f"Such as --to litert --to onnx:int8; precisions are {', '.join(get_args(RuntimePrecision))}.",
+            )
+        named[runtime] = known
+    return named
+
+
+def batching_of(
     model: Model, run: Path | str | None, queries_per_s: float | None, p99_ms: float | None
 ) -> Batching | None:
+    """How a server puts requests to a model together; None where nothing is given to choose it from.
+
+    Raises:
+        InputError: as of `export`.
+    """
     if run is None and queries_per_s is None and p99_ms is None:
         return None
     if run is None or queries_per_s is None or p99_ms is None:

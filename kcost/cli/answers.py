@@ -315,6 +315,12 @@ def show_export(console: Console, report: ExportReport, *, everything: bool = Fa
         show_lines(
             console, [f"batches of {sizes}, waiting {report.batching.timeout_us / 1e3:.3g} ms: {report.batching.why}"]
         )
+    for b in report.beside:
+        line = (
+            f"for {b.runtime} in {b.precision}: {b.file}, {b.file_bytes:,} bytes, relative error "
+            f"{b.relative_error:.1e}; kcost serve DIR --backend {b.runtime}"
+        )
+        show_lines(console, [line])
     if report.temperature is not None:
         show_lines(console, [f"its probabilities are at the temperature {report.temperature:.4g}"])
     limits = [f"warning: {warning}" for warning in report.warnings]

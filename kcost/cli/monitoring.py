@@ -30,23 +30,34 @@ if TYPE_CHECKING:
 
     from kcost.serving.monitor.report import MonitorReport
 
-KINDS = ("reference", "rules", "dashboard")
+KINDS = ("rollout", "reference", "rules", "dashboard")
+PROMOTE, ROLL_BACK, CANNOT_TELL = 0, 1, 3
+"""Exit codes of `kcost monitor rollout`: a script that promotes goes on at 0 alone."""
 
 
 @app.command(
     epilog=examples(
         "kcost monitor reference digits            # once, before: what live traffic is held against",
         "kcost monitor http://127.0.0.1:8502       # now: healthy or drifted, how sure, dollars a month",
+        "kcost monitor rollout http://127.0.0.1:8502 --watch   # until it is decided",
         "kcost monitor rules --out rules.yml       # alerts for Prometheus",
     )
 )
 def monitor(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="URL|reference ARTIFACT|rules|dashboard", help="A live proxy, or what to write."),
+        typer.Argument(
+            metavar="WHAT",
+            help="The URL of a live proxy; rollout URL; or what to write: reference ARTIFACT, rules, dashboard.",
+        ),
     ],
     watch: Annotated[
-        bool, typer.Option("--watch", help="Again every --every-s seconds, until Ctrl-C.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "--watch",
+            help="Again every --every-s seconds, until Ctrl-C; of rollout, until it is decided.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     every_s: Annotated[float, typer.Option(min=0.5, help="With --watch.", rich_help_panel=OUTPUT)] = 5.0,
     out: Annotated[
@@ -79,10 +90,18 @@ def monitor(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1 if not."""
+    """Say whether a live proxy's traffic is healthy or has drifted, how sure, and what it costs; exit code 1 if not.
+
+    rollout: what is to be done with a new version; exit code 0 to promote, 1 to roll back, 3 where it can't tell yet.
+    """
     import kcost
     from kcost.report import monitor_terminal
 
+    if words[0] == "rollout":
+        if len(words) != 2:
+            raise typer.BadParameter(f"{' '.join(words)!r} is not: rollout URL")
+        _rollout(words[1], every_s if watch else None, json_=json_)
+        return
     if words[0] in KINDS:
         if len(words) != (2 if words[0] == "reference" else 1) or watch:
             raise typer.BadParameter(f"{' '.join(words)!r} is none of: reference ARTIFACT, rules, dashboard")
@@ -108,7 +127,9 @@ def monitor(
         return
     if len(words) != 1:
         meant = did_you_mean(words[0], KINDS)
-        raise typer.BadParameter(f"{' '.join(words)!r} is no URL, nor reference ARTIFACT, rules or dashboard. {meant}")
+        raise typer.BadParameter(
+            f"{' '.join(words)!r} is no URL, nor rollout URL, reference ARTIFACT, rules or dashboard. {meant}"
+        )
 
     def show(console: Console, report: MonitorReport) -> None:
         monitor_terminal.show_monitor(console, report, words[0], everything=all_)
@@ -127,3 +148,33 @@ def monitor(
             typer.echo()
     if report.outcome in ("drifted", "failing"):
         raise typer.Exit(1)
+
+
+def _rollout(url: str, every_s: float | None, *, json_: bool) -> None:
+    """Shows the rollouts of a proxy once; or, every so many seconds, until each is decided."""
+    import kcost
+    from kcost.core.errors import InputError
+    from kcost.report import monitor_terminal
+
+    while True:
+        report = kcost.monitor_proxy(url)
+        if not report.rollouts:
+            raise InputError(
+                "A rollout is a shadow or a canary that the proxy was started with.",
+                received=f"{url}, a proxy without one",
+                remedy="Write [canary.NAME] or [shadow.NAME] into the file of kcost serve --upstream --monitor.",
+            )
+        decisions = {state.rollout.decision for state in report.rollouts}
+        print_answer(json_, report, lambda console, current=report: monitor_terminal.show_rollouts(console, current))
+        if every_s is None or "can't tell" not in decisions:
+            break
+        sys.stdout.flush()
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            break
+        if not json_:
+            typer.echo()
+    code = ROLL_BACK if "roll back" in decisions else CANNOT_TELL if "can't tell" in decisions else PROMOTE
+    if code:
+        raise typer.Exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,18 +30,31 @@ if TYPE_CHECKING:
     from kcost.serving.server import Serving
 
 
+_OF_A_PROXY = ("usd_per_hour", "caller_header", "remote", "reference", "usd_per_error", "forecast", "monitor")
+_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "poll_s")
+
+
 @app.command(
     epilog=examples(
         "kcost serve serving",
         "kcost serve serving --grpc-port 8500 --processes 2 --threads 1",
+        "kcost serve serving --backend onnx",
         "kcost serve --upstream http://127.0.0.1:8501 --usd-per-hour 0.09 --port 8502",
     )
 )
 def serve(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="What `kcost export` wrote: models.config, or NAME/VERSION folders."),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="What runs the models: saved_model; litert, onnx, openvino: files of kcost export --to.",
+            rich_help_panel=SERVING,
+        ),
+    ] = "saved_model",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of HTTP; 0 for any that is free.", rich_help_panel=ADDRESS)
     ] = 8501,
@@ -120,6 +134,14 @@ def serve(
             help="With --upstream: what a wrong answer costs: drift is told in dollars.", rich_help_panel=PROXY
         ),
     ] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="With --upstream: a budget (kcost cost --json) or a run folder to put beside the invoice; repeatable.",
+            rich_help_panel=PROXY,
+        ),
+    ] = None,
     monitor: Annotated[
         Path | None,
         typer.Option(help="With --upstream: TOML file of what is watched, stored and told.", rich_help_panel=PROXY),
@@ -130,6 +152,8 @@ def serve(
     import kcost
     from kcost.report import serving_terminal
 
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
@@ -137,6 +161,7 @@ def serve(
             raise typer.BadParameter("a proxy passes HTTP alone: leave it out", param_hint="--grpc-port")
         if usd_per_hour is None:
             raise typer.BadParameter("an invoice needs the price of the machine", param_hint="--usd-per-hour")
+        _refuse(given, _OF_A_SERVER, "is of the server behind the proxy: give it there")
 
         def on_proxy(proxying: Proxying) -> None:
             text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
@@ -156,12 +181,15 @@ def serve(
             monitor=monitor,
             references=reference or (),
             usd_per_error=usd_per_error,
+            forecasts=forecast or (),
             on_start=on_proxy,
+            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
     if folder is None:
         raise typer.BadParameter("name the folder that `kcost export` wrote", param_hint="DIR")
+    _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
         print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
@@ -169,6 +197,7 @@ def serve(
 
     kcost.serve_models(
         folder,
+        backend=backend,  # type: ignore[arg-type]  # checked there
         host=host,
         port=port,
         grpc_port=grpc_port,
@@ -184,6 +213,13 @@ def serve(
         on_start=on_start,
         log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
     )
+
+
+def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
+    """Refuses options that would do nothing."""
+    wrong = [name for name in given if name in others]
+    if wrong:
+        raise typer.BadParameter(why, param_hint=f"--{wrong[0].replace('_', '-')}")
 
 
 @app.command(

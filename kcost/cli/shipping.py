@@ -88,6 +88,14 @@ def export(
         Path | None,
         typer.Option("--risk", help="Folder of that report, as --out of kcost risk.", rich_help_panel=MODEL),
     ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUNTIME[:PRECISION]",
+            help="Write the model for litert, onnx or openvino as well, for kcost serve --backend; may be repeated.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
     all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
@@ -100,6 +108,8 @@ def export(
         meant = did_you_mean(form, FORMATS)
         raise typer.BadParameter(f"{form!r} is neither {' nor '.join(FORMATS)}. {meant}", param_hint="--format")
     if form == "huggingface":
+        if to:
+            raise typer.BadParameter("other runtimes lie beside a SavedModel: --format serving", param_hint="--to")
         if calibrated:
             raise typer.BadParameter(
                 "a Hugging Face folder holds the model with its own logits", param_hint="--calibrated"
@@ -124,5 +134,6 @@ def export(
             p99_ms=p99_ms,
             calibrated=calibrated,
             risk=risk_,
+            to=to or (),
         )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported, everything=all_))

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from pydantic import Field
 
+from kcost.core.conversion import Runtime
 from kcost.core.schema import Record
 
 MODEL_SOCKET_FD = "a socket that the process inherits"
 
 
 class ServeRequest(Record):
-    """Loads a SavedModel and runs what comes on a socket until that closes."""
+    """Loads a model and runs what comes on a socket until that closes."""
 
-    folder: Path = Field(description="with saved_model.pb")
+    folder: Path = Field(description="with saved_model.pb, or with conversion.json")
+    runtime: Runtime = "saved_model"
     socket_fd: int = Field(description=f"{MODEL_SOCKET_FD}; its messages are those of core/frames.py")
     threads: int = Field(description="CPU threads, 0 for every core")
     cores: tuple[int, ...] = Field(description="CPU cores that the process may use")
@@ -43,6 +45,12 @@ class ServedSignature(Record):
     inputs: tuple[ServedTensor, ...]
     outputs: tuple[ServedTensor, ...]
     refused_because: str | None = Field(default=None, description="why it cannot be run; None where it can")
+    alone_because: str | None = Field(
+        default=None, description="why a request has to run by itself; None where several may run as one"
+    )
+    pads: bool = Field(
+        default=False, description="whether zeros behind a row change none of its answers, as was tried at loading"
+    )
 
 
 class ServedModel(Record):
@@ -50,6 +58,7 @@ class ServedModel(Record):
 
     signatures: tuple[ServedSignature, ...]
     library_version: str
+    platform: str = Field(default="tensorflow_savedmodel", description="as the Open Inference Protocol calls it")
 
 
 class Batching(Record):

@@ -160,8 +160,10 @@ def normal_quantile(probability: float) -> float:
     return float(ndtri(probability))
 
 
-def exact_proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+def exact_proportion(successes: float, trials: float, confidence: float = CONFIDENCE) -> Interval:
     """Share of successes with its exact binomial interval; no trials give 0 with the interval 0 to 1.
+
+    Numbers that are no whole ones stand for observations that hang together: an effective number of them.
 
     Source: Clopper, C. J. and Pearson, E. S. (1934), Biometrika 26, 404-413.
     """

@@ -10,15 +10,16 @@ from rich.table import Table
 
 from kcost.core.units import format_cents, format_s, format_usd, significant
 from kcost.report.tables import show_notices, titled_table
-from kcost.serving.monitor.report import chance_text
+from kcost.serving.monitor.report import chance_text, rollout_sentence
 
 if TYPE_CHECKING:
     from kcost.risk.drift_reference import Reference
     from kcost.risk.drift_watch import FeatureDrift
-    from kcost.risk.rollout import Rollout
     from kcost.serving.monitor.report import MonitorReport
+    from kcost.serving.monitor.rollouts import RolloutState
 
 STYLES = {"healthy": "bold green", "drifted": "bold red", "failing": "bold red", "can't tell": "bold yellow"}
+ROLLOUT_STYLES = {"promote": "bold green", "roll back": "bold red", "can't tell": "bold yellow"}
 MOST_FEATURES = 6
 
 
@@ -55,20 +56,40 @@ def _traffic(report: MonitorReport) -> list[str]:
                 f"{model.name}: {score.name} {score.value:.4f} (95%: {score.low:.4f} to {score.high:.4f}) of "
                 f"{model.live.rows:,} rows with labels"
             )
-        if model.shadow is not None:
-            lines.append(shadow_text(model.name, model.shadow))
+    lines += [rollout_sentence(state) for state in report.rollouts]
     return lines
 
 
-def shadow_text(name: str, shadow: Rollout) -> str:
-    """What is to be done with the other version, and why."""
-    off, counts = shadow.disagreement, shadow.counts
-    slower = "-" if shadow.slower is None else f"{shadow.slower:.2f}"
-    return (
-        f"shadow of {name}: {shadow.decision} (all gates hold: {shadow.probability:.0%} at least): {counts.requests:,} "
-        f"requests, {off.value:.1%} of rows otherwise (95%: {off.low:.1%} to {off.high:.1%}), "
-        f"{counts.failed:,} failed, {slower} times the latency"
+def show_rollouts(console: Console, report: MonitorReport) -> None:
+    """What is to be done with new versions first, then what each gate rests on."""
+    for state in report.rollouts:
+        console.print(
+            f"[{ROLLOUT_STYLES[state.rollout.decision]}]{escape(rollout_sentence(state))}[/]", highlight=False
+        )
+    for state in report.rollouts:
+        console.print(_gates(state))
+        if state.unclear:
+            console.print(f"{state.unclear:,} more requests were answered by neither version", highlight=False)
+
+
+def _gates(state: RolloutState) -> Table:
+    rollout, counts = state.rollout, state.rollout.counts
+    table = titled_table(
+        f"version {state.version} of {state.model}", "gate", "seen", "of", "holds with a probability of"
     )
+    off, failed = rollout.disagreement, rollout.failed
+    slower, dearer = ("-" if x is None else f"{x:.2f} times" for x in (rollout.slower, rollout.dearer))
+    if state.new_usd_per_million is not None and state.old_usd_per_million is not None:
+        dearer += f": {format_usd(state.new_usd_per_million)}, was {format_usd(state.old_usd_per_million)} a million"
+    seen = {
+        "disagreement": (f"{off.value:.2%} (95%: {off.low:.2%} to {off.high:.2%})", f"{counts.rows:,} rows"),
+        "failed": (f"{counts.failed:,} (95%: {failed.low:.2%} to {failed.high:.2%})", f"{counts.requests:,} requests"),
+        "latency": (slower, f"{counts.pairs:,} pairs"),
+        "cost": (dearer, f"{counts.pairs:,} pairs"),
+    }
+    for name, (value, count) in seen.items():
+        table.add_row(name, value, count, f"{rollout.holds[name]:.1%}")
+    return table
 
 
 def _features(features: list[tuple[str, FeatureDrift]], count: int) -> Table:

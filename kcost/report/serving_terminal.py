@@ -21,6 +21,9 @@ SERVED_ROWS = 8
 
 LAST_TRIALS = 6
 
+FORECAST_ROWS = 3
+"""Lines that are told why they differ from their forecast."""
+
 
 def show_serving(console: Console, serving: Serving) -> None:
     """A server that has started: where, what, and what it does not do."""
@@ -76,15 +79,25 @@ def show_invoice(console: Console, bill: Invoice) -> None:
         highlight=False,
     )
     dearest = sorted(bill.lines, key=lambda line: -line.usd)[:SERVED_ROWS]
+    has_forecast = any(line.forecast is not None for line in dearest)
     table = titled_table(
         f"The {len(dearest)} dearest of {len(bill.lines)} lines",
-        *("model", "version", "caller", "requests", "failed", "share", "a request costs"),
+        *("model", "version", "caller", "requests"),
+        *(("share", "a request costs", "forecast") if has_forecast else ("failed", "share", "a request costs")),
     )
     for line in dearest:
-        counts = (f"{line.requests:,}", f"{line.failed:,}")
         names = (escape(line.model), escape(line.version), escape(line.caller))
-        table.add_row(*names, *counts, share(line.usd), usd_a_million(line.usd_per_million))
+        costs = [share(line.usd), usd_a_million(line.usd_per_million)]
+        if has_forecast:
+            costs.append("-" if line.forecast is None else usd_a_million(line.forecast.usd_per_million))
+        else:
+            costs.insert(0, f"{line.failed:,}")
+        table.add_row(*names, f"{line.requests:,}", *costs)
     console.print(table)
+    for line in [x for x in dearest if x.forecast is not None][:FORECAST_ROWS]:
+        assert line.forecast is not None
+        whose = " ".join(filter(None, (line.model, line.version, line.caller)))
+        console.print(f"{whose}: {line.forecast.why}", highlight=False, markup=False)
     console.print("limit: shares are of time, not of work: requests under way together pay alike", highlight=False)
 
 

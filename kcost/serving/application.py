@@ -20,6 +20,7 @@ import orjson
 
 from kcost.core.unforeseen import logged, place_of
 from kcost.serving.examples import Method, examples_answer, read_examples
+from kcost.serving.http_limits import respond
 from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
 from kcost.serving.model_info import metadata_document, status_document
 from kcost.serving.model_version import ModelVersion
@@ -112,7 +113,7 @@ class Application:
         try:
             raw_path, http_method = scope["raw_path"], scope["method"]
             if raw_path == self._metrics_path and http_method == "GET":
-                await _respond(send, 200, self._metrics_page(), [(b"content-type", b"text/plain; version=0.0.4")])
+                await respond(scope, send, 200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics_page())
                 return
             status = 200
             if is_open_inference(raw_path):
@@ -148,7 +149,7 @@ class Application:
             body, status, code, headers = orjson.dumps({"error": text}), 500, Code.INTERNAL, [_JSON]
         if model:
             self.metrics.count(model, code.name)
-        await _respond(send, status, body, headers)
+        await respond(scope, send, status, headers, body)
 
     async def _prediction(self, method: str, version: ModelVersion, content: bytes | bytearray, start_ns: int) -> bytes:
         if method == "predict":
@@ -249,12 +250,6 @@ class Application:
             gauges.append(("kcost_serving_queue_requests", "gauge", labels, float(version.waiting)))
             gauges.append(("kcost_serving_process_restarts_total", "counter", labels, float(version.restarts)))
         return self.metrics.text(gauges).encode()
-
-
-async def _respond(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _json_bytes(scope: Scope) -> int | None:

@@ -1,7 +1,8 @@
 """Requests that wait for a model, and the batches that are made of them.
 
 A batch is what waits when the model is free: no request waits for others to come. Only requests of the same signature
-whose arrays differ in nothing but the number of rows are put together, so that none is padded.
+whose arrays differ in nothing but the number of rows are put together. Where the model has shown at loading that zeros
+behind a row change none of its answers, rows of about the same length are put together, too, and padded to the longest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import numpy as np
 from kcost.core.serving import ServedSignature
 from kcost.serving.status import Code, RequestError
 
+LENGTHS_TOGETHER = 16
+"""Rows of 1 to 16 word pieces are put together, those of 17 to 32, and so on: one of them is padded by 15 at most."""
+
 
 class Answered(NamedTuple):
     """What a request gets."""
@@ -29,7 +33,7 @@ class Answered(NamedTuple):
 class Waiting:
     """A request in the queue. `future` gets its answer or its error, once."""
 
-    __slots__ = ("again", "arrays", "deadline", "future", "key", "place", "rows", "tries")
+    __slots__ = ("again", "arrays", "deadline", "future", "key", "length", "place", "rows", "tries")
 
     def __init__(
         self,
@@ -38,17 +42,22 @@ class Waiting:
         rows: int | None,
         future: asyncio.Future[Answered],
         deadline: float,
+        length: int | None = None,
     ) -> None:
         self.place = place
         self.arrays = arrays
         self.rows = rows
+        self.length = length
+        """Of its rows, where they may be padded."""
         self.future = future
         self.deadline = deadline
         self.tries = 0
         self.again = False
-        self.key: Hashable = (
-            (place, tuple(array.shape[1:] for array in arrays)) if rows is not None else (place, id(self))
-        )
+        self.key: Hashable = (place, id(self))
+        if rows is not None and length is not None:
+            self.key = (place, -(-length // LENGTHS_TOGETHER))
+        elif rows is not None:
+            self.key = (place, tuple(array.shape[1:] for array in arrays))
 
     def fail(self, error: RequestError) -> None:
         """Ends the request, unless it has ended."""
@@ -58,13 +67,21 @@ class Waiting:
 
 def has_rows(signature: ServedSignature) -> bool:
     """Whether requests of a signature can be put together: it has a free first axis of every input and output."""
-    return all(tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs))
+    return signature.alone_because is None and all(
+        tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs)
+    )
 
 
 def common_rows(arrays: list[np.ndarray]) -> int | None:
     """The rows of a request; None where its inputs have several numbers of them, so that it runs alone."""
     rows = len(arrays[0])
     return rows if len(arrays) == 1 or all(len(array) == rows for array in arrays) else None
+
+
+def common_length(arrays: list[np.ndarray]) -> int | None:
+    """The length of a request's rows; None where its inputs have several."""
+    shapes = {array.shape for array in arrays}
+    return arrays[0].shape[1] if len(shapes) == 1 else None
 
 
 class Queue:
@@ -162,7 +179,25 @@ def stacked(batch: list[Waiting]) -> list[np.ndarray]:
     """The inputs of a batch, one under the other."""
     if len(batch) == 1:
         return batch[0].arrays
-    return [np.concatenate(columns) for columns in zip(*(waiting.arrays for waiting in batch), strict=True)]
+    columns = zip(*(waiting.arrays for waiting in batch), strict=True)
+    longest = _longest(batch)
+    if longest is None:
+        return [np.concatenate(column) for column in columns]
+    return [np.concatenate([_padded(array, longest) for array in column]) for column in columns]
+
+
+def _longest(batch: list[Waiting]) -> int | None:
+    """The length that rows are padded to; None where all are as long."""
+    lengths = {waiting.length for waiting in batch if waiting.length is not None}
+    return max(lengths) if len(lengths) > 1 else None
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    if array.shape[1] == length:
+        return array
+    whole = np.zeros((len(array), length), array.dtype)
+    whole[:, : array.shape[1]] = array
+    return whole
 
 
 def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> None:
@@ -180,9 +215,10 @@ def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> Non
         for waiting in batch:
             waiting.fail(error)
         return
-    at = 0
+    at, was_padded = 0, _longest(batch) is not None
     for waiting in batch:
         end = at + (waiting.rows or 0)
         if not waiting.future.done():
-            waiting.future.set_result(Answered([array[at:end] for array in arrays], run_ns, rows))
+            own = [array[at:end, : waiting.length] if was_padded else array[at:end] for array in arrays]
+            waiting.future.set_result(Answered(own, run_ns, rows))
         at = end

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from google.protobuf import text_format
 from pydantic import Field
 
+from kcost.core.conversion import Runtime
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.serving.messages import message_class
+from kcost.serving.version_files import how_to_make, layout, version_files
 
 MODELS_CONFIG = "models.config"
 MONITORING_CONFIG = "monitoring.config"
@@ -45,13 +47,15 @@ class ModelEntry(Record):
         return tuple(sorted(there)[-self.count :])
 
 
-def versions_in(base_path: Path) -> tuple[int, ...]:
-    """The versions below a model base path: folders named by a number that hold a saved_model.pb, ascending."""
+def versions_in(base_path: Path, runtime: Runtime = "saved_model") -> tuple[int, ...]:
+    """The versions below a model base path: folders named by a number with what a runtime serves, ascending."""
     if not base_path.is_dir():
         return ()
     named = (p for p in base_path.iterdir() if p.name.isascii() and p.name.isdecimal())
     return tuple(
-        sorted({int(p.name) for p in named if int(p.name) <= _LARGEST_VERSION and (p / "saved_model.pb").is_file()})
+        sorted(
+            {int(p.name) for p in named if int(p.name) <= _LARGEST_VERSION and version_files(p, runtime) is not None}
+        )
     )
 
 
@@ -63,7 +67,7 @@ def version_folder(base_path: Path, version: int) -> Path:
     return next(p for p in base_path.iterdir() if p.name.isdecimal() and int(p.name) == version)
 
 
-def read_models(folder: Path) -> tuple[ModelEntry, ...]:
+def read_models(folder: Path, runtime: Runtime = "saved_model") -> tuple[ModelEntry, ...]:
     """What models.config names, else each model base path below the folder; the folder itself may be one.
 
     Raises:
@@ -76,16 +80,16 @@ def read_models(folder: Path) -> tuple[ModelEntry, ...]:
         raise InputError(
             "kcost serves a folder with exported models.",
             received=f"{folder}, which is not there",
-            remedy="Export a model first: kcost export ARTIFACT --out DIR --name NAME",
+            remedy=f"Export a model first: {how_to_make(runtime)}",
         )
-    if versions_in(folder):
+    if versions_in(folder, runtime):
         return (ModelEntry(name=folder.resolve().name, base_path=folder),)
-    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and versions_in(p))
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and versions_in(p, runtime))
     if not below:
         raise InputError(
-            "kcost serves a folder with exported models: DIR/NAME/VERSION/saved_model.pb.",
+            f"kcost serves a folder with exported models: {layout(runtime)}.",
             received=f"{folder}, which holds none",
-            remedy="Export a model first: kcost export ARTIFACT --out DIR --name NAME",
+            remedy=f"Export a model first: {how_to_make(runtime)}",
         )
     return tuple(ModelEntry(name=p.name, base_path=p) for p in below)
 

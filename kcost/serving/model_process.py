@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from kcost.core import frames
+from kcost.core.conversion import Runtime
 from kcost.core.errors import KcostError, WorkerError
 from kcost.core.frames import Kind, Message
 from kcost.core.jobs import SERVE
@@ -53,15 +54,24 @@ class ModelProcess(asyncio.Protocol):
     """A worker process with a model.
 
     Args:
-        folder: of the SavedModel.
+        folder: of the SavedModel, or of the converted model.
         threads: CPU threads, 0 for every core.
         log: takes what the process prints.
         on_end: called when the process has ended by itself, after the model was loaded; what it was asked and did not
             answer is lost.
+        runtime: that the model runs in.
     """
 
-    def __init__(self, folder: Path, threads: int, log: Path, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        log: Path,
+        on_end: Callable[[], None],
+        runtime: Runtime = "saved_model",
+    ) -> None:
         self._folder = folder
+        self._runtime: Runtime = runtime
         self._threads = threads
         self._log = log
         self._on_end = on_end
@@ -94,7 +104,13 @@ class ModelProcess(asyncio.Protocol):
                 self._worker = Worker(SERVE, "fake", log=log, pass_fds=(its.fileno(),))
             cores = tuple(sorted(os.sched_getaffinity(0)))
             self._worker.send(
-                ServeRequest(folder=self._folder, socket_fd=its.fileno(), threads=self._threads, cores=cores)
+                ServeRequest(
+                    folder=self._folder,
+                    runtime=self._runtime,
+                    socket_fd=its.fileno(),
+                    threads=self._threads,
+                    cores=cores,
+                )
             )
         mine.setblocking(False)
         transport, _ = await loop.create_connection(lambda: self, sock=mine)

@@ -13,7 +13,16 @@ import numpy as np
 from kcost.core.errors import KcostError
 from kcost.core.schema import Record
 from kcost.core.serving import ServedModel, ServedSignature
-from kcost.serving.batching import Answered, Queue, Waiting, common_rows, hand_out, has_rows, stacked
+from kcost.serving.batching import (
+    Answered,
+    Queue,
+    Waiting,
+    common_length,
+    common_rows,
+    hand_out,
+    has_rows,
+    stacked,
+)
 from kcost.serving.model_process import ModelRunner, Outputs
 from kcost.serving.status import Code, RequestError, invalid
 
@@ -84,6 +93,7 @@ class ModelVersion:
         self._lanes = [Lane() for _ in range(limits.processes)]
         self._signatures: dict[str, tuple[int, ServedSignature]] = {}
         self._with_rows: set[int] = set()
+        self._padding: set[int] = set()
         self._restarting: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
         self._pumping = False
@@ -111,6 +121,7 @@ class ModelVersion:
             return
         self._signatures = {s.name: (place, s) for place, s in enumerate(self.served.signatures if self.served else ())}
         self._with_rows = {place for place, signature in self._signatures.values() if has_rows(signature)}
+        self._padding = {place for place, signature in self._signatures.values() if signature.pads}
         self.state = "AVAILABLE"
 
     async def _start(self, lane: Lane) -> ServedModel:
@@ -155,7 +166,8 @@ class ModelVersion:
         place = self._signatures[signature.name][0]
         rows = common_rows(arrays) if place in self._with_rows else None
         deadline = time.monotonic() + self._limits.deadline_s
-        self._queue.put(Waiting(place, arrays, rows, future, deadline))
+        length = common_length(arrays) if place in self._padding else None
+        self._queue.put(Waiting(place, arrays, rows, future, deadline, length))
         if not self._pumping:
             # Once the event loop has read what else has come: requests that come together run together.
             self._pumping = True

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kcost.core.conversion import Runtime
 from kcost.core.errors import InputError, KcostError
 from kcost.serving.config import ModelEntry, read_models, version_folder, versions_in
 from kcost.serving.model_process import ModelProcess, ModelRunner
 from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.status import Code, RequestError, invalid
+from kcost.serving.version_files import how_to_make, layout, version_files
 
 _MOST_ENDED = 20
 """Versions of a model that are served no more and still told of in its status."""
@@ -29,6 +31,7 @@ class Models:
         worker_log: takes what processes print.
         log: told what changes.
         new_runner: what runs a model; a process where it is None.
+        runtime: that the models run in.
 
     Raises:
         InputError: the folder serves nothing.
@@ -41,12 +44,16 @@ class Models:
         worker_log: Path,
         log: Callable[[str], None],
         new_runner: NewRunner | None = None,
+        runtime: Runtime = "saved_model",
     ) -> None:
         self._folder = folder
+        self._runtime: Runtime = runtime
         self._limits = limits
         self._log = log
-        self._new_runner = new_runner or (lambda path, on_end: ModelProcess(path, limits.threads, worker_log, on_end))
-        self._entries = {entry.name: entry for entry in read_models(folder)}
+        self._new_runner = new_runner or (
+            lambda path, on_end: ModelProcess(path, limits.threads, worker_log, on_end, runtime)
+        )
+        self._entries = {entry.name: entry for entry in read_models(folder, runtime)}
         self._versions: dict[str, dict[int, ModelVersion]] = {entry.name: {} for entry in self._entries.values()}
         self._tried: dict[tuple[str, int], int] = {}
         self._told = ""
@@ -121,7 +128,7 @@ class Models:
             raise InputError(
                 "At least one model has a version that its policy wants.",
                 received=", ".join(f"{e.name} in {e.base_path}" for e in self._entries.values()),
-                remedy="A version is a folder named by a number, with a saved_model.pb.",
+                remedy=f"Versions are {layout(self._runtime)}. Export one: {how_to_make(self._runtime)}",
             )
 
     async def keep_up(self, period_s: float) -> None:
@@ -140,7 +147,7 @@ class Models:
     def poll(self) -> None:
         """Reads what the files want, and starts to load and unload. What cannot be read changes nothing."""
         try:
-            self._entries = {entry.name: entry for entry in read_models(self._folder)}
+            self._entries = {entry.name: entry for entry in read_models(self._folder, self._runtime)}
         except (KcostError, OSError) as error:
             if str(error) != self._told:  # told once, not every second
                 self._told = str(error)
@@ -157,7 +164,7 @@ class Models:
     def _bring(self, entry: ModelEntry) -> None:
         """Loads what an entry wants, and unloads the rest once something that it wants is served."""
         versions = self._versions.setdefault(entry.name, {})
-        wanted = entry.wanted(versions_in(entry.base_path))
+        wanted = entry.wanted(versions_in(entry.base_path, self._runtime))
         for number in wanted:
             current = versions.get(number)
             if current is None or current.state == "END":
@@ -174,15 +181,17 @@ class Models:
 
     def _start(self, entry: ModelEntry, number: int, versions: dict[int, ModelVersion]) -> None:
         """Starts to load a version, unless these very files have failed before."""
-        folder = version_folder(entry.base_path, number)
-        stamp = (folder / "saved_model.pb").stat().st_mtime_ns
+        files = version_files(version_folder(entry.base_path, number), self._runtime)
+        if files is None:  # it went away just now
+            return
+        stamp = files.marker.stat().st_mtime_ns
         current = versions.get(number)
         if current is not None and current.failure is not None and self._tried.get((entry.name, number)) == stamp:
             return
         self._tried[entry.name, number] = stamp
         version = ModelVersion(
             *(entry.name, number, self._limits),
-            new_runner=lambda on_end: self._new_runner(folder, on_end),
+            new_runner=lambda on_end: self._new_runner(files.folder, on_end),
             log=self._log,
         )
         version.state = "LOADING"

@@ -114,7 +114,7 @@ def _described(version: ModelVersion, models: Models) -> dict[str, Any]:
     return {
         "name": version.name,
         "versions": [str(number) for number in available],
-        "platform": "tensorflow_savedmodel",
+        "platform": "" if version.served is None else version.served.platform,
         "inputs": [_tensor(tensor) for tensor in signature.inputs],
         "outputs": [_tensor(tensor) for tensor in signature.outputs],
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kcost.core.conversion import Runtime
 from kcost.core.schema import Record
 from kcost.serving.application import Application
 from kcost.serving.config import read_metrics_path
@@ -49,6 +50,7 @@ class Server:
         log: told what changes, a sentence at a time.
         new_runner: what runs a model; a process where it is None.
         grpc_port: None for no gRPC, 0 for any port that is free.
+        runtime: that the models run in.
 
     Raises:
         InputError: the folder serves nothing, or a file in it cannot be read.
@@ -63,13 +65,14 @@ class Server:
         log: Callable[[str], None],
         new_runner: NewRunner | None = None,
         grpc_port: int | None = None,
+        runtime: Runtime = "saved_model",
     ) -> None:
         self._http = http
         self._grpc_port = grpc_port
         self._poll_s = poll_s
         self._home = tempfile.TemporaryDirectory(prefix="kcost-serve-")
         self._metrics_path = read_metrics_path(folder)
-        self._models = Models(folder, limits, Path(self._home.name) / "workers.log", log, new_runner)
+        self._models = Models(folder, limits, Path(self._home.name) / "workers.log", log, new_runner, runtime)
 
     async def serve(self, on_start: Callable[[Serving], None]) -> None:
         """Serves until SIGTERM or SIGINT; then answers what it has accepted, and returns.

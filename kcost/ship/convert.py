@@ -28,7 +28,13 @@ from kcost.core.process import require, run_job
 
 
 def convert(
-    model: Model, runtime: Runtime, precision: RuntimePrecision, out: Path, *, log: Path | None = None
+    model: Model,
+    runtime: Runtime,
+    precision: RuntimePrecision,
+    out: Path,
+    *,
+    temperature: OutputTemperature | None = None,
+    log: Path | None = None,
 ) -> Conversion:
     """Converts a model into the folder `out`, which appears whole or not at all.
 
@@ -37,6 +43,7 @@ def convert(
         runtime: saved_model, litert, onnx or openvino.
         precision: one that PRECISIONS names for the runtime. int8 takes its scales from the artifact's real samples.
         out: a folder that is new or empty.
+        temperature: that probabilities are put at before; None leaves them.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
@@ -50,7 +57,10 @@ def convert(
     with new_folder(Path(out)) as draft:
         path = draft.absolute() / FILE_NAMES[runtime]
         made, checked = write_checked(
-            model, runtime, precision, path, made_samples_file=path.parent / SAMPLES_FILE, log=log
+            *(model, runtime, precision, path),
+            temperature=temperature,
+            made_samples_file=path.parent / SAMPLES_FILE,
+            log=log,
         )
         conversion = Conversion(
             runtime=runtime,

@@ -3,6 +3,7 @@
     OUT/models.config, OUT/docker-compose.yaml      what starts the server
     OUT/NAME/VERSION/saved_model.pb, variables/     the model
     OUT/NAME/VERSION/assets.extra/                  requests that the server warms up with
+    OUT/NAME/VERSION/RUNTIME/conversion.json, ...   the model for another runtime, which `kcost serve --backend` serves
     OUT/NAME/VERSION/export.json                    where it came from, and what was checked
 
 It is written and checked as every conversion is (ship/convert.py). The version appears when all of this went well, in
@@ -13,28 +14,34 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kcost.core import schema
 from kcost.core.artifact import Model, TensorSpec, new_folder, sha256_of
 from kcost.core.conversion import (
+    CONVERTED_IN,
     IMAGE_SIGNATURE,
     TEXT_SIGNATURE,
     LeftOut,
     OutputTemperature,
+    Runtime,
+    RuntimePrecision,
     ServingRequest,
     Tagging,
+    require_precision,
 )
 from kcost.core.errors import InputError, StorageError, storage
 from kcost.core.process import require
 from kcost.core.serving import Batching
-from kcost.ship.convert import write_checked
-from kcost.ship.export_report import REPORT_FILE, ExportReport
+from kcost.ship.convert import convert, write_checked
+from kcost.ship.export_report import REPORT_FILE, Beside, ExportReport
+from kcost.ship.monitoring_files import REFERENCE_FILE
 from kcost.ship.server_files import COMPOSE_FILE, SERVING_IMAGE, SERVING_VERSION, VERSION_BATCHING, version_batching
 from kcost.ship.server_folder import write_server_files
 from kcost.ship.version_labels import refuse_label
@@ -56,6 +63,8 @@ def export(
     batching: Batching | None = None,
     labels: Sequence[str] = (),
     temperature: OutputTemperature | None = None,
+    to: Mapping[Runtime, RuntimePrecision] | None = None,
+    watching: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
@@ -71,11 +80,13 @@ def export(
         batching: how the server puts requests together; None: not at all. Their batch sizes are warmed up, too.
         labels: that name this version in models.config, such as `stable`.
         temperature: that probabilities are put at; what is checked is the model with it.
+        to: runtimes that the model is converted to as well, each with its precision, in folders of the version.
+        watching: path below `out` -> text, of alert rules and dashboards for what the proxy tells.
         log: takes what the two processes print; None passes it on to standard error.
 
     Raises:
         InputError: a name, version or batch size of another form.
-        UnavailableError: tensorflow is not installed.
+        UnavailableError: tensorflow is not installed, or what a runtime of `to` needs, or it has no such precision.
         ArtifactError: the model cannot be loaded or exported.
         StorageError: the version is there already, or `out` cannot be written to.
         GateError: the SavedModel does not give the model's outputs. Nothing is left behind.
@@ -86,16 +97,21 @@ def export(
     for label in labels:
         refuse_label(label)
     require("tensorflow")
+    for runtime, precision in (to or {}).items():
+        require_precision(runtime, precision)
+        require(CONVERTED_IN[runtime])
     target = out / name / str(version)
     _refuse_existing(target)
     with _locked(out, name):
         _refuse_existing(target)  # again, now that nobody else exports here
         _remove_drafts(target)
         with new_folder(target) as draft:
-            report = _write_and_check(model, draft, name, version, portable, batches, batching, temperature, log)
+            report = _write_and_check(
+                *(model, draft, name, version, portable, batches, batching, temperature, to or {}, log)
+            )
             schema.write(draft / REPORT_FILE, report)
         try:
-            warnings = write_server_files(out, name, version, labels)
+            warnings = write_server_files(out, name, version, labels, watching)
         except BaseException:
             shutil.rmtree(target)
             raise
@@ -111,6 +127,7 @@ def _write_and_check(
     warm_up_batches: tuple[int, ...],
     batching: Batching | None,
     temperature: OutputTemperature | None,
+    to: Mapping[Runtime, RuntimePrecision],
     log: Path | None,
 ) -> ExportReport:
     serving, left_out = _serving_request(model, name, warm_up_batches)
@@ -128,6 +145,21 @@ def _write_and_check(
         batching, left_out = None, (*left_out, LeftOut(what=VERSION_BATCHING, reason=reason))
     if batching is not None:
         schema.write_bytes(draft / VERSION_BATCHING, version_batching(batching).encode())
+    reference, warning = _reference(model)
+    if reference is not None:
+        schema.write_bytes(draft / REFERENCE_FILE, reference)
+    beside = []
+    for runtime, precision in to.items():
+        made = convert(model, runtime, precision, draft / runtime, temperature=temperature, log=log)
+        beside.append(
+            Beside(
+                runtime=runtime,
+                precision=precision,
+                file=f"{runtime}/{made.file}",
+                file_bytes=made.file_bytes,
+                relative_error=made.relative_error,
+            )
+        )
     tensorflow_version = written.versions["tensorflow"]
     return ExportReport(
         name=name,
@@ -150,12 +182,30 @@ def _write_and_check(
         warm_up_batches=written.serving.warm_up_batches,
         peak_bytes=None if checked.serving is None else checked.serving.peak_bytes,
         batching=batching,
+        beside=tuple(beside),
         temperature=None if temperature is None else temperature.value,
         warnings=(
             *_warnings(tensorflow_version),
             *_operation_warnings(written.internal_operations, written.plain_blocks),
+            *warning,
         ),
     )
+
+
+def _reference(model: Model) -> tuple[bytes | None, tuple[str, ...]]:
+    """What live traffic is held against, where the artifact has one of this very model; else what to do about it."""
+    file = model.keras_file.parent / REFERENCE_FILE
+    if model.artifact is None or not file.is_file():
+        return None, ()
+    content = file.read_bytes()
+    try:
+        fits = json.loads(content)["model_sha256"] == model.sha256
+    except (ValueError, TypeError, KeyError):
+        fits = False
+    if fits:
+        return content, ()
+    text = f"{file} is of another model and was left out: kcost monitor reference makes it anew."
+    return None, (text,)
 
 
 def _serving_request(

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from kcost.core.artifact import TensorSpec
-from kcost.core.conversion import ConversionCheck, LeftOut, SignatureCheck
+from kcost.core.conversion import ConversionCheck, LeftOut, Runtime, RuntimePrecision, SignatureCheck
 from kcost.core.schema import VERSIONS, Record
 from kcost.core.serving import Batching
 
 REPORT_FILE = "export.json"
+
+
+class Beside(Record):
+    """The model for another runtime, in the folder of the version."""
+
+    runtime: Runtime
+    precision: RuntimePrecision
+    file: str = Field(description="below the version's folder; conversion.json beside it has its checks")
+    file_bytes: int
+    relative_error: float = Field(description="the largest of its checks: of an output, in the Euclidean norm")
 
 
 class ExportReport(Record):
@@ -45,4 +55,5 @@ class ExportReport(Record):
         default=None, description="that the probabilities were put at; None: as the model has them"
     )
     batching: Batching | None = Field(default=None, description="None where the server does not put requests together")
+    beside: tuple[Beside, ...] = Field(default=(), description="for other runtimes: what kcost serve --backend serves")
     warnings: tuple[str, ...] = ()

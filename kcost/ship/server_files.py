@@ -25,6 +25,8 @@ TensorFlow promises that a graph runs in later versions, not in earlier ones
 
 SERVING_IMAGE = f"tensorflow/serving:{SERVING_VERSION}"
 
+MONITORING_FOLDER = "monitoring"
+
 SERVER_ARGUMENTS = (
     f"--model_config_file=/models/{MODELS_CONFIG}",
     "--model_config_file_poll_wait_seconds=30",
@@ -39,10 +41,16 @@ batching_params.pbtxt, and no other is. Source: tensorflow_serving/model_servers
 
 MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
 
+PROXY_PORT, PROMETHEUS_PORT, GRAFANA_PORT = 8502, 9090, 3000
+PROMETHEUS_IMAGE, GRAFANA_IMAGE, PYTHON_IMAGE = "prom/prometheus:v3.5.0", "grafana/grafana:12.2.0", "python:3.13-slim"
+
 _COMPOSE_HEAD = f"""\
-# Written by kcost, once: change it as you like. Start it in this folder: docker compose up
-# TensorFlow Serving asks nobody for a password. To serve other machines, put a proxy with authentication in
-# front of it before you remove 127.0.0.1.
+# Written by kcost, once: change it as you like. Start it in this folder:
+#   KCOST_USD_PER_HOUR=0.34 docker compose up          the price of the machine; without it, dollars are machine hours
+# Clients ask 8502, the proxy, or 8501, the server itself. The live page and the invoice are at
+# http://127.0.0.1:8502/kcost/, Grafana at http://127.0.0.1:3000. `docker compose up serving` starts the server alone.
+# Nothing here asks for a password. To serve other machines, put a proxy with authentication in front of it before you
+# remove 127.0.0.1.
 services:
   serving:
     image: {SERVING_IMAGE}
@@ -56,7 +64,60 @@ _COMPOSE_TAIL = """\
       - .:/models:ro
     restart: unless-stopped
 """
-COMPOSE = _COMPOSE_HEAD + "".join(f"      - {argument}\n" for argument in SERVER_ARGUMENTS) + _COMPOSE_TAIL
+_COMPOSE_WATCH = f"""\
+  proxy:
+    build:
+      context: {MONITORING_FOLDER}
+      dockerfile_inline: |
+        FROM {PYTHON_IMAGE}
+        ARG KCOST
+        RUN pip install --no-cache-dir "$$KCOST"
+      args:
+        KCOST: "${{KCOST_PIP:-kcost[serve]}}" # what pip installs: a version, a URL
+    command:
+      - kcost
+      - serve
+      - --upstream=http://serving:8501
+      - --remote
+      - --host=0.0.0.0
+      - --port={PROXY_PORT}
+      - --usd-per-hour=${{KCOST_USD_PER_HOUR:-1}}
+      - --caller-header=X-Team
+      - --monitor=/models/{MONITORING_FOLDER}/monitor.toml
+    ports:
+      - "127.0.0.1:{PROXY_PORT}:{PROXY_PORT}"
+    volumes:
+      - .:/models:ro
+    depends_on:
+      - serving
+    restart: unless-stopped
+  prometheus:
+    image: {PROMETHEUS_IMAGE}
+    ports:
+      - "127.0.0.1:{PROMETHEUS_PORT}:{PROMETHEUS_PORT}"
+    volumes:
+      - ./{MONITORING_FOLDER}/prometheus:/etc/prometheus:ro
+      - prometheus:/prometheus
+    restart: unless-stopped
+  grafana:
+    image: {GRAFANA_IMAGE}
+    environment:
+      GF_AUTH_ANONYMOUS_ENABLED: "true" # anybody on this machine looks; nobody changes
+      GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION: "true"
+    ports:
+      - "127.0.0.1:{GRAFANA_PORT}:{GRAFANA_PORT}"
+    volumes:
+      - ./{MONITORING_FOLDER}/grafana:/etc/grafana/provisioning:ro
+      - grafana:/var/lib/grafana
+    depends_on:
+      - prometheus
+    restart: unless-stopped
+volumes:
+  prometheus:
+  grafana:
+"""
+_COMPOSE_COMMAND = "".join(f"      - {argument}\n" for argument in SERVER_ARGUMENTS)
+COMPOSE = _COMPOSE_HEAD + _COMPOSE_COMMAND + _COMPOSE_TAIL + _COMPOSE_WATCH
 
 _ENTRY = """\
   config {{

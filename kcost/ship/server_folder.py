@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kcost.core import schema
 from kcost.ship.export_report import REPORT_FILE, ExportReport
 from kcost.ship.kubernetes import DOCKER, DOCKERFILE, KUBERNETES_FILE, ServedModel, manifests, memory_mib
+from kcost.ship.monitoring_files import REFERENCE_FILE, monitoring_files
 from kcost.ship.server_files import (
     BATCHING_CONFIG,
     COMPOSE,
@@ -22,8 +23,13 @@ from kcost.ship.server_files import (
 from kcost.ship.version_labels import served_versions, with_label
 
 
-def write_server_files(out: Path, name: str, version: int, labels: Sequence[str]) -> tuple[str, ...]:
+def write_server_files(
+    out: Path, name: str, version: int, labels: Sequence[str], watching: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Lists every model of the folder in models.config; writes the other files, those of a person left as they are.
+
+    Args:
+        watching: path below `out` -> text, of alert rules and dashboards.
 
     Returns:
         What a person has to see to.
@@ -43,6 +49,8 @@ def write_server_files(out: Path, name: str, version: int, labels: Sequence[str]
         COMPOSE_FILE: COMPOSE,
         BATCHING_CONFIG: batching_config(batched),
         KUBERNETES_FILE: manifests(models),
+        **monitoring_files(_references(out, after, sorted(names))),
+        **(watching or {}),
     }
     warnings = []
     for file, text in texts.items():
@@ -63,6 +71,18 @@ def write_server_files(out: Path, name: str, version: int, labels: Sequence[str]
             "not served. Export the next one with --label, or list this one there."
         )
     return tuple(warnings)
+
+
+def _references(out: Path, config: str, names: Sequence[str]) -> dict[str, int]:
+    """Of each model with one, the latest served version that has a reference."""
+    references = {}
+    for name in names:
+        versions = {int(p.parent.name) for p in (out / name).glob(f"*/{REFERENCE_FILE}") if p.parent.name.isdecimal()}
+        served = served_versions(config, name)
+        usable = versions if served is None else versions & set(served)
+        if usable:
+            references[name] = max(usable)
+    return references
 
 
 def _served_models(out: Path, config: str, names: Sequence[str]) -> list[ServedModel]:

@@ -25,6 +25,9 @@ models.config: the conformance tests then run against it."""
 TFS_GRPC = os.environ.get("KCOST_TFS_GRPC")
 """HOST:PORT of the gRPC of such a server; needed beside KCOST_TFS_URL for the conformance tests of gRPC."""
 
+OIP_URL = os.environ.get("KCOST_OIP_URL")
+"""Of a server that speaks the Open Inference Protocol and has those models; TensorFlow Serving does not speak it."""
+
 MADE_BEFORE = os.environ.get("KCOST_SERVING_MODELS")
 """A folder that `make_saved_models` made before: it imports tensorflow, which takes most of the time of these tests."""
 
@@ -90,20 +93,6 @@ class Client:
             return b"".join(pieces)
 
 
-MODELS_CONFIG = """\
-# Two versions of one model, each with a label, and a second model.
-model_config_list {
-  config {
-    name: 'half_plus_two' base_path: "/models/half_plus_two"; model_platform: "tensorflow"
-    model_version_policy { specific { versions: 1 versions: 2 } }
-    version_labels { key: "stable" value: 1 }
-    version_labels { key: "canary" value: 2 }
-  }
-  config { name: "images" base_path: "/models/images" model_platform: "tensorflow" }
-}
-"""
-
-
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SavedModels, made by one process for all test processes."""
@@ -125,7 +114,6 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 capture_output=True,
             )
             assert made.returncode == 0, made.stderr.decode(errors="replace")[-3000:]
-            (folder / "models.config").write_text(MODELS_CONFIG)
     return folder
 
 
@@ -181,3 +169,9 @@ def serving(request: pytest.FixtureRequest) -> Client:
 def grpc_serving(request: pytest.FixtureRequest) -> GrpcClient:
     """The gRPC that the conformance tests call: KCOST_TFS_GRPC, else `kcost serve`."""
     return GrpcClient(TFS_GRPC or request.getfixturevalue("server").started["grpc_address"])
+
+
+@pytest.fixture(scope="session")
+def inferring(request: pytest.FixtureRequest) -> Client:
+    """What the conformance tests of the Open Inference Protocol ask: KCOST_OIP_URL, else `kcost serve`."""
+    return Client(OIP_URL) if OIP_URL else request.getfixturevalue("server")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tests.serving.models_config import MODELS_CONFIG
+
 
 class HalfPlus(tf.Module):
     def __init__(self, offset: float) -> None:
@@ -84,6 +86,7 @@ def main(folder: Path) -> None:
         name_methods(path / "saved_model.pb")
     images = Images()
     tf.saved_model.save(images, str(folder / "images" / "1"), {"serving_default": images.serve})
+    (folder / "models.config").write_text(MODELS_CONFIG)  # last: it says that the models are there
 
 
 def name_methods(file: Path) -> None:

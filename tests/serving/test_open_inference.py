@@ -1,4 +1,8 @@
-"""The Open Inference Protocol over HTTP, as KServe's page on it and its extension for binary tensors have it."""
+"""The Open Inference Protocol over HTTP, as KServe's page on it and its extension for binary tensors have it.
+
+What takes `inferring` is of the protocol alone, and runs against the server that KCOST_OIP_URL names: see conftest.py.
+What takes `server` is kcost's own: its name, its messages, its signatures.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ import pytest
 from kcost.core.errors import InputError
 from kcost.serving.http_client import read_url
 from kcost.serving.made_up import made_up_body
-from tests.serving.conftest import Response, RunningServer
+from tests.serving.conftest import Client, Response, RunningServer
 
 INFER = "/v2/models/half_plus_two/infer"
 X = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1.0, 2.0]}
 
 
-def infer(server: RunningServer, document: Any, path: str = INFER) -> Response:
+def infer(server: Client, document: Any, path: str = INFER) -> Response:
     return server.post(path, document)
 
 
@@ -30,19 +34,22 @@ def outputs(response: Response) -> dict[str, Any]:
     return {output.pop("name"): output for output in response.json["outputs"]}
 
 
-def test_the_server_and_its_health(server: RunningServer) -> None:
+def test_the_server(server: RunningServer) -> None:
     document = server.get("/v2").json
     assert document["name"] == "kcost"
     assert document["version"]
     assert document["extensions"] == ["binary_tensor_data"]
     assert server.get("/v2/").json == document
+
+
+def test_health(inferring: Client) -> None:
     for path, answer in (
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
         ("/v2/models/images/ready", {"name": "images", "ready": True}),
         ("/v2/models/half_plus_two/versions/1/ready", {"name": "half_plus_two", "ready": True}),
     ):
-        assert (server.get(path).status, server.get(path).json) == (200, answer)
+        assert (inferring.get(path).status, inferring.get(path).json) == (200, answer)
 
 
 def test_metadata_of_a_model(server: RunningServer) -> None:
@@ -58,8 +65,8 @@ def test_metadata_of_a_model(server: RunningServer) -> None:
     assert server.get("/v2/models/images").json["inputs"][0]["shape"] == [-1, 8, 8, 1]
 
 
-def test_inference(server: RunningServer) -> None:
-    answer = infer(server, {"id": "42", "inputs": [X]})
+def test_inference(inferring: Client) -> None:
+    answer = infer(inferring, {"id": "42", "inputs": [X]})
     assert answer.headers["content-type"] == "application/json"
     assert answer.json == {
         "model_name": "half_plus_two",
@@ -67,18 +74,18 @@ def test_inference(server: RunningServer) -> None:
         "id": "42",
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [3.5, 4.0]}],
     }
-    answer = infer(server, {"inputs": [X]}, "/v2/models/half_plus_two/versions/1/infer")
+    answer = infer(inferring, {"inputs": [X]}, "/v2/models/half_plus_two/versions/1/infer")
     assert "id" not in answer.json
     assert answer.json["model_version"] == "1"
     assert outputs(answer)["y"]["data"] == [2.5, 3.0]
 
 
-def test_data_is_flat_or_nested(server: RunningServer) -> None:
+def test_data_is_flat_or_nested(inferring: Client) -> None:
     image = np.arange(128, dtype=np.float32).reshape(2, 8, 8, 1)
     expected = None
     for data in (image.ravel().tolist(), image.tolist()):
         entry = {"name": "images", "shape": [2, 8, 8, 1], "datatype": "FP32", "data": data}
-        output = outputs(infer(server, {"inputs": [entry]}, "/v2/models/images/infer"))["sums"]
+        output = outputs(infer(inferring, {"inputs": [entry]}, "/v2/models/images/infer"))["sums"]
         assert output["shape"] == [2, 2]
         assert expected in (None, output["data"])
         expected = output["data"]
@@ -122,7 +129,7 @@ def test_chosen_outputs_come_in_their_order(server: RunningServer) -> None:
     assert outputs(infer(server, {**document, "outputs": both}))["ratio"]["data"] == [0.25, 0.5]
 
 
-def test_parameters_that_nobody_knows_are_left_alone(server: RunningServer) -> None:
+def test_parameters_that_nobody_knows_are_left_alone(inferring: Client) -> None:
     document = {
         "id": None,
         "parameters": {"priority": 3, "sequence_id": "a"},
@@ -130,9 +137,9 @@ def test_parameters_that_nobody_knows_are_left_alone(server: RunningServer) -> N
         "outputs": [{"name": "y", "parameters": {"classification": 2}}],
         "more": [1],
     }
-    assert outputs(infer(server, document))["y"]["data"] == [3.5, 4.0]
+    assert outputs(infer(inferring, document))["y"]["data"] == [3.5, 4.0]
     document = {"parameters": None, "outputs": None, "inputs": [{**X, "parameters": None}]}
-    assert outputs(infer(server, document))["y"]["data"] == [3.5, 4.0]
+    assert outputs(infer(inferring, document))["y"]["data"] == [3.5, 4.0]
 
 
 def test_what_is_not_finite_is_null(server: RunningServer) -> None:
@@ -147,7 +154,7 @@ def binary(document: dict[str, Any], *blobs: bytes) -> tuple[bytes, dict[str, st
     return b"".join((text, *blobs)), {"inference_header_content_length": str(len(text))}
 
 
-def test_tensors_as_bytes(server: RunningServer) -> None:
+def test_tensors_as_bytes(inferring: Client) -> None:
     array = np.array([1, 2, np.nan], np.float32)
     entry = {"name": "x", "shape": [3], "datatype": "FP32", "parameters": {"binary_data_size": array.nbytes}}
     for document in (
@@ -155,14 +162,14 @@ def test_tensors_as_bytes(server: RunningServer) -> None:
         {"inputs": [entry], "parameters": {"binary_data_output": True}},
     ):
         body, headers = binary(document, array.tobytes())
-        answer = server.ask("POST", INFER, body, **headers)
+        answer = inferring.ask("POST", INFER, body, **headers)
         assert answer.headers["content-type"] == "application/octet-stream"
         length = int(answer.headers["inference-header-content-length"])
         (output,) = json.loads(answer.body[:length])["outputs"]
         assert output == {"name": "y", "datatype": "FP32", "shape": [3], "parameters": {"binary_data_size": 12}}
         np.testing.assert_array_equal(np.frombuffer(answer.body[length:], np.float32), array * 0.5 + 3)
     body, headers = binary({"inputs": [entry]}, array.tobytes())
-    assert outputs(server.ask("POST", INFER, body, **headers))["y"]["data"] == [3.5, 4.0, None]
+    assert outputs(inferring.ask("POST", INFER, body, **headers))["y"]["data"] == [3.5, 4.0, None]
 
 
 def test_strings_as_bytes(server: RunningServer) -> None:

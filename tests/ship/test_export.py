@@ -78,7 +78,13 @@ def test_the_folder_is_one_that_tensorflow_serving_serves(
 ) -> None:
     made = exported[backend, "cnn"]
     files = ["Dockerfile", "batching.config", "docker-compose.yaml", "kubernetes.yaml", "models.config"]
-    assert sorted(p.name for p in made.out.iterdir()) == [*files, "monitoring.config", "my-bert", "my-cnn"]
+    assert sorted(p.name for p in made.out.iterdir()) == [
+        *files,
+        "monitoring",
+        "monitoring.config",
+        "my-bert",
+        "my-cnn",
+    ]
     assert [p.name for p in (made.out / "my-cnn").iterdir()] == ["3"]
     assert {"saved_model.pb", "variables", "export.json"} <= {p.name for p in made.version.iterdir()}
     assert listed((made.out / "models.config").read_text()) == {"my-bert", "my-cnn"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -43,9 +46,14 @@ from kcost.core.profile import Profile, top
 from kcost.core.request import MeasureRequest
 from kcost.core.schema import Record
 from kcost.runtimes.base import LoadedFile, open_file, runtime_version
+from kcost.serving.batching import has_rows
+from kcost.serving.version_files import SUFFIXES, version_files
 from kcost.ship import convert as convert_module
 from kcost.ship.convert import converted
+from kcost.ship.export import export
 from kcost.worker.convert import check as check_conversion
+from kcost.worker.serve import ONE_SCALE, PLATFORMS, ServedConversion
+from tests.serving.conftest import RunningServer
 from tests.ship.conftest import RunJob
 
 CASES: list[tuple[str, Runtime, RuntimePrecision]] = [
@@ -341,3 +349,82 @@ def _check_profile(profile: Profile, runtime: Runtime) -> None:
     assert any("Conv" in row.name or row.name in ("Gemm", "FullyConnected") for row in rows), rows
     assert sum(row.share for row in rows) <= 1
     assert all(row.largest for row in rows)
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [pytest.param("litert", marks=pytest.mark.slow), "onnx", pytest.param("openvino", marks=pytest.mark.slow)],
+)
+def test_a_converted_model_is_served_as_its_saved_model_is(
+    convert_once: Converter, models: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    inputs, expected = keras_answers(models, "cnn")
+    ((name, images),) = inputs.items()
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / runtime).symlink_to(convert_once("cnn", runtime, "float32"))
+    (tmp_path / "m" / "2").mkdir()
+    (tmp_path / "m" / "2" / f"model{SUFFIXES[runtime]}").write_bytes(b"a file that says nothing")
+    (tmp_path / "models.config").write_text(
+        'model_config_list { config { name: "m" base_path: "/models/m" model_version_policy { all { } } } }'
+    )
+    server = RunningServer(tmp_path, "--backend", runtime)
+    try:
+        answer = server.post("/v1/models/m:predict", {"instances": images.tolist()})
+        assert answer.status == 200, answer.body
+        assert np.allclose(np.array(answer.json["predictions"]), expected, atol=1e-4)
+        for wrong in (images[0].tolist(), images.reshape(len(images), -1).tolist(), [["x"]]):
+            assert server.post("/v1/models/m:predict", {"inputs": wrong}).status == 400
+        signature = server.get("/v1/models/m/metadata").json["metadata"]["signature_def"]["signature_def"]
+        taken = signature["serving_default"]["inputs"][name]
+        assert (taken["dtype"], [d["size"] for d in taken["tensor_shape"]["dim"]]) == (
+            "DT_FLOAT",
+            ["-1", *map(str, images.shape[1:])],
+        )
+        assert server.get("/v2/models/m").json["platform"] == PLATFORMS[runtime]
+        states = {v["version"]: v for v in server.get("/v1/models/m").json["model_version_status"]}
+        assert states["1"]["state"] == "AVAILABLE"
+        assert "says its signature" in states["2"]["status"]["error_message"]
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        assert server.post("/v1/models/m:predict", {"instances": images[:1].tolist()}).status == 200
+    finally:
+        code, errors = server.stop()
+    assert code == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_scales_that_are_taken_over_a_batch_keep_requests_apart(convert_once: Converter) -> None:
+    try:
+        served = ServedConversion("onnx", convert_once("bert", "onnx", "int8_dynamic"), 1)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    (signature,) = served.model.signatures
+    served.close()
+    assert signature.alone_because == ONE_SCALE
+    assert not has_rows(signature)
+
+
+def test_an_index_that_says_something_else_than_its_file_is_refused(convert_once: Converter, tmp_path: Path) -> None:
+    shutil.copytree(convert_once("cnn", "onnx", "float32"), tmp_path / "onnx")
+    index = tmp_path / "onnx" / "conversion.json"
+    index.write_text(index.read_text().replace('"name": "images"', '"name": "pictures"'))
+    with pytest.raises(ArtifactError, match="what the file beside it takes and gives"):
+        ServedConversion("onnx", tmp_path / "onnx", 1)
+    with pytest.raises(ArtifactError, match="--backend onnx"):
+        ServedConversion("litert", tmp_path / "onnx", 1)
+
+
+def test_an_export_has_other_runtimes_beside_it(models: Path, warm: RunJob, tmp_path: Path) -> None:
+    del warm
+    model = open_model(models / "tensorflow" / "cnn.keras")
+    report = export(model, tmp_path / "out", "m", 1, to={"litert": "float32"})
+    (beside,) = report.beside
+    assert (beside.runtime, beside.precision, beside.file) == ("litert", "float32", "litert/model.tflite")
+    assert beside.relative_error < 1e-4
+    assert "litert/conversion.json" in report.files
+    files = version_files(tmp_path / "out" / "m" / "1", "litert")
+    assert files is not None
+    assert read_conversion(files.folder).file_bytes == beside.file_bytes
+    with pytest.raises(UnavailableError, match="litert computes in"):
+        export(model, tmp_path / "out", "m", 2, to={"litert": "bfloat16"})
+    assert not (tmp_path / "out" / "m" / "2").exists()

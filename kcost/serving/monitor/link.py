@@ -43,7 +43,7 @@ class WatchLink:
         self._closing = False
         self._number = 0
         self._labels: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._latest: dict[str, Any] | None = None
+        self._latest = Watched()
         self.offered = 0
         self.dropped = 0
         """Requests that were not looked at, as the process had too much to do, or was not there."""
@@ -61,7 +61,7 @@ class WatchLink:
 
     def watched(self) -> Watched:
         """What the process told last."""
-        return Watched() if self._latest is None else Watched.model_validate(self._latest)
+        return self._latest
 
     async def start(self) -> None:
         """Starts the process; returns when it watches.
@@ -163,7 +163,7 @@ class WatchLink:
             while line := await process.stdout.readline():
                 message = orjson.loads(line)
                 if "watched" in message:
-                    self._latest = message["watched"]
+                    self._latest = Watched.model_validate(message["watched"])
                 elif (answer := self._labels.get(message.get("labels", -1))) is not None and not answer.done():
                     answer.set_result(message["answer"])
             await process.wait()

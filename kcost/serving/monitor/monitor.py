@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import NamedTuple
 
@@ -12,11 +12,13 @@ import orjson
 
 from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
+from kcost.risk.rollout import RolloutCounts
 from kcost.serving.application import Route
 from kcost.serving.metrics import REQUEST_LATENCY, Metrics
 from kcost.serving.monitor.link import WatchLink
 from kcost.serving.monitor.prometheus import samples_of
-from kcost.serving.monitor.report import MonitorReport, WatcherState, make_monitor_report
+from kcost.serving.monitor.report import MonitorReport, WatcherState, make_monitor_report, rollout_sentence
+from kcost.serving.monitor.rollouts import Headers, Rollouts, RolloutState, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watched
@@ -44,17 +46,6 @@ class Page(NamedTuple):
     body: bytes
 
 
-Headers = list[tuple[bytes, bytes]]
-
-
-class TimedAnswer(NamedTuple):
-    """What a version answered, and how long that took."""
-
-    headers: Headers
-    body: bytes
-    latency_ns: int
-
-
 class NamedRequest(NamedTuple):
     """A request that is watched."""
 
@@ -71,17 +62,25 @@ class Monitor:
         upstream: URL of the server behind it.
         settings: what the user said.
         references: served name -> reference.
+        log: told of decisions on new versions, a sentence at a time.
     """
 
-    def __init__(self, upstream: str, settings: MonitorSettings, references: dict[str, Reference]) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        settings: MonitorSettings,
+        references: dict[str, Reference],
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         self._upstream = upstream
         self._settings = settings
         self.traffic = TrafficCounter(time.monotonic)
         self._metrics = Metrics()
         self._link = WatchLink(settings, references) if references or settings.samples is not None else None
         self._boot = secrets.token_hex(4)
-        self._random = random.Random(settings.seed)
         self._number = 0
+        self._log = log
+        self.rollouts = Rollouts(settings, self._agreement, self._decided)
 
     @property
     def watcher_process_id(self) -> int | None:
@@ -143,30 +142,31 @@ class Monitor:
         }
         self._link.offer(header, request[1], answer[1])
 
-    def shadow_of(self, named: NamedRequest) -> int | None:
-        """The version that is asked the same as this request; None for most."""
-        shadow = self._settings.shadow.get(named.resource.model)
-        if shadow is None or named.resource.version == shadow.version or self._random.random() >= shadow.share:
-            return None
-        return shadow.version
-
-    def offer_shadow(self, model: str, answer: TimedAnswer, other: TimedAnswer, status: int) -> None:
-        """Gives two answers to one request to the process that watches.
-
-        Args:
-            other, status: of the version that is the shadow.
-        """
-        assert self._link is not None
+    def compared(self, model: str, old: TimedAnswer, new: TimedAnswer) -> None:
+        """Two versions were asked the same: counts it, and has the answers compared by the process that watches."""
+        if not self.rollouts.compared(model, old, new) or self._link is None:
+            return
         header = {
-            "kind": "shadow",
+            "kind": "pair",
             "model": model,
-            "status": status,
-            "latency_ns": answer.latency_ns,
-            "other_latency_ns": other.latency_ns,
-            "answer_encoding": _header(answer.headers, b"content-encoding").decode("latin-1").strip().lower(),
-            "other_encoding": _header(other.headers, b"content-encoding").decode("latin-1").strip().lower(),
+            "old_encoding": _header(old.headers, b"content-encoding").decode("latin-1").strip().lower(),
+            "new_encoding": _header(new.headers, b"content-encoding").decode("latin-1").strip().lower(),
         }
-        self._link.offer(header, answer.body, other.body)
+        self._link.offer(header, old.body, new.body)
+
+    def _agreement(self) -> Mapping[str, RolloutCounts]:
+        watched = Watched() if self._link is None else self._link.watched()
+        return {model.name: model.agreement for model in watched.models}
+
+    def _decided(self, state: RolloutState) -> None:
+        if self._log is not None:
+            self._log(rollout_sentence(state))
+        if self._link is not None:
+            rollout = state.rollout
+            event = {"event": "rollout", "at_s": time.time(), "model": state.model, "kind": state.kind}
+            event |= {"version": state.version, "decision": rollout.decision, "stopped": state.stopped}
+            event |= {"probability": rollout.probability, "holds": rollout.holds}
+            self._link.offer({"kind": "event", "event": event}, b"", b"")
 
     def report(self, bill: Invoice) -> MonitorReport:
         """What is known now."""
@@ -175,7 +175,10 @@ class Monitor:
         if link is not None:
             watcher = WatcherState(is_up=link.is_up, offered=link.offered, dropped=link.dropped, restarts=link.restarts)
         watched = Watched() if link is None else link.watched()
-        return make_monitor_report(self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill)
+        rollouts = self.rollouts.states(bill.usd_per_hour)
+        return make_monitor_report(
+            self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill, rollouts
+        )
 
     async def page(self, method: str, path: bytes, body: bytes, bill: Invoice) -> Page:
         """The answer to a request below /kcost.

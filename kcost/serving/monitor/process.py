@@ -110,8 +110,10 @@ def handle(watch: Watch, frame: Frame) -> None:
         _waiting.append((frame.header["number"], watch.label(frame.request, frame.header["at_s"])))
     else:
         try:
-            if frame.header["kind"] == "shadow":
-                watch.shadowed(frame.header, frame.request, frame.answer)
+            if frame.header["kind"] == "pair":
+                watch.compared(frame.header, frame.request, frame.answer)
+            elif frame.header["kind"] == "event":
+                watch.tell(frame.header["event"])
             else:
                 watch.request(frame.header, frame.request, frame.answer)
         except Exception as error:  # a client that finds such an input must not end the watching; the report tells it

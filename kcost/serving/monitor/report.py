@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from kcost.core.schema import VERSIONS, Record
 from kcost.core.units import significant
 from kcost.cost.invoice import Invoice
+from kcost.serving.monitor.rollouts import RolloutState
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import Traffic
 from kcost.serving.monitor.watch import Watched, WatchedModel
@@ -39,6 +41,7 @@ class MonitorReport(Record):
     traffic: Traffic
     watcher: WatcherState | None = Field(description="None where there is nothing to watch but traffic")
     watched: Watched
+    rollouts: tuple[RolloutState, ...] = Field(default=(), description="new versions beside old ones")
     invoice: Invoice
 
 
@@ -49,17 +52,19 @@ def make_monitor_report(
     watcher: WatcherState | None,
     watched: Watched,
     invoice: Invoice,
+    rollouts: tuple[RolloutState, ...] = (),
 ) -> MonitorReport:
     """Concludes from what is known."""
     outcome, sentence = _conclude(settings, traffic, watcher, watched)
     return MonitorReport(
         outcome=outcome,
         conclusion=sentence,
-        limits=tuple(_limits(settings, watcher, watched)),
+        limits=tuple(_limits(settings, watcher, watched, rollouts)),
         upstream=upstream,
         traffic=traffic,
         watcher=watcher,
         watched=watched,
+        rollouts=rollouts,
         invoice=invoice,
     )
 
@@ -129,8 +134,53 @@ def _more(value: float, unit: str = "") -> str:
     return f"{unit}{significant(abs(value))} {'less' if value < 0 else 'more'}"
 
 
-def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Watched) -> list[str]:
-    limits = []
+def rollout_sentence(state: RolloutState) -> str:
+    """What is to be done with a new version, how sure that is, and which gate it hangs on."""
+    rollout, counts = state.rollout, state.rollout.counts
+    sentence = f"{rollout.decision}: version {state.version} of {state.model}, {state.kind} of "
+    sentence += "what the server chooses" if state.stable is None else f"version {state.stable}"
+    if state.stopped:
+        sentence += ", is asked no more"
+    sentence += f" ({at_least(rollout.probability)} that all gates hold, {counts.requests:,} requests"
+    if rollout.decision == "promote":
+        return f"{sentence}; wrong {at_most(rollout.wrong_promotion)} of the time, however often one looks)"
+    if rollout.decision == "roll back":
+        wrong = f"wrong {at_most(rollout.wrong_roll_back)} of the time"
+        return f"{sentence}; {rollout.weakest_first[0]} breaks its limit, {wrong})"
+    return f"{sentence}; {rollout.weakest_first[0]} is open: {rollout.holds[rollout.weakest_first[0]]:.1%})"
+
+
+def at_least(probability: float) -> str:
+    """A lower bound in percent; nothing is sure.
+
+    Examples:
+        >>> at_least(0.99999), at_least(0.9876)
+        ('at least 99.9%', 'at least 98.7%')
+    """
+    return f"at least {min(99.9, math.floor(probability * 1000) / 10):.1f}%"
+
+
+def at_most(probability: float) -> str:
+    """An upper bound in percent.
+
+    Examples:
+        >>> at_most(1e-9), at_most(0.0123)
+        ('at most 0.1%', 'at most 1.3%')
+    """
+    return f"at most {max(0.1, math.ceil(probability * 1000) / 10):.1f}%"
+
+
+def _limits(
+    settings: MonitorSettings,
+    watcher: WatcherState | None,
+    watched: Watched,
+    rollouts: tuple[RolloutState, ...],
+) -> list[str]:
+    limits = [
+        f"{r.model}: requests that name no version are answered by the largest that the server has: say which is stable"
+        for r in rollouts
+        if r.stable is None
+    ]
     if watcher is not None:
         if not watcher.is_up:
             limits.append("the process that watches is not there: requests go on, drift is not seen until it is back")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
@@ -48,6 +49,33 @@ class ShadowSettings(RolloutLimits):
 
     version: int = Field(ge=0)
     share: float = Field(default=0.1, gt=0, le=1, description="of requests")
+    stable: int | None = Field(
+        default=None,
+        ge=0,
+        description="what answers requests that name no version; None leaves them to the server: its largest one",
+    )
+    label: str | None = Field(
+        default=None, min_length=1, description="requests for it, too, are shared out and go to `stable`"
+    )
+
+    @model_validator(mode="after")
+    def _has_two_versions(self) -> Self:
+        if self.stable == self.version:
+            raise ValueError(f"`stable` is another version than `version`, which is {self.version}")
+        if self.label is not None and self.stable is None:
+            raise ValueError("`label` is of requests that go to `stable`: name that version, too")
+        return self
+
+
+class CanarySettings(ShadowSettings):
+    """Another version of a model that answers a share of the requests."""
+
+    stable: int = Field(ge=0, description="the version that answers the others, and what the canary fails at")
+    sticky_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="requests with the same value of it go to the same version; None draws for each",
+    )
 
 
 class MonitorSettings(Record):
@@ -59,9 +87,17 @@ class MonitorSettings(Record):
     usd_per_error: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     p99_ms: float | None = Field(default=None, gt=0, description="a limit; the conclusion and the alert rules hold it")
     shadow: dict[str, ShadowSettings] = Field(default={}, description="name of a served model -> its shadow")
+    canary: dict[str, CanarySettings] = Field(default={}, description="name of a served model -> its canary")
     samples: SampleSettings | None = None
     events: EventSettings = EventSettings()
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_one_rollout_a_model(self) -> Self:
+        both = sorted(self.shadow.keys() & self.canary.keys())
+        if both:
+            raise ValueError(f"a model has a shadow or a canary: {', '.join(both)} has both")
+        return self
 
 
 def read_settings(path: Path) -> MonitorSettings:

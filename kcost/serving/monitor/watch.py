@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from kcost.core.unforeseen import logged
 from kcost.cost.assumptions import HOURS_PER_MONTH
 from kcost.risk.drift_reference import Reference
 from kcost.risk.drift_watch import DriftWatch, ModelDrift
-from kcost.risk.rollout import Rollout, RolloutCounts, judge_rollout
+from kcost.risk.rollout import RolloutCounts
 from kcost.serving.monitor.events import Events
 from kcost.serving.monitor.labels import Labels, LiveScore
 from kcost.serving.monitor.rows import Rows, UnreadableError, document, read_predicted, read_rows
@@ -34,7 +33,9 @@ class WatchedModel(Record):
     name: str = Field(description="as it is served")
     drift: ModelDrift
     live: LiveScore | None = Field(description="what labels say; None where none came")
-    shadow: Rollout | None = Field(default=None, description="of another version that is asked the same")
+    agreement: RolloutCounts = Field(
+        default=RolloutCounts(), description="of two versions that were asked the same: rows, and those that differ"
+    )
     rows_per_s: float = Field(description="over the last windows, those that were not looked at reckoned in")
     labelled: int
 
@@ -108,33 +109,31 @@ class Watch:
                     self._because = str(error)
             self._sample(header, model, rows, request_body if samples.inputs else None)
 
-    def shadowed(self, header: dict[str, Any], answer: bytes, other: bytes) -> None:
-        """Holds another version's answer against that of the version that answered the client.
+    def compared(self, header: dict[str, Any], old_answer: bytes, new_answer: bytes) -> None:
+        """Holds the answers of two versions to one request against each other.
 
         Args:
-            header: model, status of the other, latency_ns and other_latency_ns, the two encodings.
+            header: model, old_encoding, new_encoding.
         """
         model = self._models.get(header["model"])
         if model is None:
             return
-        failed = header["status"] != 200
-        add: dict[str, float] = {"requests": 1, "failed": int(failed)}
-        if not failed:
-            ratio = math.log(max(1, header["other_latency_ns"]) / max(1, header["latency_ns"]))
-            try:
-                old = read_predicted(model.reference, document(answer, header["answer_encoding"]))
-                new = read_predicted(model.reference, document(other, header["other_encoding"]))
-            except UnreadableError as error:
-                self._unreadable += 1
-                self._because = str(error)
-                return
-            agreed = np.zeros(len(old), bool)
-            if old.shape == new.shape:
-                agreed = (old == new).reshape(len(old), -1).all(1)
-            add |= {"rows": len(agreed), "otherwise": int((~agreed).sum())}
-            add |= {"log_ratio_sum": ratio, "log_ratio_squares": ratio**2}
-        counts = model.shadow.model_dump()
-        model.shadow = RolloutCounts(**{name: value + add.get(name, 0) for name, value in counts.items()})
+        try:
+            old = read_predicted(model.reference, document(old_answer, header["old_encoding"]))
+            new = read_predicted(model.reference, document(new_answer, header["new_encoding"]))
+        except UnreadableError as error:
+            self._unreadable += 1
+            self._because = str(error)
+            return
+        agreed = np.zeros(len(old), bool)
+        if old.shape == new.shape:
+            agreed = (old == new).reshape(len(old), -1).all(1)
+        pair = RolloutCounts(rows=len(agreed), row_squares=len(agreed) ** 2, otherwise=int((~agreed).sum()))
+        model.agreement = model.agreement.plus(pair)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tells of an event that the proxy saw."""
+        self._events.tell(event)
 
     def unforeseen(self, error: Exception) -> None:
         """An error that nobody foresaw while a request was looked at: it counts as one that cannot be read."""
@@ -234,7 +233,9 @@ class Watch:
     def watched(self) -> Watched:
         """What is known now."""
         return Watched(
-            models=tuple(self._watched(name, model) for name, model in sorted(self._models.items())),
+            models=tuple(
+                model.watched(name, self._settings.usd_per_error) for name, model in sorted(self._models.items())
+            ),
             requests=self._requests,
             unreadable=self._unreadable,
             unreadable_because=self._because,
@@ -243,11 +244,6 @@ class Watch:
             events=self._events.count,
             webhook_failures=self._events.webhook_failures,
         )
-
-    def _watched(self, name: str, model: _Model) -> WatchedModel:
-        shadow = self._settings.shadow.get(name)
-        watched = model.watched(name, self._settings.usd_per_error)
-        return watched if shadow is None else watched.model_copy(update={"shadow": judge_rollout(model.shadow, shadow)})
 
     def close(self) -> None:
         """Syncs, and ends."""
@@ -261,7 +257,7 @@ class _Model:
         self.drift = DriftWatch(reference, settings.window_rows, settings.false_alarms, settings.seed)
         self.labels = Labels(reference)
         self.last: ModelDrift | None = None
-        self.shadow = RolloutCounts()
+        self.agreement = RolloutCounts()
         self.times: deque[tuple[float, int, int, int]] = deque(maxlen=_RATE_WINDOWS)
         """(seconds, rows, requests, requests that were not looked at): at the first request, and after each window."""
 
@@ -283,6 +279,7 @@ class _Model:
             name=name,
             drift=last.model_copy(update={"rows": self.drift.rows}),
             live=self.labels.score(),
+            agreement=self.agreement,
             rows_per_s=self.rows_per_s,
             labelled=self.labels.labelled,
         )

@@ -33,6 +33,9 @@ def shown(show: Callable[..., None], document: object) -> list[str]:
         (["serve", "x", "--port", "70000"], "65535"),
         (["serve", "x", "--grpc-port", "70000"], "65535"),
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--grpc-port", "0"], "passes HTTP alone"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--backend", "onnx"], "is of the server"),
+        (["serve", "x", "--forecast", "budget.json"], "is of a proxy"),
+        (["serve", "x", "--usd-per-hour", "1"], "is of a proxy"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
     ],
 )

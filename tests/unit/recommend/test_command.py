@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 import kcost
+from kcost.api.recommend_after import exported
 from kcost.bench.store import open_run
 from kcost.core import environment, schema
+from kcost.core.artifact import open_model
+from kcost.core.conversion import LeftOut
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.probe import Probe
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from kcost.ship.export_report import ExportReport
 from tests.unit.report.browser import CHROMIUM, rendered
 
 TRAFFIC: dict[str, Any] = {"qps": 1000, "p99_ms": 50, "provider": "aws", "region": "us-east-1"}
@@ -251,3 +255,27 @@ def test_a_probe_of_another_machine_bounds_nothing_here(model: Path, tmp_path: P
         else:
             answer = recommended(model, tmp_path / "out", probe=tmp_path / "probe.json", minutes=0.01)
             assert answer.request.probe == str(tmp_path / "probe.json")
+
+
+def test_what_was_measured_says_how_the_export_puts_requests_together(
+    first: tuple[Path, Recommendation, Told], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, answer, _ = first
+    calls: list[dict[str, Any]] = []
+    left = (LeftOut(what="batching_params.pbtxt", reason="ids of free lengths"),)
+    report = ExportReport.model_construct(version=1, batching=None, left_out=())
+
+    def export(source: Path, out: Path, **settings: Any) -> ExportReport:
+        calls.append(settings)
+        return report.model_copy(update={"left_out": left if len(calls) == 3 else ()})
+
+    monkeypatch.setattr("kcost.api.shipping.export", export)
+    arguments = (open_model(model), tmp_path / "serving", answer, folder / "run")
+    sentence = exported(*arguments)  # the simulated cells are of no SavedModel
+    assert calls == [{"name": "fake"}]
+    assert "It puts no requests together: Batching is chosen from cells of tensorflow/saved_model" in sentence
+    assert "(here: a run without one)" in sentence
+    monkeypatch.setattr("kcost.cost.server_batching.choose_batching", lambda *_: None)
+    assert exported(*arguments).endswith("; it puts requests together as the run says.")
+    assert calls[-1] == {"name": "fake", "run": folder / "run", "queries_per_s": 1000, "p99_ms": 50}
+    assert exported(*arguments).endswith("It puts no requests together: ids of free lengths.")

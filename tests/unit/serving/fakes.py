@@ -29,10 +29,12 @@ MODEL = ServedModel(
     signatures=(
         signature("serving_default", (tensor("x", (None, None)),), (tensor("y", (None, None)),)),
         signature("whole", (tensor("x", (None,)),), (tensor("y", ()),)),
+        signature("pads", (tensor("x", (None, None)),), (tensor("y", (None, None)),)).model_copy(update={"pads": True}),
     ),
     library_version="0",
 )
-"""The first doubles its input, of any length; the second gives a sum that no batch can be taken apart from."""
+"""The first doubles its input, of any length; the second gives a sum that no batch can be taken apart from; the third
+is the first, where lengths may be padded."""
 
 
 class FakeRunner:
@@ -63,7 +65,7 @@ class FakeRunner:
         if not self.given or self.closed:
             return
         place, arrays, done = self.given.pop(0)
-        outputs = [arrays[0] * 2] if place == 0 else [arrays[0].sum()[()].reshape(())]
+        outputs = [arrays[0].sum()[()].reshape(())] if place == 1 else [arrays[0] * 2]
         done(error or Outputs(outputs, 1000))
 
     def end(self) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Meter
 from kcost.risk.drift_features import vector_columns
 from kcost.risk.drift_reference import Reading, Reference, features_of
 from kcost.risk.drift_usd import bands_of
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.report import make_monitor_report
-from kcost.serving.monitor.settings import (
-    MonitorSettings,
-)
+from kcost.serving.monitor.rollouts import Rollouts, TimedAnswer
+from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watch
 
@@ -69,9 +69,19 @@ def report_of(watch: Watch | None, settings: MonitorSettings, traffic: TrafficCo
     counter = traffic or TrafficCounter(time.monotonic)
     if traffic is None:
         counter.leave(counter.arrive(), failed=False)
-    meter = Meter(0.5, 0)
-    meter.leave(meter.arrive(("m", "latest", 'a"b\\\n'), 10), 20, failed=False)
+    forecast = Forecast(way="w", source="f", usd_per_hour=0.5, machine_s=0.001, batch=8, busy_share=0.5)
+    meter = Meter(0.5, 0, {("m", ""): forecast})
+    number = meter.arrive(("m", "latest", 'a"b\\\n'), 10)
+    meter.to_model(number, 10)
+    meter.leave(number, 20, failed=False)
     monitor = Monitor("http://x", settings, {} if watch is None else {"m": REFERENCE})
     watcher = monitor.report(meter.invoice(30)).watcher
     watched = monitor.report(meter.invoice(30)).watched if watch is None else watch.watched()
-    return make_monitor_report("http://x", settings, counter.traffic(), watcher, watched, meter.invoice(40))
+    rollouts = Rollouts(settings, dict, lambda _: None)
+    for model in settings.canary:
+        answer = TimedAnswer(200, [], b"", 1000, 1e6)
+        rollouts.compared(model, answer, answer)
+    bill = meter.invoice(40)
+    return make_monitor_report(
+        "http://x", settings, counter.traffic(), watcher, watched, bill, rollouts.states(bill.usd_per_hour)
+    )

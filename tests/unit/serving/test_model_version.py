@@ -67,6 +67,26 @@ def test_what_waits_is_put_together_and_taken_apart(tmp_path: Path) -> None:
     with_version(tmp_path, steps)
 
 
+def test_rows_of_about_the_same_length_are_padded_and_cut_again(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        lengths = [3, 5, 16, 17, 5]
+        futures = [put(version, rows(i, i + 0.5, width=n), "pads") for i, n in enumerate(lengths, 1)]
+        await settled()
+        assert [run[0].shape for run in runners[0].runs] == [(8, 16)]
+        assert runners[0].runs[0][0][:2].tolist() == [[1] * 3 + [0] * 13, [1.5] * 3 + [0] * 13]
+        runners[0].answer()
+        runners[0].answer()
+        assert [run[0].shape for run in runners[0].runs] == [(8, 16), (2, 17)]
+        for i, (length, future) in enumerate(zip(lengths, futures, strict=True), 1):
+            np.testing.assert_array_equal(future.result().arrays[0], [[2.0 * i] * length, [2.0 * i + 1] * length])
+        for _ in range(2):  # of one length: nothing is padded
+            put(version, rows(1, width=5), "pads")
+        await settled()
+        assert runners[0].runs[-1][0].shape == (2, 5)
+
+    with_version(tmp_path, steps)
+
+
 def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         sizes = [(1, 1), (1, 1), (3, 1), (2, 1), (1, 2), (9, 1), (1, 2)]

@@ -23,11 +23,13 @@ from kcost.cli import app
 from kcost.core.errors import InputError, KcostError
 from kcost.report.monitor_terminal import show_monitor
 from kcost.serving.metrics import Metrics
+from kcost.serving.monitor.alerts import alert_rules, dashboard
 from kcost.serving.monitor.labels import Labels
 from kcost.serving.monitor.process import handle, packed, take_frames
-from kcost.serving.monitor.prometheus import alert_rules, dashboard, samples_of
+from kcost.serving.monitor.prometheus import samples_of
 from kcost.serving.monitor.rows import UnreadableError, document, read_rows
 from kcost.serving.monitor.settings import (
+    CanarySettings,
     EventSettings,
     MonitorSettings,
     SampleSettings,
@@ -299,7 +301,8 @@ EXPORTED = re.compile(r"^([a-z_:][a-z0-9_:]*)(\{.*\})? (\S+)$", re.IGNORECASE)
 
 def exported_names() -> set[str]:
     """Of metrics on a page with everything on it."""
-    settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")})
+    canary = CanarySettings(version=2, stable=1)
+    settings = MonitorSettings(window_rows=50, usd_per_error=1.0, references={"m": Path("r")}, canary={"m": canary})
     watch = Watch(settings, {"m": REFERENCE})
     put(watch, "1", *rows_like_the_reference(100))
     watch.label(json.dumps({"labels": [{"id": "1", "labels": [0] * 100}]}).encode(), 1.0)
@@ -364,7 +367,7 @@ def test_settings_are_read_or_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             read_settings(path)
     path.write_text("[shadow.m]\nversion = 2\n")
-    with pytest.raises(InputError, match="A shadow is of a model with a reference"):
+    with pytest.raises(InputError, match="A shadow or a canary is of a model with a reference"):
         monitor_settings(path, [], None)
     assert named_references(["a=b", "c/d"]) == {"a": Path("b"), "": Path("c/d")}
     with pytest.raises(InputError):

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from kcost.cost.forecast import Forecast
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import Monitor
-from kcost.serving.monitor.settings import MonitorSettings, SampleSettings, ShadowSettings
+from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, SampleSettings, ShadowSettings
 from kcost.serving.monitor.store import read_samples
 from kcost.serving.proxy import Proxy
 from tests.unit.report.browser import CHROMIUM
@@ -30,7 +31,9 @@ from tests.unit.serving.monitored import PREDICT, REFERENCE
 from tests.unit.serving.test_proxy import reply, with_proxy
 
 
-def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]]) -> None:
+def with_watching_proxy(
+    settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]], **options: Any
+) -> None:
     """A proxy with the process that watches, before a server that answers as the reference's model does."""
     monitor = Monitor("http://x", settings, {"m": REFERENCE})
 
@@ -45,7 +48,7 @@ def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awai
         count = len(json.loads(body)["instances"])
         return reply("200 OK", json.dumps({"predictions": [[0.9, 0.1]] * count}).encode())
 
-    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20)
+    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20, **options)
 
 
 async def report_when(proxy: Proxy, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -139,7 +142,9 @@ def test_a_busy_watcher_costs_no_request_and_is_told_of(tmp_path: Path, monkeypa
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
 def test_the_live_page_draws_what_the_proxy_says(tmp_path: Path) -> None:
-    settings = MonitorSettings(window_rows=20, references={"m": tmp_path}, usd_per_error=0.5)
+    canary = CanarySettings(version=2, stable=1, share=1.0)
+    settings = MonitorSettings(window_rows=20, references={"m": tmp_path}, usd_per_error=0.5, canary={"m": canary})
+    forecast = Forecast(way="w", source="f", usd_per_hour=0.5, machine_s=1e-9, batch=8, busy_share=0.5)
 
     async def steps(proxy: Proxy) -> None:
         body = json.dumps({"instances": [[9.0, 9.0]] * 60}).encode()
@@ -159,12 +164,14 @@ def test_the_live_page_draws_what_the_proxy_says(tmp_path: Path) -> None:
         assert "data-error" not in start.group(), start.group()
         report = proxy.monitor.report(proxy.invoice())
         assert report.conclusion in html.unescape(page)
+        assert "can't tell: version 2 of m, canary of version 1; all gates hold with" in html.unescape(page)
+        assert "times the forecast: a request took" in page
         features = report.watched.models[0].drift.features
         assert f'data-drawn="{4 + len(features)}"' in start.group()  # three charts with four lines, and one a feature
         assert page.count('<tr class="drifted">') == len(report.watched.models[0].drift.drifted) > 0
         assert "&lt;b&gt;blue&lt;/b&gt;" in page  # a caller's name is text
 
-    with_watching_proxy(settings, steps)
+    with_watching_proxy(settings, steps, forecasts={("m", ""): forecast})
 
 
 def live_page(url: str, tmp_path: Path) -> str:
@@ -203,19 +210,22 @@ def test_a_shadow_is_asked_the_same_and_judged(tmp_path: Path) -> None:
                 assert (status, json.loads(text)["predictions"]) == (200, [[0.9, 0.1]])  # no client sees the shadow
             report = await report_when(
                 proxy,
-                lambda r: (
-                    bool(r["watched"]["models"]) and r["watched"]["models"][0]["shadow"]["counts"]["requests"] == 6
-                ),
+                lambda r: bool(r["rollouts"]) and r["rollouts"][0]["rollout"]["counts"]["rows"] == 5,
             )
+            metrics = (await ask(proxy, "GET", "/kcost/metrics"))[1].decode()
         finally:
             await monitor.close()
-        shadow = report["watched"]["models"][0]["shadow"]
-        counts = shadow["counts"]
-        assert (counts["failed"], counts["rows"], counts["otherwise"]) == (1, 5, 1)
-        assert shadow["decision"] in ("can't tell", "roll back")
+        (shadow,) = report["rollouts"]
+        counts = shadow["rollout"]["counts"]
+        assert (counts["requests"], counts["failed"], counts["otherwise"], counts["pairs"]) == (6, 1, 1, 5)
+        assert shadow["rollout"]["decision"] == "can't tell"
+        assert shadow["new_usd_per_million"] > 0
+        assert (shadow["kind"], shadow["version"], shadow["stopped"]) == ("shadow", 7, False)
+        assert any("say which is stable" in limit for limit in report["limits"])
+        assert 'kcost_rollout_rows_otherwise_total{model_name="m",version="7",kind="shadow"} 1' in metrics
         assert paths.count(b"/v1/models/m/versions/7:predict") == 6
         lines = {(x["version"], x["caller"]): x["requests"] for x in report["invoice"]["lines"]}
-        assert lines == {("latest", ""): 6, ("7", "(shadow)"): 6}
+        assert lines == {("latest", ""): 6, ("latest", "(shadow)"): 6, ("7", "(shadow)"): 6}
 
     with_proxy(answer, steps, monitor=monitor)
 

@@ -165,3 +165,23 @@ def test_a_client_cannot_fill_the_memory_with_names() -> None:
         assert sum(line.requests for line in bill.lines) == 1200
 
     with_proxy(lambda *_: reply("404 None", b"{}"), steps)
+
+
+def test_a_server_on_another_machine_is_looked_up_again_for_each_connection() -> None:
+    """A container that is made anew has the old name and another address."""
+
+    async def run() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(reply("200 OK", b"{}"))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            gone = read_url(f"http://127.0.0.1:{port}", remote=True)._replace(host="localhost", address="127.0.0.9")
+            here = Proxy(gone, 0.5, None, 5, 1000, remote=True)
+            assert (await ask(here, "POST", PREDICT, b"{}"))[0] == 200
+            assert (await ask(Proxy(gone, 0.5, None, 5, 1000), "POST", PREDICT, b"{}"))[0] == 503
+
+    asyncio.run(run())
