@@ -4,22 +4,29 @@
     python benchmarks/projection_between_machines.py grade OUT                # seconds; measures nothing
     python benchmarks/projection_between_machines.py fit OUT FILE             # writes the coefficients
 
-The machines: both cores or one of them, each with all instructions and with AVX2 at most; and both cores without AMX.
+The machines: both cores or one of them, each with all instructions and with AVX2 at most; both cores without AMX, where
+there is AMX; and both cores under a CPU quota of one core's time, where this process may make a control group.
 Instructions are taken away by environment variables, so a library that heeds none of them keeps its own; the probe of
 that machine sees the same. Each machine is probed, and measures the same cells: four small models, three backends.
 `measure` goes on where it was stopped. `grade` projects each cell of each machine from each other machine, and never
-uses a measurement of the machine that it projects to. A CPU quota is not among the machines: it stops a process for a
-part of every 100 ms, and the median of shorter steps doesn't see that.
+uses a measurement of the machine that it projects to.
+
+A quota stops a process for the rest of a period when its time is used up. The median of steps that are shorter than a
+period doesn't see that, so that of the machine under a quota the mean of a round counts, of its cells and of its probe,
+and its rounds are many periods long.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +41,11 @@ AVX2 = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
 }
+
+QUOTA_PERIOD_US = 20_000
+"""A fifth of the kernel's own period: a turn begins in the middle of a period, and is to hold many whole ones."""
+
+QUOTA_ROUND_S = 0.4
 
 MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
 
@@ -54,6 +66,8 @@ class Place(NamedTuple):
     variables: Mapping[str, str]
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     """Without AVX512 a step in bfloat16 takes seconds, and TensorFlow's ends the process."""
+    quota_cores: float | None = None
+    """Cores whose time all of its processes may take together."""
 
 
 PLACES = {
@@ -62,6 +76,7 @@ PLACES = {
     "2-cores-no-amx": Place(2, NO_AMX),
     "2-cores-avx2": Place(2, AVX2, ("float32",)),
     "1-core-avx2": Place(1, AVX2, ("float32",)),
+    "2-cores-quota": Place(2, {}, ("float32",), quota_cores=1.0),
 }
 """Name, which is that of its folder, -> machine."""
 
@@ -120,9 +135,57 @@ def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> N
         if place.cores > len(os.sched_getaffinity(0)):
             print(f"{name}: left out, as this machine has fewer cores", flush=True)
             continue
+        if place.variables == NO_AMX and not has_amx():
+            print(f"{name}: left out, as this machine has no AMX to begin with", flush=True)
+            continue
         looking = ["--profile"] if number == 0 else []
         run_self(["place", str(out), name, models, precisions, *looking], {**base, **place.variables})
         print(f"{name}: measured, {time.monotonic() - started:.0f} s since the beginning", flush=True)
+
+
+def has_amx() -> bool:
+    """Whether this processor has AMX."""
+    from kcost.core.environment import collect
+
+    return any(feature.startswith("amx") for feature in collect().cpu_features)
+
+
+@contextmanager
+def under_quota(cores: float | None) -> Iterator[bool]:
+    """Holds this process, and those that it starts, to the time of so many cores; gives False where it may not."""
+    if cores is None:
+        yield True
+        return
+    version_1 = Path("/sys/fs/cgroup/cpu")
+    root = version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")
+    group = root / f"kcost-quota-{os.getpid()}"
+    before = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if is_of_cpu(line))
+    quota_us = round(cores * QUOTA_PERIOD_US)
+    try:
+        group.mkdir()
+        if root == version_1:
+            (group / "cpu.cfs_period_us").write_text(str(QUOTA_PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+        else:
+            (group / "cpu.max").write_text(f"{quota_us} {QUOTA_PERIOD_US}")
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError as error:
+        print(f"left out, as a CPU quota cannot be set here: {error}", flush=True)
+        if group.is_dir():
+            group.rmdir()
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        (root / before.split(":", 2)[2].lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+def is_of_cpu(line: str) -> bool:
+    """Whether a line of /proc/self/cgroup names the group that shares out the processor's time."""
+    _, controllers, _ = line.split(":", 2)
+    return "cpu" in controllers.split(",") or not controllers
 
 
 def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -132,22 +195,31 @@ def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 def measure_place(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
     """Probes this machine with each backend and measures the cells, with what the parent gave as environment."""
+    place = PLACES[name]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: place.cores])
+    with under_quota(place.quota_cores) as allowed:
+        if allowed:
+            _measure(out, name, models, precisions, profile=profile)
+
+
+def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
     import kcost
     from kcost.core.plan import Plan
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: PLACES[name].cores])
+    place = PLACES[name]
     folder = out / name
     folder.mkdir(exist_ok=True)
     backends: list[Any] = list(BACKENDS)
     for backend in backends:
         if not (folder / f"probe-{backend}.json").exists():
             partial = folder / f"probe-{backend}.part"
-            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[PLACES[name].cores])
+            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[place.cores])
             partial.rename(folder / f"probe-{backend}.json")
     files = [str(out / "models" / f"{model}.keras") for model in models]
-    settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
+    round_s = 0.06 if place.quota_cores is None else QUOTA_ROUND_S
+    settings = {"rounds": 6, "round_s": round_s, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
-    for precision in [p for p in precisions if p in PLACES[name].precisions]:
+    for precision in [p for p in precisions if p in place.precisions]:
         plan = Plan.parse({**common, **PLANS[precision], "precisions": [precision]})
         run = kcost.run_bench(plan, folder / precision)
         for cell in run.cells:
@@ -214,7 +286,16 @@ def machines_of(out: Path) -> Iterator[Any]:
     cells = {}
     for name in PLACES:
         runs = [open_run(out / name / p) for p in PLANS if (out / name / p / "run.json").exists()]
+        without_amx = not any(
+            f.startswith("amx") for r in runs for e in r.environments.values() for f in e.cpu_features
+        )
+        if PLACES[name].variables == NO_AMX and without_amx:
+            runs = []  # nothing was taken away: it is the machine with both cores, measured again
         cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
+        if PLACES[name].quota_cores is not None:
+            cells[name] = [
+                cell.model_copy(update={"rounds": tuple(map(with_mean, cell.rounds))}) for cell in cells[name]
+            ]
     profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
     counted = {cell.spec.cell_id: cell.profile for cell in profiled}
     activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
@@ -231,7 +312,29 @@ def machines_of(out: Path) -> Iterator[Any]:
                 with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
                 workload = workload_of(with_flops, classes[model], None, activations=activations[model])
                 steps.append(step_of(cell, workload))
-            yield Machine(name, steps, rates_of(schema.read("probe", path, Probe), max(threads)))
+            probe = schema.read("probe", path, Probe)
+            if PLACES[name].quota_cores is not None:
+                probe = with_means(probe)
+            yield Machine(name, steps, rates_of(probe, max(threads)))
+
+
+def with_mean(one: Any) -> Any:
+    """A round with the mean of its steps in their place."""
+    return dataclasses.replace(one, step_ns=(round(statistics.fmean(one.step_ns)),))
+
+
+def with_means(probe: Any) -> Any:
+    """A probe with the mean of each program's repetitions in their place."""
+    by_threads = []
+    for each in probe.by_threads:
+        answer = each.answer
+        timed = {
+            part: tuple(t.model_copy(update={"ns": (round(statistics.fmean(t.ns)),)}) for t in getattr(answer, part))
+            for part in ("products", "moves")
+        }
+        call = {"call_ns": (round(statistics.fmean(answer.call_ns)),)}
+        by_threads.append(each.model_copy(update={"answer": answer.model_copy(update={**timed, **call})}))
+    return probe.model_copy(update={"by_threads": tuple(by_threads)})
 
 
 def grade(out: Path) -> None:
