@@ -47,7 +47,13 @@ QUOTA_PERIOD_US = 20_000
 
 QUOTA_ROUND_S = 0.4
 
-MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
+FIRST = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
+"""Of the first measurement, in whose sight the form of the model was chosen."""
+
+SECOND = ("plain_cnn", "wide_encoder", "narrow_resnet", "deep_mlp")
+"""Of the second, which was graded once."""
+
+MODELS = (*FIRST, *SECOND)
 
 PROBE_S = 120.0
 """Most that a probe may take; on a machine that does nothing else it takes some ten seconds."""
@@ -87,7 +93,7 @@ def main() -> None:
     measure_parser = steps.add_parser("measure", help="probe and measure; goes on where it stopped")
     measure_parser.add_argument("out", type=Path)
     measure_parser.add_argument("--places", default=",".join(PLACES), help="which machines; the first counts FLOPs")
-    measure_parser.add_argument("--models", default=",".join(MODELS), help="which models")
+    measure_parser.add_argument("--models", default=",".join(SECOND), help="which models")
     measure_parser.add_argument("--precisions", default=",".join(PLANS), help="in which precisions")
     grade_parser = steps.add_parser("grade", help="project and print how far off that is")
     grade_parser.add_argument("out", type=Path)
@@ -228,47 +234,86 @@ def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[s
 
 
 def build_models(folder: Path) -> None:
-    """Four models of a few layers with random weights: what they answer doesn't matter here."""
+    """Models of a few layers with random weights: what they answer doesn't matter here."""
     from kcost.worker.isolate import OTHERS, hide
 
     hide(OTHERS["jax"])
     import keras
-    from keras import layers
 
     from kcost.models.cnn import cnn
 
     keras.utils.set_random_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = keras.Input((64,), dtype="int32", name="tokens")
-    x = layers.Embedding(1000, 128)(tokens)
-    for _ in range(2):
-        attended = layers.MultiHeadAttention(2, 64)(x, x)
-        x = layers.LayerNormalization()(x + attended)
-        inner = layers.Dense(512, activation="gelu")(x)
-        x = layers.LayerNormalization()(x + layers.Dense(128)(inner))
-    encoder = keras.Model(tokens, layers.Dense(5, activation="softmax")(x))
+    models = {
+        "small_cnn": cnn((32, 32, 3), 10, "small"),
+        "tiny_encoder": encoder(tokens=64, width=128, heads=2, layers=2),
+        "small_resnet": resnet(side=32, stem=32, filters=(32, 64, 128)),
+        "wide_mlp": mlp(width=2048, layers=3),
+        "plain_cnn": plain_cnn(),
+        "wide_encoder": encoder(tokens=32, width=256, heads=4, layers=1),
+        "narrow_resnet": resnet(side=24, stem=16, filters=(16, 32, 48, 96)),
+        "deep_mlp": mlp(width=1024, layers=6),
+    }
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
 
-    images = keras.Input((32, 32, 3), name="images")
-    x = layers.Conv2D(32, 3, padding="same", activation="relu")(images)
-    for filters in (32, 64, 128):
-        strides = 1 if filters == 32 else 2
-        for stride in (strides, 1):
-            inner = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
-            inner = layers.ReLU()(layers.BatchNormalization()(inner))
-            inner = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(inner))
+
+def encoder(tokens: int, width: int, heads: int, layers: int) -> Any:
+    """Attention and feed-forward blocks over token ids."""
+    import keras
+    from keras import layers as kl
+
+    ids = keras.Input((tokens,), dtype="int32", name="tokens")
+    x = kl.Embedding(1000, width)(ids)
+    for _ in range(layers):
+        x = kl.LayerNormalization()(x + kl.MultiHeadAttention(heads, width // heads)(x, x))
+        x = kl.LayerNormalization()(x + kl.Dense(width)(kl.Dense(4 * width, activation="gelu")(x)))
+    return keras.Model(ids, kl.Dense(5, activation="softmax")(x))
+
+
+def resnet(side: int, stem: int, filters: Sequence[int]) -> Any:
+    """Residual blocks, two of each number of filters; all but the first of a new number halve the side."""
+    import keras
+    from keras import layers as kl
+
+    images = keras.Input((side, side, 3), name="images")
+    x = kl.Conv2D(stem, 3, padding="same", activation="relu")(images)
+    for count in filters:
+        for stride in (1 if count == filters[0] else 2, 1):
+            inner = kl.Conv2D(count, 3, stride, padding="same", use_bias=False)(x)
+            inner = kl.ReLU()(kl.BatchNormalization()(inner))
+            inner = kl.BatchNormalization()(kl.Conv2D(count, 3, padding="same", use_bias=False)(inner))
             if stride != 1:
-                x = layers.Conv2D(filters, 1, stride)(x)
-            x = layers.ReLU()(x + inner)
-    resnet = keras.Model(images, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+                x = kl.Conv2D(count, 1, stride)(x)
+            x = kl.ReLU()(x + inner)
+    return keras.Model(images, kl.Dense(10, activation="softmax")(kl.GlobalAveragePooling2D()(x)))
+
+
+def plain_cnn() -> Any:
+    """Convolutions and pooling without shortcuts, as of VGG."""
+    import keras
+    from keras import layers as kl
+
+    images = keras.Input((28, 28, 1), name="images")
+    x = images
+    for filters in (32, 64, 128):
+        x = kl.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = kl.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = kl.MaxPooling2D()(x)
+    x = kl.Dense(256, activation="relu")(kl.Flatten()(x))
+    return keras.Model(images, kl.Dense(10, activation="softmax")(x))
+
+
+def mlp(width: int, layers: int) -> Any:
+    """Dense layers."""
+    import keras
+    from keras import layers as kl
 
     rows = keras.Input((784,), name="rows")
     x = rows
-    for _ in range(3):
-        x = layers.Dense(2048, activation="relu")(x)
-    mlp = keras.Model(rows, layers.Dense(10, activation="softmax")(x))
-    models = (cnn((32, 32, 3), 10, "small"), encoder, resnet, mlp)
-    for name, model in zip(MODELS, models, strict=True):
-        model.save(folder / f"{name}.keras")
+    for _ in range(layers):
+        x = kl.Dense(width, activation="relu")(x)
+    return keras.Model(rows, kl.Dense(10, activation="softmax")(x))
 
 
 def machines_of(out: Path) -> Iterator[Any]:
