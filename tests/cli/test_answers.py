@@ -156,6 +156,10 @@ def test_a_pipe_that_is_closed_early_is_no_error(run: Path) -> None:
     piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (piped.returncode, piped.stderr) == (0, "")
     assert "282 prices" in piped.stdout
+    for shown in ("--all", "--json"):
+        command = f"{shlex.quote(sys.executable)} -m kcost.cli cost {run} {shown} | true; exit ${{PIPESTATUS[0]}}"
+        piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (piped.returncode, piped.stderr) == (0, "")
 
 
 def test_the_program_of_a_cell_is_chosen_by_name_or_by_cost(run: Path) -> None:
