@@ -384,14 +384,17 @@ def with_means(probe: Any) -> Any:
 
 def grade(out: Path) -> None:
     """Prints errors and intervals, all of them, by pair of machines, by backend and by component."""
+    from kcost.core.stats import NORMAL_95
     from kcost.cost.between_machines import COMPONENTS, coefficients, is_probed
     from kcost.cost.between_machines_fit import (
         grade as graded,
         leave_out_machines,
         simple_ways,
         table_of,
+        unchanged_pairs,
         with_coefficients,
     )
+    from kcost.cost.projection import WIDEST
 
     machines = list(machines_of(out))
     table = table_of(machines)
@@ -413,6 +416,10 @@ def grade(out: Path) -> None:
         )
 
     line("all, fitted without the machine that is projected to")
+    models = np.array([cell.split()[-3] for cell in table.cell])
+    line("all, fitted without that machine and without the model", errors=leave_out_machines(table, models))
+    line("all but pairs that a backend tells nothing of: under 5% of change", ~unchanged_pairs(table))
+    line("those that are not refused", np.exp(2 * NORMAL_95 * left_out.sd) <= WIDEST)
     line("all, by the coefficients of the package", errors=with_coefficients(table, coefficients()))
     for backend in BACKENDS:
         line(backend, np.array([f" {backend}/" in cell for cell in table.cell]))
