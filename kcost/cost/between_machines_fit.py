@@ -43,8 +43,8 @@ BEFORE = Coefficients(
 
 BEFORE_SD = np.array([0.1, 0.1, 0.1, 0.7, 0.7, 0.5])
 """Of the logarithms of the three exponents, the floor, the slope and the cells' own deviation. The exponents are held
-close to 1: a machine that is twice as fast in all takes half as long. Ratios of probes are noisy, which alone makes them
-look smaller, and cells of one pair of machines err together, so that hundreds of rows are no hundreds of witnesses."""
+close to 1: a machine that is twice as fast in all takes half as long. Ratios of probes are noisy, which alone makes
+exponents look smaller, and cells of one pair of machines err together: hundreds of rows are fewer witnesses."""
 
 
 UNCHANGED = math.log(1.05)
