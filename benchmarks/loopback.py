@@ -1,13 +1,17 @@
 """The p99 of `kcost serve` on this machine against that of the simulation a budget is made of.
 
 The simulation gets the step times that `kcost bench` measured of the same SavedModel, one thread, at each batch size up
-to the largest, and the very arrivals that the client then sends: what is left is the method, not the luck of a draw.
-The model's process has a core of its own; the server and the client share the other. The client is open-loop, and a
-latency begins when its request was due.
+to the largest, and the arrivals at the moments at which the client sent them: what is left is the method, not the luck
+of a draw. The model's process has a core of its own; the server and the client share the other, so the client waits
+without looking at the clock, and collects no garbage meanwhile.
 
-The step of a server holds more than the model: reading a request, handing it to the model's process, and the answer.
-`own time` is what one request takes beyond a step where nothing waits, measured by itself and before the rates that are
-compared. The simulated p99 is given without and with it; a budget knows nothing of it.
+Two things of a real server are no steps back to back, as a bench measures them. Both are measured before the rates that
+are compared, by requests one after another, and told apart by the server's own metrics:
+
+- own time: reading a request, handing it to the model's process, and the answer;
+- cold: how much longer a step takes whose model had nothing to do for PAUSE_S before.
+
+Three simulated p99 are told: as a budget has it, which knows nothing of either; with own time; with both.
 """
 
 from __future__ import annotations
@@ -28,12 +32,16 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+from kcost.core.garbage_collection import collector_paused
 from kcost.core.result import Run
 from kcost.cost.queue_simulation import ServiceTimes, simulate
 from kcost.serving.arrivals import poisson
+from kcost.serving.config import METRICS_PATH
 from kcost.serving.http_client import Connection, Target
 from kcost.serving.load import LoadGenerator, Observed
 from kcost.serving.made_up import made_up_body
+from kcost.serving.metrics import RUNTIME_LATENCY
+from kcost.serving.one_request import ask
 
 NAME = "encoder"
 MOST_ROWS = 8
@@ -47,9 +55,19 @@ SIMULATED = 5
 ALONE = 300
 """Requests one after another, for the server's own time."""
 
-PAUSE_S = 0.01
+PAUSE_S = 0.007
+"""Between two of them where the model is to be idle: about what lies between two requests at the lowest rate."""
+
 WARM_UP = 20
 """Requests of each size before anything is measured: a new shape is slow at first."""
+
+
+class Alone(NamedTuple):
+    """Requests one after another: seconds of each on the average."""
+
+    latency_s: float
+    step_s: float
+    """Of them in the model, by the server's metrics."""
 
 
 class Compared(NamedTuple):
@@ -59,15 +77,18 @@ class Compared(NamedTuple):
     requests: int
     failed: int
     sent_late_ms: float
-    """p99 of how late the client was by itself."""
+    """p99 of how late the client was by itself; no part of the latencies here."""
+    step_ms: float
+    """Mean time of the model of a request, by the server's metrics."""
     measured_ms: float
-    simulated_ms: float
-    own_ms: float
+    """p99 from sent to answered."""
+    simulated_ms: tuple[float, float, float]
+    """p99: of the steps alone, with own time, and with cold steps too."""
 
     @property
-    def off(self) -> float:
-        """The simulated p99 with the server's own time, over the measured one, less 1."""
-        return (self.simulated_ms + self.own_ms) / self.measured_ms - 1
+    def off(self) -> tuple[float, ...]:
+        """The simulated ones over the measured one, less 1."""
+        return tuple(one / self.measured_ms - 1 for one in self.simulated_ms)
 
 
 def compare(out: Path, lasts_s: float) -> None:
@@ -85,20 +106,16 @@ def compare(out: Path, lasts_s: float) -> None:
     with served(out / "serving") as (target, processes):
         alone(processes)
         lines = asyncio.run(_at_rates(target, service, lasts_s))
-    print(
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {time.monotonic() - begin:.0f} s since the beginning"
-    )
+    lasted_s = time.monotonic() - begin
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {lasted_s:.0f} s since the beginning")
     for one in lines:
+        figures = ", ".join(f"{ms:.3f} ({off:+.1%})" for ms, off in zip(one.simulated_ms, one.off, strict=True))
         print(
-            f"{one.queries_per_s:7.1f} a second, {one.requests:,} requests ({one.failed} failed, sent at most "
-            f"{one.sent_late_ms:.2f} ms late in 99%): p99 {one.measured_ms:.3f} ms measured, {one.simulated_ms:.3f} ms "
-            f"simulated ({one.simulated_ms / one.measured_ms - 1:+.1%}), with own time of {one.own_ms:.3f} ms "
-            f"{one.off:+.1%}"
+            f"{one.queries_per_s:7.1f} a second, {one.requests:,} requests ({one.failed} failed, {one.sent_late_ms:.2f} ms "
+            f"late at p99), {one.step_ms:.3f} ms in the model: p99 {one.measured_ms:.3f} ms; simulated {figures}"
         )
-    print(
-        f"largest difference: {max(abs(one.off) for one in lines):.1%}; without own time "
-        f"{max(abs(one.simulated_ms / one.measured_ms - 1) for one in lines):.1%}"
-    )
+    for what, index in (("steps alone", 0), ("with own time", 1), ("with own time and cold steps", 2)):
+        print(f"largest difference, {what}: {max(abs(one.off[index]) for one in lines):.1%}")
 
 
 def steps_of(model: Path, out: Path) -> ServiceTimes:
@@ -170,53 +187,87 @@ def alone(processes: Sequence[int]) -> None:
 async def _at_rates(target: Target, service: ServiceTimes, lasts_s: float) -> list[Compared]:
     one_row = json.loads(await made_up_body(target, seed=0))["instances"]
     for rows in range(1, MOST_ROWS + 1):
-        await _one_after_another(target, json.dumps({"instances": one_row * rows}).encode(), WARM_UP)
+        await _one_after_another(target, json.dumps({"instances": one_row * rows}).encode(), WARM_UP, 0.0)
     body = json.dumps({"instances": one_row}).encode()
-    alone_s = await _one_after_another(target, body, ALONE)
-    own_s = statistics.median(alone_s) - float(np.median(service.samples_s[1]))
+    busy = await _one_after_another(target, body, ALONE, 0.0)
+    idle = await _one_after_another(target, body, ALONE, PAUSE_S)
+    own_s, cold_s = busy.latency_s - busy.step_s, max(0.0, idle.step_s - busy.step_s)
+    print(
+        f"one after another: {busy.latency_s * 1e3:.3f} ms, {busy.step_s * 1e3:.3f} ms of them in the model; after "
+        f"{PAUSE_S * 1e3:g} ms of nothing {idle.latency_s * 1e3:.3f} ms, {idle.step_s * 1e3:.3f} ms"
+    )
     lines = []
     for load in LOADS:
         for seed in ARRIVAL_SEEDS:
             rate = load * service.capacity_per_s
             schedule = poisson(rate, lasts_s, [body], seed)
-            observed = await LoadGenerator(target, schedule, 256, 30.0).run()
-            simulated_s = [
-                simulate(schedule.due_s, service, batch_limit=MOST_ROWS, seed=s).percentile_s(0.99)
-                for s in range(SIMULATED)
-            ]
-            lines.append(_compared(rate, observed, statistics.mean(simulated_s), own_s))
+            before = await _in_the_model(target)
+            with collector_paused():
+                observed = await LoadGenerator(target, schedule, 256, 30.0, spin_s=0.0).run()
+            after = await _in_the_model(target)
+            steps = after[0] - before[0], after[1] - before[1]
+            lines.append(_compared(rate, observed, steps, service, own_s, cold_s))
     return lines
 
 
-def _compared(rate: float, observed: Observed, simulated_s: float, own_s: float) -> Compared:
+def _compared(
+    rate: float, observed: Observed, steps: tuple[float, float], service: ServiceTimes, own_s: float, cold_s: float
+) -> Compared:
+    arrivals_s = np.sort(observed.sent_ns) / 1e9
+
+    def p99_ms(after_idle_s: float) -> float:
+        served = (
+            simulate(arrivals_s, service, batch_limit=MOST_ROWS, after_idle_s=after_idle_s, seed=seed)
+            for seed in range(SIMULATED)
+        )
+        return statistics.mean(one.percentile_s(0.99) for one in served) * 1e3
+
+    as_budgeted = p99_ms(0.0)
     return Compared(
         queries_per_s=rate,
         requests=len(observed.due_ns),
         failed=int((observed.status != 200).sum()),
         sent_late_ms=float(np.quantile(observed.sent_ns - observed.due_ns, 0.99)) / 1e6,
-        measured_ms=float(np.quantile(observed.done_ns - observed.due_ns, 0.99)) / 1e6,
-        simulated_ms=simulated_s * 1e3,
-        own_ms=own_s * 1e3,
+        step_ms=steps[0] / steps[1] * 1e3,
+        measured_ms=float(np.quantile(observed.done_ns - observed.sent_ns, 0.99)) / 1e6,
+        simulated_ms=(as_budgeted, as_budgeted + own_s * 1e3, p99_ms(cold_s) + own_s * 1e3),
     )
 
 
-async def _one_after_another(target: Target, body: bytes, count: int) -> list[float]:
-    """Seconds of requests of which each is sent some time after the answer to the one before."""
+async def _in_the_model(target: Target) -> tuple[float, float]:
+    """Seconds that requests spent in the model so far, and how many they were."""
+    _, page = await ask(target, b"", method="GET", path=METRICS_PATH)
+    totals = {
+        what: sum(
+            float(line.split()[-1])
+            for line in page.decode().splitlines()
+            if line.startswith(f"{RUNTIME_LATENCY}_{what}{{")
+        )
+        for what in ("sum", "count")
+    }
+    return totals["sum"] / 1e6, totals["count"]
+
+
+async def _one_after_another(target: Target, body: bytes, count: int, pause_s: float) -> Alone:
+    """Requests of which each is sent some time after the answer to the one before."""
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: Connection(lambda _: None), target.address, target.port)
     request = target.request(body)
-    took = []
+    before = await _in_the_model(target)
+    took_s = 0.0
     for _ in range(count):
         done: asyncio.Future[int | None] = loop.create_future()
         begin = time.perf_counter()
         connection.send(request, done.set_result)
         status = await done
-        took.append(time.perf_counter() - begin)
+        took_s += time.perf_counter() - begin
         if status != 200:
             raise RuntimeError(f"status {status}: {connection.body!r}")
-        await asyncio.sleep(PAUSE_S)
+        if pause_s:
+            await asyncio.sleep(pause_s)
     connection.close()
-    return took
+    after = await _in_the_model(target)
+    return Alone(took_s / count, (after[0] - before[0]) / max(1.0, after[1] - before[1]))
 
 
 def build_model(path: Path) -> None:
