@@ -111,8 +111,9 @@ def compare(out: Path, lasts_s: float) -> None:
     for one in lines:
         figures = ", ".join(f"{ms:.3f} ({off:+.1%})" for ms, off in zip(one.simulated_ms, one.off, strict=True))
         print(
-            f"{one.queries_per_s:7.1f} a second, {one.requests:,} requests ({one.failed} failed, {one.sent_late_ms:.2f} ms "
-            f"late at p99), {one.step_ms:.3f} ms in the model: p99 {one.measured_ms:.3f} ms; simulated {figures}"
+            f"{one.queries_per_s:7.1f} a second, {one.requests:,} requests ({one.failed} failed, "
+            f"{one.sent_late_ms:.2f} ms late at p99), {one.step_ms:.3f} ms in the model: p99 "
+            f"{one.measured_ms:.3f} ms; simulated {figures}"
         )
     for what, index in (("steps alone", 0), ("with own time", 1), ("with own time and cold steps", 2)):
         print(f"largest difference, {what}: {max(abs(one.off[index]) for one in lines):.1%}")
