@@ -226,8 +226,13 @@ def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[s
     settings = {"rounds": 6, "round_s": round_s, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
     for precision in [p for p in precisions if p in place.precisions]:
-        plan = Plan.parse({**common, **PLANS[precision], "precisions": [precision]})
-        run = kcost.run_bench(plan, folder / precision)
+        axes = PLANS[precision]
+        # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the one that has it.
+        groups = [axes["backends"]] if place.quota_cores is None else [[one] for one in axes["backends"]]
+        for group in groups:
+            methods = [BACKENDS[one] for one in group]
+            plan = Plan.parse({**common, **axes, "backends": group, "methods": methods, "precisions": [precision]})
+            run = kcost.run_bench(plan, folder / precision)
         for cell in run.cells:
             if cell.status != "ok":
                 print(f"{name}, {cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}", flush=True)
@@ -375,7 +380,7 @@ def with_means(probe: Any) -> Any:
         answer = each.answer
         timed = {
             part: tuple(t.model_copy(update={"ns": (round(statistics.fmean(t.ns)),)}) for t in getattr(answer, part))
-            for part in ("products", "moves")
+            for part in ("products", "convolutions", "moves")
         }
         call = {"call_ns": (round(statistics.fmean(answer.call_ns)),)}
         by_threads.append(each.model_copy(update={"answer": answer.model_copy(update={**timed, **call})}))
