@@ -227,7 +227,7 @@ def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[s
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
     for precision in [p for p in precisions if p in place.precisions]:
         axes = PLANS[precision]
-        # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the one that has it.
+        # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the others.
         groups = [axes["backends"]] if place.quota_cores is None else [[one] for one in axes["backends"]]
         for group in groups:
             methods = [BACKENDS[one] for one in group]
