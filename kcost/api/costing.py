@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kcost.cost.serving_ways import Way
     from kcost.cost.sizing import Rates
     from kcost.cost.traffic import Traffic
-    from kcost.cost.training_bill import TrainingReport
+    from kcost.cost.training_bill import TrainingBill, TrainingReport
     from kcost.report.derived_results import ShownBudget
 
 MOST_REASONS = 1
@@ -281,7 +281,8 @@ def estimate_training(
     matched = prices_for(loaded, prices(prices_file).checked(), provider, region, instance, pay)
     verdict = conclude(loaded, matched, store.read_outputs, max_drop=MAX_DROP if max_drop is None else max_drop)
     judged = {c.cell_id: c for r in verdict.rankings if r.phase == "training" for c in r.cells}
-    bills, left_out = [], []
+    bills: list[TrainingBill] = []
+    left_out: list[Refused] = []
     for cell in loaded.measured(phase="training"):
         one = judged[cell.spec.cell_id]
         label = f"{cell.spec.model}, {cell.spec.label}"
