@@ -8,6 +8,7 @@ takes.
     python benchmarks/cost_targets.py real-curves OUT   BTC and MNIST: all labels predicted from at most half of them
     python benchmarks/cost_targets.py label-order  BTC and MNIST: labels that an order by doubt saves against chance
     python benchmarks/cost_targets.py server RUN  the rate that a run's server scenario held, against the simulated one
+    python benchmarks/cost_targets.py loopback OUT   the p99 of kcost serve against the simulated one; 5 minutes
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from pathlib import Path
 import numpy as np
 from label_curves import tell_curves, train_curves
 from label_order import tell_orders
+from loopback import compare
 
 from kcost.bench.store import RunStore
 from kcost.core.result import Offline, Server
-from kcost.core.scenario import rows, search_outcome
+from kcost.core.scenario import arrivals_ns, rows, search_outcome
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import make_budget
-from kcost.cost.capacity import find_capacity, serve_at
+from kcost.cost.capacity import find_capacity
 from kcost.cost.learning_curve import fit_curve
 from kcost.cost.queue_simulation import Served, ServiceTimes, poisson_arrivals_s, simulate
 from kcost.cost.queueing import (
@@ -169,13 +171,35 @@ def _against(label: str, batch: int, offline: Offline, one: Server) -> None:
     for trial in one.trials:
         if len(trial.latency_ns) < trial.queries:
             continue  # it was given up: its p99 is not known
+        due_ns = arrivals_ns(trial.queries_per_s, trial.queries, one.seed)
+        own_s = _steps_ns(due_ns, np.asarray(trial.latency_ns)) / 1e9
         measured_ms = float(np.quantile(trial.latency_ns, 0.99)) / 1e6
-        simulated = serve_at(trial.queries_per_s, service, batch, 0.0, 16_000, 1).percentile_s(0.99) * 1e3
+        by_offline, by_own = (
+            _simulated_p99_ms(due_ns / 1e9, steps, batch) for steps in (service, ServiceTimes({batch: own_s}))
+        )
         mark = " (highest that held)" if outcome == "held" and trial == held else ""
         print(
-            f"{label}, {trial.queries_per_s:9.1f} a second: p99 {measured_ms:8.3f} ms measured, {simulated:8.3f} ms "
-            f"simulated, {simulated / measured_ms - 1:+.1%}{mark}"
+            f"{label}, {trial.queries_per_s:9.1f} a second: p99 {measured_ms:8.3f} ms measured, {by_offline:8.3f} ms "
+            f"simulated, {by_offline / measured_ms - 1:+.1%}; with the trial's own steps "
+            f"{by_own / measured_ms - 1:+.1%}, whose mean is {own_s.mean() / service.mean_s(batch) - 1:+.1%} off those "
+            f"of offline{mark}"
         )
+
+
+def _simulated_p99_ms(arrivals_s: np.ndarray, service: ServiceTimes, batch: int) -> float:
+    """Of requests that come when those of the trial did: what is left is the method, not the luck of a draw."""
+    served = (simulate(arrivals_s, service, batch_limit=batch, seed=seed) for seed in range(SEEDS))
+    return float(np.mean([s.percentile_s(0.99) for s in served])) * 1e3
+
+
+def _steps_ns(due_ns: np.ndarray, latency_ns: np.ndarray) -> np.ndarray:
+    """The durations of a trial's steps, from when its queries came and were answered: those of a step end together, and
+    a step begins when the one before has ended and its first query is there."""
+    end_ns = due_ns + latency_ns
+    first = np.flatnonzero(np.diff(end_ns, prepend=-1))
+    ends = end_ns[first]
+    begins = np.maximum(np.concatenate(([0], ends[:-1])), due_ns[first])
+    return np.asarray(ends - begins, dtype=np.float64)
 
 
 PLAIN = {"queues": queues, "truth": truth, "many": many, "curves": curves}
@@ -184,15 +208,20 @@ PLAIN = {"queues": queues, "truth": truth, "many": many, "curves": curves}
 def main() -> None:
     """Runs one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(*PLAIN, "real-curves", "label-order", "server"))
-    parser.add_argument("run", type=Path, nargs="?", help="of server: the run; of real-curves: where artifacts go")
+    parser.add_argument("what", choices=(*PLAIN, "real-curves", "label-order", "server", "loopback"))
+    parser.add_argument("run", type=Path, nargs="?", help="of server: the run; else: where files go")
     parser.add_argument("--minutes", type=float, default=60, help="of real-curves: no training begins after these")
     parser.add_argument("--growth", type=float, default=1.25, help="of label-order: labels after a round over before")
+    parser.add_argument("--trial-s", type=float, default=30.0, help="of loopback: seconds of each of its six trials")
     arguments = parser.parse_args()
     if arguments.what == "server":
         if arguments.run is None:
             parser.error("server takes a run folder that was measured with --scenarios server")
         server(arguments.run)
+    elif arguments.what == "loopback":
+        if arguments.run is None:
+            parser.error("loopback takes a folder for its model, its run and what it serves")
+        compare(arguments.run, arguments.trial_s)
     elif arguments.what == "label-order":
         tell_orders(arguments.growth)
     elif arguments.what == "real-curves":

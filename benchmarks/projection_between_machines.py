@@ -4,22 +4,29 @@
     python benchmarks/projection_between_machines.py grade OUT                # seconds; measures nothing
     python benchmarks/projection_between_machines.py fit OUT FILE             # writes the coefficients
 
-The machines: both cores or one of them, each with all instructions and with AVX2 at most; and both cores without AMX.
+The machines: both cores or one of them, each with all instructions and with AVX2 at most; both cores without AMX, where
+there is AMX; and both cores under a CPU quota of one core's time, where this process may make a control group.
 Instructions are taken away by environment variables, so a library that heeds none of them keeps its own; the probe of
 that machine sees the same. Each machine is probed, and measures the same cells: four small models, three backends.
 `measure` goes on where it was stopped. `grade` projects each cell of each machine from each other machine, and never
-uses a measurement of the machine that it projects to. A CPU quota is not among the machines: it stops a process for a
-part of every 100 ms, and the median of shorter steps doesn't see that.
+uses a measurement of the machine that it projects to.
+
+A quota stops a process for the rest of a period when its time is used up. The median of steps that are shorter than a
+period doesn't see that, so that of the machine under a quota the mean of a round counts, of its cells and of its probe,
+and its rounds are many periods long.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +42,18 @@ AVX2 = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
 }
 
-MODELS = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
+QUOTA_PERIOD_US = 20_000
+"""A fifth of the kernel's own period: a turn begins in the middle of a period, and is to hold many whole ones."""
+
+QUOTA_ROUND_S = 0.4
+
+FIRST = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
+"""Of the first measurement, in whose sight the form of the model was chosen."""
+
+SECOND = ("plain_cnn", "wide_encoder", "narrow_resnet", "deep_mlp")
+"""Of the second, which was graded once."""
+
+MODELS = (*FIRST, *SECOND)
 
 PROBE_S = 120.0
 """Most that a probe may take; on a machine that does nothing else it takes some ten seconds."""
@@ -54,6 +72,8 @@ class Place(NamedTuple):
     variables: Mapping[str, str]
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     """Without AVX512 a step in bfloat16 takes seconds, and TensorFlow's ends the process."""
+    quota_cores: float | None = None
+    """Cores whose time all of its processes may take together."""
 
 
 PLACES = {
@@ -62,6 +82,7 @@ PLACES = {
     "2-cores-no-amx": Place(2, NO_AMX),
     "2-cores-avx2": Place(2, AVX2, ("float32",)),
     "1-core-avx2": Place(1, AVX2, ("float32",)),
+    "2-cores-quota": Place(2, {}, ("float32",), quota_cores=1.0),
 }
 """Name, which is that of its folder, -> machine."""
 
@@ -72,7 +93,7 @@ def main() -> None:
     measure_parser = steps.add_parser("measure", help="probe and measure; goes on where it stopped")
     measure_parser.add_argument("out", type=Path)
     measure_parser.add_argument("--places", default=",".join(PLACES), help="which machines; the first counts FLOPs")
-    measure_parser.add_argument("--models", default=",".join(MODELS), help="which models")
+    measure_parser.add_argument("--models", default=",".join(SECOND), help="which models")
     measure_parser.add_argument("--precisions", default=",".join(PLANS), help="in which precisions")
     grade_parser = steps.add_parser("grade", help="project and print how far off that is")
     grade_parser.add_argument("out", type=Path)
@@ -120,9 +141,57 @@ def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> N
         if place.cores > len(os.sched_getaffinity(0)):
             print(f"{name}: left out, as this machine has fewer cores", flush=True)
             continue
+        if place.variables == NO_AMX and not has_amx():
+            print(f"{name}: left out, as this machine has no AMX to begin with", flush=True)
+            continue
         looking = ["--profile"] if number == 0 else []
         run_self(["place", str(out), name, models, precisions, *looking], {**base, **place.variables})
         print(f"{name}: measured, {time.monotonic() - started:.0f} s since the beginning", flush=True)
+
+
+def has_amx() -> bool:
+    """Whether this processor has AMX."""
+    from kcost.core.environment import collect
+
+    return any(feature.startswith("amx") for feature in collect().cpu_features)
+
+
+@contextmanager
+def under_quota(cores: float | None) -> Iterator[bool]:
+    """Holds this process, and those that it starts, to the time of so many cores; gives False where it may not."""
+    if cores is None:
+        yield True
+        return
+    version_1 = Path("/sys/fs/cgroup/cpu")
+    root = version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")
+    group = root / f"kcost-quota-{os.getpid()}"
+    before = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if is_of_cpu(line))
+    quota_us = round(cores * QUOTA_PERIOD_US)
+    try:
+        group.mkdir()
+        if root == version_1:
+            (group / "cpu.cfs_period_us").write_text(str(QUOTA_PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+        else:
+            (group / "cpu.max").write_text(f"{quota_us} {QUOTA_PERIOD_US}")
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError as error:
+        print(f"left out, as a CPU quota cannot be set here: {error}", flush=True)
+        if group.is_dir():
+            group.rmdir()
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        (root / before.split(":", 2)[2].lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+def is_of_cpu(line: str) -> bool:
+    """Whether a line of /proc/self/cgroup names the group that shares out the processor's time."""
+    _, controllers, _ = line.split(":", 2)
+    return "cpu" in controllers.split(",") or not controllers
 
 
 def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -132,71 +201,124 @@ def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 def measure_place(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
     """Probes this machine with each backend and measures the cells, with what the parent gave as environment."""
+    place = PLACES[name]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: place.cores])
+    with under_quota(place.quota_cores) as allowed:
+        if allowed:
+            _measure(out, name, models, precisions, profile=profile)
+
+
+def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
     import kcost
     from kcost.core.plan import Plan
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: PLACES[name].cores])
+    place = PLACES[name]
     folder = out / name
     folder.mkdir(exist_ok=True)
     backends: list[Any] = list(BACKENDS)
     for backend in backends:
         if not (folder / f"probe-{backend}.json").exists():
             partial = folder / f"probe-{backend}.part"
-            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[PLACES[name].cores])
+            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[place.cores])
             partial.rename(folder / f"probe-{backend}.json")
     files = [str(out / "models" / f"{model}.keras") for model in models]
-    settings = {"rounds": 6, "round_s": 0.06, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
+    round_s = 0.06 if place.quota_cores is None else QUOTA_ROUND_S
+    settings = {"rounds": 6, "round_s": round_s, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
-    for precision in [p for p in precisions if p in PLACES[name].precisions]:
-        plan = Plan.parse({**common, **PLANS[precision], "precisions": [precision]})
-        run = kcost.run_bench(plan, folder / precision)
+    for precision in [p for p in precisions if p in place.precisions]:
+        axes = PLANS[precision]
+        # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the others.
+        groups = [axes["backends"]] if place.quota_cores is None else [[one] for one in axes["backends"]]
+        for group in groups:
+            methods = [BACKENDS[one] for one in group]
+            plan = Plan.parse({**common, **axes, "backends": group, "methods": methods, "precisions": [precision]})
+            run = kcost.run_bench(plan, folder / precision)
         for cell in run.cells:
             if cell.status != "ok":
                 print(f"{name}, {cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}", flush=True)
 
 
 def build_models(folder: Path) -> None:
-    """Four models of a few layers with random weights: what they answer doesn't matter here."""
+    """Models of a few layers with random weights: what they answer doesn't matter here."""
     from kcost.worker.isolate import OTHERS, hide
 
     hide(OTHERS["jax"])
     import keras
-    from keras import layers
 
     from kcost.models.cnn import cnn
 
     keras.utils.set_random_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = keras.Input((64,), dtype="int32", name="tokens")
-    x = layers.Embedding(1000, 128)(tokens)
-    for _ in range(2):
-        attended = layers.MultiHeadAttention(2, 64)(x, x)
-        x = layers.LayerNormalization()(x + attended)
-        inner = layers.Dense(512, activation="gelu")(x)
-        x = layers.LayerNormalization()(x + layers.Dense(128)(inner))
-    encoder = keras.Model(tokens, layers.Dense(5, activation="softmax")(x))
+    models = {
+        "small_cnn": cnn((32, 32, 3), 10, "small"),
+        "tiny_encoder": encoder(tokens=64, width=128, heads=2, layers=2),
+        "small_resnet": resnet(side=32, stem=32, filters=(32, 64, 128)),
+        "wide_mlp": mlp(width=2048, layers=3),
+        "plain_cnn": plain_cnn(),
+        "wide_encoder": encoder(tokens=32, width=256, heads=4, layers=1),
+        "narrow_resnet": resnet(side=24, stem=16, filters=(16, 32, 48, 96)),
+        "deep_mlp": mlp(width=1024, layers=6),
+    }
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
 
-    images = keras.Input((32, 32, 3), name="images")
-    x = layers.Conv2D(32, 3, padding="same", activation="relu")(images)
-    for filters in (32, 64, 128):
-        strides = 1 if filters == 32 else 2
-        for stride in (strides, 1):
-            inner = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
-            inner = layers.ReLU()(layers.BatchNormalization()(inner))
-            inner = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(inner))
+
+def encoder(tokens: int, width: int, heads: int, layers: int) -> Any:
+    """Attention and feed-forward blocks over token ids."""
+    import keras
+    from keras import layers as kl
+
+    ids = keras.Input((tokens,), dtype="int32", name="tokens")
+    x = kl.Embedding(1000, width)(ids)
+    for _ in range(layers):
+        x = kl.LayerNormalization()(x + kl.MultiHeadAttention(heads, width // heads)(x, x))
+        x = kl.LayerNormalization()(x + kl.Dense(width)(kl.Dense(4 * width, activation="gelu")(x)))
+    return keras.Model(ids, kl.Dense(5, activation="softmax")(x))
+
+
+def resnet(side: int, stem: int, filters: Sequence[int]) -> Any:
+    """Residual blocks, two of each number of filters; all but the first of a new number halve the side."""
+    import keras
+    from keras import layers as kl
+
+    images = keras.Input((side, side, 3), name="images")
+    x = kl.Conv2D(stem, 3, padding="same", activation="relu")(images)
+    for count in filters:
+        for stride in (1 if count == filters[0] else 2, 1):
+            inner = kl.Conv2D(count, 3, stride, padding="same", use_bias=False)(x)
+            inner = kl.ReLU()(kl.BatchNormalization()(inner))
+            inner = kl.BatchNormalization()(kl.Conv2D(count, 3, padding="same", use_bias=False)(inner))
             if stride != 1:
-                x = layers.Conv2D(filters, 1, stride)(x)
-            x = layers.ReLU()(x + inner)
-    resnet = keras.Model(images, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+                x = kl.Conv2D(count, 1, stride)(x)
+            x = kl.ReLU()(x + inner)
+    return keras.Model(images, kl.Dense(10, activation="softmax")(kl.GlobalAveragePooling2D()(x)))
+
+
+def plain_cnn() -> Any:
+    """Convolutions and pooling without shortcuts, as of VGG."""
+    import keras
+    from keras import layers as kl
+
+    images = keras.Input((28, 28, 1), name="images")
+    x = images
+    for filters in (32, 64, 128):
+        x = kl.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = kl.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = kl.MaxPooling2D()(x)
+    x = kl.Dense(256, activation="relu")(kl.Flatten()(x))
+    return keras.Model(images, kl.Dense(10, activation="softmax")(x))
+
+
+def mlp(width: int, layers: int) -> Any:
+    """Dense layers."""
+    import keras
+    from keras import layers as kl
 
     rows = keras.Input((784,), name="rows")
     x = rows
-    for _ in range(3):
-        x = layers.Dense(2048, activation="relu")(x)
-    mlp = keras.Model(rows, layers.Dense(10, activation="softmax")(x))
-    models = (cnn((32, 32, 3), 10, "small"), encoder, resnet, mlp)
-    for name, model in zip(MODELS, models, strict=True):
-        model.save(folder / f"{name}.keras")
+    for _ in range(layers):
+        x = kl.Dense(width, activation="relu")(x)
+    return keras.Model(rows, kl.Dense(10, activation="softmax")(x))
 
 
 def machines_of(out: Path) -> Iterator[Any]:
@@ -214,7 +336,16 @@ def machines_of(out: Path) -> Iterator[Any]:
     cells = {}
     for name in PLACES:
         runs = [open_run(out / name / p) for p in PLANS if (out / name / p / "run.json").exists()]
+        without_amx = not any(
+            f.startswith("amx") for r in runs for e in r.environments.values() for f in e.cpu_features
+        )
+        if PLACES[name].variables == NO_AMX and without_amx:
+            runs = []  # nothing was taken away: it is the machine with both cores, measured again
         cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
+        if PLACES[name].quota_cores is not None:
+            cells[name] = [
+                cell.model_copy(update={"rounds": tuple(map(with_mean, cell.rounds))}) for cell in cells[name]
+            ]
     profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
     counted = {cell.spec.cell_id: cell.profile for cell in profiled}
     activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
@@ -231,19 +362,44 @@ def machines_of(out: Path) -> Iterator[Any]:
                 with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
                 workload = workload_of(with_flops, classes[model], None, activations=activations[model])
                 steps.append(step_of(cell, workload))
-            yield Machine(name, steps, rates_of(schema.read("probe", path, Probe), max(threads)))
+            probe = schema.read("probe", path, Probe)
+            if PLACES[name].quota_cores is not None:
+                probe = with_means(probe)
+            yield Machine(name, steps, rates_of(probe, max(threads)))
+
+
+def with_mean(one: Any) -> Any:
+    """A round with the mean of its steps in their place."""
+    return dataclasses.replace(one, step_ns=(round(statistics.fmean(one.step_ns)),))
+
+
+def with_means(probe: Any) -> Any:
+    """A probe with the mean of each program's repetitions in their place."""
+    by_threads = []
+    for each in probe.by_threads:
+        answer = each.answer
+        timed = {
+            part: tuple(t.model_copy(update={"ns": (round(statistics.fmean(t.ns)),)}) for t in getattr(answer, part))
+            for part in ("products", "convolutions", "moves")
+        }
+        call = {"call_ns": (round(statistics.fmean(answer.call_ns)),)}
+        by_threads.append(each.model_copy(update={"answer": answer.model_copy(update={**timed, **call})}))
+    return probe.model_copy(update={"by_threads": tuple(by_threads)})
 
 
 def grade(out: Path) -> None:
     """Prints errors and intervals, all of them, by pair of machines, by backend and by component."""
+    from kcost.core.stats import NORMAL_95
     from kcost.cost.between_machines import COMPONENTS, coefficients, is_probed
     from kcost.cost.between_machines_fit import (
         grade as graded,
         leave_out_machines,
         simple_ways,
         table_of,
+        unchanged_pairs,
         with_coefficients,
     )
+    from kcost.cost.projection import WIDEST
 
     machines = list(machines_of(out))
     table = table_of(machines)
@@ -265,6 +421,10 @@ def grade(out: Path) -> None:
         )
 
     line("all, fitted without the machine that is projected to")
+    models = np.array([cell.split()[-3] for cell in table.cell])
+    line("all, fitted without that machine and without the model", errors=leave_out_machines(table, models))
+    line("all but pairs that a backend tells nothing of: under 5% of change", ~unchanged_pairs(table))
+    line("those that are not refused", np.exp(2 * NORMAL_95 * left_out.sd) <= WIDEST)
     line("all, by the coefficients of the package", errors=with_coefficients(table, coefficients()))
     for backend in BACKENDS:
         line(backend, np.array([f" {backend}/" in cell for cell in table.cell]))

@@ -18,6 +18,7 @@ _PUBLIC = {
     "compare_runs": "kcost.api.measuring",
     "data_sets": "kcost.api.inventory",
     "estimate_budget": "kcost.api.costing",
+    "estimate_training": "kcost.api.costing",
     "diff_prices": "kcost.api.inventory",
     "estimate_cost": "kcost.api.measuring",
     "evaluate": "kcost.api.models",
@@ -74,6 +75,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from kcost.api.costing import (
         estimate_budget as estimate_budget,
+        estimate_training as estimate_training,
         write_budget_page as write_budget_page,
         write_workbook as write_workbook,
     )

@@ -213,6 +213,26 @@ class Driver(ABC):
         """
         raise UnavailableError("A peak is measured with programs of a backend.", f"{self.name}, which runs models only")
 
+    def convolution(self, images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+        """A program that convolves images of side x side pixels with windows of 3 x 3, as many channels out as in, and
+        waits: 18 * images * side**2 * channels**2 flops.
+
+        Args:
+            dtype: float32 or bfloat16.
+
+        Raises:
+            UnavailableError: the backend runs no programs but its models.
+        """
+        raise UnavailableError("A peak is measured with programs of a backend.", f"{self.name}, which runs models only")
+
+    def transfer(self, elements: int) -> Callable[[], None]:
+        """A program that takes float32 numbers of numpy's to the device and back, and waits: 8 bytes an element.
+
+        Raises:
+            UnavailableError: the backend runs no programs but its models.
+        """
+        raise UnavailableError("A peak is measured with programs of a backend.", f"{self.name}, which runs models only")
+
     def sum_in_place(self, elements: int) -> Callable[[], None]:
         """A program that adds float32 numbers to as many others where these lie, and waits: 12 bytes an element.
 

@@ -151,6 +151,14 @@ class FakeDriver(Driver):
         """Sleeps as a machine of 10 TFLOP/s would compute."""
         return lambda: time.sleep(2 * size**3 / 1e13)
 
+    def convolution(self, images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+        """Sleeps as a machine of 10 TFLOP/s would compute."""
+        return lambda: time.sleep(18 * images * side**2 * channels**2 / 1e13)
+
+    def transfer(self, elements: int) -> Callable[[], None]:
+        """Sleeps as a link of 10 GB/s would take."""
+        return lambda: time.sleep(8 * elements / 1e10)
+
     def sum_in_place(self, elements: int) -> Callable[[], None]:
         """Sleeps as memory of 1 TB/s would take."""
         return lambda: time.sleep(12 * elements / 1e12)

@@ -86,6 +86,12 @@ class JaxDriver(Driver):
     def square_product(self, size: int, dtype: str) -> Callable[[], None]:
         return jax_profile.square_product(size, dtype)
 
+    def convolution(self, images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+        return jax_profile.convolution(images, side, channels, dtype)
+
+    def transfer(self, elements: int) -> Callable[[], None]:
+        return jax_profile.transfer(elements)
+
     def sum_in_place(self, elements: int) -> Callable[[], None]:
         return jax_profile.sum_in_place(elements)
 

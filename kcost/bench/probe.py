@@ -115,6 +115,7 @@ def _with_bfloat16(
     return answer.model_copy(
         update={
             "products": (*answer.products, *more.products),
+            "convolutions": (*answer.convolutions, *more.convolutions),
             "not_measured": (*answer.not_measured, *more.not_measured),
         }
     )

@@ -19,7 +19,7 @@ from kcost.bench.precision import due
 from kcost.bench.scenarios import failed as failed_scenario, measured as measured_scenario
 from kcost.bench.store import RunStore
 from kcost.core import environment
-from kcost.core.artifact import SAMPLES_FILE, Model, open_model, sha256_of
+from kcost.core.artifact import SAMPLES_FILE, Model, Step, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
 from kcost.core.keras_file import inspect_keras_file
@@ -245,6 +245,7 @@ def _entry(model: Model) -> ModelEntry:
     data = about.dataset if about else None
     trained = about.training if about else None
     own = model.data_file
+    once_s, epoch_s = _beside_steps(trained)
     return ModelEntry(
         name=model.name,
         path=str(model.keras_file),
@@ -255,8 +256,21 @@ def _entry(model: Model) -> ModelEntry:
         label_names=about.label_names if about else (),
         train_examples=data.splits["train"].count if data and "train" in data.splits else None,
         train_epochs=int(trained.settings["epochs"]) if trained and "epochs" in trained.settings else None,
+        train_once_s=once_s,
+        train_epoch_s=epoch_s,
         data_sha256=None if own is None else sha256_of(own),
     )
+
+
+def _beside_steps(trained: Step | None) -> tuple[float | None, float | None]:
+    """Seconds of a training before its steps, and of an epoch beside them; None where nobody measured them, or where
+    the training was cut short and what was measured is of its last part alone."""
+    if trained is None or trained.cost is None or not trained.cost.parts_s:
+        return None, None
+    if any(what.startswith("resumed") for what in trained.changed):
+        return None, None
+    parts_s, epochs = trained.cost.parts_s, int(trained.settings["epochs"])
+    return parts_s["reading"] + parts_s["starting"], (parts_s["evaluating"] + parts_s["saving"]) / max(1, epochs)
 
 
 def _known(store: RunStore, spec: CellSpec, environment_id: str, mixed: bool) -> CellResult:

@@ -1,4 +1,4 @@
-"""The command on cost: a ranking of measured cells, or a budget for some traffic."""
+"""The commands on cost: a ranking of measured cells or a budget for some traffic; what training costs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kcost.cli.shared import (
     OUTPUT,
     PRICES,
     TRAFFIC,
+    TRAINING,
     All,
     Json,
     app,
@@ -144,6 +145,14 @@ def cost(
     html: Annotated[
         Path | None, typer.Option(help="Write the budget as one self-contained page here.", rich_help_panel=OUTPUT)
     ] = None,
+    next_dollar: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --html: what `kcost next-dollar --json` printed; its learning curve joins the page.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     all_: All = False,
     json_: Json = False,
 ) -> None:
@@ -169,6 +178,8 @@ def cost(
         "work_spread": _share(work_spread),
         "scaling_spread": _share(scaling_spread),
     }
+    if next_dollar is not None and html is None:
+        raise typer.BadParameter("--next-dollar is shown on a page: name one with --html")
     if any(v is not None for v in (qps, daily, weekly, log, scenario)):
         budget = kcost.estimate_budget(
             run,
@@ -190,7 +201,7 @@ def cost(
         if xlsx is not None:
             kcost.write_workbook(budget, xlsx)
         if html is not None:
-            kcost.write_budget_page(budget, html)
+            kcost.write_budget_page(budget, html, next_dollar)
         from kcost.report.budget_terminal import show_budget
 
         print_answer(json_, budget, lambda console: show_budget(console, budget, everything=all_))
@@ -216,6 +227,69 @@ def cost(
         pay=pay,
     )
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
+
+
+@app.command(
+    "training-cost",
+    epilog=examples(
+        "kcost training-cost run --instance g6.xlarge --trials 20",
+        "kcost training-cost run --pay spot --storage-gib 50 --usd-per-gib-month 0.08",
+    ),
+)
+def training_cost(
+    run: Annotated[Path, typer.Argument(help="Run folder with cells of the phase training.")],
+    epochs: Annotated[
+        int | None, typer.Option(help="Of a training; default: those of the model's own.", rich_help_panel=TRAINING)
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(help="Of the training split; default: the model's own.", rich_help_panel=TRAINING)
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="Trainings one after another, as a search makes them.", rich_help_panel=TRAINING)
+    ] = 1,
+    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
+    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES)
+    ] = None,
+    pay: Annotated[
+        Literal["on-demand", "spot", "committed"],
+        typer.Option(help="How the instance is paid for.", rich_help_panel=PRICES),
+    ] = "on-demand",
+    storage_gib: Annotated[
+        float, typer.Option(help="Storage that is paid for as long as it lasts.", rich_help_panel=PRICES)
+    ] = 0.0,
+    usd_per_gib_month: Annotated[
+        float | None, typer.Option(help="What that costs; no price of storage is known.", rich_help_panel=PRICES)
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.", rich_help_panel=LIMITS)
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
+    ] = None,
+    all_: All = False,
+    json_: Json = False,
+) -> None:
+    """Say what training a model, or a search over many, costs: steps, what is beside them, restarts, storage."""
+    import kcost
+    from kcost.report.training_terminal import show_training
+
+    report = kcost.estimate_training(
+        run,
+        epochs=epochs,
+        examples=examples,
+        trials=trials,
+        provider=provider,
+        region=region,
+        instance=instance,
+        pay=pay,
+        storage_gib=storage_gib,
+        usd_per_gib_month=usd_per_gib_month,
+        max_drop=max_drop,
+        prices_file=prices,
+    )
+    print_answer(json_, report, lambda console: show_training(console, report, everything=all_))
 
 
 def _share(text: str | None) -> float | None:

@@ -230,7 +230,20 @@ def whole_numbers(text: str | None, such_as: str) -> list[int] | None:
 
 
 def print_answer(as_json: bool, answer: Any, show: Any) -> None:
-    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console."""
+    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console.
+
+    Whoever reads it from a pipe may have read enough, as `head` does: that is no failure, and ends the program with 0.
+    """
+    try:
+        _print_answer(as_json, answer, show)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+
+
+def _print_answer(as_json: bool, answer: Any, show: Any) -> None:
     if as_json:
         plain = (
             [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
@@ -239,12 +252,14 @@ def print_answer(as_json: bool, answer: Any, show: Any) -> None:
         return
     from rich.console import Console
 
-    class Output(Console):
+    class Answer(Console):
+        """A console that leaves it to its caller what a closed pipe means; rich's own ends the program with 1."""
+
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
     # A pipe has no width: tables keep their columns there.
-    show(Output() if sys.stdout.isatty() or "COLUMNS" in os.environ else Output(width=PIPE_COLUMNS))
+    show(Answer() if sys.stdout.isatty() or "COLUMNS" in os.environ else Answer(width=PIPE_COLUMNS))
 
 
 @contextmanager

@@ -139,6 +139,11 @@ class RunCost(Record):
     usd: float | None
     usd_basis: str = Field(description="the price and whether it is assumed")
     labelled_examples: int = Field(description="examples of the training and validation splits, all labelled")
+    parts_s: dict[str, float] = Field(
+        default_factory=dict,
+        description="of a training, seconds by part: reading, starting, steps, evaluating, saving; empty where nobody "
+        "measured them",
+    )
 
 
 class Step(Record):

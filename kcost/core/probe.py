@@ -1,4 +1,5 @@
-"""What a machine can do, whatever model runs on it: raw times of products, of moving memory and of a call.
+"""What a machine can do, whatever model runs on it: raw times of products, of convolutions, of moving memory, of a
+transfer and of a call.
 
 Raw times are stored; rates are derived when a probe is read.
 """
@@ -33,6 +34,33 @@ class ProductTimes(Record):
         return 2 * self.size**3 / (max(1.0, statistics.median(self.ns)) * 1e-9)
 
 
+class ConvolutionTimes(Record):
+    """One convolution with windows of 3 x 3, as many channels out as in and images that keep their size, repeated."""
+
+    dtype: ProbedDtype
+    images: int = Field(ge=1)
+    side: int = Field(ge=1, description="height and width of an image")
+    channels: int = Field(ge=1)
+    ns: tuple[int, ...] = Field(min_length=1)
+
+    @property
+    def flops(self) -> int:
+        """Of one repetition: a multiplication with its addition is 2."""
+        return 2 * 9 * self.channels**2 * self.side**2 * self.images
+
+
+class TransferTimes(Record):
+    """One array of float32 numbers of numpy's to the device and back, repeated."""
+
+    elements: int = Field(ge=1)
+    ns: tuple[int, ...] = Field(min_length=1, description="of both ways together")
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Of the median repetition, both ways."""
+        return 8 * self.elements / (max(1.0, statistics.median(self.ns)) * 1e-9)
+
+
 class MoveTimes(Record):
     """One sum in place, repeated."""
 
@@ -65,6 +93,8 @@ class ProbeAnswer(Record):
     products: tuple[ProductTimes, ...]
     moves: tuple[MoveTimes, ...]
     call_ns: tuple[int, ...] = Field(description="of a product of one number: what a call costs by itself")
+    convolutions: tuple[ConvolutionTimes, ...] = Field(default=(), description="none in an older probe")
+    transfers: tuple[TransferTimes, ...] = Field(default=(), description="none in an older probe")
     not_measured: tuple[str, ...] = ()
 
 

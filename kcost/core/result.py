@@ -210,6 +210,12 @@ class ModelEntry(Record):
     label_names: tuple[str, ...] = ()
     train_examples: int | None = Field(default=None, description="size of the training split, for the cost of a run")
     train_epochs: int | None = None
+    train_once_s: float | None = Field(
+        default=None, description="seconds of a training run before its steps: reading and starting; None: not measured"
+    )
+    train_epoch_s: float | None = Field(
+        default=None, description="seconds of an epoch beside its steps: evaluating and saving; None: not measured"
+    )
     data_sha256: str | None = Field(default=None, description="of the plan's data; None for the model's own samples")
 
 

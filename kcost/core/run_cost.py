@@ -146,8 +146,14 @@ class Meter:
         return time.perf_counter() - self._start_s
 
 
-def run_cost(meter: Meter, labelled_examples: int, usd_per_hour: float, usd_basis: str) -> RunCost:
-    """What the work since the meter's start took."""
+def run_cost(
+    meter: Meter, labelled_examples: int, usd_per_hour: float, usd_basis: str, parts_s: dict[str, float] | None = None
+) -> RunCost:
+    """What the work since the meter's start took.
+
+    Args:
+        parts_s: seconds of its parts, where they were measured.
+    """
     wall_s = meter.wall_s()
     energy_wh, energy_basis = meter.energy_wh(wall_s)
     return RunCost(
@@ -157,4 +163,5 @@ def run_cost(meter: Meter, labelled_examples: int, usd_per_hour: float, usd_basi
         usd=wall_s / 3600 * usd_per_hour,
         usd_basis=usd_basis,
         labelled_examples=labelled_examples,
+        parts_s=parts_s or {},
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Literal
 
 from kcost.core.result import Environment
-from kcost.cost.machine_match import CPU_FAMILIES, accelerator_in_book, instruction_set
+from kcost.cost.machine_match import accelerator_in_book, family_of, is_same_family
 from kcost.cost.price_rules import Price
 
 CostBasis = Literal["measured", "scaled", "projected", "published", "simulated"]
@@ -34,19 +33,11 @@ def basis_of(environment: Environment, price: Price) -> CostBasis:
         known = [] if price.accelerator is None else [price.accelerator]
         same = accelerator_in_book(environment.accelerators[0], known) is not None
         return "measured" if same else "projected"
-    if price.accelerator is not None or _family(price) != instruction_set(environment):
+    if not is_same_family(environment, price):
         return "projected"
     return "measured" if price.vcpus == environment.cores else "scaled"
 
 
 def is_arm(price: Price) -> bool:
     """Whether an instance is known to have Arm processors."""
-    return _family(price) == "arm"
-
-
-def _family(price: Price) -> str | None:
-    """The most telling instruction set of an instance's processors, as the vendors' pages have it; None where
-    unknown."""
-    named = (family for provider, pattern, family in CPU_FAMILIES if provider == price.provider)
-    patterns = (pattern for provider, pattern, _ in CPU_FAMILIES if provider == price.provider)
-    return next((f for f, pattern in zip(named, patterns, strict=True) if re.match(pattern, price.instance)), None)
+    return family_of(price) == "arm"

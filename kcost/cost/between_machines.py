@@ -186,6 +186,8 @@ def rows_of(steps: Sequence[Step], here: MachineRates, there: MachineRates) -> R
             received=f"{here.backend} and {there.backend}",
             remedy="Run `kcost probe --backend` with the same backend on both.",
         )
+    if here.convolutions.keys() != there.convolutions.keys():  # an older probe: both by products then
+        here, there = (rates._replace(convolutions={}) for rates in (here, there))
     parts = np.array([log_parts(step.workload, here) for step in steps])
     measured = np.array([math.log(step.measured_s.value) for step in steps])
     fitted = fit_efficiencies(steps, parts, measured)
@@ -207,6 +209,7 @@ def log_parts(workload: Workload, rates: MachineRates) -> Array:
     """Natural logarithms of the seconds of each part at efficiency 1, shape (4,).
 
     A product is as large as the mean of the step's products, and what is moved at once as the mean of what they move.
+    Those of a network of convolutions take the rate of convolutions where the probe has it.
 
     Raises:
         InputError: the probe has no products in that precision.
@@ -221,9 +224,11 @@ def log_parts(workload: Workload, rates: MachineRates) -> Array:
     count = workload.products * workload.passes
     flops, moved = math.log(workload.flops), math.log(workload.moved_bytes)
     call = math.log(rates.call_s)
+    of_convolutions = rates.convolutions.get(dtype) if workload.kind == "cnn" else None
+    curve = of_convolutions or rates.products[dtype]
     return np.array(
         [
-            flops - rates.products[dtype].log_rate_at(flops - math.log(count)),
+            flops - curve.log_rate_at(flops - math.log(count)),
             moved - rates.memory.log_rate_at(moved - math.log(count)),
             call,
             call + math.log(count),

@@ -41,8 +41,13 @@ BEFORE = Coefficients(
 )
 """What is thought of the coefficients before a machine is seen: a part follows its probe."""
 
-BEFORE_SD = np.array([0.3, 0.3, 0.3, 0.7, 0.7, 0.5])
-"""Of the logarithms of the three exponents, the floor, the slope and the cells' own deviation."""
+BEFORE_SD = np.array([0.1, 0.1, 0.1, 0.7, 0.7, 0.5])
+"""Of the logarithms of the three exponents, the floor, the slope and the cells' own deviation. The exponents are held
+close to 1: a machine that is twice as fast in all takes half as long. Ratios of probes are noisy, which alone makes
+exponents look smaller, and cells of one pair of machines err together: hundreds of rows are fewer witnesses."""
+
+
+UNCHANGED = math.log(1.05)
 
 
 class Machine(NamedTuple):
@@ -164,16 +169,37 @@ class LeftOut(NamedTuple):
     """(rows,): the one that takes more than half of the step on B, as projected; empty where none does."""
 
 
-def leave_out_machines(table: Table) -> LeftOut:
-    """Projects to each machine by coefficients fitted to the pairs of all others."""
+def leave_out_machines(table: Table, models: np.ndarray | None = None) -> LeftOut:
+    """Projects to each machine by coefficients fitted to the pairs of all others.
+
+    Args:
+        models: (rows,): the model of each cell; with it the coefficients did not see that model either, on any machine.
+    """
     error, sd = np.zeros(len(table.truth)), np.zeros(len(table.truth))
     component = np.full(len(table.truth), "", dtype=object)
+    of_model = np.zeros(len(table.truth)) if models is None else models
     for machine in np.unique(table.target.astype(str)):
-        to_it = table.target == machine
-        rest = ~to_it & (table.source != machine)
-        chosen = fit_coefficients(table.of(rest), f"without {machine}") if rest.any() else BEFORE
-        error[to_it], sd[to_it], component[to_it] = _errors(table.of(to_it), chosen)
+        for model in np.unique(of_model):
+            to_it = (table.target == machine) & (of_model == model)
+            if not to_it.any():
+                continue
+            rest = (table.target != machine) & (table.source != machine)
+            if models is not None:
+                rest &= of_model != model
+            chosen = fit_coefficients(table.of(rest), f"without {machine}") if rest.any() else BEFORE
+            error[to_it], sd[to_it], component[to_it] = _errors(table.of(to_it), chosen)
     return LeftOut(error, sd, component)
+
+
+def unchanged_pairs(table: Table) -> np.ndarray:
+    """(rows,): whether a row is of two machines that take as long for the cells of its group: nothing to project."""
+    changed = np.abs(table.truth - table.rows.measured)
+    groups = np.array([cell.rsplit(" ", 3)[0] for cell in table.cell])
+    unchanged = np.zeros(len(table.truth), dtype=bool)
+    for source, target, group in set(zip(table.source, table.target, groups, strict=True)):
+        rows = (table.source == source) & (table.target == target) & (groups == group)
+        unchanged[rows] = np.median(changed[rows]) < UNCHANGED
+    return unchanged
 
 
 def with_coefficients(table: Table, chosen: Coefficients) -> LeftOut:

@@ -104,7 +104,7 @@ def fit_curve(scores: Mapping[float, Sequence[float]], seed: int = 0) -> Learnin
     if sizes < FEWEST_SIZES or len(errors) <= FEWEST_SIZES:
         raise InputError(
             "A learning curve is fitted to three sizes and four scores at least.",
-            received=f"{sizes} sizes, {len(errors)} scores",
+            received=f"{_counted(sizes, 'size')}, {_counted(len(errors), 'score')}",
             remedy="Train at more sizes, or with more seeds.",
         )
     if not (np.all(np.isfinite(errors) & (errors > 0) & (errors <= 1)) and np.all(labels > 0)):
@@ -163,6 +163,10 @@ def _drawn(
     drawn = np.concatenate(kept)[:DRAWS]
     floor, scale, exponents, noises = drawn.T
     return LearningCurve(floor, scale, exponents, noises, generator.standard_normal(len(drawn)))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _ordered_at(ordered: np.ndarray, fraction: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -16,8 +17,12 @@ from kcost.core.errors import PriceError
 from kcost.core.result import Environment
 from kcost.core.schema import Record
 from kcost.core.units import format_bytes
+from kcost.cost.own_prices import OWN
 from kcost.cost.payment import Pay, paid_text, usd_per_hour
 from kcost.cost.price_rules import Price
+
+SAME_MEMORY = 0.2
+"""Doublings that the memory of a machine may be off what its owner says: firmware keeps some of it."""
 
 
 class Match(Record):
@@ -26,7 +31,9 @@ class Match(Record):
     price: Price
     why: str = Field(description="one sentence: what was matched, and that it is an assumption where it is one")
     is_assumption: bool = Field(description="False only where the user named the instance")
-    same_machine: bool = Field(description="the instance has the machine's vCPUs and its accelerator")
+    same_machine: bool = Field(
+        description="the instance has the machine's accelerator; without one, its kind of processor and its vCPUs"
+    )
     same_family: bool = Field(default=False, description="the instance has the machine's kind of processor, any count")
     share: float = Field(default=1.0, gt=0, le=1, description="part of the instance that one model uses and pays for")
     pay: Pay = "on-demand"
@@ -37,24 +44,38 @@ class Match(Record):
         return usd_per_hour(self.price, self.pay) * self.share
 
 
-CPU_FAMILIES: tuple[tuple[str, str, str], ...] = (
-    # provider, pattern of the instance's name, most telling instruction set
-    ("aws", r"[cmr]\d+i?g[dn]*\.", "arm"),
-    ("aws", r"[cmr](7i|8i)\.", "amx"),
-    ("aws", r"[cmr](5|6i|7a|8a)\.", "avx512"),
-    ("aws", r"[cmr](5a|6a)\.", "avx2"),
-    ("aws", r"t\d", "shared"),
-    ("gcp", r"(c4a|t2a)-", "arm"),
-    ("gcp", r"(c3|c4)-", "amx"),
-    ("gcp", r"(n2|c2|c3d)-", "avx512"),
-    ("gcp", r"(n2d|t2d|c2d)-", "avx2"),
-    ("gcp", r"(e2|n1)-", "shared"),
-    ("azure", r"Standard_[DEF]\d+p\w*_", "arm"),
-    ("azure", r"Standard_[DEF]\d+a?\w*_v6", "amx"),
-    ("azure", r"Standard_[DEF]\d+as_v5", "avx2"),
-    ("azure", r"Standard_[DEF]\d+s_(v5|v2)", "avx512"),
+class _Family(NamedTuple):
+    """A vendor's family of instances without an accelerator."""
+
+    provider: str
+    pattern: str
+    """Of the instance's name."""
+    instructions: str
+    """Most telling instruction set; `shared`: no fixed generation, or bursts."""
+    maker: str | None = None
+    """Of the processor, where the vendor says so: intel or amd."""
+
+
+CPU_FAMILIES = (
+    _Family("aws", r"[cmr]\d+i?g[dn]*\.", "arm"),
+    _Family("aws", r"[cmr](7i|8i)\.", "amx", "intel"),
+    _Family("aws", r"[cmr](5|6i)\.", "avx512", "intel"),
+    _Family("aws", r"[cmr](7a|8a)\.", "avx512", "amd"),
+    _Family("aws", r"[cmr](5a|6a)\.", "avx2", "amd"),
+    _Family("aws", r"t\d", "shared"),
+    _Family("gcp", r"(c4a|t2a)-", "arm"),
+    _Family("gcp", r"(c3|c4)-", "amx", "intel"),
+    _Family("gcp", r"(n2|c2)-", "avx512", "intel"),
+    _Family("gcp", r"c3d-", "avx512", "amd"),
+    _Family("gcp", r"(n2d|t2d|c2d)-", "avx2", "amd"),
+    _Family("gcp", r"(e2|n1)-", "shared"),
+    _Family("azure", r"Standard_[DEF]\d+p\w*_", "arm"),
+    _Family("azure", r"Standard_[DEF]\d+a\w*_v6", "avx512", "amd"),
+    _Family("azure", r"Standard_[DEF]\d+\w*_v6", "amx", "intel"),
+    _Family("azure", r"Standard_[DEF]\d+a\w*_v5", "avx2", "amd"),
+    _Family("azure", r"Standard_[DEF]\d+s_(v5|v2)", "avx512", "intel"),
 )
-"""What the vendors' pages say of the processors of their families. `shared`: no fixed generation, or bursts.
+"""What the vendors' pages say of the processors of their families, the first that fits an instance.
 
 Used as a hint to order instances of one size, never to refuse one; but Arm and x86 are kept apart.
 """
@@ -70,11 +91,40 @@ def instruction_set(environment: Environment) -> str:
     return "none"
 
 
-def _family(price: Price) -> str:
-    for provider, pattern, name in CPU_FAMILIES:
-        if price.provider == provider and re.match(pattern, price.instance):
-            return name
-    return "unknown"
+def family_of(price: Price) -> str:
+    """The most telling instruction set of an instance's processors: as `instruction_set`, `shared` where it may be of
+    any generation, `unknown` where the vendor is not known."""
+    family = _family(price)
+    return "unknown" if family is None else family.instructions
+
+
+def is_same_family(environment: Environment, price: Price) -> bool:
+    """Whether an instance without an accelerator has the machine's kind of processor, by instruction set and maker.
+
+    A machine of one's own stands in no vendor's list: it is taken for the one that measured where both its vCPUs and
+    its memory say so.
+    """
+    if price.accelerator is not None or environment.accelerators:
+        return False
+    if price.provider == OWN:
+        same_size = price.vcpus == environment.cores and price.memory_gib is not None
+        return same_size and _log_ratio(price.memory_gib, environment.memory_bytes / 2**30) <= SAME_MEMORY
+    family = _family(price)
+    if family is None or family.instructions != instruction_set(environment):
+        return False
+    maker = _maker(environment)
+    return maker is None or family.maker is None or maker == family.maker
+
+
+def _family(price: Price) -> _Family | None:
+    fitting = (f for f in CPU_FAMILIES if f.provider == price.provider and re.match(f.pattern, price.instance))
+    return next(fitting, None)
+
+
+def _maker(environment: Environment) -> str | None:
+    """Who made the processor; None where its name does not say so."""
+    name = environment.cpu_model.lower()
+    return "amd" if "amd" in name else "intel" if "intel" in name or "xeon" in name else None
 
 
 def accelerator_in_book(name: str, known: Sequence[str]) -> str | None:
@@ -120,7 +170,7 @@ def closest_price(
     fitting = [p for p in candidates if p.accelerator == accelerator]
     if accelerator is None:
         arm = instruction_set(environment) == "arm"
-        fitting = [p for p in fitting if (_family(p) == "arm") == arm]
+        fitting = [p for p in fitting if (family_of(p) == "arm") == arm]
     if not fitting:
         raise PriceError(
             "The price book has an instance with the machine's kind of processor, without an accelerator.",
@@ -140,8 +190,8 @@ def _accelerator_of(environment: Environment, candidates: Sequence[Price]) -> st
 
 def _distance(environment: Environment, price: Price) -> tuple[float, ...]:
     wanted = instruction_set(environment)
-    family = _family(price)
-    generation = 0 if family == wanted else 2 if family == "shared" else 1
+    family = family_of(price)
+    generation = 0 if is_same_family(environment, price) else 1 if family == wanted else 3 if family == "shared" else 2
     return (
         price.accelerator_count,
         _log_ratio(price.vcpus, environment.cores),
@@ -177,13 +227,15 @@ def _match(environment: Environment, price: Price, accelerator: str | None, *, n
     if price.accelerator is not None and same_accelerator and price.accelerator_count > 1:
         share = 1 / price.accelerator_count
         why += f" One of its {price.accelerator_count} accelerators is counted, as if the others earn their keep too."
-    same_size = price.accelerator is not None or price.vcpus == environment.cores
+    same_family = is_same_family(environment, price)
+    # The vCPUs of an instance with an accelerator only feed it.
+    same_processor = price.accelerator is not None or (same_family and price.vcpus == environment.cores)
     return Match(
         price=price,
         why=why,
         is_assumption=not named,
-        same_machine=same_accelerator and same_size,
-        same_family=accelerator is None and same_accelerator and _family(price) == instruction_set(environment),
+        same_machine=same_accelerator and same_processor,
+        same_family=same_family,
         share=share,
         pay=pay,
     )

@@ -1,8 +1,8 @@
 """What a machine does in a second with one backend and one number of threads, read from its probe.
 
-A probe times square products, sums in place and a call that computes next to nothing (`core.probe`). The time of a call
-is taken off each product and each sum, so that what is left is theirs. Between two sizes that were timed a rate is
-interpolated on logarithms; beyond the last one it stays as it is there.
+A probe times square products, convolutions, sums in place and a call that computes next to nothing (`core.probe`). The
+time of a call is taken off each of the others, so that what is left is theirs. Between two sizes that were timed a rate
+is interpolated on logarithms; beyond the last one it stays as it is there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from kcost.core.plan import Backend
 from kcost.core.probe import BYTES_AN_ELEMENT, Probe, ProbedDtype
 from kcost.core.result import Environment
 
-OWN_SHARE = 0.25
+OWN_SHARE = 0.5
 """Least part of a timed program that is not its call: a small product is hardly longer than the call around it, and the
 difference of two like numbers is noise."""
 
@@ -52,6 +53,8 @@ class MachineRates(NamedTuple):
     """Bytes that a sum reads and writes -> bytes a second."""
     call_s: float
     simulated: bool
+    convolutions: Mapping[ProbedDtype, Curve] = MappingProxyType({})
+    """FLOPs of a convolution -> FLOPs a second; empty in an older probe."""
 
     @property
     def name(self) -> str:
@@ -83,6 +86,10 @@ def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
     for dtype in sorted({p.dtype for p in answer.products}):
         timed = [(2.0 * p.size**3, statistics.median(p.ns) / 1e9) for p in answer.products if p.dtype == dtype]
         products[dtype] = _curve(timed, call_s)
+    convolutions: dict[ProbedDtype, Curve] = {}
+    for dtype in sorted({c.dtype for c in answer.convolutions}):
+        mine = [c for c in answer.convolutions if c.dtype == dtype]
+        convolutions[dtype] = _curve([(float(c.flops), statistics.median(c.ns) / 1e9) for c in mine], call_s)
     moves = [(float(m.elements * BYTES_AN_ELEMENT), statistics.median(m.ns) / 1e9) for m in answer.moves]
     if math.isnan(call_s) or not moves or "float32" not in products:
         raise InputError(
@@ -98,12 +105,19 @@ def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
         memory=_curve(moves, call_s),
         call_s=call_s,
         simulated=answer.simulated,
+        convolutions=convolutions,
     )
 
 
 def _curve(timed: Iterable[tuple[float, float]], call_s: float) -> Curve:
-    """Size -> rate, of programs that took so many seconds for so much work, their calls taken off."""
-    points: Sequence[tuple[float, float]] = sorted(
-        (math.log(size), math.log(size / max(seconds - call_s, OWN_SHARE * seconds, 1e-9))) for size, seconds in timed
-    )
+    """Size -> rate, of programs that took so many seconds for so much work, their calls taken off.
+
+    One that took hardly longer than its call says nothing of a rate, and is left out where another says more.
+    """
+    ordered = sorted(timed)
+    telling = [(size, seconds) for size, seconds in ordered if seconds - call_s >= OWN_SHARE * seconds]
+    points: Sequence[tuple[float, float]] = [
+        (math.log(size), math.log(size / max(seconds - call_s, OWN_SHARE * seconds, 1e-9)))
+        for size, seconds in telling or ordered[-1:]
+    ]
     return Curve(tuple(size for size, _ in points), tuple(rate for _, rate in points))

@@ -252,7 +252,7 @@ def _curve_of(
     try:
         return fit_curve(scores, seed=seed), alike, None
     except InputError as error:
-        return None, alike, f"{error.rule.rstrip('.')}; there are {error.received}"
+        return None, alike, f"{error.rule.rstrip('.')}; received: {error.received}"
 
 
 def _forecast(curve: LearningCurve, models: Sequence[Trained]) -> tuple[tuple[float, float, float, float], ...]:

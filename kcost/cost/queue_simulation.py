@@ -85,6 +85,7 @@ def simulate(
     replicas: int = 1,
     batch_limit: int | None = None,
     wait_limit_s: float = 0.0,
+    after_idle_s: float = 0.0,
     seed: int = 0,
 ) -> Served:
     """Serves requests that arrive at given times.
@@ -94,6 +95,7 @@ def simulate(
         replicas: how many take from the one line.
         batch_limit: most requests of a step; None for the largest size that was measured.
         wait_limit_s: how long the first request of a step that is not full waits for others.
+        after_idle_s: how much longer a step takes whose replica had nothing to do before: its caches went cold.
         seed: of the service times, which are drawn from the samples of their batch size.
 
     Raises:
@@ -102,16 +104,16 @@ def simulate(
     limit = service.sizes[-1] if batch_limit is None else batch_limit
     if limit not in service.sizes:
         raise InputError("A batch limit is a size that was measured.", received=f"{limit}, not of {service.sizes}")
-    if replicas < 1 or wait_limit_s < 0 or len(arrivals_s) == 0:
+    if replicas < 1 or min(wait_limit_s, after_idle_s) < 0 or len(arrivals_s) == 0:
         raise InputError(
-            "A simulation has a replica, a request and a wait of 0 or more.",
-            received=f"{replicas}, {len(arrivals_s)}, {wait_limit_s}",
+            "A simulation has a replica, a request, and waits and cold steps of 0 seconds or more.",
+            received=f"{replicas}, {len(arrivals_s)}, {wait_limit_s}, {after_idle_s}",
         )
     arrivals = np.asarray(arrivals_s, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    if replicas == 1 and limit == 1:
+    if replicas == 1 and limit == 1 and after_idle_s == 0:
         return _one_at_a_time(arrivals, generator.choice(service.samples_s[1], len(arrivals)))
-    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, generator)
+    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, after_idle_s, generator)
 
 
 def _one_at_a_time(arrivals: np.ndarray, service: np.ndarray) -> Served:
@@ -133,6 +135,7 @@ def _in_batches(
     replicas: int,
     limit: int,
     wait_limit_s: float,
+    after_idle_s: float,
     generator: np.random.Generator,
 ) -> Served:
     sizes = service.sizes
@@ -158,6 +161,8 @@ def _in_batches(
             count = bisect_right(times, start, first, min(end, last)) - first
         size = padded[count]
         duration = next(durations[size])
+        if start > free[0]:
+            duration += after_idle_s
         heapq.heapreplace(free, start + duration)
         counts.append(count)
         starts.append(start)

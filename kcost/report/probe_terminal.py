@@ -25,23 +25,20 @@ def show_probe(console: Console, probe: Probe, out: Path, *, everything: bool = 
     line(f"{probe.environment.cpu_model}, {probe.backend}: {best}, {_gb(max(moved, default=None))} GB/s at most{mark}")
     table = titled_table(
         "The fastest, by threads",
-        "threads",
-        "float32 GFLOP/s",
-        "bfloat16 GFLOP/s",
-        "cached GB/s",
-        "memory GB/s",
-        "call us",
+        *("threads", "float32\nGFLOP/s", "bfloat16\nGFLOP/s", "convolution\nGFLOP/s"),
+        *("memory\nGB/s", "transfer\nGB/s", "call\nus"),
     )
     for each in probe.by_threads:
         answer = each.answer
-        smallest, largest = (f(answer.moves, key=lambda m: m.elements, default=None) for f in (min, max))
+        largest = max(answer.moves, key=lambda m: m.elements, default=None)  # smaller arrays lie in a cache
         call = "-" if not answer.call_ns else significant(statistics.median(answer.call_ns) / 1e3)
         table.add_row(
             str(each.threads),
             _best(answer, "float32"),
             _best(answer, "bfloat16"),
-            _gb(None if smallest is None else smallest.bytes_per_s),
-            _gb(None if largest is None or largest is smallest else largest.bytes_per_s),
+            _convolution(answer),
+            _gb(None if largest is None else largest.bytes_per_s),
+            _gb(max((t.bytes_per_s for t in answer.transfers), default=None)),
             call,
         )
     console.print(table)
@@ -58,6 +55,12 @@ def _best(answer: ProbeAnswer, dtype: str) -> str:
         return "-"
     best = max(mine, key=lambda p: p.flops_per_s)
     return f"{significant(best.flops_per_s / 1e9)} at {best.size}"
+
+
+def _convolution(answer: ProbeAnswer) -> str:
+    """The fastest convolution of float32."""
+    rates = [c.flops / (max(1.0, statistics.median(c.ns)) * 1e-9) for c in answer.convolutions if c.dtype == "float32"]
+    return significant(max(rates) / 1e9) if rates else "-"
 
 
 def _gb(bytes_per_s: float | None) -> str:

@@ -19,7 +19,7 @@ from kcost.core.errors import InputError
 from kcost.serving.arrivals import Schedule
 from kcost.serving.http_client import Connection, Target, take_open
 
-_SPIN_S = 0.0012
+SPIN_S = 0.0012
 """Timers of the event loop have a resolution of a millisecond: the last of it is waited for by looking at the clock."""
 
 TIMED_OUT, BROKEN = -1, -2
@@ -48,9 +48,13 @@ class LoadGenerator:
         schedule: what, and when.
         connections: most at a time; a request that finds all of them busy waits, and that is its latency too.
         timeout_s: a request is given up so long after it was due.
+        spin_s: the last part of a wait that is spent looking at the clock. 0 leaves the core to others, where a
+            client shares it with the server, and sends up to a millisecond late.
     """
 
-    def __init__(self, target: Target, schedule: Schedule, connections: int, timeout_s: float) -> None:
+    def __init__(
+        self, target: Target, schedule: Schedule, connections: int, timeout_s: float, *, spin_s: float = SPIN_S
+    ) -> None:
         count = len(schedule.due_s)
         self._target = target
         self._requests = [target.request(body) for body in schedule.bodies]
@@ -59,6 +63,7 @@ class LoadGenerator:
         self._done_ns = np.zeros(count, np.int64)
         self._status = np.zeros(count, np.int64)
         self._most = connections
+        self._spin_s = spin_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
@@ -104,8 +109,8 @@ class LoadGenerator:
             # Late already; answers are read now and then all the same.
             await asyncio.sleep(0)
             return
-        if left_s > _SPIN_S:
-            await asyncio.sleep(left_s - _SPIN_S)
+        if left_s > self._spin_s:
+            await asyncio.sleep(left_s - self._spin_s)
         while self._now() < due_ns:
             await asyncio.sleep(0)
 

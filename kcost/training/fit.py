@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ class TrainingReport:
         self.changed: tuple[str, ...] = ()
         self.warnings: list[str] = []
         self.wall_s = 0.0
+        self.parts_s: dict[str, float] = {}
+        """Seconds of starting (compiling, in the first epoch), steps with their batches, evaluating and saving."""
         self.resumed_at_epoch: int | None = None
         self.pruned = False
 
@@ -89,6 +92,7 @@ def fit(
         report.resumed_at_epoch = checkpoint.epoch
         batches.start_at(checkpoint.epoch)
     keeper = _Keeper(checkpoint, request, keepable, progress)
+    parts = _Parts()
     start = time.perf_counter()
     if checkpoint.epoch < request.epochs and checkpoint.wait <= request.patience:
         trained.fit(
@@ -98,9 +102,10 @@ def fit(
             initial_epoch=checkpoint.epoch,
             shuffle=False,  # the batches come shuffled, by seed and epoch; Keras's own order could not be resumed
             verbose=0,
-            callbacks=[*callbacks, progress, keeper, *_tensorboard(request)],
+            callbacks=[*callbacks, progress, parts, keeper, *_tensorboard(request)],
         )
     report.wall_s = time.perf_counter() - start
+    report.parts_s = {**parts.seconds(), "saving": keeper.saving_s}
     report.history, report.pruned = checkpoint.history, keeper.pruned
     checkpoint.restore_best(trained)
     report.warnings += _gap_warning(checkpoint.history)
@@ -117,6 +122,38 @@ def _augment(batches: ArrayBatches, task: Task, request: TrainRequest) -> list[s
     return [] if warning is None else [warning]
 
 
+class _Parts(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Measures what the epochs' time goes into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loops_s: list[float] = []
+        self._evaluating_s = 0.0
+        self._since_s = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this before the first step of an epoch."""
+        self._since_s = time.perf_counter()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this after the last step of an epoch."""
+        now_s = time.perf_counter()
+        self._loops_s.append(now_s - self._since_s)
+        self._since_s = now_s
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this after validation."""
+        self._evaluating_s += time.perf_counter() - self._since_s
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part. The first epoch compiles: what it took longer than the others did is starting; of one epoch
+        that is not known, and all of it is steps."""
+        total_s = sum(self._loops_s)
+        first, *others = self._loops_s or [0.0]
+        starting_s = max(0.0, first - statistics.median(others)) if others else 0.0
+        return {"starting": starting_s, "steps": total_s - starting_s, "evaluating": self._evaluating_s}
+
+
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Checks the loss, keeps checkpoints and stops early."""
 
@@ -127,6 +164,7 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         self._checkpoint, self._request, self._keepable, self._progress = checkpoint, request, keepable, progress
         self._gap_was_said = False
         self.pruned = False
+        self.saving_s = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this when the model is built and before its first step."""
@@ -141,7 +179,9 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         """Keras calls this after validation."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._require_finite(values, f"epoch {epoch + 1}")
-        self._checkpoint.end_epoch(self.model, values, keepable=self._keepable())
+        keepable, begin_s = self._keepable(), time.perf_counter()
+        self._checkpoint.end_epoch(self.model, values, keepable=keepable)
+        self.saving_s += time.perf_counter() - begin_s
         if not self._gap_was_said:
             for warning in _gap_warning(self._checkpoint.history):
                 self._gap_was_said = True

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 from kcost.backends import driver
 from kcost.core.errors import KcostError, in_a_line
-from kcost.core.probe import MoveTimes, ProbeAnswer, ProbeRequest, ProductTimes
+from kcost.core.probe import (
+    ConvolutionTimes,
+    MoveTimes,
+    ProbeAnswer,
+    ProbedDtype,
+    ProbeRequest,
+    ProductTimes,
+    TransferTimes,
+)
 from kcost.worker.repeated import repeated_ns
+
+S = TypeVar("S")
 
 SIZES = (64, 256, 1024, 2048, 4096)
 
-ELEMENTS = (1 << 16, 1 << 25)
-"""768 KiB in all, which a cache holds, and 384 MiB, which none does."""
+CONVOLUTIONS = ((1, 8, 64), (1, 32, 32), (16, 32, 32), (16, 32, 64))
+"""Images, their side and their channels: 5 MFLOP to 1.2 GFLOP, as layers of networks for small images to large ones."""
+
+ELEMENTS = (1 << 16, 1 << 20, 1 << 22, 1 << 25)
+"""768 KiB in all, which a cache holds, 12 and 48 MiB, as the weights of layers and models, and 384 MiB, which no cache
+holds."""
+
+TRANSFERRED = 1 << 22
+"""Float32 numbers: 16 MiB each way."""
 
 REPEATED_S = 0.3
 """Time that each program is repeated for, about."""
@@ -25,57 +44,109 @@ LONGEST_S = 2.0
 """A product that would take longer, by the one before it, is not begun: without instructions for bfloat16 one of 1024
 takes seconds."""
 
-MOST_REPETITIONS = 200
+MOST_REPETITIONS = 3_000
+"""Of a program of microseconds: fewer were over before the processor had left its idle state."""
 
 
 def run(request: ProbeRequest) -> ProbeAnswer:
-    """Products from small to large; with those of float32 sums in place, and the smallest call.
+    """Products and convolutions from small to large; with those of float32 sums in place, a transfer, and the smallest
+    call.
 
     A program that fails costs itself alone: it stands in `not_measured` with its reason.
     """
     backend = driver(request.backend)
-    deadline = time.monotonic() + request.seconds
-    products: list[ProductTimes] = []
+    dtype = request.dtype
+    probing = _Probing(time.monotonic() + request.seconds)
+    call_ns: tuple[int, ...] | None = None
     moves: list[MoveTimes] = []
-    not_measured: list[str] = []
+    transfers: list[TransferTimes] = []
 
-    def times(what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
-        if time.monotonic() > deadline:
-            not_measured.append(f"{what}: no time was left")
-            return None
-        try:
-            return repeated_ns(make(), REPEATED_S, MOST_REPETITIONS)
-        except KcostError as error:
-            not_measured.append(f"{what}: {' '.join(str(error).split())}")
-        except Exception as error:  # a backend without this dtype, or without the memory
-            not_measured.append(f"{what}: {in_a_line(error)}")
-        return None
+    def sums(sizes: Sequence[int]) -> None:
+        for elements in sizes:
+            ns = probing.times(f"a sum of {elements}", partial(backend.sum_in_place, elements))
+            if ns is not None:
+                moves.append(MoveTimes(elements=elements, ns=ns))
 
-    call_ns = None
-    if request.dtype == "float32":
-        call_ns = times("a call", lambda: backend.square_product(1, "float32"))
-        for elements in ELEMENTS:
-            moved = times(f"a sum of {elements}", lambda elements=elements: backend.sum_in_place(elements))  # type: ignore[misc]
-            if moved is not None:
-                moves.append(MoveTimes(elements=elements, ns=moved))
-    for size in SIZES:
-        if products and min(products[-1].ns) * (size / products[-1].size) ** 3 > LONGEST_S * 1e9:
-            not_measured.append(f"a {request.dtype} product of {size}: it would take over {LONGEST_S:g} s")
-            break
-        ns = times(
-            f"a {request.dtype} product of {size}",
-            lambda size=size: backend.square_product(size, request.dtype),  # type: ignore[misc]
+    if dtype == "float32":
+        call_ns = probing.times("a call", lambda: backend.square_product(1, "float32"))
+        sums((ELEMENTS[0], ELEMENTS[-1]))
+    products = [
+        ProductTimes(dtype=dtype, size=size, ns=ns)
+        for size, ns in probing.growing(
+            dtype, "product", [(f"{n}", n, 2.0 * n**3, partial(backend.square_product, n, dtype)) for n in SIZES]
         )
-        if ns is None:
-            break
-        products.append(ProductTimes(dtype=request.dtype, size=size, ns=ns))
-        if min(ns) >= LONG_ENOUGH_S * 1e9:
-            break
+    ]
+    convolutions = [
+        ConvolutionTimes(dtype=dtype, images=images, side=side, channels=channels, ns=ns)
+        for (images, side, channels), ns in probing.growing(
+            dtype,
+            "convolution",
+            [
+                (
+                    f"{n} x {s} x {s} x {c}",
+                    (n, s, c),
+                    18.0 * n * s**2 * c**2,
+                    partial(backend.convolution, n, s, c, dtype),
+                )
+                for n, s, c in CONVOLUTIONS
+            ],
+        )
+    ]
+    if dtype == "float32":
+        sums(ELEMENTS[1:-1])  # after what a projection cannot do without
+        ns = probing.times(f"a transfer of {TRANSFERRED}", partial(backend.transfer, TRANSFERRED))
+        if ns is not None:
+            transfers.append(TransferTimes(elements=TRANSFERRED, ns=ns))
     return ProbeAnswer(
         version=backend.version(),
         simulated=backend.simulated,
         products=tuple(products),
-        moves=tuple(moves),
+        moves=tuple(sorted(moves, key=lambda move: move.elements)),
         call_ns=call_ns or (),
-        not_measured=tuple(not_measured),
+        convolutions=tuple(convolutions),
+        transfers=tuple(transfers),
+        not_measured=tuple(probing.not_measured),
     )
+
+
+class _Probing:
+    """Times programs until a moment; keeps why one was not timed."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self.not_measured: list[str] = []
+
+    def times(self, what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
+        """Nanoseconds of each repetition; None where there are none."""
+        if time.monotonic() > self._deadline:
+            self.not_measured.append(f"{what}: no time was left")
+            return None
+        try:
+            return repeated_ns(make(), REPEATED_S, MOST_REPETITIONS)
+        except KcostError as error:
+            self.not_measured.append(f"{what}: {' '.join(str(error).split())}")
+        except Exception as error:  # a backend without this dtype, or without the memory
+            self.not_measured.append(f"{what}: {in_a_line(error)}")
+        return None
+
+    def growing(
+        self, dtype: ProbedDtype, kind: str, programs: Sequence[tuple[str, S, float, Callable[[], Callable[[], None]]]]
+    ) -> Iterator[tuple[S, tuple[int, ...]]]:
+        """Sizes and times of programs that do more and more, until one fails, is long enough, or would take too long.
+
+        Args:
+            programs: name, size, work, and what makes it.
+        """
+        before: tuple[float, int] | None = None
+        for name, size, work, make in programs:
+            what = f"a {dtype} {kind} of {name}"
+            if before is not None and before[1] * work / before[0] > LONGEST_S * 1e9:
+                self.not_measured.append(f"{what}: it would take over {LONGEST_S:g} s")
+                return
+            ns = self.times(what, make)
+            if ns is None:
+                return
+            yield size, ns
+            if min(ns) >= LONG_ENOUGH_S * 1e9:
+                return
+            before = work, min(ns)

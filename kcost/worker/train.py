@@ -65,11 +65,13 @@ def run(request: TrainRequest) -> TrainAnswer:
     )
     checkpoint = Checkpoint(request.out.parent / f".{request.out.name}.training", request)
     soft = None if teacher is None else soft_targets(teacher.loaded, task, EVALUATION_BATCH)
+    reading_s = meter.wall_s()
     report = fit(model, task, request, learning_rate, checkpoint, soft_targets=soft)
     # The artifact is the model as it was built: without optimizer, low-rank updates, frozen layers or precision.
     plain = copy_weights(model, plain)
     labelled = sum(task.record.splits[split].count for split in ("train", "validation"))
-    cost = run_cost(meter, labelled, request.usd_per_hour, request.usd_basis)
+    parts_s = {"reading": reading_s, **report.parts_s}
+    cost = run_cost(meter, labelled, request.usd_per_hour, request.usd_basis, parts_s)
     step = _step(request, learning_rate, report, teacher, cost)
     predictions = task.predict(plain, "test", EVALUATION_BATCH)
     artifact = write_artifact(

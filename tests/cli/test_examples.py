@@ -14,7 +14,8 @@ from kcost.core.process import installed
 IN_ORDER = (
     *("run_doctor", "data_sets", "fetch_data", "prices", "check_prices"),
     *("train", "evaluate", "attack", "assess_risk", "make_reference", "make_plan", "run_bench", "estimate_cost"),
-    *("make_report", "estimate_budget", "write_workbook", "write_budget_page", "program", "compare_runs"),
+    *("make_report", "estimate_training", "estimate_budget", "write_workbook", "write_budget_page", "program"),
+    *("compare_runs",),
     *("next_dollar", "write_next_dollar_page"),
     *("write_alert_rules", "write_dashboard"),
     *("run_optimize", "export", "find_cheapest", "make_cheaper", "make_servable"),

@@ -141,6 +141,10 @@ def test_labelled_texts_are_learnt_from_a_keras_preset(preset: Path, tmp_path: P
     splits = artifact.dataset.splits
     assert cost.labelled_examples == splits["train"].count + splits["validation"].count
     assert (cost.wall_s > 0, cost.usd == pytest.approx(cost.wall_s / 3600 * 0.1)) == (True, True)
+    assert cost.parts_s.keys() == {"reading", "starting", "steps", "evaluating", "saving"}
+    assert all(seconds >= 0 for seconds in cost.parts_s.values())
+    assert min(cost.parts_s[part] for part in ("reading", "steps", "evaluating", "saving")) > 0
+    assert sum(cost.parts_s.values()) <= cost.wall_s
     assert cost.energy_wh is None or cost.energy_wh > 0
     assert cost.energy_basis
     again = evaluate.run(EvaluateRequest(model=out, limit=200))

@@ -151,7 +151,9 @@ def test_a_training_step_is_looked_into(own: Driver) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_programs_of_a_peak_run(own: Driver, dtype: str) -> None:
     own.square_product(64, dtype)()
+    own.convolution(2, 8, 16, dtype)()
     own.sum_in_place(1000)()
+    own.transfer(1000)()
 
 
 def test_a_profiler_that_fails_costs_the_operations_alone(own: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,28 @@ def square_product(size: int, dtype: str) -> Callable[[], None]:
     return lambda: product(a, b).block_until_ready()
 
 
+def convolution(images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+    """A program that convolves images of a dtype with windows of 3 x 3 and waits for what comes out."""
+    generator = np.random.default_rng(0)
+    shapes = (images, side, side, channels), (3, 3, channels, channels)
+    x, w = (jax.numpy.asarray(generator.standard_normal(shape, dtype=np.float32), dtype) for shape in shapes)
+    convolve = jax.jit(
+        lambda x, w: jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    )
+    return lambda: convolve(x, w).block_until_ready()
+
+
+def transfer(elements: int) -> Callable[[], None]:
+    """A program that takes float32 numbers of numpy's to the device and back."""
+    numbers = np.ones(elements, np.float32)
+
+    def run() -> None:
+        # A copy each way: on a processor JAX may else lend the very memory.
+        np.array(jax.numpy.array(numbers, copy=True).block_until_ready())
+
+    return run
+
+
 def sum_in_place(elements: int) -> Callable[[], None]:
     """A program that adds `elements` float32 numbers to as many others where these lie, and waits."""
     add = jax.jit(lambda x, y: x + y, donate_argnums=0)

@@ -197,9 +197,44 @@ def _shape(op: Any, tensor: Any) -> list[int]:
 def square_product(size: int, dtype: str) -> Callable[[], None]:
     """A program that multiplies two (size, size) matrices of a dtype and waits for the product."""
     a, b = (tf.cast(tf.random.stateless_normal((size, size), (0, seed)), dtype) for seed in (0, 1))
-    function = tf.function(lambda a, b: tf.matmul(a, b), autograph=False)
-    # One element is fetched to wait for all, and not all of them.
-    return lambda: function(a, b)[0, 0].numpy()
+    return _waits(lambda: tf.matmul(a, b))
+
+
+def convolution(images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+    """A program that convolves images of a dtype with windows of 3 x 3 and waits for what comes out."""
+    shapes = (images, side, side, channels), (3, 3, channels, channels)
+    x, w = (tf.cast(tf.random.stateless_normal(shape, (0, seed)), dtype) for seed, shape in enumerate(shapes))
+    return _waits(lambda: tf.nn.conv2d(x, w, 1, "SAME"))
+
+
+def transfer(elements: int) -> Callable[[], None]:
+    """A program that takes float32 numbers of numpy's to the device and back."""
+    numbers = np.ones(elements, np.float32)
+    copy = tf.function(tf.identity, autograph=False)
+
+    def run() -> None:
+        np.array(copy(tf.convert_to_tensor(numbers)))
+
+    return run
+
+
+def _waits(compute: Callable[[], Any]) -> Callable[[], None]:
+    """A program that computes a tensor and waits for it.
+
+    One element is fetched to wait for all, and not all of them. It is taken in the graph: outside, taking it costs more
+    than the call.
+    """
+
+    def with_one() -> Any:
+        computed = compute()
+        return computed, tf.reshape(computed, [-1])[0]
+
+    function = tf.function(with_one, autograph=False)
+
+    def run() -> None:
+        function()[1].numpy()
+
+    return run
 
 
 def sum_in_place(elements: int) -> Callable[[], None]:

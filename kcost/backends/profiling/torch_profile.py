@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -88,6 +89,31 @@ def square_product(size: int, dtype: str) -> Callable[[], None]:
         with torch.inference_mode():
             torch.matmul(a, b)
         _wait()
+
+    return run
+
+
+def convolution(images: int, side: int, channels: int, dtype: str) -> Callable[[], None]:
+    """A program that convolves images of a dtype with windows of 3 x 3 and waits for what comes out."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shapes = (images, channels, side, side), (channels, channels, 3, 3)
+    x, w = (torch.randn(*shape, device=device).to(getattr(torch, dtype)) for shape in shapes)
+
+    def run() -> None:
+        with torch.inference_mode():
+            torch.nn.functional.conv2d(x, w, padding=1)
+        _wait()
+
+    return run
+
+
+def transfer(elements: int) -> Callable[[], None]:
+    """A program that takes float32 numbers of numpy's to the device and back."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    numbers = np.ones(elements, np.float32)
+
+    def run() -> None:
+        torch.from_numpy(numbers).to(device, copy=True).to("cpu", copy=True).numpy()
 
     return run
 

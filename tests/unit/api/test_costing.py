@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import kcost
-from kcost.cli import app
+from kcost.cli import app, main
 from kcost.core.errors import InputError, KcostError
 from kcost.core.plan import Settings
 from kcost.core.result import Watch
@@ -174,6 +174,55 @@ def test_a_price_book_with_a_wrong_price_is_refused(run: Path, tmp_path: Path) -
         with pytest.raises(KcostError, match=r"m7i\.large"):
             kcost.estimate_budget(run, qps=100, p99_ms=100, prices_file=book)
     assert isinstance(PriceBook.read(book), PriceBook)
+
+
+BOOK_HEADER = (
+    "provider,instance,region,vcpus,memory_gib,accelerator,accelerator_count,on_demand_usd_per_hour,"
+    "spot_usd_per_hour,source,as_of\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ("--qps 200 --p99-ms 50 --prices {negative}", ("negative.csv", "-0.1", "above 0")),
+        ("--qps 200 --p99-ms 50 --prices {missing}", ("missing.csv", "on_demand_usd_per_hour")),
+        ("--qps 200 --p99-ms 50 --region ap-nowhere-9", ("ap-nowhere-9",)),
+        ("--qps 200 --p99-ms 50 --provider aws --region eu-west-1 --instance c7a.xlarge", ("c7a.xlarge", "eu-west-1")),
+        ("--qps 1e12 --p99-ms 1000", ("at most 1,000 replicas", "--max-replicas")),
+        ("--qps 200 --p99-ms 0.0001", ("0.0001 ms", "the fastest of", "--p99-ms")),
+        ("--qps 200 --p99-ms 50 --horizon-days 0", ("horizon_days",)),
+        ("--p99-ms 50 --log {backwards}", ("backwards.log, line 2", "Sort the log")),
+    ],
+)
+def test_each_bad_input_ends_with_one_message_and_2(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    messages: tuple[str, ...],
+) -> None:
+    """As the program ends: `main` turns an error into its message and its exit code."""
+    row = "aws,m7i.large,us-east-1,2,8,,0,{},,made up,2026-01-01\n"
+    files = {
+        "negative.csv": BOOK_HEADER + row.format("-0.1"),
+        "missing.csv": BOOK_HEADER + row.format(""),
+        "backwards.log": "2026-11-29T10:00:05Z a\n2026-11-29T10:00:01Z b\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    given = arguments.format(**{Path(name).stem: tmp_path / name for name in files})
+    monkeypatch.setattr("sys.argv", ["kcost", "cost", str(run), *given.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.count("error:") == 1
+    assert "Traceback" not in said.err
+    for message in messages:
+        assert message in said.err
 
 
 def test_spot_needs_a_spot_price(run: Path, tmp_path: Path) -> None:

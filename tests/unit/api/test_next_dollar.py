@@ -96,7 +96,7 @@ def test_one_model_says_what_would_help(folders: list[Path]) -> None:
     assert "--labels 719, 359, 179" in answer.sentence
     labels = next(r for r in answer.routes if r.kind == "more labels")
     assert labels.because == (
-        "A learning curve is fitted to three sizes and four scores at least; there are 1 sizes, 1 scores"
+        "A learning curve is fitted to three sizes and four scores at least; received: 1 size, 1 score"
     )
 
 

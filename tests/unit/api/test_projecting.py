@@ -211,7 +211,10 @@ def test_a_probed_instance_stands_beside_the_measurement(tmp_path: Path) -> None
     measured = {(o.runs_as, o.batch): o for o in report.options if o.was_measured and o.precision == "float32"}
     assert {(o.runs_as, o.batch) for o in probed} == set(measured)
     for option in probed:
-        assert option.step_ms == pytest.approx(measured[option.runs_as, option.batch].step_ms / 2, rel=0.05)
+        # All parts are twice as fast there, which real steps follow in part: `between_machines.json` says how far.
+        ms = measured[option.runs_as, option.batch].step_ms
+        assert ms / 2 <= option.step_ms < ms / 1.5
+        assert option.low_ms < ms / 2
         assert option.low_ms < option.step_ms < (option.high_ms or 0)
         assert option.usd_per_million == pytest.approx(option.usd_per_hour / 3.6 * option.step_ms / option.batch)
     assert any(o.projection is not None for o in report.options)

@@ -8,7 +8,7 @@ from kcost.bench import probe as module
 from kcost.bench.probe import probe, thread_counts
 from kcost.core import schema
 from kcost.core.errors import InputError, SchemaError, WorkerError
-from kcost.core.probe import MoveTimes, Probe, ProbeRequest, ProductTimes
+from kcost.core.probe import ConvolutionTimes, MoveTimes, Probe, ProbeRequest, ProductTimes, TransferTimes
 from kcost.core.progress import silent
 from kcost.report.probe_terminal import show_probe
 from kcost.worker import probe as worker
@@ -24,6 +24,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rates_are_of_the_median() -> None:
     assert ProductTimes(dtype="float32", size=100, ns=(1000, 2000, 9000)).flops_per_s == pytest.approx(2e6 / 2e-6)
+    assert ConvolutionTimes(dtype="float32", images=2, side=10, channels=3, ns=(5,)).flops == 2 * 9 * 9 * 100 * 2
+    assert TransferTimes(elements=1000, ns=(1000,)).bytes_per_s == pytest.approx(8e3 / 1e-6)
     assert MoveTimes(elements=1000, ns=(1000,)).bytes_per_s == pytest.approx(12e3 / 1e-6)
 
 
@@ -86,6 +88,16 @@ def test_what_there_was_no_time_for_has_its_reason() -> None:
     answer = worker.run(ProbeRequest(backend="fake", seconds=1e-9))
     assert answer.products == ()
     assert any("no time was left" in reason for reason in answer.not_measured)
+
+
+def test_a_whole_probe_has_every_kind_of_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "REPEATED_S", 0.01)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60))
+    assert answer.not_measured == ()
+    assert {c.dtype for c in answer.convolutions} == {"float32"}
+    assert max(t.bytes_per_s for t in answer.transfers) < 1.1e10  # the fake backend sleeps as 10 GB/s would take
+    assert [m.elements for m in answer.moves] == list(worker.ELEMENTS)
+    assert [p.size for p in answer.products] == list(worker.SIZES)
 
 
 def test_a_program_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:

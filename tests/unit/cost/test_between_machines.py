@@ -27,6 +27,7 @@ from kcost.cost.between_machines_fit import (
     leave_out_machines,
     simple_ways,
     table_of,
+    unchanged_pairs,
     with_coefficients,
 )
 from kcost.cost.machine_rates import MachineRates, rates_of
@@ -214,6 +215,24 @@ def test_a_machine_that_is_left_out_tells_its_projection_nothing() -> None:
     before, after = leave_out_machines(table), leave_out_machines(slower)
     np.testing.assert_allclose(before.log_error[to_it] - after.log_error[to_it], math.log(3), atol=1e-9)
     np.testing.assert_allclose(before.sd[to_it], after.sd[to_it])
+
+
+def test_a_model_that_is_left_out_tells_its_projection_nothing() -> None:
+    table = table_of(machines(4)[:3])
+    models = np.array(["a" if number % 2 else "b" for number in range(len(table.truth))])
+    slower = table._replace(truth=table.truth + np.where(models == "a", math.log(3), 0.0))
+    before, after = leave_out_machines(table, models), leave_out_machines(slower, models)
+    of_a = models == "a"
+    np.testing.assert_allclose(before.sd[of_a], after.sd[of_a])
+    assert not np.allclose(before.sd[~of_a], after.sd[~of_a])
+
+
+def test_pairs_that_take_as_long_are_known() -> None:
+    one, other = machines(8)[:2]
+    twin = one._replace(name="twin")
+    unchanged = unchanged_pairs(table := table_of([one, twin, other]))
+    same = (table.source != other.name) & (table.target != other.name)
+    np.testing.assert_array_equal(unchanged, same)
 
 
 def test_a_fit_sees_how_far_parts_follow_their_probes() -> None:

@@ -135,7 +135,7 @@ def test_scores_that_fall_with_labels_are_no_curve() -> None:
     falling = {4000: 0.5, 2000: 0.7, 1000: 0.9, 500: 0.97}
     labels = route(answer_of([trained(s, labels=n) for n, s in falling.items() for _ in range(3)]), "more labels")
     assert labels.standing == "no evidence"
-    assert labels.because.startswith("Scores grow with the number of labels; there are scores through which")
+    assert labels.because.startswith("Scores grow with the number of labels; received: scores through which")
     assert labels.would_help == "Train with more seeds, or at sizes that lie further apart."
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import kcost
 from kcost.core.errors import PriceError
+from kcost.cost.basis import basis_of
 from kcost.cost.price_rules import COLUMNS
 from kcost.cost.pricebook import Price, PriceBook
 from testing.runs import environment
@@ -286,6 +288,41 @@ def test_a_named_instance_is_taken_and_told_apart_from_the_machine() -> None:
     assert "as asked" in match.why
     assert "2 cores" in match.why
     assert PriceBook.read().closest(environment(), instance="c7i.large").same_machine
+
+
+@pytest.mark.parametrize(
+    ("cpu_model", "features", "provider", "instance", "same_machine", "same_family"),
+    [
+        ("Intel Xeon", ("avx512f", "amx_bf16"), "aws", "m7i.large", True, True),
+        ("Intel Xeon", ("avx512f", "amx_bf16"), "aws", "m7i.xlarge", False, True),
+        ("Intel Xeon", ("avx512f",), "aws", "m7i.large", False, False),
+        ("Intel Xeon", ("avx512f",), "aws", "c6i.large", True, True),
+        ("AMD EPYC", ("avx512f",), "aws", "c6i.large", False, False),
+        ("AMD EPYC", ("avx512f",), "aws", "c7a.xlarge", False, True),
+        ("a name that tells nothing", ("avx512f",), "aws", "c6i.large", True, True),
+        ("Intel Xeon", ("avx512f", "amx_bf16"), "azure", "Standard_D8s_v6", False, True),
+        ("AMD EPYC", ("avx512f",), "azure", "Standard_D8s_v6", False, False),
+    ],
+)
+def test_the_same_machine_has_the_same_kind_of_processor(  # as many vCPUs are not enough
+    cpu_model: str, features: tuple[str, ...], provider: str, instance: str, same_machine: bool, same_family: bool
+) -> None:
+    measured = environment(cpu_model=cpu_model, cpu_features=features)
+    match = PriceBook.read().closest(measured, provider=provider, instance=instance)
+    assert (match.same_machine, match.same_family) == (same_machine, same_family)
+    of_budget = basis_of(measured, match.price)
+    assert of_budget == ("measured" if same_machine else "scaled" if same_family else "projected")
+
+
+def test_a_machine_of_ones_own_is_the_one_that_measured_where_its_size_says_so(tmp_path: Path) -> None:
+    for vcpus, memory_gib, same in ((2, 8, True), (2, 64, False), (4, 8, False)):
+        own = tmp_path / "prices.toml"
+        own.write_text(
+            f'[[machine]]\nname = "box"\nvcpus = {vcpus}\nmemory_gib = {memory_gib}\npurchase_usd = 1000\n'
+            "years = 4\nwatts = 100\nusd_per_kwh = 0.3\nshare_used = 0.5\n"
+        )
+        match = kcost.prices(own).checked().closest(environment(), provider="own", instance="box")
+        assert match.same_machine is same
 
 
 def test_a_price_that_the_book_does_not_have_is_an_error() -> None:

@@ -180,3 +180,14 @@ def test_each_request_waits_as_long_as_in_ciw(replicas: int) -> None:
     records = sorted(simulation.get_all_records(), key=lambda record: record.arrival_date)
     assert len(records) == len(arrivals)
     assert [r.waiting_time for r in records] == pytest.approx(served.wait_s.tolist(), abs=1e-6)
+
+
+def test_a_step_after_idle_time_takes_longer_and_one_that_was_waited_for_does_not() -> None:
+    service = ServiceTimes({1: np.array([1.0])})
+    arrivals_s = np.array([0.0, 10.0, 10.5, 30.0])
+    served = simulate(arrivals_s, service, after_idle_s=0.25)
+    # The first finds the replica as it was made; the third waits for the second, whose step was cold.
+    np.testing.assert_allclose(served.latency_s, [1.0, 1.25, 1.75, 1.25])
+    np.testing.assert_allclose(simulate(arrivals_s, service).latency_s, [1.0, 1.0, 1.5, 1.0])
+    with pytest.raises(InputError, match="0 seconds or more"):
+        simulate(arrivals_s, service, after_idle_s=-1.0)

@@ -12,6 +12,7 @@ import kcost
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import Budget, make_budget
 from kcost.cost.instance_map import InstancePoint, map_of
+from kcost.cost.next_dollar import Trained, next_dollar
 from kcost.cost.option import OneOff
 from kcost.cost.traffic import constant
 from kcost.report.budget_page import render_budget
@@ -114,16 +115,31 @@ def test_the_page_loads_nothing_and_escapes_names() -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
 def test_a_browser_draws_the_plots_offline(budget: Budget, tmp_path: Path) -> None:
-    document = rendered(render_budget(budget), tmp_path)
+    """All five: the bill, break-even, tornado, the map with a projected instance, and the learning curve."""
+    projected = InstancePoint(
+        instance="aws g6.xlarge us-east-1", way="jax/jit fp32, batch 32", usd_per_hour=0.8, ms_per_prediction=1.0,
+        low_ms=0.5, high_ms=2.0, basis="projected",
+    )  # fmt: skip
+    at_hand = projected.model_copy(update={"instance": "aws m7i.large us-east-1", "basis": "measured"})
+    mapped = budget.model_copy(update={"instances": (at_hand, projected)})
+    scored = [(labels, seed, 0.95 - 2 / labels**0.6 + 0.001 * seed) for labels in (400, 700, 1000) for seed in (0, 1)]
+    models = [
+        Trained(f"{n}-{s}", n, 100, "seed", 9, 9, (), None, None, 0.01, score) for n, s, score in reversed(scored)
+    ]
+    curve = next_dollar(models, score_name="accuracy", label_price=None)
+    document = rendered(render_budget(mapped, curve), tmp_path)
     body = re.search(r"<body[^>]*>", document)
     assert body is not None
     assert "data-error" not in body.group(), body.group()
-    assert 'data-drawn="4"' in body.group()
-    for number in range(4):
-        plot = document.split(f'id="plot-{number}"')[1].split('class="note"')[0]
+    assert 'data-drawn="5"' in body.group()
+    plots = [document.split(f'id="plot-{number}"')[1].split('class="note"')[0] for number in range(5)]
+    for plot in plots:
         assert 'class="main-svg"' in plot
         assert 'class="xtick"' in plot
-    assert "pattern" in document, "published figures are hatched"
+    assert "pattern" in plots[0], "published figures are hatched"
     assert "Map of instances" in document
-    assert "hatched: not measured" in document.split('id="plot-3"')[1]
+    assert "hatched: not measured" in plots[3]
+    assert plots[3].count('class="point"') == 2
+    assert plots[4].count('class="trace scatter') == 4
     assert budget.sentence in unescape(document)
+    assert curve.sentence in unescape(document)
