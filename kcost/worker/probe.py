@@ -35,7 +35,10 @@ TRANSFERRED = 1 << 22
 """Float32 numbers: 16 MiB each way."""
 
 REPEATED_S = 0.3
-"""Time that each program is repeated for, about."""
+"""Time that each program is repeated for, about; less where there is little time for all."""
+
+MOST_PROGRAMS = 20
+"""More than a probe has of one dtype."""
 
 LONG_ENOUGH_S = 0.2
 """A product that takes this long is not made larger: the next would take eight times as long."""
@@ -56,7 +59,7 @@ def run(request: ProbeRequest) -> ProbeAnswer:
     """
     backend = driver(request.backend)
     dtype = request.dtype
-    probing = _Probing(time.monotonic() + request.seconds)
+    probing = _Probing(request.seconds)
     call_ns: tuple[int, ...] | None = None
     moves: list[MoveTimes] = []
     transfers: list[TransferTimes] = []
@@ -110,10 +113,11 @@ def run(request: ProbeRequest) -> ProbeAnswer:
 
 
 class _Probing:
-    """Times programs until a moment; keeps why one was not timed."""
+    """Times programs for so many seconds; keeps why one was not timed."""
 
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._repeated_s = min(REPEATED_S, seconds / MOST_PROGRAMS)
         self.not_measured: list[str] = []
 
     def times(self, what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
@@ -122,7 +126,7 @@ class _Probing:
             self.not_measured.append(f"{what}: no time was left")
             return None
         try:
-            return repeated_ns(make(), REPEATED_S, MOST_REPETITIONS)
+            return repeated_ns(make(), self._repeated_s, MOST_REPETITIONS)
         except KcostError as error:
             self.not_measured.append(f"{what}: {' '.join(str(error).split())}")
         except Exception as error:  # a backend without this dtype, or without the memory
