@@ -125,7 +125,7 @@ def difference(
 
 
 def _times(ratio: float) -> str:
-    return f"{significant(ratio)} times" if ratio >= 1 else f"{significant(1 / ratio)} times less"
+    return f"{significant(ratio)} times dearer" if ratio >= 1 else f"{significant(1 / ratio)} times cheaper"
 
 
 def _percent(share: float) -> str:

@@ -41,13 +41,14 @@ def test_nothing_of_the_difference_is_left_over(
 def test_the_reasons_are_told_in_words_the_largest_first() -> None:
     why = difference(PLAN, usd_per_hour=0.36, machine_s=0.006, busy_share=0.04, together=1.1).why
     assert why == (
-        "30.0 times the forecast: the machine was busy 4.00% of the time, not 40.0% (10.0 times); a request took "
-        "6.00 ms of the machine, not 2.00 ms: 1.1 were under way together, where batches of 32 are full (3.00 times)"
+        "30.0 times the forecast: the machine was busy 4.00% of the time, not 40.0% (10.0 times dearer); "
+        "a request took 6.00 ms of the machine, not 2.00 ms: "
+        "1.1 were under way together, where batches of 32 are full (3.00 times dearer)"
     )
     assert difference(PLAN, usd_per_hour=0.36, machine_s=0.002, busy_share=0.4, together=9).why == "as forecast"
     dear = difference(PLAN, usd_per_hour=0.72, machine_s=0.001, busy_share=0.4, together=9).why
-    assert dear.startswith("as forecast: a request took 1.00 ms of the machine, not 2.00 ms (2.00 times less); ")
-    assert "the machine costs $0.720 an hour, not $0.360 (2.00 times)" in dear
+    assert dear.startswith("as forecast: a request took 1.00 ms of the machine, not 2.00 ms (2.00 times cheaper); ")
+    assert "the machine costs $0.720 an hour, not $0.360 (2.00 times dearer)" in dear
 
 
 def test_an_invoice_has_its_forecast_by_model_version_and_caller() -> None:
