@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from kcost.recommend.answer import Recommendation, Request
     from kcost.recommend.candidates import Listed
     from kcost.recommend.drop import DropBound
-    from kcost.recommend.measuring import Spent, Tell
+    from kcost.recommend.measuring import Tell
     from kcost.recommend.pricing import Priced
+    from kcost.recommend.spent import Spent
     from kcost.recommend.standings import Judged
     from kcost.recommend.terms import Terms
     from kcost.recommend.variants import MadeVariant
@@ -117,7 +118,8 @@ def run_recommend(
     from kcost.cost.assumptions import assume
     from kcost.recommend.answer import Request
     from kcost.recommend.bounds import Work
-    from kcost.recommend.measuring import Measuring, plan_of
+    from kcost.recommend.measuring import Measuring
+    from kcost.recommend.one_plan import plan_of
     from kcost.recommend.schedule import WORTH_TRYING
     from kcost.ship.convert import converted
 

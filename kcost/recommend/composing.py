@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from kcost.cost.placements import Placement
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation, Request, Tried, outcome_of, words_of
 from kcost.recommend.candidates import Listed
-from kcost.recommend.measuring import Spent
 from kcost.recommend.pricing import Priced
+from kcost.recommend.spent import Spent
 from kcost.recommend.standings import Judged
 from kcost.recommend.variants import MadeVariant
 from kcost.risk.gates import Verdict as GateVerdict
