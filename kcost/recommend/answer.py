@@ -107,6 +107,9 @@ class Recommendation(Record):
     rescored: dict[str, DropBound] = Field(
         default={}, description="way -> its drop on more examples than its cells answered, where those did not decide"
     )
+    refused_by_gates: dict[str, str] = Field(
+        default={}, description="way -> the gate that it fails on its own answers, where the model as it is does not"
+    )
     gates: tuple[GateVerdict, ...] = ()
     projected: tuple[Placement, ...] = Field(default=(), description="the winner on other machines, projected")
     notices: tuple[str, ...] = ()

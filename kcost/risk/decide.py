@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from kcost.core.stats import normal_quantile
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Gates, Verdict, exactly, judge, no_evidence
 from kcost.risk.report import RiskReport
+
+MEASURED = ("max_p99_ms", "max_usd_per_million", "max_memory_mib")
+"""The limits on what a cell of a run shows."""
 
 _ORDER = {"fail": 0, "can't tell": 1, "pass": 2}
 
@@ -28,7 +31,12 @@ class Measured(Record):
 def decide(report: RiskReport, gates: Gates, measured: Measured) -> RiskReport:
     """The report with a verdict for each limit, failures first."""
     verdicts = [_RULES[name](report, gates, measured) for name in gates.limits]
-    return report.model_copy(update={"verdicts": tuple(sorted(verdicts, key=lambda v: _ORDER[v.answer]))})
+    return report.model_copy(update={"verdicts": failures_first(verdicts)})
+
+
+def failures_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The same verdicts: those that fail, those that can't tell, those that pass."""
+    return tuple(sorted(verdicts, key=lambda v: _ORDER[v.answer]))
 
 
 def _score(report: RiskReport, gates: Gates, _: Measured) -> Verdict:

@@ -17,7 +17,10 @@ from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.probe import Probe
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from kcost.serving.monitor.settings import MonitorSettings
+from kcost.serving.monitor.watch import Watch
 from tests.unit.report.browser import CHROMIUM, rendered
+from tests.unit.serving.monitored import REFERENCE, put, report_of, rows_like_the_reference
 
 TRAFFIC: dict[str, Any] = {"qps": 1000, "p99_ms": 50, "provider": "aws", "region": "us-east-1"}
 
@@ -125,6 +128,29 @@ def test_a_watch_says_that_a_changed_model_must_be_measured_again(
         assert "the model is gone" in kcost.watch_recommendation(out).words[0]
     finally:
         path.write_text(content)
+
+
+def test_a_watch_reads_the_drift_of_live_traffic(first: tuple[Path, Recommendation, Told], tmp_path: Path) -> None:
+    """From rows at the proxy to the sentence: drift ends an answer, and too few rows cannot tell."""
+    out, answer, _ = first
+    cases = ((0.0, 4, "none", True), (3.0, 4, "drifted", False), (0.0, 0, "can't tell", True))
+    for shift, requests, state, holds in cases:
+        settings = MonitorSettings(references={"m": Path("r.json")}, window_rows=100, usd_per_error=0.05)
+        watch = Watch(settings, {"m": REFERENCE})
+        for i in range(requests):
+            put(watch, str(i), *rows_like_the_reference(100, shift))
+        put(watch, "last", *rows_like_the_reference(1, shift))
+        file = tmp_path / f"{state}.json"
+        file.write_text(report_of(watch, settings).model_dump_json(by_alias=True))
+        watched = kcost.watch_recommendation(out, monitor=file)
+        assert watched.live is not None
+        assert (watched.live.state, watched.holds, watched.undecided) == (state, holds, state == "can't tell")
+        said = {"none": "No drift of m from d", "drifted": "not like d any more", "can't tell": "Can't tell of drift"}
+        assert said[state] in " ".join(watched.words)
+        assert (watched.command is None) == holds
+        assert watched.winner_now == answer.winner
+    with pytest.raises(InputError, match="URL, or a file"):
+        kcost.watch_recommendation(out, monitor=tmp_path / "none.json")
 
 
 def test_an_interrupt_gives_the_best_so_far(quiet: None, model: Path, tmp_path: Path) -> None:
