@@ -1,4 +1,4 @@
-"""Every command that the documentation prints has the options that it is printed with: those that are run, and the rest."""
+"""Every command that the documentation prints has the options that it is printed with."""
 
 from __future__ import annotations
 

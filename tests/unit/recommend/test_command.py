@@ -16,6 +16,7 @@ from kcost.core import environment, schema
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.probe import Probe
+from kcost.core.process import installed
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watch
@@ -217,6 +218,27 @@ def test_an_archive_that_is_none_is_refused(model: Path, tmp_path: Path) -> None
 def test_a_folder_without_a_recommendation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder with verdict\.json"):
         kcost.watch_recommendation(tmp_path)
+
+
+@pytest.mark.skipif(not installed("torch"), reason="needs kcost[torch]")
+def test_a_tagger_gets_a_verdict_on_its_own_answers_and_a_card_on_a_real_backend(quiet: None, tmp_path: Path) -> None:
+    """From a file to verdict, gates, card and a watch with PyTorch; beside whatever else runs, so it is no figure."""
+    model, out, gates = tmp_path / "tagger", tmp_path / "out", tmp_path / "gates.toml"
+    kcost.train("bert", data="ner-mini", out=model, epochs=1, backend="torch", limit=300)
+    gates.write_text("min_score = 0.0001\nmax_score_drop = 0.9\nmax_memory_mib = 100000.0\n")
+    limits: dict[str, Any] = {"qps": 50, "p99_ms": 2000, "max_drop": 0.9, "provider": "aws", "gates": gates}
+    answer = kcost.run_recommend(
+        model, **limits, data="ner-mini", minutes=0.3, backends=["torch"], batches=(8,), variants=False, out=out,
+        assumptions={"work_hours": 0},
+    )  # fmt: skip
+    assert answer.winner is not None
+    assert answer.words[0].startswith("Run tagger as torch/")
+    assert {v.gate: v.answer for v in answer.gates}["max_score_drop"] == "pass"
+    assert {v.gate for v in answer.gates} == {"min_score", "max_score_drop", "max_memory_mib"}
+    assert (out / "card.md").is_file()
+    assert (out / "verdict.html").is_file()
+    assert not kcost.verify_card(model, out / "card.md", risk=out / "risk")
+    assert kcost.watch_recommendation(out).holds
 
 
 @pytest.mark.slow
