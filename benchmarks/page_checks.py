@@ -96,7 +96,8 @@ def checked(page: Path, axe: Path, width: int, dark: bool) -> dict[str, Any]:
 def picture(page: Path, width: int, dark: bool, out: Path) -> None:
     """A picture of a page; of a narrow one in a frame."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    frame = f'<body style="margin:0"><iframe src="{page.absolute().as_uri()}" style="width:{width}px;height:2600px;border:0">'
+    size = f"width:{width}px;height:2600px;border:0"
+    frame = f'<body style="margin:0"><iframe src="{page.absolute().as_uri()}" style="{size}">'
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "frame.html"
         file.write_text(f"<!doctype html>{frame}</iframe></body>", encoding="utf-8")

@@ -109,7 +109,7 @@ def run_recommend(
         tell: told first figures and the best so far, as sentences.
 
     Raises:
-        InputError: bad input, or no way that holds the p99.
+        InputError: bad input.
         UnavailableError: a backend is not installed.
         StorageError: `out` cannot be written to.
 
@@ -126,6 +126,7 @@ def run_recommend(
     from kcost.recommend.measuring import Measuring
     from kcost.recommend.one_plan import plan_of
     from kcost.recommend.schedule import WORTH_TRYING
+    from kcost.report.recommend_page import render_recommendation
     from kcost.ship.convert import converted
 
     if not (math.isfinite(minutes) and minutes > 0):
@@ -215,15 +216,9 @@ def run_recommend(
         sentence = exported(_served(opened, answer, folder), Path(export), answer)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
     schema.write(folder / VERDICT_FILE, answer)
-    write_recommendation_page(answer, folder / PAGE_FILE)
+    page = render_recommendation(answer, known.report, priced.judged.verdict, priced.run.environments)
+    schema.write_bytes(folder / PAGE_FILE, page)
     return answer
-
-
-def write_recommendation_page(answer: Recommendation, path: Path | str) -> None:
-    """Writes a recommendation as one self-contained HTML page. Raises StorageError where it cannot be written."""
-    from kcost.report.recommend_page import render_recommendation
-
-    schema.write_bytes(Path(path), render_recommendation(answer))
 
 
 def _list(request: Request, model: Model, scored: Scored) -> Listed:
@@ -339,4 +334,5 @@ def _answer(
         projected=projected,
         made=versions,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        none_because=made.none_because,
     )

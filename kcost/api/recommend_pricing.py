@@ -11,6 +11,7 @@ from kcost.api.inventory import prices
 from kcost.api.recommend_after import errors_by_way
 from kcost.api.recommend_data import RUN_FOLDER
 from kcost.core import environment
+from kcost.core.errors import InputError
 from kcost.core.garbage_collection import collector_paused
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class PricedRun(NamedTuple):
     run: Run
     judged: Judged
     priced: Priced | None
+    none_because: str | None = None
+    """Why no way is priced, where the traffic or the p99 is it."""
 
     @staticmethod
     @collector_paused()
@@ -59,7 +62,10 @@ class PricedRun(NamedTuple):
         judged = _without(judged, refused_by_gates)
         errors = {} if gates is None or gates.loss is None else errors_by_way(latest, store, judged, gates)
         usd_per_label = None if gates is None else gates.usd_per_label
-        priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
+        try:
+            priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
+        except InputError as error:  # an answer, too: no way holds the p99, or the traffic with as many replicas
+            return PricedRun(latest, judged, None, f"{error.rule} Received: {error.received}.")
         return PricedRun(latest, judged, priced)
 
 

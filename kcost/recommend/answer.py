@@ -119,8 +119,8 @@ class Recommendation(Record):
 
     @property
     def failed(self) -> bool:
-        """Whether a gate failed."""
-        return any(v.answer == "fail" for v in self.gates)
+        """Whether a gate failed, or no way keeps the limits."""
+        return self.outcome == "nothing may be used" or any(v.answer == "fail" for v in self.gates)
 
     @property
     def undecided(self) -> bool:

@@ -27,8 +27,13 @@ def compose(
     projected: tuple[Placement, ...],
     made: Sequence[MadeVariant],
     made_at: str,
+    none_because: str | None = None,
 ) -> Recommendation:
-    """The document; without a way that is priced it has words and no figure."""
+    """The document; without a way that is priced it has words and no figure.
+
+    Args:
+        none_because: why none is priced, where neither the answers nor other work is it.
+    """
     tried = _tried(listed, judged, priced, spent)
     more = [*(_version_told(v, request.max_drop) for v in made), *notices]
     if judged.invalid and priced is not None:
@@ -52,7 +57,8 @@ def compose(
         disturbed = bool(judged.invalid)
         why = MEASURE_AGAIN if disturbed else "no way keeps the limits"
         reasons = judged.invalid if disturbed else {**judged.refused, **spent.failed}
-        words = (f"{model}: {why}.", *(f"{name}: {reason}" for name, reason in list(reasons.items())[:3]))
+        reasons_told = [f"{name}: {reason}" for name, reason in list(reasons.items())[:3]]
+        words = (f"{model}: {why}.", *((none_because,) if none_because is not None and not disturbed else reasons_told))
         return Recommendation(
             outcome="measured beside other work" if disturbed else "nothing may be used",
             winner=None,
