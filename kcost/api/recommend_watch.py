@@ -68,7 +68,7 @@ def watch_recommendation(
     listed = Listed(candidates=before.candidates, left_out=before.left_out)
     made = {v.variant: v for v in before.variants}
     now = PricedRun.of(folder, listed, terms, limits, made, before.rescored, before.refused_by_gates)
-    return watched(before, now.priced, terms, folder, sha256, why_gone, live)
+    return watched(before, now.priced, terms, folder, sha256, why_gone, live, now.none_because)
 
 
 def read_recommendation(out: Path | str) -> Recommendation:

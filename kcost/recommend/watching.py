@@ -9,6 +9,7 @@ from pydantic import Field
 
 from kcost.core.schema import Record
 from kcost.core.units import format_usd, significant
+from kcost.cost.traffic import Traffic
 from kcost.cost.uncertainty import Band
 from kcost.recommend.answer import Recommendation, Request
 from kcost.recommend.live import LiveTraffic, rate_told
@@ -46,6 +47,7 @@ def watched(
     sha256: str | None,
     why_gone: str | None = None,
     live: LiveTraffic | None = None,
+    none_because: str | None = None,
 ) -> Watched:
     """Holds the prices of now against those of a recommendation.
 
@@ -54,6 +56,7 @@ def watched(
         folder: of the recommendation.
         sha256: of the model's file now; None where it is gone, and `why_gone` says so.
         live: what a proxy says; None where none was named.
+        none_because: why no way is priced, where the traffic or the p99 is it.
     """
     changed = []
     old, now = before.request.traffic, terms.traffic
@@ -87,7 +90,7 @@ def watched(
     month_now = ranked[0].usd_per_month if ranked else None
     return Watched(
         holds=holds,
-        words=_words(before.winner, winner, month_before, month_now, changed, again, live, now.mean_queries_per_s),
+        words=_words(before.winner, winner, month_before, month_now, changed, again, live, now, none_because),
         changed=tuple(changed),
         winner_before=before.winner,
         winner_now=winner,
@@ -139,12 +142,15 @@ def _words(
     changed: list[str],
     again: str | None,
     live: LiveTraffic | None,
-    priced_per_s: float,
+    traffic: Traffic,
+    none_because: str | None,
 ) -> tuple[str, ...]:
     if again is not None:
         first = f"Measure again: {again}."
     elif now is None or month is None:
         first = "No figure may be given of what is stored: measure again."
+        if none_because is not None:
+            first = f"No way keeps the limits any more: {none_because}"
     elif now == before:
         first = f"The answer holds: {now}, {format_usd(month.value)} a month"
         first += "." if then is None else f", {format_usd(then.value)} when it was made."
@@ -160,6 +166,6 @@ def _words(
     if live is not None:
         if live.state != "drifted":
             words.append(f"{live.sentence[0].upper()}{live.sentence[1:]}.")
-        if (rate := rate_told(live, priced_per_s)) is not None:
+        if (rate := rate_told(live, traffic.mean_queries_per_s)) is not None:
             words.append(rate)
     return tuple(words)
