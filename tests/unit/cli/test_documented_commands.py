@@ -20,9 +20,12 @@ COMMAND = re.compile(r"^(?:\s*(?:- run: |\$ |time )?)(kcost .*)$")
 
 
 def commands_of(text: str) -> Iterator[str]:
-    """The lines that are commands, with those that they go on in, without comments."""
+    """The commands in blocks of code, with the lines that they go on in, without what is piped on."""
+    in_fence = False
     for line in text.replace("\\\n", " ").split("\n"):
-        if (match := COMMAND.match(line)) is not None and line[:1] in (" ", "k", "$"):
+        if line.startswith("```"):
+            in_fence = not in_fence
+        elif (in_fence or line.startswith("    ")) and (match := COMMAND.match(line)) is not None:
             yield match[1]
 
 

@@ -16,7 +16,7 @@ from tests.unit.risk.test_decide import EVIDENCE, predictions
 
 LIMITS = parse_gates(
     "min_score = 0.8\nmax_score_drop = 0.02\nmax_calibration_error = 0.05\nmax_overfitting_gap = 0.1\n"
-    "min_worst_slice_score = 0.6\nmax_loss_usd_per_million = 100000.0\n[loss]\nwrong_usd = 0.1",
+    "min_worst_slice_score = 0.6\nmax_loss_usd_per_million = 20000.0\n[loss]\nwrong_usd = 0.1",
     "gates.toml",
 )
 
@@ -39,7 +39,11 @@ def test_gates_fall_on_what_a_way_answers_and_not_on_the_model() -> None:
     report = assess(model, EVIDENCE, Surroundings(columns=columns), LIMITS)
     half = taken(test, test.examples[::2])
     lost = half.examples % 3 == 0  # of one slice every answer is another one
-    worse = replace(half, predicted=np.where(lost, (half.predicted + 1) % 4, half.predicted))
+    worse = replace(
+        half,
+        predicted=np.where(lost, (half.predicted + 1) % 4, half.predicted),
+        log_probabilities=np.where(lost[:, None], np.roll(half.log_probabilities, 1, axis=1), half.log_probabilities),
+    )
     of_way = decide(answered_otherwise(report, model, worse, columns, LIMITS), LIMITS, Measured())
     answers = {v.gate: v.answer for v in of_way.verdicts}
     assert answers == dict.fromkeys(LIMITS.limits, "fail")
