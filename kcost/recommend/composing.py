@@ -55,7 +55,9 @@ def compose(
     }
     if priced is None:
         disturbed = bool(judged.invalid)
-        why = MEASURE_AGAIN if disturbed else "no way keeps the limits"
+        none_measured = not (judged.ways or judged.refused)
+        why = "no way could be measured" if none_measured else "no way keeps the limits"
+        why = MEASURE_AGAIN if disturbed else why
         reasons = judged.invalid if disturbed else {**judged.refused, **spent.failed}
         reasons_told = [f"{name}: {reason}" for name, reason in list(reasons.items())[:3]]
         words = (f"{model}: {why}.", *((none_because,) if none_because is not None and not disturbed else reasons_told))

@@ -16,7 +16,7 @@ from kcost.bench.runner import Converted, measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model
-from kcost.core.errors import KcostError, StorageError
+from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
 from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
@@ -327,6 +327,8 @@ class Measuring:
         except StorageError:
             raise
         except KcostError as error:  # not one cell of the wave could be measured
+            if isinstance(error, InputError) and not (self.standings or self._waves or self._failed):
+                raise  # each of the first ways refused the input for one reason: so will the others
             self._failed |= {n: " ".join(str(error).split()) for n in new}
             if not self.standings and not new:
                 raise

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 import kcost
+from kcost.api.recommend_data import Scored, taker
+from kcost.api.recommend_gates import answers_for_gates, split_of
 from kcost.bench.store import open_run
 from kcost.core import environment, schema
+from kcost.core.artifact import open_model
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
+from kcost.core.predictions import read_predictions
 from kcost.core.probe import Probe
 from kcost.core.process import installed
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from kcost.recommend.one_plan import plan_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watch
 from tests.unit.report.browser import CHROMIUM, rendered
@@ -239,6 +244,21 @@ def test_a_tagger_gets_a_verdict_on_its_own_answers_and_a_card_on_a_real_backend
     assert (out / "card.md").is_file()
     assert (out / "verdict.html").is_file()
     assert kcost.watch_recommendation(out).holds
+    # A way's own answers to all of test, texts cut by the artifact's vocabulary, against those that risk has stored.
+    way = next(c for c in answer.candidates if c.name == "torch/eager float32")
+    scored, plan = Scored(None, True, "ner-mini", ()), plan_of(model, answer.candidates, data=None, seed=0)
+    opened = open_model(model)
+    made = answers_for_gates(opened, scored, out, 0, plan, taker(opened, "torch", 0, out / "log"), print)(way)
+    assert made is not None
+    assert made[1].rows is not None
+    stored = read_predictions(out / "risk" / "predictions-torch.npz")
+    own, theirs = split_of(made[0], made[1].rows, stored.header.entity_types), stored.splits["test"]
+    assert np.array_equal(own.labels, theirs.labels)
+    assert (own.predicted == theirs.predicted).mean() > 0.999
+    assert own.confidence == pytest.approx(theirs.confidence, abs=0.01)
+    assert own.entity_counts is not None
+    assert theirs.entity_counts is not None
+    assert np.abs(own.entity_counts.sum((0, 1)) - theirs.entity_counts.sum((0, 1))).max() <= 2
 
 
 @pytest.mark.slow
