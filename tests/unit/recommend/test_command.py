@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from kcost.core.probe import Probe
 from kcost.core.process import installed
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
 from kcost.recommend.one_plan import plan_of
+from kcost.risk.gates import Verdict
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watch
 from tests.unit.report.browser import CHROMIUM, rendered
@@ -85,6 +88,21 @@ def test_the_page_holds_the_answer_and_asks_for_nothing(first: tuple[Path, Recom
     for text in ("Run fake as fake/predict float32", "Simulated: step times", "not among --backends", *shown):
         assert text in page
     assert not any(f'{attribute}="http' in page.partition("<script")[0] for attribute in ("src", "href"))
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on the PATH; on Debian: apt-get install jq")
+def test_the_comment_of_a_pull_request_is_what_the_guide_prints(
+    first: tuple[Path, Recommendation, Told], tmp_path: Path
+) -> None:
+    """The line of docs/recommend.md, run as it stands there on a verdict with gates."""
+    _, answer, _ = first
+    guide = (Path(kcost.__file__).parents[1] / "docs" / "recommend.md").read_text()
+    (line,) = (one.strip() for one in guide.split("\n") if "jq -r" in one)
+    (tmp_path / "verdict").mkdir()
+    gates = (Verdict(gate="min_score", limit=0.9, answer="can't tell", more_labels=340, more_labels_usd=41.0),)
+    schema.write(tmp_path / "verdict" / "verdict.json", answer.model_copy(update={"gates": gates}))
+    subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, cwd=tmp_path)
+    assert (tmp_path / "comment.md").read_text().split("\n")[:-1] == [*answer.words, "- min_score: can't tell"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
