@@ -196,7 +196,8 @@ def run_recommend(
         on_progress=on_progress,
     )
     spent = measuring.spend()
-    known = assessed(opened, scored, folder, gates, folder / RUN_FOLDER, card and not spent.interrupted)
+    first = None if take is None else _first_backend(request)
+    known = assessed(opened, scored, folder, gates, folder / RUN_FOLDER, card and not spent.interrupted, first)
     answers_of = answers_for_gates(opened, scored, folder, seed, measuring.plan, take, tell)
 
     def priced_without(refused: Mapping[str, str]) -> PricedRun:

@@ -15,7 +15,7 @@ from kcost.core.artifact import Model
 from kcost.core.errors import InputError, KcostError
 
 if TYPE_CHECKING:
-    from kcost.core.plan import Plan
+    from kcost.core.plan import Backend, Plan
     from kcost.core.predictions import Predictions, SplitPredictions
     from kcost.recommend.candidates import Candidate, Listed
     from kcost.recommend.rescoring import Answered
@@ -74,12 +74,21 @@ def refuse_gates_without_data(model: Model, scored: Scored, gates: Path | str | 
     )
 
 
-def assessed(model: Model, scored: Scored, folder: Path, gates: Path | str | None, run: Path, card: bool) -> Assessed:
+def assessed(
+    model: Model,
+    scored: Scored,
+    folder: Path,
+    gates: Path | str | None,
+    run: Path,
+    card: bool,
+    backend: Backend | None = None,
+) -> Assessed:
     """The risk report of the model as it is, and its card, where the model and the data have what these rest on.
 
     Args:
         run: of the recommendation.
         card: to be written.
+        backend: that predicts; None takes the first that is installed.
     """
     if gates is None and not (card and scored.labelled and (scored.name is not None or model.artifact is not None)):
         return Assessed(None, None, ())
@@ -89,7 +98,9 @@ def assessed(model: Model, scored: Scored, folder: Path, gates: Path | str | Non
     source = model.keras_file.parent if model.artifact is not None else model.keras_file
     risk = folder / RISK_FOLDER
     try:
-        report = assess_risk(source, data=scored.name, gates=gates, out=risk, run=_ranking(run, model, gates))
+        report = assess_risk(
+            source, data=scored.name, gates=gates, out=risk, run=_ranking(run, model, gates), backend=backend
+        )
     except KcostError as error:  # the measured answer stands
         why = f"{error.rule} Received: {error.received}."
         return Assessed(None, why, () if gates is not None else (f"No card: {error.rule}",))
@@ -248,7 +259,10 @@ def _of_version(
     source = model.keras_file.parent if model.artifact is not None else model.keras_file
     version = folder / winner.version.folder
     try:
-        own = assess_risk(version, data=scored.name, gates=gates, against=source, out=folder / WINNER_RISK_FOLDER)
+        own = assess_risk(
+            version, data=scored.name, gates=gates, against=source, out=folder / WINNER_RISK_FOLDER,
+            backend=report.evidence.backend,  # type: ignore[arg-type]  # as it was checked then
+        )  # fmt: skip
     except KcostError as error:
         return report.verdicts, (f"The gates are judged on the model as it is: {error.rule}",)
     notice = f"The gates are judged on the version {winner.version.variant} of the model."
