@@ -32,6 +32,8 @@ def evidence_of_run(run: Path | str, model: str, cell_id: str | None = None) -> 
             remedy="Measure it with kcost bench, inference among the phases, and name that run with --run.",
         )
     cell = min(best, key=lambda c: c.cost.usd)
+    if not cell.valid:
+        return {"not_measured_because": "it was measured beside other work: measure it again"}
     usd = Figure(
         name="usd_per_million",
         value=cell.cost.usd,

@@ -26,6 +26,7 @@ class Measured(Record):
     p99_ms: Figure | None = None
     usd_per_million: Figure | None = None
     memory_mib: float | None = Field(default=None, description="peak of the cheapest cell")
+    not_measured_because: str = "name a run of kcost bench with --run"
 
 
 def decide(report: RiskReport, gates: Gates, measured: Measured) -> RiskReport:
@@ -159,18 +160,19 @@ def _loss(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
 
 
 def _p99(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("max_p99_ms", measured.p99_ms, gates, _RUN, labelled=False)
+    return _judged("max_p99_ms", measured.p99_ms, gates, measured.not_measured_because, labelled=False)
 
 
 def _usd(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("max_usd_per_million", measured.usd_per_million, gates, _RUN, labelled=False)
+    because = measured.not_measured_because
+    return _judged("max_usd_per_million", measured.usd_per_million, gates, because, labelled=False)
 
 
 def _memory(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
     limit = gates.max_memory_mib
     assert limit is not None
     if measured.memory_mib is None:
-        return no_evidence("max_memory_mib", limit, _RUN)
+        return no_evidence("max_memory_mib", limit, measured.not_measured_because)
     used = measured.memory_mib
     return exactly("max_memory_mib", limit, used <= limit, f"{used:,.0f} MiB at most in a measured turn")
 
@@ -181,8 +183,6 @@ def _licences(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
     holds = licence in gates.allowed_licences
     return exactly("allowed_licences", ", ".join(gates.allowed_licences), holds, f"{dataset}: {licence}")
 
-
-_RUN = "name a run of kcost bench with --run"
 
 _RULES: dict[str, Callable[[RiskReport, Gates, Measured], Verdict]] = {
     "min_score": _score,
