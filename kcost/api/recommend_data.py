@@ -136,7 +136,7 @@ def scored_data(model: Model, data: str | None, out: Path, seed: int, take: Take
     _refuse_texts_without_vocabulary(model, loaded)
     taken = _taken(model, data, loaded, seed, SAMPLES, out / DATA_FILE, take)
     scale = "" if taken.pixels is None else f" {taken.pixels}."
-    notice = f"Scored on {taken.count} of {taken.total:,} test {taken.unit} of {loaded.name}.{scale}"
+    notice = f"Scored on {taken.examples} of {taken.total:,} test {taken.unit} of {loaded.name}.{scale}"
     return Scored((out / DATA_FILE).absolute(), True, data, (notice,))
 
 
@@ -154,7 +154,7 @@ def _refuse_texts_without_vocabulary(model: Model, loaded: Any) -> None:
 class _Taken(NamedTuple):
     """Test examples that were written as cells are fed them."""
 
-    count: int
+    examples: int
     total: int
     unit: str
     pixels: str | None
@@ -253,7 +253,7 @@ def more_data(
         except KcostError as error:  # what is known stays: it can't tell
             tell(f"no more examples are at hand: {error.rule} Received: {error.received}.")
             return None
-        return MoreExamples(file, taken.count, chosen_rows(taken.total, count, seed))
+        return MoreExamples(file, taken.examples, chosen_rows(taken.total, count, seed))
 
     return more
 
@@ -268,7 +268,7 @@ def test_examples(model: Model, scored: Scored, file: Path, seed: int, count: in
 
     name = sets.chosen(model, scored.name)
     taken = _taken(model, name, sets.load(name), seed, count, file.absolute(), take)
-    return MoreExamples(file.absolute(), taken.count, chosen_rows(taken.total, count, seed))
+    return MoreExamples(file.absolute(), taken.examples, chosen_rows(taken.total, count, seed))
 
 
 def rescorer(folder: Path, plan: Plan, terms: Terms, more: MoreData, tell: Callable[[str], None]) -> Rescore:

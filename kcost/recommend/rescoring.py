@@ -39,7 +39,7 @@ class MoreAnswers(NamedTuple):
     """A run folder of its own."""
     data: Path
     """npz as of a plan's `data`."""
-    count: int
+    examples: int
     """Most examples."""
     converted: Converted | None = None
     tell: Tell = lambda _: None
@@ -48,7 +48,7 @@ class MoreAnswers(NamedTuple):
     @property
     def wider(self) -> Plan:
         """The plan, on these examples."""
-        changes = {"scored_examples": self.count, "rounds": 1, "round_s": 1e-3, "warmup_s": 0}
+        changes = {"scored_examples": self.examples, "rounds": 1, "round_s": 1e-3, "warmup_s": 0}
         settings = self.plan.settings.model_copy(update={**changes, "keep_outputs": self.keep_outputs})
         return self.plan.model_copy(update={"data": str(self.data), "settings": settings})
 
@@ -109,7 +109,7 @@ def rescored_drops(candidates: Sequence[Candidate], terms: Terms, more: MoreAnsw
     if reference is None:
         return {}
     largest = {c.name: _largest(c, specs) for c in candidates}
-    more.tell(f"answering {more.count:,} examples: {', '.join(largest)}")
+    more.tell(f"answering {more.examples:,} examples: {', '.join(largest)}")
     run = more.of(frozenset({reference.spec.cell_id, *(s.cell_id for s in largest.values())}))
     return {} if run is None else judge(run, RunStore(more.out).read_outputs, terms, candidates).drops
 
@@ -131,7 +131,7 @@ def answers_of(candidate: Candidate, more: MoreAnswers) -> Answered | None:
         StorageError: the folder cannot be written to.
     """
     spec = _largest(candidate, more.specs())
-    more.tell(f"answering {more.count:,} examples for the gates: {candidate.name}")
+    more.tell(f"answering {more.examples:,} examples for the gates: {candidate.name}")
     run = more._replace(keep_outputs=True).of(frozenset({spec.cell_id}))
     cell = None if run is None else next((c for c in run.cells if c.preparation is not None), None)
     if run is None or cell is None or cell.preparation is None or cell.preparation.answers is None:
