@@ -29,7 +29,7 @@ from kcost.bench.runner import measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core.plan import Settings
 from kcost.recommend.answer import Recommendation
-from kcost.recommend.measuring import plan_of
+from kcost.recommend.one_plan import plan_of
 from kcost.recommend.schedule import NEAR, WORTH_TRYING
 from kcost.recommend.simulate import case, run
 from kcost.recommend.standings import Capacities, judge, standings_of

@@ -18,6 +18,9 @@ from kcost.core.artifact import Dataset
 from kcost.core.ood_scores import OodScores, OodScoresHeader, StoredOodScores
 from kcost.core.predictions import SplitPredictions
 from kcost.risk.calibration import bins_of, calibration, log_softmax
+from kcost.risk.drift_reference import Reading, Reference, features_of
+from kcost.risk.drift_usd import bands_of
+from kcost.risk.drift_watch import DriftWatch
 from kcost.risk.figures import share
 from kcost.risk.gates import judge
 from kcost.risk.label_noise import label_noise
@@ -245,9 +248,44 @@ def planted(clean: int, each: int) -> None:
         predicted = np.where(scans, rng.integers(0, CLASSES, count), answers.predicted)
         worse = search(with_predicted(answers, predicted).labels != predicted, columns)
         sliced.append(any("source=scan" in s.name for s in worse.slices))
+    alarms = [drifts(np.random.default_rng((6, i)), moved=0.0) for i in range(clean)]
+    caught = [drifts(np.random.default_rng((7, i)), moved=0.5) for i in range(each)]
+    print_share("clean: drift called in 10 windows", alarms)
+    print_share("one of five features moved by half a deviation: drift found in 10 windows", caught)
     print_share("temperature of 2: found", error)
     print_share("8% of labels wrong: found", noise)
     print_share("half the answers of a slice of 5% at random: found", sliced)
+
+
+def drifts(rng: np.random.Generator, moved: float) -> bool:
+    """Whether drift is called while 10 windows of 200 rows come, of which one feature's mean has moved.
+
+    Args:
+        moved: by so many standard deviations.
+    """
+
+    def rows(count: int, by: float) -> dict[str, np.ndarray]:
+        confidence = rng.beta(8, 1.5, count)
+        return {
+            "confidence": confidence,
+            "length": rng.poisson(18, count).astype(float),
+            "class": rng.choice(["a", "b", "c", "d"], count, p=[0.4, 0.3, 0.2, 0.1]),
+            "mean": rng.normal(by, 1, count),
+            "spread": rng.lognormal(0, 1, count),
+        }
+
+    columns = rows(2000, 0.0)
+    reference = Reference(
+        model="m", model_sha256="0", dataset="d", split="test", rows=2000, unit="rows", label_names=("a", "b"),
+        reading=Reading(kind="multiclass", logits=False, form="arrays"), features=features_of({"output": columns}),
+        bands=bands_of(columns["confidence"], rng.random(2000) < columns["confidence"]),
+    )  # fmt: skip
+    watch = DriftWatch(reference, 200, 0.01)
+    for _ in range(10):
+        watch.add(rows(200, moved))
+        if watch.report(1.0, 0.0).drifted:
+            return True
+    return False
 
 
 if __name__ == "__main__":

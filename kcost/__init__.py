@@ -57,9 +57,9 @@ _PUBLIC = {
     "write_next_dollar_page": "kcost.api.next_dollar",
     "write_workbook": "kcost.api.costing",
     "update_prices": "kcost.api.inventory",
-    "read_recommendation": "kcost.api.recommend",
+    "read_recommendation": "kcost.api.recommend_watch",
     "recommendation_folder": "kcost.api.recommend",
-    "watch_recommendation": "kcost.api.recommend",
+    "watch_recommendation": "kcost.api.recommend_watch",
     "verify_card": "kcost.api.risk_card",
     "write_card": "kcost.api.risk_card",
     "write_card_pages": "kcost.api.risk_card",
@@ -112,9 +112,11 @@ if TYPE_CHECKING:
     from kcost.api.probing import run_probe as run_probe
     from kcost.api.projecting import project_run as project_run
     from kcost.api.recommend import (
-        read_recommendation as read_recommendation,
         recommendation_folder as recommendation_folder,
         run_recommend as run_recommend,
+    )
+    from kcost.api.recommend_watch import (
+        read_recommendation as read_recommendation,
         watch_recommendation as watch_recommendation,
     )
     from kcost.api.reference import make_reference as make_reference

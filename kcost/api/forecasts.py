@@ -70,7 +70,7 @@ def _named(text: str) -> _Named:
 
 
 def _read(named: _Named, usd_per_hour: float) -> Forecast:
-    from kcost.api.recommend import VERDICT_FILE, read_recommendation
+    from kcost.api.recommend_watch import VERDICT_FILE, read_recommendation
     from kcost.bench.store import RunStore
     from kcost.cost.budget import Budget
     from kcost.cost.forecast import forecast_of_budget, forecast_of_run

@@ -6,39 +6,45 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from kcost.api.inventory import prices
-from kcost.api.recommend_after import assessed, errors_by_way, exported, projected_to
-from kcost.api.recommend_data import RUN_FOLDER, Scored, more_data, rescorer, scored_data, this_machine
+from kcost.api.recommend_after import exported, projected_to
+from kcost.api.recommend_data import (
+    EXAMPLES_LOG,
+    RUN_FOLDER,
+    Scored,
+    more_data,
+    rescorer,
+    scored_data,
+    taker,
+    this_machine,
+)
+from kcost.api.recommend_gates import answers_for_gates, assessed, chosen_under_gates, refuse_gates_without_data
+from kcost.api.recommend_pricing import PricedRun, here, terms_of
 from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
+from kcost.api.recommend_watch import VERDICT_FILE, read_recommendation
 from kcost.api.risk import read_gates
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
-from kcost.core.errors import InputError, KcostError
-from kcost.core.garbage_collection import collector_paused
+from kcost.core.errors import InputError
 from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import Backend, Device
-from kcost.core.process import require
+from kcost.core.process import chosen_backend, require
 from kcost.core.progress import OnProgress, silent
 from kcost.core.saved_policy import saved_policy
 
 if TYPE_CHECKING:
     from kcost.core.probe import Probe
-    from kcost.core.result import Environment, Run
     from kcost.cost.placements import Placement
     from kcost.recommend.answer import Recommendation, Request
     from kcost.recommend.candidates import Listed
     from kcost.recommend.drop import DropBound
-    from kcost.recommend.measuring import Spent, Tell
-    from kcost.recommend.pricing import Priced
-    from kcost.recommend.standings import Judged
-    from kcost.recommend.terms import Terms
+    from kcost.recommend.measuring import Tell
+    from kcost.recommend.spent import Spent
     from kcost.recommend.variants import MadeVariant
-    from kcost.recommend.watching import Watched
-    from kcost.risk.gates import Gates, Verdict
+    from kcost.risk.gates import Verdict
 
-VERDICT_FILE, PAGE_FILE = "verdict.json", "verdict.html"
+PAGE_FILE = "verdict.html"
 MINUTES = 20.0
 DEVICES: tuple[Device, ...] = ("cpu", "gpu", "tpu")
 SEED = 0
@@ -103,7 +109,7 @@ def run_recommend(
         tell: told first figures and the best so far, as sentences.
 
     Raises:
-        InputError: bad input, or no way that holds the p99.
+        InputError: bad input.
         UnavailableError: a backend is not installed.
         StorageError: `out` cannot be written to.
 
@@ -117,8 +123,10 @@ def run_recommend(
     from kcost.cost.assumptions import assume
     from kcost.recommend.answer import Request
     from kcost.recommend.bounds import Work
-    from kcost.recommend.measuring import Measuring, plan_of
+    from kcost.recommend.measuring import Measuring
+    from kcost.recommend.one_plan import plan_of
     from kcost.recommend.schedule import WORTH_TRYING
+    from kcost.report.recommend_page import render_recommendation
     from kcost.ship.convert import converted
 
     if not (math.isfinite(minutes) and minutes > 0):
@@ -158,11 +166,13 @@ def run_recommend(
         gates=None if gates is None else str(Path(gates).absolute()),
         seed=seed,
     )
-    terms = _terms(request)
-    terms.book.closest(_here(), provider, region, instance)  # a price that is not there is told before minutes go by
+    terms = terms_of(request)
+    terms.book.closest(here(), provider, region, instance)  # a price that is not there is told before minutes go by
     refuse_unwritable(folder)
     probed = None if probe is None else _probe(Path(probe))
-    scored = scored_data(opened, data, folder, seed)
+    take = None if "fake" in request.backends else taker(opened, _first_backend(request), seed, folder / EXAMPLES_LOG)
+    scored = scored_data(opened, data, folder, seed, take)
+    refuse_gates_without_data(opened, scored, gates)
     listed = _list(request, opened, scored)
     tell(f"{len(listed.candidates)} ways to try, {len(listed.left_out)} left out; {minutes:g} minutes")
     plan = plan_of(model, listed.candidates, data=scored.file, seed=seed)
@@ -178,7 +188,7 @@ def run_recommend(
         converted=converted,
         make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
         making_s=making_seconds(opened),
-        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell), tell),
+        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell, take), tell),
         rescored=_rescored_before(folder, opened, data),
         made=made,
         probe=probed,
@@ -186,152 +196,30 @@ def run_recommend(
         on_progress=on_progress,
     )
     spent = measuring.spend()
-    priced = _Priced.of(folder, request, listed, terms, limits, measuring.made, measuring.rescored)
-    verdicts, notices = assessed(opened, scored, folder, gates, card and not spent.interrupted)
+    first = None if take is None else _first_backend(request)
+    known = assessed(opened, scored, folder, gates, folder / RUN_FOLDER, card and not spent.interrupted, first)
+    answers_of = answers_for_gates(opened, scored, folder, seed, measuring.plan, take, tell)
+
+    def priced_without(refused: Mapping[str, str]) -> PricedRun:
+        return PricedRun.of(folder, listed, terms, limits, measuring.made, measuring.rescored, refused)
+
+    gated = chosen_under_gates(
+        priced_without, listed, measuring.made, known, opened, scored, folder, limits, gates, answers_of
+    )
+    priced = gated.priced
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
-    all_notices = (*scored.notices, *notices, *more)
+    all_notices = (*scored.notices, *known.notices, *gated.notices, *more)
     versions = tuple(measuring.made.values())
-    answer = _answer(request, opened, listed, priced, spent, verdicts, all_notices, projected, versions)
-    answer = answer.model_copy(update={"rescored": measuring.rescored})
+    answer = _answer(request, opened, listed, priced, spent, gated.verdicts, all_notices, projected, versions)
+    answer = answer.model_copy(update={"rescored": measuring.rescored, "refused_by_gates": gated.refused})
     if export is not None:
         sentence = exported(_served(opened, answer, folder), Path(export), answer, folder / RUN_FOLDER)
         answer = answer.model_copy(update={"notices": (*answer.notices, sentence)})
     schema.write(folder / VERDICT_FILE, answer)
-    write_recommendation_page(answer, folder / PAGE_FILE)
+    page = render_recommendation(answer, known.report, priced.judged.verdict, priced.run.environments)
+    schema.write_bytes(folder / PAGE_FILE, page)
     return answer
-
-
-def watch_recommendation(
-    out: Path | str,
-    *,
-    qps: float | None = None,
-    daily: Sequence[float] | None = None,
-    weekly: Sequence[float] | None = None,
-    log: Path | str | None = None,
-    prices_file: Path | str | None = None,
-) -> Watched:
-    """Prices what a recommendation measured again, as prices, traffic and the model are now; measures nothing.
-
-    Args:
-        out: the folder of a recommendation.
-        qps, daily, weekly, log: the traffic as it is now; none keeps that of before.
-        prices_file: prices as they are now; None takes those of before, or the book that kcost has.
-
-    Raises:
-        InputError: the folder holds no recommendation.
-    """
-    from kcost.api.costing import traffic_of
-    from kcost.recommend.watching import watched
-
-    folder = Path(out)
-    before = read_recommendation(folder)
-    request = before.request
-    changes: dict[str, object] = {}
-    if any(v is not None for v in (qps, daily, weekly, log)):
-        changes["traffic"] = traffic_of(qps, daily, weekly, log)
-    if prices_file is not None:
-        changes["prices_file"] = str(Path(prices_file).absolute())
-    request = request.model_copy(update=changes)
-    why_gone = None
-    try:
-        opened = open_model(request.model)
-        sha256 = opened.sha256
-    except KcostError as error:
-        opened, sha256, why_gone = None, None, " ".join(str(error).split())
-    limits = None if request.gates is None or not Path(request.gates).is_file() else read_gates(Path(request.gates))
-    terms = _terms(request)
-    listed = _relisted(before)
-    made = {v.variant: v for v in before.variants}
-    now = _Priced.of(folder, request, listed, terms, limits, made, before.rescored)
-    return watched(before, now.priced, terms, sha256, why_gone)
-
-
-def read_recommendation(out: Path | str) -> Recommendation:
-    """The recommendation in a folder. Raises InputError where there is none, SchemaError where it is damaged."""
-    from kcost.recommend.answer import Recommendation
-
-    path = Path(out) / VERDICT_FILE
-    try:
-        return schema.read("recommendation", path, Recommendation)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"A recommendation is a folder with {VERDICT_FILE}.",
-            received=f"{out} without it",
-            remedy="Make one first: kcost recommend MODEL --qps 200 --p99-ms 50 --out DIR.",
-        ) from error
-
-
-def write_recommendation_page(answer: Recommendation, path: Path | str) -> None:
-    """Writes a recommendation as one self-contained HTML page. Raises StorageError where it cannot be written."""
-    from kcost.report.recommend_page import render_recommendation
-
-    schema.write_bytes(Path(path), render_recommendation(answer))
-
-
-class _Priced(NamedTuple):
-    """A run as it is priced."""
-
-    run: Run
-    judged: Judged
-    priced: Priced | None
-
-    @staticmethod
-    @collector_paused()
-    def of(
-        folder: Path,
-        request: Request,
-        listed: Listed,
-        terms: Terms,
-        gates: Gates | None,
-        made: Mapping[str, MadeVariant],
-        rescored: Mapping[str, DropBound],
-    ) -> _Priced:
-        from kcost.bench.store import RunStore
-        from kcost.recommend.pricing import price
-        from kcost.recommend.standings import Capacities, judge
-
-        store = RunStore(folder / RUN_FOLDER)
-        run = store.load()
-        latest = _latest(run)
-        judged = judge(latest, store.read_outputs, terms, listed.candidates, made, rescored)
-        errors = {} if gates is None or gates.loss is None else errors_by_way(latest, store, judged, gates)
-        usd_per_label = None if gates is None else gates.usd_per_label
-        priced = price(judged, terms, Capacities(terms.seed), errors=errors, usd_per_label=usd_per_label)
-        return _Priced(latest, judged, priced)
-
-
-def _latest(run: Run) -> Run:
-    """The cells of one environment: that of most of them, which a machine that was changed between calls has two of."""
-    counts: dict[str, int] = {}
-    for cell in run.present:
-        counts[cell.environment_id] = counts.get(cell.environment_id, 0) + 1
-    if len(counts) < 2:
-        return run
-    here = _here().environment_id
-    kept = here if here in counts else max(counts, key=lambda key: counts[key])
-    return run.model_copy(update={"cells": tuple(c for c in run.cells if c.environment_id == kept)})
-
-
-def _here() -> Environment:
-    from kcost.core import environment
-
-    return environment.collect()
-
-
-def _terms(request: Request) -> Terms:
-    from kcost.recommend.terms import Limits, Terms
-
-    return Terms(
-        traffic=request.traffic,
-        assumed=request.assumed,
-        limits=Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
-        book=prices(request.prices_file).checked(),
-        provider=request.provider,
-        region=request.region,
-        instance=request.instance,
-        seed=request.seed,
-    )
 
 
 def _list(request: Request, model: Model, scored: Scored) -> Listed:
@@ -357,11 +245,9 @@ def _list(request: Request, model: Model, scored: Scored) -> Listed:
     )
 
 
-def _relisted(before: Recommendation) -> Listed:
-    """The candidates that a recommendation had, from their names: what is installed now changes no stored cell."""
-    from kcost.recommend.candidates import Listed
-
-    return Listed(candidates=before.candidates, left_out=before.left_out)
+def _first_backend(request: Request) -> Backend:
+    """The one that a worker beside the measuring runs on."""
+    return request.backends[0] if request.backends else chosen_backend()  # type: ignore[return-value]  # checked
 
 
 def _served(model: Model, answer: Recommendation, folder: Path) -> Model:
@@ -391,8 +277,8 @@ def _probe(path: Path) -> Probe:
             f"{path}: {error.strerror}",
             "Write one: kcost probe --out probe.json.",
         ) from error
-    here = _here()
-    if (probe.environment.cpu_model, probe.environment.cores) != (here.cpu_model, here.cores):
+    machine = here()
+    if (probe.environment.cpu_model, probe.environment.cores) != (machine.cpu_model, machine.cores):
         raise InputError(
             "A probe that bounds is one of this machine.",
             received=f"{probe.environment.cores} cores of {probe.environment.cpu_model}",
@@ -428,7 +314,7 @@ def _answer(
     request: Request,
     model: Model,
     listed: Listed,
-    made: _Priced,
+    made: PricedRun,
     spent: Spent,
     gates: tuple[Verdict, ...],
     notices: tuple[str, ...],
@@ -449,4 +335,5 @@ def _answer(
         projected=projected,
         made=versions,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        none_because=made.none_because,
     )

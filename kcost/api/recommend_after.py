@@ -1,4 +1,4 @@
-"""What follows a recommendation's measuring: gates and card, projections, the price of errors, the folder to serve."""
+"""What follows a recommendation's measuring: projections, the price of errors, the folder to serve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcost.api.recommend_data import RUN_FOLDER, Scored
+from kcost.api.recommend_data import RUN_FOLDER
 from kcost.core.artifact import Model
 from kcost.core.errors import InputError, KcostError
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from kcost.recommend.answer import Ranked, Recommendation, Request
     from kcost.recommend.standings import Judged
     from kcost.risk.figures import Figure
-    from kcost.risk.gates import Gates, Verdict
+    from kcost.risk.gates import Gates
 
-RISK_FOLDER, CARD_FILE = "risk", "card.md"
 CLASSES = ("multiclass", "binary")
 
 
@@ -40,34 +39,6 @@ def errors_by_way(run: Run, store: RunStore, judged: Judged, gates: Gates) -> di
         names = run.index.models[0].label_names
         figures[name] = errors_of(arrays["predictions"], arrays["labels"], gates.loss, names)
     return figures if len(figures) == len(judged.ways) else {}
-
-
-def assessed(
-    model: Model, scored: Scored, folder: Path, gates: Path | str | None, card: bool
-) -> tuple[tuple[Verdict, ...], tuple[str, ...]]:
-    """The gates of the user, and the card, where the model and the data have what these rest on."""
-    if gates is None and not (card and scored.labelled and (scored.name is not None or model.artifact is not None)):
-        return (), ()
-    from kcost.api.risk import assess_risk
-    from kcost.api.risk_card import write_card
-
-    source = model.keras_file.parent if model.artifact is not None else model.keras_file
-    risk = folder / RISK_FOLDER
-    try:
-        run = folder / RUN_FOLDER if gates is not None else None
-        report = assess_risk(source, data=scored.name, gates=gates, out=risk, run=run)
-    except KcostError as error:
-        if gates is not None:
-            raise
-        return (), (f"No card: {error.rule}",)
-    notices: tuple[str, ...] = ()
-    if card:
-        path = folder / CARD_FILE
-        if path.exists():
-            notices = (f"{path} was kept as it is: `kcost card verify` says whether it is still true.",)
-        else:
-            write_card(source, path, risk=risk)
-    return report.verdicts, notices
 
 
 def projected_to(

@@ -17,7 +17,7 @@ from kcost.core.request import OptimizeRequest, checked
 from kcost.recommend.bounds import BYTES_A_WEIGHT, Work
 from kcost.recommend.candidates import MAKING_S
 from kcost.recommend.flops import flops_per_example, weights_of_products
-from kcost.recommend.measuring import Make
+from kcost.recommend.making import Make
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
 VARIANTS_FOLDER = "variants"

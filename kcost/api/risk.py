@@ -19,6 +19,7 @@ from kcost.api.risk_predictions import (
     robustness_of,
     seeds_between,
 )
+from kcost.api.run_evidence import evidence_of_run
 from kcost.core import schema
 from kcost.core.artifact import Model, open_model, refuse_unwritable
 from kcost.core.errors import InputError, UnavailableError
@@ -38,7 +39,6 @@ ROBUSTNESS_EXAMPLES = 2000
 """Test examples that are changed and attacked: a score of so many is known within some 2 points."""
 
 LEAST_EXAMPLES = 10
-MIB = 1 << 20
 
 
 def assess_risk(
@@ -231,32 +231,7 @@ def _measured(
             attack = {"not_attacked_because": error.rule}
     if run is None:
         return Measured.model_validate(attack)
-    from kcost.api.measuring import estimate_cost
-    from kcost.risk.figures import Figure
-
-    ranked = [r for r in estimate_cost(run).rankings if r.phase == "inference" and r.model == model.name]
-    best = [cell for r in ranked for cell in r.cells if cell.rank == 1]
-    if not best:
-        raise InputError(
-            "A run is evidence for a model that it ranks.",
-            received=f"{run}, and the model {model.name}",
-            remedy="Measure it with kcost bench, inference among the phases, and name that run with --run.",
-        )
-    cell = min(best, key=lambda c: c.cost.usd)
-    usd = Figure(
-        name="usd_per_million",
-        value=cell.cost.usd,
-        low=cell.cost.low,
-        high=float("inf") if cell.cost.high is None else cell.cost.high,
-        count=cell.rounds,
-        unit="rounds",
-    )
-    tail = cell.tail if cell.tail is not None and cell.tail.name == "p99" else None
-    p99 = None
-    if tail is not None:
-        p99 = Figure(name="p99_ms", value=tail.ms, low=tail.low_ms, high=tail.high_ms, count=cell.steps, unit="steps")
-    memory = None if cell.peak_bytes is None else cell.peak_bytes / MIB
-    return Measured(**attack, p99_ms=p99, usd_per_million=usd, memory_mib=memory)
+    return Measured(**attack, **evidence_of_run(run, model.name))
 
 
 def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figure:

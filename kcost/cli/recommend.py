@@ -33,7 +33,7 @@ from kcost.cli.shared import (
     epilog=examples(
         "kcost recommend my.keras --data my-data --qps 200 --p99-ms 50 --provider aws",
         "kcost recommend digits-cnn --qps 200 --p99-ms 50 --gates gates.toml --minutes 5 --export serving",
-        "kcost recommend --watch my-recommend --qps 400",
+        "kcost recommend --watch my-recommend --qps 400 --monitor http://127.0.0.1:8502",
     )
 )
 def recommend(
@@ -130,6 +130,12 @@ def recommend(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            help="With --watch: URL of a live proxy, or a file of `kcost monitor --json`: drift ends the answer, too."
+        ),
+    ] = None,
     all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
@@ -147,11 +153,13 @@ def recommend(
     if watch is not None:
         if model is not None:
             raise typer.BadParameter("--watch names the folder of an earlier answer: leave the model out")
-        watched = kcost.watch_recommendation(watch, **traffic, prices_file=prices)
+        watched = kcost.watch_recommendation(watch, **traffic, prices_file=prices, monitor=monitor)
         print_answer(json_, watched, lambda console: show_watched(console, watched))
-        if not watched.holds:
+        if not watched.holds or (strict and watched.undecided):
             raise typer.Exit(1)
         return
+    if monitor is not None:
+        raise typer.BadParameter("--monitor goes with --watch: it says whether an earlier answer still holds")
     if model is None:
         raise typer.BadParameter("name a model, or the folder of an earlier answer with --watch")
     if p99_ms is None:

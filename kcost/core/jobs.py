@@ -33,6 +33,8 @@ from kcost.core.request import (
     DevicesRequest,
     EvaluateRequest,
     Evaluation,
+    ExamplesAnswer,
+    ExamplesRequest,
     OodAnswer,
     OodRequest,
     OptimizeAnswer,
@@ -125,6 +127,7 @@ def _line(document: Any) -> bytes:
 TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer, tells_progress=True)
 EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
 PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
+EXAMPLES = Job("examples", "kcost.worker.examples", ExamplesRequest, ExamplesAnswer)
 CORRUPT = Job("corrupt", "kcost.worker.corrupted", CorruptRequest, PredictAnswer)
 OOD = Job("ood", "kcost.worker.out_of_distribution", OodRequest, OodAnswer)
 OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer, tells_progress=True)
@@ -147,7 +150,7 @@ JOBS: dict[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         *(TRAIN, EVALUATE, OPTIMIZE, ROBUSTNESS, BUILD, CONVERT, CHECK_CONVERSION),
-        *(EXPORT_CHECKPOINT, PREDICT, CORRUPT, OOD, PROBE, SERVE, DEVICES, MEASURE),
+        *(EXPORT_CHECKPOINT, PREDICT, EXAMPLES, CORRUPT, OOD, PROBE, SERVE, DEVICES, MEASURE),
     )
 }
 """Every job by name."""

@@ -77,6 +77,9 @@ class Settings(Record):
     warmup_s: float = Field(default=0.5, ge=0, description="least time a cell warms up")
     warmup_max_s: float = Field(default=3.0, ge=0, description="longest warm-up of a cell that does not settle")
     scored_examples: int = Field(default=256, ge=1, description="most samples that a cell answers to be scored")
+    keep_outputs: bool = Field(
+        default=False, description="keep every number of the scored output of those samples, not what it decides alone"
+    )
     timeout_s: float = Field(default=300.0, gt=0, description="longest wait for one answer of a worker")
     scenarios: tuple[Scenario, ...] = Field(
         default=(), description="what inference cells are measured in after their rounds; server brings offline along"

@@ -257,6 +257,26 @@ class PredictAnswer(Record):
     answers: Answers = Field(description="what each output was taken as, and from what")
 
 
+class ExamplesRequest(Record):
+    """Writing test examples as the model takes them, in the form of a plan's `data`."""
+
+    model: Path
+    data: str | None = Field(default=None, description="None: the data set that the artifact names")
+    count: int = Field(ge=1, description="most of them, as `core.chosen_rows` chooses")
+    seed: int
+    file: Path = Field(description="npz to write: an array for each input, `labels`, of a tagger `unseen_labels`")
+
+
+class ExamplesAnswer(Record):
+    """The examples are written."""
+
+    dataset: Dataset
+    unit: str = Field(description="what one example is")
+    total: int = Field(description="test examples that there are")
+    written: int
+    pixels: str | None = Field(default=None, description="the scale that images are fed in; None for other data")
+
+
 class AttackRequest(Record):
     """Scoring a model under attack."""
 

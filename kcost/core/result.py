@@ -190,7 +190,8 @@ class CellResult(Record):
     outputs_file: str | None = Field(
         default=None,
         description="npz beside the cell: `outputs` of the parity probe, `predictions`, `labels`, of a tagger "
-        "`unseen_labels`; of outputs other than the main one `outputs/NAME` and `predictions/NAME`",
+        "`unseen_labels`; of outputs other than the main one `outputs/NAME` and `predictions/NAME`; where a plan keeps "
+        "outputs, `scored_outputs` of the main one",
     )
     scenarios: tuple[ScenarioResult, ...] = Field(
         default=(), description="one for each scenario and its settings, the latest last; see `core.scenario`"

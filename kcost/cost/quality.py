@@ -18,7 +18,9 @@ from kcost.core.entities import UNSEEN_LABELS, entity_counts
 from kcost.core.plan import BACKENDS, INFERENCE_METHODS
 from kcost.core.result import CellResult, ModelEntry, Preparation
 from kcost.core.schema import Record
+from kcost.core.score_drop import ScoreDrop, f1_drop
 from kcost.core.scores import accuracy, entity_f1_of
+from kcost.core.stats import NORMAL_95
 
 Arrays = Mapping[str, np.ndarray]
 ReadOutputs = Callable[[CellResult], Arrays | None]
@@ -64,6 +66,9 @@ class Quality(Record):
     other_outputs: tuple[OtherAgreement, ...] = Field(default=(), description="outputs that nothing is scored by")
     scores: tuple[Score, ...] = Field(default=(), description="the first is the one that decides")
     reference_scores: tuple[Score, ...] = Field(default=(), description="of the reference on the same examples")
+    paired_drop: ScoreDrop | None = Field(
+        default=None, description="of a tagger's entity F1, with its bound; of an accuracy agreement and drop tell it"
+    )
 
     @property
     def worst_difference(self) -> OutputDifference | None:
@@ -108,6 +113,7 @@ class _Judged(NamedTuple):
     rank_correlation: float | None
     scores: tuple[Score, ...]
     reference_scores: tuple[Score, ...]
+    paired_drop: ScoreDrop | None = None
 
 
 class _Truth(NamedTuple):
@@ -156,6 +162,7 @@ class QualityCheck:
             other_outputs=self._others(answers, arrays),
             scores=judged.scores,
             reference_scores=judged.reference_scores,
+            paired_drop=judged.paired_drop,
         )
 
     def _differences(self, answers: Answers, arrays: Arrays) -> tuple[tuple[OutputDifference, ...], bool]:
@@ -198,7 +205,28 @@ class QualityCheck:
             None if same is None else same.rank_correlation,
             self._scores(answer, predictions, truth, shared),
             self._scores(answer, theirs, truth, shared),
+            self._paired_drop(predictions[:shared], theirs[:shared], truth),
         )
+
+    def _paired_drop(self, mine: np.ndarray, theirs: np.ndarray, truth: _Truth) -> ScoreDrop | None:
+        """The drop of an entity F1 below the reference's; None where entities cannot be read, or there are none."""
+        if self._entry.task != "token-classification" or truth.labels is None or truth.unseen_labels is None:
+            return None
+        labels, unseen = truth.labels[: len(mine)], truth.unseen_labels[: len(mine)]
+        if not (mine.shape == theirs.shape == labels.shape) or not len(mine):
+            return None
+        known = labels >= 0
+        highest = [array.max(initial=-1) for array in (labels, mine[known], theirs[known], unseen)]
+        if max(highest) >= len(self._entry.label_names):
+            return None
+        before, after = (self._entity_counts(answers, labels, unseen) for answers in (theirs, mine))
+        if not before[:, (0, 2)].any():
+            return None
+        drop = f1_drop(before, after)
+        # Where no sentence changed all resamples agree, which says nothing of those that were not drawn: half a one is
+        # taken to be lost and half a one gained, as `accuracy_drop` has it.
+        least = NORMAL_95 / (len(before) + 2)
+        return drop.model_copy(update={"bound": max(drop.bound, drop.value + least)})
 
     def _scores(
         self, answer: Answer, predictions: np.ndarray | None, truth: _Truth, rows: int | None = None

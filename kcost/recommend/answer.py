@@ -107,6 +107,9 @@ class Recommendation(Record):
     rescored: dict[str, DropBound] = Field(
         default={}, description="way -> its drop on more examples than its cells answered, where those did not decide"
     )
+    refused_by_gates: dict[str, str] = Field(
+        default={}, description="way -> the gate that it fails on its own answers, where the model as it is does not"
+    )
     gates: tuple[GateVerdict, ...] = ()
     projected: tuple[Placement, ...] = Field(default=(), description="the winner on other machines, projected")
     notices: tuple[str, ...] = ()
@@ -116,8 +119,8 @@ class Recommendation(Record):
 
     @property
     def failed(self) -> bool:
-        """Whether a gate failed."""
-        return any(v.answer == "fail" for v in self.gates)
+        """Whether a gate failed, or no way keeps the limits."""
+        return self.outcome == "nothing may be used" or any(v.answer == "fail" for v in self.gates)
 
     @property
     def undecided(self) -> bool:

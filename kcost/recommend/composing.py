@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from kcost.cost.placements import Placement
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation, Request, Tried, outcome_of, words_of
 from kcost.recommend.candidates import Listed
-from kcost.recommend.measuring import Spent
 from kcost.recommend.pricing import Priced
+from kcost.recommend.spent import Spent
 from kcost.recommend.standings import Judged
 from kcost.recommend.variants import MadeVariant
 from kcost.risk.gates import Verdict as GateVerdict
@@ -27,8 +27,13 @@ def compose(
     projected: tuple[Placement, ...],
     made: Sequence[MadeVariant],
     made_at: str,
+    none_because: str | None = None,
 ) -> Recommendation:
-    """The document; without a way that is priced it has words and no figure."""
+    """The document; without a way that is priced it has words and no figure.
+
+    Args:
+        none_because: why none is priced, where neither the answers nor other work is it.
+    """
     tried = _tried(listed, judged, priced, spent)
     more = [*(_version_told(v, request.max_drop) for v in made), *notices]
     if judged.invalid and priced is not None:
@@ -50,9 +55,12 @@ def compose(
     }
     if priced is None:
         disturbed = bool(judged.invalid)
-        why = MEASURE_AGAIN if disturbed else "no way keeps the limits"
+        none_measured = not (judged.ways or judged.refused)
+        why = "no way could be measured" if none_measured else "no way keeps the limits"
+        why = MEASURE_AGAIN if disturbed else why
         reasons = judged.invalid if disturbed else {**judged.refused, **spent.failed}
-        words = (f"{model}: {why}.", *(f"{name}: {reason}" for name, reason in list(reasons.items())[:3]))
+        reasons_told = [f"{name}: {reason}" for name, reason in list(reasons.items())[:3]]
+        words = (f"{model}: {why}.", *((none_because,) if none_because is not None and not disturbed else reasons_told))
         return Recommendation(
             outcome="measured beside other work" if disturbed else "nothing may be used",
             winner=None,

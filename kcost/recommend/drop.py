@@ -54,8 +54,9 @@ class DropBound(Record):
 def drop_bound(quality: Quality) -> DropBound | None:
     """The drop with its bound; None where nothing was compared.
 
-    Of the examples that change, the drop tells how many more were lost than gained. What changes from one wrong answer
-    to another is counted as one of each: that only widens the bound.
+    Of a tagger with labels it is that of its entity F1. Of an accuracy: among the examples that change, the drop tells
+    how many more were lost than gained. What changes from one wrong answer to another is counted as one of each: that
+    only widens the bound.
 
     Source: as `core.score_drop.accuracy_drop`: Agresti and Min (2005), Statistics in Medicine 24, 729-740.
 
@@ -64,6 +65,8 @@ def drop_bound(quality: Quality) -> DropBound | None:
         >>> round(drop.bound, 4)
         0.0064
     """
+    if quality.paired_drop is not None:
+        return drop_of(quality.paired_drop)
     if quality.agreement is None or not quality.agreement_count:
         return None
     count = quality.agreement_count

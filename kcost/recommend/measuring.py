@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from kcost.bench.pool import Pool
 from kcost.bench.runner import Converted, measure, open_models, specs_of
@@ -21,14 +20,13 @@ from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
 from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
-from kcost.core.result import CellResult, Run
+from kcost.core.result import Run
 from kcost.core.units import significant
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate
 from kcost.recommend.drop import DropBound
+from kcost.recommend.making import Make, Versions
 from kcost.recommend.schedule import (
-    RUNGS,
-    SCREENED,
     SHARE_OF_TIME,
     SIZES_DIFFER,
     WORTH_TRYING,
@@ -38,13 +36,12 @@ from kcost.recommend.schedule import (
     contenders,
     leader,
     next_wave,
-    survivors,
 )
+from kcost.recommend.spent import Spent
 from kcost.recommend.standings import (
     Capacities,
     Floor,
     Judged,
-    drop_told,
     fastest_mhz,
     floor_of,
     judge,
@@ -52,18 +49,13 @@ from kcost.recommend.standings import (
     step_ms,
 )
 from kcost.recommend.terms import Terms
-from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
+from kcost.recommend.turns import Turns
+from kcost.recommend.variants import MadeVariant
 
 Tell = Callable[[str], None]
 
 Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
 """The drop of some candidates on about so many examples; of none where the data have no more."""
-
-Make = Callable[[Variant, float], MadeVariant]
-"""Makes a cheaper version of the model, in at most so many seconds, where it is not there yet."""
-
-PATIENCE = 3
-"""Times what making a version was guessed to take, after which it is given up."""
 
 VERSION_WITHIN = 1.5
 """A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
@@ -86,58 +78,6 @@ KINDS = {
 
 MOST_WAVES = 200
 """No schedule needs as many: a guard against one that asks for the same for ever."""
-
-
-class Spent(NamedTuple):
-    """What the minutes went to."""
-
-    skipped: dict[str, str]
-    """Candidate -> why no time went to it."""
-    failed: dict[str, str]
-    """Candidate -> why it could not be measured."""
-    waves: tuple[str, ...]
-    """Such as `first: 4 candidates, 21 s`."""
-    seconds: float
-    first_figures_s: float | None
-    """When the first figures were told; None where they were there before."""
-    interrupted: bool
-
-
-def plan_of(
-    model: Path | str,
-    candidates: Sequence[Candidate],
-    *,
-    data: Path | None,
-    seed: int,
-    settings: dict[str, float] | None = None,
-) -> Plan:
-    """One plan that holds every candidate's cells, and others that are never measured.
-
-    Raises:
-        InputError: no candidate.
-    """
-    if not candidates:
-        raise InputError(
-            "A recommendation chooses among ways of running a model.",
-            received="not one that can be tried here",
-            remedy="`kcost doctor` says what is installed; --backends names which to try.",
-        )
-    values = {"rounds": SCREENED, "round_s": 0.1, "warmup_s": 0.3, "warmup_max_s": 1.0, "seed": seed}
-    document = {
-        "models": [str(model)],
-        "backends": list(dict.fromkeys(c.backend for c in candidates)),
-        "devices": list(dict.fromkeys(c.device for c in candidates)),
-        "precisions": list(dict.fromkeys(c.precision for c in candidates)),
-        "batches": sorted({b for c in candidates for b in c.batches}),
-        "phases": ["inference"],
-        "methods": list(dict.fromkeys(c.method for c in candidates)),
-        "together": True,
-        "threads": sorted({c.threads for c in candidates}),
-        "settings": {**values, **(settings or {})},
-    }
-    if data is not None:
-        document["data"] = str(data)
-    return Plan.parse(document, "a recommendation")
 
 
 class Measuring:
@@ -183,9 +123,8 @@ class Measuring:
         self._terms, self._store = terms, RunStore(out)
         self._work, self._converted, self._worth = work, converted, worth
         self._rescore, self.rescored = rescore, dict(rescored)
-        self._make, self._making_s, self._probe = make, making_s, probe
-        self.made: dict[str, MadeVariant] = {}
-        """By variant."""
+        self._probe = probe
+        self._versions = Versions(make, making_s, terms.limits.max_drop, tell, clock)
         self._tell, self._on_progress, self._clock = tell, on_progress, clock
         self._start = clock()
         self._ends = self._start + max(0.0, seconds - CLOSING_S)
@@ -207,6 +146,11 @@ class Measuring:
         self._waves: list[str] = []
         self._first_s: float | None = None
         self.standings: dict[str, Standing] = {}
+
+    @property
+    def made(self) -> Mapping[str, MadeVariant]:
+        """The versions of the model that were made, by variant."""
+        return self._versions.made
 
     @property
     def plan(self) -> Plan:
@@ -260,8 +204,8 @@ class Measuring:
 
     def _take(self, version: MadeVariant) -> None:
         """A version of the model that was made: its cells are among the plan's, unless it lost too much."""
-        self.made[version.variant] = version
-        if version.drop.bound <= self._terms.limits.max_drop:
+        self._versions.made[version.variant] = version
+        if self._versions.refused(version) is None:
             path = str(self._store.path.parent / version.folder)
             self._take_plan(self._plan.model_copy(update={"models": (*self._plan.models, path)}))
 
@@ -308,9 +252,9 @@ class Measuring:
         return [
             Arm(
                 name=name,
-                setup_s=self._setup_s.get(c.method, c.setup_s) + (self._making_s if self._lacks(c) else 0.0),
+                setup_s=self._setup_s.get(c.method, c.setup_s) + self._versions.seconds_to_make(c),
                 first=c.effort == "first",
-                costly=c.effort in ("convert", "compile") or self._lacks(c),
+                costly=c.effort in ("convert", "compile") or self._versions.lacks(c),
                 bound_usd=self._floor.by_candidate[name],
                 after=c.after,
                 after_within=1.0 if c.variant is None else VERSION_WITHIN,
@@ -319,37 +263,26 @@ class Measuring:
             for name, c in self._candidates.items()
         ]
 
-    def _lacks(self, candidate: Candidate) -> bool:
-        """Whether the version of the model that it runs is still to be made."""
-        return candidate.variant is not None and candidate.variant not in self.made
-
     def _made_for(self, names: Sequence[str]) -> None:
         """Makes the versions that candidates run; where that fails, each candidate of the version says why."""
-        for variant in dict.fromkeys(c.variant for n in names if self._lacks(c := self._candidates[n])):
-            one = next(v for v in VARIANTS if v.name == variant)
+        lacking = [c.variant for n in names if self._versions.lacks(c := self._candidates[n])]
+        for variant in filter(None, dict.fromkeys(lacking)):
             began = self._clock()
-            self._tell(f"making it {one.name}: {one.what}")
             try:
-                if self._make is None:
-                    raise InputError("A version of the model is made with training data.", "none", "Give --data.")
-                half_s = SHARE_OF_TIME * (self._ends - began)
-                version = self._make(one, max(1.0, min(half_s, PATIENCE * self._making_s)))
+                version = self._versions.make(variant, SHARE_OF_TIME * (self._ends - began))
             except StorageError:
                 raise
             except KcostError as error:
-                why = " ".join(str(error).split())
-                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
-                self._tell(f"it could not be made {one.name}: {error.rule}")
+                self._tell(f"it could not be made {variant}: {error.rule}")
+                self._fail(variant, " ".join(str(error).split()))
                 continue
             self._take(version)
-            self._waves.append(f"making it {one.name}: {self._clock() - began:.0f} s")
-            score = version.score
-            drop = f"{score.score} {score.before:.2%} to {score.after:.2%} on {score.count:,} {score.unit}"
-            self._tell(f"{one.name}: {drop}, made in {self._clock() - began:.0f} s")
-            if version.drop.bound > self._terms.limits.max_drop:
-                why = drop_told(version.drop, self._terms.limits.max_drop)
-                self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
-                self._tell(f"  refused: {why}")
+            self._waves.append(f"making it {variant}: {self._clock() - began:.0f} s")
+            if (why := self._versions.refused(version)) is not None:
+                self._fail(variant, why)
+
+    def _fail(self, variant: str, why: str) -> None:
+        self._failed |= {n: why for n, c in self._candidates.items() if c.variant == variant}
 
     def _cells_of(self, wave: Wave) -> frozenset[str]:
         """Of what is new in a narrow wave the cell at one batch size, of the others all that they have."""
@@ -381,7 +314,7 @@ class Measuring:
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
         wave = wave._replace(names=tuple(n for n in wave.names if n not in self._failed or n in self.standings))
         ids = self._cells_of(wave)
-        turns = _Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
+        turns = Turns(wave, self._candidates, self._look_again, lambda: self._clock() < self._ends)
         left = max(60.0, self._ends - began + 60.0)
         settings: Settings = self._plan.settings.model_copy(
             update={"timeout_s": min(self._plan.settings.timeout_s, left)}
@@ -394,6 +327,8 @@ class Measuring:
         except StorageError:
             raise
         except KcostError as error:  # not one cell of the wave could be measured
+            if isinstance(error, InputError) and not (self.standings or self._waves or self._failed):
+                raise  # each of the first ways refused the input for one reason: so will the others
             self._failed |= {n: " ".join(str(error).split()) for n in new}
             if not self.standings and not new:
                 raise
@@ -465,40 +400,3 @@ class Measuring:
         open_ = len(contenders(self.standings)) - 1
         rivals = "" if not open_ else f"; {open_} more can still win"
         self._tell(f"best so far: {best}, about ${usd:,.0f} in {horizon}, the move to it paid{rivals}")
-
-
-class _Turns:
-    """Who takes a turn, round by round, in a wave: halving at each rung, the same rule that the simulation tests."""
-
-    def __init__(
-        self,
-        wave: Wave,
-        candidates: dict[str, Candidate],
-        look: Callable[[], dict[str, Standing]],
-        time_left: Callable[[], bool],
-    ) -> None:
-        self._wave, self._candidates, self._look, self._time_left = wave, candidates, look, time_left
-        self._live = list(wave.names)
-        self._had: dict[str, int] = {}
-        """Cell -> rounds that it had before this wave."""
-        self._done = 0
-        """Rounds of this wave."""
-
-    def choose(self, cells: list[CellResult]) -> list[CellResult]:
-        """The cells that get a turn now."""
-        for cell in cells:
-            self._had.setdefault(cell.spec.cell_id, len(cell.rounds))
-        self._done = max((len(c.rounds) - self._had[c.spec.cell_id] for c in cells), default=0)
-        fresh = any(len(c.rounds) < SCREENED for c in cells)
-        if not self._time_left() and not (fresh and self._wave.kind == "first"):
-            return []
-        if self._done in RUNGS:
-            kept = survivors(self._look(), self._live)
-            self._live = [n for n in self._live if n in kept or self._candidates[n].is_plain]
-        chosen = []
-        for cell in cells:
-            name = next((n for n in self._live if self._candidates[n].has(cell.spec)), None)
-            had = self._had[cell.spec.cell_id]
-            if name is not None and len(cell.rounds) < max(self._wave.rounds, had + RUNGS[0]):
-                chosen.append(cell)
-        return chosen

@@ -149,7 +149,7 @@ def _setup_s(arm: Arm, size: int, truth: Truth, logs: Rounds) -> float:
 def _take_turns(
     truth: Truth, wave: Wave, cells: list[tuple[str, int]], logs: Rounds, rng: np.random.Generator
 ) -> float:
-    """The rounds of a wave, with halving at each rung, as `recommend.measuring` gives them; seconds."""
+    """The rounds of a wave, with halving at each rung, as `recommend.turns` gives them; seconds."""
     live, done, seconds = list(wave.names), 0, 0.0
     target = {cell: max(wave.rounds, len(logs.get(cell, ())) + RUNGS[0]) for cell in cells}
     while turns := [c for c in cells if c[0] in live and len(logs.get(c, ())) < target[c]]:

@@ -42,24 +42,49 @@ def plots_of(ranking: Ranking) -> list[Plot]:
 
 def step_time_by_batch(ranking: Ranking) -> Plot:
     """Median time of a step against the batch size, a line for each way of running; milliseconds, both axes log."""
-    lines: dict[tuple[str, str, str], list[RankedCell]] = {}
-    for cell in sorted(ranking.cells, key=lambda c: (c.backend, c.method, c.precision, c.batch)):
-        lines.setdefault((cell.backend, cell.method, cell.precision), []).append(cell)
-    batches = sorted({c.batch for c in ranking.cells})
-    ticks = batches if len(batches) <= MOST_TICKS else round_numbers(batches[0], batches[-1])
     steps_ms = [c.step_ms for c in ranking.cells]
     return Plot(
         title="Step time against batch size",
         note="Median of all steps, one after another, input and output transfer included. Lower is faster; a line "
         "that rises more slowly than the batch makes each example cheaper.",
         figure={
-            "data": [_line(key, cells) for key, cells in lines.items()],
+            "data": [_line(key, cells) for key, cells in _by_way(ranking).items()],
             "layout": {
-                "xaxis": _log_axis("batch size", ticks),
+                "xaxis": _log_axis("batch size", _batch_ticks(ranking)),
                 "yaxis": _log_axis("milliseconds a step", round_numbers(min(steps_ms), max(steps_ms))),
             },
         },
     )
+
+
+def throughput_by_batch(ranking: Ranking) -> Plot:
+    """Examples a second against the batch size, a line for each way of running; both axes log."""
+    rates = [c.examples_per_s for c in ranking.cells]
+    more = {"hovertemplate": "batch %{x}: %{y:.4g} examples a second"}
+    lines = _by_way(ranking).items()
+    return Plot(
+        title="Throughput against batch size",
+        note="Examples a second of one replica, one step after another. Higher is faster.",
+        figure={
+            "data": [{**_line(key, cells), "y": [c.examples_per_s for c in cells], **more} for key, cells in lines],
+            "layout": {
+                "xaxis": _log_axis("batch size", _batch_ticks(ranking)),
+                "yaxis": _log_axis("examples a second", round_numbers(min(rates), max(rates))),
+            },
+        },
+    )
+
+
+def _by_way(ranking: Ranking) -> dict[tuple[str, str, str], list[RankedCell]]:
+    lines: dict[tuple[str, str, str], list[RankedCell]] = {}
+    for cell in sorted(ranking.cells, key=lambda c: (c.backend, c.method, c.precision, c.batch)):
+        lines.setdefault((cell.backend, cell.method, cell.precision), []).append(cell)
+    return lines
+
+
+def _batch_ticks(ranking: Ranking) -> Sequence[float]:
+    batches = sorted({c.batch for c in ranking.cells})
+    return batches if len(batches) <= MOST_TICKS else round_numbers(batches[0], batches[-1])
 
 
 def _line(key: tuple[str, str, str], cells: list[RankedCell]) -> dict[str, Any]:

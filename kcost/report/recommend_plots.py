@@ -41,6 +41,7 @@ def _months(answer: Recommendation) -> Plot:
                         "symmetric": False,
                         "array": [v.high - v.value for v in values],
                         "arrayminus": [v.value - v.low for v in values],
+                        "color": LINE_COLOURS[2],
                     },
                     "marker": {
                         "color": LINE_COLOURS[0],

@@ -133,3 +133,5 @@ def show_watched(console: Console, watched: Watched) -> None:
     console.print(f"[bold]{escape(first)}[/bold]", highlight=False)
     for words in others:
         console.print(words, highlight=False, markup=False)
+    if watched.command is not None:
+        console.print(f"Then: {watched.command}", highlight=False, markup=False, soft_wrap=True)

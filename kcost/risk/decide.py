@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from kcost.core.stats import normal_quantile
 from kcost.risk.figures import Figure
 from kcost.risk.gates import Gates, Verdict, exactly, judge, no_evidence
 from kcost.risk.report import RiskReport
+
+MEASURED = ("max_p99_ms", "max_usd_per_million", "max_memory_mib")
+"""The limits on what a cell of a run shows."""
 
 _ORDER = {"fail": 0, "can't tell": 1, "pass": 2}
 
@@ -23,12 +26,18 @@ class Measured(Record):
     p99_ms: Figure | None = None
     usd_per_million: Figure | None = None
     memory_mib: float | None = Field(default=None, description="peak of the cheapest cell")
+    not_measured_because: str = "name a run of kcost bench with --run"
 
 
 def decide(report: RiskReport, gates: Gates, measured: Measured) -> RiskReport:
     """The report with a verdict for each limit, failures first."""
     verdicts = [_RULES[name](report, gates, measured) for name in gates.limits]
-    return report.model_copy(update={"verdicts": tuple(sorted(verdicts, key=lambda v: _ORDER[v.answer]))})
+    return report.model_copy(update={"verdicts": failures_first(verdicts)})
+
+
+def failures_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The same verdicts: those that fail, those that can't tell, those that pass."""
+    return tuple(sorted(verdicts, key=lambda v: _ORDER[v.answer]))
 
 
 def _score(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
@@ -151,18 +160,19 @@ def _loss(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
 
 
 def _p99(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("max_p99_ms", measured.p99_ms, gates, _RUN, labelled=False)
+    return _judged("max_p99_ms", measured.p99_ms, gates, measured.not_measured_because, labelled=False)
 
 
 def _usd(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("max_usd_per_million", measured.usd_per_million, gates, _RUN, labelled=False)
+    because = measured.not_measured_because
+    return _judged("max_usd_per_million", measured.usd_per_million, gates, because, labelled=False)
 
 
 def _memory(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
     limit = gates.max_memory_mib
     assert limit is not None
     if measured.memory_mib is None:
-        return no_evidence("max_memory_mib", limit, _RUN)
+        return no_evidence("max_memory_mib", limit, measured.not_measured_because)
     used = measured.memory_mib
     return exactly("max_memory_mib", limit, used <= limit, f"{used:,.0f} MiB at most in a measured turn")
 
@@ -173,8 +183,6 @@ def _licences(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
     holds = licence in gates.allowed_licences
     return exactly("allowed_licences", ", ".join(gates.allowed_licences), holds, f"{dataset}: {licence}")
 
-
-_RUN = "name a run of kcost bench with --run"
 
 _RULES: dict[str, Callable[[RiskReport, Gates, Measured], Verdict]] = {
     "min_score": _score,

@@ -9,7 +9,7 @@ import numpy as np
 
 from kcost.backends.base import as_host_array
 from kcost.core.answer_scores import outcomes_of, report_of, score_answers
-from kcost.core.artifact import SAMPLES, Artifact, QualityReport, Score, answers_of_task
+from kcost.core.artifact import Artifact, QualityReport, Score, answers_of_task
 from kcost.core.errors import InputError
 from kcost.data import TextSet
 from kcost.data.tokenize import WordPiece
@@ -102,13 +102,16 @@ class SequenceClassification(Task):
         """As `Task.outcomes`."""
         return outcomes_of(self.answers.main, predictions, self.labels(split))
 
-    def samples(self) -> dict[str, np.ndarray]:
-        """As `Task.samples`."""
-        return {**self.inputs("test", SAMPLES), "labels": self.labels("test")[:SAMPLES]}
+    def examples(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """As `Task.examples`, cut to the bucket of the longest text."""
+        return {**self._cut(split, rows), "labels": self.labels(split)[rows]}
 
     def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
         """As `Task.inputs`, cut to the bucket of the longest text."""
-        encoded = {name: array[:count] for name, array in self.encoded(split).items()}
+        return self._cut(split, np.arange(min(count, len(self.labels(split)))))
+
+    def _cut(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        encoded = {name: array[rows] for name, array in self.encoded(split).items()}
         longest = int(_lengths(encoded).max())
         length = shortest_bucket(longest, self.max_length)
         return {name: array[:, :length] for name, array in encoded.items()}

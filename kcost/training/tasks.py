@@ -99,12 +99,19 @@ class Task(ABC):
         """The scores of a model on a split."""
         return self.score(self.predict(model, split, batch_size), split)
 
-    @abstractmethod
     def samples(self) -> dict[str, np.ndarray]:
-        """The first SAMPLES test examples, or as many as there are.
+        """The first SAMPLES test examples, or as many as there are; as of `examples`."""
+        return self.examples("test", np.arange(min(SAMPLES, len(self.labels("test")))))
+
+    @abstractmethod
+    def examples(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Chosen examples of a split.
 
         One array a model input, by name; `labels`; and of a tagger the labels of words without a position, as
         `core.entities` has them.
+
+        Args:
+            rows: their places in the split, shape (n,), integers.
         """
 
     @abstractmethod
@@ -180,13 +187,16 @@ class ArrayTask(Task):
             )
         return outcomes_of(self.answers.main, predictions, self._labels[split])
 
-    def samples(self) -> dict[str, np.ndarray]:
-        labels = {} if self.answers.scored is None else {"labels": self._labels["test"][:SAMPLES]}
-        return {**self.inputs("test", SAMPLES), **labels}
+    def examples(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        labels = {} if self.answers.scored is None else {"labels": self._labels[split][rows]}
+        return {**{name: a[rows] for name, a in self._named(split).items()}, **labels}
 
     def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
+        return {name: a[:count] for name, a in self._named(split).items()}
+
+    def _named(self, split: str) -> dict[str, np.ndarray]:
         x = self._x[split]
-        return {name: a[:count] for name, a in (x if isinstance(x, dict) else {self.input_name: x}).items()}
+        return x if isinstance(x, dict) else {self.input_name: x}
 
     input_name = "inputs"
     """Of an only input."""
@@ -282,18 +292,17 @@ class TokenClassification(Task):
         encoded = self.encoded(split)
         return encoded.labels, predictions, encoded.unseen_labels, self.label_names
 
-    def samples(self) -> dict[str, np.ndarray]:
-        cut = self._first("test", SAMPLES)
+    def examples(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        cut = self._cut(split, rows)
         unseen = entities.in_one_array(cut.unseen_labels)
         return {**_inputs(cut), "labels": cut.labels, entities.UNSEEN_LABELS: unseen}
 
     def inputs(self, split: str, count: int) -> dict[str, np.ndarray]:
-        return _inputs(self._first(split, count))
+        return _inputs(self._cut(split, np.arange(min(count, len(self.encoded(split))))))
 
-    def _first(self, split: str, count: int) -> Encoded:
-        """The first sentences of a split, cut to the bucket of the longest."""
+    def _cut(self, split: str, rows: np.ndarray) -> Encoded:
+        """Chosen sentences of a split, cut to the bucket of the longest."""
         encoded = self.encoded(split)
-        rows = np.arange(min(count, len(encoded)))
         longest = int(encoded.lengths[rows].max())
         return encoded.take(rows, shortest_bucket(longest, self.max_length))
 

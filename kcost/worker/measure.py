@@ -221,7 +221,7 @@ def _prepare(request: MeasureRequest, started_beside: int) -> Preparation:
             bad_numbers = not_finite([a.output for a in answers.outputs], answered) or backend.not_numbers(model)
             probed = _probe(recorded, samples, rows, request.settings.seed)
             labelled = replace(scored, labels=scored_labels)
-            _write_outputs(request.outputs_file, answers, probed, answered, labelled)
+            _write_outputs(request, answers, probed, answered, labelled)
         except (KcostError, MemoryError):
             raise
         except Exception as error:
@@ -402,7 +402,7 @@ def _in_batches(
 
 
 def _write_outputs(
-    path: Path, answers: Answers, probed: list[np.ndarray], answered: list[np.ndarray], scored: Samples
+    request: MeasureRequest, answers: Answers, probed: list[np.ndarray], answered: list[np.ndarray], scored: Samples
 ) -> None:
     """The arrays that `CellResult.outputs_file` tells of.
 
@@ -414,6 +414,8 @@ def _write_outputs(
         mark = "" if answer == answers.main else f"/{answer.output}"
         arrays[f"outputs{mark}"] = outputs
         arrays[f"predictions{mark}"] = predictions_of(answer, examples)
+        if request.settings.keep_outputs and answer == answers.main:
+            arrays["scored_outputs"] = examples.astype(np.float32)
     if scored.labels is not None:
         assert isinstance(scored.labels, np.ndarray)
         arrays["labels"] = scored.labels
@@ -421,7 +423,7 @@ def _write_outputs(
             arrays[UNSEEN_LABELS] = scored.unseen_labels
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy types its own flag into **kwds
-    write_bytes(path, content.getvalue())
+    write_bytes(request.outputs_file, content.getvalue())
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -15,6 +15,8 @@ from kcost import data
 from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
+from kcost.core.chosen_rows import chosen_rows
+from kcost.core.entities import UNSEEN_LABELS
 from kcost.core.errors import DataError, InputError, StorageError
 from kcost.core.ood_scores import read_ood_scores
 from kcost.core.plan import Plan
@@ -24,6 +26,7 @@ from kcost.core.request import (
     CLEAN,
     CorruptRequest,
     EvaluateRequest,
+    ExamplesRequest,
     OodRequest,
     PredictRequest,
     TrainRequest,
@@ -35,7 +38,7 @@ from kcost.data.corruptions import conditions_for
 from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.robustness import robustness
 from kcost.risk.scores import main_score
-from kcost.worker import corrupted, evaluate, out_of_distribution, predict, train
+from kcost.worker import corrupted, evaluate, examples, out_of_distribution, predict, train
 
 
 def request(out: Path, **changes: Any) -> TrainRequest:
@@ -70,6 +73,34 @@ def test_training_writes_an_artifact_that_says_how_it_was_made(digits: Path, bac
     assert score.low < score.value < score.high
     with np.load(digits / "samples.npz") as samples:
         assert samples["images"].shape == (200, 8, 8, 1)
+
+
+def test_examples_are_written_as_the_model_takes_them(tagger: Path, digits: Path, tmp_path: Path) -> None:
+    """Those that the artifact carries, and others, drawn; a bare file says its own scale of pixels."""
+    file = tmp_path / "x.npz"
+    every = examples.run(ExamplesRequest(model=tagger, count=10_000, seed=0, file=file))
+    assert every.written == every.total
+    with np.load(tagger / "samples.npz") as own, np.load(file) as written:
+        assert set(own.files) == set(written.files) >= {"token_ids", "labels", UNSEEN_LABELS}
+        rows = len(own["labels"])
+        for name in ("token_ids", "labels"):
+            shared = min(own[name].shape[1], written[name].shape[1])
+            assert np.array_equal(own[name][:, :shared], written[name][:rows, :shared])
+    few = examples.run(ExamplesRequest(model=tagger, count=20, seed=3, file=tmp_path / "few.npz"))
+    assert (few.written, few.unit, few.pixels) == (20, "sentences", None)
+    with np.load(file) as written, np.load(tmp_path / "few.npz") as drawn:
+        rows_drawn = chosen_rows(every.total, 20, 3)
+        width = drawn["labels"].shape[1]
+        assert np.array_equal(drawn["labels"], written["labels"][rows_drawn, :width])
+    inputs = keras.Input((8, 8, 1))
+    outputs = layers.Dense(10, activation="softmax")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
+    keras.Model(inputs, outputs).save(tmp_path / "bare.keras")
+    scaled = examples.run(ExamplesRequest(model=tmp_path / "bare.keras", data="digits", count=30, seed=0, file=file))
+    assert scaled.pixels is not None
+    assert "255" in scaled.pixels
+    with np.load(file) as written:
+        (pixels,) = (written[n] for n in written.files if n != "labels")
+        assert pixels.max() == 255
 
 
 def test_a_tagger_carries_its_vocabulary_and_real_samples(tagger: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,25 @@ import pytest
 
 import kcost
 from kcost.api.recommend_after import exported
+from kcost.api.recommend_data import Scored
+from kcost.api.recommend_gates import answers_for_gates, split_of
 from kcost.bench.store import open_run
 from kcost.core import environment, schema
 from kcost.core.artifact import open_model
 from kcost.core.conversion import LeftOut
 from kcost.core.errors import InputError, KcostError
 from kcost.core.garbage_collection import collector_paused
+from kcost.core.predictions import read_predictions
 from kcost.core.probe import Probe
+from kcost.core.process import installed
 from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from kcost.recommend.one_plan import plan_of
+from kcost.risk.gates import Verdict
+from kcost.serving.monitor.settings import MonitorSettings
+from kcost.serving.monitor.watch import Watch
 from kcost.ship.export_report import ExportReport
 from tests.unit.report.browser import CHROMIUM, rendered
+from tests.unit.serving.monitored import REFERENCE, put, report_of, rows_like_the_reference
 
 TRAFFIC: dict[str, Any] = {"qps": 1000, "p99_ms": 50, "provider": "aws", "region": "us-east-1"}
 
@@ -76,9 +87,25 @@ def test_it_says_what_to_run_where_at_which_price_and_how_sure(first: tuple[Path
 def test_the_page_holds_the_answer_and_asks_for_nothing(first: tuple[Path, Recommendation, Told]) -> None:
     out, _, _ = first
     page = (out / "verdict.html").read_text()
-    for text in ("Run fake as fake/predict float32", "Simulated: step times", "not among --backends"):
+    shown = ("Throughput against batch size", "What was the same for all", "Environment", environment.collect().host)
+    for text in ("Run fake as fake/predict float32", "Simulated: step times", "not among --backends", *shown):
         assert text in page
     assert not any(f'{attribute}="http' in page.partition("<script")[0] for attribute in ("src", "href"))
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on the PATH; on Debian: apt-get install jq")
+def test_the_comment_of_a_pull_request_is_what_the_guide_prints(
+    first: tuple[Path, Recommendation, Told], tmp_path: Path
+) -> None:
+    """The line of docs/recommend.md, run as it stands there on a verdict with gates."""
+    _, answer, _ = first
+    guide = (Path(kcost.__file__).parents[1] / "docs" / "recommend.md").read_text()
+    (line,) = (one.strip() for one in guide.split("\n") if "jq -r" in one)
+    (tmp_path / "verdict").mkdir()
+    gates = (Verdict(gate="min_score", limit=0.9, answer="can't tell", more_labels=340, more_labels_usd=41.0),)
+    schema.write(tmp_path / "verdict" / "verdict.json", answer.model_copy(update={"gates": gates}))
+    subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, cwd=tmp_path)
+    assert (tmp_path / "comment.md").read_text().split("\n")[:-1] == [*answer.words, "- min_score: can't tell"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH; on Debian: apt-get install chromium")
@@ -129,6 +156,29 @@ def test_a_watch_says_that_a_changed_model_must_be_measured_again(
         assert "the model is gone" in kcost.watch_recommendation(out).words[0]
     finally:
         path.write_text(content)
+
+
+def test_a_watch_reads_the_drift_of_live_traffic(first: tuple[Path, Recommendation, Told], tmp_path: Path) -> None:
+    """From rows at the proxy to the sentence: drift ends an answer, and too few rows cannot tell."""
+    out, answer, _ = first
+    cases = ((0.0, 4, "none", True), (3.0, 4, "drifted", False), (0.0, 0, "can't tell", True))
+    for shift, requests, state, holds in cases:
+        settings = MonitorSettings(references={"m": Path("r.json")}, window_rows=100, usd_per_error=0.05)
+        watch = Watch(settings, {"m": REFERENCE})
+        for i in range(requests):
+            put(watch, str(i), *rows_like_the_reference(100, shift))
+        put(watch, "last", *rows_like_the_reference(1, shift))
+        file = tmp_path / f"{state}.json"
+        file.write_text(report_of(watch, settings).model_dump_json(by_alias=True))
+        watched = kcost.watch_recommendation(out, monitor=file)
+        assert watched.live is not None
+        assert (watched.live.state, watched.holds, watched.undecided) == (state, holds, state == "can't tell")
+        said = {"none": "No drift of m from d", "drifted": "not like d any more", "can't tell": "Can't tell of drift"}
+        assert said[state] in " ".join(watched.words)
+        assert (watched.command is None) == holds
+        assert watched.winner_now == answer.winner
+    with pytest.raises(InputError, match="URL, or a file"):
+        kcost.watch_recommendation(out, monitor=tmp_path / "gone.json")
 
 
 def test_an_interrupt_gives_the_best_so_far(quiet: None, model: Path, tmp_path: Path) -> None:
@@ -195,6 +245,37 @@ def test_an_archive_that_is_none_is_refused(model: Path, tmp_path: Path) -> None
 def test_a_folder_without_a_recommendation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder with verdict\.json"):
         kcost.watch_recommendation(tmp_path)
+
+
+@pytest.mark.skipif(not installed("torch"), reason="needs kcost[torch]")
+def test_a_real_backend_gives_a_verdict_gates_on_its_own_answers_and_a_card(quiet: None, tmp_path: Path) -> None:
+    """From data to verdict, gates, card and a watch with PyTorch; beside whatever else runs, so it is no figure."""
+    model, out, gates = tmp_path / "digits-cnn", tmp_path / "out", tmp_path / "gates.toml"
+    kcost.train("cnn", data="digits", out=model, epochs=1, backend="torch", limit=300)
+    gates.write_text("min_score = 0.0001\nmax_score_drop = 0.9\nmax_memory_mib = 100000.0\n")
+    limits: dict[str, Any] = {"qps": 50, "p99_ms": 60_000, "max_drop": 0.9, "provider": "aws", "gates": gates}
+    answer = kcost.run_recommend(
+        model, **limits, data="digits", minutes=0.1, backends=["torch"], batches=(8,), variants=False, out=out,
+        assumptions={"work_hours": 0},
+    )  # fmt: skip
+    assert answer.winner is not None
+    assert answer.words[0].startswith("Run digits-cnn as torch/")
+    assert {v.gate: v.answer for v in answer.gates}["max_score_drop"] == "pass"
+    assert {v.gate for v in answer.gates} == {"min_score", "max_score_drop", "max_memory_mib"}
+    assert (out / "card.md").is_file()
+    assert "Reliability diagram" in (out / "verdict.html").read_text()
+    assert kcost.watch_recommendation(out).holds
+    # A way's own answers to test examples, against those that risk has stored.
+    way = next(c for c in answer.candidates if c.name == "torch/eager float32")
+    scored, plan = Scored(None, True, "digits", ()), plan_of(model, answer.candidates, data=None, seed=0)
+    made = answers_for_gates(open_model(model), scored, out, 0, plan, None, print)(way)
+    assert made is not None
+    assert made[1].rows is not None
+    stored = read_predictions(out / "risk" / "predictions-torch.npz")
+    own, theirs = split_of(made[0], made[1].rows, ()), stored.splits["test"]
+    assert np.array_equal(own.labels, theirs.labels)
+    assert np.array_equal(own.predicted, theirs.predicted)
+    assert own.confidence == pytest.approx(theirs.confidence, abs=1e-4)
 
 
 @pytest.mark.slow

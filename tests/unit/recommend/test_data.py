@@ -10,7 +10,9 @@ import pytest
 
 from kcost.api.recommend_data import DATA_FILE, MORE_DATA_FILE, Scored, more_data, scored_data, this_machine
 from kcost.core.artifact import Model
+from kcost.core.chosen_rows import chosen_rows
 from kcost.core.errors import DataError, InputError, UnavailableError
+from kcost.core.request import ExamplesAnswer
 
 
 def bare(folder: Path) -> Model:
@@ -34,7 +36,7 @@ def test_of_a_data_set_256_test_examples_are_drawn_by_the_seed(tmp_path: Path) -
     first = scored_data(bare(tmp_path), "digits", tmp_path / "out", 0)
     assert first.file == (tmp_path / "out" / DATA_FILE).absolute()
     assert first.notices[0].startswith("Scored on 256 of ")
-    assert "Pixels were fed in 0 to 1" in first.notices[1]
+    assert "Pixels were fed in 0 to 1" in first.notices[0]
     with np.load(first.file) as arrays:
         assert {n: arrays[n].shape[0] for n in arrays.files} == {"x": 256, "labels": 256}
         labels = arrays["labels"]
@@ -98,6 +100,32 @@ def test_without_data_inputs_are_made_up_and_it_says_so(tmp_path: Path) -> None:
 def test_texts_need_the_vocabulary_of_an_artifact(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its own vocabulary"):
         scored_data(bare(tmp_path), "ner-mini", tmp_path / "out", 0)
+
+
+def test_what_only_the_loaded_model_tells_is_written_by_a_worker_once(tmp_path: Path) -> None:
+    """Texts by their vocabulary, and pixels of a bare file in the scale that it says."""
+    from kcost import data
+
+    calls: list[tuple[str | None, int]] = []
+
+    def take(name: str | None, count: int, file: Path) -> ExamplesAnswer:
+        calls.append((name, count))
+        np.savez(file, x=np.zeros((count, 2), np.float32), labels=np.zeros(count, np.int32))
+        record = data.load(str(name)).record
+        pixels = "Pixels were fed in 0 to 255"
+        return ExamplesAnswer(dataset=record, unit="examples", total=360, written=count, pixels=pixels)
+
+    first = scored_data(bare(tmp_path), "digits", tmp_path, 0, take)
+    assert first.notices == ("Scored on 256 of 360 test examples of digits. Pixels were fed in 0 to 255.",)
+    again = scored_data(bare(tmp_path), "digits", tmp_path, 0, take)
+    assert (again, calls) == (first, [("digits", 256)])
+    taken = more_data(bare(tmp_path), first, tmp_path, 0, print, take)(300)
+    assert taken is not None
+    assert taken.rows is not None
+    assert (taken.examples, len(taken.rows), calls[-1]) == (300, 300, ("digits", 300))
+    assert np.array_equal(taken.rows, chosen_rows(360, 300, 0))
+    scored_data(bare(tmp_path), "digits", tmp_path, 1, take)
+    assert len(calls) == 3  # other rows
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:

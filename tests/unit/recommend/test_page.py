@@ -18,6 +18,7 @@ from kcost.recommend.answer import Recommendation, Request
 from kcost.recommend.candidates import LeftOut
 from kcost.report.recommend_page import render_recommendation
 from tests.unit.recommend.test_words import NO_DOUBT, band, budget, way
+from tests.unit.risk.test_decide import report
 
 LEAST_CONTRAST = 4.5
 """Of text with what is behind it. Source: WCAG 2.2, success criterion 1.4.3, as is the formula."""
@@ -52,7 +53,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def elements() -> list[tuple[str, dict[str, str | None]]]:
-    return Elements(render_recommendation(answer()).decode()).opened
+    return Elements(render_recommendation(answer(), report("min_score = 0.5")).decode()).opened
 
 
 def test_it_has_a_language_a_title_and_one_main_part(elements: list[tuple[str, dict[str, str | None]]]) -> None:
@@ -78,7 +79,10 @@ def test_what_scrolls_is_reached_by_keyboard_and_has_a_name(elements: list[tuple
 
 def test_plots_and_columns_have_names(elements: list[tuple[str, dict[str, str | None]]]) -> None:
     plots = [a for _, a in elements if a.get("class") == "plot"]
-    assert len(plots) >= 2
+    names = {a["aria-label"] for a in plots}
+    assert {"Latency against cost", "Reliability diagram", "Error against coverage"} <= names
+    assert len(names) == len(plots)
+    assert sorted(str(a["id"]) for a in plots) == sorted(f"plot-{i}" for i in range(len(plots)))
     assert all(a["aria-label"] for a in plots)
     headings = [a for tag, a in elements if tag == "th"]
     assert headings

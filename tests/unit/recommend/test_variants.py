@@ -26,7 +26,9 @@ from kcost.cost.traffic import constant
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate, Machine, list_candidates
 from kcost.recommend.drop import drop_of
-from kcost.recommend.measuring import Measuring, Spent, plan_of
+from kcost.recommend.measuring import Measuring
+from kcost.recommend.one_plan import plan_of
+from kcost.recommend.spent import Spent
 from kcost.recommend.terms import Limits, Terms
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def test_a_page_fits_a_phone(which: str, tmp_path: Path) -> None:
     assert layout.inner_width == 400
     assert layout.scroll_width <= 400
     assert layout.smallest_text >= 10
+
+
+def test_each_table_that_scrolls_has_a_name_of_its_own() -> None:
+    table = "\n\n| a |\n|---|\n| 1 |\n"
+    page = render_card_page(f"# Card{table}## Gates & more{table}text{table}", "card").decode()
+    names = re.findall(r'role="region" aria-label="([^"]*)"', page)
+    assert names == ["Card", "Gates &amp; more", "Gates &amp; more, 2"]

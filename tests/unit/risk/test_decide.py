@@ -155,3 +155,12 @@ def test_flips_groups_leaks_and_personal_data_are_told() -> None:
         show_risk(console, risk_report, everything=True)
     for text in ("from float32", "accuracy differs by part", "stand in train", "1 e-mail addresses"):
         assert text in captured.get()
+
+
+def test_a_run_that_was_disturbed_decides_nothing() -> None:
+    gates = parse_gates("max_p99_ms = 5.0\nmax_usd_per_million = 1.0\nmax_memory_mib = 10.0", "gates.toml")
+    disturbed = Measured(not_measured_because="it was measured beside other work")
+    decided = decide(report(), gates, disturbed)
+    assert {(v.answer, v.because) for v in decided.verdicts} == {("can't tell", "it was measured beside other work")}
+    unnamed = decide(report(), gates, Measured())
+    assert all("--run" in (v.because or "") for v in unnamed.verdicts)
