@@ -133,7 +133,8 @@ def recommend(
     monitor: Annotated[
         str | None,
         typer.Option(
-            help="With --watch: URL of a live proxy, or a file of `kcost monitor --json`: drift ends the answer, too."
+            help="With --watch: URL of a live proxy, or a file of `kcost monitor --json`: drift ends the answer, too.",
+            rich_help_panel=MEASURING,
         ),
     ] = None,
     all_: All = False,

@@ -259,7 +259,8 @@ def test_a_real_backend_gives_a_verdict_gates_on_its_own_answers_and_a_card(quie
         assumptions={"work_hours": 0},
     )  # fmt: skip
     assert answer.winner is not None
-    assert answer.words[0].startswith("Run digits-cnn as torch/")
+    # What is said first depends on the processor here: the instance may have another.
+    assert answer.words[0].split("] ")[-1].startswith("Run digits-cnn as torch/")
     assert {v.gate: v.answer for v in answer.gates}["max_score_drop"] == "pass"
     assert {v.gate for v in answer.gates} == {"min_score", "max_score_drop", "max_memory_mib"}
     assert (out / "card.md").is_file()
