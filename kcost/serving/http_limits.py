@@ -119,7 +119,7 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._in_head = False
             super().on_headers_complete()
-            self.scope[AT_ONCE] = partial(_at_once, self.cycle)  # type: ignore[typeddict-unknown-key]
+            self.scope[AT_ONCE] = partial(_at_once, self.cycle)  # type: ignore[literal-required]
 
         def on_message_complete(self) -> None:
             self._stop_timer()
