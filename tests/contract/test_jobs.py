@@ -82,10 +82,9 @@ def test_examples_are_written_as_the_model_takes_them(tagger: Path, digits: Path
     assert every.written == every.total
     with np.load(tagger / "samples.npz") as own, np.load(file) as written:
         assert set(own.files) == set(written.files) >= {"token_ids", "labels", UNSEEN_LABELS}
-        rows = len(own["labels"])
-        for name in ("token_ids", "labels"):
-            shared = min(own[name].shape[1], written[name].shape[1])
-            assert np.array_equal(own[name][:, :shared], written[name][:rows, :shared])
+        assert len(own["labels"]) == every.total
+        for name in ("token_ids", "labels"):  # a limit of training puts the same sentences into another order
+            assert sorted(map(tuple, own[name])) == sorted(map(tuple, written[name]))
     few = examples.run(ExamplesRequest(model=tagger, count=20, seed=3, file=tmp_path / "few.npz"))
     assert (few.written, few.unit, few.pixels) == (20, "sentences", None)
     with np.load(file) as written, np.load(tmp_path / "few.npz") as drawn:
