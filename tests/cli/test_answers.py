@@ -134,6 +134,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(run: Path, tmp_path: Path) ->
     plan.write_text((run.parent / "plan.toml").read_text().replace("rounds = 4", "rounds = 1000"))
     (tmp_path / "fake.keras").write_text("{}")
     command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(tmp_path / "run")]
+    # Tests that a shell started in the background ignore Ctrl-C, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bench:
         assert bench.stderr is not None
         while "round 1" not in bench.stderr.readline():
