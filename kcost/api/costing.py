@@ -267,7 +267,9 @@ def estimate_training(
         PriceError: the book cannot be trusted, or has no price for what was asked.
 
     Examples:
-        >>> report = kcost.estimate_training("run", trials=20, provider="aws", region="us-east-1")
+        >>> plan = kcost.make_plan(["digits-cnn"], backends=["torch"], phases=["training"], settings={"rounds": 2})
+        >>> measured = kcost.run_bench(plan, "training-run")
+        >>> report = kcost.estimate_training("training-run", trials=20, provider="aws", region="us-east-1")
         >>> [part.part for part in report.bills[0].parts]
         ['steps', 'beside the steps']
     """
