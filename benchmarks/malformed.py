@@ -35,6 +35,7 @@ from served import Served, mib
 from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.messages import message_class
 from kcost.serving.tensor_messages import fill
+from testing.damaged_bytes import bytes_changed
 
 MOST_GROWTH_MIB = 16.0
 AT_A_TIME = 16
@@ -82,18 +83,6 @@ def damaged(rng: random.Random, whole: bytes) -> bytes:
     for _ in range(rng.randint(1, 5)):
         at = rng.randrange(len(body) or 1)
         body[at : at + rng.randint(0, 3)] = rng.choice((*PIECES, bytes([rng.randrange(256)])))
-    return bytes(body)
-
-
-def bytes_changed(rng: random.Random, whole: bytes) -> bytes:
-    """One or two bytes changed, or a few cut out or put in: of binary messages, much of which still can be read."""
-    body = bytearray(whole)
-    for _ in range(rng.randint(1, 2)):
-        at = rng.randrange(len(body))
-        if rng.random() < 0.8:
-            body[at] = rng.randrange(256)
-        else:
-            body[at : at + rng.randint(0, 4)] = rng.randbytes(rng.randint(0, 4))
     return bytes(body)
 
 

@@ -1,10 +1,10 @@
 """`kcost serve` against LitServe and MLServer, in turns: one SavedModel, runtime and client, a worker each.
 
-    python -m venv /tmp/litserve && /tmp/litserve/bin/pip install litserve==0.2.19 pyzmq numpy
-    python -m venv /tmp/mlserver && /tmp/mlserver/bin/pip install mlserver==1.7.1 'uvloop<0.22'
+    python -m venv litserve-env && litserve-env/bin/pip install litserve==0.2.19 pyzmq numpy
+    python -m venv mlserver-env && mlserver-env/bin/pip install mlserver==1.7.1 'uvloop<0.22'
     for V in litserve mlserver; do /tmp/$V/bin/pip install --no-deps tensorflow==2.21.0; done   # for its C library
 
-    python benchmarks/peers_serving.py DIR NAME --litserve /tmp/litserve/bin/python --mlserver /tmp/mlserver/bin/python
+    python benchmarks/peers_serving.py DIR NAME --litserve litserve-env/bin/python --mlserver mlserver-env/bin/python
         [--bodies FILE] [--rounds 5] [--round-s 3] [--concurrency 32]
 
 DIR is what `kcost export --name NAME` wrote; FILE has a JSON body of `:predict` a line, each of one row, which take

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from kcost.risk.drift_features import class_columns, vector_columns
-from kcost.risk.drift_reference import Reading, Reference, features_of, vector_basis
-from kcost.risk.drift_usd import bands_of
+from kcost.risk.drift_reference import Reading, Reference, vector_basis
 from kcost.serving.load_test import LoadSettings, run_load
+from testing.references import made_up_reference
 
 CLASSES, SHAPE = 10, (28, 28, 1)
 
@@ -52,18 +52,8 @@ def made_reference(rng: np.random.Generator) -> Reference:
     names = tuple(map(str, range(CLASSES)))
     outputs = class_columns(logs, logs.argmax(1), names)
     inputs = {f"input {name}": values for name, values in vector_columns(images[1000:], basis).items()}
-    return Reference(
-        model="m",
-        model_sha256="0",
-        dataset="made up",
-        split="test",
-        rows=1000,
-        unit="images",
-        label_names=names,
-        reading=Reading(kind="multiclass", logits=False, form="pixels", shape=SHAPE, basis=basis),
-        features=features_of({"output": outputs, "input": inputs}),
-        bands=bands_of(outputs["confidence"], rng.random(1000) < 0.9),
-    )
+    reading = Reading(kind="multiclass", logits=False, form="pixels", shape=SHAPE, basis=basis)
+    return made_up_reference("m", names, reading, outputs, inputs, rng.random(1000) < 0.9)
 
 
 def started(*options: str) -> tuple[subprocess.Popen[str], str]:

@@ -18,7 +18,7 @@ _PUBLIC = {
     "compare_runs": "kcost.api.measuring",
     "data_sets": "kcost.api.inventory",
     "estimate_budget": "kcost.api.costing",
-    "estimate_training": "kcost.api.costing",
+    "estimate_training": "kcost.api.training_cost",
     "diff_prices": "kcost.api.inventory",
     "estimate_cost": "kcost.api.measuring",
     "evaluate": "kcost.api.models",
@@ -75,7 +75,6 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from kcost.api.costing import (
         estimate_budget as estimate_budget,
-        estimate_training as estimate_training,
         write_budget_page as write_budget_page,
         write_workbook as write_workbook,
     )
@@ -139,6 +138,7 @@ if TYPE_CHECKING:
         make_servable as make_servable,
     )
     from kcost.api.tagging import tag_texts as tag_texts
+    from kcost.api.training_cost import estimate_training as estimate_training
     from kcost.bench.store import open_run as open_run
     from kcost.core.artifact import open_model as open_model
     from kcost.core.errors import KcostError as KcostError

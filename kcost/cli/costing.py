@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,12 @@ from kcost.cli.shared import (
     TRAFFIC,
     TRAINING,
     All,
+    InstanceOption,
     Json,
+    PayOption,
+    PricesOption,
+    ProviderOption,
+    RegionOption,
     app,
     examples,
     fraction,
@@ -36,11 +41,9 @@ ASSUMPTIONS = "Assumptions"
 )
 def cost(
     run: Annotated[Path | None, typer.Argument(help="Run folder.")] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
-    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
-    instance: Annotated[
-        str | None, typer.Option(help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES)
-    ] = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    instance: InstanceOption = None,
     p99_ms: Annotated[
         float | None,
         typer.Option(
@@ -51,13 +54,8 @@ def cost(
     max_drop: Annotated[
         float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.", rich_help_panel=LIMITS)
     ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
-    ] = None,
-    pay: Annotated[
-        Literal["on-demand", "spot", "committed"],
-        typer.Option(help="How the instance is paid for.", rich_help_panel=PRICES),
-    ] = "on-demand",
+    prices: PricesOption = None,
+    pay: PayOption = "on-demand",
     qps: Annotated[
         float | None, typer.Option(help="Requests a second: make a budget.", rich_help_panel=TRAFFIC)
     ] = None,
@@ -247,15 +245,10 @@ def training_cost(
     trials: Annotated[
         int, typer.Option(help="Trainings one after another, as a search makes them.", rich_help_panel=TRAINING)
     ] = 1,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
-    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
-    instance: Annotated[
-        str | None, typer.Option(help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES)
-    ] = None,
-    pay: Annotated[
-        Literal["on-demand", "spot", "committed"],
-        typer.Option(help="How the instance is paid for.", rich_help_panel=PRICES),
-    ] = "on-demand",
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    instance: InstanceOption = None,
+    pay: PayOption = "on-demand",
     storage_gib: Annotated[
         float, typer.Option(help="Storage that is paid for as long as it lasts.", rich_help_panel=PRICES)
     ] = 0.0,
@@ -265,9 +258,7 @@ def training_cost(
     max_drop: Annotated[
         float | None, typer.Option(help="Largest drop of the score allowed; default 0.01.", rich_help_panel=LIMITS)
     ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
-    ] = None,
+    prices: PricesOption = None,
     all_: All = False,
     json_: Json = False,
 ) -> None:

@@ -14,6 +14,8 @@ from kcost.cli.shared import (
     PRICES,
     All,
     Json,
+    ProviderOption,
+    RegionOption,
     app,
     command_group,
     examples,
@@ -63,8 +65,8 @@ def data_fetch(name: Annotated[str, typer.Argument(help="As `kcost data list` ha
 @prices_app.command("list", epilog=examples("kcost prices list --provider aws --region us-east-1"))
 def prices_list(
     file: Annotated[Path | None, typer.Argument(help="A price book; default: the one in the package.")] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
-    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
     all_: All = False,
     json_: Json = False,
 ) -> None:

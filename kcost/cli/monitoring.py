@@ -137,15 +137,8 @@ def monitor(
     while True:
         report = kcost.monitor_proxy(words[0])
         print_answer(json_, report, lambda console, current=report: show(console, current))
-        if not watch:
+        if not watch or not _comes_again(every_s, json_=json_):
             break
-        sys.stdout.flush()
-        try:
-            time.sleep(every_s)
-        except KeyboardInterrupt:
-            break
-        if not json_:
-            typer.echo()
     if report.outcome in ("drifted", "failing"):
         raise typer.Exit(1)
 
@@ -166,15 +159,20 @@ def _rollout(url: str, every_s: float | None, *, json_: bool) -> None:
             )
         decisions = {state.rollout.decision for state in report.rollouts}
         print_answer(json_, report, lambda console, current=report: monitor_terminal.show_rollouts(console, current))
-        if every_s is None or "can't tell" not in decisions:
+        if every_s is None or "can't tell" not in decisions or not _comes_again(every_s, json_=json_):
             break
-        sys.stdout.flush()
-        try:
-            time.sleep(every_s)
-        except KeyboardInterrupt:
-            break
-        if not json_:
-            typer.echo()
     code = ROLL_BACK if "roll back" in decisions else CANNOT_TELL if "can't tell" in decisions else PROMOTE
     if code:
         raise typer.Exit(code)
+
+
+def _comes_again(every_s: float, *, json_: bool) -> bool:
+    """Waits until what was printed is printed again; False where Ctrl-C ends that."""
+    sys.stdout.flush()
+    try:
+        time.sleep(every_s)
+    except KeyboardInterrupt:
+        return False
+    if not json_:
+        typer.echo()
+    return True

@@ -15,6 +15,7 @@ from kcost.cli.shared import (
     SERVING,
     All,
     Json,
+    PricesOption,
     app,
     examples,
     fraction,
@@ -53,9 +54,7 @@ def next_dollar(
     redundancy: Annotated[
         float | None, typer.Option(help="Persons to an example; default 2.", rich_help_panel=PRICES)
     ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
-    ] = None,
+    prices: PricesOption = None,
     run: Annotated[
         Path | None,
         typer.Option(

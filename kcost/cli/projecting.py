@@ -13,6 +13,9 @@ from kcost.cli.shared import (
     PRICES,
     All,
     Json,
+    PricesOption,
+    ProviderOption,
+    RegionOption,
     app,
     examples,
     parts,
@@ -44,8 +47,8 @@ def project(
             metavar="FILE,...", help="Probes of the machine that measured, one a backend.", rich_help_panel=MACHINES
         ),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
-    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -58,9 +61,7 @@ def project(
     pay: Annotated[
         Literal["on-demand", "spot", "committed"], typer.Option(help="How it is paid for.", rich_help_panel=PRICES)
     ] = "on-demand",
-    prices: Annotated[
-        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
-    ] = None,
+    prices: PricesOption = None,
     all_: All = False,
     json_: Json = False,
 ) -> None:

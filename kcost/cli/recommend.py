@@ -17,8 +17,12 @@ from kcost.cli.shared import (
     PRICES,
     TRAFFIC,
     All,
+    InstanceOption,
     Json,
+    PricesOption,
+    ProviderOption,
     Quiet,
+    RegionOption,
     app,
     examples,
     fraction,
@@ -64,14 +68,10 @@ def recommend(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 where it can't tell, too.", rich_help_panel=LIMITS)
     ] = False,
-    provider: Annotated[str | None, typer.Option(help="aws, gcp, azure, ...", rich_help_panel=PRICES)] = None,
-    region: Annotated[str | None, typer.Option(help="Such as us-east-1.", rich_help_panel=PRICES)] = None,
-    instance: Annotated[
-        str | None, typer.Option(help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES)
-    ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES)
-    ] = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    instance: InstanceOption = None,
+    prices: PricesOption = None,
     work_hours: Annotated[
         float | None,
         typer.Option(help="Of an engineer, to move from plain Keras; default 8.", rich_help_panel=PRICES),

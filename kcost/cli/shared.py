@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -170,6 +170,20 @@ PixelsOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ProviderOption = Annotated[str | None, typer.Option("--provider", help="aws, gcp, azure, ...", rich_help_panel=PRICES)]
+RegionOption = Annotated[str | None, typer.Option("--region", help="Such as us-east-1.", rich_help_panel=PRICES)]
+InstanceOption = Annotated[
+    str | None,
+    typer.Option("--instance", help="Instance type; default: the closest to the machine.", rich_help_panel=PRICES),
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", help="A price book of your own (CSV), or a prices.toml.", rich_help_panel=PRICES),
+]
+PayOption = Annotated[
+    Literal["on-demand", "spot", "committed"],
+    typer.Option("--pay", help="How the instance is paid for.", rich_help_panel=PRICES),
+]
 Limit = Annotated[int | None, typer.Option(help="Most examples of each split, for a quick look.", rich_help_panel=DATA)]
 
 OutputOption = Annotated[
@@ -230,20 +244,7 @@ def whole_numbers(text: str | None, such_as: str) -> list[int] | None:
 
 
 def print_answer(as_json: bool, answer: Any, show: Any) -> None:
-    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console.
-
-    Whoever reads it from a pipe may have read enough, as `head` does: that is no failure, and ends the program with 0.
-    """
-    try:
-        _print_answer(as_json, answer, show)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
-
-
-def _print_answer(as_json: bool, answer: Any, show: Any) -> None:
+    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console."""
     if as_json:
         plain = (
             [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
@@ -253,7 +254,7 @@ def _print_answer(as_json: bool, answer: Any, show: Any) -> None:
     from rich.console import Console
 
     class Answer(Console):
-        """A console that leaves it to its caller what a closed pipe means; rich's own ends the program with 1."""
+        """A console that leaves it to the command what a closed pipe means; rich's own ends the program with 1."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError

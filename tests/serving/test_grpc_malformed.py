@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from kcost.runtimes.protobuf import encode
 from kcost.serving.messages import message_class
+from testing.damaged_bytes import bytes_changed
 from tests.serving.conftest import RunningServer
 from tests.serving.grpc_client import (
     FLOAT_VAL,
@@ -53,16 +54,10 @@ def test_damaged_requests(client: GrpcClient, count: int) -> None:
     parse = message_class("PredictRequest").FromString
     codes = []
     for _ in range(count):
-        body = bytearray(GOOD)
-        for _ in range(chooser.randint(1, 2)):
-            at = chooser.randrange(len(body))
-            if chooser.random() < 0.8:
-                body[at] = chooser.randrange(256)
-            else:
-                body[at : at + chooser.randint(0, 4)] = chooser.randbytes(chooser.randint(0, 4))
-        codes.append(client.code(bytes(body)))
+        body = bytes_changed(chooser, GOOD)
+        codes.append(client.code(body))
         try:
-            parse(bytes(body))
+            parse(body)
         except DecodeError:
             assert codes[-1] == Code.INTERNAL
         else:

@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kcost.risk.drift_reference import Reading, Reference, features_of
-from kcost.risk.drift_usd import bands_of
+from kcost.risk.drift_reference import Reading, Reference
 from kcost.serving.monitor.store import read_samples
+from testing.references import made_up_reference
 from tests.serving.conftest import RunningServer
 from tests.unit.serving.monitored import RNG
 
@@ -54,18 +54,8 @@ def reference() -> Reference:
     """Of a model whose answer is the logit of a yes."""
     confidence = RNG.uniform(0.5, 1, 500)
     outputs = {"confidence": confidence, "class": RNG.choice(["no", "yes"], 500)}
-    return Reference(
-        model="half_plus_two",
-        model_sha256="0",
-        dataset="d",
-        split="test",
-        rows=500,
-        unit="rows",
-        label_names=("no", "yes"),
-        reading=Reading(kind="binary", logits=True, form="arrays", shape=()),
-        features=features_of({"output": outputs, "input": {}}),
-        bands=bands_of(confidence, RNG.random(500) < confidence),
-    )
+    reading = Reading(kind="binary", logits=True, form="arrays", shape=())
+    return made_up_reference("half_plus_two", ("no", "yes"), reading, outputs, {}, RNG.random(500) < confidence)
 
 
 def posted(url: str, document: object) -> tuple[dict[str, str], bytes]:

@@ -11,14 +11,14 @@ import numpy as np
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Meter
 from kcost.risk.drift_features import vector_columns
-from kcost.risk.drift_reference import Reading, Reference, features_of
-from kcost.risk.drift_usd import bands_of
+from kcost.risk.drift_reference import Reading, Reference
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.report import make_monitor_report
 from kcost.serving.monitor.rollouts import Rollouts, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watch
+from testing.references import made_up_reference
 
 RNG = np.random.default_rng(0)
 PREDICT = "/v1/models/m:predict"
@@ -30,18 +30,8 @@ def made_reference() -> Reference:
     confidence = RNG.uniform(0.5, 1, 2000)
     outputs = {"confidence": confidence, "class": RNG.choice(["no", "yes"], 2000)}
     inputs = {f"input {name}": values for name, values in vector_columns(x, None).items()}
-    return Reference(
-        model="m",
-        model_sha256="0",
-        dataset="d",
-        split="test",
-        rows=2000,
-        unit="rows",
-        label_names=("no", "yes"),
-        reading=Reading(kind="multiclass", logits=False, form="arrays", shape=(2,)),
-        features=features_of({"output": outputs, "input": inputs}),
-        bands=bands_of(confidence, RNG.random(2000) < confidence),
-    )
+    reading = Reading(kind="multiclass", logits=False, form="arrays", shape=(2,))
+    return made_up_reference("m", ("no", "yes"), reading, outputs, inputs, RNG.random(2000) < confidence)
 
 
 REFERENCE = made_reference()
