@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import checkout  # noqa: F401 -- finds `testing`
 import numpy as np
 from label_curves import tell_curves, train_curves
 from label_order import tell_orders
@@ -41,8 +42,8 @@ from kcost.cost.queueing import (
     mmc_wait_quantile_s,
 )
 from kcost.cost.traffic import constant
-from tests.unit.cost.budgets import case, option
-from tests.unit.cost.test_labelling import made_up
+from testing.budgets import case, option
+from testing.label_curves import made_up
 
 SEEDS = 4
 REQUESTS = 5_000_000

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import checkout  # noqa: F401 -- finds `testing`
 import grpc.aio
 import numpy as np
 import uvloop

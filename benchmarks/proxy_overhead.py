@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import checkout  # noqa: F401 -- finds `testing`
 import numpy as np
 
 from kcost.risk.drift_features import class_columns, vector_columns

@@ -13,11 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import checkout  # noqa: F401 -- finds `testing`
 
 
 def write(path: Path) -> None:
-    sys.path.insert(0, str(ROOT))
     from kcost.core.plan import Settings
     from testing.runs import plan, simulated_run, write_run
 

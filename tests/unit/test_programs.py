@@ -54,3 +54,41 @@ def test_a_name_that_moved_is_found() -> None:
         "kcost.models.loading.with_precision"
     ]
     assert list(missing("from kcost.serving.export import export")) == ["kcost.serving.export.export"]
+
+
+def imported(source: str) -> Iterator[str]:
+    """The modules that a program imports, in the order in which it does."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+def astray(source: str) -> list[str]:
+    """What a program imports that is not there where it is run as a file, or not meant for it."""
+    modules = list(imported(source))
+    tests = [module for module in modules if module.split(".")[0] == "tests"]
+    first = next((i for i, module in enumerate(modules) if module.split(".")[0] == "testing"), None)
+    return tests + (["testing"] if first is not None and "checkout" not in modules[:first] else [])
+
+
+RUN_AS_FILES = [p for p in PROGRAMS if p.parent == ROOT / "benchmarks" and not p.name.startswith(("test_", "conftest"))]
+
+
+@pytest.mark.parametrize("program", RUN_AS_FILES, ids=lambda path: path.name)
+def test_a_benchmark_imports_no_tests_and_finds_what_it_shares_with_them(program: Path) -> None:
+    assert astray(program.read_text()) == []
+
+
+def test_an_import_of_tests_is_seen() -> None:
+    assert astray("from tests.unit.cost.budgets import case") == ["tests.unit.cost.budgets"]
+    assert astray("from testing.budgets import case") == ["testing"]
+    assert astray("import checkout\nfrom testing.budgets import case") == []
+
+
+def test_no_test_module_has_what_others_need() -> None:
+    """Helpers lie in modules of their own."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        borrowed = [m for m in imported(path.read_text()) if m.rpartition(".")[2].startswith("test_")]
+        assert borrowed == [], path

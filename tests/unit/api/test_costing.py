@@ -18,7 +18,7 @@ from kcost.core.result import Watch
 from kcost.cost.budget import Budget
 from kcost.cost.pricebook import PriceBook
 from testing.runs import plan, replaced, simulated_run, write_run
-from tests.unit.api.test_projecting import run_with_profiles
+from tests.unit.api.profiled_runs import run_with_profiles
 
 HERE = {"provider": "aws", "region": "us-east-1"}
 

@@ -15,7 +15,7 @@ from kcost.core.artifact import Artifact, Score, TensorSpec
 from kcost.core.errors import StorageError
 from kcost.recommend.answer import Recommendation
 from kcost.ship.export_report import ExportReport
-from tests.unit.recommend.test_page import answer
+from tests.unit.recommend.answers import answer
 
 TENSOR = TensorSpec(name="x", shape=(None,), dtype="float32")
 

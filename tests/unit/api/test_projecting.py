@@ -1,5 +1,4 @@
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,13 @@ from typer.testing import CliRunner
 import kcost
 from kcost.bench.store import RunStore
 from kcost.cli import app
-from kcost.core.artifact import sha256_of
 from kcost.core.errors import InputError, KcostError
-from kcost.core.profile import Profile, Work
-from kcost.core.result import Run, Watch
+from kcost.core.result import Watch
 from kcost.cost.cell_workload import ACTIVATIONS_A_FLOP, kind_of, workload_of
 from kcost.cost.placements import Placement, cheaper_above, instance_device
 from testing.probed_machines import probe
-from testing.runs import plan, replaced, simulated_run, write_run
-
-GFLOP = 10**9
+from testing.runs import replaced, write_run
+from tests.unit.api.profiled_runs import GFLOP, keras_file, run_with_profiles
 
 ONE_CORE = """[[instance]]
 provider = "aws"
@@ -32,32 +28,8 @@ as_of = 2026-07-01
 """
 
 
-def keras_file(path: Path, *classes: str) -> Path:
-    names = enumerate(classes)
-    layers = [{"class_name": c, "module": "keras.layers", "config": {"name": f"{c}_{n}"}} for n, c in names]
-    config = {"class_name": "Functional", "module": "keras", "config": {"name": "m", "layers": layers}}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps(config))
-        archive.writestr("model.weights.h5", b"")
-    return path
 
 
-def run_with_profiles(folder: Path, flops_per_example: int | None = 4 * GFLOP, *classes: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    model = keras_file(folder / "simulated-cnn.keras", *(classes or ("Conv2D",) * 20 + ("Dense",)))
-    run, _ = simulated_run(plan(batches=(1, 32), phases=("inference",), backends=("jax",)))
-    entry = run.entry("simulated-cnn").model_copy(update={"path": str(model), "sha256": sha256_of(model)})
-    cells = []
-    for cell in run.cells:
-        flops = None if flops_per_example is None else flops_per_example * cell.spec.batch
-        work = Work(flops=flops, flops_source="a test", bytes=None, bytes_source="nobody")
-        spec = cell.spec.model_copy(update={"model_sha256": entry.sha256})
-        cells.append(
-            cell.model_copy(update={"profile": Profile(status="ok", work=work), "spec": spec, "outputs_file": None})
-        )
-    index = run.index.model_copy(update={"models": (entry,)})
-    write_run(folder / "run", Run(index=index, environments=run.environments, cells=tuple(cells)), {})
-    return folder / "run"
 
 
 def test_projections_stand_beside_measurements_with_their_basis(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from kcost.core.answer import Answer
 from kcost.core.artifact import Artifact, Dataset, Model, Split, Step, open_model, sha256_of
 from kcost.core.errors import InputError
 from kcost.risk.report import Surroundings, assess
-from tests.unit.risk.test_decide import EVIDENCE, predictions
+from tests.unit.risk.reports import EVIDENCE, predictions
 
 SETTINGS = {"epochs": 5, "batch_size": 32, "seed": 0, "name": "m"}
 ANSWER = Answer(output="y", kind="multiclass", logits=True, because="a test")

@@ -18,8 +18,7 @@ from kcost.cost.sizing import instances_for, rates_of, replicas_for, usd_per_hou
 from kcost.cost.total import bill, break_even
 from kcost.cost.traffic import constant, profile
 from kcost.cost.uncertainty import cheaper_probability, draw, spend
-
-from .budgets import case, option
+from testing.budgets import case, option
 
 KNOWN = {"traffic_spread": 0.0, "price_spread": 0.0, "capacity_spread": 0.0, "work_spread": 0.0}
 

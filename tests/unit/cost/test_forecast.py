@@ -18,7 +18,7 @@ from kcost.cost.budget import make_budget
 from kcost.cost.forecast import Forecast, difference, forecast_of_budget
 from kcost.cost.invoice import NS_PER_HOUR, Meter
 from kcost.cost.traffic import constant
-from tests.unit.cost.budgets import option
+from testing.budgets import option
 
 POSITIVE = st.floats(1e-6, 1e6)
 SHARES = st.floats(1e-4, 1.0)

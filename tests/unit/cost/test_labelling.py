@@ -12,6 +12,7 @@ from kcost.core.errors import InputError
 from kcost.cost.labelling import ENTITY_TIMES, Labelling, labelling_cost, times_of
 from kcost.cost.learning_curve import fit_curve, price_of_score
 from kcost.cost.scenario_file import parse_scenario
+from testing.label_curves import made_up
 
 JUDGMENTS = Path(os.environ.get("KCOST_DATA_DIR", ""), "labelling", "btc_crowd_times.csv")
 
@@ -89,20 +90,6 @@ def test_a_scenario_holds_a_labelling_job() -> None:
         parse_scenario(text.replace("way", "labels = 3\nway").encode(), "s")
 
 
-def made_up(seed: int) -> tuple[dict[float, list[float]], float, float]:
-    """Scores of four sizes and five seeds, and the true mean and the scatter of a score at twice the largest."""
-    generator = np.random.default_rng(seed)
-    floor, exponent = generator.uniform(0, 0.15), generator.uniform(0.15, 0.7)
-    scale = generator.uniform(0.2, 0.5) * 200**exponent
-
-    def error(labels: float) -> float:
-        return float(floor + scale * labels**-exponent)
-
-    scores = {
-        float(n): [1 - error(n) * (1 + 0.04 * generator.standard_normal()) for _ in range(5)]
-        for n in (500, 1000, 2000, 4000)
-    }
-    return scores, 1 - error(8000) * (1 + 0.04 * generator.standard_normal() / 5**0.5), 1 - floor
 
 
 def test_forecasts_of_twice_the_labels_hold_the_truth() -> None:

@@ -27,9 +27,8 @@ from kcost.cost.sizing import rates_of
 from kcost.cost.traffic import constant
 from kcost.cost.uncertainty import Medians, causes_in, draw, only, spend, without
 from kcost.cost.verdict import conclude, prices_for
+from testing.budgets import option
 from testing.runs import environment, plan, simulated_run, write_run
-
-from .budgets import option
 
 HERE = {"provider": "aws", "region": "us-east-1"}
 BOOK = PriceBook.read()

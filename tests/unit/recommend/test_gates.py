@@ -21,7 +21,7 @@ from kcost.core.plan import Precision
 from kcost.recommend.candidates import Candidate, Listed
 from kcost.recommend.rescoring import Answered
 from kcost.risk.gates import Gates, Verdict
-from tests.unit.risk.test_decide import report
+from tests.unit.risk.reports import report
 
 LIMITS = Gates(min_score=0.9, max_memory_mib=10)
 

@@ -12,31 +12,14 @@ from importlib import resources
 
 import pytest
 
-from kcost.cost.assumptions import Assumptions
-from kcost.cost.traffic import constant
-from kcost.recommend.answer import Recommendation, Request
-from kcost.recommend.candidates import LeftOut
 from kcost.report.recommend_page import render_recommendation
-from tests.unit.recommend.test_words import NO_DOUBT, band, budget, way
-from tests.unit.risk.test_decide import report
+from tests.unit.recommend.answers import answer
+from tests.unit.risk.reports import report
 
 LEAST_CONTRAST = 4.5
 """Of text with what is behind it. Source: WCAG 2.2, success criterion 1.4.3, as is the formula."""
 
 
-def answer() -> Recommendation:
-    """A ranking that is made up, with everything that the page shows of one."""
-    made = budget()
-    request = Request(
-        model="m.keras", model_sha256="0" * 64, data=None, traffic=constant(100), assumed=Assumptions(), p99_ms=50,
-        max_drop=0.01, provider="aws", region=None, instance=None, minutes=5, backends=(), batches=(1,), seed=0,
-    )  # fmt: skip
-    return Recommendation(
-        made_at="now", request=request, outcome="decided", winner="jit", words=("Run m as jit.", "It saves $1."),
-        ranked=(way("jit", 50, 0.99), way("plain", 150, 0.01)), saved_usd_per_month=band(100), doubt=NO_DOUBT,
-        budget=made, candidates=(), tried=(), left_out=(LeftOut(name="torch", reason="not installed"),),
-        notices=("Scored on 256 examples.",), seconds=60.0,
-    )  # fmt: skip
 
 
 class Elements(HTMLParser):

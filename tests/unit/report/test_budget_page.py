@@ -17,7 +17,7 @@ from kcost.cost.option import OneOff
 from kcost.cost.traffic import constant
 from kcost.report.budget_page import render_budget
 from kcost.report.budget_plots import bill_plot, break_even_plot, map_plot, plots_of_budget, tornado_plot
-from tests.unit.cost.budgets import option
+from testing.budgets import option
 from tests.unit.report.browser import CHROMIUM, rendered
 from tests.unit.report.pages import Tags
 

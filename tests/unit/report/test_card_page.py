@@ -10,7 +10,7 @@ import pytest
 from kcost.report.card_page import render_card_page
 from tests.unit.report.browser import CHROMIUM, layout_at
 from tests.unit.report.pages import Tags
-from tests.unit.risk.test_card import PAGES
+from tests.unit.risk.cards import PAGES
 
 
 @pytest.mark.parametrize("which", list(PAGES))

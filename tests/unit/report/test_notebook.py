@@ -25,10 +25,10 @@ from kcost.report.measured_results import ShownRun, ShownVerdict
 from kcost.report.notebook import ROWS, Shown, shown
 from kcost.ship.export_report import ExportReport
 from testing.runs import plan, replaced, simulated_run, write_run
-from tests.unit.cost.test_payoff import BIG, drop, speed
+from tests.unit.cost.payoffs import BIG, drop, speed
 from tests.unit.report.browser import CHROMIUM, layout_at
 from tests.unit.report.pages import Tags
-from tests.unit.risk.test_decide import report as risk_report
+from tests.unit.risk.reports import report as risk_report
 
 EVIL = "<script>alert(1)</script>"
 BUSY = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)

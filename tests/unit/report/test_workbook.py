@@ -20,7 +20,7 @@ from kcost.cost.assumptions import assume
 from kcost.cost.budget import Budget, make_budget
 from kcost.cost.option import OneOff
 from kcost.cost.traffic import Traffic, constant, profile
-from tests.unit.cost.budgets import option
+from testing.budgets import option
 
 pytest.importorskip("xlsxwriter", reason="xlsxwriter is not installed: pip install 'kcost[xlsx]'")
 OFFICE = shutil.which("soffice") or shutil.which("libreoffice")

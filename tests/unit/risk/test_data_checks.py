@@ -22,7 +22,7 @@ from kcost.risk.personal_data import count_personal_data, is_card, is_iban
 from kcost.risk.report import Surroundings, assess
 
 from .answers import classifier, tagger
-from .test_decide import EVIDENCE, predictions
+from .reports import EVIDENCE, predictions
 
 WORDS = [f"word{i}" for i in range(400)]
 

@@ -12,7 +12,7 @@ from kcost.risk.decide import Measured, decide
 from kcost.risk.gates import parse_gates
 from kcost.risk.other_answers import answered_otherwise, taken
 from kcost.risk.report import Surroundings, assess
-from tests.unit.risk.test_decide import EVIDENCE, predictions
+from tests.unit.risk.reports import EVIDENCE, predictions
 
 LIMITS = parse_gates(
     "min_score = 0.8\nmax_score_drop = 0.02\nmax_calibration_error = 0.05\nmax_overfitting_gap = 0.1\n"

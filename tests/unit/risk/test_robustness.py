@@ -9,32 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kcost.core.artifact import Dataset
 from kcost.core.errors import SchemaError
-from kcost.core.ood_scores import OodScores, OodScoresHeader, StoredOodScores, read_ood_scores, write_ood_scores
-from kcost.core.predictions import Predictions, SplitPredictions
+from kcost.core.ood_scores import OodScores, read_ood_scores, write_ood_scores
 from kcost.report.risk_terminal import limits, ood_lines, robustness_lines, seed_lines
 from kcost.risk.decide import Measured, decide
 from kcost.risk.gates import parse_gates
 from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.report import Surroundings, assess
 from kcost.risk.robustness import robustness
-from kcost.risk.seeds import seeds_of
 
 from .answers import classifier, tagger
-from .test_decide import DATASET, EVIDENCE, predictions
-
-
-def worse(answers: SplitPredictions, share: float, seed: int = 0) -> SplitPredictions:
-    """The same answers, of which a share is another class."""
-    rng = np.random.default_rng(seed)
-    off = rng.random(len(answers.labels)) < share
-    return replace(answers, predicted=np.where(off, (answers.predicted + 1) % 4, answers.predicted))
-
-
-def stored(notes: tuple[str, ...] = (), **splits: SplitPredictions) -> Predictions:
-    header = predictions().header.model_copy(update={"notes": notes})
-    return Predictions(header, {name.replace("_", " "): split for name, split in splits.items()}, "2" * 64)
+from .changed_answers import of, ood_scores, seeds, stored, worse
+from .reports import EVIDENCE, predictions
 
 
 def test_the_worst_change_stands_first_with_a_paired_drop() -> None:
@@ -89,18 +75,6 @@ def test_the_gate_of_changes_passes_fails_and_leaves_attacks_out() -> None:
     assert [v.answer for v in verdicts] == ["can't tell", "can't tell"]
 
 
-def ood_scores(own: np.ndarray, other: np.ndarray, energy: bool = True, because: str | None = None) -> StoredOodScores:
-    header = OodScoresHeader(
-        model="m",
-        model_sha256="1" * 64,
-        backend="torch",
-        dataset=DATASET,
-        other=Dataset(name="strange", synthetic=False, source="s", licence="MIT", splits={}),
-        unit="examples",
-        no_energy_because=because,
-    )
-    both = [OodScores(a, 10 * a if energy else None) for a in (own, other)]
-    return StoredOodScores(header, *both, sha256="3" * 64)
 
 
 def test_the_area_is_that_of_two_normals_and_its_interval_holds_it() -> None:
@@ -163,13 +137,8 @@ def test_stored_sureness_comes_back_and_damage_is_told(tmp_path: Path) -> None:
         read_ood_scores(path)
 
 
-def seeds(*shares: float, count: int = 1000) -> dict[str, SplitPredictions]:
-    clean = classifier(count, 5, spread=4)
-    return {f"m, seed {i}": worse(clean, share, seed=i) for i, share in enumerate(shares)}
 
 
-def of(answers: dict[str, SplitPredictions]):  # type: ignore[no-untyped-def]
-    return seeds_of(answers, {n: i for i, n in enumerate(answers)}, dict.fromkeys(answers, "4" * 64), "examples")
 
 
 def test_the_spread_is_that_of_the_scores() -> None:

@@ -28,7 +28,7 @@ from kcost.serving.proxy import Proxy
 from tests.unit.report.browser import CHROMIUM
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.monitored import PREDICT, REFERENCE
-from tests.unit.serving.test_proxy import reply, with_proxy
+from tests.unit.serving.proxied import reply, with_proxy
 
 
 def with_watching_proxy(

@@ -26,7 +26,7 @@ from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, Shad
 from kcost.serving.proxy import Proxy
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.monitored import PREDICT, REFERENCE
-from tests.unit.serving.test_proxy import reply, with_proxy
+from tests.unit.serving.proxied import reply, with_proxy
 
 OLD, NEW = "/v1/models/m/versions/1:predict", "/v1/models/m/versions/2:predict"
 ROW = json.dumps({"instances": [[0.0, 0.0]]}).encode()
