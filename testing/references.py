@@ -27,7 +27,7 @@ def made_up_reference(
     return Reference(
         model=model,
         model_sha256="0",
-        dataset="made up",
+        dataset="d",
         split="test",
         rows=len(right),
         unit="rows",
