@@ -207,7 +207,6 @@ class Model(Record):
         """The task, or unknown for a bare file."""
         return "unknown" if self.artifact is None else self.artifact.task
 
-
     def output_facts(self) -> tuple[OutputFacts, ...]:
         """What is known of each output: as the artifact stores it, else as the `.keras` file says.
 
@@ -274,14 +273,13 @@ def open_model(path: Path | str) -> Model:
 
 def refuse_existing(path: Path) -> None:
     """Raises StorageError where `path` is a file or a folder with content: kcost overwrites nothing."""
-    if path.is_dir() and not any(path.iterdir()):
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.exists():
-        raise StorageError(
-            "kcost never overwrites: the output folder is new or empty.",
-            received=f"{path}, which is there already",
-            remedy="Name another folder, or remove that one first.",
-        )
+    raise StorageError(
+        "kcost never overwrites: the output folder is new or empty.",
+        received=f"{path}, which is there already",
+        remedy="Name another folder, or remove that one first.",
+    )
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kcost.core.artifact import refuse_existing
-from kcost.core.errors import WorkerError, storage
+from kcost.core.errors import StorageError, WorkerError, storage
 from kcost.core.process import require
 from kcost.core.progress import OnProgress, silent
 from kcost.search import storage as database
@@ -65,9 +65,14 @@ def search(
 
 
 def _make_folder(request: SearchRequest) -> None:
+    """The folder of trials, in a folder that holds nothing else or a search. Processes of one search may make it at the
+    same moment."""
     trials = request.out / TRIALS_FOLDER
-    if not trials.is_dir():
+    try:
         refuse_existing(request.out)
+    except StorageError:
+        if not trials.is_dir():
+            raise
     with storage(request.out):
         trials.mkdir(parents=True, exist_ok=True)
 

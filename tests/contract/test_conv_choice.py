@@ -86,20 +86,25 @@ def test_forms_are_timed_till_one_is_slower(monkeypatch: pytest.MonkeyPatch) -> 
     assert [list(times.ratios) for times in choice.timed([model] * 2)] == [[1]]
 
 
-def test_turns_give_the_ratio_of_what_is_called() -> None:
-    calls = {"one": 0, "two": 0}
+def test_turns_give_the_ratio_of_what_is_called_whatever_holds_up_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    calls = {"one": 0, "three": 0}
 
-    def counted(name: str, amount: int) -> Callable[[], object]:
-        def call() -> object:
+    def takes(name: str, seconds: float) -> Callable[[], object]:
+        def call() -> None:
+            nonlocal now_s
             calls[name] += 1
-            return sum(range(amount))
+            now_s += 1.0 if calls[name] == 2 else seconds
 
         return call
 
-    seconds, (ratio,) = choice._turns([counted("one", 1000), counted("two", 100_000)])
-    assert seconds > 0
-    assert ratio > 1
-    assert calls["one"] > calls["two"] >= choice.ROUNDS
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: now_s)
+    seconds, (ratio,) = choice._turns([takes("one", choice.TURN_S / 30), takes("three", choice.TURN_S / 10)])
+    assert seconds == pytest.approx(choice.TURN_S / 30)
+    assert ratio == pytest.approx(3)
+    warm_up = choice.WARM_UP_STEPS
+    assert calls["one"] - warm_up == pytest.approx(30 * choice.ROUNDS, abs=choice.ROUNDS)
+    assert calls["three"] - warm_up == pytest.approx(10 * choice.ROUNDS, abs=choice.ROUNDS)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
+from kcost.core.artifact import refuse_existing
 from kcost.core.errors import DataError, InputError, StorageError, UnavailableError, WorkerError
 from kcost.core.request import TrainAnswer, TrainRequest
 from kcost.search import SearchRequest, storage, study as study_module
@@ -202,6 +203,19 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(StorageError, match="never overwrites"):
         fake.run(fake.request(tmp_path))
+
+
+def test_a_process_of_the_same_search_may_make_the_folder_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def refuse_after_another_came(path: Path) -> None:
+        (path / study_module.TRIALS_FOLDER).mkdir(parents=True)
+        refuse_existing(path)
+
+    monkeypatch.setattr(study_module, "refuse_existing", refuse_after_another_came)
+    assert len(fake.run(fake.request(out, trials=2)).in_state("complete")) == 2
 
 
 @pytest.mark.parametrize(
