@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
+from scipy.special import log_ndtr, ndtr, ndtri_exp
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
@@ -27,8 +28,10 @@ EXPONENTS = np.linspace(0.05, 1.5, 59)
 
 FEWEST_SIZES = 3
 DRAWS = 4_000
-MOST_TRIES = 50
+DRAWS_PER_EXPONENT = 1_000
 TAIL = 0.05
+LEAST_GROWTH_PROBABILITY = 1e-4
+"""Of scores that grow with the labels: below it they are refused."""
 
 
 class Forecast(Record):
@@ -112,57 +115,82 @@ def fit_curve(scores: Mapping[float, Sequence[float]], seed: int = 0) -> Learnin
             "A score is at least 0 and less than 1, at a positive number of labels.", received=dict(scores)
         )
     levels = np.array([errors[labels == n].mean() for n in labels])  # a part of the error, so weights are its inverse
-    weights, means, roots, squares = [], [], [], []
-    degrees = len(errors) - 2
-    for exponent in EXPONENTS:
-        design = np.stack([np.ones_like(labels), (labels / labels.max()) ** -exponent], axis=1) / levels[:, None]
-        target = errors / levels
-        inverse = np.linalg.pinv(design.T @ design)
-        mean = inverse @ design.T @ target
-        rest = max(float(((target - design @ mean) ** 2).sum()), 1e-12)
-        sign, log_determinant = np.linalg.slogdet(inverse)
-        weights.append((log_determinant if sign > 0 else -math.inf) / 2 - degrees / 2 * math.log(rest))
-        means.append(mean)
-        roots.append(np.linalg.cholesky(inverse + 1e-15 * np.eye(2)))
-        squares.append(rest)
-    return _drawn(np.array(weights), means, roots, squares, degrees, float(labels.max()), seed)
+    fits = [_fit(float(exponent), errors, labels / labels.max(), levels) for exponent in EXPONENTS]
+    return _drawn(fits, len(errors) - 2, float(labels.max()), np.random.default_rng(seed))
 
 
-def _drawn(
-    weights: np.ndarray,
-    means: Sequence[np.ndarray],
-    roots: Sequence[np.ndarray],
-    squares: Sequence[float],
-    degrees: int,
-    largest: float,
-    seed: int,
-) -> LearningCurve:
-    """Draws exponents by weight and the rest given them; a curve with a negative floor or scale is drawn again."""
-    generator = np.random.default_rng(seed)
-    probability = np.exp(weights - weights.max())
-    probability /= probability.sum()
-    kept: list[np.ndarray] = []
-    count = 0
-    for _ in range(MOST_TRIES):
-        chosen = generator.choice(len(weights), DRAWS, p=probability)
-        noise = np.sqrt(np.array(squares)[chosen] / generator.chisquare(degrees, DRAWS))
-        normal = generator.standard_normal((DRAWS, 2))
-        line = np.array(means)[chosen] + noise[:, None] * np.einsum("dij,dj->di", np.array(roots)[chosen], normal)
-        good = (line[:, 0] >= 0) & (line[:, 1] >= 0)
-        exponent = EXPONENTS[chosen]
-        kept.append(np.stack([line[:, 0], line[:, 1] * largest**exponent, exponent, noise], axis=1)[good])
-        count += int(good.sum())
-        if count >= DRAWS:
-            break
-    if count == 0:
+class _Fit(NamedTuple):
+    """The regression at one exponent, of errors on the part of the largest size."""
+
+    log_weight: float
+    """How well it explains the errors."""
+    floor: float
+    scale: float
+    root: np.ndarray
+    """Cholesky root of the covariance of floor and scale without the scatter, shape (2, 2)."""
+    squares: float
+    """Sum of the squared parts by which errors are off."""
+
+
+def _fit(exponent: float, errors: np.ndarray, sizes: np.ndarray, levels: np.ndarray) -> _Fit:
+    design = np.stack([np.ones_like(sizes), sizes**-exponent], axis=1) / levels[:, None]
+    target = errors / levels
+    inverse = np.linalg.pinv(design.T @ design)
+    mean = inverse @ design.T @ target
+    squares = max(float(((target - design @ mean) ** 2).sum()), 1e-12)
+    sign, log_determinant = np.linalg.slogdet(inverse)
+    log_weight = (log_determinant if sign > 0 else -math.inf) / 2 - (len(errors) - 2) / 2 * math.log(squares)
+    root = np.linalg.cholesky(inverse + 1e-15 * np.eye(2))
+    return _Fit(log_weight, float(mean[0]), float(mean[1]), root, squares)
+
+
+def _drawn(fits: Sequence[_Fit], degrees: int, largest: float, generator: np.random.Generator) -> LearningCurve:
+    """Curves whose floor and scale are not negative, as often as they are probable.
+
+    Scores that rise ever faster are explained best by a floor below zero, and then next to no free draw is such a
+    curve. So floor and scale are drawn from the half of their distribution that is allowed, and a curve is kept by the
+    probability of that half.
+    """
+    shape = (len(fits), DRAWS_PER_EXPONENT)
+    log_weight, floor, scale, squares = (
+        np.array([getattr(fit, name) for fit in fits])[:, None] for name in ("log_weight", "floor", "scale", "squares")
+    )
+    roots = np.stack([fit.root for fit in fits])[:, :, :, None]
+    _refuse_falling(log_weight[:, 0], scale[:, 0], np.sqrt(squares[:, 0] / degrees) * np.hypot(*roots[:, 1, :, 0].T))
+    noise = np.sqrt(squares / generator.chisquare(degrees, shape))
+    floor_z, log_floor_allowed = _normal_above(-floor / (noise * roots[:, 0, 0]), generator)
+    scale_z, log_scale_allowed = _normal_above(-(scale / noise + roots[:, 1, 0] * floor_z) / roots[:, 1, 1], generator)
+    floors = np.maximum(floor + noise * roots[:, 0, 0] * floor_z, 0)  # rounding ends a hair below zero
+    scales = np.maximum(scale + noise * (roots[:, 1, 0] * floor_z + roots[:, 1, 1] * scale_z), 0)
+    log_weights = (log_weight + log_floor_allowed + log_scale_allowed).ravel()
+    weights = np.exp(log_weights - log_weights.max())
+    kept = generator.choice(weights.size, DRAWS, p=weights / weights.sum())
+    exponents = np.broadcast_to(EXPONENTS[:, None], shape).ravel()[kept]
+    return LearningCurve(
+        floor=floors.ravel()[kept],
+        scale=scales.ravel()[kept] * largest**exponents,
+        exponent=exponents,
+        noise=noise.ravel()[kept],
+        normal=generator.standard_normal(DRAWS),
+    )
+
+
+def _refuse_falling(log_weights: np.ndarray, scales: np.ndarray, spreads: np.ndarray) -> None:
+    """Raises InputError where it is next to certain that scores fall with more labels."""
+    weights = np.exp(log_weights - log_weights.max())
+    grows = float((weights * ndtr(scales / spreads)).sum() / weights.sum())
+    if grows < LEAST_GROWTH_PROBABILITY:
         raise InputError(
             "Scores grow with the number of labels.",
             received="scores through which no curve with growing scores goes",
             remedy="Train at sizes that lie further apart, or with more seeds.",
         )
-    drawn = np.concatenate(kept)[:DRAWS]
-    floor, scale, exponents, noises = drawn.T
-    return LearningCurve(floor, scale, exponents, noises, generator.standard_normal(len(drawn)))
+
+
+def _normal_above(least: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal numbers that are at least `least`, and the logarithm of the probability of such; its shape."""
+    log_allowed = log_ndtr(-least)
+    return -ndtri_exp(np.log1p(-generator.random(least.shape)) + log_allowed), log_allowed
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,18 +1,15 @@
-"""What labels cost by hand, where the seconds are from, and curves whose truth is known."""
+"""What labels cost by hand, and where the seconds are from."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kcost.core.errors import InputError
 from kcost.cost.labelling import ENTITY_TIMES, Labelling, labelling_cost, times_of
-from kcost.cost.learning_curve import fit_curve, price_of_score
 from kcost.cost.scenario_file import parse_scenario
-from testing.label_curves import made_up
 
 JUDGMENTS = Path(os.environ.get("KCOST_DATA_DIR", ""), "labelling", "btc_crowd_times.csv")
 
@@ -88,51 +85,3 @@ def test_a_scenario_holds_a_labelling_job() -> None:
     assert "100 items x 2 persons" in once.labelling_derivation
     with pytest.raises(InputError, match="not both"):
         parse_scenario(text.replace("way", "labels = 3\nway").encode(), "s")
-
-
-
-
-def test_forecasts_of_twice_the_labels_hold_the_truth() -> None:
-    held = 0
-    for seed in range(100):
-        scores, truth, _ = made_up(seed)
-        forecast = fit_curve(scores, seed=1).at(8000, seeds=5)
-        held += forecast.low <= truth <= forecast.high
-    assert 82 <= held <= 97  # 90 of 100, within 2.5 standard deviations
-
-
-def test_a_curve_without_scatter_is_recovered() -> None:
-    scores = {float(n): [1 - (0.05 + 2 * n**-0.4)] * 2 for n in (200, 400, 800, 1600, 3200)}
-    curve = fit_curve(scores)
-    assert curve.at(12_800).score == pytest.approx(1 - (0.05 + 2 * 12_800**-0.4), abs=0.003)
-    assert np.median(curve.floor) == pytest.approx(0.05, abs=0.02)
-    point = price_of_score(curve, 3200, 0.01, 0.1)
-    exact = (2 / (2 * 3200**-0.4 - 0.01)) ** (1 / 0.4)
-    assert point.to_labels == pytest.approx(exact, rel=0.03)
-    assert point.usd == pytest.approx((exact - 3200) * 0.1, rel=0.12)
-    beyond = price_of_score(curve, 3200, 0.5, 0.1)
-    assert (beyond.to_labels, beyond.usd) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("scores", "message"),
-    [
-        ({}, "three sizes"),
-        ({100.0: [0.5], 200.0: [0.6, 0.6, 0.6]}, "three sizes"),
-        ({100.0: [0.5], 200.0: [0.6], 400.0: [0.7]}, "3 scores"),
-        ({100.0: [0.5], 200.0: [1.0], 400.0: [0.7, 0.7]}, "less than 1"),
-        ({-1.0: [0.5], 200.0: [0.6], 400.0: [0.7, 0.7]}, "positive number"),
-        ({100.0: [0.9] * 9, 200.0: [0.5] * 9, 400.0: [0.1] * 9}, "Scores grow"),
-    ],
-)
-def test_what_is_no_learning_curve_is_refused(scores: dict[float, list[float]], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        fit_curve(scores)
-
-
-def test_a_forecast_and_a_gain_are_of_something() -> None:
-    curve = fit_curve(made_up(0)[0])
-    with pytest.raises(InputError, match="positive number of labels"):
-        curve.at(0)
-    with pytest.raises(InputError, match="gain"):
-        price_of_score(curve, 100, 0, 1)
