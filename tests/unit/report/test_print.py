@@ -32,7 +32,7 @@ addEventListener("load", () => setTimeout(() => {
     e.getBoundingClientRect().right > e.closest(".card").getBoundingClientRect().right + 1);
   const buttons = [...document.querySelectorAll(".modebar")].filter((e) => e.getClientRects().length);
   document.body.dataset.paper = JSON.stringify({
-    wider: document.documentElement.scrollWidth - innerWidth, texts: texts.length, buttons: buttons.length,
+    texts: texts.length, buttons: buttons.length,
     beyond: beyond.map((e) => e.textContent), cells: document.querySelectorAll("td").length,
     colours: [...new Set(texts.map((t) => getComputedStyle(t).fill))],
   });
@@ -52,13 +52,14 @@ def on_paper(page: bytes, tmp_path: Path) -> dict[str, object]:
     return told
 
 
-def recommendation() -> bytes:
-    return render_recommendation(answer(), report("min_score = 0.5"))
+def of_a_wide_and_dark_window() -> bytes:
+    """A recommendation whose plots are drawn wider than paper and in the ink of a dark screen."""
+    page = render_recommendation(answer(), report("min_score = 0.5"))
+    return page.replace(b"hoverlabel: {", WIDE).replace(b'{color: colour("--text")', b'{color: "#ffffff"')
 
 
 def test_a_recommendation_drawn_in_a_wide_and_dark_window_is_whole_and_dark_on_paper(tmp_path: Path) -> None:
-    page = recommendation().replace(b"hoverlabel: {", WIDE).replace(b'{color: colour("--text")', b'{color: "#ffffff"')
-    paper = on_paper(page, tmp_path)
+    paper = on_paper(of_a_wide_and_dark_window(), tmp_path)
     assert (paper["beyond"], paper["buttons"]) == ([], 0)
     assert paper["colours"] == ["rgb(28, 33, 39)"]
     assert int(str(paper["texts"])) > 50
@@ -66,9 +67,8 @@ def test_a_recommendation_drawn_in_a_wide_and_dark_window_is_whole_and_dark_on_p
 
 
 def test_what_is_cut_or_light_is_seen_by_the_test_above(tmp_path: Path) -> None:
-    page = recommendation().replace(b"hoverlabel: {", WIDE).replace(b'addEventListener("beforeprint"', b"((...a) => 0)(0")
+    page = of_a_wide_and_dark_window().replace(b'addEventListener("beforeprint"', b"((...a) => 0)(0")
     page = page.replace(b"white-space: normal", b"white-space: nowrap").replace(b"fill: var(--text) !important", b"")
-    page = page.replace(b'{color: colour("--text")', b'{color: "#ffffff"')
     paper = on_paper(page, tmp_path)
     assert paper["beyond"]
     assert paper["colours"] != ["rgb(28, 33, 39)"]
