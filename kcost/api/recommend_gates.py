@@ -207,6 +207,17 @@ def chosen_under_gates(
     return Gated(priced, verdicts, notices, refused)
 
 
+def card_of_another(
+    priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant], known: Assessed, folder: Path
+) -> tuple[str, ...]:
+    """That the card is of the model as it is, where there is a card and what runs answers otherwise."""
+    winner = _winner(priced, listed, made)
+    path = folder / CARD_FILE
+    if winner is None or (winner.is_exact and winner.version is None) or known.report is None or not path.exists():
+        return ()
+    return (f"{path} is of {known.report.model} as it is, in float32; what runs is {winner.candidate.name}.",)
+
+
 def _winner(priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant]) -> Winner | None:
     """The first of a ranking, with the cell that it is served by."""
     if priced.priced is None:
