@@ -328,7 +328,7 @@ def _with_measured(
     try:
         measured = Measured(**evidence_of_run(run, winner.run_model, winner.cell_id))
     except KcostError:  # these can't tell
-        measured = Measured()
+        measured = Measured(not_measured_because="the run does not rank the winner's cell: kcost report says why")
     own = {v.gate: v for v in decide(report, limits, measured).verdicts if v.gate in wanted}
     return failures_first(own.get(v.gate, v) for v in verdicts)
 
