@@ -19,7 +19,13 @@ from kcost.api.recommend_data import (
     taker,
     this_machine,
 )
-from kcost.api.recommend_gates import answers_for_gates, assessed, chosen_under_gates, refuse_gates_without_data
+from kcost.api.recommend_gates import (
+    answers_for_gates,
+    assessed,
+    card_of_another,
+    chosen_under_gates,
+    refuse_gates_without_data,
+)
 from kcost.api.recommend_pricing import PricedRun, here, terms_of
 from kcost.api.recommend_variants import made_variants, maker, making_seconds, variants_of, work_of
 from kcost.api.recommend_watch import VERDICT_FILE, read_recommendation
@@ -209,7 +215,8 @@ def run_recommend(
     priced = gated.priced
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
-    all_notices = (*scored.notices, *known.notices, *gated.notices, *more)
+    about_card = card_of_another(priced, listed, measuring.made, known, folder)
+    all_notices = (*scored.notices, *known.notices, *gated.notices, *about_card, *more)
     versions = tuple(measuring.made.values())
     answer = _answer(request, opened, listed, priced, spent, gated.verdicts, all_notices, projected, versions)
     answer = answer.model_copy(update={"rescored": measuring.rescored, "refused_by_gates": gated.refused})

@@ -207,6 +207,17 @@ def chosen_under_gates(
     return Gated(priced, verdicts, notices, refused)
 
 
+def card_of_another(
+    priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant], known: Assessed, folder: Path
+) -> tuple[str, ...]:
+    """That the card is of the model as it is, where there is a card and what runs answers otherwise."""
+    winner = _winner(priced, listed, made)
+    path = folder / CARD_FILE
+    if winner is None or (winner.is_exact and winner.version is None) or known.report is None or not path.exists():
+        return ()
+    return (f"{path} is of {known.report.model} as it is, in float32; what runs is {winner.candidate.name}.",)
+
+
 def _winner(priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant]) -> Winner | None:
     """The first of a ranking, with the cell that it is served by."""
     if priced.priced is None:
@@ -317,7 +328,7 @@ def _with_measured(
     try:
         measured = Measured(**evidence_of_run(run, winner.run_model, winner.cell_id))
     except KcostError:  # these can't tell
-        measured = Measured()
+        measured = Measured(not_measured_because="the run does not rank the winner's cell: kcost report says why")
     own = {v.gate: v for v in decide(report, limits, measured).verdicts if v.gate in wanted}
     return failures_first(own.get(v.gate, v) for v in verdicts)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kcost.core.errors import InputError
+from kcost.core.stats import samples_for_tail
 
 MIB = 1 << 20
 
@@ -47,4 +48,14 @@ def evidence_of_run(run: Path | str, model: str, cell_id: str | None = None) -> 
     if tail is not None:
         p99 = Figure(name="p99_ms", value=tail.ms, low=tail.low_ms, high=tail.high_ms, count=cell.steps, unit="steps")
     memory = None if cell.peak_bytes is None else cell.peak_bytes / MIB
-    return {"p99_ms": p99, "usd_per_million": usd, "memory_mib": memory}
+    return {
+        "p99_ms": p99,
+        "usd_per_million": usd,
+        "memory_mib": memory,
+        "not_measured_because": "the run does not tell it",
+        "no_p99_because": None if p99 is not None else _too_few(cell.steps),
+    }
+
+
+def _too_few(steps: int) -> str:
+    return f"a p99 takes {samples_for_tail(0.99):,} steps, and its cell has {steps:,}: measure it longer"

@@ -27,6 +27,7 @@ class Measured(Record):
     usd_per_million: Figure | None = None
     memory_mib: float | None = Field(default=None, description="peak of the cheapest cell")
     not_measured_because: str = "name a run of kcost bench with --run"
+    no_p99_because: str | None = Field(default=None, description="where the p99 alone is not known")
 
 
 def decide(report: RiskReport, gates: Gates, measured: Measured) -> RiskReport:
@@ -160,7 +161,8 @@ def _loss(report: RiskReport, gates: Gates, _: Measured) -> Verdict:
 
 
 def _p99(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:
-    return _judged("max_p99_ms", measured.p99_ms, gates, measured.not_measured_because, labelled=False)
+    because = measured.no_p99_because or measured.not_measured_because
+    return _judged("max_p99_ms", measured.p99_ms, gates, because, labelled=False)
 
 
 def _usd(report: RiskReport, gates: Gates, measured: Measured) -> Verdict:

@@ -23,5 +23,11 @@ async function draw() {
   document.body.dataset.drawn = drawn;
 }
 function drawOrTell() { draw().catch((error) => { document.body.dataset.error = String(error); }); }
+// Plots are drawn for the window. With a view box the print style can make them as wide as the paper.
+const drawings = () => document.querySelectorAll(".plot .main-svg");
+addEventListener("beforeprint", () => drawings().forEach((drawing) => {
+  drawing.setAttribute("viewBox", `0 0 ${drawing.getAttribute("width")} ${drawing.getAttribute("height")}`);
+}));
+addEventListener("afterprint", () => drawings().forEach((drawing) => drawing.removeAttribute("viewBox")));
 dark.addEventListener("change", drawOrTell);
 drawOrTell();

@@ -12,7 +12,14 @@ import pytest
 
 from kcost.api import recommend_gates
 from kcost.api.recommend_data import Scored
-from kcost.api.recommend_gates import Assessed, chosen_under_gates, refuse_gates_without_data, split_of
+from kcost.api.recommend_gates import (
+    CARD_FILE,
+    Assessed,
+    card_of_another,
+    chosen_under_gates,
+    refuse_gates_without_data,
+    split_of,
+)
 from kcost.core.answer import Answer
 from kcost.core.artifact import Model
 from kcost.core.entities import UNSEEN_LABELS
@@ -32,6 +39,7 @@ def way(precision: Precision) -> Candidate:
     )
 
 
+NOT_FLOAT32 = ("torch/eager bfloat16", "torch/eager int8")
 LISTED = Listed(candidates=(way("bfloat16"), way("int8"), way("float32")), left_out=())
 
 
@@ -86,6 +94,16 @@ def test_float32_is_never_refused_and_ends_the_search(monkeypatch: pytest.Monkey
 def test_a_limit_on_what_a_cell_takes_refuses_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
     result = gated(monkeypatch, {"torch/eager bfloat16": "max_memory_mib"}, Assessed(report(), None, ()))
     assert (result.refused, [v.answer for v in result.verdicts]) == ({}, ["fail"])
+
+
+def test_a_card_of_another_model_than_the_one_that_runs_is_told(tmp_path: Path) -> None:
+    known = Assessed(report(), None, ())
+    int8, float32 = priced_without({"torch/eager bfloat16": "so"}), priced_without(dict.fromkeys(NOT_FLOAT32, "so"))
+    assert card_of_another(int8, LISTED, {}, known, tmp_path) == ()  # there is no card
+    (tmp_path / CARD_FILE).write_text("# m")
+    (told,) = card_of_another(int8, LISTED, {}, known, tmp_path)
+    assert told.endswith("as it is, in float32; what runs is torch/eager int8.")
+    assert card_of_another(float32, LISTED, {}, known, tmp_path) == ()
 
 
 def test_answers_of_a_cell_are_read_as_stored_predictions_are() -> None:
