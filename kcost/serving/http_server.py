@@ -18,32 +18,32 @@ from kcost.serving.http_limits import KEEP_ALIVE_S, RESERVED_CONNECTIONS, limite
 
 LOOPBACK = "127.0.0.1"
 MOST_CONNECTIONS = 16_384
-"""Unless more are asked for: that of requests which wait is the queue of a model, not this."""
+"""Unless more are requested for: that of requests which wait is the queue of a model, not this."""
 
 _OTHER_FILES = 256
 """That are open beside connections: of the processes with models, of what is watched and stored."""
 
 
-def allowed_connections(asked: int | None, files_each: int = 1) -> int:
+def allowed_connections(requested: int | None, files_each: int = 1) -> int:
     """How many connections are taken; raises this process's limit of open files for them, as far as it may.
 
     Args:
-        asked: None for MOST_CONNECTIONS, or as many as the limit leaves.
+        requested: None for MOST_CONNECTIONS, or as many as the limit leaves.
         files_each: that a connection takes.
 
     Raises:
         InputError: none were asked for, or more than the limit of open files leaves.
     """
-    if asked is not None and asked < 1:
-        raise InputError("A server takes at least 1 connection.", received=asked)
+    if requested is not None and requested < 1:
+        raise InputError("A server takes at least 1 connection.", received=requested)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = asked or MOST_CONNECTIONS
+    wanted = requested or MOST_CONNECTIONS
     needed = _OTHER_FILES + files_each * (wanted + RESERVED_CONNECTIONS)
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         fit = (soft - _OTHER_FILES) // files_each - RESERVED_CONNECTIONS
-        if fit < (asked or 1):
+        if fit < (requested or 1):
             raise InputError(
                 "A connection is an open file, and those of a process are limited.",
                 received=f"{wanted:,} connections under a limit of {soft:,} files, which leaves {max(0, fit):,}",

@@ -152,8 +152,8 @@ class ModelProcess(asyncio.Protocol):
             self._on_end()
         else:
             # In a thread: other requests are answered while the process says why, or ends.
-            told = asyncio.get_running_loop().run_in_executor(None, _failure, self._worker)
-            told.add_done_callback(partial(_give_failure, self._ready))
+            failure = asyncio.get_running_loop().run_in_executor(None, _failure, self._worker)
+            failure.add_done_callback(partial(_give_failure, self._ready))
 
     def close(self) -> None:
         """Ends the process at once. Calling it again does nothing."""
@@ -179,8 +179,8 @@ def _failure(worker: _ServeWorker | None) -> KcostError:
     return WorkerError("A process that serves a model loads it first.", received="it closed its socket")
 
 
-def _give_failure(ready: asyncio.Future[ServedModel], told: asyncio.Future[KcostError]) -> None:
-    error = told.exception() or told.result()
+def _give_failure(ready: asyncio.Future[ServedModel], failure: asyncio.Future[KcostError]) -> None:
+    error = failure.exception() or failure.result()
     if not ready.done():
         ready.set_exception(error)
 

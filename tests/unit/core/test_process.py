@@ -141,10 +141,10 @@ def test_a_worker_answers_where_a_thousand_files_are_open() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        with pytest.raises(WorkerError, match="runs to its end") as told:
+        with pytest.raises(WorkerError, match="runs to its end") as raised:
             run_job(DEVICES, "fake", DevicesRequest(), quiet=True)  # which has no devices, and says so
     finally:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert told.value.cause == "unforeseen"
+    assert raised.value.cause == "unforeseen"

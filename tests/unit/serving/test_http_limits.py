@@ -300,7 +300,7 @@ def test_an_end_answers_a_request_that_lies_unread(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("limits", "asked", "files_each", "allowed", "raised_to"),
+    ("limits", "requested", "files_each", "allowed", "raised_to"),
     [
         ((1024, 1 << 20), None, 1, 16_384, 16_384 + 128 + 256),
         ((1 << 20, 1 << 20), None, 1, 16_384, None),
@@ -313,7 +313,7 @@ def test_an_end_answers_a_request_that_lies_unread(monkeypatch: pytest.MonkeyPat
 )
 def test_connections_follow_the_limit_of_open_files(
     limits: tuple[int, int],
-    asked: int | None,
+    requested: int | None,
     files_each: int,
     allowed: int,
     raised_to: int | None,
@@ -322,15 +322,15 @@ def test_connections_follow_the_limit_of_open_files(
     raised = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: raised.append(both))
-    assert allowed_connections(asked, files_each) == allowed
+    assert allowed_connections(requested, files_each) == allowed
     assert raised == ([] if raised_to is None else [(raised_to, limits[1])])
 
 
-@pytest.mark.parametrize(("asked", "message"), [(0, "at least 1"), (4000, "ulimit -n"), (None, "ulimit -n")])
+@pytest.mark.parametrize(("requested", "message"), [(0, "at least 1"), (4000, "ulimit -n"), (None, "ulimit -n")])
 def test_connections_that_the_limit_of_open_files_does_not_leave(
-    asked: int | None, message: str, monkeypatch: pytest.MonkeyPatch
+    requested: int | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256 if asked is None else 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256 if requested is None else 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     with pytest.raises(InputError, match=message):
-        allowed_connections(asked)
+        allowed_connections(requested)
