@@ -30,6 +30,9 @@ RESERVED_CONNECTIONS = 128
 
 _LINGER_S = 1.0
 _LOOK_AGAIN_S = 0.1
+_IDLE_S = 1.0
+"""A client that had its answer just now is likely to be sending the next request."""
+
 MOST_HEAD_BYTES = 1 << 16
 """Of the first line and the headers of a request together."""
 
@@ -88,11 +91,11 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
     Args:
         client_timeout_s: a request is there, head and body, this long after its first byte; else it is answered with
             408. A connection on which no request ever comes is closed after as long.
-        most_connections: for one more, that which has been without a request for the longest is closed. Where all are
-            at one, predictions on the further ones are answered with 503, whatever is asked by GET is answered.
+        most_connections: for one more, that which has been without a request for the longest is closed. Where each had
+            one just now, predictions on the further ones are answered with 503, whatever is asked by GET is answered.
     """
-    without_request: dict[LimitedProtocol, None] = {}  # that for the longest first
-    refused: set[LimitedProtocol] = set()  # about to be closed: they take nobody's place
+    without_request: dict[LimitedProtocol, float] = {}  # since when, that for the longest first
+    leaving: set[LimitedProtocol] = set()  # about to be closed: they take nobody's place
 
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes = 0
@@ -114,13 +117,13 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
                     self._refuse_beyond()
                     self.transport.close()  # at once: files are what is short
                     return
-                _close_one(without_request)
+                _close_one(without_request, self.loop.time() - _IDLE_S)
             self._timer = self.loop.call_later(timeout_s, self._close_silent)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
             without_request.pop(self, None)
-            refused.discard(self)
+            leaving.discard(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -175,7 +178,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if self.timeout_keep_alive_task is not None and self.is_without_request():
-                without_request[self] = None
+                without_request[self] = self.loop.time()
 
         def timeout_keep_alive_handler(self) -> None:
             if self.is_without_request():
@@ -195,7 +198,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
                     self._timer = self.loop.call_later(_LINGER_S, self._refuse_slow)
 
         def _are_too_many(self) -> bool:
-            return len(self.connections) - len(refused) > most_connections
+            return len(self.connections) - len(leaving) > most_connections
 
         def is_without_request(self) -> bool:
             """Whether no request is here, nor any byte of one that was not read yet.
@@ -235,7 +238,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
                 return
             self._stop_timer()
             self._refused = True
-            refused.add(self)
+            leaving.add(self)
             if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
                 body = orjson.dumps({"error": message})
                 head = STATUS_LINE[status] + b"content-type: application/json\r\n"
@@ -248,12 +251,15 @@ def limited_protocol(client_timeout_s: float, most_connections: int) -> type[Htt
                 self.transport.write_eof()
             self._timer = self.loop.call_later(_LINGER_S, self._close_silent)
 
-    def _close_one(protocols: dict[LimitedProtocol, None]) -> None:
-        """Closes the first that has no request."""
+    def _close_one(protocols: dict[LimitedProtocol, float], latest: float) -> None:
+        """Closes the first that has no request, and had none since then."""
         while protocols:
-            first = next(iter(protocols))
+            first, since = next(iter(protocols.items()))
+            if since > latest:
+                return
             del protocols[first]
             if first.is_without_request():
+                leaving.add(first)
                 first.transport.close()
                 return
 
