@@ -39,6 +39,7 @@ def serve_models(
     poll_s: float = 1.0,
     most_bytes: int = 64 << 20,
     client_timeout_s: float = 30.0,
+    connections: int | None = None,
     stop_s: float = 30.0,
     on_start: Callable[[Serving], None] | None = None,
     log: Callable[[str], None] | None = None,
@@ -63,6 +64,8 @@ def serve_models(
         poll_s: how often the folder is looked at for new versions.
         most_bytes: of the body of a request, decompressed.
         client_timeout_s: a request that is not there by then, since its first byte, is answered with 408.
+        connections: at a time, and calls of gRPC; None for 16,384, or fewer where the limit of open files is lower.
+            Beyond, predictions are answered with 503; states, metrics and health are answered as before.
         stop_s: what was accepted is answered within this time after SIGTERM.
         on_start: called once, when the models are loaded and the port is open.
         log: told what changes, a sentence at a time.
@@ -95,12 +98,19 @@ def serve_models(
             raise InputError(f"`{name}` is more than 0 and at most an hour.", received=f"{seconds:g}")
     if threads < 0 or most_bytes < 1:
         raise InputError("`threads` is at least 0, `most_bytes` at least 1.", received=f"{threads}, {most_bytes}")
-    from kcost.serving.http_server import HttpSettings
+    from kcost.serving.http_server import HttpSettings, allowed_connections
     from kcost.serving.model_version import Limits
     from kcost.serving.server import Server
 
     limits = Limits(processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s)
-    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    http = HttpSettings(
+        host=host,
+        port=port,
+        most_bytes=most_bytes,
+        client_timeout_s=client_timeout_s,
+        connections=allowed_connections(connections),
+        stop_s=stop_s,
+    )
     server = Server(Path(folder), http, limits, poll_s, log or _nothing, grpc_port=grpc_port, runtime=backend)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
@@ -116,6 +126,7 @@ def serve_proxy(
     deadline_s: float = 30.0,
     most_bytes: int = 64 << 20,
     client_timeout_s: float = 30.0,
+    connections: int | None = None,
     stop_s: float = 30.0,
     remote: bool = False,
     monitor: Path | str | None = None,
@@ -158,13 +169,20 @@ def serve_proxy(
         raise InputError("A header's name is made of letters, digits and `-`.", received=repr(caller_header))
     from kcost.api.forecasts import read_forecasts
     from kcost.api.monitoring import monitor_settings
-    from kcost.serving.http_server import HttpSettings
+    from kcost.serving.http_server import HttpSettings, allowed_connections
     from kcost.serving.monitor.monitor import Monitor
     from kcost.serving.proxy import serve_proxy as serve
 
     settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
 
-    http = HttpSettings(host=host, port=port, most_bytes=most_bytes, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    http = HttpSettings(
+        host=host,
+        port=port,
+        most_bytes=most_bytes,
+        client_timeout_s=client_timeout_s,
+        connections=allowed_connections(connections, files_each=2),  # one to the client, one to the server behind it
+        stop_s=stop_s,
+    )
     started = on_start or _nothing
     watching = Monitor(upstream, settings, read, log)
     proxy = serve(

@@ -98,6 +98,14 @@ def serve(
     client_timeout_s: Annotated[
         float, typer.Option(help="A request is sent within this time; then 408.", rich_help_panel=SERVING)
     ] = 30.0,
+    connections: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At a time; then 503 for predictions. Default: 16384, or what the limit of open files leaves.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
     stop_s: Annotated[
         float, typer.Option(help="Time to answer what was accepted, after Ctrl-C or SIGTERM.", rich_help_panel=SERVING)
     ] = 30.0,
@@ -176,6 +184,7 @@ def serve(
             deadline_s=deadline_s,
             most_bytes=most_mib << 20,
             client_timeout_s=client_timeout_s,
+            connections=connections,
             stop_s=stop_s,
             remote=remote,
             monitor=monitor,
@@ -209,6 +218,7 @@ def serve(
         poll_s=poll_s,
         most_bytes=most_mib << 20,
         client_timeout_s=client_timeout_s,
+        connections=connections,
         stop_s=stop_s,
         on_start=on_start,
         log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress

@@ -196,10 +196,11 @@ class Worker(Generic[Request, Answer]):
 
     def _read_line(self, timeout_s: float | None) -> bytes:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        poll = select.poll()  # `select.select` knows descriptors below 1024 alone, and a server has more of them
+        poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._pending:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([self._answers], [], [], left)
-            if not ready:
+            left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            if not poll.poll(left_ms):
                 self.kill()
                 raise WorkerError(
                     f"A {self.backend} worker answers within {timeout_s:g} s.",
@@ -223,10 +224,11 @@ class Worker(Generic[Request, Answer]):
             return WorkerError(rule, f"the process was killed by {name}", cause="killed", signal_number=-code)
         return WorkerError(rule, f"the process ended with exit code {code}", cause="ended")
 
-    def kill(self) -> None:
-        """Ends the process at once."""
+    def kill(self, *, wait: bool = True) -> None:
+        """Ends the process at once; without `wait` it is left to `close` to see it gone."""
         self._process.kill()
-        self._process.wait()
+        if wait:
+            self._process.wait()
 
     def close(self) -> None:
         """Asks the process to end by closing its input; kills it after 5 seconds."""

@@ -61,7 +61,7 @@ def show_load(console: Console, report: LoadReport, *, everything: bool = False)
     statuses = ", ".join(f"{n:,} {text}" for text, n in sorted(report.statuses.items()))
     console.print(
         f"{statuses}; {significant(report.answered_per_s)} answered a second of {significant(report.duration_s)} s; "
-        f"arrivals: {report.source}; body: {report.body}",
+        f"{report.connections:,} connections; arrivals: {report.source}; body: {report.body}",
         highlight=False,
         markup=False,
     )

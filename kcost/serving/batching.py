@@ -106,7 +106,7 @@ class Queue:
         """Raises RequestError, status 429, where the queue is full."""
         if self._count >= self._most:
             text = f"The queue of the model is full: {self._most} requests are waiting. Try later."
-            raise RequestError(Code.RESOURCE_EXHAUSTED, text)
+            raise RequestError(Code.RESOURCE_EXHAUSTED, text, headers=((b"retry-after", b"1"),))
         self._count += 1
         self._groups.setdefault(waiting.key, deque()).append(waiting)
 

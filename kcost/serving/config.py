@@ -64,7 +64,10 @@ def version_folder(base_path: Path, version: int) -> Path:
     named = base_path / str(version)
     if named.is_dir():
         return named
-    return next(p for p in base_path.iterdir() if p.name.isdecimal() and int(p.name) == version)
+    for path in base_path.iterdir():
+        if path.name.isdecimal() and int(path.name) == version:
+            return path
+    raise FileNotFoundError(f"{named} went away")
 
 
 def read_models(folder: Path, runtime: Runtime = "saved_model") -> tuple[ModelEntry, ...]:

@@ -69,12 +69,18 @@ class Connection(asyncio.Protocol):
     """A connection that is kept open between requests."""
 
     def __init__(self, on_close: Callable[[Connection], None]) -> None:
+        self.uses = 0
+        """Requests that were sent on it."""
+        self.end = "it is open"
+        """How it ended."""
         self.body = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self._on_close = on_close
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
+        self._has_begun = False
+        self._is_broken = False
         self._pieces: list[bytes] = []
 
     @property
@@ -85,6 +91,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, answer: Answer) -> None:
         """Sends a request; `answer` is called once."""
         assert self._transport is not None
+        self.uses += 1
         self._answer = answer
         self._pieces = []
         self.headers = []
@@ -96,6 +103,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _break(self, end: str) -> None:
+        self._is_broken, self.end = True, end
+        self.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open."""
         self._transport = cast(asyncio.Transport, transport)
@@ -103,12 +114,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """A piece of an answer."""
         if self._parser is None:
-            self.close()
+            self._break("it sent what nobody had asked for")
             return
+        self._has_begun = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.close()
+        except httptools.HttpParserError as error:
+            self._break(f"it sent what is no HTTP: {error}")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header of the answer."""
@@ -123,6 +135,7 @@ class Connection(asyncio.Protocol):
         assert self._parser is not None
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
         answer, self._answer, self._parser = self._answer, None, None
+        self._has_begun = False
         self.body = b"".join(self._pieces)
         if not keep:
             self.close()
@@ -131,6 +144,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is closed, by whichever side."""
+        if not self._is_broken:
+            how = "closed" if error is None else f"broken ({error})"
+            self.end = f"it was {how} {'in the middle of an answer' if self._has_begun else 'before an answer'}"
         answer, self._answer, self._transport = self._answer, None, None
         self._on_close(self)
         if answer is not None:

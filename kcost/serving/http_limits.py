@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it leaves out: limits on the head of a request and on slow clients.
+"""uvicorn's HTTP protocol with what it leaves out: limits on the head of a request, on slow clients and on connections.
 
 Also, the head of an answer is written together with its body: uvicorn writes them one after the other, so that a client
 is woken up twice. `respond` writes both at once where it can, which takes a third of the time of two ASGI messages.
@@ -6,7 +6,10 @@ is woken up twice. `respond` writes both at once where it can, which takes a thi
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import termios
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -14,7 +17,22 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+KEEP_ALIVE_S = 620.0
+"""A connection without a request is closed after as long.
+
+Who is about to send a request has to be the one that gives up a connection: closed by the server at that moment, the
+request is lost. Load balancers give up one that nobody uses after 60 s (AWS) to 600 s (Google Cloud), Go's client after
+90 s, curl after 118 s.
+"""
+
+RESERVED_CONNECTIONS = 128
+"""Beyond the limit of connections: a state, metrics or health are answered there, predictions refused."""
+
 _LINGER_S = 1.0
+_LOOK_AGAIN_S = 0.1
+_IDLE_S = 1.0
+"""A client that had its answer just now is likely to be sending the next request."""
+
 MOST_HEAD_BYTES = 1 << 16
 """Of the first line and the headers of a request together."""
 
@@ -67,13 +85,17 @@ def _at_once(cycle: RequestResponseCycle, status: int, headers: Headers, body: b
     return True
 
 
-def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
+def limited_protocol(client_timeout_s: float, most_connections: int) -> type[HttpToolsProtocol]:
     """The protocol class of a server.
 
     Args:
         client_timeout_s: a request is there, head and body, this long after its first byte; else it is answered with
-            408. A connection that says nothing at all is closed after as long.
+            408. A connection on which no request ever comes is closed after as long.
+        most_connections: for one more, that which has been without a request for the longest is closed. Where each had
+            one just now, predictions on the further ones are answered with 503, whatever is asked by GET is answered.
     """
+    without_request: dict[LimitedProtocol, float] = {}  # since when, that for the longest first
+    leaving: set[LimitedProtocol] = set()  # about to be closed: they take nobody's place
 
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes = 0
@@ -81,14 +103,27 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
         _timer: asyncio.TimerHandle | None = None
         _in_request = False
         _refused = False
+        _is_beyond = False
+        _is_last = False
 
         def connection_made(self, transport: Any) -> None:
             joined: Any = HeadWithBody(transport, self.loop)
             super().connection_made(joined)
-            self._timer = self.loop.call_later(client_timeout_s, self._close_silent)
+            timeout_s = client_timeout_s
+            if self._are_too_many():
+                self._is_beyond = True
+                timeout_s = min(_LINGER_S, client_timeout_s)  # one that says nothing must not hold what is reserved
+                if len(self.connections) > most_connections + RESERVED_CONNECTIONS:
+                    self._refuse_beyond()
+                    self.transport.close()  # at once: files are what is short
+                    return
+                _close_one(without_request, self.loop.time() - _IDLE_S)
+            self._timer = self.loop.call_later(timeout_s, self._close_silent)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            without_request.pop(self, None)
+            leaving.discard(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -97,6 +132,7 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
             if self._in_head:
                 if not self._in_request:
                     self._in_request = True
+                    without_request.pop(self, None)
                     self._stop_timer()
                 before = len(data)
                 # A head that comes whole in one piece is at most as long as the piece.
@@ -118,13 +154,61 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._in_head = False
+            if self._is_beyond:
+                self._is_beyond = self._are_too_many()  # room may have been made
+                if self._is_beyond and self.parser.get_method() != b"GET":
+                    self._refuse_beyond()
+                    return
             super().on_headers_complete()
+            if self._is_beyond or self._is_last:
+                self.cycle.keep_alive = False
             self.scope[AT_ONCE] = partial(_at_once, self.cycle)  # type: ignore[literal-required]
 
+        def on_body(self, body: bytes) -> None:
+            if not self._refused:
+                super().on_body(body)
+
         def on_message_complete(self) -> None:
+            if self._refused:
+                return
             self._stop_timer()
             self._in_head, self._in_request, self._head_bytes = True, False, 0
             super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.timeout_keep_alive_task is not None and self.is_without_request():
+                without_request[self] = self.loop.time()
+
+        def timeout_keep_alive_handler(self) -> None:
+            if self.is_without_request():
+                super().timeout_keep_alive_handler()
+            else:
+                self.timeout_keep_alive_task = self.loop.call_later(_LOOK_AGAIN_S, self.timeout_keep_alive_handler)
+
+        def shutdown(self) -> None:
+            if self._refused or self.is_without_request():
+                super().shutdown()
+            else:
+                self._is_last = True
+                if self.cycle is not None:
+                    self.cycle.keep_alive = False
+                if self._in_request:  # the end does not wait for a slow client
+                    self._stop_timer()
+                    self._timer = self.loop.call_later(_LINGER_S, self._refuse_slow)
+
+        def _are_too_many(self) -> bool:
+            return len(self.connections) - len(leaving) > most_connections
+
+        def is_without_request(self) -> bool:
+            """Whether no request is here, nor any byte of one that was not read yet.
+
+            Timers come before what was sent meanwhile is read. A connection that is closed with bytes unread is reset,
+            and their request is lost.
+            """
+            answered = self.cycle is None or self.cycle.response_complete
+            silent = self.transport.is_closing() or not _unread_bytes(self.transport)
+            return answered and not self._in_request and silent
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, msg)
@@ -135,30 +219,58 @@ def limited_protocol(client_timeout_s: float) -> type[HttpToolsProtocol]:
                 self._timer = None
 
         def _close_silent(self) -> None:
-            if not self.transport.is_closing():
+            if self.transport.is_closing():
+                return
+            if self._refused or self.is_without_request():
                 self.transport.close()
+            else:
+                self._timer = self.loop.call_later(_LOOK_AGAIN_S, self._close_silent)
 
         def _refuse_slow(self) -> None:
             self._refuse(408, f"A request is sent within {client_timeout_s:g} s.")
 
-        def _refuse(self, status: int, message: str) -> None:
+        def _refuse_beyond(self) -> None:
+            self._refuse(503, f"The server takes {most_connections} connections at a time. Try later.", b"1")
+
+        def _refuse(self, status: int, message: str, retry_after_s: bytes | None = None) -> None:
             """Answers in the place of the application, and closes the connection."""
             if self.transport is None or self.transport.is_closing():
                 return
             self._stop_timer()
             self._refused = True
+            leaving.add(self)
             if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
                 body = orjson.dumps({"error": message})
-                head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
-                head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-                self.transport.write(head.encode() + body)
+                head = STATUS_LINE[status] + b"content-type: application/json\r\n"
+                head += b"" if retry_after_s is None else b"retry-after: %b\r\n" % retry_after_s
+                head += b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+                self.transport.write(head + body)
             # What the client goes on to send is read and dropped for a while: were the connection closed with bytes
             # unread, the kernel would reset it, and the client might never see the answer.
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self._timer = self.loop.call_later(_LINGER_S, self._close_silent)
 
+    def _close_one(protocols: dict[LimitedProtocol, float], latest: float) -> None:
+        """Closes the first that has no request, and had none since then."""
+        while protocols:
+            first, since = next(iter(protocols.items()))
+            if since > latest:
+                return
+            del protocols[first]
+            if first.is_without_request():
+                leaving.add(first)
+                first.transport.close()
+                return
+
     return LimitedProtocol
+
+
+def _unread_bytes(transport: Any) -> int:
+    """Bytes that have come on a connection and were not read yet."""
+    count = array.array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return count[0]
 
 
 class HeadWithBody:
@@ -202,6 +314,3 @@ class HeadWithBody:
     def __getattr__(self, name: str) -> Any:
         """Whatever else a transport does."""
         return getattr(self._transport, name)
-
-
-_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}

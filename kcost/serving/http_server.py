@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,9 +14,43 @@ import uvicorn
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
-from kcost.serving.http_limits import limited_protocol
+from kcost.serving.http_limits import KEEP_ALIVE_S, RESERVED_CONNECTIONS, limited_protocol
 
 LOOPBACK = "127.0.0.1"
+MOST_CONNECTIONS = 16_384
+"""Unless more are requested for: that of requests which wait is the queue of a model, not this."""
+
+_OTHER_FILES = 256
+"""That are open beside connections: of the processes with models, of what is watched and stored."""
+
+
+def allowed_connections(requested: int | None, files_each: int = 1) -> int:
+    """How many connections are taken; raises this process's limit of open files for them, as far as it may.
+
+    Args:
+        requested: None for MOST_CONNECTIONS, or as many as the limit leaves.
+        files_each: that a connection takes.
+
+    Raises:
+        InputError: none were asked for, or more than the limit of open files leaves.
+    """
+    if requested is not None and requested < 1:
+        raise InputError("A server takes at least 1 connection.", received=requested)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = requested or MOST_CONNECTIONS
+    needed = _OTHER_FILES + files_each * (wanted + RESERVED_CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        fit = (soft - _OTHER_FILES) // files_each - RESERVED_CONNECTIONS
+        if fit < (requested or 1):
+            raise InputError(
+                "A connection is an open file, and those of a process are limited.",
+                received=f"{wanted:,} connections under a limit of {soft:,} files, which leaves {max(0, fit):,}",
+                remedy="Raise the limit (ulimit -n), or ask for fewer: --connections N",
+            )
+        return min(wanted, fit)
+    return wanted
 
 
 class HttpSettings(Record):
@@ -25,7 +60,7 @@ class HttpSettings(Record):
     port: int = 8501
     most_bytes: int = 64 << 20
     client_timeout_s: float = 30.0
-    connections: int = 1024
+    connections: int = MOST_CONNECTIONS
     stop_s: float = 30.0
 
 
@@ -46,7 +81,7 @@ class HttpServer:
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(
             application,
-            http=limited_protocol(settings.client_timeout_s),
+            http=limited_protocol(settings.client_timeout_s, settings.connections),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -54,9 +89,8 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=settings.connections,
             timeout_graceful_shutdown=int(settings.stop_s) or 1,
-            timeout_keep_alive=int(settings.client_timeout_s) or 1,
+            timeout_keep_alive=int(KEEP_ALIVE_S),
         )
         self._uvicorn = _QuietServer(config)
 

@@ -22,8 +22,15 @@ from kcost.serving.http_client import Connection, Target, take_open
 SPIN_S = 0.0012
 """Timers of the event loop have a resolution of a millisecond: the last of it is waited for by looking at the clock."""
 
-TIMED_OUT, BROKEN = -1, -2
-"""In the place of a status."""
+TIMED_OUT, BROKEN, NOT_CONNECTED = -1, -2, -3
+"""In the place of a status: no answer in time; the connection ended before one was whole; none could be opened."""
+
+IDLE_S = 10.0
+"""A connection that nobody used for longer is closed, not used again: the server may be about to close it, and a
+request that is sent just then is lost."""
+
+_TOLD_BYTES = 200
+"""Of an answer that tells of a failure."""
 
 
 class Observed(NamedTuple):
@@ -36,8 +43,12 @@ class Observed(NamedTuple):
     done_ns: np.ndarray
     """int64; when its answer was whole, or its time was up."""
     status: np.ndarray
-    """int64; the HTTP status, TIMED_OUT or BROKEN."""
+    """int64; the HTTP status, TIMED_OUT, BROKEN or NOT_CONNECTED."""
     wall_s: float
+    opened: int
+    """Connections, in all."""
+    why: dict[int, str]
+    """What is known of each request that was not answered with 200, by its place."""
 
 
 class LoadGenerator:
@@ -65,8 +76,12 @@ class LoadGenerator:
         self._most = connections
         self._spin_s = spin_s
         self._timeout_ns = int(timeout_s * 1e9)
-        self._free: list[Connection] = []
+        self._free: deque[Connection] = deque()
+        """Used last, taken first: those that bursts leave behind are at the front."""
+        self._idle_since_ns: dict[Connection, int] = {}
         self._open: set[Connection] = set()
+        self._opened = 0
+        self._why: dict[int, str] = {}
         self._opening = 0
         self._waiting: deque[int] = deque()
         self._flying: dict[int, Connection] = {}
@@ -81,8 +96,9 @@ class LoadGenerator:
         Raises:
             InputError: the server does not accept a connection.
         """
-        await self._connect_first()
+        first = await self._connect_first()
         self._start_ns = time.perf_counter_ns()
+        self._put_back(first)
         giving_up = asyncio.get_running_loop().create_task(self._give_up())
         try:
             for place, due_ns in enumerate(self._due_ns.tolist()):
@@ -98,7 +114,7 @@ class LoadGenerator:
             for connection in list(self._open):
                 connection.close()
         wall_s = self._now() / 1e9
-        return Observed(self._due_ns, self._sent_ns, self._done_ns, self._status, wall_s)
+        return Observed(self._due_ns, self._sent_ns, self._done_ns, self._status, wall_s, self._opened, self._why)
 
     def _now(self) -> int:
         return time.perf_counter_ns() - self._start_ns
@@ -114,9 +130,9 @@ class LoadGenerator:
         while self._now() < due_ns:
             await asyncio.sleep(0)
 
-    async def _connect_first(self) -> None:
+    async def _connect_first(self) -> Connection:
         try:
-            self._free.append(await self._new_connection())
+            return await self._new_connection()
         except OSError as error:
             raise InputError(
                 "A load test needs a server that accepts connections.",
@@ -130,10 +146,16 @@ class LoadGenerator:
             lambda: Connection(self._closed), self._target.address, self._target.port
         )
         self._open.add(connection)
+        self._opened += 1
         return connection
 
     def _closed(self, connection: Connection) -> None:
         self._open.discard(connection)
+        self._idle_since_ns.pop(connection, None)
+
+    def _put_back(self, connection: Connection) -> None:
+        self._idle_since_ns[connection] = self._now()
+        self._free.append(connection)
 
     def _send_waiting(self) -> None:
         while self._waiting:
@@ -148,34 +170,41 @@ class LoadGenerator:
                 return
             place = self._waiting.popleft()
             if self._done_ns[place]:
-                self._free.append(connection)
+                self._put_back(connection)
                 continue
             self._flying[place] = connection
-            self._sent_ns[place] = self._now()
+            self._sent_ns[place] = now = self._now()
+            idle_ns = now - self._idle_since_ns.pop(connection)
             request = self._requests[place % len(self._requests)]
-            connection.send(request, partial(self._answered, place, connection))
+            connection.send(request, partial(self._answered, place, connection, idle_ns))
 
     async def _open_one(self) -> None:
         try:
-            self._free.append(await self._new_connection())
-        except OSError:
+            self._put_back(await self._new_connection())
+        except OSError as error:
             # The oldest that waits takes the blame: else all would wait for a server that is gone.
             if self._waiting:
-                self._finish(self._waiting.popleft(), BROKEN)
+                self._finish(self._waiting.popleft(), NOT_CONNECTED, str(error))
         finally:
             self._opening -= 1
             self._send_waiting()
 
-    def _answered(self, place: int, connection: Connection, status: int | None) -> None:
+    def _answered(self, place: int, connection: Connection, idle_ns: int, status: int | None) -> None:
         self._flying.pop(place, None)
-        self._finish(place, BROKEN if status is None else status)
+        if status is None:
+            uses = f"its request {connection.uses} came after {idle_ns / 1e6:.0f} ms without one"
+            self._finish(place, BROKEN, f"{connection.end}; {uses}")
+        else:
+            self._finish(place, status, "" if status == 200 else connection.body[:_TOLD_BYTES].decode(errors="replace"))
         if connection.is_open:
-            self._free.append(connection)
+            self._put_back(connection)
         self._send_waiting()
 
-    def _finish(self, place: int, status: int) -> None:
+    def _finish(self, place: int, status: int, why: str) -> None:
         if self._done_ns[place]:
             return
+        if status != 200:
+            self._why[place] = why
         self._done_ns[place] = self._now()
         if not self._sent_ns[place]:
             self._sent_ns[place] = self._done_ns[place]
@@ -185,13 +214,16 @@ class LoadGenerator:
             self._all_done.set()
 
     async def _give_up(self) -> None:
-        """Ends requests whose time is up, ten times a second."""
+        """Ends requests whose time is up, and connections that nobody uses, ten times a second."""
         while True:
             await asyncio.sleep(0.1)
             late_ns = self._now() - self._timeout_ns
             while self._waiting and self._due_ns[self._waiting[0]] < late_ns:
-                self._finish(self._waiting.popleft(), TIMED_OUT)
+                self._finish(self._waiting.popleft(), TIMED_OUT, "it was not sent")
             for place, connection in list(self._flying.items()):
                 if self._due_ns[place] < late_ns:
-                    self._finish(place, TIMED_OUT)
+                    self._finish(place, TIMED_OUT, "it was sent and not answered")
                     connection.close()
+            # One that the server has closed meanwhile is known there no more.
+            while self._free and self._idle_since_ns.get(self._free[0], 0) < self._now() - int(IDLE_S * 1e9):
+                self._free.popleft().close()

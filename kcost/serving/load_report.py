@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kcost.core.schema import Record
 from kcost.core.stats import percentile
-from kcost.serving.load import BROKEN, TIMED_OUT, Observed
+from kcost.serving.load import BROKEN, NOT_CONNECTED, TIMED_OUT, Observed
 
 CLIENT_PART = 0.1
 """The client's own delay is a limit of the test where it is more than this part of the latency, at the p99."""
@@ -36,7 +36,8 @@ class LoadReport(Record):
     offered_per_s: float = Field(description="requests that were due, a second")
     answered_per_s: float = Field(description="requests that were answered with 200, a second of the whole test")
     duration_s: float = Field(description="until the last answer")
-    statuses: dict[str, int] = Field(description="HTTP status, `timed out` or `broken` -> requests")
+    statuses: dict[str, int] = Field(description="HTTP status, `timed out`, `broken` or `not connected` -> requests")
+    connections: int = Field(description="opened in all")
     latency: Quantiles = Field(description="from when a request was due until its answer, or until it was given up")
     after_sending: Quantiles = Field(description="from when it was sent: what a client without a schedule would see")
     own_delay: Quantiles = Field(description="from when it was due until it was sent")
@@ -74,7 +75,7 @@ def report(url: str, source: str, body: str, span_s: float, observed: Observed) 
     latency = quantiles(observed.done_ns - observed.due_ns)
     own_delay = quantiles(observed.sent_ns - observed.due_ns)
     codes, counts = np.unique(observed.status, return_counts=True)
-    statuses = {_status_text(int(code)): int(n) for code, n in zip(codes, counts, strict=True)}
+    statuses = {status_text(int(code)): int(n) for code, n in zip(codes, counts, strict=True)}
     return LoadReport(
         url=url,
         source=source,
@@ -84,6 +85,7 @@ def report(url: str, source: str, body: str, span_s: float, observed: Observed) 
         answered_per_s=statuses.get("200", 0) / observed.wall_s,
         duration_s=observed.wall_s,
         statuses=statuses,
+        connections=observed.opened,
         latency=latency,
         after_sending=quantiles(observed.done_ns - observed.sent_ns),
         own_delay=own_delay,
@@ -91,8 +93,9 @@ def report(url: str, source: str, body: str, span_s: float, observed: Observed) 
     )
 
 
-def _status_text(status: int) -> str:
-    return {TIMED_OUT: "timed out", BROKEN: "broken"}.get(status, str(status))
+def status_text(status: int) -> str:
+    """A status of `Observed` in words."""
+    return {TIMED_OUT: "timed out", BROKEN: "broken", NOT_CONNECTED: "not connected"}.get(status, str(status))
 
 
 def _limits(count: int, latency: Quantiles, own_delay: Quantiles, statuses: dict[str, int]) -> Sequence[str]:

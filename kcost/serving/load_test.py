@@ -13,7 +13,7 @@ from kcost.core.schema import Record
 from kcost.serving import rate_search
 from kcost.serving.arrivals import LONGEST_S, Schedule, poisson, read_log
 from kcost.serving.http_client import Target, read_url
-from kcost.serving.load import LoadGenerator, Observed
+from kcost.serving.load import SPIN_S, LoadGenerator, Observed
 from kcost.serving.load_report import LoadReport, report
 from kcost.serving.made_up import MADE_UP, made_up_body
 from kcost.serving.rate_search import RateReport, RateTrial
@@ -33,6 +33,7 @@ class LoadSettings(Record):
     seed: int = 0
     connections: int = 256
     timeout_s: float = 30.0
+    spin_s: float = SPIN_S
     remote: bool = False
 
 
@@ -98,7 +99,8 @@ def _trial(rate_per_s: float, bound_ms: float, observed: Observed) -> RateTrial:
 
 
 async def _observe(target: Target, schedule: Schedule, settings: LoadSettings) -> Observed:
-    return await LoadGenerator(target, schedule, settings.connections, settings.timeout_s).run()
+    generator = LoadGenerator(*(target, schedule, settings.connections, settings.timeout_s), spin_s=settings.spin_s)
+    return await generator.run()
 
 
 async def _bodies(target: Target, settings: LoadSettings) -> tuple[list[bytes], str]:

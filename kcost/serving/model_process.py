@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,8 @@ from kcost.core.jobs import SERVE
 from kcost.core.process import Worker
 from kcost.core.serving import ServeAnswer, ServedModel, ServeRequest
 from kcost.serving.status import Code, RequestError
+
+_ServeWorker = Worker[ServeRequest, ServeAnswer]
 
 _PLACE = struct.Struct("<H")
 _RUN_NS = struct.Struct("<Q")
@@ -80,7 +83,7 @@ class ModelProcess(asyncio.Protocol):
         self._number = 0
         self._ready: asyncio.Future[ServedModel] | None = None
         self._transport: asyncio.Transport | None = None
-        self._worker: Worker[ServeRequest, ServeAnswer] | None = None
+        self._worker: _ServeWorker | None = None
         self._closed = False
 
     @property
@@ -147,17 +150,10 @@ class ModelProcess(asyncio.Protocol):
         if self._ready.done():
             self.close()
             self._on_end()
-        elif not self._ready.cancelled():
-            self._ready.set_exception(self._failure())
-
-    def _failure(self) -> KcostError:
-        """Why the model was not loaded: what the process told of it, or how it ended."""
-        assert self._worker is not None
-        try:
-            self._worker.receive(timeout_s=5)
-        except KcostError as error:
-            return error
-        return WorkerError("A process that serves a model loads it first.", received="it closed its socket")
+        else:
+            # In a thread: other requests are answered while the process says why, or ends.
+            failure = asyncio.get_running_loop().run_in_executor(None, _failure, self._worker)
+            failure.add_done_callback(partial(_give_failure, self._ready))
 
     def close(self) -> None:
         """Ends the process at once. Calling it again does nothing."""
@@ -165,12 +161,33 @@ class ModelProcess(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         if self._worker is not None:
-            self._worker.kill()
-            with contextlib.suppress(OSError):
-                self._worker.close()
-            self._worker = None
+            worker, self._worker = self._worker, None
+            worker.kill(wait=False)
+            # In a thread: the end of a process with much memory takes a while, and others are served meanwhile.
+            asyncio.get_running_loop().run_in_executor(None, _close, worker)
         if self._ready is not None and not self._ready.done():
             self._ready.cancel()
+
+
+def _failure(worker: _ServeWorker | None) -> KcostError:
+    """Why a model was not loaded: what its process told of it, or how it ended."""
+    try:
+        assert worker is not None
+        worker.receive(timeout_s=5)
+    except KcostError as error:
+        return error
+    return WorkerError("A process that serves a model loads it first.", received="it closed its socket")
+
+
+def _give_failure(ready: asyncio.Future[ServedModel], failure: asyncio.Future[KcostError]) -> None:
+    error = failure.exception() or failure.result()
+    if not ready.done():
+        ready.set_exception(error)
+
+
+def _close(worker: _ServeWorker) -> None:
+    with contextlib.suppress(OSError):
+        worker.close()
 
 
 def _outcome(message: Message) -> Outputs | RequestError:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from kcost.core.errors import KcostError
+from kcost.core.errors import KcostError, WorkerError
 from kcost.core.schema import Record
 from kcost.core.serving import ServedModel, ServedSignature
 from kcost.serving.batching import (
@@ -113,7 +113,7 @@ class ModelVersion:
         self.state = "LOADING"
         try:
             for lane in self._lanes:
-                self.served = await self._start(lane)
+                self.served = await self._start_for_load(lane)
         except KcostError as error:
             self.failure = error
             self._end_lanes()
@@ -123,6 +123,16 @@ class ModelVersion:
         self._with_rows = {place for place, signature in self._signatures.values() if has_rows(signature)}
         self._padding = {place for place, signature in self._signatures.values() if signature.pads}
         self.state = "AVAILABLE"
+
+    async def _start_for_load(self, lane: Lane) -> ServedModel:
+        """Starts a process, and once more where it was killed: that says nothing of the model's files."""
+        try:
+            return await self._start(lane)
+        except WorkerError as error:
+            if error.cause != "killed":
+                raise
+            self._log(f"a process of {self.name} version {self.version} was killed while it loaded; it starts again")
+            return await self._start(lane)
 
     async def _start(self, lane: Lane) -> ServedModel:
         runner = self._new_runner(lambda: self._ended(lane))

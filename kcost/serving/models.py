@@ -145,17 +145,20 @@ class Models:
                 self.poll()
 
     def poll(self) -> None:
-        """Reads what the files want, and starts to load and unload. What cannot be read changes nothing."""
+        """Reads what the files want, and starts to load and unload. What cannot be read changes nothing.
+
+        Files come and go while they are looked at: what went just now is seen at the next look.
+        """
         try:
             self._entries = {entry.name: entry for entry in read_models(self._folder, self._runtime)}
+            for entry in self._entries.values():
+                self._bring(entry)
         except (KcostError, OSError) as error:
             if str(error) != self._told:  # told once, not every second
                 self._told = str(error)
                 self._log(f"what is served stays as it is. {error}")
             return
         self._told = ""
-        for entry in self._entries.values():
-            self._bring(entry)
         for name in self._versions.keys() - self._entries.keys():
             for version in self._versions[name].values():
                 if version.state == "AVAILABLE":
@@ -169,9 +172,8 @@ class Models:
             current = versions.get(number)
             if current is None or current.state == "END":
                 self._start(entry, number, versions)
-        served = [versions[number] for number in wanted if versions[number].state == "AVAILABLE"]
-        loading = any(versions[number].state in ("START", "LOADING") for number in wanted)
-        if served and not loading:
+        states = {versions[number].state for number in wanted if number in versions}  # one may have gone just now
+        if "AVAILABLE" in states and not states & {"START", "LOADING"}:
             for version in versions.values():
                 if version.version not in wanted and version.state == "AVAILABLE":
                     self._spawn(self._unload(version))

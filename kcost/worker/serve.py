@@ -22,6 +22,7 @@ from kcost.core.serving import ServeAnswer, ServedModel, ServedSignature, Served
 from kcost.runtimes.base import open_file, runtime_version
 from kcost.runtimes.meta_graph import Signature, Tensor
 from kcost.worker.lengths import with_padding
+from kcost.worker.warm_up import warm_up
 
 if TYPE_CHECKING:
     from kcost.runtimes.saved_model import SavedModelSession
@@ -45,6 +46,7 @@ def run(request: ServeRequest) -> ServeAnswer:
         served = _open(request.runtime, request.folder, threads)
         try:
             served.model = with_padding(served.model, served.run)
+            warm_up(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])
             runs, buffer = 0, bytearray()

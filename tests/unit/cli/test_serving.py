@@ -77,6 +77,7 @@ def test_the_p99_of_a_load_test_comes_first() -> None:
         answered_per_s=99.0,
         duration_s=10.1,
         statuses={"200": 999, "503": 1},
+        connections=12,
         latency=q,
         after_sending=q,
         own_delay=q,

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -132,3 +133,18 @@ def test_what_libraries_print_goes_to_the_log_and_progress_of_kcost_does_not(mon
     run_job(MEASURE, "fake", StartRequest())
     run_job(dataclasses.replace(MEASURE, tells_progress=True), "fake", StartRequest())
     assert in_the_log == [True, False]
+
+
+def test_a_worker_answers_where_a_thousand_files_are_open() -> None:
+    """`select.select` takes no descriptor from 1024 on; a server has one for each connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with pytest.raises(WorkerError, match="runs to its end") as raised:
+            run_job(DEVICES, "fake", DevicesRequest(), quiet=True)  # which has no devices, and says so
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised.value.cause == "unforeseen"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kcost.core.errors import ArtifactError
+from kcost.core.errors import ArtifactError, WorkerError
 from kcost.core.serving import ServedModel, ServedSignature, ServedTensor
 from kcost.serving.model_process import Done, Outputs
 from kcost.serving.status import RequestError
@@ -50,6 +50,10 @@ class FakeRunner:
 
     async def start(self) -> ServedModel:
         await asyncio.sleep(0)
+        kills = sorted(self.folder.glob("kill-*"))  # a file for each process that is killed before it has loaded
+        if kills:
+            kills[0].unlink()
+            raise WorkerError("A worker stays alive.", received="it was killed", cause="killed", signal_number=9)
         if (self.folder / "saved_model.pb").read_bytes() == b"damaged":
             raise ArtifactError("A SavedModel is whole.", received=str(self.folder))
         return MODEL

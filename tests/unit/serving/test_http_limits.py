@@ -1,15 +1,24 @@
-"""Head and body of an answer in one write: the transport that joins them, and answers that are given at once."""
+"""Answers in one write, and connections: when one is given up, how many there are, and who is refused."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import resource
+import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from kcost.core.errors import InputError
+from kcost.serving import http_limits, http_server
 from kcost.serving.http_limits import HeadWithBody, respond
-from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.http_server import HttpServer, HttpSettings, allowed_connections
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
@@ -119,3 +128,211 @@ def test_an_answer_at_once_is_that_of_two_messages(sent: bytes, answers: list[by
     assert [text.partition(b"\r\n\r\n")[2] for text in whole] == answers
     assert whole == asyncio.run(came(at_once=False))
     assert (b"connection: close" in whole[-1]) == (b"1.0" in sent or b"close" in sent)
+
+
+ASKED = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+LOOKED = b"GET /v1/models/m HTTP/1.1\r\nhost: x\r\n\r\n"
+Client = Callable[[int], None]
+
+
+def with_server(client: Client, loop: Callable[[], asyncio.AbstractEventLoop], **settings: float) -> None:
+    """Runs a client, in a thread, against a server on a port."""
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body", False):
+            pass
+        await respond(scope, send, 200, [], scope["path"].encode())
+
+    async def run() -> None:
+        server = HttpServer(application, HttpSettings(port=0).model_copy(update=settings))
+        serving = asyncio.create_task(server.serve())
+        try:
+            await asyncio.to_thread(client, int(server.url.rpartition(":")[2]))
+        finally:
+            server.stop()
+            await serving
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+def connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def answered(connection: socket.socket, request: bytes) -> bytes:
+    """What comes back until there is a body; a connection that is closed before gives less."""
+    connection.sendall(request)
+    came = b""
+    while b"\r\n\r\n" not in came or came.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1 << 16)
+        if not piece:
+            break
+        came += piece
+    return came
+
+
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_request_that_comes_as_its_connection_is_given_up_is_answered(
+    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer is due while the server reads something else, and the request lies unread: it was reset, and lost."""
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 1)
+    on_url = HttpToolsProtocol.on_url
+
+    def slow_on_url(self: HttpToolsProtocol, url: bytes) -> None:
+        if url == b"/slow":
+            time.sleep(0.6)
+        on_url(self, url)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_url", slow_on_url)
+
+    def client(port: int) -> None:
+        with connected(port) as kept, connected(port) as other:
+            assert answered(kept, ASKED).startswith(b"HTTP/1.1 200")
+            time.sleep(0.7)
+            other.sendall(ASKED.replace(b"/x", b"/slow"))
+            time.sleep(0.1)  # the server is reading it until the second of the other one is over
+            assert answered(kept, ASKED).startswith(b"HTTP/1.1 200")
+            assert kept.recv(100) == b""  # a second later it is given up after all
+
+    with_server(client, loop)
+
+
+def test_beyond_the_limit_predictions_are_refused_and_states_are_told() -> None:
+    def client(port: int) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                half = stack.enter_context(connected(port))
+                half.sendall(ASKED[:-1])  # at a request, so that none can be closed for another
+            time.sleep(0.3)
+            asking, looking, big = (stack.enter_context(connected(port)) for _ in range(3))
+            refusal = answered(asking, ASKED)
+            assert refusal.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"retry-after: 1\r\n" in refusal
+            assert b'{"error":"The server takes 3 connections at a time. Try later."}' in refusal
+            state = answered(looking, LOOKED)
+            assert state.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"connection: close" in state  # it must not hold what is kept for others
+            # A body that is still being sent is read to its end, so that its client sees why it was refused.
+            length = 1 << 20
+            head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length
+            assert answered(big, head + b"x" * length).startswith(b"HTTP/1.1 503")
+            half.sendall(ASKED[-1:])
+            assert answered(half, b"").startswith(b"HTTP/1.1 200")
+            # One that had its answer just now may be sending again; after a second it makes room for a new one.
+            assert answered(stack.enter_context(connected(port)), ASKED).startswith(b"HTTP/1.1 503")
+            time.sleep(1.1)
+            assert answered(stack.enter_context(connected(port)), ASKED).startswith(b"HTTP/1.1 200")
+            assert half.recv(100) == b""
+
+    with_server(client, uvloop.new_event_loop, connections=3)
+
+
+def test_a_connection_beyond_the_limit_that_says_nothing_is_closed_soon() -> None:
+    def client(port: int) -> None:
+        with connected(port) as half, connected(port) as silent:
+            half.sendall(ASKED[:-1])
+            time.sleep(0.1)
+            with connected(port) as beyond:
+                begin_s = time.monotonic()
+                assert beyond.recv(100) == b""
+                assert time.monotonic() - begin_s < 10
+            assert answered(silent, ASKED).startswith(b"HTTP/1.1 200")
+
+    with_server(client, uvloop.new_event_loop, connections=2, client_timeout_s=20)
+
+
+def test_where_even_the_reserved_connections_are_taken_the_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "RESERVED_CONNECTIONS", 1)
+
+    def client(port: int) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(connected(port)).sendall(ASKED[:-1])
+            time.sleep(0.1)
+            assert answered(stack.enter_context(connected(port)), LOOKED).startswith(b"HTTP/1.1 503")
+
+    with_server(client, uvloop.new_event_loop, connections=1)
+
+
+def test_many_connections_are_served_and_reused() -> None:
+    """More than a server took before, and more than `select` knows descriptors for."""
+
+    def client(port: int) -> None:
+        with contextlib.ExitStack() as stack:
+            many = [stack.enter_context(connected(port)) for _ in range(1200)]
+            for connection in (*many, *many):
+                assert answered(connection, ASKED).startswith(b"HTTP/1.1 200")
+
+    with_server(client, uvloop.new_event_loop, connections=allowed_connections(2500))
+
+
+def test_an_end_answers_a_request_that_lies_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is replaced must not reset the connections of those who are sending."""
+    servers: list[HttpServer] = []
+    made = HttpServer.__init__
+
+    def remembered(self: HttpServer, *arguments: Any) -> None:
+        servers.append(self)
+        made(self, *arguments)
+
+    monkeypatch.setattr(HttpServer, "__init__", remembered)
+    shutdown = http_server._QuietServer.shutdown
+
+    async def late(self: Any, sockets: Any = None) -> None:
+        connection.sendall(ASKED)
+        await shutdown(self, sockets)
+
+    monkeypatch.setattr(http_server._QuietServer, "shutdown", late)
+
+    def client(port: int) -> None:
+        nonlocal connection
+        connection = connected(port)
+        assert answered(connection, ASKED).startswith(b"HTTP/1.1 200")
+        servers[0].stop()
+        answer = answered(connection, b"")
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        assert connection.recv(100) == b""
+        connection.close()
+
+    connection: Any = None
+    with_server(client, uvloop.new_event_loop)
+
+
+@pytest.mark.parametrize(
+    ("limits", "requested", "files_each", "allowed", "raised_to"),
+    [
+        ((1024, 1 << 20), None, 1, 16_384, 16_384 + 128 + 256),
+        ((1 << 20, 1 << 20), None, 1, 16_384, None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 50_000, 1, 50_000, None),
+        ((1024, resource.RLIM_INFINITY), 2000, 2, 2000, 2 * 2128 + 256),
+        ((1024, 4096), None, 1, 4096 - 256 - 128, 4096),
+        ((1024, 4096), None, 2, 1920 - 128, 4096),
+        ((1024, 1024), 10, 1, 10, None),
+    ],
+)
+def test_connections_follow_the_limit_of_open_files(
+    limits: tuple[int, int],
+    requested: int | None,
+    files_each: int,
+    allowed: int,
+    raised_to: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: raised.append(both))
+    assert allowed_connections(requested, files_each) == allowed
+    assert raised == ([] if raised_to is None else [(raised_to, limits[1])])
+
+
+@pytest.mark.parametrize(("requested", "message"), [(0, "at least 1"), (4000, "ulimit -n"), (None, "ulimit -n")])
+def test_connections_that_the_limit_of_open_files_does_not_leave(
+    requested: int | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256 if requested is None else 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with pytest.raises(InputError, match=message):
+        allowed_connections(requested)

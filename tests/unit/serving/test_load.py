@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ import kcost.serving
 from kcost.core.errors import InputError
 from kcost.serving.arrivals import Schedule, poisson, read_log
 from kcost.serving.http_client import read_url
-from kcost.serving.load import BROKEN, TIMED_OUT, LoadGenerator, Observed
+from kcost.serving.load import BROKEN, IDLE_S, NOT_CONNECTED, TIMED_OUT, LoadGenerator, Observed
 from kcost.serving.load_report import report
 from kcost.serving.load_test import LoadSettings, find_rate, read_bodies, run_load
 from kcost.serving.rate_search import RateTrial, conclude, next_rate, requests_of_trial
@@ -256,7 +257,15 @@ def test_bodies_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:1", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b", "http://[::1"],
+    [
+        "",
+        "127.0.0.1:1",
+        "https://127.0.0.1/",
+        "http://",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1/a b",
+        "http://[::1",
+    ],
 )
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(InputError, match="The URL of a server"):
@@ -318,3 +327,61 @@ def test_grpc_is_an_extra_of_its_own() -> None:
     without_grpc, without_models = done.stdout.split("pip install 'kcost[grpc]'")
     assert "an environment without grpcio" in without_grpc
     assert "nowhere, which is not there" in without_models
+
+
+def test_what_is_known_of_a_failure_is_kept(simulated: SimulatedTime) -> None:
+    count = 0
+
+    async def failing(_: float) -> bytes:
+        nonlocal count
+        count += 1
+        if count == 2:
+            return b"HTTP/1.1 503 No\r\ncontent-length: 10\r\n\r\nTry later."
+        if count == 3:
+            return b"no http at all\r\n\r\n"
+        if count == 5:
+            await asyncio.sleep(30)
+        return OK
+
+    observed = simulated.run(load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5))
+    assert observed.status.tolist() == [200, 503, BROKEN, 200, TIMED_OUT, 200]
+    assert observed.why[1] == "Try later."
+    assert observed.why[2].startswith("it sent what is no HTTP: ")
+    assert observed.why[2].endswith("; its request 3 came after 50 ms without one")
+    assert observed.why[4] == "it was sent and not answered"
+    assert observed.why.keys() == {1, 2, 4}
+
+
+def test_a_connection_that_nobody_uses_is_closed_before_the_server_does(simulated: SimulatedTime) -> None:
+    """Bursts need many connections; the server closes those that it had no request on for long, and a request that is
+    sent just then is lost."""
+
+    async def slow(_: float) -> bytes:
+        await asyncio.sleep(0.1)
+        return OK
+
+    due_s = np.concatenate([np.zeros(20), np.arange(1, 2 * IDLE_S), np.full(20, 2.5 * IDLE_S)])
+    observed = simulated.run(load(slow, Schedule(due_s, (b"{}",), "bursts"), connections=20))
+    assert (observed.status == 200).all()
+    # The one that goes on being used stays; the nineteen others are opened anew for the second burst.
+    assert observed.opened == 39
+
+
+def test_a_server_that_goes_is_told_apart_from_one_that_refuses(simulated: SimulatedTime) -> None:
+    async def run() -> Observed:
+        server, port = await serve(at_once)
+
+        async def go() -> None:
+            await asyncio.sleep(1)
+            server.close()
+            await server.wait_closed()
+
+        target = read_url(f"http://127.0.0.1:{port}/v1/models/m:predict", remote=False)
+        going = asyncio.create_task(go())
+        observed = await LoadGenerator(target, Schedule(np.array([0.1, 0.1, 2 * IDLE_S]), (b"{}",), ""), 9, 5).run()
+        await going
+        return observed
+
+    observed = simulated.run(run())
+    assert observed.status.tolist() == [200, 200, NOT_CONNECTED]
+    assert f"[Errno {errno.ECONNREFUSED}]" in observed.why[2]

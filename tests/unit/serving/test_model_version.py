@@ -122,6 +122,7 @@ def test_a_full_queue_refuses(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="queue of the model is full: 3 requests") as refused:
             put(version, rows(9))
         assert refused.value.http_status == 429
+        assert (b"retry-after", b"1") in refused.value.headers
         runners[0].answer()
         runners[0].answer()
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]

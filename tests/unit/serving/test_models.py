@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+import kcost.serving.models as models_module
 from kcost.core.errors import ArtifactError, InputError
 from kcost.serving.application import Application, Route, route
 from kcost.serving.model_version import Limits
@@ -77,6 +78,49 @@ def test_a_damaged_version_is_tried_once_and_again_when_it_changed(tmp_path: Pat
     assert sum("version 2 was not loaded" in text for text in messages) == 1
 
 
+@pytest.mark.parametrize(("kills", "state"), [(1, "AVAILABLE"), (2, "END")])
+def test_a_process_that_is_killed_while_it_loads_is_started_once_more(tmp_path: Path, kills: int, state: str) -> None:
+    """The files are not to blame: a version that was given up would not be tried again before they change."""
+
+    async def steps(models: Models) -> None:
+        write_versions(tmp_path / "m", 2)
+        for number in range(kills):
+            (tmp_path / "m" / "2" / f"kill-{number}").touch()
+        await look(models)
+        assert states(models)[2] == state
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps)
+    assert sum("was killed while it loaded" in text for text in messages) == 1
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps up with the files keeps up with deadlines, too, and nobody starts it again."""
+    real = models_module.version_folder
+
+    def gone(base: Path, version: int) -> Path:
+        if version == 2:
+            raise FileNotFoundError(f"{base / '2'} went away")
+        return real(base, version)
+
+    monkeypatch.setattr(models_module, "version_folder", gone)
+
+    async def steps(models: Models) -> None:
+        keeping_up = asyncio.create_task(models.keep_up(0.05))
+        write_versions(tmp_path / "m", 2)
+        await asyncio.sleep(0.3)
+        assert states(models) == {1: "AVAILABLE"}
+        write_versions(tmp_path / "m", 3)
+        async with asyncio.timeout(20):
+            while states(models) != {3: "AVAILABLE", 1: "END"}:
+                await asyncio.sleep(0.02)
+        keeping_up.cancel()
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps)
+    assert sum("went away" in text for text in messages) == 1
+
+
 def test_models_come_and_go_with_models_config(tmp_path: Path) -> None:
     def config(*names: str) -> None:
         label = 'version_labels { key: "l" value: 1 }'
@@ -119,7 +163,7 @@ def test_the_application_answers(tmp_path: Path) -> None:
     async def steps(models: Models) -> None:
         application = Application(models, "/metrics", most_bytes=100)
         path = "/v1/models/m:predict"
-        status, body = await ask(application, "POST", path, b'{"instances"', b': [[1.5, ', b"2]]}")
+        status, body = await ask(application, "POST", path, b'{"instances"', b": [[1.5, ", b"2]]}")
         assert (status, orjson.loads(body)) == (200, {"predictions": [[3.0, 4.0]]})
         assert await ask(application, "POST", path, b'{"inputs":[[NaN]]}') == (200, b'{"outputs":[[NaN]]}')
         status, body = await ask(application, "POST", path, b" " * 60, b" " * 60)
