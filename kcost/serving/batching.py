@@ -156,11 +156,14 @@ class Queue:
         """
         if self._count >= self._most_rows:
             return True
-        places = 0
-        for waiting in self._all():
-            places += (waiting.rows or 0) * (waiting.length or 0)
-            if places >= waiting.step_places > 0:
-                return True
+        for group in self._groups.values():
+            left = group[0].step_places
+            if left == 0:  # of requests that are not padded it is not known
+                continue
+            for waiting in group:
+                left -= (waiting.rows or 0) * (waiting.length or 0)
+                if left <= 0:
+                    return True
         return False
 
     def _take_from(self, group: deque[Waiting]) -> list[Waiting]:
