@@ -297,3 +297,15 @@ def test_several_processes_share_the_queue(tmp_path: Path) -> None:
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2]
 
     with_version(tmp_path, steps, processes=2)
+
+
+def test_each_process_has_a_batch_before_one_has_two(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i, width=width), "pads") for i, width in enumerate((10, 40, 90, 200))]
+        await settled()
+        assert [[run[0].shape[1] for run in r.runs] for r in runners] == [[10, 90], [40, 200]]
+        for runner in (*runners, *runners):
+            runner.answer()
+        assert [future.result().arrays[0].shape for future in futures] == [(1, 10), (1, 40), (1, 90), (1, 200)]
+
+    with_version(tmp_path, steps, processes=2)
