@@ -51,6 +51,9 @@ class ServedSignature(Record):
     pads: bool = Field(
         default=False, description="whether zeros behind a row change none of its answers, as was tried at loading"
     )
+    step_places: int = Field(
+        default=0, description="how many places of padded rows a step costs by itself, as was timed at loading"
+    )
 
 
 class ServedModel(Record):

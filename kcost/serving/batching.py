@@ -2,14 +2,15 @@
 
 A batch is what waits when the model is free: no request waits for others to come. Only requests of the same signature
 whose arrays differ in nothing but the number of rows are put together. Where the model has shown at loading that zeros
-behind a row change none of its answers, rows of about the same length are put together, too, and padded to the longest.
+behind a row change none of its answers, rows of several lengths are put together, too, and padded to the longest: those
+that make the steps of what waits cheapest together.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,11 @@ import numpy as np
 from kcost.core.serving import ServedSignature
 from kcost.serving.status import Code, RequestError
 
-LENGTHS_TOGETHER = 16
-"""Rows of 1 to 16 word pieces are put together, those of 17 to 32, and so on: one of them is padded by 15 at most."""
+LENGTH_STEP = 8
+"""Rows are padded to a multiple of it: a new shape has to be prepared, which takes as long as a step."""
+
+_LOOKED_AT = 2
+"""How many batches of the oldest requests lengths are chosen among: a longer queue makes no choice slower."""
 
 
 class Answered(NamedTuple):
@@ -33,7 +37,7 @@ class Answered(NamedTuple):
 class Waiting:
     """A request in the queue. `future` gets its answer or its error, once."""
 
-    __slots__ = ("again", "arrays", "deadline", "future", "key", "length", "place", "rows", "tries")
+    __slots__ = ("again", "arrays", "deadline", "future", "key", "length", "place", "rows", "step_places", "tries")
 
     def __init__(
         self,
@@ -43,19 +47,22 @@ class Waiting:
         future: asyncio.Future[Answered],
         deadline: float,
         length: int | None = None,
+        step_places: int = 0,
     ) -> None:
         self.place = place
         self.arrays = arrays
         self.rows = rows
         self.length = length
         """Of its rows, where they may be padded."""
+        self.step_places = step_places
+        """How many places of rows a step costs by itself, where they may be padded."""
         self.future = future
         self.deadline = deadline
         self.tries = 0
         self.again = False
         self.key: Hashable = (place, id(self))
         if rows is not None and length is not None:
-            self.key = (place, -(-length // LENGTHS_TOGETHER))
+            self.key = (place, "padded")
         elif rows is not None:
             self.key = (place, tuple(array.shape[1:] for array in arrays))
 
@@ -141,9 +148,29 @@ class Queue:
                 return batch
         return []
 
+    @property
+    def is_worth_a_step(self) -> bool:
+        """Whether a batch of what waits is not to grow further, since a step by itself costs little beside its rows.
+
+        So it is where the rows fill a batch, or have as many places as a step costs.
+        """
+        if self._count >= self._most_rows:
+            return True
+        for group in self._groups.values():
+            left = group[0].step_places
+            if left == 0:  # of requests that are not padded it is not known
+                continue
+            for waiting in group:
+                left -= (waiting.rows or 0) * (waiting.length or 0)
+                if left <= 0:
+                    return True
+        return False
+
     def _take_from(self, group: deque[Waiting]) -> list[Waiting]:
         batch: list[Waiting] = []
         rows = 0
+        if group[0].length is not None:
+            return self._take_of_like_length(group)
         while group:
             waiting = group[0]
             if batch and rows + (waiting.rows or 0) > self._most_rows:
@@ -153,6 +180,32 @@ class Queue:
             if not waiting.future.done():
                 batch.append(waiting)
                 rows += waiting.rows or 0
+        return batch
+
+    def _take_of_like_length(self, group: deque[Waiting]) -> list[Waiting]:
+        """The oldest request, and those that are best padded together with it; the others stay in their order."""
+        looked_at: list[Waiting] = []
+        while group and len(looked_at) < _LOOKED_AT * self._most_rows:
+            waiting = group.popleft()
+            if waiting.future.done():
+                self._count -= 1
+            else:
+                looked_at.append(waiting)
+        if not looked_at:
+            return []
+        shortest, longest = lengths_together(looked_at)
+        batch: list[Waiting] = []
+        left: list[Waiting] = []
+        rows = 0
+        for waiting in looked_at:
+            own, length = waiting.rows or 0, waiting.length or 0
+            if shortest <= length <= longest and (not batch or rows + own <= self._most_rows):
+                batch.append(waiting)
+                rows += own
+            else:
+                left.append(waiting)
+        self._count -= len(batch)
+        group.extendleft(reversed(left))
         return batch
 
     def fail_all(self, error: RequestError) -> None:
@@ -175,34 +228,78 @@ class Queue:
             yield from group
 
 
-def stacked(batch: list[Waiting]) -> list[np.ndarray]:
-    """The inputs of a batch, one under the other."""
+def lengths_together(waiting: Sequence[Waiting]) -> tuple[int, int]:
+    """The shortest and the longest rows that run together with the first request.
+
+    Sorted by length, requests are cut where the steps that come of it are the cheapest together. A step costs the
+    places of its rows, each as long as the longest of them, and half of what it costs by itself: those that are left
+    for later run together with others that come meanwhile.
+
+    Args:
+        waiting: requests that may be padded, at least one.
+    """
+    step_places = waiting[0].step_places // 2
+    rows_of: dict[int, int] = {}
+    for one in waiting:
+        length = _whole_steps(one.length or 0)
+        rows_of[length] = rows_of.get(length, 0) + (one.rows or 0)
+    lengths = sorted(rows_of)
+    costs, begins = [0], []  # the cheapest steps for the shortest of all lengths, and where the last of them begins
+    for end, longest in enumerate(lengths):
+        rows, cheapest, begin = 0, -1, 0
+        for start in range(end, -1, -1):
+            rows += rows_of[lengths[start]]
+            cost = costs[start] + step_places + rows * longest
+            if cheapest < 0 or cost < cheapest:
+                cheapest, begin = cost, start
+        costs.append(cheapest)
+        begins.append(begin)
+    end = len(lengths)
+    while lengths[begins[end - 1]] > _whole_steps(waiting[0].length or 0):
+        end = begins[end - 1]
+    return lengths[begins[end - 1]] - LENGTH_STEP + 1, lengths[end - 1]
+
+
+def stacked(batch: list[Waiting], longest_run: int = 0) -> list[np.ndarray]:
+    """The inputs of a batch, one under the other.
+
+    Args:
+        batch: at least one request.
+        longest_run: the longest rows that the model has answered: where they may be padded, rows are padded to a
+            multiple of LENGTH_STEP, but beyond the longest of the batch no further than this, since a model may have a
+            longest row that its signature does not tell.
+    """
+    lengths = [waiting.length for waiting in batch if waiting.length is not None]
+    columns = zip(*(waiting.arrays for waiting in batch), strict=True)
+    if lengths:
+        longest = max(lengths)
+        length = max(longest, min(_whole_steps(longest), longest_run))
+        return [_padded(column, length) for column in columns]
     if len(batch) == 1:
         return batch[0].arrays
-    columns = zip(*(waiting.arrays for waiting in batch), strict=True)
-    longest = _longest(batch)
-    if longest is None:
-        return [np.concatenate(column) for column in columns]
-    return [np.concatenate([_padded(array, longest) for array in column]) for column in columns]
+    return [np.concatenate(column) for column in columns]
 
 
-def _longest(batch: list[Waiting]) -> int | None:
-    """The length that rows are padded to; None where all are as long."""
-    lengths = {waiting.length for waiting in batch if waiting.length is not None}
-    return max(lengths) if len(lengths) > 1 else None
+def _whole_steps(length: int) -> int:
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def _padded(array: np.ndarray, length: int) -> np.ndarray:
-    if array.shape[1] == length:
-        return array
-    whole = np.zeros((len(array), length), array.dtype)
-    whole[:, : array.shape[1]] = array
+def _padded(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Rows of several lengths as one array, with zeros behind those that are shorter."""
+    if len(arrays) == 1 and arrays[0].shape[1] == length:
+        return arrays[0]
+    whole = np.zeros((sum(len(array) for array in arrays), length), arrays[0].dtype)
+    at = 0
+    for array in arrays:
+        rows, own = array.shape
+        whole[at : at + rows, :own] = array
+        at += rows
     return whole
 
 
 def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> None:
     """Gives each request its rows of the outputs; an error where these are not as many as those of the inputs."""
-    if len(batch) == 1:
+    if len(batch) == 1 and batch[0].length is None:
         if not batch[0].future.done():
             batch[0].future.set_result(Answered(arrays, run_ns, batch[0].rows or 1))
         return
@@ -215,10 +312,11 @@ def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> Non
         for waiting in batch:
             waiting.fail(error)
         return
-    at, was_padded = 0, _longest(batch) is not None
+    at = 0
     for waiting in batch:
         end = at + (waiting.rows or 0)
         if not waiting.future.done():
-            own = [array[at:end, : waiting.length] if was_padded else array[at:end] for array in arrays]
+            length = waiting.length
+            own = [array[at:end] if length is None else array[at:end, :length] for array in arrays]
             waiting.future.set_result(Answered(own, run_ns, rows))
         at = end

@@ -94,6 +94,8 @@ class ModelVersion:
         self._signatures: dict[str, tuple[int, ServedSignature]] = {}
         self._with_rows: set[int] = set()
         self._padding: set[int] = set()
+        self._longest_run: dict[int, int] = {}
+        """The place of a signature whose rows may be padded -> the longest that it has answered."""
         self._restarting: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
         self._pumping = False
@@ -177,7 +179,7 @@ class ModelVersion:
         rows = common_rows(arrays) if place in self._with_rows else None
         deadline = time.monotonic() + self._limits.deadline_s
         length = common_length(arrays) if place in self._padding else None
-        self._queue.put(Waiting(place, arrays, rows, future, deadline, length))
+        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, signature.step_places))
         if not self._pumping:
             # Once the event loop has read what else has come: requests that come together run together.
             self._pumping = True
@@ -206,15 +208,16 @@ class ModelVersion:
     def _pump(self) -> None:
         """Gives waiting requests to processes that are free."""
         self._pumping = False
-        for lane in self._lanes:
-            while lane.runner is not None and self._has_room(lane) and len(self._queue):
+        for lane in self._lanes * _AT_ONCE:  # each has its first batch before one has its second
+            if lane.runner is not None and self._has_room(lane) and len(self._queue):
                 batch = self._queue.take()
                 if not batch:
                     break
                 if not lane.given:
                     lane.begun_s = time.monotonic()
                 lane.given.append(batch)
-                lane.runner.run(batch[0].place, stacked(batch), partial(self._done, lane, batch))
+                arrays = stacked(batch, self._longest_run.get(batch[0].place, 0))
+                lane.runner.run(batch[0].place, arrays, partial(self._done, lane, batch))
         if not len(self._queue) and not any(lane.given for lane in self._lanes):
             self._drained.set()
         else:
@@ -223,18 +226,21 @@ class ModelVersion:
     def _has_room(self, lane: Lane) -> bool:
         """Whether a process takes a batch.
 
-        A second one is given beforehand only where it is full: another grows while it waits. What is run again has a
-        process to itself.
+        A second one is given beforehand only where it is full, or worth a step: another grows while it waits. What is
+        run again has a process to itself.
         """
         if not lane.given:
             return True
-        full = len(lane.given) < _AT_ONCE and len(self._queue) >= self._limits.batch_rows
-        return full and not lane.given[0][0].again and not self._queue.has_put_back
+        worth = len(lane.given) < _AT_ONCE and self._queue.is_worth_a_step
+        return worth and not lane.given[0][0].again and not self._queue.has_put_back
 
     def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
         lane.given.remove(batch)
         lane.begun_s = time.monotonic()
         if isinstance(outcome, Outputs):
+            if batch[0].length is not None:
+                longest = max(waiting.length or 0 for waiting in batch)
+                self._longest_run[batch[0].place] = max(longest, self._longest_run.get(batch[0].place, 0))
             hand_out(batch, outcome.arrays, outcome.run_ns)
         elif len(batch) == 1:
             batch[0].fail(outcome)

@@ -22,6 +22,8 @@ TENSORFLOW_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
 
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+_RANGES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in _INTEGERS}
+_SERVED = frozenset((*_FLOATS, *_INTEGERS, "bool", "string"))
 _MANTISSA_BITS = {"float16": 11, "float32": 24, "float64": 53}
 
 
@@ -39,7 +41,7 @@ def as_tensor(value: Any, tensor: ServedTensor, *, words: bool) -> np.ndarray:
     Raises:
         RequestError: a value does not fit the dtype, or the lists are no array: status 400.
     """
-    if tensor.dtype not in (*_FLOATS, *_INTEGERS, "bool", "string"):
+    if tensor.dtype not in _SERVED:
         raise RequestError(
             Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {tensorflow_name(tensor.dtype)}"
         )
@@ -64,9 +66,11 @@ def _at_once(value: Any, dtype: str) -> np.ndarray | None:
     if array.ndim > DEEPEST or (array.dtype.kind not in "iuf" and array.size):
         return None
     if dtype in _INTEGERS:
-        info = np.iinfo(dtype)
+        least, most = _RANGES[dtype]
         fits = array.size == 0 or (
-            array.dtype.kind in "iu" and int(array.min()) >= info.min and int(array.max()) <= info.max
+            array.dtype.kind in "iu"
+            and np.minimum.reduce(array, None) >= least
+            and np.maximum.reduce(array, None) <= most
         )
         return array.astype(dtype) if fits else None
     if dtype in _FLOATS:
@@ -134,8 +138,8 @@ def _leaf(value: Any, dtype: str) -> Any:
         if isinstance(value, bool):
             return value
     elif dtype in _INTEGERS:
-        info = np.iinfo(dtype)
-        if number and isinstance(value, int) and info.min <= value <= info.max:
+        least, most = _RANGES[dtype]
+        if number and isinstance(value, int) and least <= value <= most:
             return value
     elif number:
         return _float(value, dtype)
@@ -186,9 +190,12 @@ def refuse_shape(shape: tuple[int, ...], tensor: ServedTensor) -> None:
     wanted = tensor.shape
     if wanted is None:
         return
-    if len(wanted) == len(shape) and wanted[1:] == shape[1:] and shape and wanted[0] in (None, shape[0]):
-        return  # most often
-    if not (len(wanted) == len(shape) and all(size in (None, n) for size, n in zip(wanted, shape, strict=True))):
-        expected = ",".join("?" if size is None else str(size) for size in wanted)
-        received = ",".join(map(str, shape))
-        raise invalid(f"The input '{tensor.name}' has the shape [{expected}] in the signature, but got: [{received}]")
+    if len(wanted) == len(shape):
+        for size, received_size in zip(wanted, shape, strict=True):
+            if size is not None and size != received_size:
+                break
+        else:
+            return
+    expected = ",".join("?" if size is None else str(size) for size in wanted)
+    received = ",".join(map(str, shape))
+    raise invalid(f"The input '{tensor.name}' has the shape [{expected}] in the signature, but got: [{received}]")

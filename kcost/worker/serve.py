@@ -32,6 +32,10 @@ INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INTERNAL = 3, 8, 13
 
 _READ_BYTES = 1 << 18
 
+PRIMITIVES_VARIABLE, MOST_PRIMITIVES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", 8192
+"""oneDNN prepares each product for its very shape, and keeps 1024 of them unless it is told otherwise. Batches have
+more shapes than that has room for, and to prepare the products of a step takes as long as the step."""
+
 
 def run(request: ServeRequest) -> ServeAnswer:
     """Loads the model, says READY on the socket, and answers RUN messages until the other side closes it.
@@ -79,6 +83,7 @@ class Served(ABC):
 def _open(runtime: Runtime, folder: Path, threads: int) -> Served:
     if runtime == "saved_model":
         os.environ.pop("TF_XLA_FLAGS", None)  # it would overrule the session's settings
+        os.environ.setdefault(PRIMITIVES_VARIABLE, str(MOST_PRIMITIVES))
         return ServedSavedModel(folder, threads)
     return ServedConversion(runtime, folder, threads)
 

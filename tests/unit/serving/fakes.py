@@ -29,12 +29,14 @@ MODEL = ServedModel(
     signatures=(
         signature("serving_default", (tensor("x", (None, None)),), (tensor("y", (None, None)),)),
         signature("whole", (tensor("x", (None,)),), (tensor("y", ()),)),
-        signature("pads", (tensor("x", (None, None)),), (tensor("y", (None, None)),)).model_copy(update={"pads": True}),
+        signature("pads", (tensor("x", (None, None)),), (tensor("y", (None, None)),)).model_copy(
+            update={"pads": True, "step_places": 20}
+        ),
     ),
     library_version="0",
 )
 """The first doubles its input, of any length; the second gives a sum that no batch can be taken apart from; the third
-is the first, where lengths may be padded."""
+is the first, where lengths may be padded and a step costs as much as 20 places."""
 
 
 class FakeRunner:

@@ -67,22 +67,48 @@ def test_what_waits_is_put_together_and_taken_apart(tmp_path: Path) -> None:
     with_version(tmp_path, steps)
 
 
-def test_rows_of_about_the_same_length_are_padded_and_cut_again(tmp_path: Path) -> None:
+def test_rows_of_several_lengths_are_padded_where_that_is_cheapest_and_cut_again(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
-        lengths = [3, 5, 16, 17, 5]
+        # Two rows each: 3 to 6 pieces run together, 14 more places and one step; 30 beside them would cost 184 places.
+        lengths = [3, 5, 30, 6, 31, 5]
         futures = [put(version, rows(i, i + 0.5, width=n), "pads") for i, n in enumerate(lengths, 1)]
         await settled()
-        assert [run[0].shape for run in runners[0].runs] == [(8, 16)]
-        assert runners[0].runs[0][0][:2].tolist() == [[1] * 3 + [0] * 13, [1.5] * 3 + [0] * 13]
+        assert [run[0].shape for run in runners[0].runs] == [(8, 6), (4, 31)]  # the second lies ready
+        assert runners[0].runs[0][0][:2].tolist() == [[1] * 3 + [0] * 3, [1.5] * 3 + [0] * 3]
         runners[0].answer()
         runners[0].answer()
-        assert [run[0].shape for run in runners[0].runs] == [(8, 16), (2, 17)]
+        assert len(runners[0].runs) == 2
         for i, (length, future) in enumerate(zip(lengths, futures, strict=True), 1):
             np.testing.assert_array_equal(future.result().arrays[0], [[2.0 * i] * length, [2.0 * i + 1] * length])
-        for _ in range(2):  # of one length: nothing is padded
-            put(version, rows(1, width=5), "pads")
+        # Longer rows were answered by now: these are padded to a whole step.
+        later = [put(version, rows(1, width=5), "pads") for _ in range(2)]
         await settled()
-        assert runners[0].runs[-1][0].shape == (2, 5)
+        assert runners[0].runs[-1][0].shape == (2, 8)
+        runners[0].answer()
+        assert runners[0].runs[-1][0].shape == (2, 8)
+        runners[0].answer()
+        assert [future.result().arrays[0].shape for future in later] == [(1, 5), (1, 5)]
+
+    with_version(tmp_path, steps)
+
+
+def test_a_batch_lies_ready_where_it_is_worth_a_step(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        put(version, rows(0, width=30), "pads")
+        await settled()
+        put(version, rows(1, width=9), "pads")
+        put(version, rows(2, width=9), "pads")
+        await settled()
+        assert len(runners[0].runs) == 1  # 18 places wait, a step costs 20: more may come
+        put(version, rows(3, width=9), "pads")
+        await settled()
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (3, 9)]
+        for i in range(9):
+            put(version, rows(i, width=9), "pads")
+        await settled()
+        assert len(runners[0].runs) == 2  # two at a time
+        runners[0].answer()
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (3, 9), (9, 16)]
 
     with_version(tmp_path, steps)
 
@@ -270,5 +296,17 @@ def test_several_processes_share_the_queue(tmp_path: Path) -> None:
         for runner in (runners[0], runners[2]):
             runner.answer()
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2]
+
+    with_version(tmp_path, steps, processes=2)
+
+
+def test_each_process_has_a_batch_before_one_has_two(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i, width=width), "pads") for i, width in enumerate((10, 40, 90, 200))]
+        await settled()
+        assert [[run[0].shape[1] for run in r.runs] for r in runners] == [[10, 90], [40, 200]]
+        for runner in (*runners, *runners):
+            runner.answer()
+        assert [future.result().arrays[0].shape for future in futures] == [(1, 10), (1, 40), (1, 90), (1, 200)]
 
     with_version(tmp_path, steps, processes=2)

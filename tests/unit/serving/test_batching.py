@@ -1,0 +1,86 @@
+"""Which rows run together: the oldest request, and those that make the steps of what waits cheapest."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+
+from kcost.serving.batching import LENGTH_STEP, Queue, Waiting, lengths_together, stacked
+
+
+def waiting(lengths: list[int], step_places: int, loop: asyncio.AbstractEventLoop) -> list[Waiting]:
+    return [
+        Waiting(0, [np.ones((1, n), np.int32)], 1, loop.create_future(), 1e9, n, step_places=step_places)
+        for n in lengths
+    ]
+
+
+def in_steps(lengths: list[int]) -> list[int]:
+    return [-(-n // LENGTH_STEP) * LENGTH_STEP for n in lengths]
+
+
+def least_cost(lengths: list[int], step_places: int) -> int:
+    """Of all ways to cut sorted lengths, by trying them; lengths count in whole steps of LENGTH_STEP."""
+    ordered, least = sorted(in_steps(lengths)), None
+    for cuts in itertools.product((False, True), repeat=len(ordered) - 1):
+        places = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(ordered)]
+        cost = sum(step_places + (b - a) * ordered[b - 1] for a, b in itertools.pairwise(places))
+        least = cost if least is None else min(least, cost)
+    return least or 0
+
+
+@pytest.mark.parametrize("step_places", [0, 1, 30, 10_000])
+def test_the_steps_cost_the_least_that_there_is(step_places: int) -> None:
+    # Half of a step counts: what is left for later runs together with others.
+    loop = asyncio.new_event_loop()
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(1, 65, 9).tolist()
+        queue = Queue(100, 64)
+        for one in waiting(lengths, step_places, loop):
+            queue.put(one)
+        cost, oldest = 0, []
+        while batch := queue.take():
+            own = [one.length or 0 for one in batch]
+            oldest.append(own[0])
+            cost += step_places // 2 + len(own) * max(in_steps(own))
+        assert cost == least_cost(lengths, step_places // 2)
+        assert oldest[0] == lengths[0]  # the oldest request is in the first step
+        assert len(queue) == 0
+    loop.close()
+
+
+def test_a_batch_holds_its_most_rows_and_leaves_the_others_in_order() -> None:
+    loop = asyncio.new_event_loop()
+    requests = waiting([5, 60, 6, 5, 61, 6], 20, loop)
+    queue = Queue(100, 3)
+    for one in requests:
+        queue.put(one)
+    requests[2].future.cancel()
+    batches = [[one.length for one in queue.take()] for _ in range(3)]
+    assert batches == [[5, 5, 6], [60, 61], []]
+    assert len(queue) == 0
+    loop.close()
+
+
+def test_of_a_long_queue_the_oldest_are_looked_at() -> None:
+    loop = asyncio.new_event_loop()
+    requests = waiting([9, 9, 9, 9, 1, 9], 0, loop)
+    assert lengths_together(requests) == (9, 16)
+    queue = Queue(100, 2)
+    for one in requests:
+        queue.put(one)
+    assert [len(queue.take()) for _ in range(4)] == [2, 2, 1, 1]
+    loop.close()
+
+
+def test_lengths_are_whole_steps_where_the_model_has_answered_such_rows() -> None:
+    loop = asyncio.new_event_loop()
+    requests = waiting([5, 11], 20, loop)
+    assert [stacked(requests, longest)[0].shape[1] for longest in (0, 11, 14, 16, 90)] == [11, 11, 14, 16, 16]
+    alone = waiting([16], 20, loop)
+    assert stacked(alone, 90)[0] is alone[0].arrays[0]  # nothing is copied
+    np.testing.assert_array_equal(stacked(requests, 90)[0], [[1] * 5 + [0] * 11, [1] * 11 + [0] * 5])
+    loop.close()
