@@ -154,9 +154,9 @@ def server(run: Path) -> None:
     """At each rate that was tried: the measured p99, and that of the simulation with the steps of the offline
     scenario."""
     for cell in RunStore(run).load().measured(phase="inference"):
-        for _, offline, one in rows(cell):
-            if isinstance(one, Server) and isinstance(offline, Offline):
-                _against(cell.spec.label, cell.spec.batch, offline, one)
+        for row in rows(cell):
+            if row.server is not None and row.offline is not None:
+                _against(cell.spec.label, cell.spec.batch, row.offline, row.server)
 
 
 def _against(label: str, batch: int, offline: Offline, one: Server) -> None:

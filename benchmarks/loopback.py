@@ -1,17 +1,22 @@
 """The p99 of `kcost serve` on this machine against that of the simulation a budget is made of.
 
 The simulation gets the step times that `kcost bench` measured of the same SavedModel, one thread, at each batch size up
-to the largest, and the arrivals at the moments at which the client sent them: what is left is the method, not the luck
+to the largest, and requests at the moments at which the server accepted them: what is left is the method, not the luck
 of a draw. The model's process has a core of its own; the server and the client share the other, so the client waits
-without looking at the clock, and collects no garbage meanwhile.
+without looking at the clock, and collects no garbage meanwhile. What is compared is the server's: from when a request
+was accepted until its answer was ready, by the server's clock. The client's p99 stands beside it.
 
-Two things of a real server are no steps back to back, as a bench measures them. Both are measured before the rates that
-are compared, by requests one after another, and told apart by the server's own metrics:
+Three simulated p99 are told:
 
-- own time: reading a request, handing it to the model's process, and the answer;
-- cold: how much longer a step takes whose model had nothing to do for PAUSE_S before.
+- of steps back to back, as a run has them that was measured in rounds alone;
+- with steps after idle time, as `kcost bench --scenarios after-idle` measures them;
+- with what the server takes of each step beside the model, too (`kcost cost --hand-over-ms`).
 
-Three simulated p99 are told: as a budget has it, which knows nothing of either; with own time; with both.
+That last one is measured by the server's metrics at requests of a seed of their own, and the time in which a request is
+read and its answer written, which is added to each of the three, by those one after another: both before the rates.
+
+The 90% interval of a simulated p99 over the measured one is by a bootstrap of blocks of half a second, of both
+together: where it holds 1, more requests would be needed to tell a miss from luck.
 """
 
 from __future__ import annotations
@@ -20,7 +25,6 @@ import asyncio
 import json
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -34,13 +38,14 @@ import psutil
 
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.result import Run
+from kcost.cost.measured_service import service_of
 from kcost.cost.queue_simulation import ServiceTimes, simulate
 from kcost.serving.arrivals import poisson
 from kcost.serving.config import METRICS_PATH
 from kcost.serving.http_client import Connection, Target
 from kcost.serving.load import LoadGenerator, Observed
 from kcost.serving.made_up import made_up_body
-from kcost.serving.metrics import RUNTIME_LATENCY
+from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY
 from kcost.serving.one_request import ask
 
 NAME = "encoder"
@@ -52,43 +57,61 @@ ARRIVAL_SEEDS = (1, 2)
 SIMULATED = 5
 """Seeds of the steps: the simulated p99 is their mean."""
 
+CALIBRATED_S, CALIBRATED_LOAD, CALIBRATED_SEED = 10.0, 0.3, 7
+"""Of the requests by which a hand-over is measured."""
+
 ALONE = 300
-"""Requests one after another, for the server's own time."""
+"""Requests one after another, for what a request takes beside its step."""
 
 PAUSE_S = 0.007
-"""Between two of them where the model is to be idle: about what lies between two requests at the lowest rate."""
+"""Between two of them: about what lies between two requests at the lowest rate."""
 
 WARM_UP = 20
 """Requests of each size before anything is measured: a new shape is slow at first."""
 
+RESAMPLED = 500
+BLOCK_S = 0.5
+TAIL = 0.99
 
-class Alone(NamedTuple):
-    """Requests one after another: seconds of each on the average."""
 
-    latency_s: float
-    step_s: float
-    """Of them in the model, by the server's metrics."""
+class Counters(NamedTuple):
+    """What the server has counted until now; the difference of two is what came between."""
+
+    requests: float
+    request_s: float
+    """From when they were accepted until their answers were ready."""
+    model_s: float
+    """Of them in the model, each with the whole of its step."""
+    hand_overs: float
+    hand_over_s: float
+
+    def since(self, before: Counters) -> Counters:
+        """What came after `before`."""
+        return Counters(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+class Trial(NamedTuple):
+    """Requests at one rate."""
+
+    queries_per_s: float
+    observed: Observed
+    first: int
+    """How many the server had answered before."""
+    counted: Counters
 
 
 class Compared(NamedTuple):
     """One rate."""
 
-    queries_per_s: float
-    requests: int
-    failed: int
-    sent_late_ms: float
-    """p99 of how late the client was by itself; no part of the latencies here."""
-    step_ms: float
-    """Mean time of the model of a request, by the server's metrics."""
+    trial: Trial
     measured_ms: float
-    """p99 from sent to answered."""
-    simulated_ms: tuple[float, float, float]
-    """p99: of the steps alone, with own time, and with cold steps too."""
-
-    @property
-    def off(self) -> tuple[float, ...]:
-        """The simulated ones over the measured one, less 1."""
-        return tuple(one / self.measured_ms - 1 for one in self.simulated_ms)
+    """p99 by the server's clock."""
+    noise: tuple[float, float]
+    """Its 90% interval, over itself, less 1."""
+    simulated_ms: tuple[float, ...]
+    """p99: of steps back to back, with those after idle time, and with hand-overs too."""
+    off: tuple[tuple[float, float, float], ...]
+    """Each of them over the measured one, less 1, with its 90% interval."""
 
 
 def compare(out: Path, lasts_s: float) -> None:
@@ -102,21 +125,45 @@ def compare(out: Path, lasts_s: float) -> None:
     print(f"steps of tensorflow/saved_model, one thread, {time.monotonic() - begin:.0f} s since the beginning:")
     for size in service.sizes:
         low, middle, high = np.quantile(service.samples_s[size], (0.01, 0.5, 0.99)) * 1e3
-        print(f"  batch {size}: {middle:.3f} ms (1% to 99%: {low:.3f} to {high:.3f}) of {service.samples_s[size].size}")
-    with served(out / "serving") as (target, processes):
+        steps = f"{middle:.3f} ms (1% to 99%: {low:.3f} to {high:.3f}) of {service.samples_s[size].size}"
+        print(f"  batch {size}: {steps}; {_after_idle(service, size)}")
+    times = out / "server-times.npy"
+    with served(out / "serving", times) as (target, processes):
         alone(processes)
-        lines = asyncio.run(_at_rates(target, service, lasts_s))
+        reading_s, hand_over_s, trials = asyncio.run(_at_rates(target, service, lasts_s))
+    server_ns = np.load(times)
     lasted_s = time.monotonic() - begin
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {lasted_s:.0f} s since the beginning")
+    services = (ServiceTimes(service.samples_s), service, service.handed_over_in(hand_over_s))
+    lines = [_compared(trial, server_ns, services, reading_s) for trial in trials]
     for one in lines:
-        figures = ", ".join(f"{ms:.3f} ({off:+.1%})" for ms, off in zip(one.simulated_ms, one.off, strict=True))
-        print(
-            f"{one.queries_per_s:7.1f} a second, {one.requests:,} requests ({one.failed} failed, "
-            f"{one.sent_late_ms:.2f} ms late at p99), {one.step_ms:.3f} ms in the model: p99 "
-            f"{one.measured_ms:.3f} ms; simulated {figures}"
-        )
-    for what, index in (("steps alone", 0), ("with own time", 1), ("with own time and cold steps", 2)):
-        print(f"largest difference, {what}: {max(abs(one.off[index]) for one in lines):.1%}")
+        _tell(one)
+    for what, index in (("back to back", 0), ("with steps after idle time", 1), ("with hand-overs, too", 2)):
+        print(f"largest difference, {what}: {max(abs(one.off[index][0]) for one in lines):.1%}")
+
+
+def _after_idle(service: ServiceTimes, size: int) -> str:
+    if size not in service.after_idle:
+        return "none after idle time, or other work beside them"
+    steps = service.after_idle[size]
+    short, long = (np.median(steps.step_s[chosen]) * 1e3 for chosen in (steps.gap_s < 1e-3, steps.gap_s > 5e-3))
+    return f"after less than 1 ms of nothing {short:.3f}, after more than 5 ms {long:.3f}, of {steps.step_s.size}"
+
+
+def _tell(one: Compared) -> None:
+    trial, observed = one.trial, one.trial.observed
+    client_ms = np.quantile(observed.done_ns - observed.sent_ns, TAIL) / 1e6
+    late_ms = np.quantile(observed.sent_ns - observed.due_ns, TAIL) / 1e6
+    failed = int((observed.status != 200).sum())
+    print(
+        f"{trial.queries_per_s:7.1f} a second, {len(observed.due_ns):,} requests ({failed} failed): p99 "
+        f"{one.measured_ms:.3f} ms by the server's clock (90%: {one.noise[0]:+.1%} to {one.noise[1]:+.1%}), "
+        f"{client_ms:.3f} by the client's, which sent {late_ms:.2f} ms late at p99; "
+        f"{trial.counted.model_s / trial.counted.requests * 1e3:.3f} ms in the model, hand-over "
+        f"{trial.counted.hand_over_s / max(1.0, trial.counted.hand_overs) * 1e3:.3f} ms"
+    )
+    for ms, (off, low, high) in zip(one.simulated_ms, one.off, strict=True):
+        print(f"      simulated {ms:.3f} ({off:+.1%}; 90%: {low:+.1%} to {high:+.1%})")
 
 
 def steps_of(model: Path, out: Path) -> ServiceTimes:
@@ -134,25 +181,31 @@ def steps_of(model: Path, out: Path) -> ServiceTimes:
             "phases": ["inference"],
             "batches": sizes,
             "threads": [1],
-            "settings": {"rounds": 8, "round_s": 0.4, "warmup_s": 0.3, "warmup_max_s": 1.5},
+            "settings": {
+                **{"rounds": 5, "round_s": 0.4, "warmup_s": 0.3, "warmup_max_s": 1.5},
+                **{"scenarios": ["after-idle"], "scenario_max_s": 7.0},
+            },
         }
     )
     run: Run = kcost.run_bench(plan, out / "run")
-    cells = [c for c in run.measured(phase="inference") if c.spec.method == "saved_model"]
     if not (out / "serving").exists():
         kcost.export(model, out / "serving", name=NAME, warm_up_batches=sizes)
-    return ServiceTimes(
-        {c.spec.batch: np.concatenate([np.asarray(r.step_ns, dtype=float) for r in c.rounds]) / 1e9 for c in cells}
-    )
+    cells = [c for c in run.measured(phase="inference") if c.spec.method == "saved_model"]
+    return service_of(cells, run.environments)
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[Target, tuple[int, ...]]]:
-    """`kcost serve` of a folder, with where requests go, and the ids of the server and of its model's process."""
+def served(folder: Path, times: Path) -> Iterator[tuple[Target, tuple[int, ...]]]:
+    """`kcost serve` of a folder, with where requests go, and the ids of the server and of its model's process.
+
+    Args:
+        times: see `timed_server.py`; it is there when the server has ended.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = ["-m", "kcost.cli", "serve", folder, "--port", port, "--threads", 1, "--batch-rows", MOST_ROWS]
+    server = Path(__file__).parent / "timed_server.py"
+    command = [server, times, folder, "--port", port, "--threads", 1, "--batch-rows", MOST_ROWS]
     process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -185,76 +238,99 @@ def alone(processes: Sequence[int]) -> None:
     os.sched_setaffinity(0, cores[-1:])
 
 
-async def _at_rates(target: Target, service: ServiceTimes, lasts_s: float) -> list[Compared]:
+async def _at_rates(target: Target, service: ServiceTimes, lasts_s: float) -> tuple[float, float, list[Trial]]:
+    """Seconds that a request and a step take beside the model, and then requests at each rate."""
     one_row = json.loads(await made_up_body(target, seed=0))["instances"]
     for rows in range(1, MOST_ROWS + 1):
         await _one_after_another(target, json.dumps({"instances": one_row * rows}).encode(), WARM_UP, 0.0)
     body = json.dumps({"instances": one_row}).encode()
-    busy = await _one_after_another(target, body, ALONE, 0.0)
-    idle = await _one_after_another(target, body, ALONE, PAUSE_S)
-    own_s, cold_s = busy.latency_s - busy.step_s, max(0.0, idle.step_s - busy.step_s)
+    before = await _counters(target)
+    latency_s = await _one_after_another(target, body, ALONE, PAUSE_S)
+    counted = (await _counters(target)).since(before)
+    reading_s = (counted.request_s - counted.model_s - counted.hand_over_s) / counted.requests
+    rate = CALIBRATED_LOAD * service.capacity_per_s
+    calibrated = (await _trial(target, rate, CALIBRATED_S, body, CALIBRATED_SEED)).counted
+    hand_over_s = calibrated.hand_over_s / calibrated.hand_overs
+    server_ms, model_ms = counted.request_s / counted.requests * 1e3, counted.model_s / counted.requests * 1e3
     print(
-        f"one after another: {busy.latency_s * 1e3:.3f} ms, {busy.step_s * 1e3:.3f} ms of them in the model; after "
-        f"{PAUSE_S * 1e3:g} ms of nothing {idle.latency_s * 1e3:.3f} ms, {idle.step_s * 1e3:.3f} ms"
+        f"one after another, {PAUSE_S * 1e3:g} ms between them: {latency_s * 1e3:.3f} ms by the client's clock, "
+        f"{server_ms:.3f} by the server's, {model_ms:.3f} of them in the model, {reading_s * 1e3:.3f} for reading and "
+        f"answering; hand-over at {rate:.1f} a second: {hand_over_s * 1e3:.3f} ms"
     )
-    lines = []
-    for load in LOADS:
-        for seed in ARRIVAL_SEEDS:
-            rate = load * service.capacity_per_s
-            schedule = poisson(rate, lasts_s, [body], seed)
-            before = await _in_the_model(target)
-            with collector_paused():
-                observed = await LoadGenerator(target, schedule, 256, 30.0, spin_s=0.0).run()
-            after = await _in_the_model(target)
-            steps = after[0] - before[0], after[1] - before[1]
-            lines.append(_compared(rate, observed, steps, service, own_s, cold_s))
-    return lines
+    trials = [
+        await _trial(target, load * service.capacity_per_s, lasts_s, body, seed)
+        for load in LOADS
+        for seed in ARRIVAL_SEEDS
+    ]
+    return reading_s, hand_over_s, trials
 
 
-def _compared(
-    rate: float, observed: Observed, steps: tuple[float, float], service: ServiceTimes, own_s: float, cold_s: float
-) -> Compared:
-    arrivals_s = np.sort(observed.sent_ns) / 1e9
+async def _trial(target: Target, queries_per_s: float, lasts_s: float, body: bytes, seed: int) -> Trial:
+    schedule = poisson(queries_per_s, lasts_s, [body], seed)
+    before = await _counters(target)
+    with collector_paused():
+        observed = await LoadGenerator(target, schedule, 256, 30.0, spin_s=0.0).run()
+    return Trial(queries_per_s, observed, round(before.requests), (await _counters(target)).since(before))
 
-    def p99_ms(after_idle_s: float) -> float:
-        served = (
-            simulate(arrivals_s, service, batch_limit=MOST_ROWS, after_idle_s=after_idle_s, seed=seed)
+
+def _compared(trial: Trial, server_ns: np.ndarray, services: Sequence[ServiceTimes], reading_s: float) -> Compared:
+    """The p99 of a trial by the server's clock, and those of the simulations at the same arrivals."""
+    ended_ns, latency_ns = server_ns[trial.first : trial.first + round(trial.counted.requests)].T
+    accepted_ns = ended_ns - latency_ns
+    order = np.argsort(accepted_ns, kind="stable")
+    arrivals_s = (accepted_ns[order] - accepted_ns[order[0]]) / 1e9
+    measured_ms = latency_ns[order] / 1e6
+    simulated_ms = [
+        [
+            (simulate(arrivals_s, service, batch_limit=MOST_ROWS, seed=seed).latency_s + reading_s) * 1e3
             for seed in range(SIMULATED)
-        )
-        return statistics.mean(one.percentile_s(0.99) for one in served) * 1e3
+        ]
+        for service in services
+    ]
+    chosen = _blocks(len(arrivals_s), round(trial.queries_per_s * BLOCK_S))
+    whole = float(np.quantile(measured_ms, TAIL))
+    resampled = np.quantile(measured_ms[chosen], TAIL, axis=1)
+    p99_ms, off = [], []
+    for latencies in simulated_ms:
+        p99_ms.append(float(np.mean([np.quantile(one, TAIL) for one in latencies])))
+        ratios = np.mean([np.quantile(one[chosen], TAIL, axis=1) for one in latencies], axis=0) / resampled - 1
+        off.append((p99_ms[-1] / whole - 1, *_interval(ratios)))
+    return Compared(trial, whole, _interval(resampled / whole - 1), tuple(p99_ms), tuple(off))
 
-    as_budgeted = p99_ms(0.0)
-    return Compared(
-        queries_per_s=rate,
-        requests=len(observed.due_ns),
-        failed=int((observed.status != 200).sum()),
-        sent_late_ms=float(np.quantile(observed.sent_ns - observed.due_ns, 0.99)) / 1e6,
-        step_ms=steps[0] / steps[1] * 1e3,
-        measured_ms=float(np.quantile(observed.done_ns - observed.sent_ns, 0.99)) / 1e6,
-        simulated_ms=(as_budgeted, as_budgeted + own_s * 1e3, p99_ms(cold_s) + own_s * 1e3),
+
+def _blocks(count: int, length: int) -> np.ndarray:
+    """Places of as many requests, in blocks of neighbours, as requests of one queue depend on each other."""
+    length = max(1, min(length, count))
+    begins = np.random.default_rng(0).integers(0, count - length + 1, (RESAMPLED, -(-count // length)))
+    return (begins[:, :, None] + np.arange(length)).reshape(RESAMPLED, -1)[:, :count]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.05, 0.95))
+    return float(low), float(high)
+
+
+async def _counters(target: Target) -> Counters:
+    _, page = await ask(target, b"", method="GET", path=METRICS_PATH)
+
+    def total(name: str) -> float:
+        lines = page.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
+
+    return Counters(
+        requests=total(f"{REQUEST_LATENCY}_count"),
+        request_s=total(f"{REQUEST_LATENCY}_sum") / 1e6,
+        model_s=total(f"{RUNTIME_LATENCY}_sum") / 1e6,
+        hand_overs=total("kcost_serving_hand_overs_total"),
+        hand_over_s=total("kcost_serving_hand_over_seconds_total"),
     )
 
 
-async def _in_the_model(target: Target) -> tuple[float, float]:
-    """Seconds that requests spent in the model so far, and how many they were."""
-    _, page = await ask(target, b"", method="GET", path=METRICS_PATH)
-    totals = {
-        what: sum(
-            float(line.split()[-1])
-            for line in page.decode().splitlines()
-            if line.startswith(f"{RUNTIME_LATENCY}_{what}{{")
-        )
-        for what in ("sum", "count")
-    }
-    return totals["sum"] / 1e6, totals["count"]
-
-
-async def _one_after_another(target: Target, body: bytes, count: int, pause_s: float) -> Alone:
-    """Requests of which each is sent some time after the answer to the one before."""
+async def _one_after_another(target: Target, body: bytes, count: int, pause_s: float) -> float:
+    """Requests of which each is sent some time after the answer to the one before: mean seconds until the answer."""
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: Connection(lambda _: None), target.address, target.port)
     request = target.request(body)
-    before = await _in_the_model(target)
     took_s = 0.0
     for _ in range(count):
         done: asyncio.Future[int | None] = loop.create_future()
@@ -267,8 +343,7 @@ async def _one_after_another(target: Target, body: bytes, count: int, pause_s: f
         if pause_s:
             await asyncio.sleep(pause_s)
     connection.close()
-    after = await _in_the_model(target)
-    return Alone(took_s / count, (after[0] - before[0]) / max(1.0, after[1] - before[1]))
+    return took_s / count
 
 
 def build_model(path: Path) -> None:

@@ -374,7 +374,7 @@ def _from_run(
     from kcost.cost.instances import offers_for
     from kcost.cost.option import Refused
     from kcost.cost.scaling import on_offers
-    from kcost.cost.serving_ways import serving_ways
+    from kcost.cost.serving_ways import after_idle_note, serving_ways
     from kcost.cost.verdict import MAX_DROP, conclude, prices_for
 
     store = RunStore(path)
@@ -382,7 +382,7 @@ def _from_run(
     book = prices(prices_file).checked()
     matched = prices_for(loaded, book, provider, region, instance)
     verdict = conclude(loaded, matched, store.read_outputs, max_drop=MAX_DROP if max_drop is None else max_drop)
-    ways, left_out = serving_ways(loaded, verdict, models)
+    ways, left_out = serving_ways(loaded, verdict, models, assumed.hand_over_ms / 1e3)
     if not ways:
         reasons = [Refused(name=one.label, reason=one.reason) for one in left_out]
         return [], reasons, [], verdict.invalid or "each way that may be used was disturbed beyond the limits", {}
@@ -407,6 +407,8 @@ def _from_run(
     by_name = {way.name: way for way in ways}
     refused = [*refused, *(Refused(name=one.label, reason=one.reason) for one in left_out)]
     notes = sorted({match.why for match in matched.values()})
+    if (idle := after_idle_note(ways)) is not None:
+        notes.append(idle)
     return [(by_name[o.name], capacities[o.name], o) for o in options], refused, notes, verdict.invalid, offers
 
 

@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator
 from kcost.bench.pool import CellFailure, Pool
 from kcost.core.plan import Scenario, Settings
 from kcost.core.request import MeasureRequest
-from kcost.core.result import CellResult, Offline, ScenarioResult, Server, SingleStream, Trial
-from kcost.core.scenario import AskOffline, ask_single_stream, ask_trial, next_rate, result_of, samples_per_s
+from kcost.core.result import AfterIdle, CellResult, Offline, ScenarioResult, Server, SingleStream, Trial
+from kcost.core.scenario import (
+    AskOffline,
+    ask_after_idle,
+    ask_single_stream,
+    ask_trial,
+    next_rate,
+    result_of,
+    samples_per_s,
+)
 
 OnTrial = Callable[[str], None]
 """Told in words what is measured next."""
@@ -42,6 +50,11 @@ def measured(
         if isinstance(begun, SingleStream):
             latencies, watch = pool.scenario(request, ask_single_stream(settings), settings.scenario_max_s)
             yield begun.model_copy(update={"latency_ns": latencies, "watch": watch})
+        elif isinstance(begun, AfterIdle):
+            ask = ask_after_idle(settings)
+            durations, watch = pool.scenario(request, ask, settings.scenario_max_s)
+            gaps = ask.gaps_ns[: len(durations)]
+            yield begun.model_copy(update={"gap_ns": gaps, "step_ns": durations, "watch": watch})
         else:
             durations, watch = pool.scenario(request, AskOffline(least_s=settings.scenario_s), settings.scenario_s)
             yield begun.model_copy(update={"step_ns": durations, "watch": watch})
@@ -68,6 +81,8 @@ def _begun(scenario: Scenario, cell: CellResult, settings: Settings, environment
         return SingleStream.model_validate(common)
     if scenario == "offline":
         return Offline.model_validate(common)
+    if scenario == "after-idle":
+        return AfterIdle.model_validate(common)
     held = result_of(cell, "server", settings)
     if isinstance(held, Server) and held.trials and held.environment_id == environment_id:
         return held.model_copy(update={"failure": None})

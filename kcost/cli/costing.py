@@ -102,6 +102,12 @@ def cost(
     spot_interruptions_per_month: Annotated[
         float | None, typer.Option(help="Of an instance on spot; default 0.05.", rich_help_panel=ASSUMPTIONS)
     ] = None,
+    hand_over_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Of each step, in which the server keeps the model waiting; default 0.", rich_help_panel=ASSUMPTIONS
+        ),
+    ] = None,
     work_hours: Annotated[
         float | None,
         typer.Option(
@@ -168,6 +174,7 @@ def cost(
         "cold_start_s": cold_start_s,
         "spot_share": _share(spot_share),
         "spot_interruptions_per_month": spot_interruptions_per_month,
+        "hand_over_ms": hand_over_ms,
         "work_hours": work_hours,
         "work_usd_per_hour": work_usd_per_hour,
         "traffic_spread": _share(traffic_spread),

@@ -97,7 +97,7 @@ def bench(
     scenarios: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: single-stream, offline, server; measured after the rounds.",
+            help="Comma-separated: single-stream, offline, after-idle, server; measured after the rounds.",
             rich_help_panel=MEASURING,
         ),
     ] = None,

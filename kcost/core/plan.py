@@ -31,8 +31,8 @@ int8_dynamic are those of runtimes; see `core.conversion`."""
 Phase = Literal["inference", "training"]
 Method = Literal["predict", "eager", "graph", "xla", "jit", "compile", "train_on_batch", Runtime]
 
-Scenario = Literal["single-stream", "offline", "server"]
-"""Ways in which queries reach a model, after those of MLPerf Inference; see `core.scenario`."""
+Scenario = Literal["single-stream", "offline", "after-idle", "server"]
+"""Ways in which queries reach a model: those of MLPerf Inference, and steps after idle time; see `core.scenario`."""
 
 BACKENDS: tuple[Backend, ...] = ("tensorflow", "jax", "torch")
 """The real backends, in the order in which Keras names them; `fake` exists to test the harness."""

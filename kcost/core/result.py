@@ -156,6 +156,15 @@ class Offline(MeasuredScenario):
     watch: Watch | None = None
 
 
+class AfterIdle(MeasuredScenario):
+    """Steps of the cell's batch size that each begin after the model had nothing to do for a while."""
+
+    scenario: Literal["after-idle"] = "after-idle"
+    gap_ns: tuple[int, ...] = Field(default=(), description="how long it had nothing to do before each step")
+    step_ns: tuple[int, ...] = Field(default=(), description="duration of each step, nanoseconds")
+    watch: Watch | None = None
+
+
 class Trial(Record):
     """One rate of arrivals: queries of one sample come as a Poisson process, whether or not the server keeps up."""
 
@@ -174,7 +183,7 @@ class Server(MeasuredScenario):
     trials: tuple[Trial, ...] = Field(default=(), description="in the order in which they were made")
 
 
-ScenarioResult = Annotated[SingleStream | Offline | Server, Field(discriminator="scenario")]
+ScenarioResult = Annotated[SingleStream | Offline | AfterIdle | Server, Field(discriminator="scenario")]
 
 
 class CellResult(Record):

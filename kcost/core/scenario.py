@@ -1,8 +1,10 @@
 """Scenarios after those of MLPerf Inference: which are due, when queries arrive, what holds, which rate is next.
 
 single-stream: one query of one sample at a time. offline: all samples are there at once. server: queries of one sample
-arrive as a Poisson process, and what is looked for is the highest rate whose p99 latency holds a bound. Everything here
-is pure: the same records always give the same decision, so that a search that was cut short goes on where it stopped.
+arrive as a Poisson process, and what is looked for is the highest rate whose p99 latency holds a bound. after-idle,
+which MLPerf has not: each step begins after the model had nothing to do for a while, as steps do at little traffic.
+Everything here is pure: the same records always give the same decision, so that a search that was cut short goes on
+where it stopped.
 
 Source: Reddi, V. J. et al. (2020), MLPerf Inference Benchmark, ISCA; times, and numbers of queries, are shorter here.
 """
@@ -17,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from kcost.core.plan import CellSpec, Scenario, Settings
-from kcost.core.result import CellResult, Offline, ScenarioResult, Server, SingleStream, Trial
+from kcost.core.result import AfterIdle, CellResult, Offline, ScenarioResult, Server, SingleStream, Trial
 from kcost.core.schema import Record
 from kcost.core.stats import most_above, samples_for_tail
 
@@ -38,7 +40,11 @@ MOST_TRIALS = 28
 
 NS_PER_S = 10**9
 
-FIRST: tuple[Scenario, ...] = ("single-stream", "offline", "server")
+SHORTEST_GAP_S, LONGEST_GAP_S = 0.0002, 0.05
+"""Of idle time before a step. Shorter ones are hardly longer than a timer is late; after longer ones hardly anything
+changes."""
+
+FIRST: tuple[Scenario, ...] = ("single-stream", "offline", "after-idle", "server")
 """The order in which a cell is measured: the server scenario needs the capacity that offline finds."""
 
 Outcome = Literal["held", "not held", "not tried", "unfinished"]
@@ -52,6 +58,15 @@ class SearchOutcome(NamedTuple):
     outcome: Outcome
     trial: Trial | None = None
     """The one with the highest rate that held; for `held` alone."""
+
+
+class ScenariosOfCell(NamedTuple):
+    """The latest result of each scenario that a cell was measured in; None for the others."""
+
+    single_stream: SingleStream | None = None
+    offline: Offline | None = None
+    after_idle: AfterIdle | None = None
+    server: Server | None = None
 
 
 class AskSingleStream(Record):
@@ -71,6 +86,14 @@ class AskOffline(Record):
     least_s: float
 
 
+class AskAfterIdle(Record):
+    """What a worker does for the scenario after-idle: a step after each of these gaps, as many as `most_s` allows."""
+
+    scenario: Literal["after-idle"] = "after-idle"
+    gaps_ns: tuple[int, ...]
+    most_s: float
+
+
 class AskTrial(Record):
     """What a worker does for one rate of the scenario server."""
 
@@ -82,7 +105,7 @@ class AskTrial(Record):
     late_allowed: int = Field(description="most latencies above the bound with which the rate still holds")
 
 
-Ask = Annotated[AskSingleStream | AskOffline | AskTrial, Field(discriminator="scenario")]
+Ask = Annotated[AskSingleStream | AskOffline | AskAfterIdle | AskTrial, Field(discriminator="scenario")]
 
 
 def scenarios_of(spec: CellSpec, settings: Settings) -> tuple[Scenario, ...]:
@@ -138,17 +161,24 @@ def with_result(cell: CellResult, result: ScenarioResult) -> CellResult:
     return cell.model_copy(update={"scenarios": (*others, result)})
 
 
-def rows(cell: CellResult) -> Iterator[tuple[SingleStream | None, Offline | None, Server | None]]:
+def rows(cell: CellResult) -> Iterator[ScenariosOfCell]:
     """The results of a cell as rows: the latest of each scenario, and one row more for each further bound."""
-    single = next((r for r in reversed(cell.scenarios) if isinstance(r, SingleStream)), None)
-    offline = next((r for r in reversed(cell.scenarios) if isinstance(r, Offline)), None)
-    servers = {r.latency_bound_ms: r for r in cell.scenarios if isinstance(r, Server)}
-    if not servers:
-        if single is not None or offline is not None:
-            yield single, offline, None
-        return
+    row = ScenariosOfCell()
+    servers: dict[float, Server] = {}
+    for result in cell.scenarios:
+        match result:
+            case SingleStream():
+                row = row._replace(single_stream=result)
+            case Offline():
+                row = row._replace(offline=result)
+            case AfterIdle():
+                row = row._replace(after_idle=result)
+            case Server():
+                servers[result.latency_bound_ms] = result
     for bound in sorted(servers):
-        yield single, offline, servers[bound]
+        yield row._replace(server=servers[bound])
+    if cell.scenarios and not servers:
+        yield row
 
 
 def ask_single_stream(settings: Settings) -> AskSingleStream:
@@ -159,6 +189,20 @@ def ask_single_stream(settings: Settings) -> AskSingleStream:
         least_s=settings.scenario_s,
         most_s=settings.scenario_max_s,
     )
+
+
+def ask_after_idle(settings: Settings) -> AskAfterIdle:
+    """A step after each of 662 gaps, the fewest that show a p99, or after as many as make `scenario_s`."""
+    mean_s = (LONGEST_GAP_S - SHORTEST_GAP_S) / math.log(LONGEST_GAP_S / SHORTEST_GAP_S)
+    count = max(samples_for_tail(TAIL), min(math.ceil(settings.scenario_s / mean_s), MOST_QUERIES))
+    gaps = idle_gaps_ns(count, settings.seed)
+    return AskAfterIdle(gaps_ns=tuple(gaps.tolist()), most_s=settings.scenario_max_s)
+
+
+def idle_gaps_ns(count: int, seed: int) -> np.ndarray:
+    """Gaps of which each size between the shortest and the longest is as common as its half: int64, shape (count,)."""
+    logs = np.random.default_rng(seed % 2**64).uniform(math.log(SHORTEST_GAP_S), math.log(LONGEST_GAP_S), count)
+    return np.round(np.exp(logs) * NS_PER_S).astype(np.int64)
 
 
 def ask_trial(server: Server, queries_per_s: float) -> AskTrial:

@@ -38,6 +38,8 @@ CHOSEN = "kcost's choice, measured on nothing"
 
 AGAINST_SERVER = "the simulated rate was 0.9% below to 15.2% above that of a server, in three cells of one run"
 
+WITHOUT_SERVER = "none: a server that takes no time; kcost serve counts its own at /metrics"
+
 ABOUT: dict[str, _About] = {
     "horizon_days": _About("days", "a year", 0, 36_500, above=True),
     "headroom": _About("of the peak", CHOSEN, 0, 100),
@@ -48,6 +50,7 @@ ABOUT: dict[str, _About] = {
     "cold_start_s": _About("s", CHOSEN, 0, 86_400),
     "spot_share": _About("of the instances", "none on spot", 0, 1),
     "spot_interruptions_per_month": _About("of the instances", "lowest class of AWS's Spot Instance Advisor", 0, 1000),
+    "hand_over_ms": _About("ms of each step", WITHOUT_SERVER, 0, 1e6),
     "work_hours": _About("hours", CHOSEN, 0, 1e6),
     "work_usd_per_hour": _About("USD an hour", CHOSEN, 0, 1e6),
     "traffic_spread": _About("either way, 90%", CHOSEN, 0, 10),
@@ -76,6 +79,7 @@ class Assumptions(Record):
     )
     spot_share: float = 0.0
     spot_interruptions_per_month: float = 0.05
+    hand_over_ms: float = Field(default=0.0, description="of each step, in which the server keeps the model waiting")
     work_hours: float = Field(default=8.0, description="of an engineer, to move from plain Keras to another way")
     work_usd_per_hour: float = 100.0
     traffic_spread: float = 0.2

@@ -8,30 +8,76 @@ server with fixed batch shapes does (`allowed_batch_sizes` of TensorFlow Serving
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from kcost.core.errors import InputError
 
+NEIGHBOURS = 32
+"""A step after idle time is drawn from as many that were measured after the gaps nearest to its own."""
+
+
+class AfterIdleSteps:
+    """Steps that each began after its replica had nothing to do for a while, as `kcost bench` measures them.
+
+    Args:
+        gap_s: how long it had nothing to do before each of them, in seconds.
+        step_s: their durations in seconds, as many.
+
+    Raises:
+        InputError: no step, durations that are not positive, or gaps that are negative or of another number.
+    """
+
+    def __init__(self, gap_s: np.ndarray, step_s: np.ndarray) -> None:
+        gaps, steps = np.asarray(gap_s, dtype=np.float64), np.asarray(step_s, dtype=np.float64)
+        usable = gaps.shape == steps.shape and steps.size > 0 and np.all(np.isfinite(gaps) & (gaps >= 0))
+        if not usable or not np.all(np.isfinite(steps) & (steps > 0)):
+            raise InputError(
+                "Steps after idle time are positive durations, each with the gap of 0 seconds or more before it.",
+                received=f"{gaps.size} gaps, {steps.size} steps",
+            )
+        order = np.argsort(gaps, kind="stable")
+        self.gap_s, self.step_s = gaps[order], steps[order]
+
+    def scaled(self, factor: float) -> AfterIdleSteps:
+        """Each duration times `factor`; the gaps stay."""
+        return AfterIdleSteps(self.gap_s, self.step_s * factor)
+
 
 class ServiceTimes:
     """How long a step takes at each batch size that was measured: the raw samples, which are drawn from.
 
     Args:
-        samples_s: batch size -> durations of a step in seconds, of any count above 0.
+        samples_s: batch size -> durations of a step in seconds, back to back, of any count above 0.
+        after_idle: batch size -> steps after idle time, for the sizes of which these were measured. A step of another
+            size is taken to be as long after idle time as back to back.
+        hand_over_s: what a server takes of each step to give it to the model and to get its answers. No other step
+            runs on the replica meanwhile: the model has nothing to do for so long even where requests wait.
 
     Raises:
-        InputError: no batch size, or one without positive samples.
+        InputError: no batch size, one without positive samples, steps after idle time of a size without others, or a
+            hand-over below 0.
     """
 
-    def __init__(self, samples_s: Mapping[int, np.ndarray]) -> None:
+    def __init__(
+        self,
+        samples_s: Mapping[int, np.ndarray],
+        after_idle: Mapping[int, AfterIdleSteps] | None = None,
+        hand_over_s: float = 0.0,
+    ) -> None:
         self.samples_s = {size: np.asarray(samples_s[size], dtype=np.float64) for size in sorted(samples_s)}
         wrong = [b for b, s in self.samples_s.items() if b < 1 or s.size == 0 or not np.all(np.isfinite(s) & (s > 0))]
         if not self.samples_s or wrong:
             raise InputError("Service times are positive samples at one batch size at least.", received=wrong or "none")
+        self.after_idle = dict(after_idle or {})
+        if alone := sorted(self.after_idle.keys() - self.samples_s.keys()):
+            raise InputError("Steps after idle time have others of their batch size back to back.", received=alone)
+        if not (np.isfinite(hand_over_s) and hand_over_s >= 0):
+            raise InputError("A hand-over takes 0 seconds or more.", received=hand_over_s)
+        self.hand_over_s = hand_over_s
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -40,11 +86,23 @@ class ServiceTimes:
 
     def up_to(self, limit: int) -> ServiceTimes:
         """Those of the batch sizes up to `limit`, which is one of them."""
-        return ServiceTimes({size: s for size, s in self.samples_s.items() if size <= limit})
+        return ServiceTimes(
+            {size: s for size, s in self.samples_s.items() if size <= limit},
+            {size: s for size, s in self.after_idle.items() if size <= limit},
+            self.hand_over_s,
+        )
 
     def scaled(self, factor: float) -> ServiceTimes:
         """Each duration times `factor`."""
-        return ServiceTimes({size: s * factor for size, s in self.samples_s.items()})
+        return ServiceTimes(
+            {size: s * factor for size, s in self.samples_s.items()},
+            {size: s.scaled(factor) for size, s in self.after_idle.items()},
+            self.hand_over_s * factor,
+        )
+
+    def handed_over_in(self, hand_over_s: float) -> ServiceTimes:
+        """The same steps, by a server that takes so long for each beside the model."""
+        return ServiceTimes(self.samples_s, self.after_idle, hand_over_s)
 
     def mean_s(self, size: int) -> float:
         """Mean duration of a step of one of the sizes."""
@@ -53,14 +111,14 @@ class ServiceTimes:
     @property
     def capacity_per_s(self) -> float:
         """Most requests a second that one replica answers when it never waits for any."""
-        return max(size / self.mean_s(size) for size in self.sizes)
+        return max(size / (self.mean_s(size) + self.hand_over_s) for size in self.sizes)
 
 
 class Served(NamedTuple):
     """What became of the requests of a simulation."""
 
     wait_s: np.ndarray
-    """From arrival to the beginning of the step, shape (requests,), float64."""
+    """From arrival to the beginning of the step, its hand-over included in the step, shape (requests,), float64."""
     latency_s: np.ndarray
     """From arrival to answer, shape (requests,), float64."""
     busy_share: float
@@ -85,7 +143,6 @@ def simulate(
     replicas: int = 1,
     batch_limit: int | None = None,
     wait_limit_s: float = 0.0,
-    after_idle_s: float = 0.0,
     seed: int = 0,
 ) -> Served:
     """Serves requests that arrive at given times.
@@ -95,8 +152,8 @@ def simulate(
         replicas: how many take from the one line.
         batch_limit: most requests of a step; None for the largest size that was measured.
         wait_limit_s: how long the first request of a step that is not full waits for others.
-        after_idle_s: how much longer a step takes whose replica had nothing to do before: its caches went cold.
-        seed: of the service times, which are drawn from the samples of their batch size.
+        seed: of the service times, which are drawn from the samples of their batch size: those after a gap of about
+            the same length where the model had nothing to do before, and else those back to back.
 
     Raises:
         InputError: a batch limit that was not measured, no replica, no request, or a negative wait.
@@ -104,16 +161,17 @@ def simulate(
     limit = service.sizes[-1] if batch_limit is None else batch_limit
     if limit not in service.sizes:
         raise InputError("A batch limit is a size that was measured.", received=f"{limit}, not of {service.sizes}")
-    if replicas < 1 or min(wait_limit_s, after_idle_s) < 0 or len(arrivals_s) == 0:
+    if replicas < 1 or wait_limit_s < 0 or len(arrivals_s) == 0:
         raise InputError(
-            "A simulation has a replica, a request, and waits and cold steps of 0 seconds or more.",
-            received=f"{replicas}, {len(arrivals_s)}, {wait_limit_s}, {after_idle_s}",
+            "A simulation has a replica, a request, and waits of 0 seconds or more.",
+            received=f"{replicas}, {len(arrivals_s)}, {wait_limit_s}",
         )
     arrivals = np.asarray(arrivals_s, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    if replicas == 1 and limit == 1 and after_idle_s == 0:
-        return _one_at_a_time(arrivals, generator.choice(service.samples_s[1], len(arrivals)))
-    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, after_idle_s, generator)
+    if replicas == 1 and limit == 1 and 1 not in service.after_idle:
+        steps = generator.choice(service.samples_s[1], len(arrivals))
+        return _one_at_a_time(arrivals, steps + service.hand_over_s)
+    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, generator)
 
 
 def _one_at_a_time(arrivals: np.ndarray, service: np.ndarray) -> Served:
@@ -135,12 +193,12 @@ def _in_batches(
     replicas: int,
     limit: int,
     wait_limit_s: float,
-    after_idle_s: float,
     generator: np.random.Generator,
 ) -> Served:
     sizes = service.sizes
-    draws = {s: generator.choice(service.samples_s[s], max(1, _most_steps(len(arrivals), s, sizes))) for s in sizes}
-    durations = {s: iter(d.tolist()) for s, d in draws.items()}
+    counts_of = {s: max(1, _most_steps(len(arrivals), s, sizes)) for s in sizes}
+    durations = {s: iter(generator.choice(service.samples_s[s], count).tolist()) for s, count in counts_of.items()}
+    cold = {s: _NearGap(steps, counts_of[s], generator) for s, steps in service.after_idle.items()}
     padded = [0, *(sizes[bisect_right(sizes, n - 1)] for n in range(1, limit + 1))]
     times: list[float] = arrivals.tolist()
     free = [times[0]] * replicas
@@ -160,18 +218,34 @@ def _in_batches(
         else:
             count = bisect_right(times, start, first, min(end, last)) - first
         size = padded[count]
-        duration = next(durations[size])
-        if start > free[0]:
-            duration += after_idle_s
+        gap = start - free[0] + service.hand_over_s
+        step_s = cold[size].duration_s(gap) if gap > 0 and size in cold else next(durations[size])
+        duration = service.hand_over_s + step_s
         heapq.heapreplace(free, start + duration)
         counts.append(count)
         starts.append(start)
         took.append(duration)
         first += count
-    step_s, begin_s = np.array(took), np.array(starts)
-    begin, ended = np.repeat(begin_s, counts), np.repeat(begin_s + step_s, counts)
+    took_s, begin_s = np.array(took), np.array(starts)
+    begin, ended = np.repeat(begin_s, counts), np.repeat(begin_s + took_s, counts)
     span_s = float(ended.max()) - times[0]
-    return Served(begin - arrivals, ended - arrivals, float(step_s.sum()) / (span_s * replicas), last / len(counts))
+    return Served(begin - arrivals, ended - arrivals, float(took_s.sum()) / (span_s * replicas), last / len(counts))
+
+
+class _NearGap:
+    """Draws durations of steps after idle time, by the gaps before them."""
+
+    def __init__(self, steps: AfterIdleSteps, count: int, generator: np.random.Generator) -> None:
+        self._gaps: list[float] = steps.gap_s.tolist()
+        self._steps: list[float] = steps.step_s.tolist()
+        self._among = min(NEIGHBOURS, len(self._steps))
+        self._places: Iterator[int] = iter(generator.integers(self._among, size=count).tolist())
+
+    def duration_s(self, gap_s: float) -> float:
+        """One of those whose gaps are nearest by rank, half of them shorter where there are as many."""
+        first = bisect_left(self._gaps, gap_s) - self._among // 2
+        first = min(max(first, 0), len(self._steps) - self._among)
+        return self._steps[first + next(self._places)]
 
 
 def _most_steps(requests: int, size: int, sizes: tuple[int, ...]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator, Mapping
 
 from pydantic import Field
@@ -30,6 +31,7 @@ class ScenarioRow(Record):
     single_stream_p99: TailLatency | None = Field(default=None, description="None under 662 queries")
     offline_samples_per_s: float | None = None
     offline_usd_per_million: float | None = None
+    after_idle_ms: float | None = Field(default=None, description="median of the steps after idle time")
     latency_bound_ms: float | None = Field(default=None, description="of the server; None where it was not asked for")
     server_outcome: Outcome | None = None
     server_queries_per_s: float | None = Field(default=None, description="highest rate that held the bound")
@@ -55,8 +57,9 @@ def scenario_rows(run: Run, prices: Mapping[str, Match]) -> tuple[ScenarioRow, .
 def _rows_of(
     cell: CellResult, environments: Mapping[str, Environment], prices: Mapping[str, Match]
 ) -> Iterator[ScenarioRow]:
-    for single, offline, server in rows(cell):
-        results: list[ScenarioResult] = [r for r in (single, offline, server) if r is not None]
+    for row in rows(cell):
+        single, offline, idle, server = row
+        results: list[ScenarioResult] = [r for r in row if r is not None]
         rate = None if offline is None else samples_per_s(offline, cell.spec.batch)
         yield ScenarioRow(
             model=cell.spec.model,
@@ -66,6 +69,7 @@ def _rows_of(
             **_single_stream(single),
             offline_samples_per_s=rate,
             offline_usd_per_million=None if offline is None or rate is None else _usd(rate, prices, offline),
+            after_idle_ms=None if idle is None or not idle.step_ns else statistics.median(idle.step_ns) / 1e6,
             **_server(server, prices),
             failures=tuple(f"{r.scenario}: {r.failure}" for r in results if r.failure is not None),
             invalid=_invalid(results, environments),

@@ -10,13 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from kcost.core.errors import InputError
 from kcost.core.result import CellResult, Run
 from kcost.core.serving import Batching
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.capacity import CHECKED_STEPS, TAIL, WAIT_SHARES, find_capacity, idle_p99_s, serve_at
+from kcost.cost.measured_service import service_of
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.sizing import replicas_for
 
@@ -49,7 +48,7 @@ def choose_batching(run: Run, model_sha256: str, queries_per_s: float, p99_ms: f
             "Batching is chosen for a rate and a p99 above 0.", received=f"{queries_per_s:g} a second, {p99_ms:g} ms"
         )
     cells = _cells(run, model_sha256)
-    service = ServiceTimes({cell.spec.batch: _samples_s(cell) for cell in cells})
+    service = service_of(cells, run.environments)
     capacity = find_capacity(service, p99_ms / 1e3, SEED)
     if capacity is None:
         raise InputError(
@@ -92,10 +91,6 @@ def _cells(run: Run, model_sha256: str) -> list[CellResult]:
     largest = max(len(group) for group in groups.values())
     group = next(group for group in groups.values() if len(group) == largest)
     return sorted(group, key=lambda cell: cell.spec.batch)
-
-
-def _samples_s(cell: CellResult) -> np.ndarray:
-    return np.concatenate([np.asarray(r.step_ns, dtype=np.float64) for r in cell.rounds]) / 1e9
 
 
 def _best(service: ServiceTimes, queries_per_s: float, p99_s: float) -> _Setting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from kcost.core.errors import InputError
 from kcost.core.plan import CellSpec
 from kcost.core.result import CellResult, Environment, Run
 from kcost.core.stats import NORMAL_95
+from kcost.cost.measured_service import service_of
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.ranking import FULL_PRECISION, RankedCell
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict
@@ -73,10 +74,16 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[list[Way], list[LeftOut]]:
+def serving_ways(
+    run: Run, verdict: Verdict, models: tuple[str, ...], hand_over_s: float
+) -> tuple[list[Way], list[LeftOut]]:
     """The ways of serving some models whose answers hold the limits of the verdict, and the cells that do not.
 
     No way is left where every cell that may be used was measured beside other work; each of them says so.
+
+    Args:
+        models: names; none for the one model of the run.
+        hand_over_s: see `ServiceTimes`.
 
     Raises:
         InputError: a model that the run does not hold, several models and none named, or no cell that may be served.
@@ -114,8 +121,21 @@ def serving_ways(run: Run, verdict: Verdict, models: tuple[str, ...]) -> tuple[l
         )
     several = len(wanted) > 1
     together = run.index.plan.together
-    ways = [_way(cells, ranked, plain, run.environments, several, together) for cells in groups.values()]
+    ways = [_way(cells, ranked, plain, run.environments, several, together, hand_over_s) for cells in groups.values()]
     return _told_apart(ways), left_out
+
+
+def after_idle_note(ways: Sequence[Way]) -> str | None:
+    """Of which ways a simulation has steps after idle time; None where it has none."""
+    names = [way.name for way in ways if way.service.after_idle]
+    if not names:
+        return None
+    if len(names) == len(ways):
+        return "A step that begins after idle time is drawn from steps that were measured so (after-idle)."
+    return (
+        f"A step that begins after idle time is drawn from steps that were measured so (after-idle) for "
+        f"{', '.join(names)}; for the others from steps back to back, which may be shorter."
+    )
 
 
 def _models(run: Run, models: tuple[str, ...]) -> set[str]:
@@ -137,6 +157,7 @@ def _way(
     environments: Mapping[str, Environment],
     several_models: bool,
     together: bool,
+    hand_over_s: float,
 ) -> Way:
     cells = sorted(cells, key=lambda c: c.spec.batch)
     largest = cells[-1]
@@ -149,7 +170,7 @@ def _way(
         name=f"{model}{spec.backend}/{spec.method} {judged.dtype}",
         model=spec.model,
         spec=spec,
-        service=ServiceTimes({c.spec.batch: _samples_s(c) for c in cells}),
+        service=service_of(cells, environments).handed_over_in(hand_over_s),
         medians_ns={
             c.spec.batch: {(block, r.session, r.number): float(np.median(r.step_ns)) for r in c.rounds} for c in cells
         },
@@ -163,10 +184,6 @@ def _way(
         is_plain=any(c.spec.cell_id in plain for c in cells),
         lowers_precision=not set(judged.dtype.split(" and ")) <= FULL_PRECISION,
     )
-
-
-def _samples_s(cell: CellResult) -> np.ndarray:
-    return np.concatenate([np.asarray(r.step_ns, dtype=np.float64) for r in cell.rounds]) / 1e9
 
 
 def _told_apart(ways: list[Way]) -> list[Way]:

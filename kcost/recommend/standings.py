@@ -132,9 +132,10 @@ def judge(
         if disturbed:
             invalid[candidate.name] = f"{MEASURE_AGAIN} ({disturbed[0]})"
     held = {c.cell_id for c in cells.values() if c.standing == "ranked"}
-    every = _on_instances(_ways(run, verdict, candidates, held), terms)
+    hand_over_s = terms.assumed.hand_over_ms / 1e3
+    every = _on_instances(_ways(run, verdict, candidates, held, hand_over_s), terms)
     return Judged(
-        ways=_on_instances(_ways(run, verdict, candidates, usable), terms),
+        ways=_on_instances(_ways(run, verdict, candidates, usable, hand_over_s), terms),
         refused=refused,
         drops=drops,
         undecided=undecided,
@@ -165,14 +166,16 @@ def drop_told(drop: DropBound, limit: float) -> str:
     )
 
 
-def _ways(run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: set[str]) -> dict[str, Way]:
+def _ways(
+    run: Run, verdict: Verdict, candidates: Sequence[Candidate], usable: set[str], hand_over_s: float
+) -> dict[str, Way]:
     """The ways of serving by candidate; those that were disturbed among them, of which `invalid` tells."""
     rankings = tuple(
         r.model_copy(update={"cells": tuple(_as_valid(c, usable) for c in r.cells)}) for r in verdict.rankings
     )
     try:
         names = tuple({r.model: None for r in rankings})
-        ways, _ = serving_ways(run, verdict.model_copy(update={"rankings": rankings}), names)
+        ways, _ = serving_ways(run, verdict.model_copy(update={"rankings": rankings}), names, hand_over_s)
     except InputError:  # not one cell may be used: each says why
         return {}
     named = {}

@@ -16,7 +16,8 @@ from kcost.cost.scenarios import ScenarioRow
 from kcost.report.tables import titled_table
 
 NOTE = (
-    "single-stream: one query at a time. offline: all samples there at once. server: queries arrive at random "
+    "single-stream: one query at a time. offline: all samples there at once. after idle: the median of steps that "
+    "begin after the model had nothing to do for 0.2 to 50 ms. server: queries arrive at random "
     "(Poisson) at this rate, and their p99 latency, counted from the arrival, is within the bound. USD are for so many "
     "predictions at that rate, for a machine that has that much work in every hour that is paid for."
 )
@@ -27,13 +28,14 @@ HEADINGS = (
     "single-stream p99, ms",
     "offline, samples/s",
     "offline, USD",
+    "after idle, ms",
     "server, queries/s",
     "server p99, ms",
     "server, USD",
 )
 """The first column is text; the others are figures, or say in words why there is none."""
 
-WIDE_ONLY = frozenset({"single-stream p90, ms", "server p99, ms"})
+WIDE_ONLY = frozenset({"single-stream p90, ms", "after idle, ms", "server p99, ms"})
 WIDE = 125
 """Columns of a terminal from which all of a table fits."""
 
@@ -95,6 +97,7 @@ def _texts(row: ScenarioRow) -> list[str]:
         _single_stream(row, row.single_stream_p99, 0.99),
         "-" if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
         "-" if row.offline_usd_per_million is None else usd_a_million(row.offline_usd_per_million),
+        "-" if row.after_idle_ms is None else significant(row.after_idle_ms),
         _server(row),
         "-" if row.server_p99 is None else significant(row.server_p99.ms),
         "-" if row.server_usd_per_million is None else usd_a_million(row.server_usd_per_million),

@@ -249,6 +249,9 @@ class Application:
             labels = (("model_name", version.name), ("version", str(version.version)))
             gauges.append(("kcost_serving_queue_requests", "gauge", labels, float(version.waiting)))
             gauges.append(("kcost_serving_process_restarts_total", "counter", labels, float(version.restarts)))
+            gauges.append(("kcost_serving_hand_overs_total", "counter", labels, float(version.hand_overs)))
+            seconds = version.hand_over_ns / 1e9
+            gauges.append(("kcost_serving_hand_over_seconds_total", "counter", labels, seconds))
         return self.metrics.text(gauges).encode()
 
 

@@ -59,6 +59,8 @@ class Lane:
         self.given: list[list[Waiting]] = []
         self.begun_s = 0.0
         """When the first of them was begun, by the monotonic clock."""
+        self.was_free = False
+        """Whether the process had nothing when it was given the first of them."""
 
 
 class ModelVersion:
@@ -85,6 +87,10 @@ class ModelVersion:
         self.state: State = "START"
         self.failure: KcostError | None = None
         self.restarts = 0
+        self.hand_overs = 0
+        """Batches that a free process was given, and answered."""
+        self.hand_over_ns = 0
+        """What these took beside the run of the model, together."""
         self.served: ServedModel | None = None
         self._limits = limits
         self._new_runner = new_runner
@@ -214,7 +220,7 @@ class ModelVersion:
                 if not batch:
                     break
                 if not lane.given:
-                    lane.begun_s = time.monotonic()
+                    lane.begun_s, lane.was_free = time.monotonic(), True
                 lane.given.append(batch)
                 arrays = stacked(batch, self._longest_run.get(batch[0].place, 0))
                 lane.runner.run(batch[0].place, arrays, partial(self._done, lane, batch))
@@ -236,12 +242,16 @@ class ModelVersion:
 
     def _done(self, lane: Lane, batch: list[Waiting], outcome: Outputs | RequestError) -> None:
         lane.given.remove(batch)
-        lane.begun_s = time.monotonic()
+        begun_s, was_free = lane.begun_s, lane.was_free
+        lane.begun_s, lane.was_free = time.monotonic(), False
         if isinstance(outcome, Outputs):
             if batch[0].length is not None:
                 longest = max(waiting.length or 0 for waiting in batch)
                 self._longest_run[batch[0].place] = max(longest, self._longest_run.get(batch[0].place, 0))
             hand_out(batch, outcome.arrays, outcome.run_ns)
+            if was_free:
+                self.hand_overs += 1
+                self.hand_over_ns += round((time.monotonic() - begun_s) * 1e9) - outcome.run_ns
         elif len(batch) == 1:
             batch[0].fail(outcome)
         else:

@@ -1,4 +1,4 @@
-"""Queries to one prepared cell: one after the other, all at once, or arriving by a clock of their own.
+"""Queries to one prepared cell: one after the other, all at once, after idle time, or arriving by a clock of their own.
 
 Time is whatever the clock that is passed in says, so that tests run on simulated time.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from kcost.backends.base import Inputs
 from kcost.core.garbage_collection import collector_paused
-from kcost.core.scenario import NS_PER_S, Ask, AskOffline, AskSingleStream, AskTrial, arrivals_ns
+from kcost.core.scenario import NS_PER_S, Ask, AskAfterIdle, AskOffline, AskSingleStream, AskTrial, arrivals_ns
 from kcost.worker.inputs import Samples
 
 SPIN_NS = 200_000
@@ -34,6 +34,9 @@ class Clock(Protocol):
     def sleep_until_ns(self, moment_ns: int) -> None:
         """Returns when `now_ns` is `moment_ns` or later; at once where it is already."""
 
+    def idle_ns(self, gap_ns: int) -> None:
+        """Leaves the core alone for that long, and returns a little late rather than awake."""
+
 
 class SystemClock:
     """The monotonic clock of the system."""
@@ -48,6 +51,10 @@ class SystemClock:
             time.sleep((left - SPIN_NS) / NS_PER_S)
         while time.perf_counter_ns() < moment_ns:
             pass
+
+    def idle_ns(self, gap_ns: int) -> None:
+        """Sleeps all of it: a core that is kept awake is none that was idle."""
+        time.sleep(gap_ns / NS_PER_S)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ def run(ask: Ask, queries: Queries, clock: Clock) -> list[int]:
             return single_stream(queries.answer, ask, clock)
         if isinstance(ask, AskOffline):
             return offline(queries.answer, queries.batch, ask, clock)
+        if isinstance(ask, AskAfterIdle):
+            return after_idle(queries.answer, queries.batch, ask, clock)
         return serve(queries.answer, queries.batch, ask, clock)
 
 
@@ -115,6 +124,20 @@ def offline(answer: Answer, batch: int, ask: AskOffline, clock: Clock) -> list[i
         after = clock.now_ns()
         durations.append(after - before)
         before = after
+    return durations
+
+
+def after_idle(answer: Answer, batch: int, ask: AskAfterIdle, clock: Clock) -> list[int]:
+    """Durations in nanoseconds of whole steps, one after each gap: fewer where these take longer than `most_s`."""
+    durations: list[int] = []
+    end = clock.now_ns() + round(ask.most_s * NS_PER_S)
+    for gap_ns in ask.gaps_ns:
+        clock.idle_ns(gap_ns)
+        before = clock.now_ns()
+        if durations and before >= end:
+            break
+        answer(len(durations) * batch, batch)
+        durations.append(clock.now_ns() - before)
     return durations
 
 

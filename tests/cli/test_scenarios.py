@@ -38,7 +38,10 @@ def test_a_plan_with_scenarios_gives_a_table_and_goes_on_without_measuring_again
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--scenarios", "offlin"), "settings.scenarios.0: Input should be 'single-stream', 'offline' or 'server'"),
+        (
+            ("--scenarios", "offlin"),
+            "settings.scenarios.0: Input should be 'single-stream', 'offline', 'after-idle' or 'server'",
+        ),
         (("--scenarios", "server"), "the scenario server and latency_bound_ms (--latency-bound-ms) come together"),
         (("--latency-bound-ms", "50"), "the scenario server and latency_bound_ms (--latency-bound-ms) come together"),
         (("--scenarios", "server", "--latency-bound-ms", "-5"), "settings.latency_bound_ms: Input should be greater"),

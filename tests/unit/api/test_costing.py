@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import kcost
+from kcost.bench.store import RunStore
 from kcost.cli import app, main
 from kcost.core.errors import InputError, KcostError
 from kcost.core.plan import Settings
-from kcost.core.result import Watch
+from kcost.core.result import AfterIdle, Watch
 from kcost.cost.budget import Budget
 from kcost.cost.pricebook import PriceBook
 from testing.runs import plan, replaced, simulated_run, write_run
@@ -57,6 +59,31 @@ def test_a_run_becomes_a_budget(budget: Budget, run: Path) -> None:
     assert budget.simulated
     assert budget.sentence.startswith("[simulated step times")
     assert kcost.estimate_budget(run, qps=3_000, p99_ms=100, **HERE, assumptions={"headroom": 0.1}) == budget
+
+
+def test_steps_after_idle_time_and_hand_overs_count_and_are_told(run: Path, tmp_path: Path, budget: Budget) -> None:
+    """Steps after idle time that are longer than the limit: no rate holds it any more."""
+    loaded = kcost.open_run(run)
+    cells = [c for c in loaded.cells if (c.spec.method, c.spec.batch) == ("jit", 1)]
+    store = RunStore(Path(shutil.copytree(run, tmp_path / "run")))
+    for cell in cells:
+        asked = {"environment_id": cell.environment_id, "seed": 0, "scenario_s": 3.0, "scenario_max_s": 120.0}
+        slow = AfterIdle(**asked, gap_ns=(10**6,) * 40, step_ns=(2 * 10**8,) * 40)
+        store.write_cell(cell.model_copy(update={"scenarios": (slow,)}))
+    slower = kcost.estimate_budget(store.path, qps=3_000, p99_ms=100, **HERE)
+    (note,) = (n for n in slower.notes if "after-idle" in n)
+    assert "for jax/jit float32; for the others from steps back to back" in note
+    assert not [n for n in budget.notes if "after-idle" in n]
+    before, after = (
+        {p.bill.option.name: p.bill.option.queries_per_s_per_replica for p in b.options} for b in (budget, slower)
+    )
+    assert after.get("jax/jit float32", 0.0) < 0.95 * before["jax/jit float32"]
+    assert after["tensorflow/predict float32"] == before["tensorflow/predict float32"]
+    handed = kcost.estimate_budget(run, qps=3_000, p99_ms=100, **HERE, assumptions={"hand_over_ms": 5.0})
+    for priced in handed.options:
+        option = priced.bill.option
+        assert option.queries_per_s_per_replica < before[option.name]
+        assert option.queries_per_s_at_full_load <= 32 / 5e-3
 
 
 def test_a_better_balancer_is_told_where_it_saves_replicas(run: Path) -> None:

@@ -15,9 +15,10 @@ from kcost.bench.runner import measure
 from kcost.bench.self_test import Form, self_test
 from kcost.bench.store import RunStore
 from kcost.core.request import MeasureRequest
-from kcost.core.result import CellResult, Offline, Server, SingleStream, Trial
+from kcost.core.result import AfterIdle, CellResult, Offline, Server, SingleStream, Trial
 from kcost.core.scenario import (
     RATE_WITHIN,
+    AskAfterIdle,
     AskOffline,
     AskSingleStream,
     AskTrial,
@@ -27,8 +28,9 @@ from kcost.core.scenario import (
     next_rate,
     search_outcome,
 )
+from kcost.cost.measured_service import service_of
 from kcost.worker.inputs import Samples
-from kcost.worker.scenarios import Queries, SystemClock, offline, serve, single_stream
+from kcost.worker.scenarios import Queries, SystemClock, after_idle, offline, serve, single_stream
 from tests.unit.bench.scenario_plans import scenario_plan
 
 MS = 1_000_000
@@ -48,6 +50,9 @@ class SimulatedServer:
 
     def sleep_until_ns(self, moment_ns: int) -> None:
         self.time_ns = max(self.time_ns, moment_ns)
+
+    def idle_ns(self, gap_ns: int) -> None:
+        self.time_ns += gap_ns
 
     def answer(self, first: int, count: int) -> None:
         self.began_ns.append(self.time_ns)
@@ -194,6 +199,18 @@ def test_offline_runs_whole_steps_back_to_back() -> None:
     assert simulated.steps == [(0, 8), (8, 8), (16, 8), (24, 8)]
 
 
+def test_steps_after_idle_time_begin_after_each_gap_and_end_in_time() -> None:
+    ask = AskAfterIdle(gaps_ns=(MS, 20 * MS, 5 * MS), most_s=1.0)
+    simulated = SimulatedServer(3 * MS)
+    assert after_idle(simulated.answer, 8, ask, simulated) == [3 * MS] * 3
+    assert np.diff(simulated.began_ns).tolist() == [23 * MS, 8 * MS]
+    assert simulated.steps == [(0, 8), (8, 8), (16, 8)]
+    slow = SimulatedServer(600 * MS)
+    assert after_idle(slow.answer, 1, ask, slow) == [600 * MS] * 2
+    slower = SimulatedServer(60_000 * MS)
+    assert after_idle(slower.answer, 1, ask, slower) == [60_000 * MS], "one at least"
+
+
 def test_a_step_with_few_queries_is_filled_up_to_the_shape_that_was_compiled() -> None:
     seen: list[list[int]] = []
     samples = Samples({"x": np.arange(5, dtype=np.float32)[:, None]}, None)
@@ -210,6 +227,9 @@ def test_the_system_clock_never_wakes_up_early() -> None:
         moment = clock.now_ns() + wait_ns
         clock.sleep_until_ns(moment)
         assert clock.now_ns() >= moment
+        before = clock.now_ns()
+        clock.idle_ns(wait_ns)
+        assert clock.now_ns() >= before + wait_ns
 
 
 # The harness
@@ -313,6 +333,19 @@ def test_asking_for_scenarios_later_adds_them_to_a_run_without(tmp_path: Path) -
     with_offline = measure(scenario_plan(tmp_path, scenarios=["offline"], latency_bound_ms=None), tmp_path / "run")
     assert [c.rounds for c in with_offline.cells] == [c.rounds for c in without.cells]
     assert {tuple(r.scenario for r in c.scenarios) for c in with_offline.cells} == {("offline",)}
+
+
+def test_steps_after_idle_time_are_stored_with_the_gaps_before_them(tmp_path: Path) -> None:
+    plan = scenario_plan(tmp_path, scenarios=["after-idle"], latency_bound_ms=None, scenario_max_s=1.0)
+    run = measure(plan, tmp_path / "run")
+    for cell in run.cells:
+        (result,) = cell.scenarios
+        assert isinstance(result, AfterIdle)
+        assert 0 < len(result.step_ns) == len(result.gap_ns) <= 662
+        assert result.watch is not None
+        assert sum(result.gap_ns) + sum(result.step_ns) <= result.watch.wall_s * 1e9
+        assert service_of([cell], run.environments).sizes == (cell.spec.batch,)
+    assert [c.scenarios for c in measure(plan, tmp_path / "run").cells] == [c.scenarios for c in run.cells]
 
 
 def test_a_self_test_leaves_scenarios_out(tmp_path: Path) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from kcost.core.errors import PlanError
 from kcost.core.plan import CellSpec, Plan, Scenario, Settings
-from kcost.core.result import CellResult, Offline, Server, SingleStream, Trial
+from kcost.core.result import AfterIdle, CellResult, Offline, Server, SingleStream, Trial
 from kcost.core.scenario import (
+    LONGEST_GAP_S,
     LOWEST_RATE,
     MOST_QUERIES,
     MOST_TRIALS,
     RATE_WITHIN,
+    SHORTEST_GAP_S,
     arrivals_ns,
+    ask_after_idle,
     ask_trial,
     complete,
     holds,
+    idle_gaps_ns,
     missing,
     next_rate,
     rows,
@@ -100,10 +106,15 @@ def test_a_result_takes_the_place_of_its_own_kind_alone_and_each_bound_has_a_row
     held = with_result(held, server(latency_bound_ms=20))
     held = with_result(held, SingleStream(**MEASURED, latency_ns=(2,)))
     assert len(held.scenarios) == 3
-    assert [(single.latency_ns, s.latency_bound_ms) for single, _, s in rows(held) if single and s] == [
+    assert [
+        (r.single_stream.latency_ns, r.server.latency_bound_ms) for r in rows(held) if r.single_stream and r.server
+    ] == [
         ((2,), 20),
         ((2,), 50),
     ]
+    idle = AfterIdle(**MEASURED, gap_ns=(5,), step_ns=(7,))
+    (row,) = rows(with_result(cell(), idle))
+    assert row == (None, None, idle, None)
     assert list(rows(cell())) == []
 
 
@@ -118,7 +129,7 @@ def test_a_cell_of_an_older_folder_has_no_scenarios() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scenarios": ["offlin"]}, "'single-stream', 'offline' or 'server'"),
+        ({"scenarios": ["offlin"]}, "'single-stream', 'offline', 'after-idle' or 'server'"),
         ({"scenarios": ["server"]}, "come together"),
         ({"latency_bound_ms": 50}, "come together"),
         ({"scenarios": ["server"], "latency_bound_ms": -1}, "greater than 0"),
@@ -137,6 +148,28 @@ def test_scenarios_that_no_cell_of_the_plan_has() -> None:
         Plan.parse({"models": ["m"], "batches": [8], "settings": {"scenarios": ["single-stream"]}})
     with pytest.raises(PlanError, match="phase inference"):
         Plan.parse({"models": ["m"], "phases": ["training"], "settings": {"scenarios": ["offline"]}})
+
+
+# How long a model has nothing to do
+
+
+def test_gaps_are_spread_over_two_decades_and_are_the_same_again() -> None:
+    gaps_ns = idle_gaps_ns(20_000, seed=3)
+    assert SHORTEST_GAP_S * 1e9 <= gaps_ns.min() < gaps_ns.max() <= LONGEST_GAP_S * 1e9
+    assert np.median(gaps_ns) / 1e9 == pytest.approx(math.sqrt(SHORTEST_GAP_S * LONGEST_GAP_S), rel=0.05)
+    np.testing.assert_array_equal(idle_gaps_ns(20_000, seed=3), gaps_ns)
+    assert (idle_gaps_ns(20_000, seed=4) != gaps_ns).any()
+
+
+def test_steps_after_idle_time_are_enough_for_a_p99_or_for_the_time_that_is_asked() -> None:
+    idle = Settings(scenarios=("after-idle",))
+    ask = ask_after_idle(idle)
+    assert (len(ask.gaps_ns), ask.most_s) == (samples_for_tail(0.99), 120.0)
+    longer = ask_after_idle(idle.model_copy(update={"scenario_s": 20.0}))
+    assert sum(longer.gaps_ns) / 1e9 == pytest.approx(20.0, rel=0.1)
+    assert scenarios_of(spec(batch=8), idle) == ("after-idle",)
+    done = with_result(cell(), AfterIdle(**MEASURED, gap_ns=(5,), step_ns=(7,)))
+    assert (missing(cell(), idle, HERE), missing(done, idle, HERE)) == (("after-idle",), ())
 
 
 # When queries arrive

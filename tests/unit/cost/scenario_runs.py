@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcost.core.result import CellResult, Offline, Run, ScenarioResult, Server, SingleStream, Trial, Watch
+from kcost.core.result import AfterIdle, CellResult, Offline, Run, ScenarioResult, Server, SingleStream, Trial, Watch
 from testing.runs import plan, replaced, simulated_run
 
 MS = 1_000_000
@@ -29,6 +29,12 @@ def single(count: int) -> SingleStream:
 
 def offline(**changes: object) -> Offline:
     return Offline.model_validate({**conditions(), "step_ns": (4 * MS,) * 10, **changes})
+
+
+def after_idle(**changes: object) -> AfterIdle:
+    """Ten steps of 6 ms, after gaps of 1 to 10 ms."""
+    steps = {"gap_ns": tuple(i * MS for i in range(1, 11)), "step_ns": (6 * MS,) * 10}
+    return AfterIdle.model_validate({**conditions(), **steps, **changes})
 
 
 def server(*trials: Trial, **changes: object) -> Server:

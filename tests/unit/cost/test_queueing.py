@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import InputError
 from kcost.cost.capacity import MOST_BUSY, find_capacity, serve_at
-from kcost.cost.queue_simulation import ServiceTimes, poisson_arrivals_s, simulate
+from kcost.cost.queue_simulation import NEIGHBOURS, AfterIdleSteps, ServiceTimes, poisson_arrivals_s, simulate
 from kcost.cost.queueing import (
     erlang_c,
     md1_mean_wait_s,
@@ -182,12 +182,71 @@ def test_each_request_waits_as_long_as_in_ciw(replicas: int) -> None:
     assert [r.waiting_time for r in records] == pytest.approx(served.wait_s.tolist(), abs=1e-6)
 
 
-def test_a_step_after_idle_time_takes_longer_and_one_that_was_waited_for_does_not() -> None:
-    service = ServiceTimes({1: np.array([1.0])})
-    arrivals_s = np.array([0.0, 10.0, 10.5, 30.0])
-    served = simulate(arrivals_s, service, after_idle_s=0.25)
-    # The first finds the replica as it was made; the third waits for the second, whose step was cold.
-    np.testing.assert_allclose(served.latency_s, [1.0, 1.25, 1.75, 1.25])
-    np.testing.assert_allclose(simulate(arrivals_s, service).latency_s, [1.0, 1.0, 1.5, 1.0])
+def test_a_step_after_idle_time_is_drawn_from_those_after_such_gaps() -> None:
+    """Gaps up to 5 s make steps of 1.25 s, longer ones of 2 s: as many of each as a draw looks at."""
+    gaps_s = np.repeat([4.0, 20.0], NEIGHBOURS)
+    idle = AfterIdleSteps(gaps_s[::-1], np.where(gaps_s > 5, 2.0, 1.25)[::-1])
+    service = ServiceTimes({1: np.array([1.0]), 2: np.array([1.5])}, {1: idle})
+    arrivals_s = np.array([0.0, 5.0, 5.5, 28.0, 29.0, 29.5])
+    served = simulate(arrivals_s, service)
+    # The first finds the replica as it was made. The third and the last two waited: the replica was busy until then.
+    np.testing.assert_allclose(served.latency_s, [1.0, 1.25, 1.75, 2.0, 2.5, 2.0])
+    one_by_one = simulate(arrivals_s, service, batch_limit=1)
+    np.testing.assert_allclose(one_by_one.latency_s, [1.0, 1.25, 1.75, 2.0, 2.0, 2.5])
+    np.testing.assert_allclose(simulate(arrivals_s, service.scaled(2.0).up_to(1)).latency_s[1], 2.5)
+    without = ServiceTimes(service.samples_s)
+    np.testing.assert_allclose(simulate(arrivals_s, without).latency_s, [1.0, 1.0, 1.5, 1.0, 1.0, 1.5])
+
+
+def test_a_step_after_idle_time_is_any_of_its_neighbours() -> None:
+    steps_s = np.arange(1.0, 4 * NEIGHBOURS + 1)
+    service = ServiceTimes({1: np.array([0.5])}, {1: AfterIdleSteps(steps_s * 1e3, steps_s)})
+    middle = 2 * NEIGHBOURS
+    arrivals_s = np.array([0.0, 0.5 + middle * 1e3])
+    drawn = {simulate(arrivals_s, service, seed=seed).latency_s[1] for seed in range(2_000)}
+    assert {round(d) for d in drawn} == set(range(middle - NEIGHBOURS // 2, middle + NEIGHBOURS // 2))
+    far_s = np.array([0.0, 1e9])
+    longest = {simulate(far_s, service, seed=seed).latency_s[1] for seed in range(100)}
+    assert min(longest) > 3 * NEIGHBOURS
+
+
+def test_steps_after_idle_time_raise_the_p99_of_little_traffic_and_leave_the_capacity() -> None:
+    gaps_s = np.linspace(0.0, 50.0, 400)
+    warm = ServiceTimes({1: np.array([1.0])})
+    cold = ServiceTimes({1: np.array([1.0])}, {1: AfterIdleSteps(gaps_s, np.full(400, 1.5))})
+    assert serve_at(0.01, cold, 1, 0.0, 5_000, 1).percentile_s(0.5) == pytest.approx(1.5)
+    assert serve_at(0.01, warm, 1, 0.0, 5_000, 1).percentile_s(0.5) == pytest.approx(1.0)
+    assert cold.capacity_per_s == warm.capacity_per_s == 1.0
+    found = find_capacity(cold, 1.2, 1), find_capacity(warm, 1.2, 1)
+    assert found[0] is None, "no rate holds it, as a request that finds the replica idle is already too late"
+    assert found[1] is not None
+
+
+def test_a_hand_over_keeps_the_replica_and_leaves_the_model_without_work() -> None:
+    """A step of 1 s that follows another at once has waited for the hand-over of 0.25 s: it is one after a gap."""
+    gaps_s = np.repeat([0.25, 20.0], NEIGHBOURS)
+    idle = AfterIdleSteps(gaps_s, np.where(gaps_s > 5, 2.0, 1.25))
+    arrivals_s = np.array([0.0, 0.5, 24.0, 24.5])
+    service = ServiceTimes({1: np.array([1.0])}, {1: idle}, hand_over_s=0.25)
+    np.testing.assert_allclose(simulate(arrivals_s, service).latency_s, [1.5, 2.5, 2.25, 3.25])
+    assert service.capacity_per_s == pytest.approx(0.8)
+    plain = ServiceTimes(service.samples_s).handed_over_in(0.25)
+    np.testing.assert_allclose(simulate(arrivals_s, plain).latency_s, [1.25, 2.0, 1.25, 2.0])
+    in_batches = ServiceTimes({1: np.array([1.0]), 2: np.array([1.0])}, hand_over_s=0.25)
+    np.testing.assert_allclose(simulate(arrivals_s, in_batches).latency_s, [1.25, 2.0, 1.25, 2.0])
+    assert in_batches.scaled(2.0).up_to(1).hand_over_s == 0.5
     with pytest.raises(InputError, match="0 seconds or more"):
-        simulate(arrivals_s, service, after_idle_s=-1.0)
+        plain.handed_over_in(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("gaps_s", "steps_s"), [([], []), ([1.0], [1.0, 2.0]), ([-1.0], [1.0]), ([1.0], [0.0]), ([math.nan], [1.0])]
+)
+def test_steps_after_idle_time_that_cannot_be(gaps_s: list[float], steps_s: list[float]) -> None:
+    with pytest.raises(InputError, match="gap of 0 seconds or more"):
+        AfterIdleSteps(np.array(gaps_s), np.array(steps_s))
+
+
+def test_steps_after_idle_time_belong_to_a_size_that_was_measured() -> None:
+    with pytest.raises(InputError, match=r"back to back.\nReceived: \[2\]"):
+        ServiceTimes({1: np.ones(1)}, {2: AfterIdleSteps(np.ones(1), np.ones(1))})

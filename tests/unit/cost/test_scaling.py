@@ -48,7 +48,7 @@ def run_of(cores: int, threads: tuple[int, ...] = (0,)) -> tuple[Run, dict[str, 
 
 def ways_of(run: Run, outputs: dict[str, dict[str, np.ndarray]]) -> list[Way]:
     verdict = conclude(run, prices_for(run, BOOK, **HERE), lambda cell: outputs.get(cell.spec.cell_id))
-    return serving_ways(run, verdict, ())[0]
+    return serving_ways(run, verdict, (), 0.0)[0]
 
 
 def budget(folder: Path, cores: int, instance: str | None, threads: tuple[int, ...] = (0,)) -> Budget:

@@ -9,7 +9,7 @@ from kcost.cost.pricebook import PriceBook
 from kcost.cost.scenarios import ScenarioRow, scenario_rows
 from kcost.cost.verdict import prices_for
 from testing.runs import plan, simulated_run
-from tests.unit.cost.scenario_runs import offline, run_with, server, single, trial
+from tests.unit.cost.scenario_runs import after_idle, offline, run_with, server, single, trial
 
 
 def rows_of(run: Run) -> tuple[ScenarioRow, ...]:
@@ -66,6 +66,13 @@ def test_a_search_that_was_cut_short_gives_no_rate() -> None:
 def test_each_latency_bound_has_a_row() -> None:
     rows = rows_of(run_with(offline(), server(trial(243, 20)), server(trial(243, 5), latency_bound_ms=10)))
     assert [r.latency_bound_ms for r in rows] == [10, 50]
+
+
+def test_steps_after_idle_time_have_a_median_and_failures_are_told() -> None:
+    (row,) = rows_of(run_with(after_idle()))
+    assert (row.after_idle_ms, row.failures, row.offline_samples_per_s) == (6.0, (), None)
+    (row,) = rows_of(run_with(after_idle(gap_ns=(), step_ns=(), failure="crash: gone")))
+    assert (row.after_idle_ms, row.failures) == (None, ("after-idle: crash: gone",))
 
 
 def test_other_work_beside_a_trial_is_told() -> None:

@@ -12,7 +12,7 @@ from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.report.page import render
 from kcost.report.terminal import show_verdict
 from testing.runs import plan, simulated_run
-from tests.unit.cost.scenario_runs import offline, run_with, server, single, trial
+from tests.unit.cost.scenario_runs import after_idle, offline, run_with, server, single, trial
 
 
 def verdict_of(run: Run) -> Verdict:
@@ -28,7 +28,7 @@ def shown(run: Run, width: int = 160) -> str:
 
 def test_figures_with_their_units_in_the_heading() -> None:
     run = run_with(single(700), offline(), server(trial(243, 20)))
-    text = " ".join(shown(run).split())
+    text = " ".join(shown(run, 200).split())
     assert "simulated-cnn, scenarios: server with p99 within 50 ms" in text
     assert "offline, samples/s" in text
     assert "server, queries/s" in text
@@ -37,8 +37,15 @@ def test_figures_with_their_units_in_the_heading() -> None:
     assert row.count("$") == 2
 
 
+def test_steps_after_idle_time_have_a_column() -> None:
+    run = run_with(offline(), after_idle())
+    row = next(line for line in shown(run).splitlines() if "jit" in line and "250" in line)
+    assert row.split()[-4] == "6.00"
+    assert '<td class="n">6.00</td>' in render(run, verdict_of(run)).decode()
+
+
 def test_it_fits_into_eighty_columns() -> None:
-    text = shown(run_with(single(700), offline(), server(trial(243, 20))), 80)
+    text = shown(run_with(single(700), offline(), after_idle(), server(trial(243, 20))), 80)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
     assert "p90" not in text

@@ -113,6 +113,29 @@ def test_a_batch_lies_ready_where_it_is_worth_a_step(tmp_path: Path) -> None:
     with_version(tmp_path, steps)
 
 
+def test_a_hand_over_is_what_a_batch_of_a_free_process_takes_beside_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        nonlocal now_s
+        monkeypatch.setattr("kcost.serving.model_version.time.monotonic", lambda: now_s)
+        futures = [put(version, rows(i)) for i in range(4)]
+        await settled()
+        assert len(runners[0].given) == 2  # the second lies ready, since a whole batch waited
+        now_s += 0.5
+        runners[0].answer()
+        runners[0].answer(RequestError(Code.INTERNAL, "no"))
+        await settled()
+        assert (version.hand_overs, version.hand_over_ns) == (1, 500_000_000 - 1000), "a fake runs for 1,000 ns"
+        while runners[0].given:
+            runners[0].answer()
+        assert all(future.done() for future in futures)
+
+    with_version(tmp_path, steps, batch_rows=2)
+
+
 def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         sizes = [(1, 1), (1, 1), (3, 1), (2, 1), (1, 2), (9, 1), (1, 2)]
