@@ -38,6 +38,8 @@ class Observed(NamedTuple):
 
     due_ns: np.ndarray
     """int64, from the beginning."""
+    reached_ns: np.ndarray
+    """int64; when the client came to it, with or without a free connection."""
     sent_ns: np.ndarray
     """int64; when it was written to a connection."""
     done_ns: np.ndarray
@@ -70,6 +72,7 @@ class LoadGenerator:
         self._target = target
         self._requests = [target.request(body) for body in schedule.bodies]
         self._due_ns = np.round(schedule.due_s * 1e9).astype(np.int64)
+        self._reached_ns = np.zeros(count, np.int64)
         self._sent_ns = np.zeros(count, np.int64)
         self._done_ns = np.zeros(count, np.int64)
         self._status = np.zeros(count, np.int64)
@@ -103,6 +106,7 @@ class LoadGenerator:
         try:
             for place, due_ns in enumerate(self._due_ns.tolist()):
                 await self._until(due_ns)
+                self._reached_ns[place] = self._now()
                 self._waiting.append(place)
                 self._send_waiting()
             if self._left:
@@ -114,7 +118,8 @@ class LoadGenerator:
             for connection in list(self._open):
                 connection.close()
         wall_s = self._now() / 1e9
-        return Observed(self._due_ns, self._sent_ns, self._done_ns, self._status, wall_s, self._opened, self._why)
+        times_ns = (self._due_ns, self._reached_ns, self._sent_ns, self._done_ns)
+        return Observed(*times_ns, self._status, wall_s, self._opened, self._why)
 
     def _now(self) -> int:
         return time.perf_counter_ns() - self._start_ns

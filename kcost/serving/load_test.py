@@ -87,7 +87,8 @@ async def find_rate(url: str, settings: LoadSettings, on_trial: Callable[[RateTr
 
 def _trial(rate_per_s: float, bound_ms: float, observed: Observed) -> RateTrial:
     latency_ms = (observed.done_ns - observed.due_ns) / 1e6
-    own_ms = (observed.sent_ns - observed.due_ns) / 1e6
+    # Without the wait for a free connection: that is the server's doing, and no reason to end a search.
+    own_ms = (observed.reached_ns - observed.due_ns) / 1e6
     return RateTrial(
         rate_per_s=rate_per_s,
         requests=len(latency_ms),

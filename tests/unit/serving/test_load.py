@@ -21,7 +21,7 @@ from kcost.serving.http_client import read_url
 from kcost.serving.load import BROKEN, IDLE_S, NOT_CONNECTED, TIMED_OUT, LoadGenerator, Observed
 from kcost.serving.load_report import report
 from kcost.serving.load_test import LoadSettings, find_rate, read_bodies, run_load
-from kcost.serving.rate_search import RateTrial, conclude, next_rate, requests_of_trial
+from kcost.serving.rate_search import RateReport, RateTrial, conclude, next_rate, requests_of_trial
 
 from .simulated_time import SimulatedTime
 
@@ -385,3 +385,24 @@ def test_a_server_that_goes_is_told_apart_from_one_that_refuses(simulated: Simul
     observed = simulated.run(run())
     assert observed.status.tolist() == [200, 200, NOT_CONNECTED]
     assert f"[Errno {errno.ECONNREFUSED}]" in observed.why[2]
+
+
+def test_a_search_goes_on_where_the_server_is_what_is_slow(tmp_path: Path, simulated: SimulatedTime) -> None:
+    """All connections are busy then, and requests wait for one: the client is not late."""
+    body = tmp_path / "one.json"
+    body.write_text("{}")
+
+    async def slow(_: float) -> bytes:
+        await asyncio.sleep(0.01)
+        return OK
+
+    async def run() -> RateReport:
+        server, port = await serve(slow)
+        async with server:
+            settings = LoadSettings(rate_per_s=100, duration_s=0.1, bound_ms=100, body=body, connections=2, spin_s=0.0)
+            return await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
+
+    highest = simulated.run(run())
+    assert highest.outcome == "held"
+    assert highest.rate_per_s is not None
+    assert 100 < highest.rate_per_s < 200  # two connections with 10 ms each have at most 200
