@@ -174,7 +174,12 @@ def test_the_application_answers(tmp_path: Path) -> None:
         status, body = await ask(application, "POST", path, whole)
         assert (status, orjson.loads(body)["error"]) == (400, "Tensor name: y has no shape information ")
         assert await ask(application, "POST", path, whole.replace(b"instances", b"inputs")) == (200, b'{"outputs":3.0}')
-        assert b'status="INVALID_ARGUMENT"} 1' in (await ask(application, "GET", "/metrics"))[1]
+        metrics = (await ask(application, "GET", "/metrics"))[1].decode()
+        assert 'status="INVALID_ARGUMENT"} 1' in metrics
+        labels = 'model_name="m",version="1"'
+        assert f"kcost_serving_hand_overs_total{{{labels}}} 4" in metrics, "the two that were too long never ran"
+        took = next(line for line in metrics.splitlines() if line.startswith("kcost_serving_hand_over_seconds_total{"))
+        assert 0 < float(took.split()[-1]) < 10
 
     write_versions(tmp_path / "m", 1)
     with_models(tmp_path, steps)
