@@ -2,7 +2,7 @@
 
     python -m venv litserve-env && litserve-env/bin/pip install litserve==0.2.19 pyzmq numpy
     python -m venv mlserver-env && mlserver-env/bin/pip install mlserver==1.7.1 'uvloop<0.22'
-    for V in litserve mlserver; do /tmp/$V/bin/pip install --no-deps tensorflow==2.21.0; done   # for its C library
+    for V in litserve mlserver; do $V-env/bin/pip install --no-deps tensorflow==2.21.0; done   # for its C library
 
     python benchmarks/peers_serving.py DIR NAME --litserve litserve-env/bin/python --mlserver mlserver-env/bin/python
         [--bodies FILE] [--rounds 5] [--round-s 3] [--concurrency 32]
@@ -281,12 +281,17 @@ def paired(rounds: dict[str, list[Turn]], name: str, place: int) -> Any:
     return paired_ratio([t[place] for t in rounds["kcost"]], [t[place] for t in rounds[name]])
 
 
+def from_anywhere(path: str) -> Path:
+    """A path that servers find, which run in a folder of their own; links stay, as they say which environment it is."""
+    return Path(path).absolute()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--litserve", type=Path, metavar="PYTHON")
-    parser.add_argument("--mlserver", type=Path, metavar="PYTHON")
+    parser.add_argument("--litserve", type=from_anywhere, metavar="PYTHON")
+    parser.add_argument("--mlserver", type=from_anywhere, metavar="PYTHON")
     parser.add_argument("--bodies", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-s", type=float, default=3.0)

@@ -17,7 +17,10 @@ WITHIN = 1e-3
 """Of the largest answer: more than sums in another order change, less than a scale that the padding has a part in."""
 
 _ROWS, _SHORT, _LONG = 2, 7, 21
-MOST_STEP_PLACES = 1 << 20
+
+MOST_STEP_PLACES = 1 << 14
+"""A step is taken for no dearer: it bounds the memory that padding takes, where places cost next to nothing."""
+
 _INTEGERS = ("int32", "int64", "bool", "int8", "uint8")
 
 _SMALL, _LARGE = (1, 8), (16, 16)
