@@ -230,7 +230,10 @@ def limits(report: RiskReport) -> list[str]:
             f"answered, of that {text_of(wanted.error, named=False)} wrong; {wanted.target_error:g} was the target"
         )
     if report.temperature.no_optimum:
-        lines.append("no temperature does best on validation, as where no answer of it is wrong: it stays at 1")
+        lines.append(
+            "no temperature does best on validation, as where no answer of it is wrong or none better than chance: it "
+            "stays at 1"
+        )
     return lines
 
 

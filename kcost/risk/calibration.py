@@ -50,7 +50,9 @@ class Temperature(Record):
 
     value: float = Field(gt=0, description="above 1: the model is too sure of itself")
     no_optimum: bool = Field(
-        default=False, description="an end of what is searched does best, as where no answer is wrong: it stays at 1"
+        default=False,
+        description="an end of what is searched does best, as where no answer is wrong or none better than chance: it "
+        "stays at 1",
     )
     examples: int
     log_loss_before: float = Field(description="on the split that it was fitted on")

@@ -7,10 +7,12 @@ import pytest
 from sklearn.metrics import log_loss
 
 from kcost.core.predictions import SplitPredictions
+from kcost.report.risk_terminal import limits
 from kcost.risk.abstention import abstention, by_example, risk_coverage
 from kcost.risk.calibration import at_temperature, bins_of, calibration, fit_temperature
 
 from .answers import classifier, sure_of, tagger
+from .reports import report
 
 
 def test_equal_answers_are_off_by_what_they_are_off_by() -> None:
@@ -135,3 +137,14 @@ def test_no_threshold_meets_what_cannot_be_met() -> None:
     abstaining = abstention(classifier(100, 0), classifier(100, 1), 0.001, "examples")
     assert abstaining.threshold is None
     assert abstaining.error is None
+
+
+def test_a_model_that_is_sure_by_chance_has_no_temperature_and_says_why() -> None:
+    rng = np.random.default_rng(0)
+    labels, logs = rng.integers(0, 4, 400), rng.normal(0, 5, (400, 4)).astype(np.float32)
+    places = np.arange(400)
+    answers = SplitPredictions(labels, logs.argmax(1), logs, places, places)
+    fitted = fit_temperature(answers)
+    assert (fitted.value, fitted.no_optimum) == (1.0, True)
+    (told,) = (line for line in limits(report().model_copy(update={"temperature": fitted})) if "temperature" in line)
+    assert "none better than chance" in told
