@@ -16,6 +16,7 @@ from kcost.bench.runner import Converted, measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model
+from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
 from kcost.core.probe import Probe
@@ -27,6 +28,7 @@ from kcost.recommend.candidates import MAKING_S, Candidate
 from kcost.recommend.drop import DropBound
 from kcost.recommend.making import Make, Versions
 from kcost.recommend.schedule import (
+    AT_ONCE,
     SHARE_OF_TIME,
     SIZES_DIFFER,
     WORTH_TRYING,
@@ -80,6 +82,28 @@ MOST_WAVES = 200
 """No schedule needs as many: a guard against one that asks for the same for ever."""
 
 
+def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False) -> Arm:
+    """A candidate as the schedule sees it.
+
+    Args:
+        lacks_version: the version of the model that it runs is still to be made.
+    """
+    conversion = f"{candidate.variant or 'as it is'}, {candidate.method} {candidate.precision}"
+    return Arm(
+        name=candidate.name,
+        setup_s=setup_s,
+        kind=candidate.method,
+        precision=candidate.precision,
+        first=candidate.effort == "first",
+        costly=candidate.effort in ("convert", "compile") or lacks_version,
+        conversion=conversion if candidate.effort == "convert" else None,
+        bound_usd=bound_usd,
+        after=candidate.after,
+        after_within=1.0 if candidate.variant is None else VERSION_WITHIN,
+        is_plain=candidate.is_plain,
+    )
+
+
 class Measuring:
     """One call of `kcost recommend`: waves of the schedule until nothing is left to decide, or no time is.
 
@@ -121,7 +145,9 @@ class Measuring:
     ) -> None:
         self._candidates = {c.name: c for c in candidates}
         self._terms, self._store = terms, RunStore(out)
-        self._work, self._converted, self._worth = work, converted, worth
+        self._work, self._worth = work, worth
+        self._converted = None if converted is None else self._timed(converted)
+        self._at_once = AT_ONCE if environment.collect().cores > 1 else 1
         self._rescore, self.rescored = rescore, dict(rescored)
         self._probe = probe
         self._versions = Versions(make, making_s, terms.limits.max_drop, tell, clock)
@@ -141,6 +167,8 @@ class Measuring:
         """Cells that were measured, or cannot be."""
         self._setup_s: dict[str, float] = {}
         """Method -> what getting it ready took, once seen."""
+        self._conversion_s: dict[str, float] = {}
+        """Runtime -> what the latest conversion for it took."""
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
         self._waves: list[str] = []
@@ -190,6 +218,7 @@ class Measuring:
                 left_s if self.standings or self._failed else max(1.0, left_s),
                 floor_usd=self._floor.usd,
                 worth=self._worth,
+                at_once=self._at_once,
             )
             # Why one was not worth its time is kept where in the end there is no time for any.
             self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
@@ -250,15 +279,11 @@ class Measuring:
 
     def _arms(self) -> list[Arm]:
         return [
-            Arm(
-                name=name,
+            arm_of(
+                c,
+                self._floor.by_candidate[name],
                 setup_s=self._setup_s.get(c.method, c.setup_s) + self._versions.seconds_to_make(c),
-                first=c.effort == "first",
-                costly=c.effort in ("convert", "compile") or self._versions.lacks(c),
-                bound_usd=self._floor.by_candidate[name],
-                after=c.after,
-                after_within=1.0 if c.variant is None else VERSION_WITHIN,
-                is_plain=c.is_plain,
+                lacks_version=self._versions.lacks(c),
             )
             for name, c in self._candidates.items()
         ]
@@ -322,7 +347,13 @@ class Measuring:
         plan = self._plan.model_copy(update={"settings": settings})
         try:
             measure(
-                plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose, pool=pool
+                *(plan, self._store.path, self._on_progress, self._converted),
+                only=ids,
+                choose=turns.choose,
+                # What the deadline leaves out would get no turn. `measure` reads the monotonic clock.
+                ready_by=time.monotonic() + self._ends - began,
+                at_once=self._at_once if wave.kind == "try" else 1,
+                pool=pool,
             )
         except StorageError:
             raise
@@ -341,8 +372,8 @@ class Measuring:
         self._note_failures(run, new)
         seconds = self._clock() - began
         self._waves.append(f"{wave.kind}: {len(wave.names)} ways, {seconds:.0f} s")
-        if wave.kind == "try" and new and new[0] in self.standings:
-            self._setup_s[self._candidates[new[0]].method] = seconds
+        if wave.kind == "try":
+            self._note_setup(run, new)
         self._tell_figures(run, wave)
 
     def _decide_drops(self, judged: Judged) -> bool:
@@ -380,6 +411,26 @@ class Measuring:
             mine = [c for c in run.cells if self._candidates[name].has(c.spec)]
             reasons = sorted({f"{c.status}: {c.reason}" for c in mine if c.reason is not None})
             self._failed[name] = reasons[0] if reasons else "the minutes ended before it had its rounds"
+
+    def _note_setup(self, run: Run, new: Sequence[str]) -> None:
+        """What getting slow candidates ready took, each by itself."""
+        for name in new:
+            candidate = self._candidates[name]
+            ready = [c.preparation for c in run.cells if candidate.has(c.spec) and c.preparation is not None]
+            if name in self.standings:
+                seconds = sum(p.load_s + p.first_call_s + sum(p.warmup_ns) / 1e9 for p in ready)
+                self._setup_s[candidate.method] = seconds + self._conversion_s.get(candidate.method, 0.0)
+
+    def _timed(self, converted: Converted) -> Converted:
+        """The same function, which notes what a conversion took."""
+
+        def timed(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:
+            began = self._clock()
+            folder = converted(model, runtime, precision, cache)
+            self._conversion_s[runtime] = self._clock() - began
+            return folder
+
+        return timed
 
     def _tell_figures(self, run: Run, wave: Wave) -> None:
         best = leader(self.standings)
