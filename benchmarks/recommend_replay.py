@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from kcost.core.result import CellResult, Run
+from kcost.recommend.arms import arm_of
 from kcost.recommend.candidates import Candidate
-from kcost.recommend.measuring import arm_of
 from kcost.recommend.simulate import Piece, Truth
 from kcost.recommend.standings import Floor
 

@@ -23,12 +23,12 @@ from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import Run
 from kcost.core.units import significant
+from kcost.recommend.arms import arm_of, most_at_once
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate
 from kcost.recommend.drop import DropBound
 from kcost.recommend.making import Make, Versions
 from kcost.recommend.schedule import (
-    AT_ONCE,
     SHARE_OF_TIME,
     SIZES_DIFFER,
     WORTH_TRYING,
@@ -59,9 +59,6 @@ Tell = Callable[[str], None]
 Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
 """The drop of some candidates on about so many examples; of none where the data have no more."""
 
-VERSION_WITHIN = 1.5
-"""A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
-
 MOST_SCORED = 4_096
 """Most examples that a drop is judged on."""
 
@@ -80,28 +77,6 @@ KINDS = {
 
 MOST_WAVES = 200
 """No schedule needs as many: a guard against one that asks for the same for ever."""
-
-
-def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False) -> Arm:
-    """A candidate as the schedule sees it.
-
-    Args:
-        lacks_version: the version of the model that it runs is still to be made.
-    """
-    conversion = f"{candidate.variant or 'as it is'}, {candidate.method} {candidate.precision}"
-    return Arm(
-        name=candidate.name,
-        setup_s=setup_s,
-        kind=candidate.method,
-        precision=candidate.precision,
-        first=candidate.effort == "first",
-        costly=candidate.effort in ("convert", "compile") or lacks_version,
-        conversion=conversion if candidate.effort == "convert" else None,
-        bound_usd=bound_usd,
-        after=candidate.after,
-        after_within=1.0 if candidate.variant is None else VERSION_WITHIN,
-        is_plain=candidate.is_plain,
-    )
 
 
 class Measuring:
@@ -147,7 +122,6 @@ class Measuring:
         self._terms, self._store = terms, RunStore(out)
         self._work, self._worth = work, worth
         self._converted = None if converted is None else self._timed(converted)
-        self._at_once = AT_ONCE if environment.collect().cores > 1 else 1
         self._rescore, self.rescored = rescore, dict(rescored)
         self._probe = probe
         self._versions = Versions(make, making_s, terms.limits.max_drop, tell, clock)
@@ -159,6 +133,7 @@ class Measuring:
         self._cell_ids: dict[str, dict[int, str]] = {}
         """Candidate -> batch size -> cell; none of a version that is not made yet."""
         self._take_plan(plan)
+        self._at_once = most_at_once(environment.collect(), [m.keras_file for m in self._models.values()])
         for version in made.values():
             self._take(version)
         self._screened_at: int | None = None

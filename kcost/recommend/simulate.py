@@ -176,7 +176,7 @@ def run(truth: Truth, minutes: float, seed: int = 0, worth: float = WORTH_TRYING
     seconds, first_s = 0.0, math.inf
     while True:
         standings = _standings(truth, logs)
-        arms = [a._replace(setup_s=setup_s.get(a.kind, a.setup_s)) for a in truth.arms]
+        arms = [a._replace(setup_s=setup_s.get(a.kind or a.name, a.setup_s)) for a in truth.arms]
         wave, _ = next_wave(arms, standings, failed, 60 * minutes - seconds, worth=worth, at_once=at_once)
         if wave is None:
             break
@@ -189,7 +189,7 @@ def run(truth: Truth, minutes: float, seed: int = 0, worth: float = WORTH_TRYING
         seconds += _take_turns(truth, wave, [c for c in cells if c[0] not in failed], logs, rng)
         first_s = min(first_s, seconds)
         if wave.kind == "try":
-            setup_s |= {a.kind: each_s[a.name] for a in arms if each_s.get(a.name) and a.kind is not None}
+            setup_s |= {a.kind or a.name: each_s[a.name] for a in arms if each_s.get(a.name)}
     chosen = leader(_standings(truth, logs))
     best = min(truth.least_usd(name) for name in truth.usd)
     loss = math.inf if chosen is None else truth.least_usd(chosen) / best - 1
