@@ -65,6 +65,9 @@ MOST_SCORED = 4_096
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
 
+FIRST_FIGURES_S = 60.0
+"""Least time in which the first ways are got ready: figures without plain Keras would say little."""
+
 KINDS = {
     "first": "first figures",
     "screen": "a few rounds of the others that are ready at once",
@@ -326,7 +329,7 @@ class Measuring:
                 only=ids,
                 choose=turns.choose,
                 # What the deadline leaves out would get no turn. `measure` reads the monotonic clock.
-                ready_by=time.monotonic() + self._ends - began,
+                ready_by=time.monotonic() + self._deadline(wave) - began,
                 at_once=self._at_once if wave.kind == "try" else 1,
                 pool=pool,
             )
@@ -350,6 +353,10 @@ class Measuring:
         if wave.kind == "try":
             self._note_setup(run, new)
         self._tell_figures(run, wave)
+
+    def _deadline(self, wave: Wave) -> float:
+        """When no further cell is got ready; the first ones have a while, however few the minutes are."""
+        return max(self._ends, self._start + FIRST_FIGURES_S) if wave.kind == "first" else self._ends
 
     def _decide_drops(self, judged: Judged) -> bool:
         """Judges those on more examples whose drop is within the limit while its bound is not; whether any was.

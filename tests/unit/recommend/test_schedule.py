@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.recommend.schedule import NEAR, RUNGS, Arm, Standing, contenders, leader, next_wave, survivors
-from kcost.recommend.simulate import case, run
+from kcost.recommend.simulate import case, run, together_s
 
 PLAIN = Arm("plain", 2, first=True, is_plain=True)
 GRAPH = Arm("graph", 2, first=True)
@@ -226,6 +226,24 @@ def test_simulated_candidates_give_the_winner_of_measuring_everything_in_a_part_
     assert sum(o.loss <= 0.03 for o in outcomes) >= 57
     assert sorted(o.share_of_time for o in outcomes)[30] <= 0.25
     assert max(o.first_figures_s for o in outcomes) < 60
+
+
+def test_no_schedule_that_finds_the_winner_needs_less_than_an_oracle() -> None:
+    found = 0
+    for seed in range(40):
+        truth = case(seed)
+        outcome = run(truth, minutes=20, seed=seed)
+        if outcome.loss == 0:
+            found += 1
+            assert truth.oracle_s <= outcome.seconds
+            assert truth.oracle_s < truth.exhaustive_s
+    assert found > 30
+
+
+def test_what_is_got_ready_together_takes_longer_than_alone_and_less_than_one_after_the_other() -> None:
+    assert together_s([20, 0]) == 20
+    assert 20 < together_s([20, 15]) < 35
+    assert together_s([20, 15]) < together_s([20, 15, 15]) < 50
 
 
 def test_the_simulation_can_fail() -> None:
