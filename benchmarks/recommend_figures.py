@@ -3,6 +3,7 @@
     python benchmarks/recommend_figures.py                     # 1,000 simulated cases, 20 minutes each
     python benchmarks/recommend_figures.py --minutes 5 --cases 200
     python benchmarks/recommend_figures.py real --out FIGURES --stop-after 15
+    python benchmarks/recommend_figures.py replay --out FIGURES --seeds 100    # measures nothing
 
 `real` measures a CNN, a tagger and a ResNet: each once in every way that there is (`kcost bench` with its defaults),
 and recommended with several seeds of the order and the draws. Nothing else may run. Each part, a model measured or
@@ -10,6 +11,10 @@ recommended once, takes some minutes and is stored in FIGURES; the same call goe
 and prints what it has. Cheaper versions of the model are left out: each model is measured as it is. By default the ways
 are few: one backend with the runtimes that it converts to, two batch sizes.
 `--backends tensorflow,jax,torch --batches 1,8,32` are all, and take hours.
+
+Beside each model stands what an oracle needs: one that knows the winner, and gets that and plain Keras ready alone. No
+schedule needs less. `replay` holds the schedule as it is now against what measuring everything took in FIGURES, piece
+by piece: rounds are drawn around the costs that were measured, seconds are those that were recorded.
 """
 
 from __future__ import annotations
@@ -19,20 +24,24 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from recommend_replay import Pieces, recorded
 
 import kcost
+from kcost.api.recommend_variants import work_of
 from kcost.bench.runner import measure, open_models, specs_of
 from kcost.bench.store import RunStore
+from kcost.core.artifact import open_model
 from kcost.core.plan import Settings
 from kcost.recommend.answer import Recommendation
 from kcost.recommend.one_plan import plan_of
 from kcost.recommend.schedule import NEAR, WORTH_TRYING
-from kcost.recommend.simulate import case, run
-from kcost.recommend.standings import Capacities, judge, standings_of
+from kcost.recommend.simulate import Truth, case, run
+from kcost.recommend.standings import Capacities, fastest_mhz, floor_of, judge, standings_of
 from kcost.recommend.terms import Limits, Terms
 from kcost.ship.build import build
 from kcost.ship.convert import converted
@@ -52,7 +61,7 @@ MINUTES = 20.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("simulated", "real"), default="simulated")
+    parser.add_argument("what", nargs="?", choices=("simulated", "real", "replay"), default="simulated")
     parser.add_argument("--cases", type=int, default=1_000)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="to spend on each recommendation")
     parser.add_argument("--out", type=Path, default=Path("recommend-figures"))
@@ -62,9 +71,14 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes after which no part begins")
     given = parser.parse_args()
+    if unknown := sorted(set(given.models.split(",")) - QPS.keys()):
+        sys.exit(f"Models are {', '.join(QPS)}. Received: {', '.join(unknown)}.")
     if given.what == "simulated":
         print_simulated(given.cases, given.minutes, WORTH_TRYING)
         print_simulated(given.cases, given.minutes, 0.0)
+    elif given.what == "replay":
+        for name in given.models.split(","):
+            print_replay(given, name)
     else:
         print_real(given)
 
@@ -74,7 +88,7 @@ def print_simulated(cases: int, minutes: float, worth: float) -> None:
     outcomes = [run(case(seed), minutes, seed, worth) for seed in range(cases)]
     losses = np.array([o.loss for o in outcomes])
     shares = np.array([o.share_of_time for o in outcomes])
-    tries = np.array([o.tried for o in outcomes])
+    tries = np.array([len(o.order) for o in outcomes])
     rule = f"whatever is expected to save {worth:.0%} is tried" if worth else "--thorough: whatever can win is tried"
     print(f"simulated: {cases} cases of 18 candidates, {minutes:g} minutes each; {rule}")
     print(f"the true winner: {np.mean(losses == 0):.1%}; it, or one within {WITHIN:.0%} of its cost: ", end="")
@@ -104,8 +118,6 @@ def print_real(given: argparse.Namespace) -> None:
     """Does the parts that are missing, and prints what there is."""
     began = time.monotonic()
     names = given.models.split(",")
-    if unknown := sorted(set(names) - QPS.keys()):
-        sys.exit(f"Models are {', '.join(QPS)}. Received: {', '.join(unknown)}.")
 
     def late() -> bool:
         return time.monotonic() - began > 60 * given.stop_after
@@ -133,6 +145,58 @@ def print_real(given: argparse.Namespace) -> None:
         shares = [p.share for p in parts]
         print(f"the same winner: {same} of {len(parts)}; it, or one within {WITHIN:.0%}: {near}; ", end="")
         print(f"time: {np.median(shares):.0%} of measuring everything in the middle, {max(shares):.0%} at most")
+    for name in dict.fromkeys(p.model for p in parts):
+        print_oracle(name, truth_of(given, name))
+
+
+def print_oracle(name: str, truth: Truth) -> None:
+    """The least that any schedule takes."""
+    winner = min(truth.usd, key=truth.least_usd)
+    share = f"{truth.oracle_s:.0f} of {truth.exhaustive_s:.0f} s, {truth.oracle_s / truth.exhaustive_s:.0%}"
+    print(f"{name}: an oracle, which gets plain Keras and {winner} ready alone, needs {share}")
+
+
+def print_replay(given: argparse.Namespace, name: str) -> None:
+    """The schedule as it is now on what measuring everything recorded."""
+    truth = truth_of(given, name)
+    print_oracle(name, truth)
+    outcomes = [run(truth, given.minutes, seed) for seed in range(given.seeds)]
+    near = sum(o.loss <= WITHIN for o in outcomes)
+    shares = [o.share_of_time for o in outcomes]
+    print(f"{name}, replayed {len(outcomes)} times: within {WITHIN:.0%} of the best {near} times; ", end="")
+    print(f"{np.median(shares):.0%} of the time in the middle, {min(shares):.0%} to {max(shares):.0%}")
+    for order, count in Counter(o.order for o in outcomes).most_common(3):
+        print(f"  {count} times: {', '.join(order) or 'nothing that is slow to get ready'}")
+
+
+def truth_of(given: argparse.Namespace, name: str) -> Truth:
+    """What measuring everything showed of a model, as a schedule is held against it."""
+    folder = given.out / name
+    file = folder / "everything" / EVERYTHING
+    verdicts = sorted(folder.glob("seed-*/verdict.json"))
+    if not (verdicts and file.exists() and (recorded_s := json.loads(file.read_text()).get("pieces"))):
+        sys.exit(f"{folder} does not hold what measuring everything took, piece by piece: measure it with `real`.")
+    answer = kcost.read_recommendation(verdicts[0].parent)
+    store, terms = RunStore(folder / "everything"), terms_of(answer)
+    measured = store.load()
+    usd: dict[tuple[str, int], float] = {}
+    for batch in answer.request.batches:
+        alone = [c.model_copy(update={"batches": (batch,)}) for c in answer.candidates]
+        judged = judge(measured, store.read_outputs, terms, alone)
+        usd |= {(n, batch): s.value_usd for n, s in standings_of(judged, terms, Capacities(0)).items()}
+    work = work_of(open_model(model_of(given.out, name)).keras_file)
+    here = next(e for e in measured.environments.values())
+    floor = floor_of(terms, here, answer.candidates, work, fastest_mhz(measured))
+    return recorded(measured, recorded_s, answer.candidates, usd, floor)
+
+
+def terms_of(answer: Recommendation) -> Terms:
+    """What a recommendation priced its ways under."""
+    request = answer.request
+    return Terms(
+        request.traffic, request.assumed, Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
+        kcost.prices().checked(), request.provider, request.region, request.instance, 0,
+    )  # fmt: skip
 
 
 def _verdict_file(out: Path, name: str, seed: int) -> Path:
@@ -170,11 +234,7 @@ def compared(given: argparse.Namespace, name: str, seed: int, answer: Recommenda
     whole = given.out / name / "everything"
     seconds = everything(whole, model_of(given.out, name), answer)
     store = RunStore(whole)
-    request = answer.request
-    terms = Terms(
-        request.traffic, request.assumed, Limits(p99_ms=request.p99_ms, max_drop=request.max_drop),
-        kcost.prices().checked(), request.provider, request.region, request.instance, 0,
-    )  # fmt: skip
+    terms = terms_of(answer)
     judged = judge(store.load(), store.read_outputs, terms, answer.candidates)
     if judged.invalid:
         print(f"{name}: {len(judged.invalid)} ways were measured beside other work", file=sys.stderr)
@@ -187,20 +247,21 @@ def compared(given: argparse.Namespace, name: str, seed: int, answer: Recommenda
 def everything(folder: Path, model: Path, answer: Recommendation) -> float:
     """Measures every candidate; the seconds that it took, all calls together."""
     file = folder / EVERYTHING
-    before = json.loads(file.read_text()) if file.exists() else {"seconds": 0.0, "done": False}
+    before = json.loads(file.read_text()) if file.exists() else {"seconds": 0.0, "done": False, "pieces": {}}
     if before["done"]:
         return float(before["seconds"])
     print(f"{model}: measuring everything", file=sys.stderr)
     defaults: dict[str, Any] = Settings().model_dump(include={"rounds", "round_s", "warmup_s", "warmup_max_s"})
     plan = plan_of(model, answer.candidates, data=None, seed=0, settings=defaults)
     cells = [s.cell_id for s in specs_of(plan, open_models(plan)) if any(c.has(s) for c in answer.candidates)]
-    began, done = time.monotonic(), False
+    began, done, pieces = time.monotonic(), False, Pieces(before["pieces"])
     try:
-        measure(plan, folder, converted=converted, only=frozenset(cells))
+        measure(plan, folder, pieces, converted, only=frozenset(cells))
         done = True
     finally:  # what an interrupted call took counts
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"seconds": before["seconds"] + time.monotonic() - began, "done": done}))
+        seconds = before["seconds"] + time.monotonic() - began
+        file.write_text(json.dumps({"seconds": seconds, "done": done, "pieces": pieces.seconds}, indent=1))
     return everything(folder, model, answer)
 
 

@@ -16,7 +16,7 @@ from kcost.core.process import run_job
 from kcost.core.request import OptimizeRequest, checked
 from kcost.recommend.bounds import BYTES_A_WEIGHT, Work
 from kcost.recommend.candidates import MAKING_S
-from kcost.recommend.flops import flops_per_example, weights_of_products
+from kcost.recommend.flops import flops_of_convolutions, flops_per_example, weights_of_products
 from kcost.recommend.making import Make
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
 
@@ -33,7 +33,8 @@ def work_of(keras_file: Path) -> Work:
     """What a forward pass has to do, as the file tells it."""
     config = read_members(keras_file)[0]
     weights = weights_of_products(config)
-    return Work(float(flops_per_example(config)), int(weights * BYTES_A_WEIGHT["float32"]))
+    weight_bytes = int(weights * BYTES_A_WEIGHT["float32"])
+    return Work(float(flops_per_example(config)), weight_bytes, float(flops_of_convolutions(config)))
 
 
 def variants_of(model: Model, scored: Scored) -> tuple[tuple[Variant, ...], str]:

@@ -9,6 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -39,6 +40,9 @@ Choose = Callable[[list[CellResult]], list[CellResult]]
 
 CONVERTED_FOLDER = "converted"
 
+_ConversionKey = tuple[str, Runtime, RuntimePrecision]
+"""Model, and what it is converted for."""
+
 SETTLED = ("ok", "unsupported")
 """Cells with these statuses are not tried again when a run goes on; the others may have been bad luck."""
 
@@ -51,6 +55,8 @@ def measure(
     *,
     only: frozenset[str] | None = None,
     choose: Choose | None = None,
+    ready_by: float = math.inf,
+    at_once: int = 1,
     pool: Pool | None = None,
 ) -> Run:
     """Measures every cell of a plan that the run folder `out` does not hold yet.
@@ -67,6 +73,10 @@ def measure(
         only: cell_ids of the plan that are measured; None for all.
         choose: decides, round by round, which of the cells get a turn, in the place of the plan's rounds and precision.
             A cell is ok from the plan's rounds on.
+        ready_by: after that no further cell is got ready, on the monotonic clock; one always is. Those left out stay as
+            they were.
+        at_once: with two or more, cells of Keras are got ready while models are converted for others, and as many
+            conversions run at once as that leaves. No turn is taken meanwhile.
         pool: workers that live on after this call, whose owner ends them; cells that they hold are not got ready again.
             None starts workers for each block and ends them with it.
 
@@ -87,7 +97,9 @@ def measure(
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
     pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id, choose)).cells]
     total = sum(_pieces(work, plan.settings, environment_id) for work in pending)
-    session = _Session(plan, models, store, on_progress, converted, environment_id, total, choose, pool)
+    session = _Session(
+        plan, models, store, on_progress, converted, environment_id, total, choose, ready_by, at_once, pool
+    )
     for place, work in enumerate(pending):
         session.measure_block(work, blocks_left=len(pending) - place)
     run = store.load()
@@ -301,12 +313,15 @@ class _Session:
         environment_id: str,
         total: int,
         choose: Choose | None = None,
+        ready_by: float = math.inf,
+        at_once: int = 1,
         pool: Pool | None = None,
     ) -> None:
         self._choose = choose
+        self._ready_by, self._at_once = ready_by, at_once
         self._pool = pool
         self._converted = converted
-        self._conversions: dict[tuple[str, Runtime, RuntimePrecision], Path | CellFailure] = {}
+        self._conversions: dict[_ConversionKey, Path | CellFailure] = {}
         self._requests: dict[str, MeasureRequest] = {}
         """By cell_id, of the cells that need no conversion or have it."""
         self._settings, self._models, self._store = plan.settings, models, store
@@ -332,7 +347,7 @@ class _Session:
             blocks_left: this block and those after it, which share what is left of the time.
         """
         with self._workers() as pool:
-            prepared = self._prepare(pool, self._convert(work), work.turning)
+            prepared = self._ready(pool, work)
             live = [c for c in prepared if c.spec.cell_id in work.turning]
             ends = self._share_of_time(blocks_left)
             number, most = 0, "" if self._choose else f" of {_most_rounds(self._settings)}"
@@ -392,15 +407,34 @@ class _Session:
         self._store.write_cell(cell.model_copy(update={"profile": profile}))
         self._advance("")
 
-    def _convert(self, work: _Work) -> list[CellResult]:
-        """The cells that need no conversion or have it; before any worker is there, whose start would be slowed."""
+    def _ready(self, pool: Pool, work: _Work) -> list[CellResult]:
+        """The cells that are ready for their turns."""
+        of_keras = [c for c in work.cells if c.spec.runtime is None]
+        if self._at_once == 1:
+            # Before any worker is there, whose start would be slowed.
+            return self._prepare(pool, self._convert(work.cells, work.turning), work.turning)
+        lanes = self._at_once - any(not pool.holds(c.spec) for c in of_keras)
+        wanted = {key: c for c in work.cells if (key := self._conversion_of(c)) is not None}
+        with ThreadPoolExecutor(max(1, lanes)) as executor:
+            made = {key: executor.submit(self._convert_for, *key) for key in wanted}
+            try:
+                prepared = self._prepare(pool, self._convert(of_keras, work.turning), work.turning)
+                self._conversions |= {key: future.result() for key, future in made.items()}
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
+        others = [c for c in work.cells if c.spec.runtime is not None]
+        return [*prepared, *self._prepare(pool, self._convert(others, work.turning), work.turning)]
+
+    def _convert(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
+        """The cells that need no conversion or have it."""
         convertible = []
-        for cell in work.cells:
+        for cell in cells:
             try:
                 self._requests[cell.spec.cell_id] = self._request(cell)
                 convertible.append(cell)
             except CellFailure as failure:
-                self._not_ready(cell, failure, work.turning)
+                self._not_ready(cell, failure, turning)
         return convertible
 
     def _prepare(self, pool: Pool, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
@@ -413,6 +447,9 @@ class _Session:
         for cell in cells:
             if cell.preparation is not None and cell.status in ("ok", "partial") and pool.holds(cell.spec):
                 live.append(cell)
+                self._advance("")
+                continue
+            if live and time.monotonic() >= self._ready_by:
                 self._advance("")
                 continue
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
@@ -457,12 +494,10 @@ class _Session:
         """What a worker needs. Raises CellFailure where the model cannot be converted for the cell's runtime."""
         spec, model = cell.spec, self._models[cell.spec.model]
         request = request_for(spec, model, self._settings, self._store.outputs_file(spec.cell_id).parent)
-        if spec.runtime is None:
+        if (key := self._conversion_of(cell)) is None:
             return request
-        precision = cast(RuntimePrecision, spec.precision)  # `expand` gives a runtime no other
-        key = (spec.model, spec.runtime, precision)
         if key not in self._conversions:
-            self._conversions[key] = self._convert_for(model, spec.runtime, precision)
+            self._conversions[key] = self._convert_for(*key)
         conversion = self._conversions[key]
         if isinstance(conversion, CellFailure):
             raise conversion
@@ -470,8 +505,17 @@ class _Session:
         samples = request.samples_file or conversion / SAMPLES_FILE
         return request.model_copy(update={"keras_file": conversion, "samples_file": samples})
 
-    def _convert_for(self, model: Model, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
+    @staticmethod
+    def _conversion_of(cell: CellResult) -> _ConversionKey | None:
+        """What is converted for a cell; None where nothing is."""
+        spec = cell.spec
+        if spec.runtime is None:
+            return None
+        return spec.model, spec.runtime, cast(RuntimePrecision, spec.precision)  # `expand` gives a runtime no other
+
+    def _convert_for(self, name: str, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
         """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
+        model = self._models[name]
         self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
         try:
             if self._converted is None:

@@ -47,6 +47,10 @@ PRECISIONS: dict[Runtime, tuple[RuntimePrecision, ...]] = {
 }
 """Runtime -> what it computes in on a CPU."""
 
+DENSE_ALONE: frozenset[tuple[str, str]] = frozenset({("onnx", "int8_dynamic")})
+"""Runtimes and precisions that compute dense products in the precision, and convolutions in float32: ONNX Runtime has
+no fast kernel on x86 for convolutions of dynamic scale."""
+
 _REASONS: dict[tuple[Runtime, RuntimePrecision], str] = {
     ("saved_model", "int8"): "TensorFlow has no converter to int8 for Keras 3",
     ("saved_model", "int8_dynamic"): "TensorFlow has no converter to int8 for Keras 3",

@@ -61,6 +61,8 @@ class Work(NamedTuple):
     """0 where it is not known."""
     weight_bytes: int = 0
     """Of the weights that each step reads, in float32; 0 where they are not known."""
+    convolution_flops: float = 0.0
+    """Of the FLOPs."""
 
 
 BYTES_A_WEIGHT: dict[Precision, float] = {"float32": 4, "saved": 2, "bfloat16": 2, "int8": 1, "int8_dynamic": 1}
@@ -73,6 +75,16 @@ class Roof(NamedTuple):
     flops_per_s: float
     bytes_per_s: float = math.inf
     """Of memory, for as many bytes as the weights have; infinite where they may lie in a cache, or nobody probed."""
+
+
+def peak_of_parts(peak: float, slower: float, part: float) -> float:
+    """FLOPs a second of a program that does a part of its FLOPs at another peak.
+
+    Examples:
+        >>> peak_of_parts(400, 100, 0.5)
+        160.0
+    """
+    return 1 / ((1 - part) / peak + part / slower)
 
 
 def least_step_s(work: Work, batch: int, roof: Roof, precision: Precision = "float32") -> float:

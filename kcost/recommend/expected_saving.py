@@ -9,6 +9,9 @@ from typing import NamedTuple
 LEAST_SPREAD = 0.5
 """Least deviation of the logarithm of an efficiency: a few ways that happen to be alike don't make the next one so."""
 
+SIBLING_SPREAD = 0.35
+"""The same around the efficiency of a way of the same kind, such as one runtime in another precision: an assumption."""
+
 QUANTILES = 40
 """Points that the expectation is taken over."""
 
@@ -19,6 +22,10 @@ class Efficiencies(NamedTuple):
     values: tuple[float, ...]
     slow: int
     """How many of them are of the slow kind, conversions and compilations, as the untried are."""
+    most: float = 1.0
+    """The highest that one may have: lower than 1 of a precision that fell short of its peak where it was measured."""
+    sibling: float | None = None
+    """That of the same program in another precision or with other threads; None where none was measured."""
 
 
 def expected_saving(bound: float, seen: Efficiencies) -> float:
@@ -27,7 +34,7 @@ def expected_saving(bound: float, seen: Efficiencies) -> float:
     The cost of an untried way is its bound over its efficiency. That is drawn from two distributions. One is the
     predictive distribution of those that were seen, in logarithms. The other knows nothing: even between the worst one
     seen and 1. It stands for a converter that may do better than all of Keras, and its weight falls as slow ways are
-    measured.
+    measured. A way whose sibling was measured is drawn around that alone.
 
     Args:
         bound: of the way, over the cost of the best so far.
@@ -43,20 +50,26 @@ def expected_saving(bound: float, seen: Efficiencies) -> float:
     """
     if bound >= 1:
         return 0.0
-    efficiencies = [min(1.0, e) for e in seen.values if e > 0]
-    if not efficiencies:
-        return 1 - bound
-    unknown = 1 / (1 + seen.slow)
-    points = [(i + 0.5) / QUANTILES for i in range(QUANTILES)]
-    least = min(efficiencies)
-    even = [least + (1 - least) * p for p in points]
-    logs = [math.log(e) for e in efficiencies]
-    count, mean = len(logs), sum(logs) / len(logs)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in logs) / max(1, count - 1))
-    spread = max(LEAST_SPREAD, spread) * math.sqrt(1 + 1 / count)
-    predicted = [min(1.0, math.exp(mean + spread * NormalDist().inv_cdf(p))) for p in points]
 
     def saving(drawn: list[float]) -> float:
         return sum(max(0.0, 1 - bound / e) for e in drawn) / QUANTILES
 
-    return unknown * saving(even) + (1 - unknown) * saving(predicted)
+    points = [(i + 0.5) / QUANTILES for i in range(QUANTILES)]
+    if seen.sibling is not None:
+        return saving(_drawn(math.log(seen.sibling), SIBLING_SPREAD, seen.most, points))
+    efficiencies = [min(1.0, e) for e in seen.values if e > 0]
+    if not efficiencies:
+        return 1 - bound
+    unknown = 1 / (1 + seen.slow)
+    least = min(seen.most, *efficiencies)
+    even = [least + (seen.most - least) * p for p in points]
+    logs = [math.log(e) for e in efficiencies]
+    count, mean = len(logs), sum(logs) / len(logs)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in logs) / max(1, count - 1))
+    spread = max(LEAST_SPREAD, spread) * math.sqrt(1 + 1 / count)
+    return unknown * saving(even) + (1 - unknown) * saving(_drawn(mean, spread, seen.most, points))
+
+
+def _drawn(mean: float, spread: float, most: float, points: list[float]) -> list[float]:
+    """Efficiencies at some quantiles of a normal of their logarithms, none above the highest."""
+    return [min(most, math.exp(mean + spread * NormalDist().inv_cdf(p))) for p in points]

@@ -26,6 +26,17 @@ def flops_per_example(config: Mapping[str, Any]) -> int:
     return sum(_of_layer(layer) for layer in _layers(config))
 
 
+def flops_of_convolutions(config: Mapping[str, Any]) -> int:
+    """Those of them that convolutions do.
+
+    Examples:
+        >>> dense = {"class_name": "Dense", "config": {"units": 3}, "build_config": {"input_shape": [None, 5]}}
+        >>> flops_of_convolutions({"config": {"layers": [dense]}})
+        0
+    """
+    return sum(_of_layer(layer) for layer in _layers(config) if layer.get("class_name") != "Dense")
+
+
 def weights_of_products(config: Mapping[str, Any]) -> int:
     """How many weights the products read, each once a step, of the same layers.
 

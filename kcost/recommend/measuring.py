@@ -16,12 +16,14 @@ from kcost.bench.runner import Converted, measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model
+from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.plan import Plan, Settings
 from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import Run
 from kcost.core.units import significant
+from kcost.recommend.arms import arm_of, most_at_once
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate
 from kcost.recommend.drop import DropBound
@@ -57,14 +59,14 @@ Tell = Callable[[str], None]
 Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
 """The drop of some candidates on about so many examples; of none where the data have no more."""
 
-VERSION_WITHIN = 1.5
-"""A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
-
 MOST_SCORED = 4_096
 """Most examples that a drop is judged on."""
 
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
+
+FIRST_FIGURES_S = 60.0
+"""Least time in which the first ways are got ready: figures without plain Keras would say little."""
 
 KINDS = {
     "first": "first figures",
@@ -121,7 +123,8 @@ class Measuring:
     ) -> None:
         self._candidates = {c.name: c for c in candidates}
         self._terms, self._store = terms, RunStore(out)
-        self._work, self._converted, self._worth = work, converted, worth
+        self._work, self._worth = work, worth
+        self._converted = None if converted is None else self._timed(converted)
         self._rescore, self.rescored = rescore, dict(rescored)
         self._probe = probe
         self._versions = Versions(make, making_s, terms.limits.max_drop, tell, clock)
@@ -133,6 +136,7 @@ class Measuring:
         self._cell_ids: dict[str, dict[int, str]] = {}
         """Candidate -> batch size -> cell; none of a version that is not made yet."""
         self._take_plan(plan)
+        self._at_once = most_at_once(environment.collect(), [m.keras_file for m in self._models.values()])
         for version in made.values():
             self._take(version)
         self._screened_at: int | None = None
@@ -141,6 +145,8 @@ class Measuring:
         """Cells that were measured, or cannot be."""
         self._setup_s: dict[str, float] = {}
         """Method -> what getting it ready took, once seen."""
+        self._conversion_s: dict[str, float] = {}
+        """Runtime -> what the latest conversion for it took."""
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
         self._waves: list[str] = []
@@ -190,6 +196,7 @@ class Measuring:
                 left_s if self.standings or self._failed else max(1.0, left_s),
                 floor_usd=self._floor.usd,
                 worth=self._worth,
+                at_once=self._at_once,
             )
             # Why one was not worth its time is kept where in the end there is no time for any.
             self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
@@ -250,15 +257,11 @@ class Measuring:
 
     def _arms(self) -> list[Arm]:
         return [
-            Arm(
-                name=name,
+            arm_of(
+                c,
+                self._floor.by_candidate[name],
                 setup_s=self._setup_s.get(c.method, c.setup_s) + self._versions.seconds_to_make(c),
-                first=c.effort == "first",
-                costly=c.effort in ("convert", "compile") or self._versions.lacks(c),
-                bound_usd=self._floor.by_candidate[name],
-                after=c.after,
-                after_within=1.0 if c.variant is None else VERSION_WITHIN,
-                is_plain=c.is_plain,
+                lacks_version=self._versions.lacks(c),
             )
             for name, c in self._candidates.items()
         ]
@@ -322,7 +325,13 @@ class Measuring:
         plan = self._plan.model_copy(update={"settings": settings})
         try:
             measure(
-                plan, self._store.path, self._on_progress, self._converted, only=ids, choose=turns.choose, pool=pool
+                *(plan, self._store.path, self._on_progress, self._converted),
+                only=ids,
+                choose=turns.choose,
+                # What the deadline leaves out would get no turn. `measure` reads the monotonic clock.
+                ready_by=time.monotonic() + self._deadline(wave) - began,
+                at_once=self._at_once if wave.kind == "try" else 1,
+                pool=pool,
             )
         except StorageError:
             raise
@@ -341,9 +350,13 @@ class Measuring:
         self._note_failures(run, new)
         seconds = self._clock() - began
         self._waves.append(f"{wave.kind}: {len(wave.names)} ways, {seconds:.0f} s")
-        if wave.kind == "try" and new and new[0] in self.standings:
-            self._setup_s[self._candidates[new[0]].method] = seconds
+        if wave.kind == "try":
+            self._note_setup(run, new)
         self._tell_figures(run, wave)
+
+    def _deadline(self, wave: Wave) -> float:
+        """When no further cell is got ready; the first ones have a while, however few the minutes are."""
+        return max(self._ends, self._start + FIRST_FIGURES_S) if wave.kind == "first" else self._ends
 
     def _decide_drops(self, judged: Judged) -> bool:
         """Judges those on more examples whose drop is within the limit while its bound is not; whether any was.
@@ -380,6 +393,26 @@ class Measuring:
             mine = [c for c in run.cells if self._candidates[name].has(c.spec)]
             reasons = sorted({f"{c.status}: {c.reason}" for c in mine if c.reason is not None})
             self._failed[name] = reasons[0] if reasons else "the minutes ended before it had its rounds"
+
+    def _note_setup(self, run: Run, new: Sequence[str]) -> None:
+        """What getting slow candidates ready took, each by itself."""
+        for name in new:
+            candidate = self._candidates[name]
+            ready = [c.preparation for c in run.cells if candidate.has(c.spec) and c.preparation is not None]
+            if name in self.standings:
+                seconds = sum(p.load_s + p.first_call_s + sum(p.warmup_ns) / 1e9 for p in ready)
+                self._setup_s[candidate.method] = seconds + self._conversion_s.get(candidate.method, 0.0)
+
+    def _timed(self, converted: Converted) -> Converted:
+        """The same function, which notes what a conversion took."""
+
+        def timed(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:
+            began = self._clock()
+            folder = converted(model, runtime, precision, cache)
+            self._conversion_s[runtime] = self._clock() - began
+            return folder
+
+        return timed
 
     def _tell_figures(self, run: Run, wave: Wave) -> None:
         best = leader(self.standings)

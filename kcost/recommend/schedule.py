@@ -11,6 +11,7 @@ Econometrica 47, 641-654, for trying next what is expected to save most for its 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -37,6 +38,15 @@ WORTH_TRYING = 0.05
 """A conversion or a compilation is made where it is expected to save this part of the cost of the best so far. In the
 simulation a lower part finds the winner more often and takes longer: `benchmarks/recommend_figures.py` shows both."""
 
+BASE_PRECISION = "float32"
+
+STILL_WORTH = 2.0
+"""Times WORTH_TRYING that a conversion still has to be expected to save, were the one beside it to save its part."""
+
+AT_ONCE = 3
+"""Most slow arms that are got ready at the same time, where there is more than a core: such as a compiler and two
+runtimes. More would need the memory of as many processes."""
+
 Kind = Literal["first", "screen", "widen", "try", "variants", "final"]
 
 
@@ -46,9 +56,16 @@ class Arm(NamedTuple):
     name: str
     setup_s: float
     """What getting it ready takes."""
+    kind: str | None = None
+    """Arms of one kind run the same program: they take about as long to get ready, and what one costs tells of the
+    others. None for an arm that no other tells of."""
+    precision: str = ""
+    """What its products run in."""
     first: bool = False
     costly: bool = False
     """Whether getting it ready takes so long that a bound decides."""
+    conversion: str | None = None
+    """What makes it costly: once an arm of the same conversion was measured, it is not. None for what has none."""
     bound_usd: float = 0.0
     """The least that it could cost, whatever is measured."""
     after: str | None = None
@@ -140,6 +157,7 @@ def next_wave(
     floor_usd: float = 0.0,
     final_rounds: int = RUNGS[-1],
     worth: float = WORTH_TRYING,
+    at_once: int = AT_ONCE,
 ) -> tuple[Wave | None, tuple[Skipped, ...]]:
     """What to measure next, and the arms that no time goes to any more.
 
@@ -150,6 +168,7 @@ def next_wave(
         final_rounds: most rounds of an arm.
         worth: what slow arms are tried for: the expected saving, as a part of the best one's cost. 0 tries all that
             can win.
+        at_once: most slow arms that are got ready at the same time.
 
     Returns:
         The wave, None where nothing is left to decide or no time is; and why arms are skipped.
@@ -170,25 +189,60 @@ def next_wave(
         return Wave("widen", tuple(dict.fromkeys((*narrow, *held))), RUNGS[1]), ()
     open_variants = [a for a in arms if a.name not in tried and a.after is not None]
     skipped: list[Skipped] = []
-    if ready := [a for a in open_variants if _is_open(a, standings, alive) and not a.costly]:
-        return Wave("variants", (*(a.name for a in ready), *held), RUNGS[1], narrow=True), ()
     promising: list[tuple[float, Arm]] = []
-    efficiencies = _efficiencies(by_name, standings)
-    for arm in (*new, *open_variants):
+    made = {by_name[n].conversion for n in standings if n in by_name} - {None}
+    ready = [a.name for a in open_variants if _is_open(a, standings, alive) and (not a.costly or a.conversion in made)]
+    for arm in (*new, *(a for a in open_variants if a.name not in ready)):
+        efficiencies = _efficiencies(arm, by_name, standings)
         why, saving = _not_worth(arm, standings, alive, seconds_left, floor_usd, efficiencies, worth)
         if why is None:
             promising.append((saving, arm))
         else:
             skipped.append(Skipped(arm.name, why))
+    # Fewer threads of what is measured change less than another way does, or fewer units: they are for what is left.
+    others = [p for p in promising if p[1].after is None or p[1].after_within > 1]
+    if ready and not others:
+        return Wave("variants", (*ready, *held), RUNGS[1], narrow=True), tuple(skipped)
+    promising = others or promising
     if promising:
-        # Fewer threads of what is measured change less than another way does, or fewer units.
-        _, chosen = max(
-            promising,
-            key=lambda p: (p[1].after is None or p[1].after_within > 1, p[0] / max(p[1].setup_s, 1.0), p[1].name),
+        promising.sort(
+            key=lambda p: (
+                p[0] / max(p[1].setup_s, 1.0),
+                p[1].precision == BASE_PRECISION,
+                p[1].name,
+            ),
+            reverse=True,
         )
-        held = tuple(n for n in held if n != chosen.name)
-        return Wave("try", (chosen.name, *held), RUNGS[1], narrow=True), tuple(skipped)
+        chosen = _beside_each_other(promising, by_name, standings, worth, at_once)
+        return Wave("try", (*chosen, *(n for n in held if n not in chosen)), RUNGS[1], narrow=True), tuple(skipped)
     return _final(by_name, standings, alive, held, final_rounds), tuple(skipped)
+
+
+def _beside_each_other(
+    promising: Sequence[tuple[float, Arm]],
+    by_name: Mapping[str, Arm],
+    standings: Mapping[str, Standing],
+    worth: float,
+    at_once: int,
+) -> list[str]:
+    """The first of some arms, and those that would most probably be tried after it.
+
+    Were the first to save what is expected of it, each of the others would still have to save STILL_WORTH times what
+    an arm is tried for. One of a kind tells what the others of it are worth, so that they wait for it.
+    """
+    saving, first = promising[0]
+    chosen = [first]
+    best = leader(standings)
+    after_usd = math.inf if best is None else standings[best].value_usd * (1 - saving)
+    for _, arm in promising[1:]:
+        is_new = all(arm.kind is None or arm.kind != other.kind for other in chosen)
+        if len(chosen) == at_once or not is_new:
+            continue
+        known = math.isfinite(after_usd) and after_usd > 0
+        later = expected_saving(arm.bound_usd / after_usd, _efficiencies(arm, by_name, standings)) if known else 1.0
+        if later >= STILL_WORTH * worth:
+            chosen.append(arm)
+    return [arm.name for arm in chosen]
 
 
 def _is_open(arm: Arm, standings: Mapping[str, Standing], alive: Sequence[str]) -> bool:
@@ -198,14 +252,40 @@ def _is_open(arm: Arm, standings: Mapping[str, Standing], alive: Sequence[str]) 
     return arm.after in alive or standings[arm.after].reach_usd < arm.after_within * standings[alive[0]].high_usd
 
 
-def _efficiencies(arms: Mapping[str, Arm], standings: Mapping[str, Standing]) -> Efficiencies:
-    """How near the measured arms came to their bounds."""
+def _efficiencies(arm: Arm, arms: Mapping[str, Arm], standings: Mapping[str, Standing]) -> Efficiencies:
+    """How near the measured arms came to their bounds, as far as that tells of an arm that was not.
+
+    A bound takes for granted that a lower precision is as much faster as the processor can be. Where an arm was
+    measured in two precisions, how far it fell short of that is expected of others in the lower one, too.
+    """
     known = {
-        name: arms[name].bound_usd / s.value_usd
+        name: math.log(arms[name].bound_usd / s.value_usd)
         for name, s in standings.items()
         if name in arms and arms[name].bound_usd > 0 and 0 < s.value_usd < math.inf
     }
-    return Efficiencies(tuple(known.values()), sum(arms[name].costly for name in known))
+    shortfalls: dict[str, list[float]] = {}
+    for lower, base in itertools.permutations(known, 2):
+        if arms[base].precision == BASE_PRECISION != arms[lower].precision and _are_siblings(arms[lower], arms[base]):
+            shortfalls.setdefault(arms[lower].precision, []).append(known[lower] - known[base])
+    shortfall = {precision: min(0.0, sum(s) / len(s)) for precision, s in shortfalls.items()}
+
+    def as_of(name: str) -> float:
+        """The efficiency of a measured arm, were it in the precision of the other."""
+        return math.exp(known[name] + shortfall.get(arm.precision, 0.0) - shortfall.get(arms[name].precision, 0.0))
+
+    most = math.exp(shortfall.get(arm.precision, 0.0))
+    siblings = [as_of(n) for n in known if _are_siblings(arms[n], arm)]
+    if arm.precision != BASE_PRECISION:
+        # No program comes nearer to the peak of a lower precision than to that of float32.
+        full = [known[n] for n in known if _are_siblings(arms[n], arm) and arms[n].precision == BASE_PRECISION]
+        most = min([most, *(math.exp(e) for e in full)])
+    values = tuple(min(1.0, as_of(n)) for n in known)
+    slow = sum(arms[n].costly for n in known)
+    return Efficiencies(values, slow, most, min(1.0, max(siblings)) if siblings else None)
+
+
+def _are_siblings(one: Arm, other: Arm) -> bool:
+    return one.kind is not None and one.kind == other.kind and one.name != other.name
 
 
 def _final(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from kcost.core.stats import location
-from kcost.recommend.schedule import RUNGS, WORTH_TRYING, Arm, Standing, Wave, leader, next_wave, survivors
+from kcost.recommend.schedule import AT_ONCE, RUNGS, WORTH_TRYING, Arm, Standing, Wave, leader, next_wave, survivors
 
 SIZES = 3
 """Batch sizes of an arm."""
@@ -25,6 +26,12 @@ START_S = 10.0
 NEXT_START_S = 3.0
 """Of the worker of a later wave: those that run already go on."""
 
+CORES = 2
+"""That arms are got ready on at the same time."""
+
+BESIDE = 1.2
+"""Times as long as alone that getting an arm ready takes while others are: an assumption."""
+
 EXHAUSTIVE_ROUNDS = 10
 """What `kcost bench` gives each cell."""
 
@@ -32,22 +39,65 @@ CONVERTING = 0.7
 """Part of the time that a conversion takes until it is ready, which is spent once for all batch sizes."""
 
 
+class Piece(NamedTuple):
+    """Work that is done once, whatever it gets ready: a worker, a conversion, a cell."""
+
+    name: str
+    seconds: float
+
+
 class Truth(NamedTuple):
-    """What is true of simulated candidates."""
+    """What is true of candidates: made up, or recorded where everything was measured."""
 
     arms: tuple[Arm, ...]
     usd: dict[str, tuple[float, ...]]
-    """Arm -> its true cost at each batch size."""
-    converted: frozenset[str]
-    """Arms whose time to get ready is spent once, for the most part, in the place of once a batch size."""
+    """Arm -> its true cost at each batch size; an arm that is not here cannot be measured, or answers too badly."""
+    pieces: dict[tuple[str, int], tuple[Piece, ...]]
+    """Arm and batch size -> what is done to get it ready."""
     noise: float
     """Of a round, as the deviation of its logarithm."""
     drift: float
     """Of the machine from round to round, which all arms share."""
+    sizes: int = SIZES
+    screened_size: int = SCREENED_SIZE
+    start_s: float = START_S
+    next_start_s: float = NEXT_START_S
+    round_s: float = ROUND_S
 
     def least_usd(self, name: str) -> float:
         """What an arm costs at its best batch size."""
         return min(self.usd[name])
+
+    def seconds_of(self, names: Collection[str], rounds: int) -> float:
+        """What getting arms ready at every batch size takes, with their rounds."""
+        cells = [(n, s) for n in names for s in range(self.sizes)]
+        return self.start_s + sum(ready_s(self, cells, set())) + rounds * len(cells) * self.round_s
+
+    @property
+    def exhaustive_s(self) -> float:
+        """What measuring every arm takes."""
+        return self.seconds_of([a.name for a in self.arms], EXHAUSTIVE_ROUNDS)
+
+    @property
+    def oracle_s(self) -> float:
+        """What it takes who knows the winner: it alone and plain Keras, each with the rounds of a screening."""
+        winner = min(self.usd, key=self.least_usd)
+        return self.seconds_of({winner, *(a.name for a in self.arms if a.is_plain)}, RUNGS[1])
+
+
+def together_s(each_s: Iterable[float]) -> float:
+    """Seconds of arms that are got ready at the same time."""
+    busy = [s for s in each_s if s]
+    return max([sum(busy) / CORES, *busy]) * (1.0 if len(busy) < 2 else BESIDE)
+
+
+def ready_s(truth: Truth, cells: Iterable[tuple[str, int]], done: set[str]) -> Iterator[float]:
+    """The seconds of each piece of work that is not done yet; it is then."""
+    for cell in cells:
+        for piece in truth.pieces[cell]:
+            if piece.name not in done:
+                done.add(piece.name)
+                yield piece.seconds
 
 
 class Outcome(NamedTuple):
@@ -60,8 +110,8 @@ class Outcome(NamedTuple):
     exhaustive_s: float
     first_figures_s: float
     """When the first wave had its rounds."""
-    tried: int
-    """Arms behind a conversion or a compilation that were got ready."""
+    order: tuple[str, ...]
+    """Arms behind a conversion or a compilation that were got ready, in that order."""
 
     @property
     def share_of_time(self) -> float:
@@ -93,7 +143,16 @@ def case(seed: int, cheap: int = 9, costly: int = 9) -> Truth:
     )
     by_size = {name: _by_size(least, rng) for name, least in usd.items()}
     converted = frozenset(f"costly {i}" for i in range(costly) if i % 3)
-    return Truth(arms, by_size, converted, noise=float(rng.uniform(0.01, 0.08)), drift=float(rng.uniform(0, 0.05)))
+    pieces = {(a.name, s): _pieces(a, s, a.name in converted) for a in arms for s in range(SIZES)}
+    return Truth(arms, by_size, pieces, noise=float(rng.uniform(0.01, 0.08)), drift=float(rng.uniform(0, 0.05)))
+
+
+def _pieces(arm: Arm, size: int, is_converted: bool) -> tuple[Piece, ...]:
+    """What a simulated arm takes: of a conversion most is done once for all batch sizes."""
+    if not is_converted:
+        return (Piece(f"{arm.name} {size}", arm.setup_s / SIZES),)
+    conversion = Piece(arm.name, CONVERTING * arm.setup_s)
+    return (conversion, Piece(f"{arm.name} {size}", (1 - CONVERTING) * arm.setup_s / SIZES))
 
 
 def _by_size(least_usd: float, rng: np.random.Generator) -> tuple[float, ...]:
@@ -106,44 +165,41 @@ Rounds = dict[tuple[str, int], list[float]]
 """Arm and batch size -> logarithms of the costs that its rounds showed."""
 
 
-def run(truth: Truth, minutes: float, seed: int = 0, worth: float = WORTH_TRYING) -> Outcome:
-    """Lets the schedule spend the minutes on simulated candidates."""
+def run(truth: Truth, minutes: float, seed: int = 0, worth: float = WORTH_TRYING, at_once: int = AT_ONCE) -> Outcome:
+    """Lets the schedule spend the minutes on candidates whose truth is known."""
     rng = np.random.default_rng([seed, 1])
-    by_name = {arm.name: arm for arm in truth.arms}
     logs: Rounds = {}
+    done: set[str] = set()
+    order: list[str] = []
+    failed: set[str] = set()
+    setup_s: dict[str, float] = {}
     seconds, first_s = 0.0, math.inf
     while True:
         standings = _standings(truth, logs)
-        wave, _ = next_wave(truth.arms, standings, (), 60 * minutes - seconds, worth=worth)
+        arms = [a._replace(setup_s=setup_s.get(a.kind or a.name, a.setup_s)) for a in truth.arms]
+        wave, _ = next_wave(arms, standings, failed, 60 * minutes - seconds, worth=worth, at_once=at_once)
         if wave is None:
             break
-        seconds += NEXT_START_S if logs else START_S
-        cells = [(n, s) for n in wave.names for s in _sizes_of(n, wave, standings)]
-        seconds += sum(_setup_s(by_name[n], s, truth, logs) for n, s in cells)
-        seconds += _take_turns(truth, wave, cells, logs, rng)
+        seconds += truth.next_start_s if logs else truth.start_s
+        cells = [(n, s) for n in wave.names for s in _sizes_of(truth, n, wave, standings)]
+        each_s = {n: sum(ready_s(truth, [c for c in cells if c[0] == n], done)) for n in wave.names}
+        seconds += together_s(each_s.values()) if wave.kind == "try" else sum(each_s.values())
+        order += [a.name for a in truth.arms if a.costly and a.name in wave.names and a.name not in standings]
+        failed |= {n for n in wave.names if n not in truth.usd}
+        seconds += _take_turns(truth, wave, [c for c in cells if c[0] not in failed], logs, rng)
         first_s = min(first_s, seconds)
-    exhaustive_s = START_S + sum(a.setup_s + EXHAUSTIVE_ROUNDS * SIZES * ROUND_S for a in truth.arms)
+        if wave.kind == "try":
+            setup_s |= {a.kind or a.name: each_s[a.name] for a in arms if each_s.get(a.name)}
     chosen = leader(_standings(truth, logs))
     best = min(truth.least_usd(name) for name in truth.usd)
     loss = math.inf if chosen is None else truth.least_usd(chosen) / best - 1
-    tried = sum(a.costly and (a.name, SCREENED_SIZE) in logs for a in truth.arms)
-    return Outcome(chosen, loss, seconds, exhaustive_s, first_s, tried)
+    return Outcome(chosen, loss, seconds, truth.exhaustive_s, first_s, tuple(order))
 
 
-def _sizes_of(name: str, wave: Wave, standings: dict[str, Standing]) -> tuple[int, ...]:
+def _sizes_of(truth: Truth, name: str, wave: Wave, standings: dict[str, Standing]) -> tuple[int, ...]:
     """The batch sizes at which an arm takes turns in a wave."""
     narrow = wave.narrow and (name not in standings or standings[name].narrow)
-    return (SCREENED_SIZE,) if narrow else tuple(range(SIZES))
-
-
-def _setup_s(arm: Arm, size: int, truth: Truth, logs: Rounds) -> float:
-    """What getting a batch size of an arm ready takes; nothing where its worker holds it already."""
-    if (arm.name, size) in logs:
-        return 0.0
-    if arm.name not in truth.converted:
-        return arm.setup_s / SIZES
-    once = 0.0 if any((arm.name, s) in logs for s in range(SIZES)) or size != SCREENED_SIZE else CONVERTING
-    return arm.setup_s * (once + (1 - CONVERTING) / SIZES)
+    return (truth.screened_size,) if narrow else tuple(range(truth.sizes))
 
 
 def _take_turns(
@@ -157,7 +213,7 @@ def _take_turns(
         for name, size in turns:
             shown = math.log(truth.usd[name][size]) + drift + rng.normal(0, truth.noise)
             logs.setdefault((name, size), []).append(shown)
-            seconds += ROUND_S
+            seconds += truth.round_s
         done += 1
         if done in RUNGS:
             kept = survivors(_standings(truth, logs), live)
@@ -168,13 +224,13 @@ def _take_turns(
 def _standings(truth: Truth, logs: Rounds) -> dict[str, Standing]:
     standings = {}
     for name in truth.usd:
-        mine = {s: logs[name, s] for s in range(SIZES) if (name, s) in logs}
+        mine = {s: logs[name, s] for s in range(truth.sizes) if (name, s) in logs}
         if not mine:
             continue
         values = min(mine.values(), key=lambda v: float(np.mean(v)))
         interval = location(np.exp(values))
         value = math.exp(float(np.mean(values)))
         high = interval.high if math.isfinite(interval.high) else math.inf
-        rounds = min(len(v) for v in mine.values())
-        standings[name] = Standing(min(interval.low, value), value, max(high, value), rounds, narrow=len(mine) < SIZES)
+        rounds, narrow = min(len(v) for v in mine.values()), len(mine) < truth.sizes
+        standings[name] = Standing(min(interval.low, value), value, max(high, value), rounds, narrow=narrow)
     return standings

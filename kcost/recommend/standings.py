@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kcost.core.conversion import DENSE_ALONE
 from kcost.core.errors import InputError
 from kcost.core.plan import Precision
 from kcost.core.probe import Probe
@@ -28,6 +29,7 @@ from kcost.recommend.bounds import (
     Work,
     most_per_s,
     peak_flops_per_s,
+    peak_of_parts,
     probed_roof,
 )
 from kcost.recommend.candidates import Candidate
@@ -298,14 +300,30 @@ def floor_of(
             bounds[candidate.name] = least
             continue
         precision = _fastest_precision(candidate)
-        cores = candidate.threads or environment.cores
-        weight_bytes = mine.weight_bytes * BYTES_A_WEIGHT[precision] / BYTES_A_WEIGHT["float32"]
-        roof = None if probe is None else probed_roof(probe, precision, cores, weight_bytes)
-        if roof is None:
-            roof = Roof(peak_flops_per_s(precision, cores, environment.cpu_features, mhz or FASTEST_MHZ))
+        roof = _roof_of(candidate, precision, mine, environment, mhz, probe)
+        if mine.convolution_flops and (candidate.method, candidate.precision) in DENSE_ALONE:
+            plain = _roof_of(candidate, "float32", mine, environment, mhz, probe)
+            part = mine.convolution_flops / mine.flops_per_example
+            roof = roof._replace(flops_per_s=peak_of_parts(roof.flops_per_s, plain.flops_per_s, part))
         rate = min(ENDLESS, most_per_s(mine, candidate.batches, roof, precision))
         bounds[candidate.name] = expected_total_usd(terms, offers, rate, is_plain=False)
     return Floor(least, bounds)
+
+
+def _roof_of(
+    candidate: Candidate,
+    precision: Precision,
+    work: Work,
+    environment: Environment,
+    mhz: float | None,
+    probe: Probe | None,
+) -> Roof:
+    """What bounds a candidate whose products run in a precision."""
+    cores = candidate.threads or environment.cores
+    weight_bytes = work.weight_bytes * BYTES_A_WEIGHT[precision] / BYTES_A_WEIGHT["float32"]
+    if probe is not None and (roof := probed_roof(probe, precision, cores, weight_bytes)) is not None:
+        return roof
+    return Roof(peak_flops_per_s(precision, cores, environment.cpu_features, mhz or FASTEST_MHZ))
 
 
 def _work_of(candidate: Candidate, work: Work, made: Mapping[str, MadeVariant]) -> Work:
@@ -314,7 +332,7 @@ def _work_of(candidate: Candidate, work: Work, made: Mapping[str, MadeVariant]) 
     if (version := made.get(candidate.variant)) is not None:
         return Work(version.flops_per_example, version.weight_bytes)
     kept = next(v.share_kept for v in VARIANTS if v.name == candidate.variant)
-    return Work(work.flops_per_example * kept, int(work.weight_bytes * kept))
+    return Work(work.flops_per_example * kept, int(work.weight_bytes * kept), work.convolution_flops * kept)
 
 
 def _fastest_precision(candidate: Candidate) -> Precision:

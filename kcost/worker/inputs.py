@@ -23,6 +23,10 @@ PROBE_ROWS = 32
 MADE_SAMPLES = 64
 """Made-up samples of a model, whatever the batch size: a larger batch repeats them."""
 
+MADE_SEED = 0
+"""Of made-up samples, whatever the seed of a plan is: a converted file lies beside those that it was checked on, and is
+held against Keras's answers on the same."""
+
 
 @dataclass(frozen=True)
 class Samples:

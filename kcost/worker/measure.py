@@ -53,6 +53,7 @@ from kcost.worker import scenarios
 from kcost.worker.idle import until_idle
 from kcost.worker.inputs import (
     MADE_SAMPLES,
+    MADE_SEED,
     PROBE_ROWS,
     Samples,
     make_samples,
@@ -291,7 +292,7 @@ def _samples(request: MeasureRequest, model: Any) -> Samples:
         return read_samples(request.samples_file, signature_of(model))
     if request.spec.backend == "fake":
         return Samples({"x": np.zeros((MADE_SAMPLES, 2), np.float32)}, np.zeros(MADE_SAMPLES, np.int32))
-    return make_samples(model, MADE_SAMPLES, request.settings.seed)
+    return make_samples(model, MADE_SAMPLES, MADE_SEED)
 
 
 def _check_device(backend: Driver, spec: CellSpec) -> None:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import torch
 
-from kcost.core.conversion import ConvertRequest
+from kcost.core.conversion import DENSE_ALONE, ConvertRequest
 from kcost.core.errors import ArtifactError
 from kcost.worker.convert.endpoint import ModelInput, model_inputs, output_names
 from kcost.worker.convert.refusals import need, refused
@@ -26,8 +26,8 @@ CALIBRATION_ROWS, CALIBRATION_BATCH = 64, 4
 EXAMPLE_BATCH = 3
 """Rows of the inputs that the exporter follows; torch takes a size of 0 or 1 for one that never changes."""
 
-QUANTIZED_OPERATIONS = {"int8": ["MatMul", "Gemm", "Conv"], "int8_dynamic": ["MatMul", "Gemm"]}
-"""Precision -> ONNX operations that are quantized. Convolutions of dynamic scale have no fast kernel on x86."""
+DENSE_OPERATIONS = ["MatMul", "Gemm"]
+"""ONNX operations that are quantized in every precision in int8."""
 
 
 def convert(request: ConvertRequest, model: keras.Model, samples: Samples) -> dict[str, str]:
@@ -136,10 +136,11 @@ def _quantize_onnx(request: ConvertRequest, source: Path, target: Path, feeds: l
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._left, None)
 
+    dense_alone = (request.runtime, request.precision) in DENSE_ALONE
     options = {
         "per_channel": True,
         "weight_type": QuantType.QInt8,
-        "op_types_to_quantize": QUANTIZED_OPERATIONS[request.precision],
+        "op_types_to_quantize": [*DENSE_OPERATIONS, *([] if dense_alone else ["Conv"])],
         "extra_options": {"MatMulConstBOnly": True},
     }
     logging.getLogger().setLevel(logging.ERROR)  # it advises a preparation that this graph does not need

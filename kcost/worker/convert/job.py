@@ -20,9 +20,7 @@ from kcost.models.loading import load_keras_file
 from kcost.worker.convert.endpoint import functional_model, model_inputs, output_names
 from kcost.worker.convert.probes import write_probes
 from kcost.worker.convert.saved_model import internal_operations, itemsize, plain_blocks
-from kcost.worker.inputs import MADE_SAMPLES, make_samples, read_samples
-
-SEED = 0
+from kcost.worker.inputs import MADE_SAMPLES, MADE_SEED, make_samples, read_samples
 
 
 def run(request: ConvertRequest) -> ConvertAnswer:
@@ -49,7 +47,7 @@ def run(request: ConvertRequest) -> ConvertAnswer:
     inputs = model_inputs(model, request.keras_file)
     names = output_names(model)
     if request.samples_file is None:
-        real, samples = None, make_samples(model, MADE_SAMPLES, SEED)
+        real, samples = None, make_samples(model, MADE_SAMPLES, MADE_SEED)
         if request.made_samples_file is not None:
             np.savez(request.made_samples_file, allow_pickle=False, **samples.inputs)
     else:

@@ -336,3 +336,15 @@ def test_who_takes_a_turn_may_be_chosen_round_by_round(tmp_path: Path) -> None:
     assert {c.spec.batch: (len(c.rounds), c.status) for c in run.cells} == {1: (3, "ok"), 2: (6, "ok")}
     more = measure(plan, tmp_path / "run", choose=lambda cells: [c for c in cells if len(c.rounds) < 7])
     assert {len(c.rounds) for c in more.cells} == {7}
+
+
+def test_after_a_time_no_further_cell_is_got_ready_but_one(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, {}, precisions=["float32"], batches=[1, 2], methods=["eager"])
+
+    def choose(cells: list[CellResult]) -> list[CellResult]:
+        return [c for c in cells if len(c.rounds) < 3]
+
+    run = measure(plan, tmp_path / "run", choose=choose, ready_by=time.monotonic())
+    assert [(c.spec.batch, len(c.rounds)) for c in run.cells if c.rounds] == [(1, 3)]
+    more = measure(plan, tmp_path / "run", choose=choose)
+    assert {c.spec.batch: len(c.rounds) for c in more.cells} == {1: 3, 2: 3}

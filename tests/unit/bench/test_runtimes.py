@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 from kcost.bench import runner
+from kcost.bench.pool import Pool, Prepared
 from kcost.bench.runner import Converted, measure
 from kcost.bench.store import RunStore
 from kcost.core.artifact import Model, open_model
 from kcost.core.conversion import PRECISIONS, RUNTIMES
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
+from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult
 from tests.unit.bench.plans import SETTINGS, by_label
 
@@ -86,6 +89,29 @@ def test_a_conversion_that_fails_is_tried_once_and_costs_its_own_cells(
     onnx = [c for c in cells.values() if c.spec.runtime == "onnx"]
     assert [(c.status, str(error.received) in str(c.reason)) for c in onnx] == [(status, True)] * 2
     assert {c.status for c in cells.values() if c.spec.runtime is None} == {"ok"}
+
+
+def test_models_are_converted_while_other_cells_are_got_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
+    prepared, converting = threading.Event(), threading.Event()
+    original = Pool.prepare
+
+    def prepare(pool: Pool, request: MeasureRequest) -> Prepared:
+        assert converting.wait(60)
+        answer = original(pool, request)
+        prepared.set()
+        return answer
+
+    def converts(model: Model, runtime: str, precision: str, cache: Path) -> Path:
+        converting.set()
+        assert prepared.wait(60)
+        raise UnavailableError("No such operation.", "Erfc")
+
+    monkeypatch.setattr(Pool, "prepare", prepare)
+    converted: Converted = converts
+    cells = by_label(measure(onnx_plan(tmp_path), tmp_path / "run", converted=converted, at_once=2))
+    assert {c.status for c in cells.values() if c.spec.runtime is None} == {"ok"}
+    assert {c.status for c in cells.values() if c.spec.runtime == "onnx"} == {"unsupported"}
 
 
 def test_without_anything_that_converts_a_runtime_is_unsupported(

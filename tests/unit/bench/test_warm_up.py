@@ -12,6 +12,7 @@ import pytest
 from kcost.core.plan import Settings
 from kcost.core.stats import has_settled
 from kcost.worker import measure
+from kcost.worker.inputs import MADE_SEED
 
 
 class Clock:
@@ -70,3 +71,15 @@ def test_scoring_tells_how_long_each_call_took(clock: Clock) -> None:
     assert timed({"x": x})[0] is x
     timed({"x": x})
     assert durations == [500_000_000, 250_000_000]
+
+
+def test_made_up_samples_are_those_of_a_conversion_whatever_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converted file is measured on the samples that it was checked on, and held against Keras's answers."""
+    seeds: list[int] = []
+    monkeypatch.setattr(measure, "make_samples", lambda model, count, seed: seeds.append(seed))
+    for seed in (0, 1):
+        request = SimpleNamespace(
+            samples_file=None, spec=SimpleNamespace(backend="torch"), settings=Settings(seed=seed)
+        )
+        measure._samples(request, None)  # type: ignore[arg-type]  # it reads no more of either
+    assert seeds == [MADE_SEED, MADE_SEED]

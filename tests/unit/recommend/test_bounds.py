@@ -18,7 +18,7 @@ from kcost.recommend.bounds import Roof, Work, least_step_s, most_per_s, peak_fl
 from kcost.recommend.doubt import expected_losses
 from kcost.recommend.drop import DropBound, drop_bound
 from kcost.recommend.errors_usd import errors_of
-from kcost.recommend.flops import flops_per_example, weights_of_products
+from kcost.recommend.flops import flops_of_convolutions, flops_per_example, weights_of_products
 from kcost.risk.expected_loss import LossTable
 from testing.runs import environment
 
@@ -52,6 +52,12 @@ def layer(name: str, shape: list[int | None], **config: Any) -> dict[str, Any]:
 )
 def test_products_are_counted_from_the_config(one: dict[str, Any], flops: int) -> None:
     assert flops_per_example({"config": {"layers": [one]}}) == flops
+
+
+def test_convolutions_are_counted_apart_from_dense_products() -> None:
+    convolution = layer("Conv2D", [None, 8, 8, 3], filters=16, kernel_size=[3, 3], strides=[1, 1], padding="same")
+    config = {"config": {"layers": [convolution, layer("Dense", [None, 64], units=10)]}}
+    assert flops_of_convolutions(config) == flops_per_example(config) - 2 * 64 * 10 == 2 * 64 * 9 * 3 * 16
 
 
 def test_a_model_inside_a_model_counts_too() -> None:

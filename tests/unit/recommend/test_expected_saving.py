@@ -10,6 +10,8 @@ seen = st.builds(
     Efficiencies,
     st.lists(st.floats(1e-6, 1.5), max_size=12).map(tuple),
     st.integers(0, 12),
+    most=st.floats(1e-6, 1),
+    sibling=st.none() | st.floats(1e-6, 1),
 )
 
 
@@ -39,3 +41,16 @@ def test_a_converter_may_do_better_than_all_of_keras_until_one_was_measured() ->
 def test_efficiencies_that_spread_leave_more_to_expect() -> None:
     close, wide = Efficiencies((0.3, 0.3, 0.3), 9), Efficiencies((0.05, 0.3, 0.9), 9)
     assert expected_saving(0.6, wide) > expected_saving(0.6, close)
+
+
+def test_a_sibling_tells_more_than_all_others() -> None:
+    alone = Efficiencies((0.1, 0.2, 0.9), slow=0)
+    far, near = (expected_saving(0.5, alone._replace(sibling=e)) for e in (0.2, 0.9))
+    assert far < 0.01 < expected_saving(0.5, alone) < 0.3 < near
+
+
+@given(st.floats(0.01, 1), seen)
+def test_nothing_is_saved_where_the_highest_efficiency_does_not_reach(bound: float, given: Efficiencies) -> None:
+    assert expected_saving(bound, given) <= expected_saving(bound, given._replace(most=1.0)) + 1e-9
+    if any(e > 0 for e in given.values) or given.sibling is not None:
+        assert expected_saving(max(bound, given.most), given) == 0

@@ -14,7 +14,7 @@ from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
 from kcost.recommend.bounds import Work
-from kcost.recommend.candidates import Machine, list_candidates
+from kcost.recommend.candidates import Candidate, Machine, list_candidates
 from kcost.recommend.pricing import Priced, price, uncredited
 from kcost.recommend.standings import Capacities, Judged, floor_of, judge, standings_of
 from kcost.recommend.terms import ENDLESS, Limits, Terms, expected_total_usd
@@ -208,3 +208,20 @@ def test_a_bound_is_below_what_was_measured_and_falls_with_fewer_flops(
     unknown = floor_of(some, environment(), CANDIDATES, Work(0))
     assert set(unknown.by_candidate.values()) == {unknown.usd}
     assert np.isfinite(floor.usd)
+
+
+def test_what_computes_dense_products_alone_in_int8_is_bound_by_its_convolutions_in_float32() -> None:
+    ways = {
+        precision: Candidate(
+            backend="torch", method="onnx", precision=precision, device="cpu", threads=0, batches=(8,), effort="convert"
+        )
+        for precision in ("float32", "int8", "int8_dynamic")
+    }
+    some = terms(qps=1e6)
+    dense, convolutions = Work(1e9), Work(1e9, convolution_flops=1e9)
+
+    def bound(precision: str, work: Work) -> float:
+        return floor_of(some, environment(), list(ways.values()), work).by_candidate[ways[precision].name]
+
+    assert bound("int8_dynamic", dense) == bound("int8", dense) < bound("float32", dense)
+    assert bound("int8_dynamic", convolutions) == bound("float32", convolutions) > bound("int8", convolutions)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.recommend.schedule import NEAR, RUNGS, Arm, Standing, contenders, leader, next_wave, survivors
-from kcost.recommend.simulate import case, run
+from kcost.recommend.simulate import case, run, together_s
 
 PLAIN = Arm("plain", 2, first=True, is_plain=True)
 GRAPH = Arm("graph", 2, first=True)
@@ -46,7 +46,7 @@ def test_what_is_screened_is_measured_at_one_batch_size_and_at_all_where_it_can_
     assert (wave.kind, wave.names, wave.narrow) == ("widen", ("xla", "graph", "plain"), False)
     wave, _ = next_wave(ARMS, far, (), 600)
     assert wave is not None
-    assert wave.kind == "variants"
+    assert wave.kind == "try"
 
 
 def test_one_that_holds_no_limit_at_a_batch_size_may_hold_it_at_another() -> None:
@@ -67,7 +67,7 @@ def test_a_conversion_is_tried_for_what_it_is_expected_to_save() -> None:
 
 
 def test_a_variant_is_tried_only_where_what_it_varies_can_still_win() -> None:
-    wave, _ = next_wave(ARMS, known(6, plain=100, graph=80, xla=90), (), 600)
+    wave, _ = next_wave(ARMS, known(6, plain=100, graph=80, xla=90), ("onnx",), 600)
     assert wave is not None
     assert (wave.kind, wave.names[0]) == ("variants", "graph, 1 thread")
     wave, skipped = next_wave(ARMS, known(6, plain=100, graph=80, xla=70), (), 600)
@@ -75,6 +75,76 @@ def test_a_variant_is_tried_only_where_what_it_varies_can_still_win() -> None:
     assert wave.names[0] == "onnx"
     assert [s.name for s in skipped] == ["graph, 1 thread"]
     assert "out of the running" in skipped[0].reason
+
+
+def test_a_variant_waits_for_the_ways_that_may_beat_what_it_varies() -> None:
+    wave, _ = next_wave(ARMS, known(6, plain=100, graph=80, xla=90), (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names[0]) == ("try", "onnx")
+    wave, skipped = next_wave(ARMS, known(6, plain=100, graph=80, xla=90, onnx=52), (), 600)
+    assert wave is not None
+    assert wave.kind == "final"
+    assert [s.name for s in skipped] == ["graph, 1 thread"]
+
+
+def test_a_variant_of_what_is_converted_already_is_slow_no_more() -> None:
+    converted = ONNX._replace(kind="onnx", conversion="onnx float32")
+    variant = converted._replace(name="onnx, 1 thread", after="onnx", bound_usd=59)
+    arms = (PLAIN, GRAPH, XLA, converted, variant)
+    wave, _ = next_wave(arms, known(6, plain=100, graph=80, xla=90, onnx=60), (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names[0]) == ("variants", "onnx, 1 thread")
+
+
+def slow(name: str, bound_usd: float, precision: str = "float32", seconds: float = 40) -> Arm:
+    return Arm(name, seconds, kind=name.split()[0], precision=precision, costly=True, bound_usd=bound_usd)
+
+
+def test_slow_ways_are_got_ready_beside_each_other_one_of_a_kind() -> None:
+    arms = (PLAIN._replace(bound_usd=5), slow("onnx", 5), slow("onnx int8", 5, "int8"), slow("compile", 5, seconds=60))
+    wave, _ = next_wave(arms, known(48, plain=100), (), 600)
+    assert wave is not None
+    assert wave.names == ("onnx", "compile", "plain")
+    wave, _ = next_wave(arms, known(48, plain=100), (), 600, at_once=1)
+    assert wave is not None
+    assert wave.names == ("onnx", "plain")
+
+
+def test_a_slow_way_waits_where_the_one_before_it_may_make_it_needless() -> None:
+    arms = (PLAIN._replace(bound_usd=60), slow("onnx", 60), slow("compile", 85, seconds=60))
+    wave, _ = next_wave(arms, known(48, plain=100), (), 600, worth=0.005)
+    assert wave is not None
+    assert wave.names == ("onnx", "plain")
+    wave, _ = next_wave(arms, known(48, plain=100), ("onnx",), 600, worth=0.005)
+    assert wave is not None
+    assert wave.names == ("compile", "plain")
+
+
+def test_no_program_is_expected_to_gain_more_by_a_precision_than_its_bound_does() -> None:
+    arms = (
+        PLAIN._replace(bound_usd=20),
+        slow("onnx", 20),
+        slow("onnx int8", 20, "int8"),
+        slow("onnx half", 10, "half"),
+    )
+    wave, skipped = next_wave(arms, known(48, plain=100, onnx=50), (), 600)
+    assert wave is not None
+    assert wave.names[0] == "onnx half"
+    assert [s.name for s in skipped] == ["onnx int8"]  # onnx comes to 40% of its bound, and 50% would be needed
+
+
+def test_a_precision_that_falls_short_of_its_peak_is_expected_to_do_so_again() -> None:
+    eager = Arm("eager", 2, kind="eager", precision="float32", bound_usd=20)
+    half = Arm("eager half", 2, kind="eager", precision="half", bound_usd=10)
+    arms = (PLAIN._replace(bound_usd=20), eager, half, slow("compile half", 10, "half"))
+    as_fast = known(48, plain=100, eager=100, **{"eager half": 50})
+    no_faster = known(48, plain=100, eager=100, **{"eager half": 400})
+    wave, _ = next_wave(arms, as_fast, (), 600)
+    assert wave is not None
+    assert wave.names[0] == "compile half"
+    wave, skipped = next_wave(arms, no_faster, (), 600)
+    assert wave is None
+    assert "is expected to save" in skipped[0].reason
 
 
 @pytest.mark.parametrize(
@@ -156,6 +226,24 @@ def test_simulated_candidates_give_the_winner_of_measuring_everything_in_a_part_
     assert sum(o.loss <= 0.03 for o in outcomes) >= 57
     assert sorted(o.share_of_time for o in outcomes)[30] <= 0.25
     assert max(o.first_figures_s for o in outcomes) < 60
+
+
+def test_no_schedule_that_finds_the_winner_needs_less_than_an_oracle() -> None:
+    found = 0
+    for seed in range(40):
+        truth = case(seed)
+        outcome = run(truth, minutes=20, seed=seed)
+        if outcome.loss == 0:
+            found += 1
+            assert truth.oracle_s <= outcome.seconds
+            assert truth.oracle_s < truth.exhaustive_s
+    assert found > 30
+
+
+def test_what_is_got_ready_together_takes_longer_than_alone_and_less_than_one_after_the_other() -> None:
+    assert together_s([20, 0]) == 20
+    assert 20 < together_s([20, 15]) < 35
+    assert together_s([20, 15]) < together_s([20, 15, 15]) < 50
 
 
 def test_the_simulation_can_fail() -> None:

@@ -23,6 +23,7 @@ from kcost.core.score_drop import accuracy_drop
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
+from kcost.recommend.arms import most_at_once
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate, Machine, list_candidates
 from kcost.recommend.drop import drop_of
@@ -31,6 +32,7 @@ from kcost.recommend.one_plan import plan_of
 from kcost.recommend.spent import Spent
 from kcost.recommend.terms import Limits, Terms
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
+from testing.runs import environment
 
 PRUNED = VARIANTS[0]
 
@@ -124,6 +126,17 @@ def test_one_that_was_made_before_is_taken_as_it_is(measured: Any, tmp_path: Pat
     measuring, _, granted_s = measured(wrong=0, made={PRUNED.name: lost(0)})
     assert not granted_s
     assert "pruned, fake/eager float32" in measuring.standings
+
+
+def test_slow_ways_are_got_ready_at_the_same_time_where_there_are_cores_and_memory(tmp_path: Path) -> None:
+    file = tmp_path / "big.keras"
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 30)
+
+    def at_once(cores: int, gib: int) -> int:
+        return most_at_once(environment(cores=cores, memory_bytes=gib << 30), [file])
+
+    assert [at_once(2, 64), at_once(1, 64), at_once(2, 40), at_once(2, 8)] == [3, 1, 2, 1]
 
 
 def test_a_model_with_training_data_has_its_versions_among_the_ways() -> None:

@@ -1,0 +1,47 @@
+"""Candidates as the schedule sees them, and how many of the slow ones are got ready at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kcost.core.result import Environment
+from kcost.recommend.candidates import Candidate
+from kcost.recommend.schedule import AT_ONCE, Arm
+
+VERSION_WITHIN = 1.5
+"""A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
+
+CONVERTER_BYTES, COPIES = 1 << 30, 8
+"""Memory of a process that converts or compiles: of the frameworks, and times the model's file. A guess, on the safe
+side: half of the machine's memory is given to them."""
+
+
+def most_at_once(machine: Environment, keras_files: Sequence[Path]) -> int:
+    """How many slow ways are got ready at the same time: one where there is one core, or no memory for more."""
+    each_bytes = CONVERTER_BYTES + COPIES * max((f.stat().st_size for f in keras_files), default=0)
+    room = int(machine.memory_bytes / 2 / each_bytes)
+    return max(1, min(AT_ONCE, room)) if machine.cores > 1 else 1
+
+
+def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False) -> Arm:
+    """A candidate as the schedule sees it.
+
+    Args:
+        lacks_version: the version of the model that it runs is still to be made.
+    """
+    # Another version of the model is another program.
+    kind = candidate.method if candidate.variant is None else f"{candidate.variant}, {candidate.method}"
+    return Arm(
+        name=candidate.name,
+        setup_s=setup_s,
+        kind=kind,
+        precision=candidate.precision,
+        first=candidate.effort == "first",
+        costly=candidate.effort in ("convert", "compile") or lacks_version,
+        conversion=f"{kind} {candidate.precision}" if candidate.effort == "convert" else None,
+        bound_usd=bound_usd,
+        after=candidate.after,
+        after_within=1.0 if candidate.variant is None else VERSION_WITHIN,
+        is_plain=candidate.is_plain,
+    )
