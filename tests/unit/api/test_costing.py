@@ -67,8 +67,8 @@ def test_steps_after_idle_time_and_hand_overs_count_and_are_told(run: Path, tmp_
     cells = [c for c in loaded.cells if (c.spec.method, c.spec.batch) == ("jit", 1)]
     store = RunStore(Path(shutil.copytree(run, tmp_path / "run")))
     for cell in cells:
-        asked = {"environment_id": cell.environment_id, "seed": 0, "scenario_s": 3.0, "scenario_max_s": 120.0}
-        slow = AfterIdle(**asked, gap_ns=(10**6,) * 40, step_ns=(2 * 10**8,) * 40)
+        settings = {"environment_id": cell.environment_id, "seed": 0, "scenario_s": 3.0, "scenario_max_s": 120.0}
+        slow = AfterIdle(**settings, gap_ns=(10**6,) * 40, step_ns=(2 * 10**8,) * 40)
         store.write_cell(cell.model_copy(update={"scenarios": (slow,)}))
     slower = kcost.estimate_budget(store.path, qps=3_000, p99_ms=100, **HERE)
     (note,) = (n for n in slower.notes if "after-idle" in n)

@@ -20,15 +20,15 @@ GATES = parse_gates("max_p99_ms = 1000.0\nmax_memory_mib = 1e6", "gates.toml")
 @pytest.mark.parametrize(("steps", "answer"), [(8, "can't tell"), (-(-FEWEST // 6), "pass")])
 def test_a_p99_of_too_few_steps_says_how_many_it_takes(steps: int, answer: str, tmp_path: Path) -> None:
     run, outputs = simulated_run(plan(batches=(1,), phases=("inference",), backends=("jax",)), steps=steps)
-    told = Measured(**evidence_of_run(write_run(tmp_path / "run", run, outputs).path, "simulated-cnn"))
-    p99 = next(v for v in decide(report(), GATES, told).verdicts if v.gate == "max_p99_ms")
+    measured = Measured(**evidence_of_run(write_run(tmp_path / "run", run, outputs).path, "simulated-cnn"))
+    p99 = next(v for v in decide(report(), GATES, measured).verdicts if v.gate == "max_p99_ms")
     assert p99.answer == answer
-    assert told.usd_per_million is not None
+    assert measured.usd_per_million is not None
     because = f"a p99 takes {FEWEST:,} steps, and its cell has {6 * steps:,}: measure it longer"
     assert p99.because == (None if answer == "pass" else because)
 
 
 def test_what_a_run_does_not_tell_asks_for_no_other_run() -> None:
-    told = Measured(not_measured_because="the run does not tell it", no_p99_because="too few steps")
-    verdicts = {v.gate: v.because for v in decide(report(), GATES, told).verdicts}
+    measured = Measured(not_measured_because="the run does not tell it", no_p99_because="too few steps")
+    verdicts = {v.gate: v.because for v in decide(report(), GATES, measured).verdicts}
     assert verdicts == {"max_p99_ms": "too few steps", "max_memory_mib": "the run does not tell it"}

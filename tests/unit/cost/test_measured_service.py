@@ -22,13 +22,13 @@ def service(run: Run) -> ServiceTimes:
 
 def test_the_steps_of_all_rounds_and_those_after_idle_time() -> None:
     run = run_with(offline(), after_idle(watch=ALONE))
-    found = service(run)
-    assert found.sizes == (1, 32)
+    times = service(run)
+    assert times.sizes == (1, 32)
     steps = [ns for r in cell_of(run, 32).rounds for ns in r.step_ns]
-    np.testing.assert_allclose(found.samples_s[32], np.array(steps) / 1e9)
-    assert list(found.after_idle) == [1], "the other size was not measured so"
-    np.testing.assert_allclose(found.after_idle[1].gap_s, np.arange(1, 11) / 1e3)
-    np.testing.assert_allclose(found.after_idle[1].step_s, 0.006)
+    np.testing.assert_allclose(times.samples_s[32], np.array(steps) / 1e9)
+    assert list(times.after_idle) == [1], "the other size was not measured so"
+    np.testing.assert_allclose(times.after_idle[1].gap_s, np.arange(1, 11) / 1e3)
+    np.testing.assert_allclose(times.after_idle[1].step_s, 0.006)
 
 
 def test_the_latest_counts() -> None:

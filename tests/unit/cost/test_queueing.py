@@ -217,9 +217,9 @@ def test_steps_after_idle_time_raise_the_p99_of_little_traffic_and_leave_the_cap
     assert serve_at(0.01, cold, 1, 0.0, 5_000, 1).percentile_s(0.5) == pytest.approx(1.5)
     assert serve_at(0.01, warm, 1, 0.0, 5_000, 1).percentile_s(0.5) == pytest.approx(1.0)
     assert cold.capacity_per_s == warm.capacity_per_s == 1.0
-    found = find_capacity(cold, 1.2, 1), find_capacity(warm, 1.2, 1)
-    assert found[0] is None, "no rate holds it, as a request that finds the replica idle is already too late"
-    assert found[1] is not None
+    capacities = find_capacity(cold, 1.2, 1), find_capacity(warm, 1.2, 1)
+    assert capacities[0] is None, "no rate holds it, as a request that finds the replica idle is already too late"
+    assert capacities[1] is not None
 
 
 def test_a_hand_over_keeps_the_replica_and_leaves_the_model_without_work() -> None:

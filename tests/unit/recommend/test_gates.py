@@ -101,8 +101,8 @@ def test_a_card_of_another_model_than_the_one_that_runs_is_told(tmp_path: Path) 
     int8, float32 = priced_without({"torch/eager bfloat16": "so"}), priced_without(dict.fromkeys(NOT_FLOAT32, "so"))
     assert card_of_another(int8, LISTED, {}, known, tmp_path) == ()  # there is no card
     (tmp_path / CARD_FILE).write_text("# m")
-    (told,) = card_of_another(int8, LISTED, {}, known, tmp_path)
-    assert told.endswith("as it is, in float32; what runs is torch/eager int8.")
+    (notice,) = card_of_another(int8, LISTED, {}, known, tmp_path)
+    assert notice.endswith("as it is, in float32; what runs is torch/eager int8.")
     assert card_of_another(float32, LISTED, {}, known, tmp_path) == ()
 
 

@@ -229,15 +229,15 @@ def test_simulated_candidates_give_the_winner_of_measuring_everything_in_a_part_
 
 
 def test_no_schedule_that_finds_the_winner_needs_less_than_an_oracle() -> None:
-    found = 0
+    winners_found = 0
     for seed in range(40):
         truth = case(seed)
         outcome = run(truth, minutes=20, seed=seed)
         if outcome.loss == 0:
-            found += 1
+            winners_found += 1
             assert truth.oracle_s <= outcome.seconds
             assert truth.oracle_s < truth.exhaustive_s
-    assert found > 30
+    assert winners_found > 30
 
 
 def test_what_is_got_ready_together_takes_longer_than_alone_and_less_than_one_after_the_other() -> None:

@@ -57,8 +57,8 @@ def on_screen(page: bytes, tmp_path: Path) -> dict[str, Any]:
     # A browser without a screen has no window of any width: the body is as wide as the paper.
     narrow = page.replace(b"<body>", f'<body style="width: {PAPER_PX}px">'.encode())
     (measured,) = re.findall(r'data-paper="([^"]*)"', rendered(narrow.replace(b"</body>", _MEASURE.encode()), tmp_path))
-    told: dict[str, Any] = json.loads(unescape(measured))
-    return told
+    lies: dict[str, Any] = json.loads(unescape(measured))
+    return lies
 
 
 def of_a_wide_and_dark_window() -> bytes:

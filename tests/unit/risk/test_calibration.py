@@ -146,5 +146,5 @@ def test_a_model_that_is_sure_by_chance_has_no_temperature_and_says_why() -> Non
     answers = SplitPredictions(labels, logs.argmax(1), logs, places, places)
     fitted = fit_temperature(answers)
     assert (fitted.value, fitted.no_optimum) == (1.0, True)
-    (told,) = (line for line in limits(report().model_copy(update={"temperature": fitted})) if "temperature" in line)
-    assert "none better than chance" in told
+    (limit,) = (line for line in limits(report().model_copy(update={"temperature": fitted})) if "temperature" in line)
+    assert "none better than chance" in limit
