@@ -43,9 +43,9 @@ BASE_PRECISION = "float32"
 STILL_WORTH = 2.0
 """Times WORTH_TRYING that a conversion still has to be expected to save, were the one beside it to save its part."""
 
-AT_ONCE = 3
-"""Most slow arms that are got ready at the same time, where there is more than a core: such as a compiler and two
-runtimes. More would need the memory of as many processes."""
+AT_ONCE = 2
+"""Most slow arms that are got ready at the same time, where there is more than a core. A third makes the others later
+on two cores, and would seldom be needed: docs/results.md has both."""
 
 Kind = Literal["first", "screen", "widen", "try", "variants", "final"]
 
