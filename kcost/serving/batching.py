@@ -21,6 +21,10 @@ from kcost.serving.status import Code, RequestError
 LENGTH_STEP = 8
 """Rows are padded to a multiple of it: a new shape has to be prepared, which takes as long as a step."""
 
+WORTH_STEPS = 4
+"""A batch that is given to the model before it is free does not grow any more. With so many times the places of a step,
+a fifth of its cost is the step's own; a batch of as many places as a step costs would pay half for it."""
+
 _LOOKED_AT = 2
 """How many batches of the oldest requests lengths are chosen among: a longer queue makes no choice slower."""
 
@@ -152,12 +156,12 @@ class Queue:
     def is_worth_a_step(self) -> bool:
         """Whether a batch of what waits is not to grow further, since a step by itself costs little beside its rows.
 
-        So it is where the rows fill a batch, or have as many places as a step costs.
+        So it is where the rows fill a batch, or have WORTH_STEPS times as many places as a step costs.
         """
         if self._count >= self._most_rows:
             return True
         for group in self._groups.values():
-            left = group[0].step_places
+            left = WORTH_STEPS * group[0].step_places
             if left == 0:  # of requests that are not padded it is not known
                 continue
             for waiting in group:

@@ -96,19 +96,19 @@ def test_a_batch_lies_ready_where_it_is_worth_a_step(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         put(version, rows(0, width=30), "pads")
         await settled()
-        put(version, rows(1, width=9), "pads")
-        put(version, rows(2, width=9), "pads")
+        for i in range(8):
+            put(version, rows(i, width=9), "pads")
         await settled()
-        assert len(runners[0].runs) == 1  # 18 places wait, a step costs 20: more may come
-        put(version, rows(3, width=9), "pads")
+        assert len(runners[0].runs) == 1  # 72 places wait, four steps cost 80: more may come
+        put(version, rows(8, width=9), "pads")
         await settled()
-        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (3, 9)]
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (9, 9)]
         for i in range(9):
             put(version, rows(i, width=9), "pads")
         await settled()
         assert len(runners[0].runs) == 2  # two at a time
         runners[0].answer()
-        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (3, 9), (9, 16)]
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (9, 9), (9, 16)]
 
     with_version(tmp_path, steps)
 
