@@ -132,7 +132,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             without_request.pop(self, None)
             leaving.discard(self)
             super().connection_lost(exc)
-            self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset the connection
+            self._stop_keep_alive()  # uvicorn leaves it where the client reset the connection
             self._writing.stop_watching()
 
         def eof_received(self) -> None:
@@ -171,7 +171,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             self._in_request = True
             without_request.pop(self, None)
             self._stop_timer()
-            self._unset_keepalive_if_required()
+            self._stop_keep_alive()
 
         def _head_is_too_long(self, data: bytes) -> bool:
             """Refuses a head that does not end within the limit."""
@@ -205,7 +205,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             self._in_head, self._in_request, self._head_bytes = True, False, 0
             super().on_message_complete()
             if self.cycle.response_complete and not self.transport.is_closing():  # answered before it was whole
-                self._unset_keepalive_if_required()
+                self._stop_keep_alive()
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
@@ -271,6 +271,11 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _stop_keep_alive(self) -> None:
+            if self.timeout_keep_alive_task is not None:
+                self.timeout_keep_alive_task.cancel()
+                self.timeout_keep_alive_task = None
 
         def _close_silent(self) -> None:
             if self.transport.is_closing():

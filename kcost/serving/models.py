@@ -209,12 +209,12 @@ class Models:
         versions[number] = version
         self._spawn(self._load(version, str(failure) if says_nothing else ""))
 
-    async def _load(self, version: ModelVersion, told: str) -> None:
+    async def _load(self, version: ModelVersion, failure_before: str) -> None:
         """Loads a version, and tells how that went, unless it is what was told of the try before."""
         await version.load()
         if version.failure is None:
             self._log(f"{version.name} version {version.version} is available")
-        elif str(version.failure) != told:
+        elif str(version.failure) != failure_before:
             self._log(f"{version.name} version {version.version} was not loaded. {version.failure}")
 
     async def _unload(self, version: ModelVersion) -> None:
