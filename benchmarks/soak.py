@@ -10,7 +10,8 @@ model as the next version and removes the one before the last; a kill is SIGKILL
 version, between two swaps. Once a second the state of the versions, health and metrics are asked for, as an
 orchestrator does. Of each request that failed it is told how, and how long after a swap or a kill.
 
-Ends with 1 where a request failed, a state was not told in time, or memory grew.
+Ends with 1 where a request failed, a state was not told in time, memory grew, or where fewer versions were swapped or
+processes killed and started again than were to come.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ FIRST_PART = 0.25
 
 MOST_GROWTH_MIB = 16.0
 NEAR_S = 5.0
+MOST_SWAP_S = 30.0
+"""A version that takes longer to take the place of the one before, or a process that is not there again, is stuck."""
+
 TOLD = 10
 """Failures of one kind that are told one by one."""
 
@@ -121,6 +125,17 @@ class Disturbance:
                 self.events.append(Event(self.now_s(), "kill", f"process {victim.pid}"))
             await asyncio.sleep(self.arguments.kill_s)
 
+    async def settled(self) -> bool:
+        """Whether a swap that is under way comes to its end, and every process that was killed is there again."""
+        try:
+            async with asyncio.timeout(MOST_SWAP_S):
+                async with self.between_swaps:
+                    while len(self.server.workers()) != self.arguments.processes:
+                        await asyncio.sleep(0.2)
+        except TimeoutError:
+            return False
+        return True
+
     async def watch(self) -> None:
         while True:
             sizes = []
@@ -183,14 +198,20 @@ async def soak(server: Served, base: Path, arguments: argparse.Namespace) -> boo
     works = (beside.swap, beside.kill, beside.watch, beside.probe)
     tasks = [asyncio.create_task(work()) for work in works]
     observed = await LoadGenerator(target, schedule, arguments.connections, timeout_s=30, spin_s=0.0).run()
+    is_settled = await beside.settled()
     for task in tasks:
         if task.done():
             task.result()  # what went wrong in it
         task.cancel()
-    return print_findings(rate, observed, beside)
+    return print_findings(rate, observed, beside, is_settled=is_settled)
 
 
-def print_findings(rate: float, observed: Observed, beside: Disturbance) -> bool:
+def least_to_come(seconds: float, first_s: float, every_s: float) -> int:
+    """How many events come at least, the first after `first_s`, where each may take MOST_SWAP_S."""
+    return 0 if seconds < first_s else 1 + int((seconds - first_s) // (every_s + MOST_SWAP_S))
+
+
+def print_findings(rate: float, observed: Observed, beside: Disturbance, *, is_settled: bool) -> bool:
     latency_ms = (observed.done_ns - observed.due_ns) / 1e6
     codes, counts = np.unique(observed.status, return_counts=True)
     statuses = ", ".join(f"{n} {status_text(int(c))}" for c, n in zip(codes, counts, strict=True))
@@ -238,7 +259,16 @@ def print_findings(rate: float, observed: Observed, beside: Disturbance) -> bool
         f"{beside.server.mother.nice()}"
     )
     print_failures(observed, beside.events)
-    return not observed.why and not untold and last - first < MOST_GROWTH_MIB
+    arguments, seconds = beside.arguments, beside.arguments.minutes * 60
+    swaps = least_to_come(seconds, arguments.swap_s, arguments.swap_s)
+    kills = least_to_come(seconds, arguments.kill_s / 4 + MOST_SWAP_S, arguments.kill_s)
+    all_came = is_settled and counted["swap"] >= swaps and counted["kill"] >= kills and again >= counted["kill"]
+    if not all_came:
+        print(
+            f"to come were at least {swaps} swaps and {kills} kills, each killed process started again; at the end "
+            f"{'all' if is_settled else 'not all'} versions and processes were there"
+        )
+    return all_came and not observed.why and not untold and last - first < MOST_GROWTH_MIB
 
 
 def print_failures(observed: Observed, events: Sequence[Event]) -> None:

@@ -63,9 +63,11 @@ def serve_models(
         deadline_s: a request without an answer by then is answered with 504.
         poll_s: how often the folder is looked at for new versions.
         most_bytes: of the body of a request, decompressed.
-        client_timeout_s: a request that is not there by then, since its first byte, is answered with 408.
+        client_timeout_s: a request that is not there by then, since its first byte, is answered with 408. A client that
+            takes nothing of its answer for as long is given up.
         connections: at a time, and calls of gRPC; None for 16,384, or fewer where the limit of open files is lower.
-            Beyond, predictions are answered with 503; states, metrics and health are answered as before.
+            Beyond, predictions are answered with 503; states, metrics and health are answered as before by HTTP. gRPC
+            has no such reserve: whatever is called beyond is RESOURCE_EXHAUSTED.
         stop_s: what was accepted is answered within this time after SIGTERM.
         on_start: called once, when the models are loaded and the port is open.
         log: told what changes, a sentence at a time.

@@ -104,9 +104,10 @@ class GateError(KcostError):
     exit_code = 1
 
 
-WorkerCause = Literal["timeout", "garbage", "killed", "ended", "unforeseen"]
+WorkerCause = Literal["timeout", "garbage", "killed", "ended", "unforeseen", "not_started"]
 """timeout: no answer in time. garbage: a line that is no answer. killed: a signal ended the process. ended: it ended by
-itself. unforeseen: an error in the worker that nobody foresaw, whose traceback is in a log."""
+itself. unforeseen: an error in the worker that nobody foresaw, whose traceback is in a log. not_started: the system had
+no room for one more process."""
 
 
 class WorkerError(KcostError):

@@ -137,24 +137,28 @@ class Worker(Generic[Request, Answer]):
         """
         self.backend = backend
         self.job = job
-        self._home = tempfile.TemporaryDirectory(prefix="kcost-keras-")
-        read_fd, write_fd = os.pipe()
-        environment = worker_environment(backend, threads, self._home.name, device)
-        environment[ANSWER_FD_VARIABLE] = str(write_fd)
-        environment[WORKER_LOG_VARIABLE] = "" if log is None else str(Path(log.name).absolute())
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kcost.worker", job.name],
-                stdin=subprocess.PIPE,
-                stdout=_standard_error() if log is None or (shows_progress and job.tells_progress) else log,
-                stderr=log,
-                pass_fds=(write_fd, *pass_fds),
-                env=environment,
-                start_new_session=log is not None and not shows_progress,
-            )
-        finally:
-            os.close(write_fd)
-        self._answers = os.fdopen(read_fd, "rb", buffering=0)
+        with contextlib.ExitStack() as undo:  # what is left behind where the process cannot be started
+            read_fd, write_fd = os.pipe()
+            undo.callback(os.close, read_fd)
+            try:
+                self._home = tempfile.TemporaryDirectory(prefix="kcost-keras-")
+                undo.callback(self._home.cleanup)
+                environment = worker_environment(backend, threads, self._home.name, device)
+                environment[ANSWER_FD_VARIABLE] = str(write_fd)
+                environment[WORKER_LOG_VARIABLE] = "" if log is None else str(Path(log.name).absolute())
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "kcost.worker", job.name],
+                    stdin=subprocess.PIPE,
+                    stdout=_standard_error() if log is None or (shows_progress and job.tells_progress) else log,
+                    stderr=log,
+                    pass_fds=(write_fd, *pass_fds),
+                    env=environment,
+                    start_new_session=log is not None and not shows_progress,
+                )
+            finally:
+                os.close(write_fd)
+            self._answers = os.fdopen(read_fd, "rb", buffering=0)
+            undo.pop_all()
         self._pending = b""
 
     @property

@@ -40,6 +40,10 @@ _PREDICTION = re.compile(rb"(?i)/v1/models/([^/:]+)" + _SPEC + rb":(classify|reg
 _INFORMATION = re.compile(rb"(?i)/v1/models(?:/([^/:]+))?" + _SPEC + rb"(?:/(metadata))?")
 _LARGEST_VERSION = (1 << 63) - 1
 _JSON = (b"content-type", b"application/json")
+MOST_BODIES_BYTES = 1 << 30
+"""Of all requests together, from when their first byte has come until they are answered: a queue counts requests only
+once they are whole."""
+
 _DISCARD_S = 1.0
 _COMPRESSED_FROM_BYTES = 4096
 """Shorter answers are sent as they are: compressing costs more than it saves."""
@@ -103,13 +107,15 @@ class Application:
         self._models = models
         self._metrics_path = None if metrics_path is None else metrics_path.encode()
         self._most_bytes = most_bytes
+        self._most_bodies_bytes = max(MOST_BODIES_BYTES, most_bytes)
+        self._bodies_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
             raise ValueError(f"Only http is served. Received: {scope['type']}")
         start_ns = time.perf_counter_ns()
-        model, headers = "", [_JSON]
+        model, headers, held_bytes = "", [_JSON], 0
         try:
             raw_path, http_method = scope["raw_path"], scope["method"]
             if raw_path == self._metrics_path and http_method == "GET":
@@ -120,6 +126,7 @@ class Application:
                 asked_for = open_route(http_method, raw_path)
                 if asked_for.kind == "infer":
                     content = await self._body(scope, receive)
+                    held_bytes = len(content)
                     version = self._models.find(asked_for.model, asked_for.version)
                     model = version.name
                     body, headers = await self._inference(version, content, _json_bytes(scope), start_ns)
@@ -133,6 +140,7 @@ class Application:
                     body = self._information(resource)
                 else:
                     content = await self._body(scope, receive)
+                    held_bytes = len(content)
                     version = self._models.find(resource.model, resource.version, resource.label)
                     model = version.name
                     body = await self._prediction(resource.method, version, content, start_ns)
@@ -147,6 +155,8 @@ class Application:
         except Exception as error:
             text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
             body, status, code, headers = orjson.dumps({"error": text}), 500, Code.INTERNAL, [_JSON]
+        finally:
+            self._bodies_bytes -= held_bytes
         if model:
             self.metrics.count(model, code.name)
         await respond(scope, send, status, headers, body)
@@ -185,10 +195,11 @@ class Application:
         return orjson.dumps(status_document(versions), option=orjson.OPT_INDENT_2)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
-        """The body, decompressed.
+        """The body, decompressed. Its bytes are in `_bodies_bytes` from here on.
 
         Raises:
-            RequestError: it is too long (413), compressed in a way that is not known (415), or damaged (400).
+            RequestError: it is too long (413), compressed in a way that is not known (415), or damaged (400); or there
+                is no room for it now (503).
         """
         encoding = b""
         for name, value in scope["headers"]:
@@ -197,25 +208,43 @@ class Application:
             elif name == b"content-length" and int(value) > self._most_bytes:
                 await self._discard(receive)
                 raise self._too_long()
-        message = await receive()
-        body: bytes | bytearray = message.get("body", b"")
-        if message.get("more_body", False):
-            body = bytearray(body)
-            while message.get("more_body", False):
+        body: bytes | bytearray = b""
+        counted, more = 0, True
+        try:
+            while more:
                 message = await receive()
-                body += message.get("body", b"")
-                if len(body) > self._most_bytes:
-                    body.clear()
-                    await self._discard(receive)
-                    raise self._too_long()
-        if message["type"] == "http.disconnect":
-            raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
-        if not encoding or encoding == b"identity":
-            return body
-        if encoding not in (b"gzip", b"x-gzip"):
-            text = f"The content encoding is gzip or none. Received: {encoding.decode('latin-1')}"
-            raise RequestError(Code.INVALID_ARGUMENT, text, http_status=415)
-        return self._decompressed(body)
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                counted += len(piece)
+                self._bodies_bytes += len(piece)
+                if counted > self._most_bytes or self._bodies_bytes > self._most_bodies_bytes:
+                    refusal = self._too_long() if counted > self._most_bytes else self._no_room()
+                    body = b""
+                    self._bodies_bytes -= counted
+                    counted = 0
+                    if more:
+                        await self._discard(receive)
+                    raise refusal
+                if not body:
+                    body = piece
+                else:
+                    body = bytearray(body) if isinstance(body, bytes) else body
+                    body += piece
+            if message["type"] == "http.disconnect":
+                raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
+            if not encoding or encoding == b"identity":
+                return body
+            if encoding not in (b"gzip", b"x-gzip"):
+                text = f"The content encoding is gzip or none. Received: {encoding.decode('latin-1')}"
+                raise RequestError(Code.INVALID_ARGUMENT, text, http_status=415)
+            whole = self._decompressed(body)
+            self._bodies_bytes += len(whole) - counted
+            counted = len(whole)
+            if self._bodies_bytes > self._most_bodies_bytes:
+                raise self._no_room()
+            return whole
+        except BaseException:
+            self._bodies_bytes -= counted
+            raise
 
     async def _discard(self, receive: Receive) -> None:
         """Reads the rest of a body that is refused, for a second at most.
@@ -242,6 +271,11 @@ class Application:
     def _too_long(self) -> RequestError:
         text = f"The body of a request has at most {self._most_bytes} bytes."
         return RequestError(Code.INVALID_ARGUMENT, text, http_status=413)
+
+    def _no_room(self) -> RequestError:
+        text = f"The bodies of all requests have at most {self._most_bodies_bytes} bytes together. Try later."
+        headers = ((b"retry-after", b"1"), (b"connection", b"close"))  # the rest of the body is not read
+        return RequestError(Code.UNAVAILABLE, text, headers=headers)
 
     def _metrics_page(self) -> bytes:
         gauges = []

@@ -39,7 +39,11 @@ class Answered(NamedTuple):
 
 
 class Waiting:
-    """A request in the queue. `future` gets its answer or its error, once."""
+    """A request in the queue. `future` gets its answer or its error, once.
+
+    Args:
+        longest_run: the longest rows that the model has answered; None where it takes rows of any length.
+    """
 
     __slots__ = ("again", "arrays", "deadline", "future", "key", "length", "place", "rows", "step_places", "tries")
 
@@ -52,6 +56,7 @@ class Waiting:
         deadline: float,
         length: int | None = None,
         step_places: int = 0,
+        longest_run: int | None = None,
     ) -> None:
         self.place = place
         self.arrays = arrays
@@ -66,7 +71,9 @@ class Waiting:
         self.again = False
         self.key: Hashable = (place, id(self))
         if rows is not None and length is not None:
-            self.key = (place, "padded")
+            # Rows longer than any that the model has answered may be too long for it: only their like is spoilt then.
+            is_tried = longest_run is None or length <= longest_run
+            self.key = (place, "padded") if is_tried else (place, "padded", _whole_steps(length))
         elif rows is not None:
             self.key = (place, tuple(array.shape[1:] for array in arrays))
 
@@ -161,9 +168,9 @@ class Queue:
         if self._count >= self._most_rows:
             return True
         for group in self._groups.values():
-            left = WORTH_STEPS * group[0].step_places
-            if left == 0:  # of requests that are not padded it is not known
+            if group[0].length is None:  # of requests that are not padded it is not known
                 continue
+            left = WORTH_STEPS * group[0].step_places
             for waiting in group:
                 left -= (waiting.rows or 0) * (waiting.length or 0)
                 if left <= 0:

@@ -79,9 +79,10 @@ class HttpServer:
         self.stopping = asyncio.Event()
         """Set when `stop` was called."""
         self._socket = _listen(settings.host, settings.port)
+        stop_s = int(settings.stop_s) or 1
         config = uvicorn.Config(
             application,
-            http=limited_protocol(settings.client_timeout_s, settings.connections),
+            http=limited_protocol(settings.client_timeout_s, settings.connections, stop_s),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -89,7 +90,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.stop_s) or 1,
+            timeout_graceful_shutdown=stop_s,
             timeout_keep_alive=int(KEEP_ALIVE_S),
         )
         self._uvicorn = _QuietServer(config)

@@ -96,33 +96,51 @@ class ModelProcess(asyncio.Protocol):
 
         Raises:
             KcostError: it cannot be loaded.
-            WorkerError: the process ended meanwhile.
+            WorkerError: the process ended meanwhile; or none could be started, which says nothing of the model.
         """
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
-        mine, its = socket.socketpair()
-        with its:
-            # From this thread: the kernel ends a worker together with the thread that started it.
-            with self._log.open("ab") as log:
-                self._worker = Worker(SERVE, "fake", log=log, pass_fds=(its.fileno(),))
-            cores = tuple(sorted(os.sched_getaffinity(0)))
-            self._worker.send(
-                ServeRequest(
-                    folder=self._folder,
-                    runtime=self._runtime,
-                    socket_fd=its.fileno(),
-                    threads=self._threads,
-                    cores=cores,
-                )
-            )
-        mine.setblocking(False)
-        transport, _ = await loop.create_connection(lambda: self, sock=mine)
+        try:
+            mine = self._start_worker()
+            transport, _ = await loop.create_connection(lambda: self, sock=mine)
+        except OSError as error:
+            self.close()
+            raise WorkerError(
+                "A model is run by a process of its own.",
+                received=f"none could be started: {error}",
+                remedy="Raise the limits of open files, processes or memory (ulimit -a), or serve fewer versions.",
+                cause="not_started",
+            ) from error
         self._transport = transport
         try:
             return await self._ready
         except BaseException:
             self.close()
             raise
+
+    def _start_worker(self) -> socket.socket:
+        """Starts the process, and asks it to serve; the socket that it answers on."""
+        mine, its = socket.socketpair()
+        try:
+            with its:
+                # From this thread: the kernel ends a worker together with the thread that started it.
+                with self._log.open("ab") as log:
+                    self._worker = Worker(SERVE, "fake", log=log, pass_fds=(its.fileno(),))
+                cores = tuple(sorted(os.sched_getaffinity(0)))
+                self._worker.send(
+                    ServeRequest(
+                        folder=self._folder,
+                        runtime=self._runtime,
+                        socket_fd=its.fileno(),
+                        threads=self._threads,
+                        cores=cores,
+                    )
+                )
+            mine.setblocking(False)
+        except BaseException:
+            mine.close()
+            raise
+        return mine
 
     def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
         """See ModelRunner.run."""

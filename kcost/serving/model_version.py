@@ -185,7 +185,8 @@ class ModelVersion:
         rows = common_rows(arrays) if place in self._with_rows else None
         deadline = time.monotonic() + self._limits.deadline_s
         length = common_length(arrays) if place in self._padding else None
-        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, signature.step_places))
+        longest_run = self._longest_run.get(place, 0)
+        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, signature.step_places, longest_run))
         if not self._pumping:
             # Once the event loop has read what else has come: requests that come together run together.
             self._pumping = True

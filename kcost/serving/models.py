@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kcost.core.conversion import Runtime
-from kcost.core.errors import InputError, KcostError
+from kcost.core.errors import InputError, KcostError, WorkerError
 from kcost.serving.config import ModelEntry, read_models, version_folder, versions_in
 from kcost.serving.model_process import ModelProcess, ModelRunner
 from kcost.serving.model_version import Limits, ModelVersion
@@ -56,7 +56,8 @@ class Models:
         self._entries = {entry.name: entry for entry in read_models(folder, runtime)}
         self._versions: dict[str, dict[int, ModelVersion]] = {entry.name: {} for entry in self._entries.values()}
         self._tried: dict[tuple[str, int], int] = {}
-        self._told = ""
+        self._told: list[str] = []
+        """What the last look could not read."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def all_versions(self) -> list[ModelVersion]:
@@ -147,22 +148,28 @@ class Models:
     def poll(self) -> None:
         """Reads what the files want, and starts to load and unload. What cannot be read changes nothing.
 
-        Files come and go while they are looked at: what went just now is seen at the next look.
+        Files come and go while they are looked at: what went just now is seen at the next look. Where the files of one
+        model cannot be read, those of the others are looked at all the same.
         """
+        unread = []
         try:
             self._entries = {entry.name: entry for entry in read_models(self._folder, self._runtime)}
-            for entry in self._entries.values():
-                self._bring(entry)
         except (KcostError, OSError) as error:
-            if str(error) != self._told:  # told once, not every second
-                self._told = str(error)
-                self._log(f"what is served stays as it is. {error}")
-            return
-        self._told = ""
-        for name in self._versions.keys() - self._entries.keys():
-            for version in self._versions[name].values():
-                if version.state == "AVAILABLE":
-                    self._spawn(self._unload(version))
+            unread.append(f"what is served stays as it is. {error}")
+        else:
+            for entry in self._entries.values():
+                try:
+                    self._bring(entry)
+                except (KcostError, OSError) as error:
+                    unread.append(f"what is served of {entry.name} stays as it is. {error}")
+            for name in self._versions.keys() - self._entries.keys():
+                for version in self._versions[name].values():
+                    if version.state == "AVAILABLE":
+                        self._spawn(self._unload(version))
+        for text in unread:
+            if text not in self._told:  # told once, not every second
+                self._log(text)
+        self._told = unread
 
     def _bring(self, entry: ModelEntry) -> None:
         """Loads what an entry wants, and unloads the rest once something that it wants is served."""
@@ -188,7 +195,9 @@ class Models:
             return
         stamp = files.marker.stat().st_mtime_ns
         current = versions.get(number)
-        if current is not None and current.failure is not None and self._tried.get((entry.name, number)) == stamp:
+        failure = None if current is None else current.failure
+        says_nothing = isinstance(failure, WorkerError) and failure.cause == "not_started"  # of these files
+        if failure is not None and not says_nothing and self._tried.get((entry.name, number)) == stamp:
             return
         self._tried[entry.name, number] = stamp
         version = ModelVersion(
@@ -198,13 +207,14 @@ class Models:
         )
         version.state = "LOADING"
         versions[number] = version
-        self._spawn(self._load(version))
+        self._spawn(self._load(version, str(failure) if says_nothing else ""))
 
-    async def _load(self, version: ModelVersion) -> None:
+    async def _load(self, version: ModelVersion, failure_before: str) -> None:
+        """Loads a version, and tells how that went, unless it is what was told of the try before."""
         await version.load()
         if version.failure is None:
             self._log(f"{version.name} version {version.version} is available")
-        else:
+        elif str(version.failure) != failure_before:
             self._log(f"{version.name} version {version.version} was not loaded. {version.failure}")
 
     async def _unload(self, version: ModelVersion) -> None:

@@ -27,18 +27,17 @@ _SMALL, _LARGE = (1, 8), (16, 16)
 """Rows and their length in the two steps that are timed."""
 
 _MOST_TIMED, _TIMED_S = 10, 0.2
-"""Each is timed so often, or until both took this long together: the least counts. By the time of this
-process: other programs have no part in it."""
+"""Each is timed so often, or until both took this long together: the least counts."""
 
 Run = Callable[[ServedSignature, dict[str, np.ndarray]], list[np.ndarray]]
 
 
-def with_padding(model: ServedModel, run: Run) -> ServedModel:
+def with_padding(model: ServedModel, run: Run, threads: int) -> ServedModel:
     """The model with what was tried of each signature: see `may_pad` and `step_places`."""
     tried = []
     for signature in model.signatures:
         if may_pad(signature, run):
-            signature = signature.model_copy(update={"pads": True, "step_places": step_places(signature, run)})
+            signature = signature.model_copy(update={"pads": True, "step_places": step_places(signature, run, threads)})
         tried.append(signature)
     return model.model_copy(update={"signatures": tuple(tried)})
 
@@ -68,22 +67,28 @@ def may_pad(signature: ServedSignature, run: Run) -> bool:
     return all(_alike(alone, padded) for alone, padded in answers)
 
 
-def step_places(signature: ServedSignature, run: Run) -> int:
+def step_places(signature: ServedSignature, run: Run, threads: int) -> int:
     """How many places of rows take as long as a step takes by itself, whatever its rows.
 
-    A line through the times of a small and of a larger step.
+    A line through the times of a small and of a larger step: of one thread by the time of this process, in which other
+    programs have no part; of several by the clock on the wall, since the time of a process is that of its threads
+    together.
+
+    Args:
+        threads: that the model runs in.
     """
+    now_s = time.process_time if threads == 1 else time.perf_counter
     steps = [_made_up(signature, *shape) for shape in (_SMALL, _LARGE)]
     least_s = [float("inf")] * 2
     for step in steps:
         run(signature, step)  # the first of a shape prepares what the next ones use
-    end_s = time.process_time() + _TIMED_S
+    end_s = now_s() + _TIMED_S
     for _ in range(_MOST_TIMED):
         for i, step in enumerate(steps):
-            began_s = time.process_time()
+            began_s = now_s()
             run(signature, step)
-            least_s[i] = min(least_s[i], time.process_time() - began_s)
-        if time.process_time() > end_s:
+            least_s[i] = min(least_s[i], now_s() - began_s)
+        if now_s() > end_s:
             break
     places = [rows * length for rows, length in (_SMALL, _LARGE)]
     place_s = (least_s[1] - least_s[0]) / (places[1] - places[0])

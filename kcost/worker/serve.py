@@ -49,7 +49,7 @@ def run(request: ServeRequest) -> ServeAnswer:
     with socket.socket(fileno=request.socket_fd) as connection:
         served = _open(request.runtime, request.folder, threads)
         try:
-            served.model = with_padding(served.model, served.run)
+            served.model = with_padding(served.model, served.run, threads)
             warm_up(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])

@@ -2,7 +2,7 @@
 
 FOLDER/half_plus_two/1 and /2 answer x * 0.5 + 2 and x * 0.5 + 3, as TensorFlow Serving's own example does, by
 signatures of every kind; FOLDER/images/1 is a convolution, which libtensorflow ends the process on where an axis is
-missing.
+missing; FOLDER/counter/1, which models.config leaves out, adds what its signature `train` has counted.
 """
 
 import sys
@@ -76,6 +76,20 @@ class Images(tf.Module):
         return {"sums": tf.reduce_sum(tf.nn.conv2d(images, self.kernel, 1, "VALID"), (1, 2))}
 
 
+class Counter(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def serve(self, x):
+        return {"y": x + self.steps}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def train(self, x):
+        return {"steps": 0 * x + self.steps.assign_add(1.0)}
+
+
 def main(folder: Path) -> None:
     for version, offset in ((1, 2.0), (2, 3.0)):
         model = HalfPlus(offset)
@@ -86,6 +100,9 @@ def main(folder: Path) -> None:
         name_methods(path / "saved_model.pb")
     images = Images()
     tf.saved_model.save(images, str(folder / "images" / "1"), {"serving_default": images.serve})
+    counter = Counter()
+    signatures = {"serving_default": counter.serve, "train": counter.train}
+    tf.saved_model.save(counter, str(folder / "counter" / "1"), signatures)
     (folder / "models.config").write_text(MODELS_CONFIG)  # last: it says that the models are there
 
 

@@ -107,6 +107,17 @@ def test_the_life_of_a_server(saved_models: Path, tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+def test_loading_runs_no_signature_that_changes_the_model(saved_models: Path) -> None:
+    server = RunningServer(saved_models / "counter")
+    try:
+        assert server.predict({"instances": [1.0]}, "counter").json == {"predictions": [1.0]}
+        assert server.predict({"signature_name": "train", "instances": [1.0]}, "counter").json == {"predictions": [1.0]}
+        assert server.predict({"instances": [1.0]}, "counter").json == {"predictions": [2.0]}
+    finally:
+        code, errors = server.stop()
+    assert code == 0, errors
+
+
 def test_a_server_that_is_killed_leaves_no_process(saved_models: Path) -> None:
     server = RunningServer(saved_models / "images")
     workers = server.workers()

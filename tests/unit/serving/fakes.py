@@ -56,6 +56,10 @@ class FakeRunner:
         if kills:
             kills[0].unlink()
             raise WorkerError("A worker stays alive.", received="it was killed", cause="killed", signal_number=9)
+        full = sorted(self.folder.glob("full-*"))  # a file for each process that the system has no room for
+        if full:
+            full[0].unlink()
+            raise WorkerError("A model is run by a process.", received="none could be started", cause="not_started")
         if (self.folder / "saved_model.pb").read_bytes() == b"damaged":
             raise ArtifactError("A SavedModel is whole.", received=str(self.folder))
         return MODEL

@@ -84,3 +84,14 @@ def test_lengths_are_whole_steps_where_the_model_has_answered_such_rows() -> Non
     assert stacked(alone, 90)[0] is alone[0].arrays[0]  # nothing is copied
     np.testing.assert_array_equal(stacked(requests, 90)[0], [[1] * 5 + [0] * 11, [1] * 11 + [0] * 5])
     loop.close()
+
+
+@pytest.mark.parametrize("step_places", [0, 20, 1000])
+def test_a_batch_is_worth_a_step_that_costs_nothing(step_places: int) -> None:
+    loop = asyncio.new_event_loop()
+    queue = Queue(100, 64)
+    assert not queue.is_worth_a_step
+    for one in waiting([30], step_places, loop):
+        queue.put(one)
+    assert queue.is_worth_a_step == (step_places <= 30)
+    loop.close()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import resource
+import select
 import socket
+import struct
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +40,9 @@ class FakeTransport:
     def write_eof(self) -> None:
         self.calls.append("write_eof")
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def get_extra_info(self, name: str) -> str:
         return f"its {name}"
 
@@ -45,7 +52,7 @@ def calls_of(*steps: bytes | str | None) -> list[bytes | str]:
 
     async def run() -> list[bytes | str]:
         transport = FakeTransport()
-        joined = HeadWithBody(transport, asyncio.get_running_loop())
+        joined = HeadWithBody(transport, asyncio.get_running_loop(), 1.0)
         for step in steps:
             if step is None:
                 await asyncio.sleep(0)
@@ -81,7 +88,7 @@ def test_head_and_body_are_one_write(steps: tuple[bytes | str | None, ...], call
 
 def test_whatever_else_a_transport_does() -> None:
     async def run() -> str:
-        info: str = HeadWithBody(FakeTransport(), asyncio.get_running_loop()).get_extra_info("name")
+        info: str = HeadWithBody(FakeTransport(), asyncio.get_running_loop(), 1.0).get_extra_info("name")
         return info
 
     assert asyncio.run(run()) == "its name"
@@ -132,16 +139,40 @@ def test_an_answer_at_once_is_that_of_two_messages(sent: bytes, answers: list[by
 
 ASKED = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 LOOKED = b"GET /v1/models/m HTTP/1.1\r\nhost: x\r\n\r\n"
+BIG_BYTES = 40 << 20
 Client = Callable[[int], None]
+Loop = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: list[Loop] = [uvloop.new_event_loop, asyncio.new_event_loop]
 
 
-def with_server(client: Client, loop: Callable[[], asyncio.AbstractEventLoop], **settings: float) -> None:
-    """Runs a client, in a thread, against a server on a port."""
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[HttpServer]:
+    """Those that the test makes."""
+    made: list[HttpServer] = []
+    make = HttpServer.__init__
+
+    def remembered(self: HttpServer, *arguments: Any) -> None:
+        made.append(self)
+        make(self, *arguments)
+
+    monkeypatch.setattr(HttpServer, "__init__", remembered)
+    return made
+
+
+def with_server(client: Client, loop: Loop, seen: list[str] | None = None, **settings: float) -> None:
+    """Runs a client, in a thread, against a server on a port.
+
+    Args:
+        seen: takes the paths of what the application was asked.
+    """
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body", False):
+        path = scope["path"]
+        if seen is not None:
+            seen.append(path)
+        while path != "/early" and (await receive()).get("more_body", False):
             pass
-        await respond(scope, send, 200, [], scope["path"].encode())
+        await respond(scope, send, 200, [], b"x" * BIG_BYTES if path == "/big" else path.encode())
 
     async def run() -> None:
         server = HttpServer(application, HttpSettings(port=0).model_copy(update=settings))
@@ -172,9 +203,9 @@ def answered(connection: socket.socket, request: bytes) -> bytes:
     return came
 
 
-@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_request_that_comes_as_its_connection_is_given_up_is_answered(
-    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer is due while the server reads something else, and the request lies unread: it was reset, and lost."""
     monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 1)
@@ -268,16 +299,8 @@ def test_many_connections_are_served_and_reused() -> None:
     with_server(client, uvloop.new_event_loop, connections=allowed_connections(2500))
 
 
-def test_an_end_answers_a_request_that_lies_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_answers_a_request_that_lies_unread(servers: list[HttpServer], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is replaced must not reset the connections of those who are sending."""
-    servers: list[HttpServer] = []
-    made = HttpServer.__init__
-
-    def remembered(self: HttpServer, *arguments: Any) -> None:
-        servers.append(self)
-        made(self, *arguments)
-
-    monkeypatch.setattr(HttpServer, "__init__", remembered)
     shutdown = http_server._QuietServer.shutdown
 
     async def late(self: Any, sockets: Any = None) -> None:
@@ -299,6 +322,184 @@ def test_an_end_answers_a_request_that_lies_unread(monkeypatch: pytest.MonkeyPat
 
     connection: Any = None
     with_server(client, uvloop.new_event_loop)
+
+
+EARLY = b"GET /early HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n"
+"""Answered before its body is there."""
+
+
+def alive(servers: list[HttpServer]) -> list[weakref.ref[Any]]:
+    return [weakref.ref(connection) for connection in servers[0]._uvicorn.server_state.connections]
+
+
+def wait_until(holds: Callable[[], bool], most_s: float = 15) -> None:
+    end_s = time.monotonic() + most_s
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_body_that_comes_after_its_answer_leaves_a_connection_as_any_other(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 2)
+
+    def client(port: int) -> None:
+        with connected(port) as connection:
+            for rest, answers in ((b"x" + EARLY + b"x", 1), (b"x" + ASKED, 1), (b"x", 0)):
+                assert answered(connection, EARLY).startswith(b"HTTP/1.1 200")
+                connection.sendall(rest)
+                for _ in range(answers):
+                    assert answered(connection, b"").startswith(b"HTTP/1.1 200")
+            assert connection.recv(100) == b""  # two seconds later it is given up
+
+    with_server(client, loop)
+
+
+def test_a_connection_that_was_answered_early_makes_room() -> None:
+    def client(port: int) -> None:
+        with connected(port) as first:
+            assert answered(first, EARLY).startswith(b"HTTP/1.1 200")
+            first.sendall(b"x")
+            time.sleep(1.2)
+            with connected(port) as second:
+                assert answered(second, ASKED).startswith(b"HTTP/1.1 200")
+            assert first.recv(100) == b""
+
+    with_server(client, uvloop.new_event_loop, connections=1)
+
+
+def test_a_body_that_never_comes_after_its_answer_gets_no_second_one() -> None:
+    def client(port: int) -> None:
+        with connected(port) as connection:
+            assert answered(connection, EARLY).startswith(b"HTTP/1.1 200")
+            assert connection.recv(100) == b""
+
+    with_server(client, uvloop.new_event_loop, client_timeout_s=1)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("request_", [EARLY, ASKED])
+def test_nothing_is_left_of_a_connection_that_its_client_resets(
+    loop: Loop, request_: bytes, servers: list[HttpServer]
+) -> None:
+    """Timers of a dead connection kept it in memory, for ten minutes or for ever."""
+
+    def client(port: int) -> None:
+        with connected(port) as connection:
+            assert answered(connection, request_).startswith(b"HTTP/1.1 200")
+            left = alive(servers)
+            assert len(left) == 1
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        def is_gone() -> bool:
+            gc.collect()
+            return left[0]() is None
+
+        wait_until(is_gone)
+
+    with_server(client, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("how", ["keep-alive", "close", "half-closed"])
+def test_a_client_that_takes_nothing_of_its_answer_is_given_up(loop: Loop, how: str, servers: list[HttpServer]) -> None:
+    def client(port: int) -> None:
+        with connected(port) as connection:
+            said = b"connection: close\r\n" if how == "close" else b""
+            connection.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\n" + said + b"\r\n")
+            wait_until(lambda: select.select([connection], [], [], 0)[0] != [])
+            if how == "half-closed":
+                connection.shutdown(socket.SHUT_WR)
+            assert len(alive(servers)) == 1
+            wait_until(lambda: not servers[0]._uvicorn.server_state.connections)
+
+    with_server(client, loop, client_timeout_s=1)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_takes_its_answer_slowly_gets_it_whole(loop: Loop) -> None:
+    def client(port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            came, begin_s = 0, time.monotonic()
+            while piece := connection.recv(4 << 20, socket.MSG_WAITALL):
+                came += len(piece)
+                time.sleep(0.25)
+            assert time.monotonic() - begin_s > 2  # longer than one that takes nothing has
+            assert came > BIG_BYTES
+
+    with_server(client, loop, client_timeout_s=1)
+
+
+def test_connections_that_never_asked_anything_make_room() -> None:
+    def client(port: int) -> None:
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(connected(port)) for _ in range(2)]
+            time.sleep(1.2)
+            begin_s = time.monotonic()
+            third = stack.enter_context(connected(port))
+            assert silent[0].recv(100) == b""
+            time.sleep(1.5)  # one that room was made for has as long as any other
+            answer = answered(third, ASKED)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" not in answer
+            assert answered(silent[1], ASKED).startswith(b"HTTP/1.1 200")
+            assert time.monotonic() - begin_s < 15  # none of it waited for the timeout of clients
+
+    with_server(client, uvloop.new_event_loop, connections=2, client_timeout_s=20)
+
+
+def test_a_connection_beyond_the_limit_that_is_slow_is_refused_soon() -> None:
+    def client(port: int) -> None:
+        with connected(port) as half:
+            half.sendall(ASKED[:-1])
+            time.sleep(0.1)
+            with connected(port) as slow:
+                begin_s = time.monotonic()
+                assert answered(slow, LOOKED[:-1]).startswith(b"HTTP/1.1 503")
+                assert time.monotonic() - begin_s < 10
+
+    with_server(client, uvloop.new_event_loop, connections=1, client_timeout_s=20)
+
+
+def test_what_comes_behind_a_refusal_is_not_taken() -> None:
+    seen: list[str] = []
+
+    def client(port: int) -> None:
+        with connected(port) as half, connected(port) as refused:
+            half.sendall(ASKED[:-1])
+            time.sleep(0.1)
+            refused.sendall(ASKED + LOOKED)
+            came = b""
+            while piece := refused.recv(1 << 16):
+                came += piece
+            assert came.startswith(b"HTTP/1.1 503")
+            assert came.count(b"HTTP/1.1") == 1
+        assert seen == ["/x"]  # the half one
+
+    with_server(client, uvloop.new_event_loop, seen, connections=1)
+
+
+def test_an_end_leaves_uploads_time_and_refuses_what_does_not_come(servers: list[HttpServer]) -> None:
+    def client(port: int) -> None:
+        with connected(port) as slow, connected(port) as stuck, connected(port) as early:
+            slow.sendall(ASKED[:-1])
+            stuck.sendall(ASKED[:-1])
+            assert answered(early, EARLY).startswith(b"HTTP/1.1 200")
+            servers[0].stop()
+            assert early.recv(100) == b""  # it has its answer
+            time.sleep(1.5)
+            answer = answered(slow, ASKED[-1:])
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in answer
+            refusal = answered(stuck, b"")
+            assert refusal.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1\r\n" in refusal
+            assert b"the request is not whole" in refusal
+
+    with_server(client, uvloop.new_event_loop, stop_s=6)
 
 
 @pytest.mark.parametrize(

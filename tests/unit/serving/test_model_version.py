@@ -92,6 +92,28 @@ def test_rows_of_several_lengths_are_padded_where_that_is_cheapest_and_cut_again
     with_version(tmp_path, steps)
 
 
+def test_rows_longer_than_any_that_was_answered_spoil_no_others(tmp_path: Path) -> None:
+    """A model may have a longest row that its signature does not tell: a batch with a longer one would run twice."""
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        async def shapes(*widths: int, error: RequestError | None = None) -> list[tuple[int, ...]]:
+            before = len(runners[0].runs)
+            futures = [put(version, rows(1, width=width), "pads") for width in widths]
+            await settled()
+            while not all(future.done() for future in futures):
+                runners[0].answer(error if runners[0].given[0][1][0].shape[1] > 16 else None)
+            assert [future.exception() for future in futures] == [error if width > 16 else None for width in widths]
+            return [run[0].shape for run in runners[0].runs[before:]]
+
+        assert await shapes(9) == [(1, 9)]
+        # Together, 9 and 17 cost fewer places than two steps.
+        assert await shapes(9, 17, error=RequestError(Code.INVALID_ARGUMENT, "too long")) == [(1, 9), (1, 17)]
+        assert await shapes(9, 17) == [(1, 9), (1, 17)]
+        assert await shapes(9, 17) == [(2, 17)]  # it has answered such rows
+
+    with_version(tmp_path, steps)
+
+
 def test_a_batch_lies_ready_where_it_is_worth_a_step(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         put(version, rows(0, width=30), "pads")
@@ -217,6 +239,20 @@ def test_what_a_killed_process_was_given_is_run_again_by_itself(tmp_path: Path) 
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [2.0 * i for i in range(8)]
         assert [len(run[0]) for run in runners[1].runs] == [1, 1, 1, 5]
         assert version.restarts == 1
+
+    with_version(tmp_path, steps)
+
+
+def test_a_process_that_the_system_has_no_room_for_is_started_later(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        (tmp_path / "m" / "1" / "full-0").touch()
+        runners[0].end()
+        future = put(version, rows(3))
+        async with asyncio.timeout(20):
+            while not runners[-1].given:
+                await asyncio.sleep(0.02)
+        assert len(runners) == 3
+        assert await answered(future, runners[-1]) == 6
 
     with_version(tmp_path, steps)
 

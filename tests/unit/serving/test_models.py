@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+import kcost.serving.application as application_module
 import kcost.serving.models as models_module
 from kcost.core.errors import ArtifactError, InputError
 from kcost.serving.application import Application, Route, route
+from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models
 from kcost.serving.status import RequestError
@@ -121,6 +125,57 @@ def test_a_folder_that_goes_while_it_is_looked_at_ends_nothing(tmp_path: Path, m
     assert sum("went away" in text for text in messages) == 1
 
 
+def test_a_version_that_the_system_had_no_room_for_is_tried_again(tmp_path: Path) -> None:
+    """That says nothing of its files: given up, it would not be tried again before they change."""
+
+    async def steps(models: Models) -> None:
+        write_versions(tmp_path / "m", 2)
+        for number in range(3):
+            (tmp_path / "m" / "2" / f"full-{number}").touch()
+        models.poll()
+        await asyncio.sleep(0.02)
+        assert states(models) == {2: "END", 1: "AVAILABLE"}
+        for _ in range(2):
+            await look(models)
+        assert states(models) == {2: "AVAILABLE", 1: "END"}
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps)
+    assert sum("none could be started" in text for text in messages) == 1
+
+
+def test_a_model_that_cannot_be_looked_at_does_not_stop_the_watch_over_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = models_module.versions_in
+
+    def unreadable(base: Path, *arguments: Any) -> tuple[int, ...]:
+        if base.name == "a":
+            raise PermissionError(f"Permission denied: {base}")
+        return real(base, *arguments)
+
+    async def steps(models: Models) -> None:
+        monkeypatch.setattr(models_module, "versions_in", unreadable)
+        write_versions(tmp_path / "b", 2)
+        await look(models)
+        await look(models)
+        assert states(models, "b") == {2: "AVAILABLE", 1: "END"}
+        assert states(models, "a") == {1: "AVAILABLE"}
+        config = (tmp_path / "models.config").read_text()
+        (tmp_path / "models.config").write_text(config.replace('config { name: "c" base_path: "c" }', ""))
+        await look(models)
+        assert states(models, "c") == {1: "END"}
+
+    for name in "abc":
+        write_versions(tmp_path / name, 1)
+    entries = " ".join(f'config {{ name: "{name}" base_path: "{name}" }}' for name in "abc")
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {entries} }}")
+    messages = with_models(tmp_path, steps)
+    assert [text for text in messages if "Permission denied" in text] == [
+        f"what is served of a stays as it is. Permission denied: {tmp_path / 'a'}"
+    ]
+
+
 def test_models_come_and_go_with_models_config(tmp_path: Path) -> None:
     def config(*names: str) -> None:
         label = 'version_labels { key: "l" value: 1 }'
@@ -180,6 +235,58 @@ def test_the_application_answers(tmp_path: Path) -> None:
         assert f"kcost_serving_hand_overs_total{{{labels}}} 4" in metrics, "the two that were too long never ran"
         took = next(line for line in metrics.splitlines() if line.startswith("kcost_serving_hand_over_seconds_total{"))
         assert 0 < float(took.split()[-1]) < 10
+
+    write_versions(tmp_path / "m", 1)
+    with_models(tmp_path, steps)
+
+
+def test_the_bodies_of_all_requests_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue refuses what is whole; before, each connection may hold as much as a request has at most."""
+    monkeypatch.setattr(application_module, "MOST_BODIES_BYTES", 1000)
+    body = b'{"instances": [[1.5]]}'.ljust(600)
+    path = b"POST /v1/models/m:predict HTTP/1.1\r\nhost: x\r\n"
+    head = path + b"content-length: 600\r\n\r\n"
+
+    async def steps(models: Models) -> None:
+        application = Application(models, None, most_bytes=600)
+        server = HttpServer(application, HttpSettings(port=0))
+        serving = asyncio.create_task(server.serve())
+
+        async def sent(content: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+            writer.write(content)
+            return reader, writer
+
+        async def holds(count: int) -> None:
+            async with asyncio.timeout(20):
+                while application._bodies_bytes != count:
+                    await asyncio.sleep(0.01)
+
+        reader, writer = await sent(head + body[:-1])
+        await holds(599)
+        packed = gzip.compress(body)
+        gzipped = path + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed) + packed
+        for refused in (head + body, gzipped):
+            other, its = await sent(refused)
+            answer = await other.read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer
+            assert b"at most 1000 bytes together" in answer
+            its.close()
+        writer.write(body[-1:])
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await holds(0)
+        for whole in (head + body, gzipped):
+            other, its = await sent(whole)
+            assert (await other.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            its.close()
+        _, writer = await sent(head + body[:-1])
+        await holds(599)
+        writer.close()  # it goes in the middle
+        await holds(0)
+        server.stop()
+        await serving
 
     write_versions(tmp_path / "m", 1)
     with_models(tmp_path, steps)

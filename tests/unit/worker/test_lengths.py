@@ -73,18 +73,19 @@ def test_a_model_of_another_kind_is_not_tried(other: ServedSignature) -> None:
     assert not may_pad(other, run)
 
 
+@pytest.mark.parametrize(("threads", "clock"), [(1, "process_time"), (2, "perf_counter")])
 @pytest.mark.parametrize(
     ("step_s", "place_s", "places"),
     [(2e-3, 1e-5, 200), (0, 2e-5, 0), (1e-2, 1e-9, MOST_STEP_PLACES), (1e-3, 0, MOST_STEP_PLACES)],
 )
 def test_what_a_step_costs_by_itself_is_timed(
-    step_s: float, place_s: float, places: int, monkeypatch: pytest.MonkeyPatch
+    step_s: float, place_s: float, places: int, threads: int, clock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(_: ServedSignature, x: Arrays) -> list[np.ndarray]:
         clock_s[0] += step_s + x["token_ids"].size * place_s * next(slower)
         return []
 
     clock_s, slower = [0.0], itertools.cycle((1, 1, 3, 1))  # some steps take longer by chance
-    monkeypatch.setattr(time, "process_time", lambda: clock_s[0])
+    monkeypatch.setattr(time, clock, lambda: clock_s[0])
 
-    assert step_places(signature(), run) == places
+    assert step_places(signature(), run, threads) == places

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,42 +11,57 @@ from kcost.core.serving import ServedModel, ServedSignature, ServedTensor
 from kcost.worker.warm_up import warm_up
 
 
-def model(*inputs: tuple[str, tuple[int | None, ...] | None], refused: str | None = None) -> ServedModel:
+def of(
+    *inputs: tuple[str, tuple[int | None, ...] | None], name: str = "s", refused: str | None = None
+) -> ServedSignature:
     tensors = tuple(ServedTensor(name=f"x{i}", dtype=d, shape=s, graph_name="") for i, (d, s) in enumerate(inputs))
-    signature = ServedSignature(name="s", method="m", inputs=tensors, outputs=(), refused_because=refused)
-    return ServedModel(signatures=(signature,), library_version="0")
+    return ServedSignature(name=name, method="m", inputs=tensors, outputs=(), refused_because=refused)
 
 
-def shapes_run(served: ServedModel, error: Exception | None = None) -> list[list[tuple[int, ...]]]:
+def shapes_run(
+    *signatures: ServedSignature, error: Exception | None = None, each_s: float = 0.0
+) -> list[list[tuple[int, ...]]]:
     runs: list[list[tuple[int, ...]]] = []
 
     def run(signature: ServedSignature, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         assert [array.dtype.name for array in inputs.values()] == [tensor.dtype for tensor in signature.inputs]
         runs.append([array.shape for array in inputs.values()])
+        time.sleep(each_s)
         if error is not None:
             raise error
         return []
 
-    warm_up(served, run)
+    warm_up(ServedModel(signatures=signatures, library_version="0"), run)
     return runs
 
 
 def test_one_row_and_two() -> None:
-    assert shapes_run(model(("float32", (None, 8, 8, 1)))) == [[(1, 8, 8, 1)], [(2, 8, 8, 1)]]
-    assert shapes_run(model(("int64", (None,)), ("bool", ()))) == [[(1,), ()], [(2,), ()]]
-    assert shapes_run(model(("float32", (3, 2)))) == [[(3, 2)], [(3, 2)]]
+    assert shapes_run(of(("float32", (None, 8, 8, 1)))) == [[(1, 8, 8, 1)], [(2, 8, 8, 1)]]
+    assert shapes_run(of(("int64", (None,)), ("bool", ()))) == [[(1,), ()], [(2,), ()]]
+    assert shapes_run(of(("float32", (3, 2)))) == [[(3, 2)], [(3, 2)]]
 
 
 @pytest.mark.parametrize("shape", [None, (None, None), (None, 8, None, 1)])
 def test_shapes_that_are_not_known_are_not_made_up(shape: tuple[int | None, ...] | None) -> None:
-    assert shapes_run(model(("float32", (None, 2)), ("float32", shape))) == []
+    assert shapes_run(of(("float32", (None, 2)), ("float32", shape))) == []
 
 
 def test_strings_and_what_cannot_be_run_are_left_alone() -> None:
-    assert shapes_run(model(("string", (None,)))) == []
-    assert shapes_run(model()) == []
-    assert shapes_run(model(("float32", (None,)), refused="sparse")) == []
+    assert shapes_run(of(("string", (None,)))) == []
+    assert shapes_run(of()) == []
+    assert shapes_run(of(("float32", (None,)), refused="sparse")) == []
+
+
+def test_of_several_signatures_the_default_one_is_run() -> None:
+    """Another may train: run on zeros, it changed the weights that were served."""
+    train = of(("float32", (None, 5)), name="train")
+    assert shapes_run(of(("float32", (None,)), name="serving_default"), train) == [[(1,)], [(2,)]]
+    assert shapes_run(of(("float32", (None,)), name="a"), train) == []
+
+
+def test_a_slow_model_is_run_once() -> None:
+    assert shapes_run(of(("float32", (None,))), each_s=1.1) == [[(1,)]]
 
 
 def test_a_model_that_takes_no_zeros_is_served_all_the_same() -> None:
-    assert shapes_run(model(("float32", (None,))), ValueError("no zeros")) == [[(1,)]]
+    assert shapes_run(of(("float32", (None,))), error=ValueError("no zeros")) == [[(1,)]]
