@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 from kcost.core.stats import samples_for_tail
@@ -46,8 +45,8 @@ LESS_TELLING = ("single-stream p90, ms", "server p99, ms", "after idle, ms")
 NAME_WIDTH = 16
 """A name is wrapped at it, or at its longest word, before a column is left out."""
 
-WIDEST = 1_000
-"""Columns of a terminal that every table fits into."""
+BETWEEN = 2
+"""Blanks between two columns."""
 
 
 class ScenarioTable(NamedTuple):
@@ -92,22 +91,27 @@ def show_scenarios(console: Console, rows: Sequence[ScenarioRow]) -> None:
 def _that_fits(console: Console, shown: ScenarioTable) -> Table:
     """The columns that have a figure in some row, without the less telling ones that there is no room for."""
     places = [i for i in range(len(HEADINGS)) if i == 0 or any(texts[i] != NO_FIGURE for texts in shown.rows)]
+    columns = {i: [HEADINGS[i], *(texts[i] for texts in shown.rows)] for i in places}
+    natural = {i: max(map(len, texts)) for i, texts in columns.items()}
+    narrowest = {i: max(len(word) for text in texts for word in text.split()) for i, texts in columns.items()}
+    narrowest[0] = max(narrowest[0], min(NAME_WIDTH, natural[0]))
+
+    def fits(widths: Mapping[int, int]) -> bool:
+        return sum(widths[i] for i in places) + BETWEEN * (len(places) - 1) <= console.width
+
     for heading in LESS_TELLING:
-        narrowest = Measurement.get(console, console.options.update_width(WIDEST), _drawn(shown, places)).minimum
-        if narrowest <= console.width:
+        if fits(narrowest):
             break
         places = [i for i in places if HEADINGS[i] != heading]
-    return _drawn(shown, places)
-
-
-def _drawn(shown: ScenarioTable, places: Sequence[int]) -> Table:
-    """A table of some columns."""
+    most = None if fits(natural) else narrowest
     table = titled_table(shown.title)
-    for place in places:
-        narrowest = max(map(len, HEADINGS[place].split())) if place else NAME_WIDTH
-        table.add_column(HEADINGS[place], justify="right" if place else "left", min_width=narrowest)
+    for i in places:
+        # Where there is little room, what is left of it is the name's: rich itself would cut words.
+        max_width = most[i] if most and i else None
+        justify: JustifyMethod = "right" if i else "left"
+        table.add_column(HEADINGS[i], justify=justify, min_width=narrowest[i], max_width=max_width)
     for texts in shown.rows:
-        table.add_row(*(escape(texts[place]) for place in places))
+        table.add_row(*(escape(texts[i]) for i in places))
     return table
 
 

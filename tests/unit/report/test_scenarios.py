@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from kcost.core.result import Run
@@ -64,6 +65,17 @@ def test_columns_are_left_out_only_where_there_is_no_room() -> None:
     assert "20.0" in table_of(shown(run, 90)), "the server's p99"
     assert "20.0" not in table_of(shown(run, 80))
     assert "6.00" not in table_of(shown(run, 70))
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 110, 125, 140, 160, 200])
+def test_no_word_of_a_table_is_cut(width: int) -> None:
+    table = table_of(shown(run_with(single(64), offline(), after_idle(), server(trial(243, 20))), width))
+    words = table.split()
+    assert words.count("million") == 2
+    assert words.count("USD") == 2
+    assert "queries/s" in words
+    assert "can't" in words
+    assert max(map(len, table.splitlines())) <= width
 
 
 def test_columns_without_a_figure_take_no_room() -> None:
