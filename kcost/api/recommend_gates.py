@@ -51,6 +51,11 @@ class Winner(NamedTuple):
     is_exact: bool
     """Whether it answers as the model does in float32."""
 
+    @property
+    def is_model_as_it_is(self) -> bool:
+        """Whether what it runs is the model itself, with the answers of float32."""
+        return self.is_exact and self.version is None
+
 
 class Assessed(NamedTuple):
     """What is known of the model's risk."""
@@ -198,7 +203,7 @@ def chosen_under_gates(
         own = [
             v.gate for v in verdicts if v.answer == "fail" and v.gate not in failing and v.gate not in MEASURED_GATES
         ]
-        if winner is None or not own or (winner.is_exact and winner.version is None):
+        if winner is None or not own or winner.is_model_as_it_is:
             break
         refused[winner.candidate.name] = (
             f"it fails {', '.join(own)} on its own answers, which the model as it is does not"
@@ -213,7 +218,7 @@ def card_of_another(
     """That the card is of the model as it is, where there is a card and what runs answers otherwise."""
     winner = _winner(priced, listed, made)
     path = folder / CARD_FILE
-    if winner is None or (winner.is_exact and winner.version is None) or known.report is None or not path.exists():
+    if winner is None or winner.is_model_as_it_is or known.report is None or not path.exists():
         return ()
     return (f"{path} is of {known.report.model} as it is, in float32; what runs is {winner.candidate.name}.",)
 

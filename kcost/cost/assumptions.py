@@ -38,7 +38,7 @@ CHOSEN = "kcost's choice, measured on nothing"
 
 AGAINST_SERVER = "the simulated rate was 0.9% below to 15.2% above that of a server, in three cells of one run"
 
-WITHOUT_SERVER = "none: a server that takes no time; kcost serve counts its own at /metrics"
+WITHOUT_SERVER = "none: a server that takes no time; kcost serve counts its own at /monitoring/prometheus/metrics"
 
 ABOUT: dict[str, _About] = {
     "horizon_days": _About("days", "a year", 0, 36_500, above=True),

@@ -60,7 +60,7 @@ def serve_at(
 ) -> Served:
     """One replica under a Poisson process of that rate, for about so many steps."""
     usable = service.up_to(batch_limit)
-    each = min(max(queries_per_s * (usable.mean_s(batch_limit) + wait_s), 1.0), float(batch_limit))
+    each = min(max(queries_per_s * (usable.busy_s(batch_limit) + wait_s), 1.0), float(batch_limit))
     arrivals = poisson_arrivals_s(queries_per_s, math.ceil(steps * each), seed)
     return simulate(arrivals, usable, batch_limit=batch_limit, wait_limit_s=wait_s, seed=seed + 1)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
-from scipy.special import log_ndtr, ndtr, ndtri_exp
+from scipy.special import log_ndtr, ndtri_exp, stdtr
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
@@ -156,7 +156,8 @@ def _drawn(fits: Sequence[_Fit], degrees: int, largest: float, generator: np.ran
         np.array([getattr(fit, name) for fit in fits])[:, None] for name in ("log_weight", "floor", "scale", "squares")
     )
     roots = np.stack([fit.root for fit in fits])[:, :, :, None]
-    _refuse_falling(log_weight[:, 0], scale[:, 0], np.sqrt(squares[:, 0] / degrees) * np.hypot(*roots[:, 1, :, 0].T))
+    spreads = np.sqrt(squares[:, 0] / degrees) * np.hypot(*roots[:, 1, :, 0].T)
+    _refuse_falling(log_weight[:, 0], scale[:, 0], spreads, degrees)
     noise = np.sqrt(squares / generator.chisquare(degrees, shape))
     floor_z, log_floor_allowed = _normal_above(-floor / (noise * roots[:, 0, 0]), generator)
     scale_z, log_scale_allowed = _normal_above(-(scale / noise + roots[:, 1, 0] * floor_z) / roots[:, 1, 1], generator)
@@ -175,10 +176,13 @@ def _drawn(fits: Sequence[_Fit], degrees: int, largest: float, generator: np.ran
     )
 
 
-def _refuse_falling(log_weights: np.ndarray, scales: np.ndarray, spreads: np.ndarray) -> None:
-    """Raises InputError where it is next to certain that scores fall with more labels."""
+def _refuse_falling(log_weights: np.ndarray, scales: np.ndarray, spreads: np.ndarray, degrees: int) -> None:
+    """Raises InputError where it is next to certain that scores fall with more labels.
+
+    The scatter is estimated from the same scores: at each exponent the scale has Student's t distribution.
+    """
     weights = np.exp(log_weights - log_weights.max())
-    grows = float((weights * ndtr(scales / spreads)).sum() / weights.sum())
+    grows = float((weights * stdtr(degrees, scales / spreads)).sum() / weights.sum())
     if grows < LEAST_GROWTH_PROBABILITY:
         raise InputError(
             "Scores grow with the number of labels.",

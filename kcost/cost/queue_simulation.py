@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,12 @@ class AfterIdleSteps:
         """Each duration times `factor`; the gaps stay."""
         return AfterIdleSteps(self.gap_s, self.step_s * factor)
 
+    def mean_s(self, gap_s: float, back_to_back_s: float) -> float:
+        """Mean duration of a step after such a gap, as it is drawn, where one back to back takes `back_to_back_s`."""
+        first, among = _first_near(self.gap_s, gap_s), min(NEIGHBOURS, len(self.step_s))
+        share = 1.0 if gap_s >= self.gap_s[0] else gap_s / float(self.gap_s[0])
+        return share * float(self.step_s[first : first + among].mean()) + (1 - share) * back_to_back_s
+
 
 class ServiceTimes:
     """How long a step takes at each batch size that was measured: the raw samples, which are drawn from.
@@ -54,8 +60,8 @@ class ServiceTimes:
         samples_s: batch size -> durations of a step in seconds, back to back, of any count above 0.
         after_idle: batch size -> steps after idle time, for the sizes of which these were measured. A step of another
             size is taken to be as long after idle time as back to back.
-        hand_over_s: what a server takes of each step to give it to the model and to get its answers. No other step
-            runs on the replica meanwhile: the model has nothing to do for so long even where requests wait.
+        hand_over_s: what a server takes of each step to give it to the model and to get its answers. No other step is
+            taken to run on the replica meanwhile: the model has nothing to do for so long even where requests wait.
 
     Raises:
         InputError: no batch size, one without positive samples, steps after idle time of a size without others, or a
@@ -108,10 +114,20 @@ class ServiceTimes:
         """Mean duration of a step of one of the sizes."""
         return float(self.samples_s[size].mean())
 
+    def busy_s(self, size: int) -> float:
+        """How long a step of one of the sizes keeps a replica for which requests wait, on the average.
+
+        A hand-over is a gap before the step: where there are steps after such gaps, it is one of these.
+        """
+        step_s = self.mean_s(size)
+        if self.hand_over_s > 0 and size in self.after_idle:
+            step_s = self.after_idle[size].mean_s(self.hand_over_s, step_s)
+        return self.hand_over_s + step_s
+
     @property
     def capacity_per_s(self) -> float:
         """Most requests a second that one replica answers when it never waits for any."""
-        return max(size / (self.mean_s(size) + self.hand_over_s) for size in self.sizes)
+        return max(size / self.busy_s(size) for size in self.sizes)
 
 
 class Served(NamedTuple):
@@ -153,7 +169,8 @@ def simulate(
         batch_limit: most requests of a step; None for the largest size that was measured.
         wait_limit_s: how long the first request of a step that is not full waits for others.
         seed: of the service times, which are drawn from the samples of their batch size: those after a gap of about
-            the same length where the model had nothing to do before, and else those back to back.
+            the same length where the model had nothing to do before, and else those back to back. A gap that is
+            shorter than any measured one is taken for the shortest with the probability of its part of it.
 
     Raises:
         InputError: a batch limit that was not measured, no replica, no request, or a negative wait.
@@ -219,7 +236,8 @@ def _in_batches(
             count = bisect_right(times, start, first, min(end, last)) - first
         size = padded[count]
         gap = start - free[0] + service.hand_over_s
-        step_s = cold[size].duration_s(gap) if gap > 0 and size in cold else next(durations[size])
+        is_cold = gap > 0 and size in cold and cold[size].is_after_idle(gap)
+        step_s = cold[size].duration_s(gap) if is_cold else next(durations[size])
         duration = service.hand_over_s + step_s
         heapq.heapreplace(free, start + duration)
         counts.append(count)
@@ -240,12 +258,21 @@ class _NearGap:
         self._steps: list[float] = steps.step_s.tolist()
         self._among = min(NEIGHBOURS, len(self._steps))
         self._places: Iterator[int] = iter(generator.integers(self._among, size=count).tolist())
+        self._chances: Iterator[float] = iter(generator.random(count).tolist())
+
+    def is_after_idle(self, gap_s: float) -> bool:
+        """Whether a step after a gap above 0 is one of these: by chance where all measured gaps are longer."""
+        return gap_s >= self._gaps[0] or gap_s > next(self._chances) * self._gaps[0]
 
     def duration_s(self, gap_s: float) -> float:
-        """One of those whose gaps are nearest by rank, half of them shorter where there are as many."""
-        first = bisect_left(self._gaps, gap_s) - self._among // 2
-        first = min(max(first, 0), len(self._steps) - self._among)
-        return self._steps[first + next(self._places)]
+        """One of those whose gaps are nearest."""
+        return self._steps[_first_near(self._gaps, gap_s) + next(self._places)]
+
+
+def _first_near(gaps_s: Sequence[float] | np.ndarray, gap_s: float) -> int:
+    """Place of the first of the NEIGHBOURS gaps nearest by rank, half of them shorter where there are as many."""
+    among = min(NEIGHBOURS, len(gaps_s))
+    return min(max(bisect_left(gaps_s, gap_s) - among // 2, 0), len(gaps_s) - among)
 
 
 def _most_steps(requests: int, size: int, sizes: tuple[int, ...]) -> int:

@@ -61,6 +61,8 @@ def choose_batching(run: Run, model_sha256: str, queries_per_s: float, p99_ms: f
     setting = _best(service, queries_per_s / replicas, p99_ms / 1e3)
     largest_s = service.mean_s(setting.batch_limit)
     simulated = any(cell.preparation is not None and cell.preparation.simulated for cell in cells)
+    idle_sizes = ", ".join(map(str, sorted(service.after_idle)))
+    after_idle = f", and after idle time at batch {idle_sizes}" if idle_sizes else ""
     return Batching(
         allowed_batch_sizes=service.up_to(setting.batch_limit).sizes,
         timeout_us=round(setting.wait_s * 1e6),
@@ -71,7 +73,7 @@ def choose_batching(run: Run, model_sha256: str, queries_per_s: float, p99_ms: f
         p99_ms=setting.p99_s * 1e3,
         why=f"For {queries_per_s:g} requests a second on {replicas} replica(s) and a p99 of {p99_ms:g} ms: "
         f"{setting.p99_s * 1e3:.3g} ms, simulated from {'made-up' if simulated else 'measured'} steps of "
-        f"tensorflow/{METHOD} at batch {', '.join(map(str, service.sizes))}.",
+        f"tensorflow/{METHOD} at batch {', '.join(map(str, service.sizes))}{after_idle}.",
     )
 
 

@@ -126,16 +126,24 @@ def serving_ways(
 
 
 def after_idle_note(ways: Sequence[Way]) -> str | None:
-    """Of which ways a simulation has steps after idle time; None where it has none."""
-    names = [way.name for way in ways if way.service.after_idle]
-    if not names:
+    """Of which ways and batch sizes a simulation has steps after idle time; None where it has none."""
+    having = [way for way in ways if way.service.after_idle]
+    if not having:
         return None
-    if len(names) == len(ways):
+    if all(len(way.service.after_idle) == len(way.service.sizes) for way in ways):
         return "A step that begins after idle time is drawn from steps that were measured so (after-idle)."
     return (
         f"A step that begins after idle time is drawn from steps that were measured so (after-idle) for "
-        f"{', '.join(names)}; for the others from steps back to back, which may be shorter."
+        f"{', '.join(map(_with_idle_sizes, having))}; for the others from steps back to back, which may be shorter."
     )
+
+
+def _with_idle_sizes(way: Way) -> str:
+    """The name of a way; with the batch sizes that steps after idle time were measured of, where there are others."""
+    sizes = sorted(way.service.after_idle)
+    if len(sizes) == len(way.service.sizes):
+        return way.name
+    return f"{way.name} at batch {' and '.join(map(str, sizes))}"
 
 
 def _models(run: Run, models: tuple[str, ...]) -> set[str]:

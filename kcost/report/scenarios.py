@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
+from rich.table import Table
 
 from kcost.core.stats import samples_for_tail
 from kcost.core.units import significant, usd_a_million
@@ -35,9 +36,17 @@ HEADINGS = (
 )
 """The first column is text; the others are figures, or say in words why there is none."""
 
-WIDE_ONLY = frozenset({"single-stream p90, ms", "after idle, ms", "server p99, ms"})
-WIDE = 125
-"""Columns of a terminal from which all of a table fits."""
+NO_FIGURE = "-"
+"""Of what was not measured."""
+
+LESS_TELLING = ("single-stream p90, ms", "server p99, ms", "after idle, ms")
+"""What is left out where a terminal has no room for it: the first of them first."""
+
+NAME_WIDTH = 16
+"""A name is wrapped at it, or at its longest word, before a column is left out."""
+
+BETWEEN = 2
+"""Blanks between two columns."""
 
 
 class ScenarioTable(NamedTuple):
@@ -70,20 +79,40 @@ def show_scenarios(console: Console, rows: Sequence[ScenarioRow]) -> None:
     """Prints the tables; nothing for no rows."""
     if not rows:
         return
-    places = [i for i, heading in enumerate(HEADINGS) if console.width >= WIDE or heading not in WIDE_ONLY]
     for shown in scenario_tables(rows):
-        table = titled_table(shown.title)
-        for place in places:
-            longest = max(map(len, HEADINGS[place].split()))
-            table.add_column(HEADINGS[place], justify="right" if place else "left", min_width=longest)
-        for texts in shown.rows:
-            table.add_row(*(escape(texts[place]) for place in places))
-        console.print(table)
+        console.print(_that_fits(console, shown))
         for remark in shown.remarks:
             style = "bold red" if remark.startswith("INVALID") else "yellow"
             console.print(f"[{style}]{escape(remark)}[/{style}]", highlight=False)
     console.print(NOTE, highlight=False)
     console.print()
+
+
+def _that_fits(console: Console, shown: ScenarioTable) -> Table:
+    """The columns that have a figure in some row, without the less telling ones that there is no room for."""
+    places = [i for i in range(len(HEADINGS)) if i == 0 or any(texts[i] != NO_FIGURE for texts in shown.rows)]
+    columns = {i: [HEADINGS[i], *(texts[i] for texts in shown.rows)] for i in places}
+    natural = {i: max(map(len, texts)) for i, texts in columns.items()}
+    narrowest = {i: max(len(word) for text in texts for word in text.split()) for i, texts in columns.items()}
+    narrowest[0] = max(narrowest[0], min(NAME_WIDTH, natural[0]))
+
+    def fits(widths: Mapping[int, int]) -> bool:
+        return sum(widths[i] for i in places) + BETWEEN * (len(places) - 1) <= console.width
+
+    for heading in LESS_TELLING:
+        if fits(narrowest):
+            break
+        places = [i for i in places if HEADINGS[i] != heading]
+    most = None if fits(natural) else narrowest
+    table = titled_table(shown.title)
+    for i in places:
+        # Where there is little room, what is left of it is the name's: rich itself would cut words.
+        max_width = most[i] if most and i else None
+        justify: JustifyMethod = "right" if i else "left"
+        table.add_column(HEADINGS[i], justify=justify, min_width=narrowest[i], max_width=max_width)
+    for texts in shown.rows:
+        table.add_row(*(escape(texts[i]) for i in places))
+    return table
 
 
 def _name(row: ScenarioRow) -> str:
@@ -95,19 +124,19 @@ def _texts(row: ScenarioRow) -> list[str]:
         _name(row),
         _single_stream(row, row.single_stream_p90, 0.90),
         _single_stream(row, row.single_stream_p99, 0.99),
-        "-" if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
-        "-" if row.offline_usd_per_million is None else usd_a_million(row.offline_usd_per_million),
-        "-" if row.after_idle_ms is None else significant(row.after_idle_ms),
+        NO_FIGURE if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
+        NO_FIGURE if row.offline_usd_per_million is None else usd_a_million(row.offline_usd_per_million),
+        NO_FIGURE if row.after_idle_ms is None else significant(row.after_idle_ms),
         _server(row),
-        "-" if row.server_p99 is None else significant(row.server_p99.ms),
-        "-" if row.server_usd_per_million is None else usd_a_million(row.server_usd_per_million),
+        NO_FIGURE if row.server_p99 is None else significant(row.server_p99.ms),
+        NO_FIGURE if row.server_usd_per_million is None else usd_a_million(row.server_usd_per_million),
     ]
 
 
 def _single_stream(row: ScenarioRow, tail: TailLatency | None, fraction: float) -> str:
     if tail is not None:
         return significant(tail.ms)
-    return f"can't tell: under {samples_for_tail(fraction)} queries" if row.single_stream else "-"
+    return f"can't tell: under {samples_for_tail(fraction)} queries" if row.single_stream else NO_FIGURE
 
 
 def _server(row: ScenarioRow) -> str:
@@ -117,4 +146,4 @@ def _server(row: ScenarioRow) -> str:
         return f"not held, even at {significant(row.lowest_queries_per_s)}"
     if row.server_outcome == "not tried":
         return "can't tell: too slow to try a rate"
-    return "-" if row.server_outcome is None else "unfinished"
+    return NO_FIGURE if row.server_outcome is None else "unfinished"

@@ -17,7 +17,10 @@ function themed(layout) {
 async function draw() {
   let drawn = 0;
   for (const [number, figure] of figures.entries()) {
-    await Plotly.react(`plot-${number}`, figure.data, themed(figure.layout), {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]});
+    const plot = document.getElementById(`plot-${number}`);
+    // When the window changes its size, Plotly forgets the layout's height and takes the element's.
+    plot.style.minHeight = figure.layout.height ? `${figure.layout.height}px` : "";
+    await Plotly.react(plot, figure.data, themed(figure.layout), {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]});
     drawn += 1;
   }
   document.body.dataset.drawn = drawn;

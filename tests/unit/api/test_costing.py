@@ -72,7 +72,7 @@ def test_steps_after_idle_time_and_hand_overs_count_and_are_told(run: Path, tmp_
         store.write_cell(cell.model_copy(update={"scenarios": (slow,)}))
     slower = kcost.estimate_budget(store.path, qps=3_000, p99_ms=100, **HERE)
     (note,) = (n for n in slower.notes if "after-idle" in n)
-    assert "for jax/jit float32; for the others from steps back to back" in note
+    assert "for jax/jit float32 at batch 1; for the others from steps back to back" in note
     assert not [n for n in budget.notes if "after-idle" in n]
     before, after = (
         {p.bill.option.name: p.bill.option.queries_per_s_per_replica for p in b.options} for b in (budget, slower)

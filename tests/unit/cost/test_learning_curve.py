@@ -58,6 +58,18 @@ def test_what_is_no_learning_curve_is_refused(scores: dict[float, list[float]], 
         fit_curve(scores)
 
 
+def test_four_scores_that_fall_are_too_few_to_refuse() -> None:
+    """Two degrees are left for their scatter, whose tails are long: six times as many such scores are refused."""
+    falling = {100.0: [0.50], 200.0: [0.46], 400.0: [0.442, 0.438]}
+    curve = fit_curve(falling)
+    assert (curve.scale >= 0).all()
+    assert (curve.floor >= 0).all()
+    at = curve.at(400)
+    assert at.low < 0.44 < at.high
+    with pytest.raises(InputError, match="Scores grow"):
+        fit_curve({size: values * 6 for size, values in falling.items()})
+
+
 def test_a_forecast_and_a_gain_are_of_something() -> None:
     curve = fit_curve(made_up(0)[0])
     with pytest.raises(InputError, match="positive number of labels"):

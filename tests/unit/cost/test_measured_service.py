@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kcost.core.result import AfterIdle, Run, Watch
 from kcost.cost.measured_service import service_of
-from kcost.cost.queue_simulation import ServiceTimes
+from kcost.cost.queue_simulation import AfterIdleSteps, ServiceTimes
+from kcost.cost.serving_ways import after_idle_note
 from tests.unit.cost.scenario_runs import MS, after_idle, cell_of, offline, run_with
 
 ALONE = Watch(wall_s=10.0, worker_cpu_s=1.0, parent_cpu_s=0.0, machine_busy_s=1.0)
@@ -41,3 +44,21 @@ def test_the_latest_counts() -> None:
 @pytest.mark.parametrize("result", [after_idle(watch=DISTURBED), after_idle(environment_id="elsewhere")])
 def test_steps_beside_other_work_or_of_another_machine_do_not_count(result: AfterIdle) -> None:
     assert service(run_with(result)).after_idle == {}
+
+
+def way(name: str, *idle_sizes: int) -> Any:
+    """A way that was measured at batch 1, 8 and 32, and after idle time at some of these."""
+    one = np.ones(1)
+    times = ServiceTimes(dict.fromkeys((1, 8, 32), one), {size: AfterIdleSteps(one, one) for size in idle_sizes})
+    return SimpleNamespace(name=name, service=times)
+
+
+def test_the_note_on_steps_after_idle_time_names_the_batch_sizes_that_have_them() -> None:
+    assert after_idle_note([way("a"), way("b")]) is None
+    whole = after_idle_note([way("a", 1, 8, 32), way("b", 1, 8, 32)])
+    assert whole is not None
+    assert whole.endswith("measured so (after-idle).")
+    part = after_idle_note([way("a", 1, 8, 32), way("b", 8, 1), way("c")])
+    assert part is not None
+    assert "(after-idle) for a, b at batch 1 and 8; for the others from steps back to back" in part
+    assert "for a at batch 1; for the others" in str(after_idle_note([way("a", 1)]))

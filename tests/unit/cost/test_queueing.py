@@ -193,7 +193,7 @@ def test_a_step_after_idle_time_is_drawn_from_those_after_such_gaps() -> None:
     np.testing.assert_allclose(served.latency_s, [1.0, 1.25, 1.75, 2.0, 2.5, 2.0])
     one_by_one = simulate(arrivals_s, service, batch_limit=1)
     np.testing.assert_allclose(one_by_one.latency_s, [1.0, 1.25, 1.75, 2.0, 2.0, 2.5])
-    np.testing.assert_allclose(simulate(arrivals_s, service.scaled(2.0).up_to(1)).latency_s[1], 2.5)
+    np.testing.assert_allclose(simulate(np.array([0.0, 6.0]), service.scaled(2.0).up_to(1)).latency_s, [2.0, 2.5])
     without = ServiceTimes(service.samples_s)
     np.testing.assert_allclose(simulate(arrivals_s, without).latency_s, [1.0, 1.0, 1.5, 1.0, 1.0, 1.5])
 
@@ -229,7 +229,7 @@ def test_a_hand_over_keeps_the_replica_and_leaves_the_model_without_work() -> No
     arrivals_s = np.array([0.0, 0.5, 24.0, 24.5])
     service = ServiceTimes({1: np.array([1.0])}, {1: idle}, hand_over_s=0.25)
     np.testing.assert_allclose(simulate(arrivals_s, service).latency_s, [1.5, 2.5, 2.25, 3.25])
-    assert service.capacity_per_s == pytest.approx(0.8)
+    assert service.capacity_per_s == pytest.approx(1 / 1.5), "each step is one after the hand-over"
     plain = ServiceTimes(service.samples_s).handed_over_in(0.25)
     np.testing.assert_allclose(simulate(arrivals_s, plain).latency_s, [1.25, 2.0, 1.25, 2.0])
     in_batches = ServiceTimes({1: np.array([1.0]), 2: np.array([1.0])}, hand_over_s=0.25)
@@ -237,6 +237,44 @@ def test_a_hand_over_keeps_the_replica_and_leaves_the_model_without_work() -> No
     assert in_batches.scaled(2.0).up_to(1).hand_over_s == 0.5
     with pytest.raises(InputError, match="0 seconds or more"):
         plain.handed_over_in(-1.0)
+
+
+def test_a_replica_is_not_asked_for_more_than_its_steps_after_hand_overs_allow() -> None:
+    """A p99 that every queue holds: 2.25 ms back to back, 2.45 after the hand-over of 0.3 ms, so 2.75 ms a request."""
+    gaps_s = np.geomspace(0.2e-3, 50e-3, 662)
+    idle = AfterIdleSteps(gaps_s, np.where(gaps_s < 1e-3, 2.45e-3, 2.8e-3))
+    service = ServiceTimes({1: np.array([2.25e-3])}, {1: idle}, hand_over_s=0.3e-3)
+    assert service.capacity_per_s == pytest.approx(1 / 2.75e-3)
+    capacity = find_capacity(service, 10.0, 1)
+    assert capacity is not None
+    assert capacity.queries_per_s == pytest.approx(MOST_BUSY / 2.75e-3)
+    assert capacity.served.busy_share < 0.98
+    assert capacity.p99_s < 0.5, "a queue that does not grow"
+    together = ServiceTimes({1: np.array([2.25e-3]), 4: np.array([4e-3])}, {1: idle}, hand_over_s=0.3e-3)
+    assert together.capacity_per_s == pytest.approx(4 / 4.3e-3), "of this size none was measured after idle time"
+
+
+def test_a_gap_far_below_any_measured_one_hardly_lengthens_a_step() -> None:
+    """The shortest gap was 0.2 ms: after a hand-over of 0.05 ms a quarter of the steps are such as follow it."""
+    idle = AfterIdleSteps(np.geomspace(0.2e-3, 50e-3, 400), np.full(400, 3e-3))
+    service = ServiceTimes({1: np.array([2e-3])}, {1: idle}, hand_over_s=0.05e-3)
+    all_there = np.zeros(8_000)
+    ended_s = simulate(all_there, service, seed=3).latency_s
+    steps_s = np.diff(ended_s) - 0.05e-3
+    assert set(np.round(steps_s * 1e3, 6)) == {2.0, 3.0}
+    assert (steps_s > 2.5e-3).mean() == pytest.approx(0.25, abs=0.02)
+    assert service.capacity_per_s == pytest.approx(1 / 2.3e-3)
+    assert 1 / np.diff(ended_s).mean() == pytest.approx(service.capacity_per_s, rel=0.01)
+    assert service.handed_over_in(1e-9).capacity_per_s == pytest.approx(500, rel=1e-4)
+    assert service.handed_over_in(0.2e-3).capacity_per_s == pytest.approx(1 / 3.2e-3)
+
+
+@pytest.mark.parametrize("hand_over_s", [0.0, 1e-3, 10e-3])
+def test_as_many_steps_are_simulated_as_are_asked_for(hand_over_s: float) -> None:
+    """At four fifths of the capacity a step has 6.4 requests: those that came during the hand-over and step before."""
+    service = ServiceTimes({1: np.array([1e-3]), 8: np.array([1e-3])}, hand_over_s=hand_over_s)
+    served = serve_at(0.8 * service.capacity_per_s, service, 8, 0.0, 2_000, 1)
+    assert len(served.latency_s) / served.mean_batch == pytest.approx(2_000, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from kcost.cost.capacity import CHECKED_STEPS, serve_at
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.server_batching import SEED, choose_batching
 from testing.runs import plan, replaced, simulated_run
+from tests.unit.cost.scenario_runs import after_idle
 
 MS = 1_000_000
 
@@ -90,6 +91,16 @@ def test_what_it_was_chosen_from_is_said() -> None:
     why = chosen({1: 2.0, 4: 4.0, 16: 8.0}, queries_per_s=100, p99_ms=50).why
     assert why.startswith("For 100 requests a second on 1 replica(s) and a p99 of 50 ms:")
     assert "simulated from made-up steps of tensorflow/saved_model at batch 1, 4, 16" in why
+
+
+def test_steps_after_idle_time_are_said_with_their_batch_sizes() -> None:
+    run = run_of({1: 2.0, 4: 4.0, 16: 8.0})
+    for cell in run.cells:
+        if cell.spec.batch in (1, 16):
+            run = replaced(run, cell.spec.cell_id, scenarios=(after_idle(environment_id=cell.environment_id),))
+    batching = choose_batching(run, run.cells[0].spec.model_sha256, 5, 50)
+    assert batching.why.endswith("at batch 1, 4, 16, and after idle time at batch 1, 16.")
+    assert batching.p99_ms > 5, "a request that finds the server idle takes 6 ms, not 2"
 
 
 def test_a_run_without_such_cells_is_refused() -> None:

@@ -15,6 +15,7 @@ from kcost.api.recommend_data import Scored
 from kcost.api.recommend_gates import (
     CARD_FILE,
     Assessed,
+    Winner,
     card_of_another,
     chosen_under_gates,
     refuse_gates_without_data,
@@ -104,6 +105,13 @@ def test_a_card_of_another_model_than_the_one_that_runs_is_told(tmp_path: Path) 
     (notice,) = card_of_another(int8, LISTED, {}, known, tmp_path)
     assert notice.endswith("as it is, in float32; what runs is torch/eager int8.")
     assert card_of_another(float32, LISTED, {}, known, tmp_path) == ()
+
+
+@pytest.mark.parametrize("version", [None, "a version"])
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_winner_is_the_model_as_it_is_without_version_and_in_float32(is_exact: bool, version: Any) -> None:
+    winner = Winner(way("float32"), "c", "m", version, is_exact)
+    assert winner.is_model_as_it_is == (is_exact and version is None)
 
 
 def test_answers_of_a_cell_are_read_as_stored_predictions_are() -> None:

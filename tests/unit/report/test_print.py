@@ -61,6 +61,15 @@ def on_screen(page: bytes, tmp_path: Path) -> dict[str, Any]:
     return lies
 
 
+def after_a_resize(page: bytes, tmp_path: Path) -> dict[str, Any]:
+    """How a page lies in a window that was as wide as paper when it was drawn, and is narrower now."""
+    script = b"""<script>addEventListener("load", () => setTimeout(() => {
+      document.body.style.width = "640px";
+      dispatchEvent(new Event("resize"));
+    }, 2500));</script></body>"""
+    return on_screen(page.replace(b"</body>", script), tmp_path)
+
+
 def of_a_wide_and_dark_window() -> bytes:
     """A recommendation whose plots are drawn wider than paper and in the ink of a dark screen."""
     page = render_recommendation(answer(), report("min_score = 0.5"))
@@ -83,7 +92,7 @@ def test_what_is_cut_or_light_is_seen_by_the_test_above(tmp_path: Path) -> None:
     assert paper["colours"] != ["rgb(28, 33, 39)"]
 
 
-@pytest.mark.parametrize("look", [on_paper, on_screen])
+@pytest.mark.parametrize("look", [on_paper, on_screen, after_a_resize])
 def test_a_plot_of_many_bars_stays_above_its_note(
     look: Callable[[bytes, Path], dict[str, Any]], tmp_path: Path
 ) -> None:

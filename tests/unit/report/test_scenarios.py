@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from kcost.core.result import Run
@@ -40,8 +41,13 @@ def test_figures_with_their_units_in_the_heading() -> None:
 def test_steps_after_idle_time_have_a_column() -> None:
     run = run_with(offline(), after_idle())
     row = next(line for line in shown(run).splitlines() if "jit" in line and "250" in line)
-    assert row.split()[-4] == "6.00"
+    assert row.split()[-1] == "6.00"
     assert '<td class="n">6.00</td>' in render(run, verdict_of(run)).decode()
+
+
+def table_of(text: str) -> str:
+    """The table of scenarios, without the note below it."""
+    return text.split("simulated-cnn, scenarios")[1].split("single-stream: one query")[0]
 
 
 def test_it_fits_into_eighty_columns() -> None:
@@ -50,6 +56,33 @@ def test_it_fits_into_eighty_columns() -> None:
     assert "…" not in text
     assert "p90" not in text
     assert "single-stream" in text
+    assert "6.00" in table_of(text), "the steps after idle time"
+
+
+def test_columns_are_left_out_only_where_there_is_no_room() -> None:
+    run = run_with(single(700), offline(), after_idle(), server(trial(243, 20)))
+    assert "p90" in table_of(shown(run, 125))
+    assert "20.0" in table_of(shown(run, 90)), "the server's p99"
+    assert "20.0" not in table_of(shown(run, 80))
+    assert "6.00" not in table_of(shown(run, 70))
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 110, 125, 140, 160, 200])
+def test_no_word_of_a_table_is_cut(width: int) -> None:
+    table = table_of(shown(run_with(single(64), offline(), after_idle(), server(trial(243, 20))), width))
+    words = table.split()
+    assert words.count("million") == 2
+    assert words.count("USD") == 2
+    assert "queries/s" in words
+    assert "can't" in words
+    assert max(map(len, table.splitlines())) <= width
+
+
+def test_columns_without_a_figure_take_no_room() -> None:
+    table = table_of(shown(run_with(after_idle()), 40))
+    assert "6.00" in table
+    assert "offline" not in table
+    assert "server" not in table
 
 
 def test_what_is_not_known_is_said_in_words() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kcost.core.errors import InputError
+from kcost.cost.assumptions import ABOUT
 from kcost.serving.config import METRICS_PATH, ModelEntry, read_metrics_path, read_models, versions_in
 from kcost.ship.server_files import with_models
 from tests.unit.serving.fakes import write_versions
@@ -98,6 +99,10 @@ def test_the_path_of_the_metrics(tmp_path: Path) -> None:
     config.write_text('prometheus_config { enable: true path: "metrics" }')
     with pytest.raises(InputError, match="slash"):
         read_metrics_path(tmp_path)
+
+
+def test_a_budget_says_where_hand_overs_are_counted() -> None:
+    assert ABOUT["hand_over_ms"].source.endswith(f" at {METRICS_PATH}")
 
 
 def test_a_specific_version_that_is_not_there_is_not_wanted() -> None:
