@@ -32,6 +32,9 @@ FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 ANSWER_FD_VARIABLE = "KCOST_ANSWER_FD"
 
+LONGEST_POLL_MS = 2**31 - 1
+"""What the system takes in one call; 24 days. A longer wait is several."""
+
 
 def installed(backend: Backend) -> bool:
     """Whether Keras and the backend's framework can be imported here. Imports neither."""
@@ -200,7 +203,9 @@ class Worker(Generic[Request, Answer]):
         poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._pending:
             left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            if not poll.poll(left_ms):
+            if not poll.poll(None if left_ms is None else min(left_ms, LONGEST_POLL_MS)):
+                if deadline is not None and time.monotonic() < deadline:
+                    continue
                 self.kill()
                 raise WorkerError(
                     f"A {self.backend} worker answers within {timeout_s:g} s.",
