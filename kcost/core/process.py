@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic, Self
 
 from kcost.core.errors import StorageError, UnavailableError, WorkerError
+from kcost.core.job_threads import killed_at_a_stop
 from kcost.core.jobs import Answer, Job, Request
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.suggestion import did_you_mean
@@ -298,7 +300,10 @@ def run_job(
     try:
         with path.open("ab") as file:
             shown = own and not quiet
-            with Worker(job, backend, device=device, log=file, shows_progress=shown) as worker:
+            with (
+                Worker(job, backend, device=device, log=file, shows_progress=shown) as worker,
+                killed_at_a_stop(partial(worker.kill, wait=False)),
+            ):
                 return worker.ask(request, timeout_s)
     except WorkerError as error:
         keep = True
