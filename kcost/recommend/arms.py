@@ -40,6 +40,7 @@ def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_vers
         setup_s=setup_s,
         kind=kind,
         precision=candidate.precision,
+        threads=candidate.threads,
         first=candidate.effort == "first",
         costly=candidate.effort in ("convert", "compile") or lacks_version,
         conversion=f"{kind} {candidate.precision}" if candidate.effort == "convert" else None,

@@ -55,6 +55,12 @@ class Judged(NamedTuple):
     invalid: dict[str, str]
     """Candidate -> why its figures are not to be believed."""
     verdict: Verdict
+    unmeasured: dict[str, frozenset[int]]
+    """Candidate -> batch sizes at which it was neither measured nor failed, where there are such: the minutes ended."""
+
+    def lacking(self, name: str, beside: str) -> tuple[int, ...]:
+        """Batch sizes at which one way was measured, and another may yet turn out cheaper than it seems."""
+        return tuple(sorted(self.unmeasured.get(name, frozenset()) & self.ways[beside].medians_ns.keys()))
 
 
 class Capacities:
@@ -144,7 +150,14 @@ def judge(
         undecided_ways={name: every[name] for name in undecided if name in every},
         invalid=invalid,
         verdict=verdict,
+        unmeasured=_unmeasured(run, candidates),
     )
+
+
+def _unmeasured(run: Run, candidates: Sequence[Candidate]) -> dict[str, frozenset[int]]:
+    done = [c.spec for c in run.present if c.status != "partial"]
+    sizes = {c.name: frozenset(c.batches) - {s.batch for s in done if c.has(s)} for c in candidates}
+    return {name: lacking for name, lacking in sizes.items() if lacking}
 
 
 def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:
