@@ -18,7 +18,7 @@ from kcost.core.stats import location, median_per_round
 from kcost.cost.capacity import MOST_BUSY, Capacity, find_capacity
 from kcost.cost.instances import Offer, offers_for
 from kcost.cost.quality import ReadOutputs
-from kcost.cost.ranking import FULL_PRECISION, RankedCell
+from kcost.cost.ranking import FULL_PRECISION, OTHER_INPUTS, RankedCell
 from kcost.cost.scaling import on_offers
 from kcost.cost.serving_ways import Way, serving_ways
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
@@ -129,7 +129,8 @@ def judge(
         if worst is not None:
             drops[candidate.name] = worst
         if not good:
-            refused[candidate.name] = f"{mine[0].standing}: {mine[0].reason}"
+            why = f" ({OTHER_INPUTS})" if mine[0].standing == "outputs differ" else ""
+            refused[candidate.name] = f"{mine[0].standing}: {mine[0].reason}{why}"
         elif worst is not None and worst.bound > terms.limits.max_drop:
             refused[candidate.name] = drop_told(worst, terms.limits.max_drop)
             if worst.value <= terms.limits.max_drop:

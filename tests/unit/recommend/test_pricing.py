@@ -266,3 +266,18 @@ def test_a_saving_is_told_where_plain_keras_cannot_run_at_a_batch_size(
     priced = priced_of(failed, terms())
     assert priced.saved is not None
     assert "saves $" in saving_sentence(failed, priced)
+
+
+def test_a_way_whose_outputs_differ_says_that_it_may_have_been_fed_others(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    """As where a run goes on under another seed: what it holds by then is the reference."""
+    run, outputs = simulated
+
+    def answered(cell: CellResult) -> Any:
+        arrays = outputs(cell)
+        return arrays if cell.spec.method != "jit" else {**arrays, "outputs": arrays["outputs"] + np.float32(0.1)}
+
+    refused = judge(run, answered, terms(), CANDIDATES).refused["jax/jit float32"]
+    assert refused.startswith("outputs differ: by up to 0.1")
+    assert refused.endswith("was fed other inputs: measure into a new folder)")
