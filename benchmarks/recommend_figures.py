@@ -146,7 +146,10 @@ def print_real(given: argparse.Namespace) -> None:
         print(f"the same winner: {same} of {len(parts)}; it, or one within {WITHIN:.0%}: {near}; ", end="")
         print(f"time: {np.median(shares):.0%} of measuring everything in the middle, {max(shares):.0%} at most")
     for name in dict.fromkeys(p.model for p in parts):
-        print_oracle(name, truth_of(given, name))
+        if pieces_of(given.out / name):
+            print_oracle(name, truth_of(given, name))
+        else:
+            print(f"{name}: measured before pieces were recorded, so that nothing is known of an oracle")
 
 
 def print_oracle(name: str, truth: Truth) -> None:
@@ -172,9 +175,8 @@ def print_replay(given: argparse.Namespace, name: str) -> None:
 def truth_of(given: argparse.Namespace, name: str) -> Truth:
     """What measuring everything showed of a model, as a schedule is held against it."""
     folder = given.out / name
-    file = folder / "everything" / EVERYTHING
-    verdicts = sorted(folder.glob("seed-*/verdict.json"))
-    if not (verdicts and file.exists() and (recorded_s := json.loads(file.read_text()).get("pieces"))):
+    verdicts, recorded_s = sorted(folder.glob("seed-*/verdict.json")), pieces_of(folder)
+    if not (verdicts and recorded_s):
         sys.exit(f"{folder} does not hold what measuring everything took, piece by piece: measure it with `real`.")
     answer = kcost.read_recommendation(verdicts[0].parent)
     store, terms = RunStore(folder / "everything"), terms_of(answer)
@@ -188,6 +190,12 @@ def truth_of(given: argparse.Namespace, name: str) -> Truth:
     here = next(e for e in measured.environments.values())
     floor = floor_of(terms, here, answer.candidates, work, fastest_mhz(measured))
     return recorded(measured, recorded_s, answer.candidates, usd, floor)
+
+
+def pieces_of(folder: Path) -> dict[str, float] | None:
+    """What measuring everything took, piece by piece; None where it was not recorded from the beginning."""
+    file = folder / "everything" / EVERYTHING
+    return json.loads(file.read_text()).get("pieces") if file.exists() else None
 
 
 def terms_of(answer: Recommendation) -> Terms:
@@ -254,14 +262,17 @@ def everything(folder: Path, model: Path, answer: Recommendation) -> float:
     defaults: dict[str, Any] = Settings().model_dump(include={"rounds", "round_s", "warmup_s", "warmup_max_s"})
     plan = plan_of(model, answer.candidates, data=None, seed=0, settings=defaults)
     cells = [s.cell_id for s in specs_of(plan, open_models(plan)) if any(c.has(s) for c in answer.candidates)]
-    began, done, pieces = time.monotonic(), False, Pieces(before["pieces"])
+    began, done, pieces = time.monotonic(), False, Pieces(before.get("pieces", {}))
     try:
         measure(plan, folder, pieces, converted, only=frozenset(cells))
         done = True
     finally:  # what an interrupted call took counts
         folder.mkdir(parents=True, exist_ok=True)
         seconds = before["seconds"] + time.monotonic() - began
-        file.write_text(json.dumps({"seconds": seconds, "done": done, "pieces": pieces.seconds}, indent=1))
+        record = {"seconds": seconds, "done": done}
+        # A record that was begun without pieces has none of what was done by then.
+        record |= {"pieces": pieces.seconds} if "pieces" in before else {}
+        file.write_text(json.dumps(record, indent=1))
     return everything(folder, model, answer)
 
 

@@ -9,7 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import as_completed
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,7 @@ from kcost.core import environment
 from kcost.core.artifact import SAMPLES_FILE, Model, Step, open_model, sha256_of
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
+from kcost.core.job_threads import JobThreads
 from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import CellSpec, Plan, Settings, expand
 from kcost.core.process import require
@@ -56,6 +57,7 @@ def measure(
     only: frozenset[str] | None = None,
     choose: Choose | None = None,
     ready_by: float = math.inf,
+    even_late: frozenset[str] = frozenset(),
     at_once: int = 1,
     pool: Pool | None = None,
 ) -> Run:
@@ -75,8 +77,9 @@ def measure(
             A cell is ok from the plan's rounds on.
         ready_by: after that no further cell is got ready, on the monotonic clock; one always is. Those left out stay as
             they were.
-        at_once: with two or more, cells of Keras are got ready while models are converted for others, and as many
-            conversions run at once as that leaves. No turn is taken meanwhile.
+        even_late: cell_ids of those that are got ready after that, too.
+        at_once: with two or more, new cells of Keras are got ready while models are converted for others, and as many
+            conversions run at once as that leaves. No turn is taken meanwhile. A stop ends the conversions that run.
         pool: workers that live on after this call, whose owner ends them; cells that they hold are not got ready again.
             None starts workers for each block and ends them with it.
 
@@ -98,7 +101,8 @@ def measure(
     pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id, choose)).cells]
     total = sum(_pieces(work, plan.settings, environment_id) for work in pending)
     session = _Session(
-        plan, models, store, on_progress, converted, environment_id, total, choose, ready_by, at_once, pool
+        *(plan, models, store, on_progress, converted, environment_id, total),
+        *(choose, ready_by, even_late, at_once, pool),
     )
     for place, work in enumerate(pending):
         session.measure_block(work, blocks_left=len(pending) - place)
@@ -314,11 +318,12 @@ class _Session:
         total: int,
         choose: Choose | None = None,
         ready_by: float = math.inf,
+        even_late: frozenset[str] = frozenset(),
         at_once: int = 1,
         pool: Pool | None = None,
     ) -> None:
         self._choose = choose
-        self._ready_by, self._at_once = ready_by, at_once
+        self._ready_by, self._even_late, self._at_once = ready_by, even_late, at_once
         self._pool = pool
         self._converted = converted
         self._conversions: dict[_ConversionKey, Path | CellFailure] = {}
@@ -409,22 +414,24 @@ class _Session:
 
     def _ready(self, pool: Pool, work: _Work) -> list[CellResult]:
         """The cells that are ready for their turns."""
-        of_keras = [c for c in work.cells if c.spec.runtime is None]
         if self._at_once == 1:
             # Before any worker is there, whose start would be slowed.
-            return self._prepare(pool, self._convert(work.cells, work.turning), work.turning)
-        lanes = self._at_once - any(not pool.holds(c.spec) for c in of_keras)
+            return self._prepare(pool, self._convert(work.cells, work.turning), work.turning, [])
+        of_keras = [c for c in work.cells if c.spec.runtime is None]
+        # What these took to get ready is stored, and the watts of the idle machine are: nothing runs beside them.
+        known = [c for c in of_keras if c.rounds]
+        self._start(pool, of_keras)
+        live = self._prepare(pool, self._convert(known, work.turning), work.turning, [])
+        new = [c for c in of_keras if not c.rounds]
         wanted = {key: c for c in work.cells if (key := self._conversion_of(c)) is not None}
-        with ThreadPoolExecutor(max(1, lanes)) as executor:
-            made = {key: executor.submit(self._convert_for, *key) for key in wanted}
-            try:
-                prepared = self._prepare(pool, self._convert(of_keras, work.turning), work.turning)
-                self._conversions |= {key: future.result() for key, future in made.items()}
-            except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
-                raise
+        with JobThreads(max(1, self._at_once - any(not pool.holds(c.spec) for c in new))) as threads:
+            made = {key: threads.submit(self._convert_for, *key) for key in wanted}
+            live = self._prepare(pool, self._convert(new, work.turning), work.turning, live)
+            for future in as_completed(made.values()):
+                future.result()  # an error ends those that still run
+            self._conversions |= {key: future.result() for key, future in made.items()}
         others = [c for c in work.cells if c.spec.runtime is not None]
-        return [*prepared, *self._prepare(pool, self._convert(others, work.turning), work.turning)]
+        return self._prepare(pool, self._convert(others, work.turning), work.turning, live)
 
     def _convert(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
         """The cells that need no conversion or have it."""
@@ -437,19 +444,26 @@ class _Session:
                 self._not_ready(cell, failure, turning)
         return convertible
 
-    def _prepare(self, pool: Pool, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
-        """Those of the cells that could be got ready. What is stored of a preparation is that of a cell's turns."""
+    def _prepare(
+        self, pool: Pool, cells: list[CellResult], turning: frozenset[str], live: list[CellResult]
+    ) -> list[CellResult]:
+        """Those that are ready, and those of the cells that could be got ready.
+
+        What is stored of a preparation is that of a cell's turns.
+
+        Args:
+            live: those that are ready already.
+        """
         if not cells:
-            return []
-        self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
-        pool.start(c.spec for c in cells)
-        live: list[CellResult] = []
+            return live
+        live = [*live]
+        self._start(pool, [c for c in cells if not (live and self._is_late(c))])
         for cell in cells:
             if cell.preparation is not None and cell.status in ("ok", "partial") and pool.holds(cell.spec):
                 live.append(cell)
                 self._advance("")
                 continue
-            if live and time.monotonic() >= self._ready_by:
+            if live and self._is_late(cell):
                 self._advance("")
                 continue
             self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
@@ -467,6 +481,14 @@ class _Session:
             except CellFailure as failure:
                 self._not_ready(cell, failure, turning)
         return live
+
+    def _start(self, pool: Pool, cells: list[CellResult]) -> None:
+        if cells:
+            self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
+            pool.start(c.spec for c in cells)
+
+    def _is_late(self, cell: CellResult) -> bool:
+        return time.monotonic() >= self._ready_by and cell.spec.cell_id not in self._even_late
 
     def _not_ready(self, cell: CellResult, failure: CellFailure, turning: frozenset[str]) -> None:
         """Stores that a cell could not be got ready.

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic, Self
 
 from kcost.core.errors import StorageError, UnavailableError, WorkerError
+from kcost.core.job_threads import killed_at_a_stop
 from kcost.core.jobs import Answer, Job, Request
 from kcost.core.plan import BACKENDS, Backend
 from kcost.core.suggestion import did_you_mean
@@ -31,6 +33,9 @@ FRAMEWORKS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 """Backend -> the module that must be importable for it."""
 
 ANSWER_FD_VARIABLE = "KCOST_ANSWER_FD"
+
+LONGEST_POLL_MS = 2**31 - 1
+"""What the system takes in one call; 24 days. A longer wait is several."""
 
 
 def installed(backend: Backend) -> bool:
@@ -204,7 +209,9 @@ class Worker(Generic[Request, Answer]):
         poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._pending:
             left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            if not poll.poll(left_ms):
+            if not poll.poll(None if left_ms is None else min(left_ms, LONGEST_POLL_MS)):
+                if deadline is not None and time.monotonic() < deadline:
+                    continue
                 self.kill()
                 raise WorkerError(
                     f"A {self.backend} worker answers within {timeout_s:g} s.",
@@ -297,7 +304,10 @@ def run_job(
     try:
         with path.open("ab") as file:
             shown = own and not quiet
-            with Worker(job, backend, device=device, log=file, shows_progress=shown) as worker:
+            with (
+                Worker(job, backend, device=device, log=file, shows_progress=shown) as worker,
+                killed_at_a_stop(partial(worker.kill, wait=False)),
+            ):
                 return worker.ask(request, timeout_s)
     except WorkerError as error:
         keep = True

@@ -25,6 +25,12 @@ from kcost.cost.quality import Quality
 PARITY_LIMIT = 1e-4
 """Most that an output of a float32 cell may differ from the reference's, as part of the largest of its numbers."""
 
+OTHER_INPUTS = (
+    "a run that was begun with another --seed, or by a kcost that made inputs up by the seed, was fed other inputs: "
+    "measure into a new folder"
+)
+"""Why outputs may differ although the model computes the same."""
+
 ROUNDING = 1e-9
 """A drop of exactly the limit may come out above it: 0.9925 - 0.9825 is more than 0.01 to a computer."""
 

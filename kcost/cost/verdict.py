@@ -33,6 +33,7 @@ from kcost.cost.pricebook import PriceBook
 from kcost.cost.quality import ReadOutputs, reference_cell
 from kcost.cost.ranking import (
     MIN_SHARED_ROUNDS,
+    OTHER_INPUTS,
     PARITY_LIMIT,
     Measured,
     RankedCell,
@@ -295,7 +296,7 @@ def _ranking_notices(
                 text=f"Not ranked: its outputs differ from those of {ranking.reference}, {cell.reason}.",
                 number=cell.quality.max_abs_difference,
                 limit=PARITY_LIMIT,
-                remedy="Find out why before using it: the model does not compute the same here.",
+                remedy=f"Find out why before using it: the model does not compute the same here; or {OTHER_INPUTS}.",
                 **about,
             )
         elif cell.standing in ("score too low", "score not known"):

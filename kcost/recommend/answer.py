@@ -94,7 +94,9 @@ class Recommendation(Record):
     winner: str | None = Field(description="the way to run; None where no figure may be given")
     words: tuple[str, ...] = Field(description="the answer in sentences, the first says what to run")
     ranked: tuple[Ranked, ...] = Field(description="the cheapest first")
-    saved_usd_per_month: Band | None = Field(description="against plain Keras; None where that has no figure")
+    saved_usd_per_month: Band | None = Field(
+        description="against plain Keras; None where that has no figure, or lacks a batch size that the winner has"
+    )
     doubt: Doubt | None
     swings: tuple[Swing, ...] = Field(
         default=(), description="what each cause alone does to the saving a month over the next way, the widest first"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kcost.core.result import Environment
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.schedule import AT_ONCE, Arm
 
@@ -14,14 +13,18 @@ VERSION_WITHIN = 1.5
 
 CONVERTER_BYTES, COPIES = 1 << 30, 8
 """Memory of a process that converts or compiles: of the frameworks, and times the model's file. A guess, on the safe
-side: half of the machine's memory is given to them."""
+side: half of the memory that is free is given to them."""
 
 
-def most_at_once(machine: Environment, keras_files: Sequence[Path]) -> int:
-    """How many slow ways are got ready at the same time: one where there is one core, or no memory for more."""
+def most_at_once(cores: int, memory_bytes: int, keras_files: Sequence[Path]) -> int:
+    """How many slow ways are got ready at the same time: one where there is one core, or no memory for more.
+
+    Args:
+        memory_bytes: free for them and all else, as of now.
+    """
     each_bytes = CONVERTER_BYTES + COPIES * max((f.stat().st_size for f in keras_files), default=0)
-    room = int(machine.memory_bytes / 2 / each_bytes)
-    return max(1, min(AT_ONCE, room)) if machine.cores > 1 else 1
+    room = int(memory_bytes / 2 / each_bytes)
+    return max(1, min(AT_ONCE, room)) if cores > 1 else 1
 
 
 def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False) -> Arm:
@@ -37,6 +40,7 @@ def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_vers
         setup_s=setup_s,
         kind=kind,
         precision=candidate.precision,
+        threads=candidate.threads,
         first=candidate.effort == "first",
         costly=candidate.effort in ("convert", "compile") or lacks_version,
         conversion=f"{kind} {candidate.precision}" if candidate.effort == "convert" else None,

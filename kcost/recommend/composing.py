@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kcost.cost.placements import Placement
-from kcost.recommend.answer import MEASURE_AGAIN, Recommendation, Request, Tried, outcome_of, words_of
+from kcost.recommend.answer import MEASURE_AGAIN, Ranked, Recommendation, Request, Tried, outcome_of, words_of
 from kcost.recommend.candidates import Listed
 from kcost.recommend.pricing import Priced
 from kcost.recommend.spent import Spent
@@ -80,7 +80,7 @@ def compose(
         priced.doubt,
         priced.budget,
         priced.swings,
-        _why_no_plain(listed, judged, tried),
+        _why_no_saving(listed, judged, tried, plain, priced.ranked[0]),
     )
     return Recommendation(
         outcome=outcome_of(priced.ranked),
@@ -105,7 +105,15 @@ def _version_told(version: MadeVariant, max_drop: float) -> str:
     return f"{text}, more than --max-drop {max_drop:.2%}: not used." if score.bound > max_drop else f"{text}."
 
 
-def _why_no_plain(listed: Listed, judged: Judged, tried: Sequence[Tried]) -> str:
+def _why_no_saving(listed: Listed, judged: Judged, tried: Sequence[Tried], priced: Ranked | None, best: Ranked) -> str:
+    """Why none is told, where none is.
+
+    Args:
+        priced: plain Keras, where it has a figure: of fewer batch sizes than the best way then.
+    """
+    if priced is not None:
+        sizes = ", ".join(str(batch) for batch in judged.lacking(priced.name, best.name))
+        return f"it was not measured at batch {sizes}, as {best.name} was: the same command with more --minutes goes on"
     plain = next((c.name for c in listed.candidates if c.is_plain), None)
     if plain is None:
         return "it was not among the candidates"

@@ -6,6 +6,7 @@ A stop at any time keeps every finished round, and the same call goes on from th
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from kcost.core import environment
 from kcost.core.artifact import Model
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError
+from kcost.core.memory_limit import free_memory_bytes
 from kcost.core.plan import Plan, Settings
 from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
@@ -136,7 +138,6 @@ class Measuring:
         self._cell_ids: dict[str, dict[int, str]] = {}
         """Candidate -> batch size -> cell; none of a version that is not made yet."""
         self._take_plan(plan)
-        self._at_once = most_at_once(environment.collect(), [m.keras_file for m in self._models.values()])
         for version in made.values():
             self._take(version)
         self._screened_at: int | None = None
@@ -188,6 +189,7 @@ class Measuring:
     def _run_waves(self, pool: Pool) -> None:
         for _ in range(MOST_WAVES):
             left_s = self._ends - self._clock()
+            at_once = self._most_at_once()
             wave, skipped = next_wave(
                 self._arms(),
                 self.standings,
@@ -196,13 +198,18 @@ class Measuring:
                 left_s if self.standings or self._failed else max(1.0, left_s),
                 floor_usd=self._floor.usd,
                 worth=self._worth,
-                at_once=self._at_once,
+                at_once=at_once,
             )
             # Why one was not worth its time is kept where in the end there is no time for any.
             self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
             if wave is None:
                 return
-            self._run(wave, pool)
+            self._run(wave, pool, at_once)
+
+    def _most_at_once(self) -> int:
+        """How many slow ways the machine has room for as of now: workers that live take some of it."""
+        cores = len(os.sched_getaffinity(0))
+        return most_at_once(cores, free_memory_bytes(), [m.keras_file for m in self._models.values()])
 
     def _take_plan(self, plan: Plan) -> None:
         self._plan, self._models = plan, open_models(plan)
@@ -306,7 +313,7 @@ class Measuring:
         best = leader(self.standings)
         return None if best is None else self._capacities.batch_limit(best)
 
-    def _run(self, wave: Wave, pool: Pool) -> None:
+    def _run(self, wave: Wave, pool: Pool, at_once: int) -> None:
         """Measures a wave into the run folder, and looks at what that brought."""
         new = [n for n in wave.names if n not in self.standings]
         self._made_for(new)
@@ -330,7 +337,9 @@ class Measuring:
                 choose=turns.choose,
                 # What the deadline leaves out would get no turn. `measure` reads the monotonic clock.
                 ready_by=time.monotonic() + self._deadline(wave) - began,
-                at_once=self._at_once if wave.kind == "try" else 1,
+                # What the saving is told against is measured whole, as the winner may be.
+                even_late=self._of_plain(ids) if wave.kind == "first" else frozenset(),
+                at_once=at_once if wave.kind == "try" else 1,
                 pool=pool,
             )
         except StorageError:
@@ -357,6 +366,10 @@ class Measuring:
     def _deadline(self, wave: Wave) -> float:
         """When no further cell is got ready; the first ones have a while, however few the minutes are."""
         return max(self._ends, self._start + FIRST_FIGURES_S) if wave.kind == "first" else self._ends
+
+    def _of_plain(self, ids: frozenset[str]) -> frozenset[str]:
+        plain = {i for name, c in self._candidates.items() if c.is_plain for i in self._cell_ids[name].values()}
+        return ids & plain
 
     def _decide_drops(self, judged: Judged) -> bool:
         """Judges those on more examples whose drop is within the limit while its bound is not; whether any was.

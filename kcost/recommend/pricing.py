@@ -36,7 +36,7 @@ class Priced(NamedTuple):
     budget: Budget
     doubt: Doubt
     saved: Band | None
-    """By the best against plain Keras, USD a month."""
+    """By the best against plain Keras, USD a month; None where that has no figure, or lacks batch sizes of the best."""
     swings: tuple[Swing, ...]
     """What each cause alone does to the saving of the best over the next, the widest first."""
     dearer: dict[str, str]
@@ -146,7 +146,8 @@ def _ranked(
     doubt = _with_labels(doubt, judged, terms, capacities, best_usd=full_usd(names[0]), usd_per_label=usd_per_label)
     plain = next((i for i, o in enumerate(options) if o.is_plain), None)
     saved = None
-    if plain is not None and plain > 0:
+    # At a batch size that was not measured plain Keras may be cheaper: the saving would look larger than it is.
+    if plain is not None and plain > 0 and not judged.lacking(names[plain], names[0]):
         value = by_name[names[plain]].bill.usd_per_month - by_name[names[0]].bill.usd_per_month
         saved = bands((money.per_month[:, plain] - money.per_month[:, 0])[:, None], [value])[0]
     swings: tuple[Swing, ...] = ()

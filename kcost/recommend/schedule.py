@@ -61,6 +61,8 @@ class Arm(NamedTuple):
     others. None for an arm that no other tells of."""
     precision: str = ""
     """What its products run in."""
+    threads: int = 0
+    """0 for every core."""
     first: bool = False
     costly: bool = False
     """Whether getting it ready takes so long that a bound decides."""
@@ -265,7 +267,7 @@ def _efficiencies(arm: Arm, arms: Mapping[str, Arm], standings: Mapping[str, Sta
     }
     shortfalls: dict[str, list[float]] = {}
     for lower, base in itertools.permutations(known, 2):
-        if arms[base].precision == BASE_PRECISION != arms[lower].precision and _are_siblings(arms[lower], arms[base]):
+        if arms[base].precision == BASE_PRECISION != arms[lower].precision and _are_alike(arms[lower], arms[base]):
             shortfalls.setdefault(arms[lower].precision, []).append(known[lower] - known[base])
     shortfall = {precision: min(0.0, sum(s) / len(s)) for precision, s in shortfalls.items()}
 
@@ -276,8 +278,9 @@ def _efficiencies(arm: Arm, arms: Mapping[str, Arm], standings: Mapping[str, Sta
     most = math.exp(shortfall.get(arm.precision, 0.0))
     siblings = [as_of(n) for n in known if _are_siblings(arms[n], arm)]
     if arm.precision != BASE_PRECISION:
-        # No program comes nearer to the peak of a lower precision than to that of float32.
-        full = [known[n] for n in known if _are_siblings(arms[n], arm) and arms[n].precision == BASE_PRECISION]
+        # No program comes nearer to the peak of a lower precision than to that of float32. On other threads it comes
+        # nearer or less near to its peak whatever the precision.
+        full = [known[n] for n in known if _are_alike(arms[n], arm) and arms[n].precision == BASE_PRECISION]
         most = min([most, *(math.exp(e) for e in full)])
     values = tuple(min(1.0, as_of(n)) for n in known)
     slow = sum(arms[n].costly for n in known)
@@ -286,6 +289,11 @@ def _efficiencies(arm: Arm, arms: Mapping[str, Arm], standings: Mapping[str, Sta
 
 def _are_siblings(one: Arm, other: Arm) -> bool:
     return one.kind is not None and one.kind == other.kind and one.name != other.name
+
+
+def _are_alike(one: Arm, other: Arm) -> bool:
+    """Whether two siblings run on as many threads, so that they differ in precision alone."""
+    return _are_siblings(one, other) and one.threads == other.threads
 
 
 def _final(
@@ -303,7 +311,7 @@ def _final(
     # One that could be cheaper by a little at most is not worth the time: what choosing wrongly costs is told.
     rivals = [n for n in alive[1:] if standings[n].low_usd * NEAR < best.high_usd]
     names = tuple(dict.fromkeys((alive[0], *rivals, *held)))
-    behind = [n for n in names if n in standings and standings[n].rounds < least]
+    behind = [n for n in names if n in standings and (standings[n].rounds < least or standings[n].narrow)]
     undecided = [n for n in (alive[0], *rivals) if standings[n].rounds < final_rounds]
     if behind:
         return Wave("final", names, least)

@@ -18,7 +18,7 @@ from kcost.core.stats import location, median_per_round
 from kcost.cost.capacity import MOST_BUSY, Capacity, find_capacity
 from kcost.cost.instances import Offer, offers_for
 from kcost.cost.quality import ReadOutputs
-from kcost.cost.ranking import FULL_PRECISION, RankedCell
+from kcost.cost.ranking import FULL_PRECISION, OTHER_INPUTS, RankedCell
 from kcost.cost.scaling import on_offers
 from kcost.cost.serving_ways import Way, serving_ways
 from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
@@ -55,6 +55,12 @@ class Judged(NamedTuple):
     invalid: dict[str, str]
     """Candidate -> why its figures are not to be believed."""
     verdict: Verdict
+    unmeasured: dict[str, frozenset[int]]
+    """Candidate -> batch sizes at which it was neither measured nor failed, where there are such: the minutes ended."""
+
+    def lacking(self, name: str, beside: str) -> tuple[int, ...]:
+        """Batch sizes at which one way was measured, and another may yet turn out cheaper than it seems."""
+        return tuple(sorted(self.unmeasured.get(name, frozenset()) & self.ways[beside].medians_ns.keys()))
 
 
 class Capacities:
@@ -123,7 +129,8 @@ def judge(
         if worst is not None:
             drops[candidate.name] = worst
         if not good:
-            refused[candidate.name] = f"{mine[0].standing}: {mine[0].reason}"
+            why = f" ({OTHER_INPUTS})" if mine[0].standing == "outputs differ" else ""
+            refused[candidate.name] = f"{mine[0].standing}: {mine[0].reason}{why}"
         elif worst is not None and worst.bound > terms.limits.max_drop:
             refused[candidate.name] = drop_told(worst, terms.limits.max_drop)
             if worst.value <= terms.limits.max_drop:
@@ -144,7 +151,14 @@ def judge(
         undecided_ways={name: every[name] for name in undecided if name in every},
         invalid=invalid,
         verdict=verdict,
+        unmeasured=_unmeasured(run, candidates),
     )
+
+
+def _unmeasured(run: Run, candidates: Sequence[Candidate]) -> dict[str, frozenset[int]]:
+    done = [c.spec for c in run.present if c.status != "partial"]
+    sizes = {c.name: frozenset(c.batches) - {s.batch for s in done if c.has(s)} for c in candidates}
+    return {name: lacking for name, lacking in sizes.items() if lacking}
 
 
 def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:

@@ -148,3 +148,15 @@ def test_a_worker_answers_where_a_thousand_files_are_open() -> None:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert raised.value.cause == "unforeseen"
+
+
+def test_a_worker_may_have_longer_than_the_system_waits_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Worker(MEASURE, "fake") as worker:
+        worker.ask(StartRequest(), timeout_s=1e9)  # milliseconds of it are no C int
+        monkeypatch.setattr("kcost.core.process.LONGEST_POLL_MS", 1)
+        worker.ask(ReleaseRequest(), timeout_s=60)
+        with pytest.raises(WorkerError, match=r"within 0\.2 s") as raised:
+            worker.receive(timeout_s=0.2)  # nothing was asked
+        assert raised.value.cause == "timeout"
+    with Worker(MEASURE, "fake") as starting:  # which takes far longer than a millisecond
+        starting.ask(StartRequest(), timeout_s=60)

@@ -168,6 +168,7 @@ def test_a_float32_cell_with_other_outputs_is_not_ranked() -> None:
     (notice,) = (n for n in verdict.notices if n.code == "outputs-differ")
     assert (notice.cell, notice.limit) == (JIT, 1e-4)
     assert notice.number == pytest.approx(2e-4, rel=0.02)
+    assert "was fed other inputs: measure into a new folder" in notice.remedy
     outputs[jit] = {**outputs[jit], "outputs": np.full_like(outputs[jit]["outputs"], np.nan)}
     broken = verdict_of(run, outputs).rankings[0].cell(jit)
     reason = "80 of 80 numbers of the output 'output' are NaN or infinite, over the probe"

@@ -14,12 +14,15 @@ from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
 from kcost.recommend.bounds import Work
-from kcost.recommend.candidates import Candidate, Machine, list_candidates
+from kcost.recommend.candidates import Candidate, Listed, Machine, list_candidates
+from kcost.recommend.composing import compose
 from kcost.recommend.pricing import Priced, price, uncredited
+from kcost.recommend.spent import Spent
 from kcost.recommend.standings import Capacities, Judged, floor_of, judge, standings_of
 from kcost.recommend.terms import ENDLESS, Limits, Terms, expected_total_usd
 from kcost.risk.figures import Figure
 from testing.runs import environment, plan, simulated_run
+from tests.unit.recommend.answers import answer
 
 CANDIDATES = tuple(
     c
@@ -225,3 +228,56 @@ def test_what_computes_dense_products_alone_in_int8_is_bound_by_its_convolutions
 
     assert bound("int8_dynamic", dense) == bound("int8", dense) < bound("float32", dense)
     assert bound("int8_dynamic", convolutions) == bound("float32", convolutions) > bound("int8", convolutions)
+
+
+def without_large_batches_of_plain_keras(run: Run, **changes: Any) -> Run:
+    cells = (c.model_copy(update=changes) if (c.spec.method, c.spec.batch) == ("predict", 32) else c for c in run.cells)
+    return run.model_copy(update={"cells": tuple(cells)})
+
+
+def saving_sentence(judged: Judged, priced: Priced) -> str:
+    """The sentence on the saving."""
+    nothing: dict[str, Any] = {"gates": (), "notices": (), "projected": (), "made": (), "made_at": "now"}
+    listed, spent = Listed(candidates=CANDIDATES, left_out=()), Spent({}, {}, (), 1.0, None, False)
+    return compose(answer().request, "m", listed, judged, priced, spent, **nothing).words[1]
+
+
+def test_no_saving_is_told_against_plain_keras_at_fewer_batch_sizes(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    run, outputs = simulated
+    whole = judged_of(simulated, terms())
+    assert "saves $" in saving_sentence(whole, priced_of(whole, terms()))
+    cut = judged_of((without_large_batches_of_plain_keras(run, status="partial", rounds=()), outputs), terms())
+    assert cut.lacking("tensorflow/predict float32", "jax/jit float32") == (32,)
+    priced = priced_of(cut, terms())
+    plain = next(r for r in priced.ranked if r.is_plain)
+    assert priced.saved is None
+    why = f"not measured at batch 32, as {priced.ranked[0].name} was: the same command with more --minutes goes on."
+    assert saving_sentence(cut, priced).endswith(f"no saving can be told: it was {why}")
+    assert plain.batch_limit == 1
+
+
+def test_a_saving_is_told_where_plain_keras_cannot_run_at_a_batch_size(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    run, outputs = simulated
+    failed = judged_of((without_large_batches_of_plain_keras(run, status="oom", rounds=()), outputs), terms())
+    priced = priced_of(failed, terms())
+    assert priced.saved is not None
+    assert "saves $" in saving_sentence(failed, priced)
+
+
+def test_a_way_whose_outputs_differ_says_that_it_may_have_been_fed_others(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    """As where a run goes on under another seed: what it holds by then is the reference."""
+    run, outputs = simulated
+
+    def answered(cell: CellResult) -> Any:
+        arrays = outputs(cell)
+        return arrays if cell.spec.method != "jit" else {**arrays, "outputs": arrays["outputs"] + np.float32(0.1)}
+
+    refused = judge(run, answered, terms(), CANDIDATES).refused["jax/jit float32"]
+    assert refused.startswith("outputs differ: by up to 0.1")
+    assert refused.endswith("was fed other inputs: measure into a new folder)")

@@ -133,6 +133,14 @@ def test_no_program_is_expected_to_gain_more_by_a_precision_than_its_bound_does(
     assert [s.name for s in skipped] == ["onnx int8"]  # onnx comes to 40% of its bound, and 50% would be needed
 
 
+def test_what_a_program_gains_by_a_precision_is_held_against_the_same_threads() -> None:
+    one_thread = slow("onnx, 1 thread", 38)._replace(kind="onnx", threads=1)
+    arms = (PLAIN._replace(bound_usd=20), slow("onnx", 20), one_thread, slow("onnx half", 10, "half"))
+    wave, _ = next_wave(arms, known(48, plain=100, onnx=40, **{"onnx, 1 thread": 190}), (), 600)
+    assert wave is not None
+    assert wave.names[0] == "onnx half"  # at half of its bound, as onnx: one thread came to a fifth
+
+
 def test_a_precision_that_falls_short_of_its_peak_is_expected_to_do_so_again() -> None:
     eager = Arm("eager", 2, kind="eager", precision="float32", bound_usd=20)
     half = Arm("eager half", 2, kind="eager", precision="half", bound_usd=10)
@@ -184,6 +192,14 @@ def test_the_last_rounds_go_to_those_that_are_not_told_apart() -> None:
     assert (wave.kind, wave.names, wave.rounds) == ("final", ("graph", "plain"), 24)
     told_apart = {"plain": Standing(98, 100, 102, 12), "graph": Standing(79, 80, 81, 12)}
     assert next_wave((PLAIN, GRAPH), told_apart, (), 600)[0] is None
+
+
+def test_plain_keras_is_measured_whole_in_the_end() -> None:
+    """The saving is told against it at the batch sizes of the best."""
+    cut = {"plain": Standing(198, 200, 202, 12, narrow=True), "graph": Standing(79, 80, 81, 12)}
+    wave, _ = next_wave((PLAIN, GRAPH), cut, (), 600)
+    assert wave is not None
+    assert (wave.kind, wave.names, wave.narrow) == ("final", ("graph", "plain"), False)
 
 
 standings = st.dictionaries(

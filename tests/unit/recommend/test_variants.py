@@ -32,7 +32,6 @@ from kcost.recommend.one_plan import plan_of
 from kcost.recommend.spent import Spent
 from kcost.recommend.terms import Limits, Terms
 from kcost.recommend.variants import VARIANTS, MadeVariant, Variant
-from testing.runs import environment
 
 PRUNED = VARIANTS[0]
 
@@ -134,7 +133,7 @@ def test_slow_ways_are_got_ready_at_the_same_time_where_there_are_cores_and_memo
         sparse.truncate(1 << 30)
 
     def at_once(cores: int, gib: int) -> int:
-        return most_at_once(environment(cores=cores, memory_bytes=gib << 30), [file])
+        return most_at_once(cores, gib << 30, [file])
 
     assert [at_once(2, 64), at_once(1, 64), at_once(2, 40), at_once(2, 8)] == [3, 1, 2, 1]
 

@@ -1,0 +1,55 @@
+"""Runtimes that are simulated: conversions are made at once, and cells sleep in the fake backend's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from kcost.bench.pool import Pool, Prepared
+from kcost.core.artifact import SAMPLES_FILE, Model
+from kcost.core.conversion import Runtime, RuntimePrecision
+from kcost.core.plan import CellSpec
+from kcost.core.request import MeasureRequest
+from kcost.core.result import Round
+
+FILE = "simulated.keras"
+
+
+def converted(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:
+    """The folder of a conversion that is a copy of the fake model."""
+    folder = cache / f"{model.name}-{runtime}-{precision}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(model.keras_file.read_text())
+    np.savez(folder / SAMPLES_FILE, x=np.zeros((64, 2), np.float32), labels=np.zeros(64, np.int32))
+    return folder
+
+
+class SimulatedRuntimes(Pool):
+    """A pool whose cells of runtimes are cells of the fake backend, of a model with another name."""
+
+    def holds(self, spec: CellSpec) -> bool:
+        return super().holds(_simulated(spec))
+
+    def start(self, specs: Iterable[CellSpec]) -> None:
+        super().start([_simulated(spec) for spec in specs])
+
+    def prepare(self, request: MeasureRequest) -> Prepared:
+        return super().prepare(_of_simulated(request))
+
+    def measure(self, request: MeasureRequest, session: str, number: int) -> Round:
+        return super().measure(_of_simulated(request), session, number)
+
+
+def _simulated(spec: CellSpec) -> CellSpec:
+    if spec.runtime is None:
+        return spec
+    return spec.model_copy(update={"backend": "fake", "method": "eager", "model": f"{spec.model} in {spec.runtime}"})
+
+
+def _of_simulated(request: MeasureRequest) -> MeasureRequest:
+    spec = request.spec
+    if spec.runtime is None:
+        return request
+    return request.model_copy(update={"spec": _simulated(spec), "keras_file": request.keras_file / FILE})

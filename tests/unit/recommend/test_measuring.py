@@ -1,0 +1,150 @@
+"""How a recommendation spends its minutes, on simulated cells: its deadlines, slow ways, and a stop in the middle."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcost.bench.pool import Prepared
+from kcost.bench.store import open_run
+from kcost.core.artifact import Model
+from kcost.core.conversion import Runtime, RuntimePrecision
+from kcost.core.plan import Method
+from kcost.core.request import MeasureRequest
+from kcost.cost.assumptions import Assumptions
+from kcost.cost.pricebook import PriceBook
+from kcost.cost.traffic import constant
+from kcost.recommend.bounds import Work
+from kcost.recommend.candidates import Candidate
+from kcost.recommend.measuring import KINDS, Measuring
+from kcost.recommend.one_plan import plan_of
+from kcost.recommend.terms import Limits, Terms
+from tests.unit.bench.simulated_runtimes import SimulatedRuntimes, converted
+from tests.unit.bench.test_runtimes import without_torch
+
+BEST = "best so far"
+"""What is told after a step begins so."""
+
+
+def way(method: Method, **changes: Any) -> Candidate:
+    fields: dict[str, Any] = {
+        **{"backend": "fake", "method": method, "precision": "float32", "device": "cpu", "threads": 0},
+        **{"batches": (1, 8), "effort": "first", "model": "big"},
+    }
+    return Candidate(**{**fields, **changes})
+
+
+def onnx(**changes: Any) -> Candidate:
+    return way("onnx", **{"backend": "torch", "effort": "convert", **changes})
+
+
+@pytest.fixture
+def recommends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Measuring]:
+    """Begins to measure some ways, or goes on with it, under traffic that needs many instances."""
+    without_torch(monkeypatch)
+    monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
+    monkeypatch.setattr("kcost.recommend.measuring.Pool", SimulatedRuntimes)
+    monkeypatch.setattr("kcost.recommend.measuring.most_at_once", lambda *_: 3)  # tests have one core
+    (tmp_path / "big.keras").write_text(json.dumps({"step_s": 0.002}))
+    limits, traffic = Limits(p99_ms=100, max_drop=0.02), constant(300_000)
+    terms = Terms(traffic, Assumptions(work_hours=0), limits, PriceBook.read(), "aws", "us-east-1", None, 0)
+
+    def begun(*candidates: Candidate, **changes: Any) -> Measuring:
+        settings = {"round_s": 0.01, "warmup_s": 0.01, "warmup_max_s": 0.02}
+        plan = plan_of(tmp_path / "big.keras", candidates, data=None, seed=0, settings=settings)
+        return Measuring(candidates, plan, terms, tmp_path / "run", work=Work(0.0), worth=0.0, **changes)
+
+    return begun
+
+
+def rounds_in(folder: Path) -> dict[tuple[str, int], int]:
+    """Method and batch size -> rounds, of the cells that have any."""
+    return {(c.spec.method, c.spec.batch): len(c.rounds) for c in open_run(folder / "run").cells if c.rounds}
+
+
+def test_the_first_ways_have_a_minute_however_few_the_minutes_are(recommends: Any, tmp_path: Path) -> None:
+    recommends(way("eager"), way("predict"), seconds=1).spend()
+    assert rounds_in(tmp_path) == {(method, batch): 3 for method in ("eager", "predict") for batch in (1, 8)}
+
+
+def test_after_that_minute_plain_keras_is_got_ready_at_every_batch_size(
+    recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcost.recommend.measuring.FIRST_FIGURES_S", 0.0)
+    recommends(way("eager"), way("predict"), seconds=1).spend()
+    assert rounds_in(tmp_path) == {("eager", 1): 3, ("predict", 1): 3, ("predict", 8): 3}
+
+
+def test_a_later_way_that_is_not_ready_when_the_minutes_end_gets_no_turn(recommends: Any, tmp_path: Path) -> None:
+    now = [0.0]
+
+    def tell(text: str) -> None:
+        if text.startswith(BEST):
+            now[0] = 600.0 if now[0] else 594.999  # 5 s are kept back
+
+    late = {
+        f"fake/{method} bfloat16": way(method, precision="bfloat16", effort="cheap") for method in ("eager", "predict")
+    }
+    measuring = recommends(way("eager"), way("predict"), *late.values(), seconds=600, tell=tell, clock=lambda: now[0])
+    spent = measuring.spend()
+    assert spent.failed == dict.fromkeys(late, "the minutes ended before it had its rounds")
+    assert set(measuring.standings) == {"fake/eager float32", "fake/predict float32"}
+    assert max(rounds_in(tmp_path).values()) > 3  # the others took their turns
+
+
+def test_what_a_conversion_took_is_what_the_next_of_its_kind_is_expected_to_take(recommends: Any) -> None:
+    now = [0.0]
+
+    def slow(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:
+        now[0] += 40
+        return converted(model, runtime, precision, cache)
+
+    ways = [way("eager"), way("predict"), onnx(), onnx(precision="int8_dynamic")]
+    ways = [w.model_copy(update={"batches": (8,)}) for w in ways]
+    measuring = recommends(*ways, seconds=100, converted=slow, clock=lambda: now[0])
+    spent = measuring.spend()
+    assert "torch/onnx float32" in measuring.standings
+    # A guess of 27 s would fit into half of the 55 s that are left.
+    why = r"it takes about 4\d s to get ready, with 55 s left: give more --minutes"
+    assert re.fullmatch(why, spent.skipped["torch/onnx int8_dynamic"])
+
+
+def test_one_that_was_stopped_goes_on_with_what_is_slow_and_keeps_its_rounds(
+    recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped_at(beginning: str) -> Callable[[str], None]:
+        def tell(text: str) -> None:
+            if text.startswith(beginning):
+                raise KeyboardInterrupt
+
+        return tell
+
+    ways, order = (way("eager"), way("predict"), onnx()), list[str]()
+    assert recommends(*ways, seconds=600, tell=stopped_at(KINDS["try"]), converted=converted).spend().interrupted
+    before = open_run(tmp_path / "run").cells
+    assert {c.spec.method for c in before} == {"eager", "predict"}
+
+    class Recorded(SimulatedRuntimes):
+        def prepare(self, request: MeasureRequest) -> Prepared:
+            order.append(request.spec.method)
+            return super().prepare(request)
+
+    def converts(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:
+        order.append("convert")
+        return converted(model, runtime, precision, cache)
+
+    monkeypatch.setattr("kcost.recommend.measuring.Pool", Recorded)
+    measuring = recommends(*ways, seconds=600, tell=stopped_at(BEST), converted=converts)
+    assert measuring.spend().waves[0].startswith("try: ")
+    place = order.index("convert")
+    assert set(order[:place]) <= {"eager", "predict"}
+    assert "predict" in order[:place]
+    assert set(order[place + 1 :]) == {"onnx"}
+    assert set(measuring.standings) == {"fake/eager float32", "fake/predict float32", "torch/onnx float32"}
+    after = {c.spec.cell_id: c.rounds for c in open_run(tmp_path / "run").cells}
+    assert all(after[c.spec.cell_id][: len(c.rounds)] == c.rounds for c in before)
