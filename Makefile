@@ -58,6 +58,7 @@ zoo: .venv/installed
 
 check: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The documentation as a site in build/docs, which opens without a server; any warning ends it.

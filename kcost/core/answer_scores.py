@@ -211,4 +211,3 @@ def not_finite(names: Sequence[str], outputs: Sequence[np.ndarray]) -> str | Non
         if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum()))
     ]
     return "; ".join(offenders) or None
-

@@ -175,6 +175,8 @@ class ServingCheck(Record):
     signatures: tuple[SignatureCheck, ...]
     warm_up_requests: int = Field(description="that it answered")
     peak_bytes: int = Field(description="most resident memory of that process, TensorFlow's library and Python in it")
+
+
 class OutputTemperature(Record):
     """What the logits of one output are divided by, so that its probabilities are what they say."""
 

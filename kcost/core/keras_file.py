@@ -36,6 +36,7 @@ _DATA_CLASSES = frozenset(
 )
 SAFE_MODE = "kcost loads every file in Keras's safe mode and has no switch for it."
 
+
 class Summary(Record):
     """What a `.keras` file says of itself, read without Keras."""
 

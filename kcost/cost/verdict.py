@@ -269,9 +269,7 @@ def _main_fairness(measured: list[Measured], reference: CellResult | None) -> Fa
     return measured[0].fairness if chosen is None else fairness_of(chosen)
 
 
-def _ranking_notices(
-    ranking: Ranking, p99_ms: float | None, max_drop: float, reference_told: bool
-) -> Iterator[Notice]:
+def _ranking_notices(ranking: Ranking, p99_ms: float | None, max_drop: float, reference_told: bool) -> Iterator[Notice]:
     lower = False
     for cell in ranking.cells:
         lower = lower or cell.dtype != "float32"

@@ -11,9 +11,7 @@ from kcost.data.sets import DataSet, ImageSet, TagSet
 from kcost.data.sources import fetch, known
 
 
-def load(
-    name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: bool = True
-) -> DataSet:
+def load(name_or_path: str, *, seed: int = 0, limit: int | None = None, repair: bool = True) -> DataSet:
     """Loads a data set by a name that kcost knows (see `catalogue`) or by the path of your own files.
 
     Args:

@@ -46,9 +46,7 @@ def load_path(path: Path, *, seed: int, limit: int | None, repair: bool) -> Data
     name = path.stem if path.is_file() else path.resolve().name
     archive = _npz_file(path)
     if archive is not None and holds_arrays(arrays := npz_arrays(archive)):
-        return build_array_set(
-            arrays, name=name, source=str(path.absolute()), licence=_LICENCE, seed=seed, limit=limit
-        )
+        return build_array_set(arrays, name=name, source=str(path.absolute()), licence=_LICENCE, seed=seed, limit=limit)
     image_parts = _image_parts(path)
     if image_parts is not None:
         parts, label_names, notes = image_parts

@@ -212,4 +212,3 @@ def at_temperature(answers: SplitPredictions, temperature: float) -> SplitPredic
         examples=answers.examples,
         entity_counts=answers.entity_counts,
     )
-

@@ -74,9 +74,7 @@ def quartiles(name: str, numbers: np.ndarray) -> np.ndarray:
     return np.array([names[p] for p in places])
 
 
-def slices_of(
-    answers: SplitPredictions, columns: Columns, unit: str, types: tuple[str, ...] = ()
-) -> Slices:
+def slices_of(answers: SplitPredictions, columns: Columns, unit: str, types: tuple[str, ...] = ()) -> Slices:
     """Scores of each value of each column on a split, and of each entity type of a tagger.
 
     Args:

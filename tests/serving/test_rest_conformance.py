@@ -130,9 +130,7 @@ def test_metadata(serving: Client) -> None:
     signature = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
     assert signature["method_name"] == "tensorflow/serving/predict"
     shape = {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
-    assert signature["inputs"] == {
-        "x": {"dtype": "DT_FLOAT", "tensor_shape": shape, "name": "serving_default_x:0"}
-    }
+    assert signature["inputs"] == {"x": {"dtype": "DT_FLOAT", "tensor_shape": shape, "name": "serving_default_x:0"}}
     assert signature["outputs"].keys() == {"y"}
 
 

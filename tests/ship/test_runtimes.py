@@ -270,9 +270,7 @@ def test_a_model_that_rounds_may_be_off_by_what_its_rounding_makes(
     ("field", "value", "reason"),
     [("shape", (None, 28, 28, 3), r"float32 \(any, 28, 28, 3\)"), ("dtype", "int32", "expected .* int32")],
 )
-def test_a_file_with_other_inputs_is_refused(
-    convert_once: Converter, field: str, value: object, reason: str
-) -> None:
+def test_a_file_with_other_inputs_is_refused(convert_once: Converter, field: str, value: object, reason: str) -> None:
     about = read_conversion(folder := convert_once("cnn", "litert", "float32"))
     request = ConversionCheckRequest(
         path=folder / about.file,

@@ -55,9 +55,7 @@ def test_an_application_is_right_or_refused_by_name_in_every_mode(
     _check(WHOLE, FAMILIES[family], application(family), tmp_path, exporters)
 
 
-def _check(
-    modes: Sequence[str], name: str, specimen: Specimen, folder: Path, exporters: ExportWorkers | None
-) -> None:
+def _check(modes: Sequence[str], name: str, specimen: Specimen, folder: Path, exporters: ExportWorkers | None) -> None:
     tolerances = MIXTURE if name in MIXTURES else DEEP
     rows = Trial(show(name, specimen, folder), exporters, tolerances).rows(modes)
     failed = [f"{row.mode}: {row.outcome}: {row.reason}" for row in rows if row.outcome not in ("right", "refused")]

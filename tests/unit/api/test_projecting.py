@@ -28,10 +28,6 @@ as_of = 2026-07-01
 """
 
 
-
-
-
-
 def test_projections_stand_beside_measurements_with_their_basis(tmp_path: Path) -> None:
     report = kcost.project_run(run_with_profiles(tmp_path), ["g6.xlarge", "T4"], region="us-east-1", batches=[64])
     assert {o.basis for o in report.options} == {"simulated", "projected"}

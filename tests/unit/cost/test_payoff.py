@@ -10,10 +10,6 @@ from tests.unit.cost.payoffs import BIG, drop, speed
 SMALL = Size(file_bytes=300, parameters=10, peak_host_bytes=None)
 
 
-
-
-
-
 @pytest.mark.parametrize(
     ("speeds", "after", "word"),
     [

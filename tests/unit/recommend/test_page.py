@@ -20,8 +20,6 @@ LEAST_CONTRAST = 4.5
 """Of text with what is behind it. Source: WCAG 2.2, success criterion 1.4.3, as is the formula."""
 
 
-
-
 class Elements(HTMLParser):
     """Every element that is opened, with its attributes."""
 

@@ -109,9 +109,7 @@ def test_as_many_labels_as_told_decide_about_as_often_as_told() -> None:
         if verdict.more_labels is None:
             continue
         more = right + int(rng.binomial(verdict.more_labels, truth))
-        after = judge(
-            "min_score", share("accuracy", more, 400 + verdict.more_labels, "examples"), 0.9, at_most=False
-        )
+        after = judge("min_score", share("accuracy", more, 400 + verdict.more_labels, "examples"), 0.9, at_most=False)
         decided.append(after.answer != "can't tell")
     assert abs(np.mean(decided) - POWER) < 0.06
 

@@ -75,8 +75,6 @@ def test_the_gate_of_changes_passes_fails_and_leaves_attacks_out() -> None:
     assert [v.answer for v in verdicts] == ["can't tell", "can't tell"]
 
 
-
-
 def test_the_area_is_that_of_two_normals_and_its_interval_holds_it() -> None:
     """Two normals that are d apart have an area of Phi(d / sqrt(2))."""
     from scipy.stats import norm
@@ -135,10 +133,6 @@ def test_stored_sureness_comes_back_and_damage_is_told(tmp_path: Path) -> None:
     write_ood_scores(path, made.header, made.own, OodScores(np.array([0.1]), None))
     with pytest.raises(SchemaError, match="why there is none"):
         read_ood_scores(path)
-
-
-
-
 
 
 def test_the_spread_is_that_of_the_scores() -> None:

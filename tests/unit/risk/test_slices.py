@@ -34,9 +34,7 @@ def test_small_slices_and_columns_of_too_many_values_are_told_and_left_out() -> 
     answers = sure_of(0.9, [True] * 100)
     slices = slices_of(answers, {"a": np.array(["x"] * 95 + ["y"] * 5), "id": np.arange(100).astype(str)}, "examples")
     assert [s.name for s in slices.table] == ["a=x"]
-    assert slices.skipped == (
-        "a=y: 5 examples, and 30 are needed", "id: 100 different values; slices have 2 to 50"
-    )
+    assert slices.skipped == ("a=y: 5 examples, and 30 are needed", "id: 100 different values; slices have 2 to 50")
 
 
 def test_entity_types_are_slices_of_a_tagger() -> None:

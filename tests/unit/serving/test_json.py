@@ -83,7 +83,7 @@ def test_outputs_whose_rows_differ_have_no_rows() -> None:
         predict_answer([two, three], outputs, in_rows=True)
 
 
-@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode) | st.text("[]{}:,NaInfity0e\"").map(str.encode))
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode) | st.text('[]{}:,NaInfity0e"').map(str.encode))
 def test_bodies_of_any_bytes(body: bytes) -> None:
     status = 200
     try:

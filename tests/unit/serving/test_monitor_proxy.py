@@ -31,9 +31,7 @@ from tests.unit.serving.monitored import PREDICT, REFERENCE
 from tests.unit.serving.proxied import reply, with_proxy
 
 
-def with_watching_proxy(
-    settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]], **options: Any
-) -> None:
+def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awaitable[None]], **options: Any) -> None:
     """A proxy with the process that watches, before a server that answers as the reference's model does."""
     monitor = Monitor("http://x", settings, {"m": REFERENCE})
 
