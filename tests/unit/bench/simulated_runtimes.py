@@ -4,17 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from kcost.bench import runner
 from kcost.bench.pool import Pool, Prepared
 from kcost.core.artifact import SAMPLES_FILE, Model
 from kcost.core.conversion import Runtime, RuntimePrecision
-from kcost.core.plan import CellSpec
+from kcost.core.plan import CellSpec, Plan
 from kcost.core.request import MeasureRequest
 from kcost.core.result import Round
+from tests.unit.bench.plans import SETTINGS
 
+AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
 FILE = "simulated.keras"
+
+
+def onnx_plan(folder: Path) -> Plan:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fake.keras").write_text("{}")
+    np.savez(folder / "samples.npz", x=np.zeros((8, 2), np.float32), labels=np.zeros(8, np.int32))
+    return Plan.parse(
+        {
+            **AXES,
+            "models": [str(folder / "fake.keras")],
+            "backends": ["fake", "torch"],
+            "methods": ["eager", "onnx"],
+            "precisions": ["float32"],
+            "batches": [1, 2],
+            "settings": SETTINGS,
+        }
+    )
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No framework is started: the cells of torch itself are taken out, and of onnx only converting is asked for."""
+    monkeypatch.setattr(runner, "require", lambda backend: backend)
+    monkeypatch.setattr(Model, "output_facts", lambda model: ())  # the fake backend's file is no .keras file
+    whole = runner.expand
+
+    def only_converted(*args: Any) -> tuple[Any, ...]:
+        return tuple(c for c in whole(*args) if c.backend == "fake" or c.runtime)
+
+    monkeypatch.setattr(runner, "expand", only_converted)
 
 
 def converted(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:

@@ -24,8 +24,7 @@ from kcost.core.plan import Plan
 from kcost.core.process import Worker, run_job
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult
-from tests.unit.bench.simulated_runtimes import SimulatedRuntimes, converted
-from tests.unit.bench.test_runtimes import onnx_plan, without_torch
+from tests.unit.bench.simulated_runtimes import SimulatedRuntimes, converted, onnx_plan, without_torch
 
 
 def up_to(rounds: int) -> Callable[[list[CellResult]], list[CellResult]]:

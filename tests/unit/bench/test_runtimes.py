@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from kcost.bench import runner
@@ -19,9 +17,9 @@ from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
 from kcost.core.request import MeasureRequest
 from kcost.core.result import CellResult
-from tests.unit.bench.plans import SETTINGS, by_label
+from tests.unit.bench.plans import by_label
+from tests.unit.bench.simulated_runtimes import AXES, onnx_plan, without_torch
 
-AXES = {"models": ["x"], "phases": ["inference"], "batches": [1]}
 EVERY_PRECISION = ["float32", "bfloat16", "saved", "int8", "int8_dynamic"]
 
 
@@ -38,35 +36,6 @@ def test_a_plan_measures_runtimes_only_when_it_names_them() -> None:
     cells = expand(Plan.parse({**AXES, "phases": ["inference", "training"], "precisions": EVERY_PRECISION}), {"m": "0"})
     assert {c.runtime for c in cells} == {None}
     assert {c.precision for c in cells} == KERAS_PRECISIONS - {"saved"}
-
-
-def onnx_plan(folder: Path) -> Plan:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fake.keras").write_text("{}")
-    np.savez(folder / "samples.npz", x=np.zeros((8, 2), np.float32), labels=np.zeros(8, np.int32))
-    return Plan.parse(
-        {
-            **AXES,
-            "models": [str(folder / "fake.keras")],
-            "backends": ["fake", "torch"],
-            "methods": ["eager", "onnx"],
-            "precisions": ["float32"],
-            "batches": [1, 2],
-            "settings": SETTINGS,
-        }
-    )
-
-
-def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No framework is started: the cells of torch itself are taken out, and of onnx only converting is asked for."""
-    monkeypatch.setattr(runner, "require", lambda backend: backend)
-    monkeypatch.setattr(Model, "output_facts", lambda model: ())  # the fake backend's file is no .keras file
-    whole = runner.expand
-
-    def only_converted(*args: Any) -> tuple[Any, ...]:
-        return tuple(c for c in whole(*args) if c.backend == "fake" or c.runtime)
-
-    monkeypatch.setattr(runner, "expand", only_converted)
 
 
 @pytest.mark.parametrize(
