@@ -113,20 +113,22 @@ def test_a_request_that_waits_for_a_connection_counts_from_when_it_was_due(simul
     assert ((observed.done_ns - observed.sent_ns) / 1e9 < latency_s.max()).all()
 
 
-def test_what_is_not_answered_is_counted(simulated: SimulatedTime) -> None:
-    count = 0
+def answers_in_turn(*answers: bytes | None) -> Handle:
+    """A server that gives each request the next answer, None not in time, and OK after the last."""
+    left = list(answers)
 
-    async def failing(_: float) -> bytes:
-        nonlocal count
-        count += 1
-        if count == 2:
-            return b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
-        if count == 3:
-            return b"no http at all\r\n\r\n"
-        if count == 4:
+    async def answer(_: float) -> bytes:
+        now = left.pop(0) if left else OK
+        if now is None:
             await asyncio.sleep(30)
-        return OK
+            return OK
+        return now
 
+    return answer
+
+
+def test_what_is_not_answered_is_counted(simulated: SimulatedTime) -> None:
+    failing = answers_in_turn(OK, b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", b"no http at all\r\n\r\n", None)
     observed = simulated.run(load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5))
     assert sorted(observed.status.tolist()) == sorted([200, 503, BROKEN, TIMED_OUT, 200, 200])
     load_report = report("", "", "", 1.0, observed)
@@ -330,19 +332,8 @@ def test_grpc_is_an_extra_of_its_own() -> None:
 
 
 def test_what_is_known_of_a_failure_is_kept(simulated: SimulatedTime) -> None:
-    count = 0
-
-    async def failing(_: float) -> bytes:
-        nonlocal count
-        count += 1
-        if count == 2:
-            return b"HTTP/1.1 503 No\r\ncontent-length: 10\r\n\r\nTry later."
-        if count == 3:
-            return b"no http at all\r\n\r\n"
-        if count == 5:
-            await asyncio.sleep(30)
-        return OK
-
+    refusal = b"HTTP/1.1 503 No\r\ncontent-length: 10\r\n\r\nTry later."
+    failing = answers_in_turn(OK, refusal, b"no http at all\r\n\r\n", OK, None)
     observed = simulated.run(load(failing, Schedule(np.arange(6) * 0.05, (b"{}",), "even"), timeout_s=0.5))
     assert observed.status.tolist() == [200, 503, BROKEN, 200, TIMED_OUT, 200]
     assert observed.why[1] == "Try later."
