@@ -6,14 +6,15 @@ of a draw. The model's process has a core of its own; the server and the client 
 without looking at the clock, and collects no garbage meanwhile. What is compared is the server's: from when a request
 was accepted until its answer was ready, by the server's clock. The client's p99 stands beside it.
 
-Three simulated p99 are told:
+Four simulated p99 are told. The first is of the queue alone: the server's own steps in the very trial, as long as they
+kept a process of the model. The others are of the whole method, with steps that were measured minutes before:
 
 - of steps back to back, as a run has them that was measured in rounds alone;
 - with steps after idle time, as `kcost bench --scenarios after-idle` measures them;
 - with what the server takes of each step beside the model, too (`kcost cost --hand-over-ms`).
 
 That last one is measured by the server's metrics at requests of a seed of their own, and the time in which a request is
-read and its answer written, which is added to each of the three, by those one after another: both before the rates.
+read and its answer written, which is added to each of the four, by those one after another: both before the rates.
 
 The 90% interval of a simulated p99 over the measured one is by a bootstrap of blocks of half a second, of both
 together: where it holds 1, more requests would be needed to tell a miss from luck.
@@ -39,7 +40,7 @@ import psutil
 from kcost.core.garbage_collection import collector_paused
 from kcost.core.result import Run
 from kcost.cost.measured_service import service_of
-from kcost.cost.queue_simulation import ServiceTimes, simulate
+from kcost.cost.queue_simulation import AfterIdleSteps, ServiceTimes, simulate
 from kcost.serving.arrivals import poisson
 from kcost.serving.config import METRICS_PATH
 from kcost.serving.http_client import Connection, Target
@@ -69,9 +70,16 @@ PAUSE_S = 0.007
 WARM_UP = 20
 """Requests of each size before anything is measured: a new shape is slow at first."""
 
+OWN_GAP_S = 5e-4
+"""A shorter time between two steps is the server's, which hands answers out and the next batch over: no idle time."""
+
 RESAMPLED = 500
 BLOCK_S = 0.5
 TAIL = 0.99
+
+
+METHODS = ("the trial's own steps", "back to back", "with steps after idle time", "with hand-overs, too")
+"""What steps the simulated p99 are of."""
 
 
 class Counters(NamedTuple):
@@ -109,7 +117,7 @@ class Compared(NamedTuple):
     noise: tuple[float, float]
     """Its 90% interval, over itself, less 1."""
     simulated_ms: tuple[float, ...]
-    """p99: of steps back to back, with those after idle time, and with hand-overs too."""
+    """p99, in the order of METHODS."""
     off: tuple[tuple[float, float, float], ...]
     """Each of them over the measured one, less 1, with its 90% interval."""
 
@@ -127,18 +135,19 @@ def compare(out: Path, lasts_s: float) -> None:
         low, middle, high = np.quantile(service.samples_s[size], (0.01, 0.5, 0.99)) * 1e3
         steps = f"{middle:.3f} ms (1% to 99%: {low:.3f} to {high:.3f}) of {service.samples_s[size].size}"
         print(f"  batch {size}: {steps}; {_after_idle(service, size)}")
-    times = out / "server-times.npy"
+    times = out / "server-times.npz"
     with served(out / "serving", times) as (target, processes):
         alone(processes)
         reading_s, hand_over_s, trials = asyncio.run(_at_rates(target, service, lasts_s))
-    server_ns = np.load(times)
+    with np.load(times) as kept:
+        server_ns, steps_ns = kept["requests"], kept["steps"]
     lasted_s = time.monotonic() - begin
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {lasted_s:.0f} s since the beginning")
     services = (ServiceTimes(service.samples_s), service, service.handed_over_in(hand_over_s))
-    lines = [_compared(trial, server_ns, services, reading_s) for trial in trials]
+    lines = [_compared(trial, server_ns, steps_ns, services, reading_s) for trial in trials]
     for one in lines:
         _tell(one)
-    for what, index in (("back to back", 0), ("with steps after idle time", 1), ("with hand-overs, too", 2)):
+    for index, what in enumerate(METHODS):
         print(f"largest difference, {what}: {max(abs(one.off[index][0]) for one in lines):.1%}")
 
 
@@ -162,8 +171,8 @@ def _tell(one: Compared) -> None:
         f"{trial.counted.model_s / trial.counted.requests * 1e3:.3f} ms in the model, hand-over "
         f"{trial.counted.hand_over_s / max(1.0, trial.counted.hand_overs) * 1e3:.3f} ms"
     )
-    for ms, (off, low, high) in zip(one.simulated_ms, one.off, strict=True):
-        print(f"      simulated {ms:.3f} ({off:+.1%}; 90%: {low:+.1%} to {high:+.1%})")
+    for what, ms, (off, low, high) in zip(METHODS, one.simulated_ms, one.off, strict=True):
+        print(f"      simulated {ms:.3f}, {what} ({off:+.1%}; 90%: {low:+.1%} to {high:+.1%})")
 
 
 def steps_of(model: Path, out: Path) -> ServiceTimes:
@@ -273,13 +282,40 @@ async def _trial(target: Target, queries_per_s: float, lasts_s: float, body: byt
     return Trial(queries_per_s, observed, round(before.requests), (await _counters(target)).since(before))
 
 
-def _compared(trial: Trial, server_ns: np.ndarray, services: Sequence[ServiceTimes], reading_s: float) -> Compared:
+def own_steps(steps_ns: np.ndarray, spare: ServiceTimes) -> ServiceTimes:
+    """The steps of a trial as service times: how long each kept the process of the model.
+
+    Args:
+        steps_ns: see `timed_server.py`, of this trial.
+        spare: gives the steps of batch sizes that the trial had none of.
+    """
+    begun_ns, ended_ns, rows = steps_ns[np.argsort(steps_ns[:, 0])].T
+    gap_s = np.concatenate(([0], begun_ns[1:] - ended_ns[:-1])) / 1e9
+    step_s = (ended_ns - begun_ns) / 1e9
+    idle = gap_s >= OWN_GAP_S
+    step_s = np.where(idle, step_s, step_s + np.maximum(gap_s, 0.0))
+    back_to_back, after_idle = dict(spare.samples_s), {}
+    for size in spare.sizes:
+        mine = rows == size
+        if mine.any():
+            # Where all steps of a size are of one kind, they stand for the other kind, too.
+            back_to_back[size] = step_s[mine & ~idle] if (mine & ~idle).any() else step_s[mine]
+        if (mine & idle).any():
+            after_idle[size] = AfterIdleSteps(gap_s[mine & idle], step_s[mine & idle])
+    return ServiceTimes(back_to_back, after_idle)
+
+
+def _compared(
+    trial: Trial, server_ns: np.ndarray, steps_ns: np.ndarray, services: Sequence[ServiceTimes], reading_s: float
+) -> Compared:
     """The p99 of a trial by the server's clock, and those of the simulations at the same arrivals."""
     ended_ns, latency_ns = server_ns[trial.first : trial.first + round(trial.counted.requests)].T
     accepted_ns = ended_ns - latency_ns
     order = np.argsort(accepted_ns, kind="stable")
     arrivals_s = (accepted_ns[order] - accepted_ns[order[0]]) / 1e9
     measured_ms = latency_ns[order] / 1e6
+    within = (steps_ns[:, 0] >= accepted_ns[order[0]]) & (steps_ns[:, 1] <= ended_ns.max())
+    services = (own_steps(steps_ns[within], services[0]), *services)
     simulated_ms = [
         [
             (simulate(arrivals_s, service, batch_limit=MOST_ROWS, seed=seed).latency_s + reading_s) * 1e3
