@@ -125,7 +125,7 @@ def main() -> None:
     version = version_folder(base, versions_in(base)[-1])
     port, grpc_port = free_port(), free_port()
     options = ["--port", port, "--grpc-port", grpc_port, "--threads", 1]
-    command = [sys.executable, "-m", "kcost.cli", "serve", arguments.folder, *options]
+    command = [sys.executable, "-m", "kcost", "serve", arguments.folder, *options]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     try:
         wait_until_open(port)

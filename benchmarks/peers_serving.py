@@ -130,7 +130,7 @@ def servers(arguments: argparse.Namespace, version: Path, folder: Path) -> Itera
 
     try:
         predict = f"/v1/models/{arguments.name}:predict"
-        served = (sys.executable, "-m", "kcost.cli", "serve", arguments.folder.absolute())
+        served = (sys.executable, "-m", "kcost", "serve", arguments.folder.absolute())
         begin("kcost", [*served, "--threads", "1", "--port", free_port()], predict, [], predictions)
         if arguments.bodies is None:
             bodies = [asyncio.run(made_up_body(started["kcost"].target, seed=0))]

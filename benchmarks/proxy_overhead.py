@@ -59,7 +59,7 @@ def made_reference(rng: np.random.Generator) -> Reference:
 
 def started(*options: str) -> tuple[subprocess.Popen[str], str]:
     """A proxy, and its URL."""
-    command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "0.34", "--port", "0", *options]
+    command = [sys.executable, "-m", "kcost", "serve", "--usd-per-hour", "0.34", "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     return process, process.stderr.readline().split(" ")[0]

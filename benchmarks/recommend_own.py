@@ -76,7 +76,7 @@ def recommended(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     name = folder.name
     answer = folder / "answer"
     command = [
-        *(sys.executable, "-m", "kcost.cli", "--classes", "benchmarks.own_models"),
+        *(sys.executable, "-m", "kcost", "--classes", "benchmarks.own_models"),
         *("recommend", str(folder / f"{name}.keras"), "--data", str(folder / f"{name}.npz")),
         *("--qps", f"{QPS[name]:g}", "--p99-ms", f"{P99_MS:g}", "--provider", "aws"),
         *("--minutes", f"{given.minutes:g}", "--out", str(answer)),

@@ -23,7 +23,7 @@ class Served:
 
     def __init__(self, log: Path, *options: object) -> None:
         self._log = log.open("w+")
-        command = [sys.executable, "-m", "kcost.cli", "serve", *map(str, options), "--port", "0"]
+        command = [sys.executable, "-m", "kcost", "serve", *map(str, options), "--port", "0"]
         proxy = "--upstream" in options
         self.process = subprocess.Popen(
             command if proxy else [*command, "--json"],

@@ -124,7 +124,7 @@ def main() -> None:
     version = version_folder(base, versions_in(base)[-1])
     ports = {"kcost": free_port(), "bare": free_port()}
     commands = {
-        "kcost": ["-m", "kcost.cli", "serve", arguments.folder, "--port", ports["kcost"], "--threads", 1],
+        "kcost": ["-m", "kcost", "serve", arguments.folder, "--port", ports["kcost"], "--threads", 1],
         "bare": [Path(__file__).parent / "bare_asgi.py", version, ports["bare"]],
     }
     started = [

@@ -210,7 +210,7 @@ def run_recommend(
         return PricedRun.of(folder, listed, terms, limits, measuring.made, measuring.rescored, refused)
 
     gated = chosen_under_gates(
-        priced_without, listed, measuring.made, known, opened, scored, folder, limits, gates, answers_of
+        priced_without, listed, measuring.made, known, opened, scored, folder, limits, gates, answers_of, terms.traffic
     )
     priced = gated.priced
     best = None if priced.priced is None else priced.priced.ranked[0]

@@ -17,6 +17,7 @@ from kcost.core.errors import InputError, KcostError
 if TYPE_CHECKING:
     from kcost.core.plan import Backend, Plan
     from kcost.core.predictions import Predictions, SplitPredictions
+    from kcost.cost.traffic import Traffic
     from kcost.recommend.candidates import Candidate, Listed
     from kcost.recommend.rescoring import Answered
     from kcost.recommend.variants import MadeVariant
@@ -33,7 +34,8 @@ MOST_JUDGED = 5
 """Ways that gates are judged on, one after the other: each answers thousands of examples."""
 
 MEASURED_GATES = ("max_p99_ms", "max_usd_per_million", "max_memory_mib")
-"""Of the winner's cell: another way may do better, but the ranking has the p99 and the dollars under the traffic."""
+"""Of the winner as it is served, and of its cell. They refuse no way: the ranking begins with the cheapest, and all
+of it holds --p99-ms."""
 
 AnswersOf = Callable[["Candidate"], "tuple[Answered, MoreExamples] | None"]
 """Has a way answer test examples, with every number of its output; None where it cannot."""
@@ -50,6 +52,8 @@ class Winner(NamedTuple):
     """The cheaper version of the model that it runs; None for the model as it is."""
     is_exact: bool
     """Whether it answers as the model does in float32."""
+    served: Mapping[str, Verdict]
+    """What is judged of it as it is served: see kcost.recommend.served_gates."""
 
     @property
     def is_model_as_it_is(self) -> bool:
@@ -180,6 +184,7 @@ def chosen_under_gates(
     limits: Gates | None,
     gates: Path | str | None,
     answers_of: AnswersOf,
+    traffic: Traffic,
 ) -> Gated:
     """The ranking whose first way fails no gate that the model as it is holds.
 
@@ -188,6 +193,7 @@ def chosen_under_gates(
     Args:
         priced_without: prices what was measured, without some ways.
         made: the cheaper versions of the model, by variant.
+        traffic: that they are priced for.
     """
     refused: dict[str, str] = {}
     run = folder / RUN_FOLDER
@@ -198,7 +204,7 @@ def chosen_under_gates(
     verdicts: tuple[Verdict, ...] = ()
     notices: tuple[str, ...] = ()
     for _ in range(MOST_JUDGED):
-        winner = _winner(priced, listed, made)
+        winner = _winner(priced, listed, made, limits, traffic)
         verdicts, notices = verdicts_on(winner, known, model, scored, folder, run, limits, gates, answers_of)
         own = [
             v.gate for v in verdicts if v.answer == "fail" and v.gate not in failing and v.gate not in MEASURED_GATES
@@ -223,8 +229,16 @@ def card_of_another(
     return (f"{path} is of {known.report.model} as it is, in float32; what runs is {winner.candidate.name}.",)
 
 
-def _winner(priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant]) -> Winner | None:
+def _winner(
+    priced: PricedRun,
+    listed: Listed,
+    made: Mapping[str, MadeVariant],
+    limits: Gates | None = None,
+    traffic: Traffic | None = None,
+) -> Winner | None:
     """The first of a ranking, with the cell that it is served by."""
+    from kcost.recommend.served_gates import served_verdicts
+
     if priced.priced is None:
         return None
     best = priced.priced.ranked[0]
@@ -232,7 +246,8 @@ def _winner(priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant]) 
     cells = [c.spec for c in priced.run.measured(phase="inference") if candidate.has(c.spec)]
     spec = next((s for s in cells if s.batch == best.batch_limit), cells[0])
     version = None if candidate.variant is None else made.get(candidate.variant)
-    return Winner(candidate, spec.cell_id, spec.model, version, best.drop is None)
+    served = {} if limits is None or traffic is None else served_verdicts(limits, best, traffic)
+    return Winner(candidate, spec.cell_id, spec.model, version, best.drop is None, served)
 
 
 def answers_for_gates(
@@ -324,7 +339,7 @@ def _of_way(
 def _with_measured(
     report: RiskReport, verdicts: tuple[Verdict, ...], winner: Winner, run: Path, limits: Gates
 ) -> tuple[Verdict, ...]:
-    """The verdicts, with those on time, dollars and memory of the winner's own cell."""
+    """The verdicts, with those on time and dollars of the winner as it is served, and on memory of its own cell."""
     from kcost.risk.decide import MEASURED, Measured, decide, failures_first
 
     wanted = set(MEASURED) & set(limits.limits)
@@ -335,6 +350,7 @@ def _with_measured(
     except KcostError:  # these can't tell
         measured = Measured(not_measured_because="the run does not rank the winner's cell: kcost report says why")
     own = {v.gate: v for v in decide(report, limits, measured).verdicts if v.gate in wanted}
+    own.update(winner.served)
     return failures_first(own.get(v.gate, v) for v in verdicts)
 
 

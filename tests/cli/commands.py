@@ -31,7 +31,7 @@ def kcost(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 
 def kcost_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
-    command = [sys.executable, "-m", "kcost.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "kcost", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
 
 

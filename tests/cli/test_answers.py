@@ -133,7 +133,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(run: Path, tmp_path: Path) ->
     plan = tmp_path / "long.toml"
     plan.write_text((run.parent / "plan.toml").read_text().replace("rounds = 4", "rounds = 1000"))
     (tmp_path / "fake.keras").write_text("{}")
-    command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "kcost", "bench", str(plan), "--out", str(tmp_path / "run")]
     # Tests that a shell started in the background ignore Ctrl-C, and so would what they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bench:
@@ -185,7 +185,7 @@ def assert_whole(shown: str, columns: int) -> None:
 
 
 def test_a_pipe_that_is_closed_early_is_no_error(run: Path) -> None:
-    program = f"{shlex.quote(sys.executable)} -m kcost.cli"
+    program = f"{shlex.quote(sys.executable)} -m kcost"
     # `true` reads nothing, so that the first thing that is written meets a closed pipe, however much a pipe holds.
     for answer in ("prices list --all", f"cost {shlex.quote(str(run))} --json", f"cost {shlex.quote(str(run))} --all"):
         command = f"{program} {answer} | true; exit ${{PIPESTATUS[0]}}"

@@ -21,7 +21,7 @@ def run_blocks(blocks: Iterable[Block], folder: Path) -> None:
     (folder / "docs").symlink_to(ROOT / "docs")
     programs = folder / ".programs"
     programs.mkdir()
-    for name, module in (("kcost", " -m kcost.cli"), ("python", "")):
+    for name, module in (("kcost", " -m kcost"), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n')
         (programs / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}

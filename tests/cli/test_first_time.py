@@ -86,12 +86,12 @@ def test_from_a_wheel_to_a_verdict(wheel: Path, tmp_path: Path, capsys: pytest.C
     run(python, "-c", MODEL, cwd=work, KERAS_BACKEND="jax")
     start = time.perf_counter()
     bench = run(
-        *(python, "-m", "kcost.cli", "bench", "my.keras", "--backends", "jax", "--phases", "inference", "--out", "run"),
+        *(python, "-m", "kcost", "bench", "my.keras", "--backends", "jax", "--phases", "inference", "--out", "run"),
         cwd=work,
     )
     took_s = time.perf_counter() - start
     assert bench.stdout.splitlines()[0].startswith("my: "), bench.stdout
     assert "Everything: kcost report run --all" in bench.stdout
-    run(python, "-m", "kcost.cli", "doctor", cwd=work)
+    run(python, "-m", "kcost", "doctor", cwd=work)
     with capsys.disabled():
         print(f"\nkcost bench my.keras on one backend took {took_s:.1f} s")  # noqa: T201 -- told, never asserted

@@ -18,7 +18,7 @@ OPTIONS = ("--batch-size", "16", "--schedule", "linear", "--augment")
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kcost.cli", "train", "cnn", *SETTINGS, *OPTIONS, "--out", str(out)]
+    command = [sys.executable, "-m", "kcost", "train", "cnn", *SETTINGS, *OPTIONS, "--out", str(out)]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
     )

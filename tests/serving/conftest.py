@@ -121,7 +121,7 @@ class RunningServer(Client):
     """`kcost serve` in a process of its own."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "kcost.cli", "serve", str(folder), "--port", "0", "--threads", "1", "--json"]
+        command = [sys.executable, "-m", "kcost", "serve", str(folder), "--port", "0", "--threads", "1", "--json"]
         self.process = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
         )

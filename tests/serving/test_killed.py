@@ -34,7 +34,7 @@ class RunningProxy:
     """`kcost serve --upstream` in a process of its own."""
 
     def __init__(self, upstream: str, folder: Path, port: int = 0) -> None:
-        command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "1", "--port", str(port)]
+        command = [sys.executable, "-m", "kcost", "serve", "--usd-per-hour", "1", "--port", str(port)]
         command += ["--upstream", upstream, "--monitor", "monitor.toml", "--reference", "half_plus_two=reference.json"]
         self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert self.process.stderr is not None

@@ -21,6 +21,7 @@ HEAVY = (
 FRAMEWORKS = {"keras", "keras_nlp", "keras_hub", "tensorflow", "jax", "torch"}
 
 PARENT = {
+    "__main__": {"cli"},
     "cli": {"kcost", "api.demo", "api.doctor", "report", "cost", "ship", "serving", "data", "core", "version"},
     # `load` alone is of the island: its user's process is one of one backend.
     "kcost": {"api.demo", "api", "bench", "forward.prepared", "core", "version"},

@@ -164,7 +164,7 @@ def write_plan(folder: Path, rounds: int) -> Path:
 
 def start_bench(folder: Path, out: Path) -> subprocess.Popen[str]:
     plan = write_plan(folder, rounds=40)
-    command = [sys.executable, "-m", "kcost.cli", "bench", str(plan), "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "kcost", "bench", str(plan), "--out", str(out), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -248,7 +248,7 @@ def test_a_disk_that_fills_while_a_bench_runs_ends_it_and_costs_nothing_that_was
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY));"
-        "sys.argv[0] = 'kcost'; runpy.run_module('kcost.cli', run_name='__main__')"
+        "sys.argv[0] = 'kcost'; runpy.run_module('kcost', run_name='__main__')"
     )
     command = ["bench", str(plan), "--out", str(out), "--json"]
     full = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, timeout=120)
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_while_a_bench_runs_ends_it_and_costs_nothing_that_was
     assert {c.status for c in held.cells} == {"partial"}
     assert all(0 < len(c.rounds) < 40 for c in held.cells)
     assert not list((out / "cells").glob(".*")), "no half file stays"
-    again = subprocess.run([sys.executable, "-m", "kcost.cli", *command], capture_output=True, text=True, timeout=120)
+    again = subprocess.run([sys.executable, "-m", "kcost", *command], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     finished = {c.spec.cell_id: c for c in open_run(out).cells}
     assert {(c.status, len(c.rounds)) for c in finished.values()} == {("ok", 40)}

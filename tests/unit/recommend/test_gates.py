@@ -26,9 +26,12 @@ from kcost.core.artifact import Model
 from kcost.core.entities import UNSEEN_LABELS
 from kcost.core.errors import InputError
 from kcost.core.plan import Precision
+from kcost.cost.traffic import constant
 from kcost.recommend.candidates import Candidate, Listed
+from kcost.recommend.drop import DropBound
 from kcost.recommend.rescoring import Answered
 from kcost.risk.gates import Gates, Verdict
+from tests.unit.recommend.ways import way as ranked_way
 from tests.unit.risk.reports import report
 
 LIMITS = Gates(min_score=0.9, max_memory_mib=10)
@@ -40,6 +43,7 @@ def way(precision: Precision) -> Candidate:
     )
 
 
+NO_DROP = DropBound(value=0.0, bound=0.01, changed=0, count=100, basis="labels")
 NOT_FLOAT32 = ("torch/eager bfloat16", "torch/eager int8")
 LISTED = Listed(candidates=(way("bfloat16"), way("int8"), way("float32")), left_out=())
 
@@ -47,7 +51,7 @@ LISTED = Listed(candidates=(way("bfloat16"), way("int8"), way("float32")), left_
 def priced_without(refused: Mapping[str, str]) -> Any:
     """A ranking of the ways as they are listed, without some; each has one cell."""
     names = [c.name for c in LISTED.candidates if c.name not in refused]
-    ranked = [SimpleNamespace(name=n, batch_limit=8, drop=None if "float32" in n else 0) for n in names]
+    ranked = [ranked_way(n, 100.0, 1.0, drop=None if "float32" in n else NO_DROP) for n in names]
     spec = SimpleNamespace(
         backend="torch", method="eager", device="cpu", threads=0, batch=8, phase="inference", model="m", cell_id="c"
     )
@@ -66,7 +70,17 @@ def gated(monkeypatch: pytest.MonkeyPatch, failing: Mapping[str, str], known: As
     monkeypatch.setattr(recommend_gates, "verdicts_on", verdicts_on)
     model, scored = Model(name="m", keras_file=Path("m.keras"), sha256="", artifact=None), Scored(None, True, "d", ())
     return chosen_under_gates(
-        priced_without, LISTED, {}, known, model, scored, Path("out"), LIMITS, "gates.toml", lambda _: None
+        priced_without,
+        LISTED,
+        {},
+        known,
+        model,
+        scored,
+        Path("out"),
+        LIMITS,
+        "gates.toml",
+        lambda _: None,
+        constant(200),
     )
 
 
@@ -110,7 +124,7 @@ def test_a_card_of_another_model_than_the_one_that_runs_is_told(tmp_path: Path) 
 @pytest.mark.parametrize("version", [None, "a version"])
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_a_winner_is_the_model_as_it_is_without_version_and_in_float32(is_exact: bool, version: Any) -> None:
-    winner = Winner(way("float32"), "c", "m", version, is_exact)
+    winner = Winner(way("float32"), "c", "m", version, is_exact, {})
     assert winner.is_model_as_it_is == (is_exact and version is None)
 
 

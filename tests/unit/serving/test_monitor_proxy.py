@@ -252,7 +252,7 @@ def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> N
     acknowledged: list[str] = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
         threading.Thread(target=upstream.serve_forever, daemon=True).start()
-        command = [sys.executable, "-m", "kcost.cli", "serve", "--usd-per-hour", "1", "--port", "0"]
+        command = [sys.executable, "-m", "kcost", "serve", "--usd-per-hour", "1", "--port", "0"]
         command += ["--upstream", f"http://127.0.0.1:{upstream.server_port}", "--reference", "m=reference.json"]
         proxy = subprocess.Popen(
             [*command, "--monitor", "monitor.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""`python -m kcost.cli`."""
+"""`python -m kcost`."""
 
 from kcost.cli import main
 
