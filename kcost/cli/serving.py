@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _OF_A_PROXY = ("usd_per_hour", "caller_header", "remote", "reference", "usd_per_error", "forecast", "monitor")
-_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "poll_s")
+_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "trial_s", "poll_s")
 
 
 @app.command(
@@ -88,6 +88,10 @@ def serve(
     ] = 64,
     deadline_s: Annotated[
         float, typer.Option(help="A request is answered by then, if with 504.", rich_help_panel=SERVING)
+    ] = 30.0,
+    trial_s: Annotated[
+        float,
+        typer.Option(help="A new version's calls to warm up end by then; 0 for none.", rich_help_panel=SERVING),
     ] = 30.0,
     poll_s: Annotated[
         float, typer.Option(help="How often the folder is looked at for new versions.", rich_help_panel=SERVING)
@@ -215,6 +219,7 @@ def serve(
         queue=queue,
         batch_rows=batch_rows,
         deadline_s=deadline_s,
+        trial_s=trial_s,
         poll_s=poll_s,
         most_bytes=most_mib << 20,
         client_timeout_s=client_timeout_s,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -116,6 +117,40 @@ def test_loading_runs_no_signature_that_changes_the_model(saved_models: Path) ->
     finally:
         code, errors = server.stop()
     assert code == 0, errors
+
+
+def test_a_model_that_zeros_end_or_hold_is_served_and_holds_up_no_other(saved_models: Path, tmp_path: Path) -> None:
+    """The calls of a trial are the server's own: what TensorFlow Serving serves is served."""
+    for name in ("aborts", "hangs", "images"):
+        shutil.copytree(saved_models / name, tmp_path / name)
+    server = RunningServer(tmp_path, "--trial-s", "9", "--deadline-s", "1")
+
+    def status(name: str) -> dict[str, Any]:
+        (version,) = server.get(f"/v1/models/{name}").json["model_version_status"]
+        return {"state": version["state"], **version["status"]}
+
+    try:
+        started = {v["model"]: v["state"] for v in server.started["versions"]}
+        assert started == {"aborts": "AVAILABLE", "hangs": "LOADING", "images": "AVAILABLE"}
+        assert status("images") == {"state": "AVAILABLE", "error_code": "OK", "error_message": ""}
+        aborted = status("aborts")
+        assert (aborted["state"], aborted["error_code"]) == ("AVAILABLE", "OK")
+        assert "Served without a trial: " in aborted["error_message"]
+        assert "SIGABRT" in aborted["error_message"]
+        assert server.predict({"instances": [1.5]}, "aborts").json == {"predictions": [3.0]}
+        assert server.predict({"instances": [0.0]}, "aborts").status == 500
+        wait_for(lambda: status("hangs")["state"] == "AVAILABLE")
+        assert "did not end within 9 s" in status("hangs")["error_message"]
+        assert server.predict({"instances": [1.5]}, "hangs").json == {"predictions": [3.0]}
+        assert server.predict({"instances": [0.0]}, "hangs").status == 504
+        # The process is ended, and another one in its place is made no such calls, which it would end in again.
+        wait_for(lambda: server.predict({"instances": [1.5]}, "hangs").json == {"predictions": [3.0]})
+        wait_for(lambda: server.predict({"instances": [1.5]}, "aborts").json == {"predictions": [3.0]})
+    finally:
+        code, errors = server.stop()
+    assert code == 0, errors
+    assert errors.count("is served without a trial") == 2
+    assert "Traceback" not in errors
 
 
 def test_a_server_that_is_killed_leaves_no_process(saved_models: Path) -> None:

@@ -36,6 +36,7 @@ def shown(show: Callable[..., None], document: object) -> list[str]:
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--backend", "onnx"], "is of the server"),
         (["serve", "x", "--forecast", "budget.json"], "is of a proxy"),
         (["serve", "x", "--usd-per-hour", "1"], "is of a proxy"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--trial-s", "1"], "is of the server"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
     ],
 )
@@ -50,6 +51,8 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     [
         (["serve", "nowhere"], "is not there"),
         (["serve", "x", "--deadline-s", "0"], "deadline_s"),
+        (["serve", "x", "--trial-s", "nan"], "trial_s"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--deadline-s", "nan"], "deadline_s"),
         (["serve", "--upstream", "ftp://x", "--usd-per-hour", "1"], "The URL of a server"),
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "-1"], "price of a machine"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict"], "accepts connections"),
