@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from kcost.core.errors import InputError
 from kcost.risk.drift_reference import Reference
+from kcost.risk.rollout import RolloutCounts
 from kcost.serving.monitor.process import packed
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watched
@@ -33,11 +35,18 @@ class WatchLink:
     Args:
         settings: what the user said.
         references: served name -> reference.
+        agreed: served name -> what was counted of the answers of two versions before: the process goes on from there.
     """
 
-    def __init__(self, settings: MonitorSettings, references: dict[str, Reference]) -> None:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        references: dict[str, Reference],
+        agreed: Callable[[], Mapping[str, RolloutCounts]] = dict,
+    ) -> None:
         plain = {name: r.model_dump(mode="json") for name, r in references.items()}
-        self._first = packed({"settings": settings.model_dump(mode="json"), "references": plain})
+        self._first = {"settings": settings.model_dump(mode="json"), "references": plain}
+        self._agreed = agreed
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._closing = False
@@ -84,7 +93,9 @@ class WatchLink:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdin.write(self._first)
+        counted = {**self._agreed(), **{model.name: model.agreement for model in self._latest.models}}
+        agreed = {name: counts.model_dump(mode="json") for name, counts in counted.items()}
+        process.stdin.write(packed({**self._first, "agreed": agreed}))
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_S)
         except TimeoutError:
