@@ -300,6 +300,7 @@ def _load_settings(
     remote: bool,
     bound_ms: float,
 ) -> LoadSettings:
+    from kcost.serving.http_server import allowed_connections
     from kcost.serving.load_test import LoadSettings
 
     if not 1 <= connections <= 4096:
@@ -307,6 +308,7 @@ def _load_settings(
     for name, value in (("timeout", timeout_s), ("bound", bound_ms), ("rate", rate_per_s), ("duration", duration_s)):
         if not 0 < value <= 1e6:
             raise InputError(f"The {name} of a load test is positive and at most a million.", received=f"{value:g}")
+    allowed_connections(connections)  # else those beyond the limit of open files would look like the server's failures
     return LoadSettings(
         rate_per_s=rate_per_s,
         duration_s=duration_s,

@@ -164,8 +164,7 @@ def serve(
     import kcost
     from kcost.report import serving_terminal
 
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    given = _given(context)
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
@@ -230,6 +229,12 @@ def serve(
     )
 
 
+def _given(context: typer.Context) -> list[str]:
+    """The parameters that the user said."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+
+
 def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
     """Refuses options that would do nothing."""
     wrong = [name for name in given if name in others]
@@ -244,6 +249,7 @@ def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
     )
 )
 def loadtest(
+    context: typer.Context,
     url: Annotated[
         str, typer.Argument(metavar="URL", help="Of a model on a server; it ends in /v1/models/NAME:predict")
     ],
@@ -289,9 +295,14 @@ def loadtest(
     import kcost
     from kcost.report import serving_terminal
 
+    given = _given(context)
+    if not find_rate:
+        _refuse(given, ("p99_ms",), "is the bound of --find-rate")
+    elif log is not None:
+        raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
+    if log is not None:
+        _refuse(given, ("rate", "duration"), "is of Poisson arrivals, in whose place --log has recorded ones")
     if find_rate:
-        if log is not None:
-            raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
 
         def on_trial(trial: RateTrial) -> None:
             text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"

@@ -29,7 +29,9 @@ async def made_up_body(target: Target, seed: int) -> bytes:
         metadata, make = f"{target.path.removesuffix(':predict')}/metadata", _predict
     else:
         raise InputError(
-            "A request is made up for :predict and for /infer.", received=target.path, remedy="Give one: --body FILE"
+            "A request is made up for paths such as /v1/models/NAME:predict and /v2/models/NAME/infer.",
+            received=target.path,
+            remedy="Name a model and what is asked of it, or give a request: --body FILE",
         )
     document = await _metadata(target, metadata)
     try:

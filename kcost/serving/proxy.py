@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
@@ -388,6 +389,12 @@ async def serve_proxy(
     server = HttpServer(proxy, http)
     server.stop_on_signals()
     try:
+        if server.is_at(target.address, target.port):
+            raise InputError(
+                "A proxy passes requests to another server than itself.",
+                received=f"{upstream}, while it listens on {server.url}",
+                remedy="Name another port for it: --port P",
+            )
         await proxy.monitor.start()
         on_start(
             Proxying(

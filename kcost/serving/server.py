@@ -96,7 +96,8 @@ class Server:
             if grpc_server is not None:
                 stack.push_async_callback(grpc_server.stop)
             server.stop_on_signals()
-            await self._models.load_first()
+            if not await self._loaded(server):
+                return
             keeping_up = asyncio.create_task(self._models.keep_up(self._poll_s))
             stack.callback(keeping_up.cancel)
             if grpc_server is not None:
@@ -107,6 +108,19 @@ class Server:
                 if grpc_server is not None:
                     await server.stopping.wait()
                     ends.create_task(grpc_server.stop())
+
+    async def _loaded(self, server: HttpServer) -> bool:
+        """Loads what is wanted; False where the server is to end before."""
+        loading = asyncio.create_task(self._models.load_first())
+        stopping = asyncio.create_task(server.stopping.wait())
+        try:
+            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+            return not server.stopping.is_set()
+        finally:
+            loading.cancel()
+            stopping.cancel()
 
     def _grpc_server(self, metrics: Metrics, bodies: Bodies, port: int) -> GrpcServer:
         from kcost.serving.grpc_server import GrpcServer

@@ -38,6 +38,10 @@ def shown(show: Callable[..., None], document: object) -> list[str]:
         (["serve", "x", "--usd-per-hour", "1"], "is of a proxy"),
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--trial-s", "1"], "is of the server"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
+        (["loadtest", "http://127.0.0.1:1/x", "--log", "x", "--rate", "5"], "recorded ones"),
+        (["loadtest", "http://127.0.0.1:1/x", "--p99-ms", "5"], "--find-rate"),
+        (["monitor", "127.0.0.1:8502"], "is no URL such as"),
+        (["monitor", "rolout"], "Did you mean 'rollout'?"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
@@ -58,6 +62,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict"], "accepts connections"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--rate", "nan"], "rate"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--body", "nowhere.json"], "nowhere.json"),
+        (["loadtest", "http://127.0.0.1:9/v1/models/m"], "Name a model and what is asked of it"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.model_info import status_document
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models
+from kcost.serving.server import Server, Serving
 from kcost.serving.status import RequestError
 from tests.unit.serving.fakes import FakeRunner, ask, write_versions
 
@@ -158,6 +161,20 @@ def test_a_server_of_one_model_waits_for_its_trial(tmp_path: Path, monkeypatch: 
     write_versions(tmp_path / "m", 1)
     (tmp_path / "m" / "1" / "hangs").touch()
     with_models(tmp_path, steps, trial_s=0.3)
+
+
+def test_a_server_ends_while_it_loads(tmp_path: Path) -> None:
+    write_versions(tmp_path / "m", 1)
+    (tmp_path / "m" / "1" / "hangs").touch()
+    started: list[Serving] = []
+
+    async def run() -> None:
+        server = Server(tmp_path, HttpSettings(port=0), Limits(trial_s=60), 1.0, lambda _: None, FakeRunner)
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(server.serve(started.append), 20)
+
+    asyncio.run(run())
+    assert started == []
 
 
 def test_no_trial_is_made_where_none_is_asked_for(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
 
+import kcost
 import kcost.serving.bodies as bodies_module
+from kcost.core.errors import InputError
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -184,6 +187,16 @@ def test_an_upstream_that_is_not_there() -> None:
         assert "is not there" in json.loads(body)["error"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_proxy_before_itself_is_refused(host: str) -> None:
+    """It would pass a request on until there is no file left; TensorFlow Serving's port is the default of both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(InputError, match="to another server than itself"):
+        kcost.serve_proxy(f"http://localhost:{port}", usd_per_hour=1.0, port=port, host=host)
 
 
 def test_a_client_cannot_fill_the_memory_with_names() -> None:
