@@ -196,7 +196,7 @@ def test_a_bound_that_no_rate_holds(tmp_path: Path, simulated: SimulatedTime) ->
 def test_a_search_of_requests_that_are_never_answered_ends_at_once_and_says_why(
     tmp_path: Path, simulated: SimulatedTime
 ) -> None:
-    """At ever lower rates it would take a quarter of an hour to say as much."""
+    """At ever lower rates, of 662 requests each, it would take long to say as much."""
     body = tmp_path / "one.json"
     body.write_text("{}")
 
