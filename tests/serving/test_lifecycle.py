@@ -138,7 +138,8 @@ def test_a_model_that_zeros_end_or_hold_is_served_and_holds_up_no_other(saved_mo
         assert "Served without a trial: " in aborted["error_message"]
         assert "SIGABRT" in aborted["error_message"]
         assert server.predict({"instances": [1.5]}, "aborts").json == {"predictions": [3.0]}
-        assert server.predict({"instances": [0.0]}, "aborts").status == 500
+        # Its process ends twice: 500, or 504 where that takes longer than the deadline.
+        assert server.predict({"instances": [0.0]}, "aborts").status in (500, 504)
         wait_for(lambda: status("hangs")["state"] == "AVAILABLE")
         assert "did not end within 9 s" in status("hangs")["error_message"]
         assert server.predict({"instances": [1.5]}, "hangs").json == {"predictions": [3.0]}

@@ -14,6 +14,7 @@ import orjson
 from kcost.core.errors import InputError
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
+from kcost.serving.bodies import Body
 from kcost.serving.monitor.process import packed
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watched
@@ -108,7 +109,7 @@ class WatchLink:
             )
         self._process = process
 
-    def offer(self, header: dict[str, Any], request: bytes, answer: bytes) -> None:
+    def offer(self, header: dict[str, Any], request: Body, answer: bytes) -> None:
         """Gives a request and its answer to the process, if it has room; never waits."""
         self.offered += 1
         pipe = self._pipe()
@@ -118,7 +119,7 @@ class WatchLink:
         header["dropped"] = self.dropped
         pipe.write(packed(header, request, answer))
 
-    async def label(self, body: bytes) -> dict[str, Any]:
+    async def label(self, body: Body) -> dict[str, Any]:
         """Gives labels to the process; returns its answer, when what it stored is on disk.
 
         Raises:

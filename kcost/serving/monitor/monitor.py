@@ -16,6 +16,7 @@ from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
 from kcost.serving.application import Route
+from kcost.serving.bodies import Body
 from kcost.serving.metrics import REQUEST_LATENCY, Metrics
 from kcost.serving.monitor.link import WatchLink
 from kcost.serving.monitor.prometheus import samples_of
@@ -149,7 +150,7 @@ class Monitor:
         return NamedRequest(name, resource, () if given_id else ((ID_HEADER, name.encode()),))
 
     def offer(
-        self, named: NamedRequest, caller: str, request: tuple[Headers, bytes], answer: tuple[Headers, bytes]
+        self, named: NamedRequest, caller: str, request: tuple[Headers, Body], answer: tuple[Headers, bytes]
     ) -> None:
         """Gives a request to the process that watches.
 
@@ -208,7 +209,7 @@ class Monitor:
             store_failed=self.rollouts.store_failed,
         )
 
-    async def page(self, method: str, path: bytes, body: bytes, bill: Invoice) -> Page:
+    async def page(self, method: str, path: bytes, body: Body, bill: Invoice) -> Page:
         """The answer to a request below /kcost.
 
         Raises:
@@ -232,7 +233,7 @@ class Monitor:
             return Page(200, headers, resources.files(__package__).joinpath("page.html").read_bytes())
         raise RequestError(Code.NOT_FOUND, f"Not found: GET {path.decode('latin-1')}")
 
-    async def _label(self, body: bytes) -> Page:
+    async def _label(self, body: Body) -> Page:
         if self._link is None or not self._settings.references:
             text = "Labels are held against answers of models that have a reference: kcost serve --reference FILE"
             raise RequestError(Code.FAILED_PRECONDITION, text)

@@ -19,6 +19,7 @@ import orjson
 
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
+from kcost.serving.bodies import Body
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watch
 
@@ -36,7 +37,7 @@ class Frame(NamedTuple):
     answer: bytes
 
 
-def packed(header: dict[str, Any], request: bytes = b"", answer: bytes = b"") -> bytes:
+def packed(header: dict[str, Any], request: Body = b"", answer: bytes = b"") -> bytes:
     """A frame as bytes."""
     head = orjson.dumps(header)
     return b"".join((LENGTHS.pack(len(head), len(request), len(answer)), head, request, answer))
