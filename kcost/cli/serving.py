@@ -19,6 +19,7 @@ from kcost.cli.shared import (
     Json,
     Quiet,
     app,
+    drop_output,
     examples,
     print_answer,
     stage,
@@ -204,8 +205,11 @@ def serve(
     _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
-        print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
-        sys.stdout.flush()
+        try:
+            print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
+            sys.stdout.flush()
+        except BrokenPipeError:  # as of `| head -1`, which waits for the start: clients are served all the same
+            drop_output()
 
     kcost.serve_models(
         folder,

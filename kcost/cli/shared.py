@@ -38,6 +38,11 @@ def _plain_where_narrow(command: Any) -> Iterator[None]:
         command.rich_markup_mode = mode
 
 
+def drop_output() -> None:
+    """The reader of a pipe (head, less) has gone: what is still said goes nowhere, at exit, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with _plain_where_narrow(self):
@@ -70,8 +75,7 @@ class _Command(TyperCommand):
             sys.stdout.flush()
             return answer
         except BrokenPipeError:
-            # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
             raise typer.Exit from None
         except KeyboardInterrupt:
             kept = KEPT.get(str(self.name), "nothing was written; run the same command again")

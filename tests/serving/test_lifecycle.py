@@ -5,12 +5,16 @@ What of this needs no process is in tests/unit/serving.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +26,7 @@ import grpc
 import numpy as np
 
 from kcost.runtimes.protobuf import encode
-from tests.serving.conftest import Response, RunningServer
+from tests.serving.conftest import Client, Response, RunningServer
 from tests.serving.grpc_client import HEALTH, GrpcClient, refused
 
 
@@ -152,6 +156,31 @@ def test_a_model_that_zeros_end_or_hold_is_served_and_holds_up_no_other(saved_mo
     assert code == 0, errors
     assert errors.count("is served without a trial") == 2
     assert "Traceback" not in errors
+
+
+def test_a_server_whose_reader_goes_serves_on(saved_models: Path) -> None:
+    """Scripts read the first line to wait for the start, and close the pipe."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "kcost.cli", "serve", str(saved_models / "images"), "--threads", "1"]
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.close()
+    client = Client(f"http://127.0.0.1:{port}")
+
+    def is_served() -> bool:
+        with contextlib.suppress(OSError):
+            return client.get("/v2/health/ready").status == 200
+        assert process.poll() is None
+        return False
+
+    try:
+        wait_for(is_served)
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert process.returncode == 0
 
 
 def test_a_server_that_is_killed_leaves_no_process(saved_models: Path) -> None:
