@@ -23,6 +23,7 @@ from kcost.cli.shared import (
     examples,
     print_answer,
     stage,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def serve(
 
         def on_proxy(proxying: Proxying) -> None:
             text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+            tell(text)
 
         bill = kcost.serve_proxy(
             upstream,
@@ -196,7 +197,7 @@ def serve(
             usd_per_error=usd_per_error,
             forecasts=forecast or (),
             on_start=on_proxy,
-            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+            log=tell,
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
@@ -209,7 +210,7 @@ def serve(
             print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
             sys.stdout.flush()
         except BrokenPipeError:  # as of `| head -1`, which waits for the start: clients are served all the same
-            drop_output()
+            drop_output(sys.stdout)
 
     kcost.serve_models(
         folder,
@@ -229,7 +230,7 @@ def serve(
         connections=connections,
         stop_s=stop_s,
         on_start=on_start,
-        log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+        log=tell,
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from kcost.runtimes.protobuf import encode
 from tests.serving.conftest import Client, Response, RunningServer
@@ -158,13 +159,14 @@ def test_a_model_that_zeros_end_or_hold_is_served_and_holds_up_no_other(saved_mo
     assert "Traceback" not in errors
 
 
-def test_a_server_whose_reader_goes_serves_on(saved_models: Path) -> None:
+@pytest.mark.parametrize("errors", [subprocess.DEVNULL, subprocess.STDOUT])
+def test_a_server_whose_reader_goes_serves_on(saved_models: Path, errors: int) -> None:
     """Scripts read the first line to wait for the start, and close the pipe."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "kcost.cli", "serve", str(saved_models / "images"), "--threads", "1"]
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=errors)
     assert process.stdout is not None
     process.stdout.close()
     client = Client(f"http://127.0.0.1:{port}")
