@@ -36,7 +36,7 @@ def serve_models(
     queue: int = 1024,
     batch_rows: int = 64,
     deadline_s: float = 30.0,
-    trial_s: float = 30.0,
+    trial_s: float = 60.0,
     poll_s: float = 1.0,
     most_bytes: int = 64 << 20,
     client_timeout_s: float = 30.0,

@@ -94,7 +94,7 @@ def serve(
     trial_s: Annotated[
         float,
         typer.Option(help="A new version's calls to warm up end by then; 0 for none.", rich_help_panel=SERVING),
-    ] = 30.0,
+    ] = 60.0,
     poll_s: Annotated[
         float, typer.Option(help="How often the folder is looked at for new versions.", rich_help_panel=SERVING)
     ] = 1.0,

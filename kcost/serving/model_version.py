@@ -49,7 +49,7 @@ class Limits(Record):
     queue: int = 1024
     batch_rows: int = 64
     deadline_s: float = 30.0
-    trial_s: float = 30.0
+    trial_s: float = 60.0
 
 
 class Lane:
