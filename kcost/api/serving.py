@@ -36,6 +36,7 @@ def serve_models(
     queue: int = 1024,
     batch_rows: int = 64,
     deadline_s: float = 30.0,
+    trial_s: float = 60.0,
     poll_s: float = 1.0,
     most_bytes: int = 64 << 20,
     client_timeout_s: float = 30.0,
@@ -61,13 +62,14 @@ def serve_models(
         queue: requests that wait for a version; one more is answered with 429.
         batch_rows: most rows that are run together.
         deadline_s: a request without an answer by then is answered with 504.
+        trial_s: a model is called at loading, so that it is warm before it is served; a process that is at these calls
+            by then is ended, and the version is served without them. 0 makes none.
         poll_s: how often the folder is looked at for new versions.
         most_bytes: of the body of a request, decompressed.
         client_timeout_s: a request that is not there by then, since its first byte, is answered with 408. A client that
             takes nothing of its answer for as long is given up.
         connections: at a time, and calls of gRPC; None for 16,384, or fewer where the limit of open files is lower.
-            Beyond, predictions are answered with 503; states, metrics and health are answered as before by HTTP. gRPC
-            has no such reserve: whatever is called beyond is RESOURCE_EXHAUSTED.
+            Beyond, predictions are answered with 503, or RESOURCE_EXHAUSTED; states, metrics and health as before.
         stop_s: what was accepted is answered within this time after SIGTERM.
         on_start: called once, when the models are loaded and the port is open.
         log: told what changes, a sentence at a time.
@@ -93,18 +95,23 @@ def serve_models(
     for name, value in (("processes", processes), ("queue", queue), ("batch_rows", batch_rows)):
         if value < 1:
             raise InputError(f"`{name}` is at least 1.", received=value)
-    for name, seconds in (
-        *(("deadline_s", deadline_s), ("poll_s", poll_s), ("client_timeout_s", client_timeout_s), ("stop_s", stop_s)),
-    ):
-        if not 0 < seconds <= 3600:
-            raise InputError(f"`{name}` is more than 0 and at most an hour.", received=f"{seconds:g}")
+    _check_seconds(deadline_s=deadline_s, poll_s=poll_s, client_timeout_s=client_timeout_s, stop_s=stop_s)
+    if not 0 <= trial_s <= 3600:
+        raise InputError("`trial_s` is at least 0 and at most an hour.", received=f"{trial_s:g}")
     if threads < 0 or most_bytes < 1:
         raise InputError("`threads` is at least 0, `most_bytes` at least 1.", received=f"{threads}, {most_bytes}")
     from kcost.serving.http_server import HttpSettings, allowed_connections
     from kcost.serving.model_version import Limits
     from kcost.serving.server import Server
 
-    limits = Limits(processes=processes, threads=threads, queue=queue, batch_rows=batch_rows, deadline_s=deadline_s)
+    limits = Limits(
+        processes=processes,
+        threads=threads,
+        queue=queue,
+        batch_rows=batch_rows,
+        deadline_s=deadline_s,
+        trial_s=trial_s,
+    )
     http = HttpSettings(
         host=host,
         port=port,
@@ -116,6 +123,12 @@ def serve_models(
     server = Server(Path(folder), http, limits, poll_s, log or _nothing, grpc_port=grpc_port, runtime=backend)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(server.serve(on_start or _nothing))
+
+
+def _check_seconds(**seconds: float) -> None:
+    for name, value in seconds.items():
+        if not 0 < value <= 3600:
+            raise InputError(f"`{name}` is more than 0 and at most an hour.", received=f"{value:g}")
 
 
 def serve_proxy(
@@ -165,6 +178,7 @@ def serve_proxy(
         UnavailableError: a package of the extra `serve` is not installed.
     """
     require_extra()
+    _check_seconds(deadline_s=deadline_s, client_timeout_s=client_timeout_s, stop_s=stop_s)
     if not 0 < usd_per_hour < 1e6:
         raise InputError("The price of a machine is positive, in dollars an hour.", received=f"{usd_per_hour:g}")
     if caller_header is not None and re.fullmatch(r"[A-Za-z0-9-]+", caller_header) is None:
@@ -286,6 +300,7 @@ def _load_settings(
     remote: bool,
     bound_ms: float,
 ) -> LoadSettings:
+    from kcost.serving.http_server import allowed_connections
     from kcost.serving.load_test import LoadSettings
 
     if not 1 <= connections <= 4096:
@@ -293,6 +308,7 @@ def _load_settings(
     for name, value in (("timeout", timeout_s), ("bound", bound_ms), ("rate", rate_per_s), ("duration", duration_s)):
         if not 0 < value <= 1e6:
             raise InputError(f"The {name} of a load test is positive and at most a million.", received=f"{value:g}")
+    allowed_connections(connections)  # else those beyond the limit of open files would look like the server's failures
     return LoadSettings(
         rate_per_s=rate_per_s,
         duration_s=duration_s,

@@ -125,11 +125,10 @@ def monitor(
             json_, reference, lambda console: monitor_terminal.show_reference(console, reference, everything=all_)
         )
         return
-    if len(words) != 1:
+    if len(words) != 1 or "//" not in words[0]:
         meant = did_you_mean(words[0], KINDS)
-        raise typer.BadParameter(
-            f"{' '.join(words)!r} is no URL, nor rollout URL, reference ARTIFACT, rules or dashboard. {meant}"
-        )
+        said = f"{' '.join(words)!r} is no URL such as http://127.0.0.1:8502"
+        raise typer.BadParameter(f"{said}, nor rollout URL, reference ARTIFACT, rules or dashboard. {meant}")
 
     def show(console: Console, report: MonitorReport) -> None:
         monitor_terminal.show_monitor(console, report, words[0], everything=all_)

@@ -19,9 +19,11 @@ from kcost.cli.shared import (
     Json,
     Quiet,
     app,
+    drop_output,
     examples,
     print_answer,
     stage,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _OF_A_PROXY = ("usd_per_hour", "caller_header", "remote", "reference", "usd_per_error", "forecast", "monitor")
-_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "poll_s")
+_OF_A_SERVER = ("backend", "grpc_port", "processes", "threads", "queue", "batch_rows", "trial_s", "poll_s")
 
 
 @app.command(
@@ -89,6 +91,10 @@ def serve(
     deadline_s: Annotated[
         float, typer.Option(help="A request is answered by then, if with 504.", rich_help_panel=SERVING)
     ] = 30.0,
+    trial_s: Annotated[
+        float,
+        typer.Option(help="A new version's calls to warm up end by then; 0 for none.", rich_help_panel=SERVING),
+    ] = 60.0,
     poll_s: Annotated[
         float, typer.Option(help="How often the folder is looked at for new versions.", rich_help_panel=SERVING)
     ] = 1.0,
@@ -160,8 +166,7 @@ def serve(
     import kcost
     from kcost.report import serving_terminal
 
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    given = _given(context)
     if upstream is not None:
         if folder is not None:
             raise typer.BadParameter("a proxy serves no models: leave DIR out", param_hint="--upstream")
@@ -173,7 +178,7 @@ def serve(
 
         def on_proxy(proxying: Proxying) -> None:
             text = f"{proxying.url} passes requests to {proxying.upstream}; live page and invoice: {proxying.page_url}"
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+            tell(text)
 
         bill = kcost.serve_proxy(
             upstream,
@@ -192,7 +197,7 @@ def serve(
             usd_per_error=usd_per_error,
             forecasts=forecast or (),
             on_start=on_proxy,
-            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+            log=tell,
         )
         print_answer(json_, bill, lambda console: serving_terminal.show_invoice(console, bill))
         return
@@ -201,8 +206,11 @@ def serve(
     _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
-        print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
-        sys.stdout.flush()
+        try:
+            print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
+            sys.stdout.flush()
+        except BrokenPipeError:  # as of `| head -1`, which waits for the start: clients are served all the same
+            drop_output(sys.stdout)
 
     kcost.serve_models(
         folder,
@@ -215,14 +223,21 @@ def serve(
         queue=queue,
         batch_rows=batch_rows,
         deadline_s=deadline_s,
+        trial_s=trial_s,
         poll_s=poll_s,
         most_bytes=most_mib << 20,
         client_timeout_s=client_timeout_s,
         connections=connections,
         stop_s=stop_s,
         on_start=on_start,
-        log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- progress
+        log=tell,
     )
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The parameters that the user said."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
 def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
@@ -239,6 +254,7 @@ def _refuse(given: Sequence[str], others: Sequence[str], why: str) -> None:
     )
 )
 def loadtest(
+    context: typer.Context,
     url: Annotated[
         str, typer.Argument(metavar="URL", help="Of a model on a server; it ends in /v1/models/NAME:predict")
     ],
@@ -284,9 +300,14 @@ def loadtest(
     import kcost
     from kcost.report import serving_terminal
 
+    given = _given(context)
+    if not find_rate:
+        _refuse(given, ("p99_ms",), "is the bound of --find-rate")
+    elif log is not None:
+        raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
+    if log is not None:
+        _refuse(given, ("rate", "duration"), "is of Poisson arrivals, in whose place --log has recorded ones")
     if find_rate:
-        if log is not None:
-            raise typer.BadParameter("a rate is found with Poisson arrivals", param_hint="--log")
 
         def on_trial(trial: RateTrial) -> None:
             text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"

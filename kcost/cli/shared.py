@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -36,6 +36,19 @@ def _plain_where_narrow(command: Any) -> Iterator[None]:
         yield
     finally:
         command.rich_markup_mode = mode
+
+
+def drop_output(stream: TextIO) -> None:
+    """The reader of a pipe (head, less) has gone: what is still said goes nowhere, at exit, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def tell(text: str) -> None:
+    """Says on standard error what a process does that lives on where nobody reads that any more."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+    except BrokenPipeError:
+        drop_output(sys.stderr)
 
 
 class _Group(TyperGroup):
@@ -70,8 +83,7 @@ class _Command(TyperCommand):
             sys.stdout.flush()
             return answer
         except BrokenPipeError:
-            # The reader of a pipe (head, less) has gone: nothing is left to say, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output(sys.stdout)
             raise typer.Exit from None
         except KeyboardInterrupt:
             kept = KEPT.get(str(self.name), "nothing was written; run the same command again")

@@ -37,13 +37,15 @@ class Kind(IntEnum):
     """What a message is."""
 
     READY = 0
-    """The model is loaded; the body describes it in JSON."""
+    """The model is loaded, and takes what is asked; the body describes it in JSON."""
     RUN = 1
     """The place of a signature (uint16), and its inputs in order."""
     ANSWER = 2
     """Nanoseconds that the model ran (uint64), and the outputs in order."""
     ERROR = 3
     """A status code (uint8) and a sentence in UTF-8."""
+    LOADED = 4
+    """The model is loaded, and tried before it is READY; without a body."""
 
 
 class Message(NamedTuple):

@@ -20,6 +20,7 @@ class ServeRequest(Record):
     socket_fd: int = Field(description=f"{MODEL_SOCKET_FD}; its messages are those of core/frames.py")
     threads: int = Field(description="CPU threads, 0 for every core")
     cores: tuple[int, ...] = Field(description="CPU cores that the process may use")
+    tries: bool = Field(default=True, description="whether the model is called before it is READY")
 
 
 class ServeAnswer(Record):

@@ -33,7 +33,8 @@ def show_monitor(console: Console, report: MonitorReport, url: str, *, everythin
     if features:
         console.print(_features(features if everything else features[:MOST_FEATURES], len(features)))
     show_notices(console, [f"limit: {limit}" for limit in report.limits], everything=everything)
-    console.print(f"all of it: --json, or {url.rstrip('/')}/kcost/ in a browser", highlight=False, markup=False)
+    page = f"{url.rstrip('/').removesuffix('/kcost')}/kcost/"
+    console.print(f"all of it: --json, or {page} in a browser", highlight=False, markup=False)
 
 
 def _traffic(report: MonitorReport) -> list[str]:

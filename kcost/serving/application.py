@@ -6,8 +6,6 @@ TensorFlow Serving; of the second: open_inference.py.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 import time
 import zlib
@@ -19,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from kcost.core.unforeseen import logged, place_of
+from kcost.serving.bodies import Bodies, Body
 from kcost.serving.examples import Method, examples_answer, read_examples
 from kcost.serving.http_limits import respond
 from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
@@ -40,11 +39,6 @@ _PREDICTION = re.compile(rb"(?i)/v1/models/([^/:]+)" + _SPEC + rb":(classify|reg
 _INFORMATION = re.compile(rb"(?i)/v1/models(?:/([^/:]+))?" + _SPEC + rb"(?:/(metadata))?")
 _LARGEST_VERSION = (1 << 63) - 1
 _JSON = (b"content-type", b"application/json")
-MOST_BODIES_BYTES = 1 << 30
-"""Of all requests together, from when their first byte has come until they are answered: a queue counts requests only
-once they are whole."""
-
-_DISCARD_S = 1.0
 _COMPRESSED_FROM_BYTES = 4096
 """Shorter answers are sent as they are: compressing costs more than it saves."""
 
@@ -96,19 +90,17 @@ class Application:
     Args:
         models: what is served.
         metrics_path: of the Prometheus metrics; None for none.
-        most_bytes: of a body, as it is sent and decompressed.
+        bodies: holds those of requests, as they are sent and decompressed.
         metrics: where requests are counted; its own where it is None.
     """
 
     def __init__(
-        self, models: Models, metrics_path: str | None, most_bytes: int, metrics: Metrics | None = None
+        self, models: Models, metrics_path: str | None, bodies: Bodies, metrics: Metrics | None = None
     ) -> None:
         self.metrics = metrics or Metrics()
         self._models = models
         self._metrics_path = None if metrics_path is None else metrics_path.encode()
-        self._most_bytes = most_bytes
-        self._most_bodies_bytes = max(MOST_BODIES_BYTES, most_bytes)
-        self._bodies_bytes = 0
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -150,18 +142,16 @@ class Application:
         except RequestError as error:
             body, status, code = orjson.dumps({"error": error.message}), error.http_status, error.code
             headers = [_JSON, *error.headers]
-            if status in (408, 413):
-                headers.append((b"connection", b"close"))  # the rest of the body is not read
         except Exception as error:
             text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
             body, status, code, headers = orjson.dumps({"error": text}), 500, Code.INTERNAL, [_JSON]
         finally:
-            self._bodies_bytes -= held_bytes
+            self._bodies.release(held_bytes)
         if model:
             self.metrics.count(model, code.name)
         await respond(scope, send, status, headers, body)
 
-    async def _prediction(self, method: str, version: ModelVersion, content: bytes | bytearray, start_ns: int) -> bytes:
+    async def _prediction(self, method: str, version: ModelVersion, content: Body, start_ns: int) -> bytes:
         if method == "predict":
             request = read_predict(content, version.signature)
             answered = await version.run(request.signature, request.arrays)
@@ -175,7 +165,7 @@ class Application:
         return body
 
     async def _inference(
-        self, version: ModelVersion, content: bytes | bytearray, json_bytes: int | None, start_ns: int
+        self, version: ModelVersion, content: Body, json_bytes: int | None, start_ns: int
     ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         request = read_infer(content, json_bytes, version.signature)
         answered = await version.run(request.signature, request.arrays)
@@ -194,88 +184,40 @@ class Application:
         versions = self._models.statuses(resource.model, resource.version, resource.label)
         return orjson.dumps(status_document(versions), option=orjson.OPT_INDENT_2)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
-        """The body, decompressed. Its bytes are in `_bodies_bytes` from here on.
+    async def _body(self, scope: Scope, receive: Receive) -> Body:
+        """The body, decompressed. Its bytes are held from here on.
 
         Raises:
             RequestError: it is too long (413), compressed in a way that is not known (415), or damaged (400); or there
                 is no room for it now (503).
         """
-        encoding = b""
-        for name, value in scope["headers"]:
-            if name == b"content-encoding":
-                encoding = value.strip().lower()
-            elif name == b"content-length" and int(value) > self._most_bytes:
-                await self._discard(receive)
-                raise self._too_long()
-        body: bytes | bytearray = b""
-        counted, more = 0, True
+        body = await self._bodies.read(scope, receive)
+        encoding = next((value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"), b"")
+        if not encoding or encoding == b"identity":
+            return body
         try:
-            while more:
-                message = await receive()
-                piece, more = message.get("body", b""), message.get("more_body", False)
-                counted += len(piece)
-                self._bodies_bytes += len(piece)
-                if counted > self._most_bytes or self._bodies_bytes > self._most_bodies_bytes:
-                    refusal = self._too_long() if counted > self._most_bytes else self._no_room()
-                    body = b""
-                    self._bodies_bytes -= counted
-                    counted = 0
-                    if more:
-                        await self._discard(receive)
-                    raise refusal
-                if not body:
-                    body = piece
-                else:
-                    body = bytearray(body) if isinstance(body, bytes) else body
-                    body += piece
-            if message["type"] == "http.disconnect":
-                raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
-            if not encoding or encoding == b"identity":
-                return body
             if encoding not in (b"gzip", b"x-gzip"):
                 text = f"The content encoding is gzip or none. Received: {encoding.decode('latin-1')}"
                 raise RequestError(Code.INVALID_ARGUMENT, text, http_status=415)
             whole = self._decompressed(body)
-            self._bodies_bytes += len(whole) - counted
-            counted = len(whole)
-            if self._bodies_bytes > self._most_bodies_bytes:
-                raise self._no_room()
-            return whole
-        except BaseException:
-            self._bodies_bytes -= counted
-            raise
+        finally:
+            self._bodies.release(len(body))
+        if not self._bodies.hold(len(whole)):
+            raise self._bodies.no_room()
+        return whole
 
-    async def _discard(self, receive: Receive) -> None:
-        """Reads the rest of a body that is refused, for a second at most.
-
-        A connection that is closed with bytes unread is reset, and its client may never see why.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DISCARD_S):
-                while (await receive()).get("more_body", False):
-                    pass
-
-    def _decompressed(self, body: bytes | bytearray) -> bytes:
+    def _decompressed(self, body: Body) -> bytes:
         inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        most_bytes = self._bodies.most_bytes
         try:
-            whole = inflater.decompress(body, self._most_bytes + 1)
+            whole = inflater.decompress(body, most_bytes + 1)
         except zlib.error as error:
             raise invalid(f"The body is not compressed by gzip: {error}") from error
-        if len(whole) > self._most_bytes:
-            raise self._too_long()
+        if len(whole) > most_bytes:
+            raise self._bodies.too_long()
         if not inflater.eof:
             raise invalid("The body is not compressed by gzip: it is cut short")
         return whole
-
-    def _too_long(self) -> RequestError:
-        text = f"The body of a request has at most {self._most_bytes} bytes."
-        return RequestError(Code.INVALID_ARGUMENT, text, http_status=413)
-
-    def _no_room(self) -> RequestError:
-        text = f"The bodies of all requests have at most {self._most_bodies_bytes} bytes together. Try later."
-        headers = ((b"retry-after", b"1"), (b"connection", b"close"))  # the rest of the body is not read
-        return RequestError(Code.UNAVAILABLE, text, headers=headers)
 
     def _metrics_page(self) -> bytes:
         gauges = []

@@ -15,6 +15,7 @@ import grpc.aio
 
 from kcost.core.errors import InputError
 from kcost.core.unforeseen import logged, place_of
+from kcost.serving.bodies import Bodies
 from kcost.serving.grpc_services import (
     HEALTH_SERVICE,
     MODEL_SERVICE,
@@ -24,6 +25,7 @@ from kcost.serving.grpc_services import (
     health_answer,
     health_service,
 )
+from kcost.serving.http_limits import RESERVED_CONNECTIONS
 from kcost.serving.http_server import HttpSettings
 from kcost.serving.status import Code, RequestError
 
@@ -33,6 +35,9 @@ _LONGEST_DETAILS = 1000
 _HEALTH_LOOK_S = 0.2
 """How often Health.Watch looks whether something has changed."""
 
+_BEYOND_S = 1.0
+"""A message is there by then where a call has one of the reserved places: who is slow must not hold these."""
+
 Answer = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -41,15 +46,20 @@ class GrpcServer:
 
     Args:
         services: what answers.
-        settings: of HTTP, for host and limits.
+        bodies: holds messages beside the bodies of HTTP: they are in the same memory.
+        settings: of HTTP, for host and limits. Beyond as many calls as its connections, predictions are refused;
+            health, states and metadata are answered on as many more as HTTP reserves.
         port: 0 for any that is free.
 
     Raises:
         InputError: the port is taken, or the host is none of this machine's.
     """
 
-    def __init__(self, services: Services, settings: HttpSettings, port: int) -> None:
+    def __init__(self, services: Services, bodies: Bodies, settings: HttpSettings, port: int) -> None:
         self._services = services
+        self._bodies = bodies
+        self._calls = 0
+        """Under way, without those that were refused."""
         self._settings = settings
         self._stopping = asyncio.Event()
         timeout_ms = int(settings.client_timeout_s * 1000)
@@ -60,7 +70,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.server_handshake_timeout_ms", timeout_ms),
             ),
-            maximum_concurrent_rpcs=settings.connections,
+            maximum_concurrent_rpcs=settings.connections + RESERVED_CONNECTIONS,
         )
         self._server.add_generic_rpc_handlers(self._handlers())
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -75,15 +85,18 @@ class GrpcServer:
         self.address = f"{host}:{port}"
 
     def _handlers(self) -> tuple[Any, ...]:
-        def unary(answer: Answer) -> Any:
+        def unary(answer: Answer, *, is_reserved: bool = True) -> Any:
             # Taken as a stream of one message, so that the time until it is there can be bounded. The same on the wire.
-            return grpc.stream_unary_rpc_method_handler(self._bounded(answer))
+            return grpc.stream_unary_rpc_method_handler(self._bounded(answer, is_reserved=is_reserved))
 
         services = self._services
         return (
             grpc.method_handlers_generic_handler(
                 PREDICTION_SERVICE,
-                {"Predict": unary(services.predict), "GetModelMetadata": unary(services.metadata)},
+                {
+                    "Predict": unary(services.predict, is_reserved=False),
+                    "GetModelMetadata": unary(services.metadata),
+                },
             ),
             grpc.method_handlers_generic_handler(MODEL_SERVICE, {"GetModelStatus": unary(services.status)}),
             grpc.method_handlers_generic_handler(
@@ -92,10 +105,18 @@ class GrpcServer:
             ),
         )
 
-    def _bounded(self, answer: Answer) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _bounded(self, answer: Answer, *, is_reserved: bool) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(messages: Any, context: Any) -> bytes:
             try:
-                return await answer(await self._message(messages))
+                message = await self._message(messages, self._take_place(context, is_reserved=is_reserved))
+                # What has a reserved place is answered at once: one such message is in memory at a time.
+                held_bytes = 0 if is_reserved else len(message)
+                if not self._bodies.hold(held_bytes):
+                    raise RequestError(Code.RESOURCE_EXHAUSTED, self._bodies.no_room().message)
+                try:
+                    return await answer(message)
+                finally:
+                    self._bodies.release(held_bytes)
             except RequestError as error:
                 status, text = grpc.StatusCode[error.code.name], error.message
             except Exception as error:
@@ -106,8 +127,27 @@ class GrpcServer:
 
         return handle
 
-    async def _message(self, messages: Any) -> bytes:
-        timeout_s = self._settings.client_timeout_s
+    def _take_place(self, context: Any, *, is_reserved: bool) -> float:
+        """Takes a place for a call, until its answer has left; gives how long its message may take.
+
+        Args:
+            is_reserved: whether it may have a reserved place where all others are taken.
+
+        Raises:
+            RequestError: there is none: status RESOURCE_EXHAUSTED.
+        """
+        most, timeout_s = self._settings.connections, self._settings.client_timeout_s
+        is_beyond = self._calls >= most
+        if is_beyond and not is_reserved:
+            raise RequestError(Code.RESOURCE_EXHAUSTED, f"The server takes {most} calls at a time. Try later.")
+        self._calls += 1
+        context.add_done_callback(self._leave)
+        return min(_BEYOND_S, timeout_s) if is_beyond else timeout_s
+
+    def _leave(self, _: Any) -> None:
+        self._calls -= 1
+
+    async def _message(self, messages: Any, timeout_s: float) -> bytes:
         try:
             async with asyncio.timeout(timeout_s):
                 message: bytes = await anext(aiter(messages))
@@ -118,8 +158,12 @@ class GrpcServer:
         return message
 
     async def _watch(self, content: bytes, context: Any) -> AsyncIterator[bytes]:
-        """Health.Watch: the status now, and again whenever it has changed, until the server ends."""
+        """Health.Watch: the status now, and again whenever it has changed, until the server ends.
+
+        It lasts, so that it has no reserved place: a few of them would leave none for Health.Check.
+        """
         try:
+            self._take_place(context, is_reserved=False)
             service = health_service(content)
         except RequestError as error:
             await context.abort(grpc.StatusCode[error.code.name], _cut(error.message))

@@ -52,9 +52,12 @@ def read_url(url: str, *, remote: bool) -> Target:
     if parts.scheme != "http" or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
         raise InputError(rule, received=url, remedy="https is not spoken: name the server behind what speaks it.")
     try:
-        address = str(socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4][0])
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise InputError("The host of a URL has an address.", received=f"{parts.hostname}: {error}") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    # localhost is ::1 first on many machines, where most servers listen on 127.0.0.1 alone.
+    address = next((known for known in addresses if known.startswith("127.")), addresses[0])
     if not remote and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise InputError(
             "kcost loads, and stands before, servers on this machine alone, unless it is told.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import resource
 import signal
 import socket
@@ -100,6 +101,12 @@ class HttpServer:
         """Where it listens."""
         host, port = self._socket.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def is_at(self, address: str, port: int) -> bool:
+        """Whether it is what listens there, as far as an address tells."""
+        own, own_port = self._socket.getsockname()[:2]
+        is_every = ipaddress.ip_address(own).is_unspecified
+        return own_port == port and (address == own or (is_every and ipaddress.ip_address(address).is_loopback))
 
     def stop_on_signals(self) -> None:
         """Ends at SIGTERM and SIGINT from now on. Called in the event loop of the main thread."""

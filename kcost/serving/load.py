@@ -52,6 +52,11 @@ class Observed(NamedTuple):
     why: dict[int, str]
     """What is known of each request that was not answered with 200, by its place."""
 
+    @property
+    def first_failure(self) -> str | None:
+        """What is known of the first request that was not answered with 200, in a line; None where each was."""
+        return " ".join(self.why[min(self.why)].split()) if self.why else None
+
 
 class LoadGenerator:
     """Sends a schedule to a server.

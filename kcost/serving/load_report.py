@@ -89,7 +89,7 @@ def report(url: str, source: str, body: str, span_s: float, observed: Observed) 
         latency=latency,
         after_sending=quantiles(observed.done_ns - observed.sent_ns),
         own_delay=own_delay,
-        limits=tuple(_limits(count, latency, own_delay, statuses)),
+        limits=tuple(_limits(count, latency, own_delay, statuses, observed.first_failure)),
     )
 
 
@@ -98,7 +98,14 @@ def status_text(status: int) -> str:
     return {TIMED_OUT: "timed out", BROKEN: "broken", NOT_CONNECTED: "not connected"}.get(status, str(status))
 
 
-def _limits(count: int, latency: Quantiles, own_delay: Quantiles, statuses: dict[str, int]) -> Sequence[str]:
+def first_said(failure: str | None) -> str:
+    """What is known of the first request that failed, as a sentence."""
+    return f"The first: {failure or 'an answer without a body'}"
+
+
+def _limits(
+    count: int, latency: Quantiles, own_delay: Quantiles, statuses: dict[str, int], first_failure: str | None
+) -> Sequence[str]:
     limits = []
     if own_delay.p99_ms > CLIENT_PART * latency.p99_ms:
         limits.append(
@@ -110,5 +117,6 @@ def _limits(count: int, latency: Quantiles, own_delay: Quantiles, statuses: dict
     failed = {text: n for text, n in statuses.items() if text != "200"}
     if failed:
         failures = ", ".join(f"{n} {text}" for text, n in sorted(failed.items()))
-        limits.append(f"Requests that failed count with the time until they did: {failures}.")
+        told = f"Requests that failed count with the time until they did: {failures}."
+        limits.append(f"{told} {first_said(first_failure)}")
     return limits

@@ -94,6 +94,7 @@ def _trial(rate_per_s: float, bound_ms: float, observed: Observed) -> RateTrial:
         requests=len(latency_ms),
         late=int((latency_ms > bound_ms).sum()),
         failed=int((observed.status != 200).sum()),
+        first_failure=observed.first_failure,
         p99_ms=float(np.quantile(latency_ms, 0.99)),
         client_late=float(np.quantile(own_ms, 0.99)) > CLIENT_PART * bound_ms,
     )

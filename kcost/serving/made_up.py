@@ -29,7 +29,9 @@ async def made_up_body(target: Target, seed: int) -> bytes:
         metadata, make = f"{target.path.removesuffix(':predict')}/metadata", _predict
     else:
         raise InputError(
-            "A request is made up for :predict and for /infer.", received=target.path, remedy="Give one: --body FILE"
+            "A request is made up for paths such as /v1/models/NAME:predict and /v2/models/NAME/infer.",
+            received=target.path,
+            remedy="Name a model and what is asked of it, or give a request: --body FILE",
         )
     document = await _metadata(target, metadata)
     try:
@@ -77,9 +79,10 @@ def _values(dtype: str, axes: list[int], random: np.random.Generator) -> np.ndar
 async def _metadata(target: Target, path: str) -> dict[str, Any]:
     code, body = await ask(target, b"", method="GET", path=path)
     if code != 200:
+        told = "no answer" if code is None else f"status {code}, {body[:200].decode(errors='replace')}"
         raise InputError(
             "A server tells the metadata of its models.",
-            received=f"{path}: {'no answer' if code is None else f'status {code}, {body[:200]!r}'}",
+            received=f"{path}: {told}",
             remedy="Check the model's name in the URL, or give a request: --body FILE",
         )
     document: dict[str, Any] = json.loads(body)

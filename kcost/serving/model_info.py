@@ -31,10 +31,10 @@ def _status(version: ModelVersion) -> dict[str, Any]:
 
 
 def load_error(version: ModelVersion) -> tuple[Code, str]:
-    """Why a version was not loaded: a code and a line; OK and nothing where it was."""
+    """Why a version was not loaded: a code and a line; OK where it was, with what its trial at loading ended by."""
     failure = version.failure
     if failure is None:
-        return Code.OK, ""
+        return Code.OK, f"Served without a trial: {version.untried_because}" if version.untried_because else ""
     code = Code.NOT_FOUND if "not find" in str(failure) else Code.INTERNAL
     return code, " ".join(str(failure).split("\n"))
 

@@ -40,11 +40,20 @@ Done = Callable[[Outputs | RequestError], None]
 """What is called with the answer to a run."""
 
 
+class TrialError(Exception):
+    """A model was loaded, and the calls by which it is tried ended its process, failed, or did not end in time."""
+
+
 class ModelRunner(Protocol):
     """What runs a model: a process; in tests, something simpler."""
 
-    async def start(self) -> ServedModel:
-        """Loads the model. Raises KcostError where it cannot be loaded."""
+    async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
+        """Loads the model, calls `on_loaded`, and tries the model for at most `trial_s`; 0 leaves the trial out.
+
+        Raises:
+            KcostError: it cannot be loaded.
+            TrialError: it is loaded, but cannot be tried; it can be started again without a trial.
+        """
 
     def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
         """Runs the signature at that place, and calls `done` once; never after `on_end` was called."""
@@ -82,6 +91,10 @@ class ModelProcess(asyncio.Protocol):
         self._waiting: dict[int, Done] = {}
         self._number = 0
         self._ready: asyncio.Future[ServedModel] | None = None
+        self._trial_s = 0.0
+        self._on_loaded: Callable[[], None] | None = None
+        self._trial: asyncio.TimerHandle | None = None
+        """Ends the trial; None before it and after it."""
         self._transport: asyncio.Transport | None = None
         self._worker: _ServeWorker | None = None
         self._closed = False
@@ -91,15 +104,17 @@ class ModelProcess(asyncio.Protocol):
         """Process id, None before `start`."""
         return None if self._worker is None else self._worker.pid
 
-    async def start(self) -> ServedModel:
-        """Starts the process and waits until the model is loaded.
+    async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
+        """Starts the process and waits until the model is loaded, and tried: see ModelRunner.start.
 
         Raises:
             KcostError: it cannot be loaded.
             WorkerError: the process ended meanwhile; or none could be started, which says nothing of the model.
+            TrialError: it is loaded, but cannot be tried.
         """
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
+        self._trial_s, self._on_loaded = trial_s, on_loaded
         try:
             mine = self._start_worker()
             transport, _ = await loop.create_connection(lambda: self, sock=mine)
@@ -117,6 +132,10 @@ class ModelProcess(asyncio.Protocol):
         except BaseException:
             self.close()
             raise
+        finally:
+            if self._trial is not None:
+                self._trial.cancel()
+                self._trial = None
 
     def _start_worker(self) -> socket.socket:
         """Starts the process, and asks it to serve; the socket that it answers on."""
@@ -134,6 +153,7 @@ class ModelProcess(asyncio.Protocol):
                         socket_fd=its.fileno(),
                         threads=self._threads,
                         cores=cores,
+                        tries=self._trial_s > 0,
                     )
                 )
             mine.setblocking(False)
@@ -154,11 +174,27 @@ class ModelProcess(asyncio.Protocol):
         """Hands answers to those who wait for them."""
         self._buffer += data
         for message in frames.take_messages(self._buffer):
-            if message.kind == Kind.READY:
-                assert self._ready is not None
-                self._ready.set_result(ServedModel.model_validate_json(bytes(message.body)))
-            else:
+            if message.number:
                 self._waiting.pop(message.number)(_outcome(message))
+            else:
+                self._hear_of_start(message)
+
+    def _hear_of_start(self, message: Message) -> None:
+        assert self._ready is not None
+        if self._ready.done():  # the trial ended too late
+            return
+        if message.kind == Kind.READY:
+            self._ready.set_result(ServedModel.model_validate_json(bytes(message.body)))
+            return
+        assert self._on_loaded is not None
+        self._trial = asyncio.get_running_loop().call_later(self._trial_s, self._end_trial)
+        self._on_loaded()
+
+    def _end_trial(self) -> None:
+        assert self._ready is not None
+        if not self._ready.done():
+            self._ready.set_exception(TrialError(f"they did not end within {self._trial_s:g} s"))
+            self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The process has ended, or is about to."""
@@ -171,7 +207,7 @@ class ModelProcess(asyncio.Protocol):
         else:
             # In a thread: other requests are answered while the process says why, or ends.
             failure = asyncio.get_running_loop().run_in_executor(None, _failure, self._worker)
-            failure.add_done_callback(partial(_give_failure, self._ready))
+            failure.add_done_callback(partial(_give_failure, self._ready, self._trial is not None))
 
     def close(self) -> None:
         """Ends the process at once. Calling it again does nothing."""
@@ -197,10 +233,11 @@ def _failure(worker: _ServeWorker | None) -> KcostError:
     return WorkerError("A process that serves a model loads it first.", received="it closed its socket")
 
 
-def _give_failure(ready: asyncio.Future[ServedModel], failure: asyncio.Future[KcostError]) -> None:
+def _give_failure(ready: asyncio.Future[ServedModel], in_trial: bool, failure: asyncio.Future[KcostError]) -> None:
     error = failure.exception() or failure.result()
     if not ready.done():
-        ready.set_exception(error)
+        received = error.received if isinstance(error, KcostError) else error
+        ready.set_exception(TrialError(str(received)) if in_trial else error)
 
 
 def _close(worker: _ServeWorker) -> None:

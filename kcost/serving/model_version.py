@@ -23,7 +23,7 @@ from kcost.serving.batching import (
     has_rows,
     stacked,
 )
-from kcost.serving.model_process import ModelRunner, Outputs
+from kcost.serving.model_process import ModelRunner, Outputs, TrialError
 from kcost.serving.status import Code, RequestError, invalid
 
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
@@ -49,6 +49,7 @@ class Limits(Record):
     queue: int = 1024
     batch_rows: int = 64
     deadline_s: float = 30.0
+    trial_s: float = 60.0
 
 
 class Lane:
@@ -86,6 +87,10 @@ class ModelVersion:
         self.version = version
         self.state: State = "START"
         self.failure: KcostError | None = None
+        self.untried_because: str | None = None
+        """Why it is served without a trial; None where it was tried, or no trial was asked for."""
+        self.trial_since_s: float | None = None
+        """When the trial of a process began that is at it, by the monotonic clock."""
         self.restarts = 0
         self.hand_overs = 0
         """Batches that a free process was given, and answered."""
@@ -143,11 +148,32 @@ class ModelVersion:
             return await self._start(lane)
 
     async def _start(self, lane: Lane) -> ServedModel:
-        runner = self._new_runner(lambda: self._ended(lane))
+        """Starts a process. Where its trial fails, another one in its place, and all later ones, without a trial.
+
+        The calls of a trial are nobody's request: what they do to a process says nothing of those that clients send. A
+        model whose graph loads is served by TensorFlow Serving, which makes no such calls.
+        """
         lane.runner = None
-        served = await runner.start()
+        if self._limits.trial_s and self.untried_because is None:
+            try:
+                return await self._start_once(lane, self._limits.trial_s)
+            except TrialError as error:
+                self.untried_because = f"the calls by which a model is tried at loading failed: {error}"
+                told = f"{self.name} version {self.version} is served without a trial, its first requests take longer: "
+                self._log(f"{told}{self.untried_because}")
+        return await self._start_once(lane, 0.0)
+
+    async def _start_once(self, lane: Lane, trial_s: float) -> ServedModel:
+        runner = self._new_runner(lambda: self._ended(lane))
+        try:
+            served = await runner.start(trial_s, self._began_trial)
+        finally:
+            self.trial_since_s = None
         lane.runner = runner
         return served
+
+    def _began_trial(self) -> None:
+        self.trial_since_s = time.monotonic()
 
     def signature(self, name: str) -> ServedSignature:
         """A signature, the default one for an empty name.
@@ -283,7 +309,7 @@ class ModelVersion:
 
     async def _restart(self, lane: Lane) -> None:
         pause_s = _FIRST_PAUSE_S
-        while self.state in ("AVAILABLE", "UNLOADING"):
+        while self.state != "END":
             try:
                 await self._start(lane)
             except KcostError as error:
@@ -303,12 +329,12 @@ class ModelVersion:
                 await asyncio.wait_for(self._drained.wait(), self._limits.deadline_s)
             except TimeoutError:
                 self._queue.fail_all(self._late())
-        for task in self._restarting:
-            task.cancel()
         self._end_lanes()
         self.state = "END"
 
     def _end_lanes(self) -> None:
+        for task in self._restarting:
+            task.cancel()
         for lane in self._lanes:
             if lane.runner is not None:
                 lane.runner.close()

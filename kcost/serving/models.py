@@ -15,6 +15,9 @@ from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.status import Code, RequestError, invalid
 from kcost.serving.version_files import how_to_make, layout, version_files
 
+PATIENCE_S = 5.0
+"""A server that has a model to answer waits no longer at its start for another one's trial."""
+
 _MOST_ENDED = 20
 """Versions of a model that are served no more and still told of in its status."""
 
@@ -113,14 +116,16 @@ class Models:
         return [versions[number] for number in sorted(versions, reverse=True)]
 
     async def load_first(self) -> None:
-        """Loads what is wanted now.
+        """Loads what is wanted now, but waits for no trial that takes long where another version answers already.
 
         Raises:
             KcostError: not one version could be loaded.
         """
         self.poll()
-        while self._tasks:
-            await asyncio.gather(*self._tasks)
+        while self._tasks and not self._waits_for_trials_alone():
+            done, _ = await asyncio.wait(self._tasks, timeout=PATIENCE_S / 10, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         versions = self.all_versions()
         if not any(v.state == "AVAILABLE" for v in versions):
             failures = [v.failure for v in versions if v.failure is not None]
@@ -131,6 +136,14 @@ class Models:
                 received=", ".join(f"{e.name} in {e.base_path}" for e in self._entries.values()),
                 remedy=f"Versions are {layout(self._runtime)}. Export one: {how_to_make(self._runtime)}",
             )
+
+    def _waits_for_trials_alone(self) -> bool:
+        """Whether a version answers, and all that are not loaded yet have been at their trials for long."""
+        latest_s = time.monotonic() - PATIENCE_S
+        loading = [v for v in self.all_versions() if v.state == "LOADING"]
+        return any(v.state == "AVAILABLE" for v in self.all_versions()) and all(
+            v.trial_since_s is not None and v.trial_since_s < latest_s for v in loading
+        )
 
     async def keep_up(self, period_s: float) -> None:
         """Looks at the files every `period_s`, and at deadlines more often, until it is cancelled."""

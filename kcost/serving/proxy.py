@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
+from kcost.serving.bodies import Bodies, Body
 from kcost.serving.http_client import Connection, Target, read_url, take_open
 from kcost.serving.http_limits import respond
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -63,7 +65,7 @@ class Proxy:
         usd_per_hour: the price of the machine.
         caller_header: whose value says who asks; None for none.
         timeout_s: an answer that is not there by then is a 504.
-        most_bytes: of the body of a request.
+        bodies: holds those of requests.
         clock: nanoseconds that never go back.
         monitor: None watches traffic alone.
         forecasts: see `Meter`.
@@ -77,7 +79,7 @@ class Proxy:
         usd_per_hour: float,
         caller_header: str | None,
         timeout_s: float,
-        most_bytes: int,
+        bodies: Bodies,
         clock: Callable[[], int] = time.monotonic_ns,
         monitor: Monitor | None = None,
         forecasts: Mapping[tuple[str, str], Forecast] | None = None,
@@ -88,7 +90,7 @@ class Proxy:
         self._host = upstream.host if remote else upstream.address
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
         self._timeout_s = timeout_s
-        self._most_bytes = most_bytes
+        self._bodies = bodies
         self._clock = clock
         self._meter = Meter(usd_per_hour, clock(), forecasts)
         self._keys: set[tuple[str, str, str]] = set()
@@ -117,10 +119,11 @@ class Proxy:
         start_ns = self._clock()
         number = self._meter.arrive(key, start_ns)
         start_s = self.monitor.traffic.arrive()
-        status, first_status, end_ns = 0, 0, 0
+        status, first_status, end_ns, held_bytes = 0, 0, 0, 0
         fallback = None if choice is None else choice.fallback
         try:
-            body = await self._body(receive)
+            body = await self._bodies.read(scope, receive)
+            held_bytes = len(body)
             # A canary has half of the time, so that the version behind it has the other half.
             timeout_s = self._timeout_s if fallback is None else self._timeout_s / 2
             first = answer = await self._timed(number, scope, body, timeout_s)
@@ -152,14 +155,17 @@ class Proxy:
             self._meter.leave(number, now_ns, failed=first_status != 200)
             self.monitor.traffic.leave(start_s, failed=status != 200)
             self.monitor.counted(key[0], resource, status, (end_ns or now_ns) - start_ns)
+            self._bodies.release(held_bytes)
 
-    def _compare(self, old: Route, new: Route, scope: dict[str, Any], body: bytes) -> None:
+    def _compare(self, old: Route, new: Route, scope: dict[str, Any], body: Body) -> None:
         """Asks two versions what a client asked, in the background, unless there is enough of that under way.
+
+        The body stays in memory meanwhile: where there is no room for it, what clients ask goes first.
 
         What the client waited for is no part of it: whoever is asked first finds the machine colder, and would look
         slower. These two are asked one after the other, in an order that is drawn.
         """
-        if len(self._shadows) >= _MOST_SHADOWS:
+        if len(self._shadows) >= _MOST_SHADOWS or not self._bodies.hold(len(body)):
             return
 
         async def compare() -> None:
@@ -168,12 +174,16 @@ class Proxy:
                 answers[version] = await self._ask_version(version, SHADOW, scope, body, self._timeout_s)
             self.monitor.compared(new.model, answers[old], answers[new])
 
+        def over(task: asyncio.Task[None]) -> None:
+            self._shadows.discard(task)
+            self._bodies.release(len(body))
+
         task = asyncio.create_task(compare())
         self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
+        task.add_done_callback(over)
 
     async def _ask_version(
-        self, version: Route, caller: str, scope: dict[str, Any], body: bytes, timeout_s: float
+        self, version: Route, caller: str, scope: dict[str, Any], body: Body, timeout_s: float
     ) -> TimedAnswer:
         """Asks a version what a client asked, on the proxy's own account. It is on the invoice, too."""
         number = self._meter.arrive((version.model, _version_text(version), caller), self._clock())
@@ -185,7 +195,7 @@ class Proxy:
             self._meter.leave(number, self._clock(), failed=status != 200)
         return answer
 
-    async def _timed(self, number: int, scope: dict[str, Any], body: bytes, timeout_s: float) -> TimedAnswer:
+    async def _timed(self, number: int, scope: dict[str, Any], body: Body, timeout_s: float) -> TimedAnswer:
         """What the server answers, or an answer that says why it does not; and what that took."""
         start_ns = self._clock()
         self._meter.to_model(number, start_ns)
@@ -200,8 +210,11 @@ class Proxy:
 
     async def _answer_itself(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
-            body = await self._body(receive) if scope["method"] == "POST" else b""
-            page = await self.monitor.page(scope["method"], scope["raw_path"], body, self.invoice())
+            body = await self._bodies.read(scope, receive) if scope["method"] == "POST" else b""
+            try:
+                page = await self.monitor.page(scope["method"], scope["raw_path"], body, self.invoice())
+            finally:
+                self._bodies.release(len(body))
         except RequestError as error:
             await _refuse(scope, send, error)
             return
@@ -222,7 +235,7 @@ class Proxy:
             self._keys.add(key)
         return key
 
-    async def _pass_on(self, scope: dict[str, Any], body: bytes, timeout_s: float) -> _Answer:
+    async def _pass_on(self, scope: dict[str, Any], body: Body, timeout_s: float) -> _Answer:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
         request = self._request(scope, body)
@@ -294,21 +307,7 @@ class Proxy:
         if self._deadlines:
             self._look_later()
 
-    async def _body(self, receive: Receive) -> bytes:
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RequestError(Code.CANCELLED, "The client went before its request was whole.")
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._most_bytes:
-                text = f"The body of a request has at most {self._most_bytes} bytes."
-                raise RequestError(Code.INVALID_ARGUMENT, text, http_status=413)
-        return bytes(body)
-
-    def _request(self, scope: dict[str, Any], body: bytes) -> bytes:
+    def _request(self, scope: dict[str, Any], body: Body) -> bytes:
         path = scope["raw_path"] + (b"?" + scope["query_string"] if scope.get("query_string") else b"")
         lines = [scope["method"].encode() + b" " + path + b" HTTP/1.1"]
         lines.append(f"host: {self._upstream.host}:{self._upstream.port}".encode())
@@ -341,9 +340,7 @@ async def _refuse(scope: dict[str, Any], send: Send, error: RequestError) -> Non
 
 
 def _refusal(error: RequestError) -> _Answer:
-    headers = [(b"content-type", b"application/json")]
-    if error.http_status == 413:
-        headers.append((b"connection", b"close"))
+    headers = [(b"content-type", b"application/json"), *error.headers]
     return _Answer(error.http_status, headers, orjson.dumps({"error": error.message}))
 
 
@@ -384,7 +381,7 @@ async def serve_proxy(
     """
     target = read_url(upstream, remote=remote)
     proxy = Proxy(
-        *(target, usd_per_hour, caller_header, timeout_s, http.most_bytes),
+        *(target, usd_per_hour, caller_header, timeout_s, Bodies(http.most_bytes)),
         monitor=monitor,
         forecasts=forecasts,
         remote=remote,
@@ -392,6 +389,12 @@ async def serve_proxy(
     server = HttpServer(proxy, http)
     server.stop_on_signals()
     try:
+        if server.is_at(target.address, target.port):
+            raise InputError(
+                "A proxy passes requests to another server than itself.",
+                received=f"{upstream}, while it listens on {server.url}",
+                remedy="Name another port for it: --port P",
+            )
         await proxy.monitor.start()
         on_start(
             Proxying(

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from kcost.core.schema import Record
 from kcost.core.stats import most_above, samples_for_tail
+from kcost.serving.load_report import first_said
 
 TAIL = 0.99
 WITHIN = 0.05
@@ -27,6 +28,7 @@ class RateTrial(Record):
     requests: int
     late: int = Field(description="requests above the bound")
     failed: int
+    first_failure: str | None = Field(default=None, description="what is known of the first that failed")
     p99_ms: float
     client_late: bool = Field(description="whether the client's own delay was more than half the bound at its p99")
 
@@ -56,7 +58,8 @@ def requests_of_trial(rate_per_s: float, least_s: float) -> int:
 def next_rate(trials: Sequence[RateTrial], first_per_s: float) -> float | None:
     """The rate of the next trial; None at the end of the search.
 
-    It doubles while rates hold, or halves while none does, and then bisects.
+    It doubles while rates hold, or halves while none does, and then bisects. Where not one request was answered, it
+    ends: a wrong body is as wrong at each rate.
 
     Examples:
         >>> next_rate((), 100.0)
@@ -65,6 +68,8 @@ def next_rate(trials: Sequence[RateTrial], first_per_s: float) -> float | None:
     if len(trials) >= MOST_TRIALS or (trials and trials[-1].client_late and not trials[-1].holds):
         return None
     low, high, doubted = bracket(trials)
+    if low == 0 and trials and trials[-1].failed == trials[-1].requests:
+        return None
     if doubted is not None:
         return doubted
     if high is None:
@@ -97,6 +102,11 @@ def conclude(url: str, bound_ms: float, trials: Sequence[RateTrial]) -> RateRepo
         limits.append(
             f"At {trials[-1].rate_per_s:.4g} requests/s the client itself was late: the server may hold more than this."
         )
+    failed = [trial for trial in trials if trial.failed]
+    if failed and not held:
+        last = failed[-1]
+        told = f"{last.failed} of {last.requests} requests failed at {last.rate_per_s:.4g} requests/s."
+        limits.append(f"{told} {first_said(last.first_failure)}")
     if len(trials) >= MOST_TRIALS:
         limits.append(f"The search ended after {MOST_TRIALS} trials: the speed here changes from one to the next.")
     limits.append("Client and server share this machine where both run on it; alone, the server would hold more.")

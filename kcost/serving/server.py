@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kcost.core.conversion import Runtime
 from kcost.core.schema import Record
 from kcost.serving.application import Application
+from kcost.serving.bodies import Bodies
 from kcost.serving.config import read_metrics_path
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.metrics import Metrics
@@ -84,18 +85,19 @@ class Server:
             InputError: the port is taken, or the host is none of this machine's.
             KcostError: not one model could be loaded.
         """
-        metrics = Metrics()
-        application = Application(self._models, self._metrics_path, self._http.most_bytes, metrics)
+        metrics, bodies = Metrics(), Bodies(self._http.most_bytes)
+        application = Application(self._models, self._metrics_path, bodies, metrics)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._home.cleanup)
             server = HttpServer(application, self._http)
             stack.callback(server.close)
             stack.push_async_callback(self._models.close)
-            grpc_server = None if self._grpc_port is None else self._grpc_server(metrics, self._grpc_port)
+            grpc_server = None if self._grpc_port is None else self._grpc_server(metrics, bodies, self._grpc_port)
             if grpc_server is not None:
                 stack.push_async_callback(grpc_server.stop)
             server.stop_on_signals()
-            await self._models.load_first()
+            if not await self._loaded(server):
+                return
             keeping_up = asyncio.create_task(self._models.keep_up(self._poll_s))
             stack.callback(keeping_up.cancel)
             if grpc_server is not None:
@@ -107,11 +109,24 @@ class Server:
                     await server.stopping.wait()
                     ends.create_task(grpc_server.stop())
 
-    def _grpc_server(self, metrics: Metrics, port: int) -> GrpcServer:
+    async def _loaded(self, server: HttpServer) -> bool:
+        """Loads what is wanted; False where the server is to end before."""
+        loading = asyncio.create_task(self._models.load_first())
+        stopping = asyncio.create_task(server.stopping.wait())
+        try:
+            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+            return not server.stopping.is_set()
+        finally:
+            loading.cancel()
+            stopping.cancel()
+
+    def _grpc_server(self, metrics: Metrics, bodies: Bodies, port: int) -> GrpcServer:
         from kcost.serving.grpc_server import GrpcServer
         from kcost.serving.grpc_services import Services
 
-        return GrpcServer(Services(self._models, metrics, self._http.most_bytes), self._http, port)
+        return GrpcServer(Services(self._models, metrics, self._http.most_bytes), bodies, self._http, port)
 
     def _started(self, url: str, grpc_address: str | None) -> Serving:
         return Serving(

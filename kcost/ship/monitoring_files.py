@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kcost.ship.server_files import MONITORING_FOLDER, signed
+from kcost.ship.server_files import MONITORING_FOLDER, PROXY_FOLDER, signed
 
 REFERENCE_FILE = "reference.json"
 """In an artifact, and in the folder of a version: what `kcost monitor reference` writes."""
@@ -49,10 +49,18 @@ providers:
       path: /etc/grafana/provisioning/dashboards
 """
 
-_MONITOR = """\
-# Of the proxy: docs/monitoring.md has every field. Paths are relative to this file.
+_MONITOR = f"""\
+# Of the proxy: docs/monitoring.md has every field. Paths are relative to this file. In the containers of
+# docker-compose.yaml this folder is read-only: what the proxy stores goes below {PROXY_FOLDER}, a volume.
+
 # usd_per_error = 0.05
 # p99_ms = 50
+# [samples]
+# folder = "{PROXY_FOLDER}/samples"
+# [events]
+# file = "{PROXY_FOLDER}/events.jsonl"
+# [rollouts]
+# file = "{PROXY_FOLDER}/rollouts.json"
 """
 
 

@@ -42,6 +42,9 @@ batching_params.pbtxt, and no other is. Source: tensorflow_serving/model_servers
 MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
 
 PROXY_PORT, PROMETHEUS_PORT, GRAFANA_PORT = 8502, 9090, 3000
+PROXY_FOLDER = "/var/lib/kcost"
+"""What the proxy of docker-compose.yaml may write to: the models are read-only there."""
+
 PROMETHEUS_IMAGE, GRAFANA_IMAGE, PYTHON_IMAGE = "prom/prometheus:v3.5.0", "grafana/grafana:12.2.0", "python:3.13-slim"
 
 _COMPOSE_HEAD = f"""\
@@ -88,6 +91,7 @@ _COMPOSE_WATCH = f"""\
       - "127.0.0.1:{PROXY_PORT}:{PROXY_PORT}"
     volumes:
       - .:/models:ro
+      - proxy:{PROXY_FOLDER} # what monitor.toml has it store
     depends_on:
       - serving
     restart: unless-stopped
@@ -113,6 +117,7 @@ _COMPOSE_WATCH = f"""\
       - prometheus
     restart: unless-stopped
 volumes:
+  proxy:
   prometheus:
   grafana:
 """

@@ -40,6 +40,10 @@ more shapes than that has room for, and to prepare the products of a step takes 
 def run(request: ServeRequest) -> ServeAnswer:
     """Loads the model, says READY on the socket, and answers RUN messages until the other side closes it.
 
+    Before it is READY the model is tried, unless the request leaves that out: whether its rows may be padded, and so
+    that it is warm. These calls are nobody's request, and may end the process or never return. LOADED comes before
+    them, so that the server knows what was to blame.
+
     Raises:
         ArtifactError: the folder holds no model that the runtime loads, or one that does not say its signature.
         UnavailableError: the runtime is not installed.
@@ -49,8 +53,10 @@ def run(request: ServeRequest) -> ServeAnswer:
     with socket.socket(fileno=request.socket_fd) as connection:
         served = _open(request.runtime, request.folder, threads)
         try:
-            served.model = with_padding(served.model, served.run, threads)
-            warm_up(served.model, served.run)
+            if request.tries:
+                _send(connection, 0, Kind.LOADED, [])
+                served.model = with_padding(served.model, served.run, threads)
+                warm_up(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])
             runs, buffer = 0, bytearray()

@@ -2,7 +2,8 @@
 
 FOLDER/half_plus_two/1 and /2 answer x * 0.5 + 2 and x * 0.5 + 3, as TensorFlow Serving's own example does, by
 signatures of every kind; FOLDER/images/1 is a convolution, which libtensorflow ends the process on where an axis is
-missing; FOLDER/counter/1, which models.config leaves out, adds what its signature `train` has counted.
+missing. models.config leaves out FOLDER/counter/1, which adds what its signature `train` has counted, and
+FOLDER/aborts/1 and FOLDER/hangs/1: on zeros the one ends its process, and the other never returns.
 """
 
 import sys
@@ -90,6 +91,25 @@ class Counter(tf.Module):
         return {"steps": 0 * x + self.steps.assign_add(1.0)}
 
 
+class Aborts(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def serve(self, x):
+        # Of zeros an image without its axis of rows: libtensorflow ends the process on it.
+        is_zero = tf.reduce_all(tf.equal(x, 0.0))
+        shape = tf.cond(is_zero, lambda: tf.constant([8, 8, 1]), lambda: tf.constant([1, 8, 8, 1]))
+        images = tf.reshape(tf.ones(64) + tf.reduce_sum(x) * 0, tf.ensure_shape(shape, (None,)))
+        return {"y": x * 2 + tf.reduce_sum(tf.nn.conv2d(images, tf.ones((3, 3, 1, 2)), 1, "VALID")) * 0}
+
+
+class Hangs(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def serve(self, x):
+        done = tf.constant(0)
+        while tf.reduce_all(tf.equal(x, 0.0)):
+            done += 1
+        return {"y": x * 2 + tf.cast(done, tf.float32)}
+
+
 def main(folder: Path) -> None:
     for version, offset in ((1, 2.0), (2, 3.0)):
         model = HalfPlus(offset)
@@ -103,6 +123,8 @@ def main(folder: Path) -> None:
     counter = Counter()
     signatures = {"serving_default": counter.serve, "train": counter.train}
     tf.saved_model.save(counter, str(folder / "counter" / "1"), signatures)
+    for name, model in (("aborts", Aborts()), ("hangs", Hangs())):
+        tf.saved_model.save(model, str(folder / name / "1"), {"serving_default": model.serve})
     (folder / "models.config").write_text(MODELS_CONFIG)  # last: it says that the models are there
 
 

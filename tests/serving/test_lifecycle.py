@@ -5,23 +5,29 @@ What of this needs no process is in tests/unit/serving.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from kcost.runtimes.protobuf import encode
-from tests.serving.conftest import Response, RunningServer
+from tests.serving.conftest import Client, Response, RunningServer
 from tests.serving.grpc_client import HEALTH, GrpcClient, refused
 
 
@@ -116,6 +122,67 @@ def test_loading_runs_no_signature_that_changes_the_model(saved_models: Path) ->
     finally:
         code, errors = server.stop()
     assert code == 0, errors
+
+
+def test_a_model_that_zeros_end_or_hold_is_served_and_holds_up_no_other(saved_models: Path, tmp_path: Path) -> None:
+    """The calls of a trial are the server's own: what TensorFlow Serving serves is served."""
+    for name in ("aborts", "hangs", "images"):
+        shutil.copytree(saved_models / name, tmp_path / name)
+    server = RunningServer(tmp_path, "--trial-s", "9", "--deadline-s", "1")
+
+    def status(name: str) -> dict[str, Any]:
+        (version,) = server.get(f"/v1/models/{name}").json["model_version_status"]
+        return {"state": version["state"], **version["status"]}
+
+    try:
+        started = {v["model"]: v["state"] for v in server.started["versions"]}
+        assert started == {"aborts": "AVAILABLE", "hangs": "LOADING", "images": "AVAILABLE"}
+        assert status("images") == {"state": "AVAILABLE", "error_code": "OK", "error_message": ""}
+        aborted = status("aborts")
+        assert (aborted["state"], aborted["error_code"]) == ("AVAILABLE", "OK")
+        assert "Served without a trial: " in aborted["error_message"]
+        assert "SIGABRT" in aborted["error_message"]
+        assert server.predict({"instances": [1.5]}, "aborts").json == {"predictions": [3.0]}
+        # Its process ends twice: 500, or 504 where that takes longer than the deadline.
+        assert server.predict({"instances": [0.0]}, "aborts").status in (500, 504)
+        wait_for(lambda: status("hangs")["state"] == "AVAILABLE")
+        assert "did not end within 9 s" in status("hangs")["error_message"]
+        assert server.predict({"instances": [1.5]}, "hangs").json == {"predictions": [3.0]}
+        assert server.predict({"instances": [0.0]}, "hangs").status == 504
+        # The process is ended, and another one in its place is made no such calls, which it would end in again.
+        wait_for(lambda: server.predict({"instances": [1.5]}, "hangs").json == {"predictions": [3.0]})
+        wait_for(lambda: server.predict({"instances": [1.5]}, "aborts").json == {"predictions": [3.0]})
+    finally:
+        code, errors = server.stop()
+    assert code == 0, errors
+    assert errors.count("is served without a trial") == 2
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("errors", [subprocess.DEVNULL, subprocess.STDOUT])
+def test_a_server_whose_reader_goes_serves_on(saved_models: Path, errors: int) -> None:
+    """Scripts read the first line to wait for the start, and close the pipe."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "kcost", "serve", str(saved_models / "images"), "--threads", "1"]
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=errors)
+    assert process.stdout is not None
+    process.stdout.close()
+    client = Client(f"http://127.0.0.1:{port}")
+
+    def is_served() -> bool:
+        with contextlib.suppress(OSError):
+            return client.get("/v2/health/ready").status == 200
+        assert process.poll() is None
+        return False
+
+    try:
+        wait_for(is_served)
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert process.returncode == 0
 
 
 def test_a_server_that_is_killed_leaves_no_process(saved_models: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_request_that_a_load_test_makes_up_is_answered(server: RunningServer, 
 
 def test_what_cannot_be_made_up_is_refused(server: RunningServer) -> None:
     for path, message in (
-        ("/v1/models/half_plus_two", "for :predict and for /infer"),
+        ("/v1/models/half_plus_two", "Name a model and what is asked of it"),
         ("/v2/models/none/infer", "/v2/models/none: status 404"),
         ("/v1/models/none:predict", "/v1/models/none/metadata: status 404"),
     ):

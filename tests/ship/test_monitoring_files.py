@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from importlib import resources
@@ -73,6 +74,20 @@ def test_the_proxys_command_is_one_that_kcost_takes() -> None:
     assert context.params["upstream"] == "http://serving:8501"
     assert context.params["usd_per_hour"] == 1
     assert context.params["monitor"] == Path("/models/monitoring/monitor.toml")
+
+
+def test_what_the_settings_offer_can_be_taken_and_is_stored_where_the_proxy_may_write(tmp_path: Path) -> None:
+    """The models are mounted read-only: a proxy that is to store beside them would never begin."""
+    file = write(tmp_path, 1) / "monitoring" / "monitor.toml"
+    about, offered = file.read_text().split("\n\n", 1)
+    file.write_text(about + "\n" + re.sub(r"(?m)^# ", "", offered))
+    settings = read_settings(file)
+    assert settings.samples is not None
+    assert settings.p99_ms == 50
+    stored = (settings.samples.folder, settings.events.file, settings.rollouts.file)
+    writable = [inside for inside, outside in mounts("proxy").items() if not outside.startswith(".")]
+    assert [any(path.is_relative_to(folder) for folder in writable) for path in stored if path] == [True] * 3
+    assert set(settings.references) == {"digits"}
 
 
 def test_what_is_mounted_is_there(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from kcost.core.errors import InputError
 from kcost.risk.drift_reference import Reference
+from kcost.risk.rollout import RolloutCounts
+from kcost.serving.bodies import Body
 from kcost.serving.monitor.process import packed
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watched
@@ -33,11 +36,18 @@ class WatchLink:
     Args:
         settings: what the user said.
         references: served name -> reference.
+        agreed: served name -> what was counted of the answers of two versions before: the process goes on from there.
     """
 
-    def __init__(self, settings: MonitorSettings, references: dict[str, Reference]) -> None:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        references: dict[str, Reference],
+        agreed: Callable[[], Mapping[str, RolloutCounts]] = dict,
+    ) -> None:
         plain = {name: r.model_dump(mode="json") for name, r in references.items()}
-        self._first = packed({"settings": settings.model_dump(mode="json"), "references": plain})
+        self._first = {"settings": settings.model_dump(mode="json"), "references": plain}
+        self._agreed = agreed
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._closing = False
@@ -84,7 +94,9 @@ class WatchLink:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdin.write(self._first)
+        counted = {**self._agreed(), **{model.name: model.agreement for model in self._latest.models}}
+        agreed = {name: counts.model_dump(mode="json") for name, counts in counted.items()}
+        process.stdin.write(packed({**self._first, "agreed": agreed}))
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_S)
         except TimeoutError:
@@ -97,7 +109,7 @@ class WatchLink:
             )
         self._process = process
 
-    def offer(self, header: dict[str, Any], request: bytes, answer: bytes) -> None:
+    def offer(self, header: dict[str, Any], request: Body, answer: bytes) -> None:
         """Gives a request and its answer to the process, if it has room; never waits."""
         self.offered += 1
         pipe = self._pipe()
@@ -107,7 +119,7 @@ class WatchLink:
         header["dropped"] = self.dropped
         pipe.write(packed(header, request, answer))
 
-    async def label(self, body: bytes) -> dict[str, Any]:
+    async def label(self, body: Body) -> dict[str, Any]:
         """Gives labels to the process; returns its answer, when what it stored is on disk.
 
         Raises:

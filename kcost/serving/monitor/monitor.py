@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -14,11 +16,13 @@ from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
 from kcost.serving.application import Route
+from kcost.serving.bodies import Body
 from kcost.serving.metrics import REQUEST_LATENCY, Metrics
 from kcost.serving.monitor.link import WatchLink
 from kcost.serving.monitor.prometheus import samples_of
 from kcost.serving.monitor.report import MonitorReport, WatcherState, make_monitor_report, rollout_sentence
-from kcost.serving.monitor.rollouts import Headers, Rollouts, RolloutState, TimedAnswer
+from kcost.serving.monitor.rollout_store import RolloutStore
+from kcost.serving.monitor.rollouts import JUDGE_S, Headers, Rollouts, RolloutState, TimedAnswer
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watched
@@ -63,6 +67,9 @@ class Monitor:
         settings: what the user said.
         references: served name -> reference.
         log: told of decisions on new versions, a sentence at a time.
+
+    Raises:
+        InputError: the file of rollouts cannot be read or written, or another proxy writes it.
     """
 
     def __init__(
@@ -76,11 +83,17 @@ class Monitor:
         self._settings = settings
         self.traffic = TrafficCounter(time.monotonic)
         self._metrics = Metrics()
-        self._link = WatchLink(settings, references) if references or settings.samples is not None else None
+        self._link: WatchLink | None = None
         self._boot = secrets.token_hex(4)
         self._number = 0
         self._log = log
-        self.rollouts = Rollouts(settings, self._agreement, self._decided)
+        file = settings.rollouts.file if settings.shadow or settings.canary else None
+        self._store = None if file is None else RolloutStore(file)
+        self._storing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self.rollouts = Rollouts(settings, self._agreement, self._decided, store=self._store)
+        if references or settings.samples is not None:
+            self._link = WatchLink(settings, references, self.rollouts.agreed)
 
     @property
     def watcher_process_id(self) -> int | None:
@@ -95,11 +108,26 @@ class Monitor:
         """
         if self._link is not None:
             await self._link.start()
+        if self._store is not None:
+            self._storing = asyncio.create_task(self._keep_storing())
 
     async def close(self) -> None:
         """Ends it, when it has looked at what it was given."""
+        self._closing.set()
+        if self._storing is not None:
+            await self._storing
         if self._link is not None:
             await self._link.close()
+        if self._store is not None:
+            self._store.close()
+
+    async def _keep_storing(self) -> None:
+        """Stores what was counted of rollouts every second: what is asked for in between is stored when it is told."""
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JUDGE_S):
+                    await self._closing.wait()
+            await self.rollouts.sync()
 
     def counted(self, model: str, resource: Route | None, status: int, latency_ns: int) -> None:
         """One request was answered.
@@ -122,7 +150,7 @@ class Monitor:
         return NamedRequest(name, resource, () if given_id else ((ID_HEADER, name.encode()),))
 
     def offer(
-        self, named: NamedRequest, caller: str, request: tuple[Headers, bytes], answer: tuple[Headers, bytes]
+        self, named: NamedRequest, caller: str, request: tuple[Headers, Body], answer: tuple[Headers, bytes]
     ) -> None:
         """Gives a request to the process that watches.
 
@@ -177,10 +205,11 @@ class Monitor:
         watched = Watched() if link is None else link.watched()
         rollouts = self.rollouts.states(bill.usd_per_hour)
         return make_monitor_report(
-            self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill, rollouts
+            *(self._upstream, self._settings, self.traffic.traffic(), watcher, watched, bill, rollouts),
+            store_failed=self.rollouts.store_failed,
         )
 
-    async def page(self, method: str, path: bytes, body: bytes, bill: Invoice) -> Page:
+    async def page(self, method: str, path: bytes, body: Body, bill: Invoice) -> Page:
         """The answer to a request below /kcost.
 
         Raises:
@@ -192,6 +221,8 @@ class Monitor:
             raise RequestError(Code.NOT_FOUND, f"Not found: {method} {path.decode('latin-1')}")
         if path == INVOICE_PATH:
             return Page(200, _JSON, bill.model_dump_json(indent=1).encode())
+        if path in (REPORT_PATH, METRICS_PATH):
+            await self.rollouts.sync()
         if path == REPORT_PATH:
             return Page(200, _JSON, self.report(bill).model_dump_json().encode())
         if path == METRICS_PATH:
@@ -202,7 +233,7 @@ class Monitor:
             return Page(200, headers, resources.files(__package__).joinpath("page.html").read_bytes())
         raise RequestError(Code.NOT_FOUND, f"Not found: GET {path.decode('latin-1')}")
 
-    async def _label(self, body: bytes) -> Page:
+    async def _label(self, body: Body) -> Page:
         if self._link is None or not self._settings.references:
             text = "Labels are held against answers of models that have a reference: kcost serve --reference FILE"
             raise RequestError(Code.FAILED_PRECONDITION, text)

@@ -1,8 +1,8 @@
 """The process that watches: frames on its standard input, lines on its standard output. No request waits for it.
 
 A frame is three lengths (header, request, answer; unsigned 32 bits each) and their bytes; the header is JSON. The first
-frame is the setting: its header holds the settings and the references. Everything that was read at a time is synced to
-disk once; then labels are answered.
+frame is the setting: its header holds the settings, the references, and how often two versions have agreed before.
+Everything that was read at a time is synced to disk once; then labels are answered.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from kcost.risk.drift_reference import Reference
+from kcost.risk.rollout import RolloutCounts
+from kcost.serving.bodies import Body
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.watch import Watch
 
@@ -35,7 +37,7 @@ class Frame(NamedTuple):
     answer: bytes
 
 
-def packed(header: dict[str, Any], request: bytes = b"", answer: bytes = b"") -> bytes:
+def packed(header: dict[str, Any], request: Body = b"", answer: bytes = b"") -> bytes:
     """A frame as bytes."""
     head = orjson.dumps(header)
     return b"".join((LENGTHS.pack(len(head), len(request), len(answer)), head, request, answer))
@@ -97,7 +99,8 @@ def main() -> None:
 
 def _start(frame: Frame) -> Watch:
     references = {name: Reference.model_validate(r) for name, r in frame.header["references"].items()}
-    return Watch(MonitorSettings.model_validate(frame.header["settings"]), references)
+    agreed = {name: RolloutCounts.model_validate(counts) for name, counts in frame.header["agreed"].items()}
+    return Watch(MonitorSettings.model_validate(frame.header["settings"]), references, agreed=agreed)
 
 
 _waiting: list[tuple[int, dict[str, Any]]] = []

@@ -53,13 +53,18 @@ def make_monitor_report(
     watched: Watched,
     invoice: Invoice,
     rollouts: tuple[RolloutState, ...] = (),
+    store_failed: str | None = None,
 ) -> MonitorReport:
-    """Concludes from what is known."""
+    """Concludes from what is known.
+
+    Args:
+        store_failed: why counts of rollouts are not on disk.
+    """
     outcome, sentence = _conclude(settings, traffic, watcher, watched)
     return MonitorReport(
         outcome=outcome,
         conclusion=sentence,
-        limits=tuple(_limits(settings, watcher, watched, rollouts)),
+        limits=(*_rollout_limits(settings, rollouts, store_failed), *_limits(settings, watcher, watched)),
         upstream=upstream,
         traffic=traffic,
         watcher=watcher,
@@ -170,17 +175,23 @@ def at_most(probability: float) -> str:
     return f"at most {max(0.1, math.ceil(probability * 1000) / 10):.1f}%"
 
 
-def _limits(
-    settings: MonitorSettings,
-    watcher: WatcherState | None,
-    watched: Watched,
-    rollouts: tuple[RolloutState, ...],
+def _rollout_limits(
+    settings: MonitorSettings, rollouts: tuple[RolloutState, ...], store_failed: str | None
 ) -> list[str]:
     limits = [
         f"{r.model}: requests that name no version are answered by the largest that the server has: say which is stable"
         for r in rollouts
         if r.stable is None
     ]
+    if rollouts and settings.rollouts.file is None:
+        limits.append("counts of rollouts begin anew with the proxy: monitor.toml names no file for them ([rollouts])")
+    if store_failed is not None:
+        limits.append(f"counts of rollouts are not stored, and begin anew with the proxy: {store_failed}")
+    return limits
+
+
+def _limits(settings: MonitorSettings, watcher: WatcherState | None, watched: Watched) -> list[str]:
+    limits = []
     if watcher is not None:
         if not watcher.is_up:
             limits.append("the process that watches is not there: requests go on, drift is not seen until it is back")

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic import Field
 
+from kcost.core.errors import in_a_line
 from kcost.core.schema import Record
-from kcost.risk.rollout import Rollout, RolloutCounts, judge_rollout
+from kcost.risk.rollout import Decision, Rollout, RolloutCounts, judge_rollout
 from kcost.serving.application import Route
-from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, ShadowSettings
+from kcost.serving.monitor.rollout_store import Key, RolloutStore, StoredRollout
+from kcost.serving.monitor.settings import CanarySettings, Kind, MonitorSettings, ShadowSettings
 
 JUDGE_S = 1.0
 """Between two judgements, but for failures of a canary: each of these is judged at once."""
 
 _SHARED_OUT = ("predict", "classify", "regress", "infer")
 Headers = list[tuple[bytes, bytes]]
-Kind = Literal["shadow", "canary"]
 
 
 class TimedAnswer(NamedTuple):
@@ -56,58 +58,78 @@ class RolloutState(Record):
     share: float
     stopped: bool = Field(description="it is rolled back: the canary is asked no more")
     unclear: int = Field(description="requests that neither version answered: they say nothing of either")
-    new_usd_per_million: float | None = Field(description="of requests that both answered; None before there is one")
-    old_usd_per_million: float | None
+    new_usd_per_million: float | None = Field(
+        default=None, description="of requests that both answered; None before there is one"
+    )
+    old_usd_per_million: float | None = None
     rollout: Rollout
 
 
 class _Tally:
     """What was counted of one new version. Agreement is counted by the process that watches, which reads answers."""
 
-    def __init__(self, kind: Kind, settings: ShadowSettings) -> None:
-        self.kind = kind
+    def __init__(self, model: str, kind: Kind, settings: ShadowSettings) -> None:
+        self.model = model
+        self.kind: Kind = kind
         self.settings = settings
-        self.requests = self.failed = self.pairs = self.unclear = 0
-        self.log_ratio_sum = self.log_ratio_squares = 0.0
-        self.new_s = self.old_s = self.new_squares = self.old_squares = self.products = 0.0
-        self.judged = judge_rollout(RolloutCounts(), settings)
-        self.stopped = False
+        self.seen: dict[str, Any] = RolloutCounts().model_dump()
+        self.agreement = RolloutCounts()
+        self.unclear = 0
+        self.told: Decision = "can't tell"
+        self.judge()
 
-    def counts(self) -> RolloutCounts:
-        return RolloutCounts(
-            requests=self.requests,
-            failed=self.failed,
-            pairs=self.pairs,
-            log_ratio_sum=self.log_ratio_sum,
-            log_ratio_squares=self.log_ratio_squares,
-            new_s=self.new_s,
-            old_s=self.old_s,
-            new_squares=self.new_squares,
-            old_squares=self.old_squares,
-            products=self.products,
+    @property
+    def key(self) -> Key:
+        return self.model, self.kind, self.settings.version, self.settings.stable
+
+    def go_on_from(self, stored: StoredRollout) -> None:
+        """Counts on from what was stored."""
+        self.seen, self.agreement = stored.counts.model_dump(), stored.agreement
+        self.unclear, self.told = stored.unclear, stored.told
+        self.judge()
+
+    def stored(self) -> StoredRollout:
+        model, kind, version, stable = self.key
+        return StoredRollout(
+            model=model,
+            kind=kind,
+            version=version,
+            stable=stable,
+            counts=RolloutCounts(**self.seen),
+            agreement=self.agreement,
+            unclear=self.unclear,
+            told=self.told,
         )
+
+    def judge(self) -> None:
+        self.judged = judge_rollout(RolloutCounts(**self.seen).plus(self.agreement), self.settings)
+        self.stopped = self.kind == "canary" and self.judged.decision == "roll back"
+
+    def count(self, **more: float) -> None:
+        """Adds to the counts; but what comes in late changes no decision that was acted on."""
+        if not self.stopped:
+            for name, value in more.items():
+                self.seen[name] += value
 
     def pair(self, old: TimedAnswer, new: TimedAnswer) -> None:
         log_ratio = math.log(max(1, new.latency_ns) / max(1, old.latency_ns))
         new_s, old_s = new.machine_ns / 1e9, old.machine_ns / 1e9
-        self.pairs += 1
-        self.log_ratio_sum += log_ratio
-        self.log_ratio_squares += log_ratio**2
-        self.new_s += new_s
-        self.old_s += old_s
-        self.new_squares += new_s**2
-        self.old_squares += old_s**2
-        self.products += new_s * old_s
+        self.count(pairs=1, log_ratio_sum=log_ratio, log_ratio_squares=log_ratio**2, new_s=new_s, old_s=old_s)
+        self.count(new_squares=new_s**2, old_squares=old_s**2, products=new_s * old_s)
 
 
 class Rollouts:
     """The shadows and canaries of a proxy.
+
+    Where there is a store, what is told of them, figures and decisions, is on disk before: a proxy that is killed goes
+    on from there. A canary is stopped at once all the same.
 
     Args:
         settings: what the user said.
         agreement: served name -> what the process that watches counted: rows, and those answered otherwise.
         tell: told of each decision, and of each that is no more.
         clock: seconds that never go back.
+        store: holds the counts of proxies before this one; None where they are in memory alone.
     """
 
     def __init__(
@@ -116,14 +138,29 @@ class Rollouts:
         agreement: Callable[[], Mapping[str, RolloutCounts]],
         tell: Callable[[RolloutState], None],
         clock: Callable[[], float] = time.monotonic,
+        store: RolloutStore | None = None,
     ) -> None:
-        self._tallies = {name: _Tally("shadow", shadow) for name, shadow in settings.shadow.items()}
-        self._tallies |= {name: _Tally("canary", canary) for name, canary in settings.canary.items()}
+        rollouts: list[tuple[str, Kind, ShadowSettings]] = [(name, "shadow", s) for name, s in settings.shadow.items()]
+        rollouts += [(name, "canary", s) for name, s in settings.canary.items()]
+        self._tallies = {model: _Tally(model, kind, rollout) for model, kind, rollout in rollouts}
         self._agreement = agreement
         self._tell = tell
         self._clock = clock
         self._random = random.Random(settings.seed)
         self._judged_s = -math.inf
+        self._store = store
+        self._storing = asyncio.Lock()
+        self.store_failed: str | None = None
+        """Why the counts of now are not on disk; None where they are, or are in memory alone."""
+        for tally in self._tallies.values():
+            stored = None if store is None else store.find(tally.key)
+            if stored is not None:
+                tally.go_on_from(stored)
+        self._told = self._states()
+
+    def agreed(self) -> dict[str, RolloutCounts]:
+        """Served name -> what was counted of the answers, for a process that watches and goes on from there."""
+        return {model: tally.agreement for model, tally in self._tallies.items()}
 
     def choose(self, resource: Route | None, headers: Headers) -> Choice | None:
         """The version that a request goes to; None leaves the request as it is.
@@ -172,7 +209,7 @@ class Rollouts:
 
     def answered(self, model: str) -> None:
         """A canary answered a client."""
-        self._tallies[model].requests += 1
+        self._tallies[model].count(requests=1)
 
     def failed(self, model: str, old_status: int) -> None:
         """A canary did not answer a client; the old version was asked then.
@@ -183,8 +220,7 @@ class Rollouts:
         if old_status != 200:
             tally.unclear += 1
             return
-        tally.requests += 1
-        tally.failed += 1
+        tally.count(requests=1, failed=1)
         self.judge()
 
     def compared(self, model: str, old: TimedAnswer, new: TimedAnswer) -> bool:
@@ -194,9 +230,9 @@ class Rollouts:
             if old.status != 200 and new.status != 200:
                 tally.unclear += 1
                 return False
-            tally.requests += 1
+            tally.count(requests=1)
         if new.status != 200:
-            tally.failed += old.status == 200
+            tally.count(failed=old.status == 200)
             self.judge()
             return False
         if old.status != 200:
@@ -207,28 +243,58 @@ class Rollouts:
         return True
 
     def judge(self) -> None:
-        """Judges every version, rolls canaries back, and tells what has changed."""
+        """Judges every version, rolls canaries back, and tells what has changed, unless that has to be stored first."""
         self._judged_s = self._clock()
         agreement = self._agreement()
         for model, tally in self._tallies.items():
-            if tally.stopped:  # what comes in late changes no decision that was acted on
-                continue
-            before = tally.judged.decision
-            tally.judged = judge_rollout(tally.counts().plus(agreement.get(model, RolloutCounts())), tally.settings)
-            tally.stopped = tally.kind == "canary" and tally.judged.decision == "roll back"
-            if tally.judged.decision != before:
-                self._tell(_state(model, tally, 0.0))
+            if not tally.stopped:
+                tally.agreement = agreement.get(model, tally.agreement)
+                tally.judge()
+        if self._store is None:
+            self._tell_changes(self._states())
+
+    def _tell_changes(self, states: tuple[RolloutState, ...]) -> bool:
+        """Tells of decisions that were not told; gives whether there were any."""
+        changed = [state for state in states if state.rollout.decision != self._tallies[state.model].told]
+        for state in changed:
+            self._tallies[state.model].told = state.rollout.decision
+            self._tell(state)
+        return bool(changed)
+
+    async def sync(self) -> None:
+        """Returns when what is known now is on disk, or the reason why it is not is known; then it is told."""
+        if self._store is None or not self._tallies:
+            return
+        async with self._storing:
+            self.judge()
+            states = self._states()
+            await self._write(self._store)
+            self._told = states
+            # That it was told is stored behind it: after a kill between them it is told again, rather than never.
+            if self._tell_changes(states):
+                await self._write(self._store)
+
+    async def _write(self, store: RolloutStore) -> None:
+        stored = [tally.stored() for tally in self._tallies.values()]
+        try:
+            await asyncio.to_thread(store.write, stored)
+            self.store_failed = None
+        except Exception as error:  # a full disk stops the storing, not the rollout; the report says so
+            self.store_failed = in_a_line(error)
 
     def states(self, usd_per_hour: float) -> tuple[RolloutState, ...]:
-        """What is known now.
+        """What is known now, or, where it is stored, was at the last `sync`.
 
         Args:
             usd_per_hour: price of the machine.
         """
-        if not self._tallies:
-            return ()
-        self.judge()
-        return tuple(_state(model, tally, usd_per_hour) for model, tally in sorted(self._tallies.items()))
+        if self._store is None:
+            self.judge()
+            self._told = self._states()
+        return tuple(_priced(state, usd_per_hour / 3600) for state in self._told)
+
+    def _states(self) -> tuple[RolloutState, ...]:
+        return tuple(_state(tally) for _, tally in sorted(self._tallies.items()))
 
 
 def path_of(resource: Route) -> bytes:
@@ -249,17 +315,25 @@ def path_of(resource: Route) -> bytes:
     return f"/v1/models/{name}{version}:{resource.method}".encode()
 
 
-def _state(model: str, tally: _Tally, usd_per_hour: float) -> RolloutState:
-    counts, usd_per_s = tally.judged.counts, usd_per_hour / 3600
+def _state(tally: _Tally) -> RolloutState:
     return RolloutState(
-        model=model,
+        model=tally.model,
         kind=tally.kind,
         version=tally.settings.version,
         stable=tally.settings.stable,
         share=tally.settings.share,
         stopped=tally.stopped,
         unclear=tally.unclear,
-        new_usd_per_million=counts.new_s * usd_per_s / counts.pairs * 1e6 if counts.pairs else None,
-        old_usd_per_million=counts.old_s * usd_per_s / counts.pairs * 1e6 if counts.pairs else None,
         rollout=tally.judged,
     )
+
+
+def _priced(state: RolloutState, usd_per_s: float) -> RolloutState:
+    counts = state.rollout.counts
+    if not counts.pairs:
+        return state
+    usd = {
+        "new_usd_per_million": counts.new_s * usd_per_s / counts.pairs * 1e6,
+        "old_usd_per_million": counts.old_s * usd_per_s / counts.pairs * 1e6,
+    }
+    return state.model_copy(update=usd)

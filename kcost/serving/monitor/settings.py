@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from kcost.core.errors import InputError
 from kcost.core.schema import Record, describe_validation
 from kcost.risk.rollout import RolloutLimits
+
+Kind = Literal["shadow", "canary"]
+"""Of a new version beside an old one."""
 
 
 class SampleSettings(Record):
@@ -78,6 +81,12 @@ class CanarySettings(ShadowSettings):
     )
 
 
+class RolloutSettings(Record):
+    """Where the counts of shadows and canaries are stored."""
+
+    file: Path | None = Field(default=None, description="JSON; None: they are in memory, and begin anew with the proxy")
+
+
 class MonitorSettings(Record):
     """How a proxy watches."""
 
@@ -88,6 +97,7 @@ class MonitorSettings(Record):
     p99_ms: float | None = Field(default=None, gt=0, description="a limit; the conclusion and the alert rules hold it")
     shadow: dict[str, ShadowSettings] = Field(default={}, description="name of a served model -> its shadow")
     canary: dict[str, CanarySettings] = Field(default={}, description="name of a served model -> its canary")
+    rollouts: RolloutSettings = RolloutSettings()
     samples: SampleSettings | None = None
     events: EventSettings = EventSettings()
     seed: int = 0
@@ -116,13 +126,17 @@ def read_settings(path: Path) -> MonitorSettings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("--monitor names a TOML file.", received=f"{path}: {error}") from error
     here = path.absolute().parent
-    samples, events = settings.samples, settings.events
+    samples, events, rollouts = settings.samples, settings.events, settings.rollouts
     if samples is not None:
         samples = samples.model_copy(update={"folder": here / samples.folder})
     if events.file is not None:
         events = events.model_copy(update={"file": here / events.file})
+    if rollouts.file is not None:
+        rollouts = rollouts.model_copy(update={"file": here / rollouts.file})
     references = {name: here / file for name, file in settings.references.items()}
-    return settings.model_copy(update={"references": references, "samples": samples, "events": events})
+    return settings.model_copy(
+        update={"references": references, "samples": samples, "events": events, "rollouts": rollouts}
+    )
 
 
 def named_references(texts: list[str]) -> dict[str, Path]:

@@ -122,11 +122,7 @@ class SampleStore:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._file = os.fdopen(handle, "wb")
         self._written = 0
-        folder = os.open(self._settings.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name of the file, too, survives
-        finally:
-            os.close(folder)
+        sync_folder(self._settings.folder)
 
     def prune(self) -> None:
         """Removes segments that are too old, and the oldest while there are too many bytes for one more segment."""
@@ -166,6 +162,15 @@ def read_samples(folder: Path) -> Stored:
     except OSError as error:
         raise StorageError("Samples are in a folder that can be read.", received=f"{folder}: {error}") from error
     return Stored(samples, torn)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names of the files in a folder are on disk: a file that was synced has to be found again."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class Watch:
         settings: what the user said.
         references: served name -> reference.
         clock: seconds that never go back.
+        agreed: served name -> what was counted of the answers of two versions before; it is counted on.
     """
 
     def __init__(
@@ -67,11 +68,15 @@ class Watch:
         settings: MonitorSettings,
         references: dict[str, Reference],
         clock: Callable[[], float] = time.monotonic,
+        agreed: Mapping[str, RolloutCounts] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._rng = np.random.default_rng(settings.seed)
         self._models = {name: _Model(settings, reference) for name, reference in references.items()}
+        for name, counts in (agreed or {}).items():
+            if name in self._models:
+                self._models[name].agreement = counts
         self._store = None if settings.samples is None else SampleStore(settings.samples)
         self._events = Events(settings.events)
         self._requests = 0

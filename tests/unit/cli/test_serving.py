@@ -36,7 +36,12 @@ def shown(show: Callable[..., None], document: object) -> list[str]:
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--backend", "onnx"], "is of the server"),
         (["serve", "x", "--forecast", "budget.json"], "is of a proxy"),
         (["serve", "x", "--usd-per-hour", "1"], "is of a proxy"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--trial-s", "1"], "is of the server"),
         (["loadtest", "http://127.0.0.1:1/x", "--find-rate", "--log", "x"], "Poisson"),
+        (["loadtest", "http://127.0.0.1:1/x", "--log", "x", "--rate", "5"], "recorded ones"),
+        (["loadtest", "http://127.0.0.1:1/x", "--p99-ms", "5"], "--find-rate"),
+        (["monitor", "127.0.0.1:8502"], "is no URL such as"),
+        (["monitor", "rolout"], "Did you mean 'rollout'?"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
@@ -50,11 +55,14 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     [
         (["serve", "nowhere"], "is not there"),
         (["serve", "x", "--deadline-s", "0"], "deadline_s"),
+        (["serve", "x", "--trial-s", "nan"], "trial_s"),
+        (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "1", "--deadline-s", "nan"], "deadline_s"),
         (["serve", "--upstream", "ftp://x", "--usd-per-hour", "1"], "The URL of a server"),
         (["serve", "--upstream", "http://127.0.0.1:1", "--usd-per-hour", "-1"], "price of a machine"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict"], "accepts connections"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--rate", "nan"], "rate"),
         (["loadtest", "http://127.0.0.1:9/v1/models/m:predict", "--body", "nowhere.json"], "nowhere.json"),
+        (["loadtest", "http://127.0.0.1:9/v1/models/m"], "Name a model and what is asked of it"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kcost.core.errors import ArtifactError, WorkerError
 from kcost.core.serving import ServedModel, ServedSignature, ServedTensor
-from kcost.serving.model_process import Done, Outputs
+from kcost.serving.model_process import Done, Outputs, TrialError
 from kcost.serving.status import RequestError
 
 
@@ -50,7 +50,7 @@ class FakeRunner:
         self.given: list[tuple[int, list[np.ndarray], Done]] = []
         self.closed = False
 
-    async def start(self) -> ServedModel:
+    async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
         await asyncio.sleep(0)
         kills = sorted(self.folder.glob("kill-*"))  # a file for each process that is killed before it has loaded
         if kills:
@@ -62,6 +62,13 @@ class FakeRunner:
             raise WorkerError("A model is run by a process.", received="none could be started", cause="not_started")
         if (self.folder / "saved_model.pb").read_bytes() == b"damaged":
             raise ArtifactError("A SavedModel is whole.", received=str(self.folder))
+        if trial_s:
+            on_loaded()
+            if (self.folder / "aborts").exists():  # as a signature that ends its process on zeros
+                raise TrialError("the process was killed by SIGABRT")
+            if (self.folder / "hangs").exists():  # as one that never returns
+                await asyncio.sleep(trial_s)
+                raise TrialError(f"they did not end within {trial_s:g} s")
         return MODEL
 
     def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:

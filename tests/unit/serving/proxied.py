@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.proxy import Proxy
 
@@ -37,7 +38,7 @@ def with_proxy(answer: Answer, steps: Callable[[Proxy], Awaitable[None]], **opti
         port = server.sockets[0].getsockname()[1]
         async with server:
             target = read_url(f"http://127.0.0.1:{port}", remote=False)
-            settings = {"caller_header": "X-Team", "timeout_s": 5.0, "most_bytes": 1000, **options}
+            settings = {"caller_header": "X-Team", "timeout_s": 5.0, "bodies": Bodies(1000), **options}
             proxy = Proxy(target, 0.5, **settings)
             await steps(proxy)
             bill = proxy.invoice()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,12 @@ import pytest
 
 grpc = pytest.importorskip("grpc", reason="install kcost[grpc]")
 
+import kcost.serving.bodies as bodies_module  # noqa: E402
 from kcost.core.errors import ArtifactError, InputError  # noqa: E402
+from kcost.serving.bodies import Bodies  # noqa: E402
 from kcost.serving.grpc_server import GrpcServer  # noqa: E402
 from kcost.serving.grpc_services import Health, Services, health_answer  # noqa: E402
+from kcost.serving.http_limits import RESERVED_CONNECTIONS  # noqa: E402
 from kcost.serving.http_server import HttpSettings  # noqa: E402
 from kcost.serving.messages import message_class  # noqa: E402
 from kcost.serving.metrics import Metrics  # noqa: E402
@@ -24,7 +27,8 @@ from kcost.serving.tensor_messages import fill  # noqa: E402
 from tests.unit.serving.fakes import FakeRunner, write_versions  # noqa: E402
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-WATCH = "/grpc.health.v1.Health/Watch"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 Steps = Callable[[Models, GrpcServer, "grpc.aio.Channel"], Awaitable[None]]
 
 
@@ -32,7 +36,8 @@ def with_server(tmp_path: Path, steps: Steps, **settings: float) -> None:
     async def run() -> None:
         models = Models(tmp_path, Limits(), tmp_path / "log", lambda _: None, new_runner=FakeRunner)
         await models.load_first()
-        server = GrpcServer(Services(models, Metrics(), 1 << 20), HttpSettings(stop_s=20, **settings), 0)
+        bodies = Bodies(1 << 20)
+        server = GrpcServer(Services(models, Metrics(), 1 << 20), bodies, HttpSettings(stop_s=20, **settings), 0)
         await server.start()
         async with grpc.aio.insecure_channel(server.address) as channel:
             await steps(models, server, channel)
@@ -40,6 +45,13 @@ def with_server(tmp_path: Path, steps: Steps, **settings: float) -> None:
 
     write_versions(tmp_path / "m", 1)
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def model_request(kind: str) -> bytes:
+    message = message_class(kind)()
+    message.model_spec.name = "m"
+    serialized: bytes = message.SerializeToString()
+    return serialized
 
 
 def request() -> bytes:
@@ -75,6 +87,74 @@ def test_calls_at_a_time_are_bounded(tmp_path: Path) -> None:
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
     with_server(tmp_path, steps, connections=1)
+
+
+async def hold_one(models: Models, channel: grpc.aio.Channel) -> tuple[asyncio.Task[bytes], FakeRunner]:
+    """A prediction that is under way until its runner answers."""
+    runner = models.find("m")._lanes[0].runner
+    assert isinstance(runner, FakeRunner)
+    runner.by_itself = False
+
+    async def predict() -> bytes:
+        answer: bytes = await channel.unary_unary(PREDICT)(request())
+        return answer
+
+    task = asyncio.create_task(predict())
+    while not runner.given:
+        await asyncio.sleep(0.01)
+    return task, runner
+
+
+def test_health_is_answered_where_predictions_have_all_places(tmp_path: Path) -> None:
+    """An orchestrator that gets no answer of it ends the server that has the most to do."""
+
+    async def steps(models: Models, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        held, runner = await hold_one(models, channel)
+        check = channel.stream_unary(CHECK)
+        for _ in range(RESERVED_CONNECTIONS + 1):  # refused ones give their places back
+            with pytest.raises(grpc.aio.AioRpcError, match="takes 1 calls at a time") as refused:
+                await channel.unary_unary(PREDICT)(request())
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await check(iter([b""])) == health_answer(Health.SERVING)
+        assert await channel.unary_unary(STATUS)(model_request("GetModelStatusRequest"))
+        with pytest.raises(grpc.aio.AioRpcError, match="takes 1 calls"):  # a watch lasts
+            await channel.unary_stream(WATCH)(b"").read()
+
+        async def never() -> AsyncIterator[bytes]:
+            await asyncio.sleep(30)
+            yield b""
+
+        with pytest.raises(grpc.aio.AioRpcError, match="sent within 1 s"):
+            await check(never())
+        runner.answer()
+        assert await held
+        runner.by_itself = True
+        async with asyncio.timeout(20):
+            while server._calls:  # the place is free once the answer has left
+                await asyncio.sleep(0.01)
+        assert await channel.unary_unary(PREDICT)(request())
+
+    with_server(tmp_path, steps, connections=1)
+
+
+def test_messages_count_among_the_bodies_of_all_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 0)  # as much as one message may have
+
+    async def steps(models: Models, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        bodies, count = server._bodies, len(request())
+        held, runner = await hold_one(models, channel)
+        assert bodies.held_bytes == count
+        assert bodies.hold((1 << 20) - 2 * count + 1)  # as bodies of HTTP
+        with pytest.raises(grpc.aio.AioRpcError, match="bodies of all requests have at most 1048576") as refused:
+            await channel.unary_unary(PREDICT)(request())
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert bodies.hold(count - 1)
+        assert await channel.unary_unary(CHECK)(b"") == health_answer(Health.SERVING)
+        runner.answer()
+        assert await held
+        assert bodies.held_bytes == (1 << 20) - count
+
+    with_server(tmp_path, steps)
 
 
 def test_an_error_that_nobody_foresaw_is_internal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

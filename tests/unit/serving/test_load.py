@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -192,6 +193,30 @@ def test_a_bound_that_no_rate_holds(tmp_path: Path, simulated: SimulatedTime) ->
     assert rates.trials
 
 
+def test_a_search_of_requests_that_are_never_answered_ends_at_once_and_says_why(
+    tmp_path: Path, simulated: SimulatedTime
+) -> None:
+    """At ever lower rates, of 662 requests each, it would take long to say as much."""
+    body = tmp_path / "one.json"
+    body.write_text("{}")
+
+    async def refused(_: float) -> bytes:
+        return b'HTTP/1.1 404 No\r\ncontent-length: 26\r\n\r\n{"error": "no\nsuch model"}'
+
+    async def run() -> object:
+        server, port = await serve(refused)
+        async with server:
+            settings = LoadSettings(rate_per_s=2000, duration_s=0.1, body=body)
+            rates = await find_rate(f"http://127.0.0.1:{port}/x", settings, lambda _: None)
+            return rates, await run_load(f"http://127.0.0.1:{port}/x", settings)
+
+    rates, load_report = simulated.run(run())
+    assert (rates.outcome, len(rates.trials)) == ("not held", 1)
+    why = 'The first: {"error": "no such model"}'
+    assert rates.limits[0] == f"662 of 662 requests failed at 2000 requests/s. {why}"
+    assert any(limit.endswith(f"{load_report.requests} 404. {why}") for limit in load_report.limits)
+
+
 @settings(max_examples=15)
 @given(st.floats(1, 1e4), st.floats(10, 1e5))
 def test_the_search_comes_close_to_the_highest_rate_that_holds(first: float, capacity: float) -> None:
@@ -272,6 +297,14 @@ def test_bodies_of_a_file(tmp_path: Path) -> None:
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(InputError, match="The URL of a server"):
         read_url(url, remote=False)
+
+
+def test_localhost_is_where_most_servers_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(family, socket.SOCK_STREAM, 6, "", (address, 80)) for family, address in ((10, "::1"), (2, "127.0.0.1"))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert read_url("http://localhost/x", remote=False).address == "127.0.0.1"
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:1])
+    assert read_url("http://localhost/x", remote=False).address == "::1"
 
 
 def test_another_machine_is_loaded_only_when_it_is_said() -> None:

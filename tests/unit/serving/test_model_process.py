@@ -1,15 +1,19 @@
-"""A process with a model where the system has no room for one."""
+"""A process with a model where the system has no room for one, and one that ends or hangs before it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from pathlib import Path
 
 import pytest
 
+from kcost.core import frames
 from kcost.core.errors import KcostError, WorkerError
-from kcost.serving.model_process import ModelProcess
+from kcost.core.frames import Kind
+from kcost.core.serving import ServedModel
+from kcost.serving.model_process import ModelProcess, TrialError
 
 
 def open_files() -> list[int]:
@@ -36,7 +40,7 @@ def test_no_process_can_be_started_where_files_are_short(tmp_path: Path, left: i
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit_that_leaves(left), hard))
         try:
-            await process.start()
+            await process.start(0, lambda: None)
         except KcostError as error:
             failure = error
         finally:
@@ -45,5 +49,77 @@ def test_no_process_can_be_started_where_files_are_short(tmp_path: Path, left: i
         assert failure.cause == "not_started"
         assert "Too many open files" in str(failure)
         assert open_files() == before
+
+    asyncio.run(run())
+
+
+class Made:
+    """A process in name alone: what it says is written by the test."""
+
+    def __init__(self, says: tuple[Kind, ...], *, ends: bool) -> None:
+        self.says = says
+        self.ends = ends
+        self.was_killed = False
+
+    def socket(self) -> socket.socket:
+        mine, its = socket.socketpair()
+        for kind in self.says:
+            its.sendall(b"".join(frames.encode(0, kind, [READY] if kind == Kind.READY else [])))
+        if self.ends:
+            its.close()
+        self.its = its
+        mine.setblocking(False)
+        return mine
+
+    def receive(self, timeout_s: float) -> None:
+        raise WorkerError("A worker stays alive.", received="the process was killed by SIGABRT", cause="killed")
+
+    def kill(self, *, wait: bool) -> None:
+        self.was_killed = True
+
+    def close(self) -> None:
+        self.its.close()
+
+
+READY = ServedModel(signatures=(), library_version="0").model_dump_json().encode()
+
+
+@pytest.mark.parametrize(
+    ("says", "ends", "error"),
+    [
+        ((Kind.LOADED, Kind.READY), False, None),
+        ((Kind.READY,), False, None),  # no trial was asked for
+        ((Kind.LOADED,), False, TrialError("they did not end within 0.05 s")),
+        ((Kind.LOADED,), True, TrialError("the process was killed by SIGABRT")),
+        ((), True, WorkerError("A worker stays alive.", "the process was killed by SIGABRT")),
+    ],
+)
+def test_a_process_that_ends_or_hangs_at_its_trial_is_told_from_one_that_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: tuple[Kind, ...], ends: bool, error: Exception | None
+) -> None:
+    made, loaded, ended = Made(says, ends=ends), list[int](), list[int]()
+
+    async def run() -> None:
+        process = ModelProcess(tmp_path, 1, tmp_path / "log", lambda: ended.append(1))
+
+        def start_worker() -> socket.socket:
+            process._worker = made  # type: ignore[assignment]
+            return made.socket()
+
+        monkeypatch.setattr(process, "_start_worker", start_worker)
+        failure, served = None, None
+        try:
+            async with asyncio.timeout(20):
+                served = await process.start(0.05, lambda: loaded.append(1))
+        except (TrialError, WorkerError) as caught:
+            failure = caught
+        assert (type(failure), str(failure)) == (type(error), str(error))
+        assert served == (ServedModel.model_validate_json(READY) if error is None else None)
+        await asyncio.sleep(0.1)  # the trial's time is up; nothing comes of it where it has ended
+        assert made.was_killed == (error is not None)
+        process.close()
+        await asyncio.sleep(0)
+        assert ended == []
+        assert len(loaded) == says.count(Kind.LOADED)
 
     asyncio.run(run())

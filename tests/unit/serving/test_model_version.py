@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kcost.core.serving import ServedModel
 from kcost.serving.batching import Answered
 from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.status import Code, RequestError
@@ -340,6 +341,38 @@ def test_a_process_that_never_comes_back_is_replaced(tmp_path: Path) -> None:
         assert await answered(put(version, rows(4)), runners[1]) == 8
 
     with_version(tmp_path, steps, deadline_s=7)
+
+
+def test_a_process_that_ends_while_another_one_loads_is_started_again(tmp_path: Path) -> None:
+    folder = write_versions(tmp_path / "m", 1) / "1"
+    runners: list[FakeRunner] = []
+    second_may_load = asyncio.Event()
+
+    class Slow(FakeRunner):
+        async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
+            if len(runners) == 2:
+                await second_may_load.wait()
+            return await super().start(trial_s, on_loaded)
+
+    def new_runner(on_end: Callable[[], None]) -> FakeRunner:
+        runners.append(Slow(folder, on_end))
+        return runners[-1]
+
+    async def run() -> None:
+        version = ModelVersion("m", 1, Limits(processes=2), new_runner, lambda _: None)
+        loading = asyncio.create_task(version.load())
+        await settled()
+        assert len(runners) == 2
+        runners[0].end()
+        await settled()
+        second_may_load.set()
+        await loading
+        await settled()
+        assert version.state == "AVAILABLE"
+        assert sum(lane.runner is not None for lane in version._lanes) == 2
+        await version.unload()
+
+    asyncio.run(run())
 
 
 def test_several_processes_share_the_queue(tmp_path: Path) -> None:

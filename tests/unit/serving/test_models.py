@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import shutil
+import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +15,27 @@ from typing import Any
 import orjson
 import pytest
 
-import kcost.serving.application as application_module
+import kcost.serving.bodies as bodies_module
 import kcost.serving.models as models_module
 from kcost.core.errors import ArtifactError, InputError
 from kcost.serving.application import Application, Route, route
+from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.model_info import status_document
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models
+from kcost.serving.server import Server, Serving
 from kcost.serving.status import RequestError
 from tests.unit.serving.fakes import FakeRunner, ask, write_versions
 
 Steps = Callable[[Models], Awaitable[None]]
 
 
-def with_models(folder: Path, steps: Steps) -> list[str]:
+def with_models(folder: Path, steps: Steps, **limits: float) -> list[str]:
     messages: list[str] = []
 
     async def run() -> None:
-        models = Models(folder, Limits(), folder / "log", messages.append, new_runner=FakeRunner)
+        models = Models(folder, Limits.model_validate(limits), folder / "log", messages.append, new_runner=FakeRunner)
         await models.load_first()
         await steps(models)
         await models.close()
@@ -96,6 +102,89 @@ def test_a_process_that_is_killed_while_it_loads_is_started_once_more(tmp_path: 
     write_versions(tmp_path / "m", 1)
     messages = with_models(tmp_path, steps)
     assert sum("was killed while it loaded" in text for text in messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("aborts", "killed by SIGABRT"), ("hangs", "they did not end within 0.05 s")]
+)
+def test_a_version_whose_trial_fails_is_served_without_one(tmp_path: Path, fault: str, words: str) -> None:
+    """Nobody asked for these calls: TensorFlow Serving makes none, and serves what it can load."""
+
+    async def steps(models: Models) -> None:
+        write_versions(tmp_path / "m", 2)
+        (tmp_path / "m" / "2" / fault).touch()
+        models.poll()
+        await asyncio.sleep(0.02)
+        if fault == "hangs":
+            assert states(models) == {2: "LOADING", 1: "AVAILABLE"}  # the one before answers meanwhile
+            assert models.find("m").version == 1
+            await asyncio.sleep(0.1)
+        await look(models)
+        assert states(models) == {2: "AVAILABLE", 1: "END"}
+        (status,) = status_document(models.statuses("m", 2))["model_version_status"]
+        assert status["status"]["error_code"] == "OK"
+        assert status["status"]["error_message"].startswith("Served without a trial: ")
+        assert words in status["status"]["error_message"]
+        answer = await ask(Application(models, None, Bodies(100)), "POST", "/v1/models/m:predict", b'{"inputs":[[1]]}')
+        assert answer == (200, b'{"outputs":[[2.0]]}')
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps, trial_s=0.05)
+    told = [text for text in messages if "without a trial" in text]
+    assert len(told) == 1
+    assert told[0].startswith("m version 2 is served without a trial")
+    assert words in told[0]
+
+
+def test_a_trial_that_takes_long_holds_up_no_other_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "PATIENCE_S", 0.05)
+
+    async def steps(models: Models) -> None:
+        assert states(models, "good") == {1: "AVAILABLE"}
+        assert states(models, "hung") == {1: "LOADING"}
+        assert not models.ready()
+
+    for name in ("good", "hung"):
+        write_versions(tmp_path / name, 1)
+    (tmp_path / "hung" / "1" / "hangs").touch()
+    began_s = time.monotonic()
+    with_models(tmp_path, steps, trial_s=60)
+    assert time.monotonic() - began_s < 30
+
+
+def test_a_server_of_one_model_waits_for_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "PATIENCE_S", 0.05)
+
+    async def steps(models: Models) -> None:
+        assert states(models) == {1: "AVAILABLE"}
+
+    write_versions(tmp_path / "m", 1)
+    (tmp_path / "m" / "1" / "hangs").touch()
+    with_models(tmp_path, steps, trial_s=0.3)
+
+
+def test_a_server_ends_while_it_loads(tmp_path: Path) -> None:
+    write_versions(tmp_path / "m", 1)
+    (tmp_path / "m" / "1" / "hangs").touch()
+    started: list[Serving] = []
+
+    async def run() -> None:
+        server = Server(tmp_path, HttpSettings(port=0), Limits(trial_s=60), 1.0, lambda _: None, FakeRunner)
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(server.serve(started.append), 20)
+
+    asyncio.run(run())
+    assert started == []
+
+
+def test_no_trial_is_made_where_none_is_asked_for(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        (status,) = status_document(models.statuses("m"))["model_version_status"]
+        assert (status["state"], status["status"]["error_message"]) == ("AVAILABLE", "")
+
+    write_versions(tmp_path / "m", 1)
+    (tmp_path / "m" / "1" / "aborts").touch()
+    assert with_models(tmp_path, steps, trial_s=0)[0] == "m version 1 is available"
 
 
 def test_a_folder_that_goes_while_it_is_looked_at_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +305,7 @@ def test_what_serves_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_application_answers(tmp_path: Path) -> None:
     async def steps(models: Models) -> None:
-        application = Application(models, "/metrics", most_bytes=100)
+        application = Application(models, "/metrics", Bodies(100))
         path = "/v1/models/m:predict"
         status, body = await ask(application, "POST", path, b'{"instances"', b": [[1.5, ", b"2]]}")
         assert (status, orjson.loads(body)) == (200, {"predictions": [[3.0, 4.0]]})
@@ -242,13 +331,14 @@ def test_the_application_answers(tmp_path: Path) -> None:
 
 def test_the_bodies_of_all_requests_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue refuses what is whole; before, each connection may hold as much as a request has at most."""
-    monkeypatch.setattr(application_module, "MOST_BODIES_BYTES", 1000)
+    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 1000)
     body = b'{"instances": [[1.5]]}'.ljust(600)
     path = b"POST /v1/models/m:predict HTTP/1.1\r\nhost: x\r\n"
     head = path + b"content-length: 600\r\n\r\n"
 
     async def steps(models: Models) -> None:
-        application = Application(models, None, most_bytes=600)
+        bodies = Bodies(600)
+        application = Application(models, None, bodies)
         server = HttpServer(application, HttpSettings(port=0))
         serving = asyncio.create_task(server.serve())
 
@@ -259,7 +349,7 @@ def test_the_bodies_of_all_requests_are_bounded_together(tmp_path: Path, monkeyp
 
         async def holds(count: int) -> None:
             async with asyncio.timeout(20):
-                while application._bodies_bytes != count:
+                while bodies.held_bytes != count:
                     await asyncio.sleep(0.01)
 
         reader, writer = await sent(head + body[:-1])
@@ -298,7 +388,7 @@ def test_an_error_that_nobody_foresaw_is_a_500(tmp_path: Path, monkeypatch: pyte
             raise ZeroDivisionError("never")
 
         monkeypatch.setattr(Models, "statuses", broken)
-        status, body = await ask(Application(models, None, 100), "GET", "/v1/models/m")
+        status, body = await ask(Application(models, None, Bodies(100)), "GET", "/v1/models/m")
         assert status == 500
         assert "ZeroDivisionError: never" in orjson.loads(body)["error"]
 

@@ -410,7 +410,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     ("arguments", "message"),
     [
         (["monitor", "http://127.0.0.1:9"], "Connection refused"),
-        (["monitor", "nowhere"], "A proxy that is monitored"),
+        (["monitor", "ftp://nowhere"], "A proxy that is monitored"),
         (["monitor", "rules", "--p99-ms", "-1"], "positive"),
         (["monitor", "reference", "nowhere"], "nowhere"),
         (

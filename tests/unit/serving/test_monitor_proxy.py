@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import html
+import http.client
 import http.server
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,9 +19,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kcost.cost.forecast import Forecast
+from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, SampleSettings, ShadowSettings
@@ -46,7 +50,7 @@ def with_watching_proxy(settings: MonitorSettings, steps: Callable[[Proxy], Awai
         count = len(json.loads(body)["instances"])
         return reply("200 OK", json.dumps({"predictions": [[0.9, 0.1]] * count}).encode())
 
-    with_proxy(answer, around, monitor=monitor, most_bytes=1 << 20, **options)
+    with_proxy(answer, around, monitor=monitor, bodies=Bodies(1 << 20), **options)
 
 
 async def report_when(proxy: Proxy, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -245,6 +249,68 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class StartedProxy:
+    """`kcost serve --upstream` in a process of its own, with the settings in a folder."""
+
+    def __init__(self, folder: Path, upstream_port: int) -> None:
+        command = [sys.executable, "-m", "kcost", "serve", "--usd-per-hour", "1", "--port", "0"]
+        command += ["--upstream", f"http://127.0.0.1:{upstream_port}", "--reference", "m=reference.json"]
+        self.process = subprocess.Popen(
+            [*command, "--monitor", "monitor.toml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert self.process.stderr is not None
+        self.url = self.process.stderr.readline().decode().split(" ")[0]
+
+    def asked(self, path: str, body: bytes | None = None) -> tuple[Any, bytes]:
+        with urllib.request.urlopen(self.url + path, body, timeout=10) as answer:
+            return answer.headers, answer.read()
+
+    def rollout(self) -> dict[str, Any]:
+        counts: dict[str, Any] = json.loads(self.asked("/kcost/monitor")[1])["rollouts"][0]["rollout"]["counts"]
+        return counts
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_proxy_goes_on_with_the_counts_that_it_told(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
+    text = "[canary.m]\nversion = 2\nstable = 1\nshare = 1.0\n[rollouts]\nfile = 'rollouts.json'\n"
+    (tmp_path / "monitor.toml").write_text(text)
+    chooser, told = random.Random(0), dict[str, Any]()
+    body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        for killed in ("proxy", "proxy", "process that watches", "proxy"):
+            proxy = StartedProxy(tmp_path, upstream.server_port)
+            try:
+                for field in ("requests", "pairs", "rows"):
+                    assert proxy.rollout()[field] >= told.get(field, 0)
+                killer = threading.Timer(chooser.uniform(0.5, 2.5), proxy.process.kill)
+                if killed == "process that watches":
+                    (watcher,) = psutil.Process(proxy.process.pid).children()
+                    os.kill(watcher.pid, signal.SIGKILL)
+                    killer = threading.Timer(4, proxy.process.kill)
+                killer.start()
+                while True:
+                    proxy.asked(PREDICT, body)
+                    shown = proxy.rollout()
+                    assert all(shown[field] >= told.get(field, 0) for field in ("requests", "pairs", "rows"))
+                    told = shown
+            except (OSError, http.client.HTTPException):
+                pass  # the kill
+            finally:
+                proxy.close()
+        upstream.shutdown()
+    assert told["requests"] > 20
+    assert told["rows"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir() if "draft" not in path.name) == [
+        *(".rollouts.json.lock", "monitor.toml", "reference.json", "rollouts.json")
+    ]
+
+
 @pytest.mark.slow
 def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
@@ -252,28 +318,20 @@ def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> N
     acknowledged: list[str] = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
         threading.Thread(target=upstream.serve_forever, daemon=True).start()
-        command = [sys.executable, "-m", "kcost", "serve", "--usd-per-hour", "1", "--port", "0"]
-        command += ["--upstream", f"http://127.0.0.1:{upstream.server_port}", "--reference", "m=reference.json"]
-        proxy = subprocess.Popen(
-            [*command, "--monitor", "monitor.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        assert proxy.stderr is not None
-        url = proxy.stderr.readline().decode().split(" ")[0]
-        killer = threading.Timer(1.0, proxy.kill)
+        proxy = StartedProxy(tmp_path, upstream.server_port)
+        killer = threading.Timer(1.0, proxy.process.kill)
         killer.start()
         try:
             while True:
                 body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
-                with urllib.request.urlopen(f"{url}{PREDICT}", body, timeout=10) as answer:
-                    name = answer.headers["x-request-id"]
+                name = proxy.asked(PREDICT, body)[0]["x-request-id"]
                 labels = json.dumps({"labels": [{"id": name, "label": "no"}]}).encode()
-                with urllib.request.urlopen(f"{url}/kcost/labels", labels, timeout=10) as answer:
-                    assert json.loads(answer.read()) == {"accepted": 1, "unknown_ids": 0, "stored": True}
+                answer = json.loads(proxy.asked("/kcost/labels", labels)[1])
+                assert answer == {"accepted": 1, "unknown_ids": 0, "stored": True}
                 acknowledged.append(name)
         except OSError:
             pass  # the kill
-        proxy.wait(10)
-        proxy.stderr.close()
+        proxy.close()
         upstream.shutdown()
     stored = {s["id"] for s in read_samples(tmp_path / "samples").samples if s["kind"] == "label"}
     assert len(acknowledged) > 5

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from kcost.core.serving import ServedSignature
 from kcost.serving.application import Application
+from kcost.serving.bodies import Bodies
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models
 from kcost.serving.open_inference import OpenRoute, is_open_inference, open_route
@@ -123,7 +124,7 @@ def test_a_model_that_is_not_ready(tmp_path: Path) -> None:
     async def run() -> None:
         models = Models(tmp_path, Limits(), tmp_path / "log", lambda _: None, new_runner=FakeRunner)
         await models.load_first()
-        application = Application(models, "/metrics", most_bytes=1000)
+        application = Application(models, "/metrics", Bodies(1000))
         entry = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
         status, body = await ask(application, "POST", "/v2/models/m/infer", orjson.dumps({"inputs": [entry]}))
         assert (status, orjson.loads(body)["outputs"][0]["data"]) == (200, [2.0, 4.0])

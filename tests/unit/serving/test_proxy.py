@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
+import pytest
+
+import kcost
+import kcost.serving.bodies as bodies_module
+from kcost.core.errors import InputError
+from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
+from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.proxy import OTHERS, Proxy
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.proxied import reply, with_proxy
@@ -103,14 +111,92 @@ def test_an_upstream_that_fails() -> None:
     with_proxy(lambda *_: b"never", late, timeout_s=0.1)
 
 
+def test_the_bodies_of_all_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many clients that send much, slowly, would fill the memory before one of their requests is whole."""
+    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 1000)
+    bodies = Bodies(600)
+    passed_on: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        passed_on.append(body)
+        return b"" if b"fail" in body else reply("200 OK", b"{}")
+
+    async def steps(proxy: Proxy) -> None:
+        rest: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        def begin() -> asyncio.Task[None]:
+            rest.put_nowait({"type": "http.request", "body": b"a" * 599, "more_body": True})
+            scope = {"type": "http", "method": "POST", "raw_path": PREDICT.encode(), "headers": []}
+            return asyncio.create_task(proxy(scope, rest.get, send))
+
+        first = begin()
+        await asyncio.sleep(0)
+        assert bodies.held_bytes == 599
+        for path in (PREDICT, "/kcost/labels"):
+            status, text = await ask(proxy, "POST", path, b"b" * 200, b"b" * 202)
+            assert (status, "at most 1000 bytes together. Try later" in json.loads(text)["error"]) == (503, True)
+            assert bodies.held_bytes == 599
+        assert (await ask(proxy, "POST", PREDICT, b"b" * 401))[0] == 200
+        assert (await ask(proxy, "GET", "/kcost/invoice"))[0] == 200
+        rest.put_nowait({"type": "http.request", "body": b"a"})
+        await first
+        assert sent[0]["status"] == 200
+        assert passed_on == [b"b" * 401, b"a" * 600], "what was accepted goes on untouched, what was refused does not"
+        assert bodies.held_bytes == 0
+        assert (await ask(proxy, "POST", PREDICT, b"fail"))[0] == 503
+        assert (await ask(proxy, "POST", PREDICT, b"", content_length="601"))[0] == 413
+        gone = begin()
+        rest.put_nowait({"type": "http.disconnect"})
+        await gone
+        assert bodies.held_bytes == 0
+
+    with_proxy(answer, steps, bodies=bodies)
+
+
+def test_a_refusal_for_want_of_room_says_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 1000)
+    bodies = Bodies(600)
+    assert bodies.hold(999)
+
+    async def steps(proxy: Proxy) -> None:
+        server = HttpServer(proxy, HttpSettings(port=0))
+        serving = asyncio.create_task(server.serve())
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 600\r\n\r\n".encode() + b"a" * 600)
+        answer = await asyncio.wait_for(reader.read(), 20)  # to its end: the connection is closed
+        writer.close()
+        server.stop()
+        await serving
+        server.close()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert b"\r\nconnection: close\r\n" in answer
+
+    with_proxy(lambda *_: b"", steps, bodies=bodies)
+
+
 def test_an_upstream_that_is_not_there() -> None:
     async def run() -> None:
-        proxy = Proxy(read_url("http://127.0.0.1:9", remote=False), 0.5, None, 5, 1000)
+        proxy = Proxy(read_url("http://127.0.0.1:9", remote=False), 0.5, None, 5, Bodies(1000))
         status, body = await ask(proxy, "POST", PREDICT, b"{}")
         assert status == 503
         assert "is not there" in json.loads(body)["error"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_proxy_before_itself_is_refused(host: str) -> None:
+    """It would pass a request on until there is no file left; TensorFlow Serving's port is the default of both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(InputError, match="to another server than itself"):
+        kcost.serve_proxy(f"http://localhost:{port}", usd_per_hour=1.0, port=port, host=host)
 
 
 def test_a_client_cannot_fill_the_memory_with_names() -> None:
@@ -137,8 +223,8 @@ def test_a_server_on_another_machine_is_looked_up_again_for_each_connection() ->
         port = server.sockets[0].getsockname()[1]
         async with server:
             gone = read_url(f"http://127.0.0.1:{port}", remote=True)._replace(host="localhost", address="127.0.0.9")
-            here = Proxy(gone, 0.5, None, 5, 1000, remote=True)
+            here = Proxy(gone, 0.5, None, 5, Bodies(1000), remote=True)
             assert (await ask(here, "POST", PREDICT, b"{}"))[0] == 200
-            assert (await ask(Proxy(gone, 0.5, None, 5, 1000), "POST", PREDICT, b"{}"))[0] == 503
+            assert (await ask(Proxy(gone, 0.5, None, 5, Bodies(1000)), "POST", PREDICT, b"{}"))[0] == 503
 
     asyncio.run(run())

@@ -14,11 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 import kcost
+import kcost.serving.bodies as bodies_module
 from kcost.cli import app
 from kcost.core.errors import InputError
 from kcost.cost.invoice import Meter
 from kcost.risk.rollout import RolloutCounts
 from kcost.serving.application import Route, route
+from kcost.serving.bodies import Bodies
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.report import rollout_sentence
 from kcost.serving.monitor.rollouts import Rollouts, RolloutState, TimedAnswer, path_of
@@ -140,6 +142,24 @@ def test_where_the_canary_fails_the_old_version_answers_and_the_failure_is_count
         assert (traffic.requests, traffic.failed) == (1, 0)  # the client has an answer
 
     with_canary(versions, canary(share=1.0), steps, timeout_s=0.4)
+
+
+@pytest.mark.parametrize(("size", "compared"), [(400, 1), (600, 0)])
+def test_what_is_compared_counts_among_the_bodies_of_all_requests(
+    size: int, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in memory after its client has the answer; what clients ask goes first."""
+    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 1000)
+    bodies = Bodies(1000)
+
+    async def steps(proxy: Proxy) -> None:
+        assert await answered_by(proxy, body=ROW.ljust(size)) == NEW
+        assert bodies.held_bytes == size * compared
+        await asyncio.sleep(0.05)
+        assert state_of(proxy).rollout.counts.pairs == compared
+        assert bodies.held_bytes == 0
+
+    with_canary(Versions(), canary(share=1.0), steps, bodies=bodies)
 
 
 def test_what_neither_version_answers_says_nothing_of_either() -> None:

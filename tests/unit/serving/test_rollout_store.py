@@ -1,0 +1,231 @@
+"""Counts of rollouts on disk: a proxy that was ended, or killed at any moment, goes on from what it has told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from kcost.core.errors import InputError, SchemaError, StorageError
+from kcost.cost.invoice import Meter
+from kcost.risk.rollout import RolloutCounts
+from kcost.serving.monitor.monitor import Monitor
+from kcost.serving.monitor.report import rollout_sentence
+from kcost.serving.monitor.rollout_store import RolloutStore, StoredRollout
+from kcost.serving.monitor.rollouts import Rollouts, RolloutState
+from kcost.serving.monitor.settings import (
+    CanarySettings,
+    MonitorSettings,
+    RolloutSettings,
+    ShadowSettings,
+    read_settings,
+)
+from tests.unit.serving.test_rollouts import timed
+
+Seen = tuple[Rollouts, list[RolloutState]]
+
+
+def canary(version: int = 2, stable: int = 1, **changes: float) -> MonitorSettings:
+    return MonitorSettings(canary={"m": CanarySettings(version=version, stable=stable, **changes)})
+
+
+def with_store(
+    file: Path, settings: MonitorSettings, steps: Callable[[Rollouts], Awaitable[None]], rows: int = 0
+) -> Seen:
+    """Rollouts of one proxy, from its start to its end."""
+    store, told = RolloutStore(file), list[RolloutState]()
+    watched = {"m": RolloutCounts(rows=rows, row_squares=rows)} if rows else {}
+    rollouts = Rollouts(settings, lambda: watched, told.append, store=store)
+    asyncio.run(steps(rollouts))
+    store.close()
+    return rollouts, told
+
+
+async def nothing(_: Rollouts) -> None: ...
+
+
+async def some(rollouts: Rollouts) -> None:
+    for i in range(20):
+        rollouts.answered("m")
+        rollouts.compared("m", timed(latency_ns=1000 + i), timed(latency_ns=1100, machine_ns=123.456 + i))
+    rollouts.failed("m", 400)
+    await rollouts.sync()
+
+
+async def failures(rollouts: Rollouts) -> None:
+    for _ in range(9):
+        rollouts.failed("m", 200)
+    await rollouts.sync()
+
+
+def test_counts_go_on_in_the_next_proxy(tmp_path: Path) -> None:
+    file = tmp_path / "there is none yet" / "rollouts.json"
+    first, _ = with_store(file, canary(), some, rows=30)
+    (before,) = first.states(1.0)
+    assert (before.rollout.counts.requests, before.rollout.counts.rows, before.unclear) == (20, 30, 1)
+    second, told = with_store(file, canary(), nothing)
+    assert second.states(1.0) == (before,), "to the last digit"
+    assert second.agreed() == {"m": RolloutCounts(rows=30, row_squares=30)}  # what watches goes on from there
+    third, _ = with_store(file, canary(), some, rows=40)
+    counts = third.states(1.0)[0].rollout.counts
+    assert (counts.requests, counts.pairs, counts.rows) == (40, 40, 40)
+    assert told == []
+    assert sorted(path.name for path in file.parent.iterdir()) == [".rollouts.json.lock", "rollouts.json"]
+
+
+def test_a_canary_that_was_rolled_back_stays_so_and_is_told_of_once(tmp_path: Path) -> None:
+    file = tmp_path / "rollouts.json"
+    first, told = with_store(file, canary(), failures)
+    assert [state.rollout.decision for state in told] == ["roll back"]
+    second, again = with_store(file, canary(), failures)
+    assert again == []
+    (state,) = second.states(1.0)
+    assert state.stopped
+    assert rollout_sentence(state) == rollout_sentence(first.states(1.0)[0])
+    # Other versions are judged by themselves, and so is the same one at other gates; back again, nothing is forgotten.
+    assert not with_store(file, canary(version=3), some)[0].states(1.0)[0].stopped
+    assert not with_store(file, canary(stable=0), some)[0].states(1.0)[0].stopped
+    shadow = MonitorSettings(shadow={"m": ShadowSettings(version=2, stable=1)})
+    assert with_store(file, shadow, nothing)[0].states(1.0)[0].rollout.counts == RolloutCounts()
+    assert not with_store(file, canary(max_failed=0.999), nothing)[0].states(1.0)[0].stopped
+    assert with_store(file, canary(), nothing)[0].states(1.0)[0].stopped
+
+
+def test_a_decision_is_on_disk_before_it_is_told(tmp_path: Path) -> None:
+    """A kill between the two has it told again, in the place of never."""
+    file, decided = tmp_path / "rollouts.json", list[str]()
+
+    class KilledError(Exception):
+        pass
+
+    def killed(state: RolloutState) -> None:
+        decided.append(state.rollout.decision)
+        raise KilledError
+
+    store = RolloutStore(file)
+    rollouts = Rollouts(canary(), dict, killed, store=store)
+    rollouts.failed("m", 200)
+    for _ in range(8):
+        rollouts.failed("m", 200)
+    assert decided == []  # stopped at once, but told when it is stored
+    with pytest.raises(KilledError):
+        asyncio.run(rollouts.sync())
+    store.close()
+    assert decided == ["roll back"]
+    _, told = with_store(file, canary(), failures)
+    assert [state.rollout.decision for state in told] == ["roll back"]
+
+
+def test_what_is_not_on_disk_is_not_told(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path / "rollouts.json")
+    rollouts = Rollouts(canary(), dict, lambda _: None, store=store)
+    rollouts.answered("m")
+    assert rollouts.states(1.0)[0].rollout.counts.requests == 0
+    asyncio.run(rollouts.sync())
+    assert rollouts.states(1.0)[0].rollout.counts.requests == 1
+
+
+def test_a_full_disk_stops_the_storing_and_not_the_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rollouts.json"
+    settings = canary().model_copy(update={"rollouts": RolloutSettings(file=file)})
+    monitor = Monitor("http://x", settings, {})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def run() -> None:
+        await some(monitor.rollouts)
+        before = file.read_bytes()
+        monkeypatch.setattr("kcost.serving.monitor.rollout_store.os.fsync", full)
+        await failures(monitor.rollouts)
+        assert file.read_bytes() == before
+        assert monitor.rollouts.states(1.0)[0].stopped
+        failed = monitor.rollouts.store_failed
+        assert failed is not None
+        assert "StorageError" in failed
+        assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".draft")] == []
+        monkeypatch.undo()
+        await monitor.rollouts.sync()  # there is room again
+        assert monitor.rollouts.store_failed is None
+        assert file.read_bytes() != before
+        await monitor.close()
+
+    asyncio.run(run())
+
+
+def test_one_proxy_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path / "rollouts.json")
+    with pytest.raises(InputError, match="another one writes"):
+        RolloutStore(tmp_path / "rollouts.json")
+    store.close()
+    RolloutStore(tmp_path / "rollouts.json").close()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99, "rollouts": []}', '{"schema": 1, "rollouts": 1}'])
+def test_a_file_that_is_no_kcosts_is_refused_and_left_alone(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "rollouts.json"
+    file.write_text(content)
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="rollouts"):
+            RolloutStore(file)
+    assert file.read_text() == content
+    with pytest.raises(StorageError):
+        RolloutStore(file / "below a file")
+
+
+def test_a_path_in_the_settings_is_relative_to_them_and_without_one_the_report_says_so(tmp_path: Path) -> None:
+    text = "[canary.m]\nversion = 2\nstable = 1\n"
+    (tmp_path / "monitor.toml").write_text(text + '[rollouts]\nfile = "state/rollouts.json"\n')
+    settings = read_settings(tmp_path / "monitor.toml")
+    assert settings.rollouts.file == tmp_path / "state" / "rollouts.json"
+    bill = Meter(1.0, 0).invoice(10**9)
+    plain = Monitor("http://x", canary(), {}).report(bill)
+    assert any("begin anew with the proxy" in limit for limit in plain.limits)
+    stored = Monitor("http://x", settings, {}).report(bill)
+    assert not any("begin anew" in limit for limit in stored.limits)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from kcost.risk.rollout import RolloutCounts
+from kcost.serving.monitor.rollout_store import RolloutStore, StoredRollout
+store = RolloutStore(Path(sys.argv[1]))
+key = ("m", "canary", 2, 1)
+before = store.find(key)
+count = 0 if before is None else before.counts.requests
+while True:
+    count += 1
+    counts = RolloutCounts(requests=count, failed=count)
+    store.write([StoredRollout(model="m", kind="canary", version=2, stable=1, counts=counts, agreement=RolloutCounts(),
+                               unclear=count, told="can't tell")])
+    print(count, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_whole_file_with_all_that_was_written(tmp_path: Path) -> None:
+    file, chooser, last = tmp_path / "rollouts.json", random.Random(0), 0
+    for _ in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        assert int(writer.stdout.readline()) == last + 1  # it goes on, and nobody holds the file any more
+        time.sleep(chooser.uniform(0, 0.05))
+        writer.send_signal(signal.SIGKILL)
+        told = writer.stdout.read().splitlines()
+        writer.wait()
+        store = RolloutStore(file)
+        stored = store.find(("m", "canary", 2, 1))
+        store.close()
+        assert isinstance(stored, StoredRollout)
+        last = stored.counts.requests
+        assert stored.counts.failed == stored.unclear == last
+        assert last >= (int(told[-1]) if told else 1)
+    assert last > 8
