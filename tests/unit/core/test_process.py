@@ -90,6 +90,15 @@ def test_a_worker_that_ended_by_itself_is_no_killed_one(tmp_path: Path) -> None:
     assert (raised.value.cause, raised.value.signal_number) == ("ended", None)
 
 
+def test_a_worker_that_is_asked_to_end_does_and_is_closed_after(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log, Worker(MEASURE, "fake", log=log) as worker:
+        worker.ask(StartRequest(), 60)
+        worker.ask_to_end()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it ends without anybody closing it
+        worker.close()
+        assert not worker.alive()
+
+
 def test_a_worker_that_is_late_is_ended() -> None:
     with Worker(MEASURE, "fake") as worker:
         with pytest.raises(WorkerError, match="no answer") as raised:
