@@ -12,7 +12,7 @@ LEAST_SPREAD = 0.5
 SIBLING_SPREAD = 0.35
 """The same around the efficiency of a way of the same kind, such as one runtime in another precision: an assumption."""
 
-KIN_SPREAD = 0.35
+KIN_SPREAD = 0.4
 """Deviation of the logarithm of what two programs of one graph take, each in its runtime: an assumption."""
 
 QUANTILES = 40
