@@ -32,12 +32,15 @@ import numpy as np
 from recommend_replay import Pieces, recorded
 
 import kcost
+from kcost.api.recommend_data import Scored, has_more
 from kcost.api.recommend_variants import work_of
 from kcost.bench.runner import measure, open_models, specs_of
 from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.plan import Settings
 from kcost.recommend.answer import Recommendation
+from kcost.recommend.drop import undecidable
+from kcost.recommend.measuring import LOWER
 from kcost.recommend.one_plan import plan_of
 from kcost.recommend.schedule import NEAR, WORTH_TRYING
 from kcost.recommend.simulate import Truth, case, run
@@ -186,10 +189,16 @@ def truth_of(given: argparse.Namespace, name: str) -> Truth:
         alone = [c.model_copy(update={"batches": (batch,)}) for c in answer.candidates]
         judged = judge(measured, store.read_outputs, terms, alone)
         usd |= {(n, batch): s.value_usd for n, s in standings_of(judged, terms, Capacities(0)).items()}
-    work = work_of(open_model(model_of(given.out, name)).keras_file)
+    model = open_model(model_of(given.out, name))
+    work = work_of(model.keras_file)
     here = next(e for e in measured.environments.values())
     floor = floor_of(terms, here, answer.candidates, work, fastest_mhz(measured))
-    return recorded(measured, recorded_s, answer.candidates, usd, floor)
+    # The recommendations of a benchmark are of a model alone: without data.
+    more = has_more(model, Scored(None, model.samples_file is not None, None, ()))
+    few = None if more or judged.unlabelled is None else undecidable(judged.unlabelled, terms.limits.max_drop)
+    untried = [] if few is None else [c.name for c in answer.candidates if c.precision in LOWER]
+    total_s = json.loads((folder / "everything" / EVERYTHING).read_text())["seconds"]
+    return recorded(measured, recorded_s, answer.candidates, usd, floor, measured_s=total_s, untried=untried)
 
 
 def pieces_of(folder: Path) -> dict[str, float] | None:

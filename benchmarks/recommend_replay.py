@@ -7,15 +7,16 @@ compared on the same figures, also where the machine is not quiet enough to meas
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from kcost.core.result import CellResult, Run
 from kcost.recommend.arms import arm_of
 from kcost.recommend.candidates import Candidate
+from kcost.recommend.one_plan import WARMUP_MAX_S
 from kcost.recommend.simulate import Piece, Truth
-from kcost.recommend.standings import Floor
+from kcost.recommend.standings import Floor, step_ms
 
 
 class Pieces:
@@ -39,19 +40,26 @@ def recorded(
     candidates: Sequence[Candidate],
     usd: Mapping[tuple[str, int], float],
     floor: Floor,
+    *,
+    measured_s: float | None = None,
+    untried: Collection[str] = (),
 ) -> Truth:
     """The candidates of a run as a schedule can be held against them.
 
     Args:
         seconds: as of `Pieces`, of measuring all of them.
         usd: candidate and batch size -> what it costs there, of those that may be used.
+        measured_s: what all of it took together; None where that is the sum of the pieces.
+        untried: candidates that a recommendation spends no time on, as nothing that they answer could allow them.
     """
     batches = sorted({b for c in candidates for b in c.batches})
     cells = {(c.name, b): _cell(run, c, b) for c in candidates for b in batches}
     rounds = {cell.spec.cell_id: [float(np.median(r.step_ns)) for r in cell.rounds] for cell in cells.values()}
     usable = [c.name for c in candidates if all((c.name, b) in usd for b in batches)]
+    steps_ms = [max(ms.values()) for c in candidates if c.name in usable and (ms := step_ms(run, c))]
+    fastest_ms = min(steps_ms, default=0.0)
     return Truth(
-        arms=tuple(arm_of(c, floor.by_candidate[c.name], setup_s=c.setup_s) for c in candidates),
+        arms=tuple(arm_of(c, floor.by_candidate[c.name], setup_s=c.setup_s, step_ms=fastest_ms) for c in candidates),
         usd={name: tuple(usd[name, b] for b in batches) for name in usable},
         pieces={
             (name, batches.index(batch)): tuple(_pieces(cell, seconds, list(cells.values())))
@@ -63,6 +71,9 @@ def recorded(
         screened_size=len(batches) // 2,
         start_s=0.0,
         next_start_s=0.0,
+        floor_usd=floor.usd,
+        untried=frozenset(untried),
+        measured_s=measured_s,
         round_s=sum(s for text, s in seconds.items() if text.startswith("round ")) / sum(map(len, rounds.values())),
     )
 
@@ -77,13 +88,19 @@ def _worker(cell: CellResult) -> str:
 
 
 def _pieces(cell: CellResult, seconds: Mapping[str, float], cells: Sequence[CellResult]) -> Iterator[Piece]:
-    """Its worker, its conversion, and the cell itself. All workers started at once: each has its part of that time."""
+    """Its worker, its conversion, and the cell itself.
+
+    All workers started at once, and the slowest decided: another one's part of that is that of its imports.
+    """
     spec = cell.spec
     imports_s = {_worker(c): c.preparation.import_s for c in cells if c.preparation is not None}
-    share = imports_s.get(_worker(cell), 0.0) / sum(imports_s.values())
+    share = imports_s.get(_worker(cell), 0.0) / max(imports_s.values())
     yield Piece(_worker(cell), share * seconds[f"starting {spec.model}"])
     if spec.runtime is not None:
         text = f"converting {spec.model} for {spec.runtime} in {spec.precision}"
         yield Piece(text, seconds[text])
     text = f"preparing {spec.model} {spec.label}"
-    yield Piece(text, seconds.get(text, 0.0) if cell.preparation is None else seconds[text])
+    if cell.preparation is None:
+        yield Piece(text, seconds.get(text, 0.0))
+    else:  # a recommendation warms up for a shorter time at most
+        yield Piece(text, seconds[text] - max(0.0, sum(cell.preparation.warmup_ns) / 1e9 - WARMUP_MAX_S))

@@ -13,6 +13,7 @@ from kcost.api.recommend_data import (
     EXAMPLES_LOG,
     RUN_FOLDER,
     Scored,
+    has_more,
     more_data,
     rescorer,
     scored_data,
@@ -194,7 +195,11 @@ def run_recommend(
         converted=converted,
         make=maker(opened, scored, folder, listed.candidates[0].backend, seed),
         making_s=making_seconds(opened),
-        rescore=rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell, take), tell),
+        rescore=(
+            rescorer(folder, plan, terms, more_data(opened, scored, folder, seed, tell, take), tell)
+            if has_more(opened, scored)
+            else None
+        ),
         rescored=_rescored_before(folder, opened, data),
         made=made,
         probe=probed,
@@ -216,7 +221,8 @@ def run_recommend(
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
     about_card = card_of_another(priced, listed, measuring.made, known, folder)
-    all_notices = (*scored.notices, *known.notices, *gated.notices, *about_card, *more)
+    untried = tuple(f"No lower precision was tried: {why}." for why in sorted(set(measuring.undecidable.values())))
+    all_notices = (*scored.notices, *untried, *known.notices, *gated.notices, *about_card, *more)
     versions = tuple(measuring.made.values())
     answer = _answer(request, opened, listed, priced, spent, gated.verdicts, all_notices, projected, versions)
     answer = answer.model_copy(update={"rescored": measuring.rescored, "refused_by_gates": gated.refused})

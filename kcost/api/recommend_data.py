@@ -230,17 +230,23 @@ def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
         write_bytes(file, content.getvalue())
 
 
+def has_more(model: Model, scored: Scored) -> bool:
+    """Whether there may be more test examples than cells are fed."""
+    if scored.file is not None and scored.name is None:
+        return _rows_of(scored.file) > SAMPLES
+    return scored.name is not None or (model.artifact is not None and model.artifact.dataset is not None)
+
+
 def more_data(
     model: Model, scored: Scored, out: Path, seed: int, tell: Callable[[str], None], take: Take | None = None
 ) -> MoreData:
     """Where more test examples than the first 256 come from, if the data have them."""
 
     def more(count: int) -> MoreExamples | None:
-        if scored.file is not None and scored.name is None:
-            rows = _rows_of(scored.file)
-            return MoreExamples(scored.file, min(rows, count)) if rows > SAMPLES else None
-        if scored.name is None and (model.artifact is None or model.artifact.dataset is None):
+        if not has_more(model, scored):
             return None
+        if scored.file is not None and scored.name is None:
+            return MoreExamples(scored.file, min(_rows_of(scored.file), count))
         from kcost import data as sets
 
         file = (out / MORE_DATA_FILE).absolute()

@@ -85,7 +85,9 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for worker in self._workers.values():
             if kind is not None:
-                worker.kill()
+                worker.kill(wait=False)
+            worker.ask_to_end()  # side by side: a process that holds a framework takes a while to end
+        for worker in self._workers.values():
             worker.close()
         for file in self._files:
             file.close()

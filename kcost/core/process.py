@@ -241,11 +241,15 @@ class Worker(Generic[Request, Answer]):
         if wait:
             self._process.wait()
 
-    def close(self) -> None:
-        """Asks the process to end by closing its input; kills it after 5 seconds."""
+    def ask_to_end(self) -> None:
+        """Closes the input of the process, which ends it, and does not wait; `close` does."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which is what closing is for
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """Asks the process to end; kills it after 5 seconds."""
+        self.ask_to_end()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

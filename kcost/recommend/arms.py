@@ -8,6 +8,12 @@ from pathlib import Path
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.schedule import AT_ONCE, Arm
 
+GRAPHS: dict[str, str] = {"onnx": "ONNX", "openvino": "ONNX"}
+"""Runtime -> the graph that it opens: OpenVINO's file is made from the ONNX file."""
+
+LONG_STEP_MS = 1.0
+"""In a step of this length operations take the time: a call of a runtime takes a small part of it. An assumption."""
+
 VERSION_WITHIN = 1.5
 """A version of the model with fewer units is tried in each way that costs the best one's cost times this at most."""
 
@@ -27,18 +33,24 @@ def most_at_once(cores: int, memory_bytes: int, keras_files: Sequence[Path]) -> 
     return max(1, min(AT_ONCE, room)) if cores > 1 else 1
 
 
-def arm_of(candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False) -> Arm:
+def arm_of(
+    candidate: Candidate, bound_usd: float, *, setup_s: float, lacks_version: bool = False, step_ms: float = 0.0
+) -> Arm:
     """A candidate as the schedule sees it.
 
     Args:
+        step_ms: how long a step of the best way so far takes, at the batch size at which it is longest.
         lacks_version: the version of the model that it runs is still to be made.
     """
     # Another version of the model is another program.
-    kind = candidate.method if candidate.variant is None else f"{candidate.variant}, {candidate.method}"
+    of_version = "" if candidate.variant is None else f"{candidate.variant}, "
+    kind = f"{of_version}{candidate.method}"
+    has_graph = candidate.method in GRAPHS and step_ms >= LONG_STEP_MS
     return Arm(
         name=candidate.name,
         setup_s=setup_s,
         kind=kind,
+        graph=f"{of_version}{GRAPHS[candidate.method]}" if has_graph else None,
         precision=candidate.precision,
         threads=candidate.threads,
         first=candidate.effort == "first",

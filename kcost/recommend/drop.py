@@ -83,6 +83,26 @@ def drop_bound(quality: Quality) -> DropBound | None:
     )
 
 
+def undecidable(count: int, limit: float) -> str | None:
+    """Why so many examples without labels cannot allow a lower precision, whatever it answers; None where they may.
+
+    The lowest bound that they show is that of not one answer changed.
+
+    Examples:
+        >>> undecidable(200, 0.01)
+        >>> undecidable(64, 0.01)
+        'a drop within 1.00% takes 163 examples to show, and 64 are at hand: give more with --data'
+    """
+    if _bound(0.0, 0.0, count) <= limit:
+        return None
+    if limit <= 0:
+        return "no number of examples shows that nothing is lost: give --max-drop above 0"
+    # The bound of not one changed is NORMAL_95 / (count + 2).
+    wanted = math.ceil(NORMAL_95 / limit - 2)
+    at_hand = f"and {count:,} are at hand: give more with --data"
+    return f"a drop within {limit:.2%} takes {wanted:,} examples to show, {at_hand}"
+
+
 def drop_of(score: ScoreDrop) -> DropBound:
     """The drop that a paired test on the whole test split found, with as many changed examples as its bound shows.
 

@@ -12,6 +12,9 @@ LEAST_SPREAD = 0.5
 SIBLING_SPREAD = 0.35
 """The same around the efficiency of a way of the same kind, such as one runtime in another precision: an assumption."""
 
+KIN_SPREAD = 0.4
+"""Deviation of the logarithm of what two programs of one graph take, each in its runtime: an assumption."""
+
 QUANTILES = 40
 """Points that the expectation is taken over."""
 
@@ -54,7 +57,7 @@ def expected_saving(bound: float, seen: Efficiencies) -> float:
     def saving(drawn: list[float]) -> float:
         return sum(max(0.0, 1 - bound / e) for e in drawn) / QUANTILES
 
-    points = [(i + 0.5) / QUANTILES for i in range(QUANTILES)]
+    points = _points()
     if seen.sibling is not None:
         return saving(_drawn(math.log(seen.sibling), SIBLING_SPREAD, seen.most, points))
     efficiencies = [min(1.0, e) for e in seen.values if e > 0]
@@ -70,6 +73,31 @@ def expected_saving(bound: float, seen: Efficiencies) -> float:
     return unknown * saving(even) + (1 - unknown) * saving(_drawn(mean, spread, seen.most, points))
 
 
+def saving_of_kin(best_usd: float, kin_usd: float, floor_usd: float, bound_usd: float) -> float:
+    """The expected saving over the best so far, as a part of its cost, of a way whose kin was measured.
+
+    Kin is the same graph in another runtime. Of a bill what is above the smallest one goes with the time of a step, and
+    that of the untried way is drawn around that of its kin.
+
+    Args:
+        kin_usd: what the kin costs.
+        floor_usd: the smallest bill there is.
+        bound_usd: the least that the untried way could cost.
+
+    Examples:
+        >>> round(saving_of_kin(100, 100, 20, 20), 2), round(saving_of_kin(100, 150, 20, 20), 2)
+        (0.1, 0.01)
+    """
+    above_usd = max(0.0, kin_usd - floor_usd)
+    drawn = [max(bound_usd, floor_usd + above_usd * e) for e in _drawn(0.0, KIN_SPREAD, math.inf, _points())]
+    return sum(max(0.0, 1 - usd / best_usd) for usd in drawn) / QUANTILES
+
+
+def _points() -> list[float]:
+    """Quantiles in the middle of equal parts."""
+    return [(i + 0.5) / QUANTILES for i in range(QUANTILES)]
+
+
 def _drawn(mean: float, spread: float, most: float, points: list[float]) -> list[float]:
-    """Efficiencies at some quantiles of a normal of their logarithms, none above the highest."""
+    """Values at some quantiles of a normal of their logarithms, none above the highest."""
     return [min(most, math.exp(mean + spread * NormalDist().inv_cdf(p))) for p in points]

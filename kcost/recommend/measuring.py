@@ -20,7 +20,7 @@ from kcost.core.artifact import Model
 from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.memory_limit import free_memory_bytes
-from kcost.core.plan import Plan, Settings
+from kcost.core.plan import Plan, Precision, Settings
 from kcost.core.probe import Probe
 from kcost.core.progress import OnProgress, silent
 from kcost.core.result import Run
@@ -28,7 +28,7 @@ from kcost.core.units import significant
 from kcost.recommend.arms import arm_of, most_at_once
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import MAKING_S, Candidate
-from kcost.recommend.drop import DropBound
+from kcost.recommend.drop import DropBound, undecidable
 from kcost.recommend.making import Make, Versions
 from kcost.recommend.schedule import (
     SHARE_OF_TIME,
@@ -64,6 +64,9 @@ Rescore = Callable[[Sequence[Candidate], int], dict[str, DropBound]]
 MOST_SCORED = 4_096
 """Most examples that a drop is judged on."""
 
+LOWER: frozenset[Precision] = frozenset({"bfloat16", "int8", "int8_dynamic"})
+"""Precisions whose answers are held against those of float32."""
+
 CLOSING_S = 5.0
 """Kept back of the minutes for the last prices."""
 
@@ -95,7 +98,8 @@ class Measuring:
         converted: converts a model for a runtime, as of `bench.runner.measure`.
         make: makes a cheaper version of the model; without it none is made.
         making_s: what that takes, as guessed.
-        rescore: judges drops on more examples, where those that cells answer don't decide.
+        rescore: judges drops on more examples, where those that cells answer don't decide; None where the data have no
+            more.
         rescored: what it said before, by candidate.
         made: the versions that are there already, by variant.
         probe: of this machine, which bounds what a step takes.
@@ -140,6 +144,10 @@ class Measuring:
         self._take_plan(plan)
         for version in made.values():
             self._take(version)
+        self._unlabelled: int | None = None
+        """Examples that answers are compared on, where they have no labels and there are no more of them."""
+        self._step_ms = 0.0
+        """Of the best way so far, at the batch size at which it is longest."""
         self._screened_at: int | None = None
         """The batch size that ways are screened at, once a best is known."""
         self._tried_ids: set[str] = set()
@@ -163,6 +171,18 @@ class Measuring:
     def plan(self) -> Plan:
         """With the versions of the model that were made."""
         return self._plan
+
+    @property
+    def undecidable(self) -> dict[str, str]:
+        """The ways of lower precision that are not tried, as no answers on these data could allow them, and why."""
+        if self._rescore is not None or self._unlabelled is None:
+            return {}
+        if (why := undecidable(self._unlabelled, self._terms.limits.max_drop)) is None:
+            return {}
+        # What was measured in an earlier call says itself what it lost.
+        known = {*self.standings, *self._failed}
+        lower = [n for n, c in self._candidates.items() if c.precision in LOWER and c.variant is None]
+        return {n: why for n in lower if n not in known}
 
     def spend(self) -> Spent:
         """Measures until the schedule ends, the minutes are over, or the user interrupts."""
@@ -201,7 +221,7 @@ class Measuring:
                 at_once=at_once,
             )
             # Why one was not worth its time is kept where in the end there is no time for any.
-            self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped)
+            self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped) | self.undecidable
             if wave is None:
                 return
             self._run(wave, pool, at_once)
@@ -258,19 +278,25 @@ class Measuring:
             for name, standing in standings_of(judged, self._terms, self._capacities).items()
         }
         self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
+        self._unlabelled = judged.unlabelled
+        best = leader(self.standings)
+        self._step_ms = 0.0 if best is None else max(step_ms(run, self._candidates[best]).values(), default=0.0)
         if (mhz := fastest_mhz(run)) is not None:
             self._floor = self._floor_of(mhz)
         return judged
 
     def _arms(self) -> list[Arm]:
+        left_out = self.undecidable
         return [
             arm_of(
                 c,
                 self._floor.by_candidate[name],
                 setup_s=self._setup_s.get(c.method, c.setup_s) + self._versions.seconds_to_make(c),
                 lacks_version=self._versions.lacks(c),
+                step_ms=self._step_ms,
             )
             for name, c in self._candidates.items()
+            if name not in left_out
         ]
 
     def _made_for(self, names: Sequence[str]) -> None:

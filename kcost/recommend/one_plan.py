@@ -10,6 +10,9 @@ from kcost.core.plan import Plan
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.schedule import SCREENED
 
+WARMUP_MAX_S = 1.0
+"""Longest warm-up of a cell."""
+
 
 def plan_of(
     model: Path | str,
@@ -30,7 +33,7 @@ def plan_of(
             received="not one that can be tried here",
             remedy="`kcost doctor` says what is installed; --backends names which to try.",
         )
-    values = {"rounds": SCREENED, "round_s": 0.1, "warmup_s": 0.3, "warmup_max_s": 1.0, "seed": seed}
+    values = {"rounds": SCREENED, "round_s": 0.1, "warmup_s": 0.3, "warmup_max_s": WARMUP_MAX_S, "seed": seed}
     document = {
         "models": [str(model)],
         "backends": list(dict.fromkeys(c.backend for c in candidates)),

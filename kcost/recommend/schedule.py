@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from kcost.recommend.expected_saving import Efficiencies, expected_saving
+from kcost.recommend.expected_saving import Efficiencies, expected_saving, saving_of_kin
 
 RUNGS = (3, 6, 12, 24, 48)
 """Rounds at which candidates are left out. Three are the fewest whose spread means something."""
@@ -43,6 +43,10 @@ BASE_PRECISION = "float32"
 STILL_WORTH = 2.0
 """Times WORTH_TRYING that a conversion still has to be expected to save, were the one beside it to save its part."""
 
+WORTH_A_TURN = 0.01
+"""The same for fewer threads of what is at hand, which takes a few seconds: a fifth of the saving for a tenth of the
+time."""
+
 AT_ONCE = 2
 """Most slow arms that are got ready at the same time, where there is more than a core. A third makes the others later
 on two cores, and would seldom be needed: docs/results.md has both."""
@@ -59,6 +63,9 @@ class Arm(NamedTuple):
     kind: str | None = None
     """Arms of one kind run the same program: they take about as long to get ready, and what one costs tells of the
     others. None for an arm that no other tells of."""
+    graph: str | None = None
+    """Kinds of one graph run the same operations, each in its runtime: in one precision, on as many threads, they cost
+    about alike. None where that is not known, or where calls take the time and not the operations."""
     precision: str = ""
     """What its products run in."""
     threads: int = 0
@@ -193,10 +200,16 @@ def next_wave(
     skipped: list[Skipped] = []
     promising: list[tuple[float, Arm]] = []
     made = {by_name[n].conversion for n in standings if n in by_name} - {None}
-    ready = [a.name for a in open_variants if _is_open(a, standings, alive) and (not a.costly or a.conversion in made)]
-    for arm in (*new, *(a for a in open_variants if a.name not in ready)):
-        efficiencies = _efficiencies(arm, by_name, standings)
-        why, saving = _not_worth(arm, standings, alive, seconds_left, floor_usd, efficiencies, worth)
+    at_hand = [a for a in open_variants if _is_open(a, standings, alive) and (not a.costly or a.conversion in made)]
+    ready: list[str] = []
+    for arm in at_hand:
+        why, _ = _not_worth(arm, by_name, standings, alive, math.inf, floor_usd, min(worth, WORTH_A_TURN))
+        if why is None:
+            ready.append(arm.name)
+        else:
+            skipped.append(Skipped(arm.name, why))
+    for arm in (*new, *(a for a in open_variants if a not in at_hand)):
+        why, saving = _not_worth(arm, by_name, standings, alive, seconds_left, floor_usd, worth)
         if why is None:
             promising.append((saving, arm))
         else:
@@ -215,7 +228,7 @@ def next_wave(
             ),
             reverse=True,
         )
-        chosen = _beside_each_other(promising, by_name, standings, worth, at_once)
+        chosen = _beside_each_other(promising, by_name, standings, floor_usd, worth, at_once)
         return Wave("try", (*chosen, *(n for n in held if n not in chosen)), RUNGS[1], narrow=True), tuple(skipped)
     return _final(by_name, standings, alive, held, final_rounds), tuple(skipped)
 
@@ -224,27 +237,42 @@ def _beside_each_other(
     promising: Sequence[tuple[float, Arm]],
     by_name: Mapping[str, Arm],
     standings: Mapping[str, Standing],
+    floor_usd: float,
     worth: float,
     at_once: int,
 ) -> list[str]:
     """The first of some arms, and those that would most probably be tried after it.
 
     Were the first to save what is expected of it, each of the others would still have to save STILL_WORTH times what
-    an arm is tried for. One of a kind tells what the others of it are worth, so that they wait for it.
+    an arm is tried for. One of a kind tells what the others of it are worth, so that they wait for it. So it does, less
+    surely, of its graph: others of that come last.
     """
     saving, first = promising[0]
     chosen = [first]
     best = leader(standings)
     after_usd = math.inf if best is None else standings[best].value_usd * (1 - saving)
-    for _, arm in promising[1:]:
+    others = [arm for _, arm in promising[1:]]
+    for arm in sorted(others, key=lambda arm: arm.graph is not None and arm.graph == first.graph):
         is_new = all(arm.kind is None or arm.kind != other.kind for other in chosen)
         if len(chosen) == at_once or not is_new:
             continue
         known = math.isfinite(after_usd) and after_usd > 0
-        later = expected_saving(arm.bound_usd / after_usd, _efficiencies(arm, by_name, standings)) if known else 1.0
+        later = _saving(arm, after_usd, by_name, standings, floor_usd) if known else 1.0
         if later >= STILL_WORTH * worth:
             chosen.append(arm)
     return [arm.name for arm in chosen]
+
+
+def _saving(
+    arm: Arm, best_usd: float, by_name: Mapping[str, Arm], standings: Mapping[str, Standing], floor_usd: float
+) -> float:
+    """What an arm is expected to save over a way of some cost, as a part of that."""
+    efficiencies = _efficiencies(arm, by_name, standings)
+    kin = [standings[n].value_usd for n in standings if n in by_name and _are_kin(by_name[n], arm)]
+    least = min(kin, default=math.inf)
+    if efficiencies.sibling is None and math.isfinite(least):
+        return saving_of_kin(best_usd, least, floor_usd, arm.bound_usd)
+    return expected_saving(arm.bound_usd / best_usd, efficiencies)
 
 
 def _is_open(arm: Arm, standings: Mapping[str, Standing], alive: Sequence[str]) -> bool:
@@ -291,6 +319,12 @@ def _are_siblings(one: Arm, other: Arm) -> bool:
     return one.kind is not None and one.kind == other.kind and one.name != other.name
 
 
+def _are_kin(one: Arm, other: Arm) -> bool:
+    """Whether two arms run one graph in two runtimes, in the same precision and on as many threads."""
+    same = (one.graph, one.precision, one.threads) == (other.graph, other.precision, other.threads)
+    return one.graph is not None and same and one.kind != other.kind
+
+
 def _are_alike(one: Arm, other: Arm) -> bool:
     """Whether two siblings run on as many threads, so that they differ in precision alone."""
     return _are_siblings(one, other) and one.threads == other.threads
@@ -330,11 +364,11 @@ def _held_against(arms: Sequence[Arm], standings: Mapping[str, Standing]) -> tup
 
 def _not_worth(
     arm: Arm,
+    by_name: Mapping[str, Arm],
     standings: Mapping[str, Standing],
     alive: Sequence[str],
     seconds_left: float,
     floor_usd: float,
-    efficiencies: Efficiencies,
     worth: float,
 ) -> tuple[str | None, float]:
     """Why an arm that is slow to get ready is not tried now, None where it may win; and what it is expected to save."""
@@ -351,7 +385,7 @@ def _not_worth(
         if arm.bound_usd >= cost:
             return f"its bound, ${arm.bound_usd:,.0f}, is not below the best so far, ${so_far:,.0f}", 0.0
         if math.isfinite(so_far):
-            saving = expected_saving(arm.bound_usd / so_far, efficiencies)
+            saving = _saving(arm, so_far, by_name, standings, floor_usd)
         if saving < worth:
             return (
                 f"it is expected to save {saving:.1%} of the best so far, less than {worth:.0%}: "

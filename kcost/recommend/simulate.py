@@ -63,6 +63,12 @@ class Truth(NamedTuple):
     start_s: float = START_S
     next_start_s: float = NEXT_START_S
     round_s: float = ROUND_S
+    floor_usd: float = 0.0
+    """The smallest bill there is. What is above it goes with the time of a step, and is what rounds spread."""
+    untried: frozenset[str] = frozenset()
+    """Arms that no time goes to, as nothing that they answer could allow them."""
+    measured_s: float | None = None
+    """What measuring every arm took, where that was recorded."""
 
     def least_usd(self, name: str) -> float:
         """What an arm costs at its best batch size."""
@@ -76,6 +82,8 @@ class Truth(NamedTuple):
     @property
     def exhaustive_s(self) -> float:
         """What measuring every arm takes."""
+        if self.measured_s is not None:
+            return self.measured_s
         return self.seconds_of([a.name for a in self.arms], EXHAUSTIVE_ROUNDS)
 
     @property
@@ -176,8 +184,10 @@ def run(truth: Truth, minutes: float, seed: int = 0, worth: float = WORTH_TRYING
     seconds, first_s = 0.0, math.inf
     while True:
         standings = _standings(truth, logs)
-        arms = [a._replace(setup_s=setup_s.get(a.kind or a.name, a.setup_s)) for a in truth.arms]
-        wave, _ = next_wave(arms, standings, failed, 60 * minutes - seconds, worth=worth, at_once=at_once)
+        open_ = [a for a in truth.arms if a.name not in truth.untried]
+        arms = [a._replace(setup_s=setup_s.get(a.kind or a.name, a.setup_s)) for a in open_]
+        left_s = 60 * minutes - seconds
+        wave, _ = next_wave(arms, standings, failed, left_s, floor_usd=truth.floor_usd, worth=worth, at_once=at_once)
         if wave is None:
             break
         seconds += truth.next_start_s if logs else truth.start_s
@@ -207,17 +217,18 @@ def _take_turns(
 ) -> float:
     """The rounds of a wave, with halving at each rung, as `recommend.turns` gives them; seconds."""
     live, done, seconds = list(wave.names), 0, 0.0
+    plain = {a.name for a in truth.arms if a.is_plain}
     target = {cell: max(wave.rounds, len(logs.get(cell, ())) + RUNGS[0]) for cell in cells}
     while turns := [c for c in cells if c[0] in live and len(logs.get(c, ())) < target[c]]:
         drift = rng.normal(0, truth.drift)
         for name, size in turns:
-            shown = math.log(truth.usd[name][size]) + drift + rng.normal(0, truth.noise)
-            logs.setdefault((name, size), []).append(shown)
+            above = (truth.usd[name][size] - truth.floor_usd) * math.exp(drift + rng.normal(0, truth.noise))
+            logs.setdefault((name, size), []).append(math.log(truth.floor_usd + above))
             seconds += truth.round_s
         done += 1
         if done in RUNGS:
             kept = survivors(_standings(truth, logs), live)
-            live = [n for n in live if n in kept]
+            live = [n for n in live if n in kept or n in plain]
     return seconds
 
 

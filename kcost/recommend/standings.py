@@ -57,6 +57,8 @@ class Judged(NamedTuple):
     verdict: Verdict
     unmeasured: dict[str, frozenset[int]]
     """Candidate -> batch sizes at which it was neither measured nor failed, where there are such: the minutes ended."""
+    unlabelled: int | None = None
+    """Examples without labels that cells are held against each other on; None where there are labels, or no answers."""
 
     def lacking(self, name: str, beside: str) -> tuple[int, ...]:
         """Batch sizes at which one way was measured, and another may yet turn out cheaper than it seems."""
@@ -152,6 +154,7 @@ def judge(
         invalid=invalid,
         verdict=verdict,
         unmeasured=_unmeasured(run, candidates),
+        unlabelled=_unlabelled(list(cells.values())),
     )
 
 
@@ -159,6 +162,13 @@ def _unmeasured(run: Run, candidates: Sequence[Candidate]) -> dict[str, frozense
     done = [c.spec for c in run.present if c.status != "partial"]
     sizes = {c.name: frozenset(c.batches) - {s.batch for s in done if c.has(s)} for c in candidates}
     return {name: lacking for name, lacking in sizes.items() if lacking}
+
+
+def _unlabelled(cells: Sequence[RankedCell]) -> int | None:
+    """Examples without labels that the answers of cells were compared on."""
+    if any(c.quality.scores for c in cells):
+        return None
+    return max((c.quality.agreement_count for c in cells), default=0) or None
 
 
 def _worst_drop(cells: Sequence[RankedCell]) -> DropBound | None:

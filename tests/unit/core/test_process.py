@@ -16,7 +16,7 @@ import pytest
 from kcost.core.errors import DataError, KcostError, PlanError, UnavailableError, WorkerError
 from kcost.core.jobs import DEVICES, MEASURE
 from kcost.core.measuring import ReleaseRequest, StartRequest
-from kcost.core.process import Worker, chosen_backend, require, run_job, worker_environment
+from kcost.core.process import ANSWER_FD_VARIABLE, Worker, chosen_backend, require, run_job, worker_environment
 from kcost.core.request import DevicesRequest
 
 
@@ -88,6 +88,33 @@ def test_a_worker_that_ended_by_itself_is_no_killed_one(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"(?s)ended with exit code 2.*did not start: KeyError: 'no job'") as raised:
         run_job(unknown, "fake", ReleaseRequest(), log=tmp_path / "log")
     assert (raised.value.cause, raised.value.signal_number) == ("ended", None)
+
+
+def test_a_worker_that_is_asked_to_end_does_and_is_closed_after(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log, Worker(MEASURE, "fake", log=log) as worker:
+        worker.ask(StartRequest(), 60)
+        worker.ask_to_end()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it ends without anybody closing it
+        worker.close()
+        assert not worker.alive()
+
+
+def test_a_worker_ends_without_a_last_walk_over_all_that_it_holds() -> None:
+    code = (
+        "import atexit, gc; from kcost.worker.__main__ import main;"
+        "atexit.register(lambda: print(len(gc.get_objects()))); main('devices')"
+    )
+    environment = {**worker_environment("fake", 1, ""), ANSWER_FD_VARIABLE: "2"}
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert int(child.stdout) < 100
 
 
 def test_a_worker_that_is_late_is_ended() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kcost.core.plan import BACKENDS, CellSpec
+from kcost.recommend.arms import LONG_STEP_MS, arm_of
 from kcost.recommend.candidates import Candidate, Listed, Machine, list_candidates
 
 
@@ -93,3 +94,14 @@ def test_a_candidate_knows_its_cells() -> None:
     assert candidate.has(cell)
     others: list[dict[str, Any]] = [{"batch": 32}, {"threads": 1}, {"phase": "training"}, {"method": "predict"}]
     assert not any(candidate.has(cell.model_copy(update=change)) for change in others)
+
+
+def test_two_runtimes_open_one_graph_which_tells_where_operations_take_the_time() -> None:
+    ways = [c for c in listed().candidates if c.precision == "float32" and not c.threads]
+    graphs = {c.method: arm_of(c, 0.0, setup_s=1, step_ms=LONG_STEP_MS).graph for c in ways}
+    assert graphs["onnx"] == graphs["openvino"] is not None
+    assert {method for method, graph in graphs.items() if graph is not None} == {"onnx", "openvino"}
+    assert {arm_of(c, 0.0, setup_s=1, step_ms=0.9 * LONG_STEP_MS).graph for c in ways} == {None}
+    onnx = next(c for c in ways if c.method == "onnx")
+    pruned = onnx.model_copy(update={"variant": "pruned"})  # another graph
+    assert arm_of(pruned, 0.0, setup_s=1, step_ms=LONG_STEP_MS).graph != graphs["onnx"]

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcost.api.recommend_data import DATA_FILE, MORE_DATA_FILE, Scored, more_data, scored_data, this_machine
+from kcost.api.recommend_data import (
+    DATA_FILE,
+    MORE_DATA_FILE,
+    Scored,
+    has_more,
+    more_data,
+    scored_data,
+    this_machine,
+)
 from kcost.core.artifact import Model
 from kcost.core.chosen_rows import chosen_rows
 from kcost.core.errors import DataError, InputError, UnavailableError
@@ -78,6 +86,14 @@ def test_where_there_are_no_more_examples_it_says_why(tmp_path: Path) -> None:
     assert lines == []  # nothing was ever there
     assert more_data(bare(tmp_path), Scored(None, True, "gone.npz", ()), tmp_path, 0, lines.append)(400) is None
     assert lines[0].startswith("no more examples are at hand: ")
+
+
+def test_a_data_set_may_have_more_examples_and_a_bare_file_has_none(tmp_path: Path) -> None:
+    assert has_more(bare(tmp_path), Scored(None, True, "digits", ()))
+    assert not has_more(bare(tmp_path), Scored(None, False, None, ()))
+    for rows in (1_000, 256):
+        data = saved(tmp_path, tokens=np.ones((rows, 4), np.int32))
+        assert has_more(bare(tmp_path), scored_data(bare(tmp_path), data, tmp_path, 0)) == (rows > 256)
 
 
 def test_arrays_in_parts_are_a_data_set(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from kcost.recommend.expected_saving import Efficiencies, expected_saving
+from kcost.recommend.expected_saving import Efficiencies, expected_saving, saving_of_kin
 
 seen = st.builds(
     Efficiencies,
@@ -54,3 +54,24 @@ def test_nothing_is_saved_where_the_highest_efficiency_does_not_reach(bound: flo
     assert expected_saving(bound, given) <= expected_saving(bound, given._replace(most=1.0)) + 1e-9
     if any(e > 0 for e in given.values) or given.sibling is not None:
         assert expected_saving(max(bound, given.most), given) == 0
+
+
+usd = st.floats(1, 1e6)
+
+
+@given(usd, usd, st.floats(0, 1), st.floats(0, 1))
+def test_kin_saves_no_more_than_the_bound_allows(best: float, kin: float, floor: float, bound: float) -> None:
+    saving = saving_of_kin(best, kin, floor * best, bound * best)
+    assert 0 <= saving <= 1 - max(bound, floor if kin >= floor * best else 0.0) + 1e-9
+
+
+@given(usd, usd, st.floats(0, 1))
+def test_the_dearer_its_kin_the_less_a_way_is_expected_to_save(best: float, kin: float, floor: float) -> None:
+    smallest = floor * best
+    assert saving_of_kin(best, 1.2 * kin, smallest, smallest) <= saving_of_kin(best, kin, smallest, smallest) + 1e-9
+
+
+def test_a_way_whose_kin_is_the_best_may_be_better_still() -> None:
+    assert saving_of_kin(100, 100, 0, 0) > 0.1
+    assert saving_of_kin(100, 100, 90, 90) < 0.02  # nine tenths are the smallest bill, which no step lowers
+    assert saving_of_kin(100, 200, 0, 0) < 0.01

@@ -147,3 +147,27 @@ def test_one_that_was_stopped_goes_on_with_what_is_slow_and_keeps_its_rounds(
     assert set(measuring.standings) == {"fake/eager float32", "fake/predict float32", "torch/onnx float32"}
     after = {c.spec.cell_id: c.rounds for c in open_run(tmp_path / "run").cells}
     assert all(after[c.spec.cell_id][: len(c.rounds)] == c.rounds for c in before)
+
+
+@pytest.mark.parametrize(
+    ("examples", "more", "tried"),
+    [
+        (64, False, False),  # with none of them changed the bound is 2.5%, and the limit 2%
+        (64, True, True),
+        (100, False, True),
+        (None, False, True),  # labelled ones: a score may also rise
+    ],
+)
+def test_no_time_goes_to_a_precision_that_no_answers_could_allow(
+    recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int | None, more: bool, tried: bool
+) -> None:
+    monkeypatch.setattr("kcost.recommend.standings._unlabelled", lambda cells: examples)
+    lower = way("eager", precision="bfloat16", effort="cheap")
+    rescore = (lambda candidates, count: {}) if more else None
+    measuring = recommends(way("eager"), way("predict"), lower, seconds=600, rescore=rescore)
+    spent = measuring.spend()
+    measured = {c.spec.precision for c in open_run(tmp_path / "run").cells if c.rounds}
+    assert measured == ({"float32", "bfloat16"} if tried else {"float32"})
+    why = "a drop within 2.00% takes 81 examples to show, and 64 are at hand: give more with --data"
+    assert spent.skipped == ({} if tried else {lower.name: why})
+    assert measuring.undecidable == spent.skipped

@@ -67,6 +67,20 @@ def priced_of(judged: Judged, some: Terms, **changes: Any) -> Priced:
     return priced
 
 
+def test_examples_without_labels_are_counted_and_labelled_ones_are_not(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    run, outputs = simulated
+    assert judged_of(simulated, terms()).unlabelled is None
+
+    def without_labels(cell: CellResult) -> Any:
+        arrays = outputs(cell)
+        return None if arrays is None else {n: a for n, a in arrays.items() if "labels" not in n}
+
+    assert judged_of((run, without_labels), terms()).unlabelled == len(outputs(run.cells[0])["labels"])
+    assert judged_of((run, lambda cell: None), terms()).unlabelled is None  # nothing was answered
+
+
 def test_each_candidate_has_its_own_way_under_its_own_name(
     simulated: tuple[Run, Callable[[CellResult], Any]],
 ) -> None:

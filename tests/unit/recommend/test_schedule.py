@@ -89,7 +89,7 @@ def test_a_variant_waits_for_the_ways_that_may_beat_what_it_varies() -> None:
 
 def test_a_variant_of_what_is_converted_already_is_slow_no_more() -> None:
     converted = ONNX._replace(kind="onnx", conversion="onnx float32")
-    variant = converted._replace(name="onnx, 1 thread", after="onnx", bound_usd=59)
+    variant = converted._replace(name="onnx, 1 thread", after="onnx", bound_usd=56)
     arms = (PLAIN, GRAPH, XLA, converted, variant)
     wave, _ = next_wave(arms, known(6, plain=100, graph=80, xla=90, onnx=60), (), 600)
     assert wave is not None
@@ -118,6 +118,66 @@ def test_a_slow_way_waits_where_the_one_before_it_may_make_it_needless() -> None
     wave, _ = next_wave(arms, known(48, plain=100), ("onnx",), 600, worth=0.005)
     assert wave is not None
     assert wave.names == ("compile", "plain")
+
+
+def of_graph(name: str, bound_usd: float = 5, graph: str | None = "ONNX", seconds: float = 40) -> Arm:
+    return slow(name, bound_usd, seconds=seconds)._replace(graph=graph)
+
+
+def test_two_of_one_graph_wait_for_each_other_where_another_way_may_be_got_ready_meanwhile() -> None:
+    plain = PLAIN._replace(bound_usd=5)
+    arms = (plain, of_graph("onnx"), of_graph("openvino", seconds=42), slow("compile", 5, seconds=60))
+    wave, _ = next_wave(arms, known(48, plain=100), (), 600)
+    assert wave is not None
+    assert wave.names == ("onnx", "compile", "plain")
+    wave, _ = next_wave(arms[:3], known(48, plain=100), (), 600)
+    assert wave is not None
+    assert wave.names == ("onnx", "openvino", "plain")
+
+
+@pytest.mark.parametrize(
+    ("onnx_usd", "graph", "tried"),
+    [
+        (70, "ONNX", False),
+        (42, "ONNX", True),  # about as cheap as the best: the other runtime may be cheaper
+        (70, None, True),  # calls take the time: another runtime has calls of its own
+        (math.inf, "ONNX", True),  # one that holds no limit tells nothing of how fast the graph is
+    ],
+)
+def test_what_a_graph_costs_in_one_runtime_tells_what_it_costs_in_another(
+    onnx_usd: float, graph: str | None, tried: bool
+) -> None:
+    arms = (PLAIN._replace(bound_usd=5), of_graph("onnx", 5, graph), of_graph("openvino", 5, graph), slow("compile", 5))
+    measured = known(48, plain=100, compile=40, onnx=onnx_usd)
+    wave, skipped = next_wave(arms, measured, (), 600, floor_usd=5)
+    if tried:
+        assert wave is not None
+        assert wave.names[0] == "openvino"
+    else:
+        assert wave is None
+        assert "is expected to save" in next(s.reason for s in skipped if s.name == "openvino")
+        wave, _ = next_wave(arms, measured, (), 600, floor_usd=5, worth=0)
+        assert wave is not None
+        assert wave.names[0] == "openvino"
+
+
+def test_a_graph_tells_nothing_of_another_precision_or_other_threads() -> None:
+    plain, onnx, compiled = PLAIN._replace(bound_usd=5), of_graph("onnx"), slow("compile", 5)
+    for other in (of_graph("openvino")._replace(precision="half"), of_graph("openvino")._replace(threads=1)):
+        wave, _ = next_wave((plain, onnx, compiled, other), known(48, plain=100, compile=40, onnx=70), (), 600)
+        assert wave is not None
+        assert wave.names[0] == "openvino"
+
+
+def test_fewer_threads_are_tried_where_they_may_save_a_little() -> None:
+    graph = GRAPH._replace(kind="graph", bound_usd=40)
+    for bound_usd, tried in ((40, True), (78, False)):  # half of the threads, half of the peak: twice the cost
+        variant = ONE_THREAD._replace(kind="graph", threads=1, bound_usd=bound_usd)
+        arms = (PLAIN._replace(bound_usd=40), graph, variant)
+        for worth, is_tried in ((0.05, tried), (0.0, True)):
+            wave, skipped = next_wave(arms, known(48, plain=200, graph=80), (), 600, worth=worth)
+            assert (wave is not None) == is_tried
+            assert [s.name for s in skipped] == ([] if is_tried else ["graph, 1 thread"])
 
 
 def test_no_program_is_expected_to_gain_more_by_a_precision_than_its_bound_does() -> None:
@@ -260,6 +320,17 @@ def test_what_is_got_ready_together_takes_longer_than_alone_and_less_than_one_af
     assert together_s([20, 0]) == 20
     assert 20 < together_s([20, 15]) < 35
     assert together_s([20, 15]) < together_s([20, 15, 15]) < 50
+
+
+def test_a_simulation_knows_of_the_smallest_bill_and_of_what_no_answers_could_allow() -> None:
+    truth = case(0)
+    cheapest = min(truth.usd, key=truth.least_usd)
+    costly = [a.name for a in truth.arms if a.costly]
+    assert run(truth, minutes=20).order
+    assert run(truth._replace(floor_usd=0.999 * truth.least_usd(cheapest)), minutes=20).loss < 0.03
+    without = run(truth._replace(untried=frozenset(costly), measured_s=1_000.0), minutes=20)
+    assert without.order == ()
+    assert without.exhaustive_s == 1_000
 
 
 def test_the_simulation_can_fail() -> None:
