@@ -327,6 +327,8 @@ def loadtest(
             on_trial=on_trial,
         )
         print_answer(json_, highest, lambda console: serving_terminal.show_rate(console, highest, everything=all_))
+        if highest.rate_per_s is None:
+            raise typer.Exit(1)
         return
     with stage(f"loading {url}", quiet):
         report = kcost.run_loadtest(
@@ -341,3 +343,5 @@ def loadtest(
             remote=remote,
         )
     print_answer(json_, report, lambda console: serving_terminal.show_load(console, report, everything=all_))
+    if report.failed == report.requests:
+        raise typer.Exit(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import kcost
 from kcost.cli import app
 from kcost.core.errors import InputError
 from kcost.cost.invoice import NS_PER_HOUR, Meter
@@ -74,9 +75,9 @@ def test_bad_input(arguments: list[str], message: str, tmp_path: Path, monkeypat
         raise outcome.exception
 
 
-def test_the_p99_of_a_load_test_comes_first() -> None:
+def load_report(statuses: dict[str, int]) -> LoadReport:
     q = Quantiles(p50_ms=1, p90_ms=2, p99_ms=3.14159, max_ms=4, p99_low_ms=3, p99_high_ms=3.5)
-    document = LoadReport(
+    return LoadReport(
         url="http://127.0.0.1/x",
         source="Poisson, seed 0",
         body="made up",
@@ -84,16 +85,37 @@ def test_the_p99_of_a_load_test_comes_first() -> None:
         offered_per_s=100.0,
         answered_per_s=99.0,
         duration_s=10.1,
-        statuses={"200": 999, "503": 1},
+        statuses=statuses,
         connections=12,
         latency=q,
         after_sending=q,
         own_delay=q,
         limits=("The client itself was late.",),
     )
-    lines = shown(serving_terminal.show_load, document)
+
+
+def test_the_p99_of_a_load_test_comes_first() -> None:
+    lines = shown(serving_terminal.show_load, load_report({"200": 999, "503": 1}))
     assert lines[0] == "p99 3.14 ms (95%: 3.00 to 3.50) at 100 requests/s: 1,000 requests, 1 failed"
     assert any(line.startswith("limit: The client") for line in lines)
+
+
+@pytest.mark.parametrize(("statuses", "code"), [({"503": 1000}, 1), ({"200": 1, "503": 999}, 0)])
+def test_a_load_test_without_one_answer_has_failed(
+    statuses: dict[str, int], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kcost, "run_loadtest", lambda *_, **__: load_report(statuses))
+    outcome = CliRunner().invoke(app, ["loadtest", "http://127.0.0.1:1/v1/models/m:predict"])
+    assert outcome.exit_code == code
+    assert "1,000 requests" in outcome.output
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_search_without_a_rate_that_holds_has_failed(holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = RateTrial(rate_per_s=200, requests=1000, late=0 if holds else 1000, failed=0, p99_ms=9, client_late=False)
+    monkeypatch.setattr(kcost, "find_rate", lambda *_, **__: conclude("", 20, [trial] * 30))
+    outcome = CliRunner().invoke(app, ["loadtest", "http://127.0.0.1:1/v1/models/m:predict", "--find-rate"])
+    assert outcome.exit_code == (0 if holds else 1)
 
 
 def test_a_rate_and_an_invoice_come_first() -> None:
