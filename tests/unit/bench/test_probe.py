@@ -92,18 +92,18 @@ def test_a_worker_is_told_of_a_quota_that_its_threads_can_use_up(
         def __exit__(self, *_: object) -> None: ...
 
         def ask(self, request: ProbeRequest, timeout_s: float) -> ProbeAnswer:
-            asked.append((self.threads, request.dtype, request.quota))
+            requests.append((self.threads, request.dtype, request.quota))
             return answer
 
-    asked: list[tuple[int, str, ProbedQuota | None]] = []
+    requests: list[tuple[int, str, ProbedQuota | None]] = []
     answer = ProbeAnswer(version="0", simulated=True, products=(), moves=(), call_ns=())
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(module, "Worker", Asked)
     quota = None if quota_cores is None else CpuQuota(quota_cores, 0.1, tmp_path / "cpu.stat")
     monkeypatch.setattr(module, "cpu_quota", lambda: quota)
     probe("fake", tmp_path / "p.json", 20, silent)
-    told = {n: ProbedQuota(cores=quota_cores or 0, period_s=0.1, threads=n) if n in held else None for n in (1, 2)}
-    assert asked == [(n, dtype, told[n]) for n in (1, 2) for dtype in ("float32", "bfloat16")]
+    quotas = {n: ProbedQuota(cores=quota_cores or 0, period_s=0.1, threads=n) if n in held else None for n in (1, 2)}
+    assert requests == [(n, dtype, quotas[n]) for n in (1, 2) for dtype in ("float32", "bfloat16")]
 
 
 def test_under_a_quota_a_product_is_timed_over_its_periods_too() -> None:

@@ -64,9 +64,9 @@ def test_a_quota_that_stops_short_steps_is_told(throttles: int | None, expected:
     held = {"quota_periods": 40, "quota_throttles": throttles}
     cell = watched(held, held)
     long_rounds = tuple(replace(r, step_ns=(1000,) * 41) for r in cell.rounds)
-    found = disturbances(cell.model_copy(update={"rounds": long_rounds}), environment(cores=2))
-    assert [(d.kind, d.invalid) for d in found] == expected
-    assert all("no more threads than the quota" in d.remedy for d in found)
+    of_quota = disturbances(cell.model_copy(update={"rounds": long_rounds}), environment(cores=2))
+    assert [(d.kind, d.invalid) for d in of_quota] == expected
+    assert all("no more threads than the quota" in d.remedy for d in of_quota)
 
 
 def test_a_step_longer_than_a_period_of_a_quota_has_its_pauses_in_it() -> None:
