@@ -12,8 +12,8 @@ that machine sees the same. Each machine is probed, and measures the same cells:
 uses a measurement of the machine that it projects to.
 
 A quota stops a process for the rest of a period when its time is used up. The median of steps that are shorter than a
-period doesn't see that, so that of the machine under a quota the mean of a round counts, of its cells and of its probe,
-and its rounds are many periods long.
+period doesn't hold the pauses: projections from the machine under a quota begin at it, as its probe's rates hold none
+either. Those to it are held against the mean of a round, which is many periods long.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ AVX2 = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
 }
 
-QUOTA_PERIOD_US = 20_000
-"""A fifth of the kernel's own period: a turn begins in the middle of a period, and is to hold many whole ones."""
+QUOTA_PERIOD_US = 100_000
+"""The kernel's own, and Docker's."""
 
-QUOTA_ROUND_S = 0.4
+QUOTA_ROUND_S = 2.0
+"""A round begins in the middle of a period, and is to hold many whole ones."""
 
 FIRST = ("small_cnn", "tiny_encoder", "small_resnet", "wide_mlp")
 """Of the first measurement, in whose sight the form of the model was chosen."""
@@ -342,10 +343,6 @@ def machines_of(out: Path) -> Iterator[Any]:
         if PLACES[name].variables == NO_AMX and without_amx:
             runs = []  # nothing was taken away: it is the machine with both cores, measured again
         cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
-        if PLACES[name].quota_cores is not None:
-            cells[name] = [
-                cell.model_copy(update={"rounds": tuple(map(with_mean, cell.rounds))}) for cell in cells[name]
-            ]
     profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
     counted = {cell.spec.cell_id: cell.profile for cell in profiled}
     activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
@@ -356,35 +353,22 @@ def machines_of(out: Path) -> Iterator[Any]:
             if not path.exists() or not mine:
                 continue
             threads = {c.preparation.threads for c in mine if c.preparation is not None}
-            steps = []
+            steps, under_quota = [], []
             for cell in mine:
                 model = cell.spec.model
                 with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
                 workload = workload_of(with_flops, classes[model], None, activations=activations[model])
                 steps.append(step_of(cell, workload))
+                if PLACES[name].quota_cores is not None:
+                    means = cell.model_copy(update={"rounds": tuple(map(with_mean, cell.rounds))})
+                    under_quota.append(step_of(means, workload))
             probe = schema.read("probe", path, Probe)
-            if PLACES[name].quota_cores is not None:
-                probe = with_means(probe)
-            yield Machine(name, steps, rates_of(probe, max(threads)))
+            yield Machine(name, steps, rates_of(probe, max(threads)), under_quota)
 
 
 def with_mean(one: Any) -> Any:
     """A round with the mean of its steps in their place."""
     return dataclasses.replace(one, step_ns=(round(statistics.fmean(one.step_ns)),))
-
-
-def with_means(probe: Any) -> Any:
-    """A probe with the mean of each program's repetitions in their place."""
-    by_threads = []
-    for each in probe.by_threads:
-        answer = each.answer
-        timed = {
-            part: tuple(t.model_copy(update={"ns": (round(statistics.fmean(t.ns)),)}) for t in getattr(answer, part))
-            for part in ("products", "convolutions", "moves")
-        }
-        call = {"call_ns": (round(statistics.fmean(answer.call_ns)),)}
-        by_threads.append(each.model_copy(update={"answer": answer.model_copy(update={**timed, **call})}))
-    return probe.model_copy(update={"by_threads": tuple(by_threads)})
 
 
 def grade(out: Path) -> None:

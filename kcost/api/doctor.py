@@ -95,13 +95,27 @@ def _backend_findings(backends: tuple[BackendReport, ...]) -> tuple[Finding, ...
 
 def _cpu_findings(here: Environment) -> tuple[Finding, ...]:
     bfloat16 = {"avx512_bf16", "amx_bf16"} & set(here.cpu_features)
+    quota = here.cpu_quota_cores
+    # Without a quota there is nothing to tell.
     return (
+        *(() if quota is None else (_quota_finding(quota, here.cores),)),
         Finding(
             subject="bfloat16 on this CPU",
             state="works" if bfloat16 else "warning",
             detail=f"in hardware: {', '.join(sorted(bfloat16))}" if bfloat16 else "no instructions for it: slower",
         ),
     )
+
+
+def _quota_finding(quota: float, cores: int) -> Finding:
+    detail = f"this container may take the time of {quota:g} of the {cores} cores that it sees"
+    if quota >= cores:
+        return Finding(subject="CPU quota", state="works", detail=detail)
+    detail += (
+        "; more threads than that stand still for a part of each period, and frameworks start one a core: measure and "
+        f"serve with --threads {max(1, int(quota))}, or give it whole cores (docker run --cpuset-cpus)"
+    )
+    return Finding(subject="CPU quota", state="warning", detail=detail)
 
 
 def _load_finding(load: float, cores: int) -> Finding:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kcost.core import schema
+from kcost.core.cpu_quota import cpu_quota
 from kcost.core.environment import collect
 from kcost.core.errors import InputError, WorkerError
 from kcost.core.jobs import PROBE
 from kcost.core.plan import Backend
-from kcost.core.probe import Probe, ProbeAnswer, ProbeOfThreads, ProbeRequest
+from kcost.core.probe import Probe, ProbeAnswer, ProbedQuota, ProbeOfThreads, ProbeRequest
 from kcost.core.process import Worker
 from kcost.core.progress import OnProgress
 
@@ -78,8 +79,8 @@ def probe(
         try:
             with Worker(PROBE, backend, threads=count, device="cpu") as worker:
                 measured_s = max(1.0, share - START_S)
-                first = ProbeRequest(backend=backend, seconds=measured_s * FLOAT32_SHARE)
-                answer = _with_bfloat16(worker.ask(first, max(left, 30.0)), worker, backend, measured_s)
+                first = ProbeRequest(backend=backend, seconds=measured_s * FLOAT32_SHARE, quota=_quota_below(count))
+                answer = _with_bfloat16(worker.ask(first, max(left, 30.0)), worker, first, measured_s)
         except WorkerError as error:  # one number of threads costs itself alone
             failure = error
             made = _without(made, f"{count} threads: {' '.join(str(error).split())}")
@@ -102,11 +103,19 @@ def probe(
     return made
 
 
+def _quota_below(threads: int) -> ProbedQuota | None:
+    """The CPU quota of this process, where it has fewer cores than a worker has threads."""
+    quota = cpu_quota()
+    if quota is None or quota.cores >= threads:
+        return None
+    return ProbedQuota(cores=quota.cores, period_s=quota.period_s, threads=threads)
+
+
 def _with_bfloat16(
-    answer: ProbeAnswer, worker: Worker[ProbeRequest, ProbeAnswer], backend: Backend, seconds: float
+    answer: ProbeAnswer, worker: Worker[ProbeRequest, ProbeAnswer], first: ProbeRequest, seconds: float
 ) -> ProbeAnswer:
     """The answer with products of bfloat16, or with the reason why they lack."""
-    request = ProbeRequest(backend=backend, dtype="bfloat16", seconds=seconds * (1 - FLOAT32_SHARE))
+    request = first.model_copy(update={"dtype": "bfloat16", "seconds": seconds * (1 - FLOAT32_SHARE)})
     try:
         more = worker.ask(request, seconds + START_S)
     except WorkerError as error:

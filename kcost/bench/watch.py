@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from kcost.core.cpu_quota import cpu_quota, periods_of
 from kcost.core.result import Watch
 
 PROC = Path("/proc")
@@ -28,6 +29,8 @@ class _Counters(NamedTuple):
     busy_s: float | None
     steal_s: float | None
     throttles: int | None
+    quota_periods: int | None
+    quota_throttles: int | None
     swapped_pages: int | None
 
 
@@ -38,6 +41,7 @@ class Watcher:
         self._ticks_per_s = os.sysconf("SC_CLK_TCK")
         self._throttle_files = sorted(CPUS.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
         self._frequency_files = sorted(CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+        self._quota = cpu_quota()
         self._smi = shutil.which("nvidia-smi")
         self._gpu: tuple[float | None, int | None] = (None, None)
         self._gpu_seen_s = -GPU_EVERY_S
@@ -61,22 +65,25 @@ class Watcher:
             machine_busy_s=_difference(end.busy_s, start.busy_s),
             steal_s=_difference(end.steal_s, start.steal_s),
             cpu_mhz=self._cpu_mhz(),
-            throttles=None if end.throttles is None or start.throttles is None else end.throttles - start.throttles,
-            swapped_pages=None
-            if end.swapped_pages is None or start.swapped_pages is None
-            else end.swapped_pages - start.swapped_pages,
+            throttles=_counted(end.throttles, start.throttles),
+            quota_periods=_counted(end.quota_periods, start.quota_periods),
+            quota_throttles=_counted(end.quota_throttles, start.quota_throttles),
+            swapped_pages=_counted(end.swapped_pages, start.swapped_pages),
             gpu_mhz=gpu_mhz,
             gpu_other_processes=others,
         )
 
     def _read(self) -> _Counters:
         busy_s, steal_s = self._cpu_times()
+        quota_periods, quota_throttles = (None, None) if self._quota is None else periods_of(self._quota)
         return _Counters(
             wall_s=time.perf_counter(),
             parent_cpu_s=time.process_time(),
             busy_s=busy_s,
             steal_s=steal_s,
             throttles=self._throttles(),
+            quota_periods=quota_periods,
+            quota_throttles=quota_throttles,
             swapped_pages=_swapped_pages(),
         )
 
@@ -117,6 +124,10 @@ def _swapped_pages() -> int | None:
 
 def _difference(end: float | None, start: float | None) -> float | None:
     return None if end is None or start is None else _rounded(end - start)
+
+
+def _counted(end: int | None, start: int | None) -> int | None:
+    return None if end is None or start is None else end - start
 
 
 def _rounded(seconds: float) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from kcost.core.result import CellResult, Environment, Run, Watch
+from kcost.core.result import CellResult, Environment, Round, Run, Watch
 from kcost.core.schema import Record
 from kcost.core.units import format_percent
 
-Kind = Literal["other-work", "steal", "busy-parent", "frequency", "throttled", "swapping", "gpu-shared"]
+Kind = Literal["other-work", "steal", "busy-parent", "frequency", "throttled", "swapping", "gpu-shared", "quota"]
 
 INVALID_CELLS = 0.25
 """A run is INVALID when more than this share of its measured cells is."""
@@ -30,10 +30,11 @@ LIMITS: dict[Kind, Limits] = {
     "throttled": Limits(0.0, 0.25),
     "swapping": Limits(0.0, 0.25),
     "gpu-shared": Limits(0.0, 0.25),
+    "quota": Limits(0.05, 0.25),
 }
 """Shares: of the machine's CPU time (other-work, steal), of the time of the turns (busy-parent), of the lowest clock
-(frequency), of the turns (the others). They are choices, not laws: two busy processes beside a cell on two to eight
-cores make it INVALID, an idle desktop does not."""
+(frequency), of the quota's periods (quota), of the turns (the others). They are choices, not laws: two busy processes
+beside a cell on two to eight cores make it INVALID, an idle desktop does not."""
 
 _TEXTS: dict[Kind, tuple[str, str]] = {
     "other-work": ("other processes took {} of the machine's CPU time", "Measure again while nothing else runs."),
@@ -43,6 +44,10 @@ _TEXTS: dict[Kind, tuple[str, str]] = {
     "throttled": ("the CPU was slowed for heat or power in {} of the turns", "Cool it, or measure shorter rounds."),
     "swapping": ("memory was swapped in {} of the turns", "Free memory, or measure fewer cells at a time."),
     "gpu-shared": ("another process was on the GPU in {} of the turns", "End it, or choose another GPU."),
+    "quota": (
+        "a CPU quota of fewer cores than threads stopped these in {} of its periods, which a median step does not hold",
+        "Measure with no more threads than the quota has cores, or give the container the time of more cores.",
+    ),
 }
 
 
@@ -59,11 +64,15 @@ class Disturbance(Record):
 
 def disturbances(cell: CellResult, environment: Environment) -> tuple[Disturbance, ...]:
     """What disturbed a cell's turns, in the order of `Kind`; empty for rounds that nobody watched."""
-    return disturbances_of([r.watch for r in cell.rounds if r.watch is not None], environment)
+    watched = disturbances_of([r.watch for r in cell.rounds if r.watch is not None], environment)
+    return (*watched, *_beyond_limits([("quota", _throttled_periods(cell.rounds))]))
 
 
 def disturbances_of(watched: Sequence[Watch], environment: Environment) -> tuple[Disturbance, ...]:
-    """What disturbed the turns that were watched, in the order of `Kind`; empty for none."""
+    """What disturbed the turns that were watched, in the order of `Kind`; empty for none.
+
+    A CPU quota isn't among it: it disturbs medians of steps alone, and percentiles hold its pauses.
+    """
     if not watched:
         return ()
     return tuple(_beyond_limits(_shares(watched, environment.cores)))
@@ -108,6 +117,20 @@ def _foreign_cpu_s(watch: Watch) -> float | None:
 def _share(parts: Iterable[float | None], whole: float) -> float | None:
     known = [p for p in parts if p is not None]
     return max(0.0, sum(known) / whole) if known and whole else None
+
+
+def _throttled_periods(rounds: Sequence[Round]) -> float | None:
+    """Part of a quota's periods in which it was used up, of rounds whose steps are shorter than a period.
+
+    A longer step has the pauses in it: it takes as long as that in this container.
+    """
+    counted = [
+        (r.watch.quota_throttles, r.watch.quota_periods)
+        for r in rounds
+        if r.watch is not None and r.watch.quota_periods and r.watch.quota_throttles is not None
+        if len(r.step_ns) > r.watch.quota_periods
+    ]
+    return sum(throttled for throttled, _ in counted) / sum(periods for _, periods in counted) if counted else None
 
 
 def _turns_with(counts: Iterable[int | None]) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from kcost.core.cpu_quota import cpu_quota
 from kcost.core.process import version_of
 from kcost.core.result import Environment
 
@@ -28,6 +29,7 @@ NOT_ABOUT_SPEED = frozenset({"TF_CLI_CONFIG_FILE"})
 def collect() -> Environment:
     """The environment of this process. Starts no framework."""
     cpu = _cpu_info()
+    quota = cpu_quota()
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return Environment(
         host=platform.node(),
@@ -36,6 +38,7 @@ def collect() -> Environment:
         cpu_model=cpu.get("model name", platform.processor() or "unknown"),
         cpu_features=tuple(f for f in CPU_FEATURES if f in flags),
         cores=len(os.sched_getaffinity(0)),
+        cpu_quota_cores=None if quota is None else quota.cores,
         memory_bytes=psutil.virtual_memory().total,
         numa_nodes=_numa_nodes(),
         accelerators=_nvidia_gpus(),

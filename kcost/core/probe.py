@@ -1,5 +1,5 @@
 """What a machine can do, whatever model runs on it: raw times of products, of convolutions, of moving memory, of a
-transfer and of a call.
+transfer and of a call; under a CPU quota also of a product with its pauses.
 
 Raw times are stored; rates are derived when a probe is read.
 """
@@ -73,6 +73,27 @@ class MoveTimes(Record):
         return self.elements * BYTES_AN_ELEMENT / (max(1.0, statistics.median(self.ns)) * 1e-9)
 
 
+class HeldTimes(Record):
+    """A product that keeps all threads busy, run after run under a CPU quota that stops them again and again."""
+
+    size: int = Field(ge=1, description="rows and columns; it was timed by itself, too")
+    cores: float = Field(gt=0, description="CPU time of all threads in a second of it, while nothing stops them")
+    ns: tuple[int, ...] = Field(min_length=1, description="mean durations, each over some whole periods of the quota")
+
+
+class ProbedQuota(Record):
+    """A CPU quota of fewer cores than a worker has threads."""
+
+    cores: float = Field(gt=0)
+    period_s: float = Field(gt=0)
+    threads: int = Field(ge=1)
+
+    @property
+    def window_s(self) -> float:
+        """How long all threads may be busy in a period."""
+        return self.period_s * self.cores / self.threads
+
+
 class ProbeRequest(Record):
     """Probing the machine with the worker's backend and number of threads.
 
@@ -82,6 +103,7 @@ class ProbeRequest(Record):
     backend: Backend
     dtype: ProbedDtype = Field(default="float32", description="of the products; with float32 come calls and sums")
     seconds: float = Field(gt=0, description="no measurement begins after this")
+    quota: ProbedQuota | None = Field(default=None, description="None where nothing holds the threads back")
 
 
 class ProbeAnswer(Record):
@@ -95,6 +117,7 @@ class ProbeAnswer(Record):
     call_ns: tuple[int, ...] = Field(description="of a product of one number: what a call costs by itself")
     convolutions: tuple[ConvolutionTimes, ...] = Field(default=(), description="none in an older probe")
     transfers: tuple[TransferTimes, ...] = Field(default=(), description="none in an older probe")
+    held: HeldTimes | None = Field(default=None, description="under a CPU quota that the threads can use up")
     not_measured: tuple[str, ...] = ()
 
 

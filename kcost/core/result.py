@@ -31,6 +31,9 @@ class Environment(Record):
     cpu_model: str
     cpu_features: tuple[str, ...] = Field(description="instruction sets that decide the speed of a model")
     cores: int = Field(description="cores that this process may run on")
+    cpu_quota_cores: float | None = Field(
+        default=None, description="cores whose time a container may take; None without a quota, and in older files"
+    )
     memory_bytes: int
     numa_nodes: int | None = Field(default=None, description="memory nodes that the cores belong to")
     accelerators: tuple[str, ...] = ()
@@ -45,7 +48,8 @@ class Environment(Record):
 
         The revision is left out: one machine with the same packages is one environment over many commits.
         """
-        left_out = {"git_revision"} | ({"numa_nodes"} if self.numa_nodes is None else set())
+        newer = {name for name in ("numa_nodes", "cpu_quota_cores") if getattr(self, name) is None}
+        left_out = {"git_revision"} | newer
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
 
     def differences(self, other: Environment) -> tuple[str, ...]:
@@ -76,6 +80,8 @@ class Watch:
     steal_s: float | None = Field(default=None, description="time in which a hypervisor ran other machines")
     cpu_mhz: float | None = Field(default=None, description="mean of the cores when the turn ended")
     throttles: int | None = Field(default=None, description="times that cores were slowed for heat or power")
+    quota_periods: int | None = Field(default=None, description="periods of a CPU quota that the container ran in")
+    quota_throttles: int | None = Field(default=None, description="those of them whose quota was used up")
     swapped_pages: int | None = Field(default=None, description="pages of memory swapped in or out")
     gpu_mhz: float | None = None
     gpu_other_processes: int | None = Field(default=None, description="processes on the GPU that are not kcost's")

@@ -2,7 +2,8 @@
 
     step on A  =  e1 x products(A) + e2 x memory(A) + e3 x call(A) + e4 x layers x call(A)
     products   =  FLOPs / rate of products of that size     memory = bytes / rate of moving so many
-    step on B  =  the same with B's probe, times what was measured on A over what the line above says of A
+    step on B  =  the same with B's probe, times what was measured on A over what the line above says of A,
+                  times what a CPU quota on B makes of it: the CPU time that it uses up over what the quota gives
 
 The four efficiencies are those of A's own cells: cells of one backend, method and precision share them, around priors,
 and each cell may differ from them. What a cell's measured time does not agree with is shared out among its parts by how
@@ -54,6 +55,9 @@ PROBED: dict[str, ProbedDtype] = {"fp32": "float32", "tf32": "float32", "bf16": 
 RESIDUAL_SD = 0.25
 """How far cells of one group lie from their common efficiencies, as a logarithm, while these are fitted."""
 
+HELD_SD = 0.15
+"""How far a step under a CPU quota is from what its CPU time says, as a logarithm. An assumption, fitted to nothing."""
+
 TURNS = 4
 
 NORMAL_INTERVAL_95 = 1.959963984540054
@@ -70,6 +74,9 @@ class Step(NamedTuple):
     is_predict: bool
     measured_s: Interval
     """Seconds of a step with the 95% interval."""
+    cores: float | None = None
+    """CPU time of all threads in a second of it, those that wait without sleeping included; None where nobody counted,
+    or a CPU quota kept it down."""
 
     @property
     def log_sd(self) -> float:
@@ -109,6 +116,10 @@ class Rows(NamedTuple):
     """(rows,): natural logarithm of the seconds on A."""
     measured_sd: Array
     """(rows,)"""
+    held: Array
+    """(rows,): natural logarithm of how many times longer a CPU quota on B makes them; 0 without one."""
+    held_sd: Array
+    """(rows,)"""
 
 
 class Predicted(NamedTuple):
@@ -117,14 +128,14 @@ class Predicted(NamedTuple):
     log_s: Array
     """(rows,)"""
     variance: Array
-    """(rows, 5): of log_s, by cause: which part takes how long, products, memory, calls, A's rounds."""
+    """(rows, 6): of log_s, by cause: which part takes how long, products, memory, calls, A's rounds, B's CPU quota."""
     shares_here: Array
     """(rows, 4)"""
     shares_there: Array
     """(rows, 4)"""
 
 
-CAUSES = ("which part takes how long", *COMPONENTS, "rounds")
+CAUSES = ("which part takes how long", *COMPONENTS, "rounds", "quota")
 
 
 class BetweenMachines(Record):
@@ -191,13 +202,34 @@ def rows_of(steps: Sequence[Step], here: MachineRates, there: MachineRates) -> R
     parts = np.array([log_parts(step.workload, here) for step in steps])
     measured = np.array([math.log(step.measured_s.value) for step in steps])
     fitted = fit_efficiencies(steps, parts, measured)
+    held = np.array([_times_held(step, here.threads, there) for step in steps])
     return Rows(
         here=parts + fitted.log,
         ratio=np.array([log_parts(step.workload, there) for step in steps]) - parts,
         covariance=np.repeat(fitted.covariance[None], len(steps), axis=0),
         measured=measured,
         measured_sd=np.array([step.log_sd for step in steps]),
+        held=held[:, 0],
+        held_sd=held[:, 1],
     )
+
+
+def _times_held(step: Step, threads_here: int, there: MachineRates) -> tuple[float, float]:
+    """Natural logarithm of how many times longer B's quota makes a step, and its standard deviation.
+
+    A step takes as long as its CPU time lasts at the quota's pace, or without a pause where that is longer. Which part
+    of it keeps all threads busy is not seen by a probe: it is counted on A. Where A had one thread, or a quota of its
+    own, anything between one and all of B's threads is as likely.
+    """
+    if there.held is None:
+        return 0.0, 0.0
+    others = there.threads - 1
+    if step.cores is None or threads_here == 1:
+        awake, sd = (math.sqrt(there.threads) - 1) / max(others, 1), math.log(there.threads) / math.sqrt(12)
+    else:
+        awake, sd = min(1.0, max(0.0, (step.cores - 1) / (threads_here - 1))), 0.0
+    used = (1 + awake * others) / there.held.cores * there.held.waste**awake
+    return (math.log(used), math.hypot(sd, HELD_SD)) if used > 1 else (0.0, HELD_SD)
 
 
 def is_probed(workload: Workload, rates: MachineRates) -> bool:
@@ -289,9 +321,9 @@ def predict(rows: Rows, chosen: Coefficients) -> Predicted:
         mine = index == COMPONENT_OF
         largest = np.abs(rows.ratio[:, mine]).max(axis=1)
         variance.append((there[:, mine].sum(axis=1) * (chosen.floor_sd + chosen.slope_sd * largest)) ** 2)
-    variance.append(rows.measured_sd**2)
+    variance += [rows.measured_sd**2, rows.held_sd**2]
     return Predicted(
-        log_s=rows.measured + _log_sum(moved) - _log_sum(at),
+        log_s=rows.measured + _log_sum(moved) - _log_sum(at) + rows.held,
         variance=np.stack(variance, axis=1),
         shares_here=here,
         shares_there=there,
@@ -335,6 +367,11 @@ def _refusal(width: float, sd_by_cause: dict[str, float], ratios: dict[str, floa
     cause = max(sd_by_cause, key=lambda name: sd_by_cause[name])
     if cause == "rounds":
         helps = "its rounds scatter too much: measuring it again, with more rounds, would help"
+    elif cause == "quota":
+        helps = (
+            "how much of a CPU quota its threads use up is not known: measuring it here with as many threads, or there "
+            "with no more threads than the quota has cores, would help"
+        )
     elif cause == CAUSES[0]:
         helps = (
             "it is not known which part of the step takes how long: measuring more batch sizes of it here, or the "

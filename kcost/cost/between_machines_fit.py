@@ -56,6 +56,8 @@ class Machine(NamedTuple):
     name: str
     steps: Sequence[Step]
     rates: MachineRates
+    under_quota: Sequence[Step] = ()
+    """The same with the pauses of its CPU quota, where it has one: what a projection to it is held against."""
 
 
 class Table(NamedTuple):
@@ -104,7 +106,7 @@ def table_of(machines: Sequence[Machine]) -> Table:
         for there in machines:
             if here.name == there.name or here.rates.backend != there.rates.backend:
                 continue
-            truth = {(s.group, s.name): math.log(s.measured_s.value) for s in there.steps}
+            truth = {(s.group, s.name): math.log(s.measured_s.value) for s in there.under_quota or there.steps}
             for group in dict.fromkeys(s.group for s in here.steps):
                 steps = [s for s in here.steps if s.group == group]
                 both = np.array([(s.group, s.name) in truth for s in steps])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 
 from kcost.core.errors import InputError
@@ -158,4 +159,14 @@ def step_of(cell: CellResult, workload: Workload) -> Step:
         workload=workload,
         is_predict=spec.method in ("predict", "train_on_batch"),
         measured_s=step_ns(cell).scaled(1e-9),
+        cores=_cores_used(cell),
     )
+
+
+def _cores_used(cell: CellResult) -> float | None:
+    """CPU time of the worker in a second of steps; None where nobody watched, or a CPU quota stopped it."""
+    watched = [(r.watch, sum(r.step_ns) / 1e9) for r in cell.rounds if r.watch is not None]
+    if not watched or any(watch.quota_throttles for watch, _ in watched):
+        return None
+    used = [watch.worker_cpu_s / seconds for watch, seconds in watched if watch.worker_cpu_s is not None]
+    return statistics.median(used) if used else None

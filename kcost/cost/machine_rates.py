@@ -2,7 +2,8 @@
 
 A probe times square products, convolutions, sums in place and a call that computes next to nothing (`core.probe`). The
 time of a call is taken off each of the others, so that what is left is theirs. Between two sizes that were timed a rate
-is interpolated on logarithms; beyond the last one it stays as it is there.
+is interpolated on logarithms; beyond the last one it stays as it is there. Rates are of programs between the pauses
+of a CPU quota, which is apart.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from kcost.core.errors import InputError
 from kcost.core.plan import Backend
-from kcost.core.probe import BYTES_AN_ELEMENT, Probe, ProbedDtype
+from kcost.core.probe import BYTES_AN_ELEMENT, Probe, ProbeAnswer, ProbedDtype
 from kcost.core.result import Environment
 
 OWN_SHARE = 0.5
@@ -41,6 +42,16 @@ class Curve(NamedTuple):
         return float(np.interp(log_size, self.log_size, self.log_rate))
 
 
+class HeldBack(NamedTuple):
+    """A CPU quota of fewer cores than there are threads."""
+
+    cores: float
+    """Cores whose time all threads may take together."""
+    waste: float
+    """How much more of that time is used up where all threads are busy than their work takes, 1 or more: the kernel
+    stops them one by one, and those that still run wait for the others without sleeping."""
+
+
 class MachineRates(NamedTuple):
     """One machine with one backend and one number of threads."""
 
@@ -55,6 +66,8 @@ class MachineRates(NamedTuple):
     simulated: bool
     convolutions: Mapping[ProbedDtype, Curve] = MappingProxyType({})
     """FLOPs of a convolution -> FLOPs a second; empty in an older probe."""
+    held: HeldBack | None = None
+    """What no rate holds: they are of programs that no quota stops."""
 
     @property
     def name(self) -> str:
@@ -106,7 +119,19 @@ def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
         call_s=call_s,
         simulated=answer.simulated,
         convolutions=convolutions,
+        held=_held_back(probe.environment.cpu_quota_cores, chosen, answer),
     )
+
+
+def _held_back(quota_cores: float | None, threads: int, answer: ProbeAnswer) -> HeldBack | None:
+    """The quota, where it can hold so many threads back, with what it wastes by the probe: nothing where that lacks."""
+    if quota_cores is None or quota_cores >= threads:
+        return None
+    if answer.held is None:
+        return HeldBack(quota_cores, 1.0)
+    alone = next(p for p in answer.products if (p.dtype, p.size) == ("float32", answer.held.size))
+    times_longer = statistics.median(answer.held.ns) / statistics.median(alone.ns)
+    return HeldBack(quota_cores, max(1.0, times_longer * quota_cores / max(quota_cores, answer.held.cores)))
 
 
 def _curve(timed: Iterable[tuple[float, float]], call_s: float) -> Curve:

@@ -49,12 +49,13 @@ Code = Literal[
     "throttled",
     "swapping",
     "gpu-shared",
+    "quota",
 ]
 
 
 SEVERITY: tuple[Code, ...] = (
     *("not-finite", "simulated", "invalid", "failed", "outputs-differ", "not-judged", "score-drop", "synthetic-data"),
-    *("other-work", "steal", "gpu-shared", "swapping", "throttled", "frequency", "high-load", "busy-parent"),
+    *("other-work", "steal", "gpu-shared", "swapping", "throttled", "quota", "frequency", "high-load", "busy-parent"),
     *("price-of-another-machine", "price-of-another-size", "price-old"),
     *("price-assumed", "outputs-not-compared", "training-precision", "p99-unknown"),
     *("unsettled", "imprecise", "few-rounds", "spread"),

@@ -117,7 +117,8 @@ def _refuse_another_machine(probe: Probe, environment: Environment) -> None:
 
     def machine(one: Environment) -> dict[str, object]:
         limits = {name: one.variables.get(name) for name in LIMITS_INSTRUCTIONS}
-        return {"processor": one.cpu_model, "instructions": one.cpu_features, "cores": one.cores, **limits}
+        quota = {"CPU quota in cores": one.cpu_quota_cores}
+        return {"processor": one.cpu_model, "instructions": one.cpu_features, "cores": one.cores, **limits, **quota}
 
     probed, measured = machine(probe.environment), machine(environment)
     differing = [f"{k}: {probed[k]} in the probe, {measured[k]} in the run" for k in probed if probed[k] != measured[k]]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 from kcost.backends import driver
+from kcost.backends.base import Driver
 from kcost.core.errors import KcostError, in_a_line
 from kcost.core.probe import (
     ConvolutionTimes,
+    HeldTimes,
     MoveTimes,
     ProbeAnswer,
     ProbedDtype,
+    ProbedQuota,
     ProbeRequest,
     ProductTimes,
     TransferTimes,
 )
-from kcost.worker.repeated import repeated_ns
+from kcost.worker.repeated import cores_used, mean_ns, repeated_ns
 
 S = TypeVar("S")
 
@@ -50,6 +54,15 @@ takes seconds."""
 MOST_REPETITIONS = 3_000
 """Of a program of microseconds: fewer were over before the processor had left its idle state."""
 
+QUOTA_PERIODS = 20
+"""Of a CPU quota that a product is repeated for."""
+
+REFILL_PERIODS = 2
+"""After so many periods without work the quota of one is whole again."""
+
+SMALLEST_HELD = 256
+"""Size of a product under a quota: smaller ones are mostly their call."""
+
 
 def run(request: ProbeRequest) -> ProbeAnswer:
     """Products and convolutions from small to large; with those of float32 sums in place, a transfer, and the smallest
@@ -59,7 +72,7 @@ def run(request: ProbeRequest) -> ProbeAnswer:
     """
     backend = driver(request.backend)
     dtype = request.dtype
-    probing = _Probing(request.seconds)
+    probing = _Probing(request)
     call_ns: tuple[int, ...] | None = None
     moves: list[MoveTimes] = []
     transfers: list[TransferTimes] = []
@@ -95,7 +108,10 @@ def run(request: ProbeRequest) -> ProbeAnswer:
             ],
         )
     ]
+    held: HeldTimes | None = None
     if dtype == "float32":
+        if request.quota is not None:
+            held = _held(backend, probing, request.quota, products)
         sums(ELEMENTS[1:-1])  # after what a projection cannot do without
         ns = probing.times(f"a transfer of {TRANSFERRED}", partial(backend.transfer, TRANSFERRED))
         if ns is not None:
@@ -108,16 +124,35 @@ def run(request: ProbeRequest) -> ProbeAnswer:
         call_ns=call_ns or (),
         convolutions=tuple(convolutions),
         transfers=tuple(transfers),
+        held=held,
         not_measured=tuple(probing.not_measured),
     )
+
+
+def _held(backend: Driver, probing: _Probing, quota: ProbedQuota, products: Sequence[ProductTimes]) -> HeldTimes | None:
+    """The smallest product that keeps more than half of the threads beside the first busy, else the largest.
+
+    None where there was none, or no time.
+    """
+    fitting = [p.size for p in products if p.size >= SMALLEST_HELD and 2e-9 * statistics.median(p.ns) < quota.window_s]
+    for size in fitting:
+        product = backend.square_product(size, "float32")
+        product()  # it may compile
+        time.sleep(REFILL_PERIODS * quota.period_s)
+        cores = cores_used(product, quota.window_s / 2)
+        if cores > (1 + quota.threads) / 2 or size == fitting[-1]:
+            ns = probing.mean_times(f"a product of {size} under the CPU quota", product, quota)
+            return None if ns is None else HeldTimes(size=size, cores=cores, ns=ns)
+    return None
 
 
 class _Probing:
     """Times programs for so many seconds; keeps why one was not timed."""
 
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        self._repeated_s = min(REPEATED_S, seconds / MOST_PROGRAMS)
+    def __init__(self, request: ProbeRequest) -> None:
+        self._deadline = time.monotonic() + request.seconds
+        self._repeated_s = min(REPEATED_S, request.seconds / MOST_PROGRAMS)
+        self._quota = request.quota
         self.not_measured: list[str] = []
 
     def times(self, what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
@@ -126,12 +161,22 @@ class _Probing:
             self.not_measured.append(f"{what}: no time was left")
             return None
         try:
-            return repeated_ns(make(), self._repeated_s, MOST_REPETITIONS)
+            ns = repeated_ns(make(), self._repeated_s, MOST_REPETITIONS)
+            if self._quota is None or statistics.median(ns) < self._quota.window_s * 1e9:
+                return ns
+            self.not_measured.append(f"{what}: it takes longer than the CPU quota lets all threads run in a period")
         except KcostError as error:
             self.not_measured.append(f"{what}: {' '.join(str(error).split())}")
         except Exception as error:  # a backend without this dtype, or without the memory
             self.not_measured.append(f"{what}: {in_a_line(error)}")
         return None
+
+    def mean_times(self, what: str, program: Callable[[], None], quota: ProbedQuota) -> tuple[int, ...] | None:
+        """Nanoseconds of a run on average under a quota, of some stretches; None where no time was left."""
+        if time.monotonic() > self._deadline:
+            self.not_measured.append(f"{what}: no time was left")
+            return None
+        return mean_ns(program, quota.period_s, QUOTA_PERIODS)
 
     def growing(
         self, dtype: ProbedDtype, kind: str, programs: Sequence[tuple[str, S, float, Callable[[], Callable[[], None]]]]

@@ -7,8 +7,18 @@ import kcost
 from kcost.bench import probe as module
 from kcost.bench.probe import probe, thread_counts
 from kcost.core import schema
+from kcost.core.cpu_quota import CpuQuota
 from kcost.core.errors import InputError, SchemaError, WorkerError
-from kcost.core.probe import ConvolutionTimes, MoveTimes, Probe, ProbeRequest, ProductTimes, TransferTimes
+from kcost.core.probe import (
+    ConvolutionTimes,
+    MoveTimes,
+    Probe,
+    ProbeAnswer,
+    ProbedQuota,
+    ProbeRequest,
+    ProductTimes,
+    TransferTimes,
+)
 from kcost.core.progress import silent
 from kcost.report.probe_terminal import show_probe
 from kcost.worker import probe as worker
@@ -66,6 +76,61 @@ def test_bad_seconds_are_refused(tmp_path: Path, seconds: float) -> None:
 def test_threads_that_there_are_no_cores_for_are_refused(tmp_path: Path, threads: list[int]) -> None:
     with pytest.raises(InputError, match="Threads of a probe"):
         probe("fake", tmp_path / "p.json", 5, silent, threads)
+
+
+@pytest.mark.parametrize(("quota_cores", "held"), [(None, []), (1.0, [2]), (0.5, [1, 2]), (2.0, []), (1.5, [2])])
+def test_a_worker_is_told_of_a_quota_that_its_threads_can_use_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota_cores: float | None, held: list[int]
+) -> None:
+    class Asked:
+        def __init__(self, *_: object, threads: int, **__: object) -> None:
+            self.threads = threads
+
+        def __enter__(self) -> "Asked":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, request: ProbeRequest, timeout_s: float) -> ProbeAnswer:
+            requests.append((self.threads, request.dtype, request.quota))
+            return answer
+
+    requests: list[tuple[int, str, ProbedQuota | None]] = []
+    answer = ProbeAnswer(version="0", simulated=True, products=(), moves=(), call_ns=())
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(module, "Worker", Asked)
+    quota = None if quota_cores is None else CpuQuota(quota_cores, 0.1, tmp_path / "cpu.stat")
+    monkeypatch.setattr(module, "cpu_quota", lambda: quota)
+    probe("fake", tmp_path / "p.json", 20, silent)
+    quotas = {n: ProbedQuota(cores=quota_cores or 0, period_s=0.1, threads=n) if n in held else None for n in (1, 2)}
+    assert requests == [(n, dtype, quotas[n]) for n in (1, 2) for dtype in ("float32", "bfloat16")]
+
+
+def test_under_a_quota_a_product_is_timed_over_its_periods_too() -> None:
+    quota = ProbedQuota(cores=1, period_s=0.01, threads=2)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
+    assert answer.held is not None
+    assert len(answer.held.ns) >= 4
+    # The fake backend sleeps, so that no product of it keeps a thread busy: the largest that fits into a period.
+    assert answer.held.size == max(p.size for p in answer.products if 2 * p.ns[0] < 5e6)
+    assert answer.held.cores < 1
+    assert worker.run(ProbeRequest(backend="fake", seconds=1)).held is None
+
+
+def test_the_smallest_product_that_keeps_threads_busy_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "cores_used", lambda program, seconds: 1.9)
+    quota = ProbedQuota(cores=1, period_s=0.01, threads=2)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
+    assert answer.held is not None
+    assert (answer.held.size, answer.held.cores) == (worker.SMALLEST_HELD, 1.9)
+
+
+def test_what_takes_longer_than_a_quota_lets_run_is_left_out() -> None:
+    """Its median would hold pauses."""
+    quota = ProbedQuota(cores=1, period_s=0.002, threads=2)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
+    assert all(p.ns[0] < quota.window_s * 1e9 * 1.5 for p in answer.products)
+    assert any("product of 2048: it takes longer than the CPU quota" in reason for reason in answer.not_measured)
 
 
 def test_named_threads_alone_are_probed(tmp_path: Path) -> None:

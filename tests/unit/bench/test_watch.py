@@ -7,6 +7,7 @@ import pytest
 
 from kcost.bench import watch
 from kcost.bench.runner import measure
+from kcost.core.cpu_quota import CpuQuota
 from tests.unit.bench.plans import fake_plan
 
 CPU = "cpu  {user} 0 0 1000 50 0 0 {steal} 7 7\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
@@ -43,6 +44,25 @@ def test_counters_are_told_as_differences(machine: Path) -> None:
     assert watched.steal_s == pytest.approx(2 / ticks)
     assert (watched.throttles, watched.swapped_pages, watched.cpu_mhz) == (1, 5, 2500.0)
     assert (watched.worker_cpu_s, watched.gpu_mhz, watched.gpu_other_processes) == (0.25, None, None)
+
+
+def test_periods_of_a_quota_are_counted(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = machine / "cpu.stat"
+    stat.write_text("nr_periods 10\nnr_throttled 4\n")
+    monkeypatch.setattr(watch, "cpu_quota", lambda: CpuQuota(1.0, 0.1, stat))
+    watcher = watch.Watcher()
+    watcher.begin()
+    stat.write_text("nr_periods 15\nnr_throttled 7\n")
+    watched = watcher.end(None)
+    assert (watched.quota_periods, watched.quota_throttles) == (5, 3)
+
+
+def test_a_machine_without_a_quota_counts_no_periods(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "cpu_quota", lambda: None)
+    watcher = watch.Watcher()
+    watcher.begin()
+    watched = watcher.end(None)
+    assert (watched.quota_periods, watched.quota_throttles) == (None, None)
 
 
 def test_what_cannot_be_read_is_none(machine: Path) -> None:

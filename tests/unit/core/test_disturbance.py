@@ -56,6 +56,25 @@ def test_a_clock_that_moves() -> None:
     assert kinds_of({"cpu_mhz": 3000.0}, {"cpu_mhz": 2000.0}) == [("frequency", True)]
 
 
+@pytest.mark.parametrize(
+    ("throttles", "expected"),
+    [(0, []), (1, []), (4, [("quota", False)]), (20, [("quota", True)]), (None, [])],
+)
+def test_a_quota_that_stops_short_steps_is_told(throttles: int | None, expected: list[tuple[str, bool]]) -> None:
+    held = {"quota_periods": 40, "quota_throttles": throttles}
+    cell = watched(held, held)
+    long_rounds = tuple(replace(r, step_ns=(1000,) * 41) for r in cell.rounds)
+    of_quota = disturbances(cell.model_copy(update={"rounds": long_rounds}), environment(cores=2))
+    assert [(d.kind, d.invalid) for d in of_quota] == expected
+    assert all("no more threads than the quota" in d.remedy for d in of_quota)
+
+
+def test_a_step_longer_than_a_period_of_a_quota_has_its_pauses_in_it() -> None:
+    cell = watched({"quota_periods": 40, "quota_throttles": 40})
+    rounds = tuple(replace(r, step_ns=(10**9,) * 4) for r in cell.rounds)
+    assert disturbances(cell.model_copy(update={"rounds": rounds}), environment(cores=2)) == ()
+
+
 def test_rounds_that_nobody_watched_say_nothing() -> None:
     run, _ = simulated_run(plan())
     assert disturbances(run.cells[0], environment()) == ()

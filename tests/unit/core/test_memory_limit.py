@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kcost.core import memory_limit
+from kcost.core import control_groups, memory_limit
 from kcost.core.memory_limit import free_memory_bytes
 
 GIB = 1 << 30
@@ -43,15 +43,15 @@ def test_memory_is_the_least_of_what_is_available_and_what_a_container_may_have(
 ) -> None:
     write(tmp_path, {"own": groups})
     write(tmp_path / "groups", files)
-    monkeypatch.setattr(memory_limit, "GROUPS_OF_THIS_PROCESS", tmp_path / "own")
-    monkeypatch.setattr(memory_limit, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "GROUPS_OF_THIS_PROCESS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path / "groups")
     now = SimpleNamespace(total=64 * GIB, available=20 * GIB)
     monkeypatch.setattr(memory_limit.psutil, "virtual_memory", lambda: now)
     assert free_memory_bytes() == gib * GIB
 
 
 def test_a_system_without_control_groups_has_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_limit, "GROUPS_OF_THIS_PROCESS", tmp_path / "none")
+    monkeypatch.setattr(control_groups, "GROUPS_OF_THIS_PROCESS", tmp_path / "none")
     now = SimpleNamespace(total=64 * GIB, available=20 * GIB)
     monkeypatch.setattr(memory_limit.psutil, "virtual_memory", lambda: now)
     assert free_memory_bytes() == 20 * GIB

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,11 +7,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import InputError
-from kcost.core.probe import Probe
+from kcost.core.probe import HeldTimes, Probe
+from kcost.core.result import Watch
 from kcost.core.stats import Interval
 from kcost.cost.between_machines import (
     CAUSES,
     COMPONENTS,
+    HELD_SD,
     BetweenMachines,
     Coefficients,
     Step,
@@ -30,9 +33,11 @@ from kcost.cost.between_machines_fit import (
     unchanged_pairs,
     with_coefficients,
 )
+from kcost.cost.cell_workload import step_of
 from kcost.cost.machine_rates import MachineRates, rates_of
 from kcost.cost.projection import WIDEST
 from testing.probed_machines import probe, rates, step, true_s, workload, workloads
+from testing.runs import plan, simulated_run
 
 EFFICIENCY = (math.log(2.0), math.log(1.3), math.log(3.0), math.log(0.5))
 
@@ -56,6 +61,102 @@ def test_rates_are_those_of_the_probe_without_its_calls() -> None:
     assert math.exp(machine.memory.log_rate_at(math.log(1e8))) == pytest.approx(4e10, rel=0.01)
     assert machine.call_s == pytest.approx(1e-5)
     assert rates_of(probe(), 1).threads == 1
+
+
+def held_rates(quota_cores: float, threads: int = 2, longer: float | None = None, cores: float = 2.0) -> MachineRates:
+    """Rates of a machine under a quota, where a product that keeps `cores` busy takes `longer` times as long."""
+    made = probe(threads=(threads,), cpu_quota_cores=quota_cores)
+    answer = made.by_threads[0].answer
+    if longer is not None:
+        alone_ns = next(p.ns[0] for p in answer.products if (p.dtype, p.size) == ("float32", 256))
+        held = HeldTimes(size=256, cores=cores, ns=(round(alone_ns * longer),) * 4)
+        answer = answer.model_copy(update={"held": held})
+    return rates_of(_with_answer(made, answer))
+
+
+@pytest.mark.parametrize(
+    ("longer", "cores", "waste"), [(None, 2.0, 1.0), (2.0, 2.0, 1.0), (3.0, 2.0, 1.5), (1.2, 0.9, 1.2), (1.1, 2.0, 1.0)]
+)
+def test_a_quota_wastes_what_its_product_takes_beyond_its_cpu_time(
+    longer: float | None, cores: float, waste: float
+) -> None:
+    held = held_rates(1.0, longer=longer, cores=cores).held
+    assert held is not None
+    assert (held.cores, held.waste) == (1.0, pytest.approx(waste, rel=0.01))
+
+
+def test_a_quota_of_all_threads_holds_nothing_back() -> None:
+    assert held_rates(2.0).held is None
+    assert held_rates(0.5, threads=1).held is not None
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota_cores", "waste", "times"),
+    [
+        (2.0, 1.0, 1.0, 2.0),
+        (2.0, 1.0, 1.5, 3.0),
+        (1.0, 1.0, 1.5, 1.0),
+        (0.9, 1.0, 1.5, 1.0),
+        (1.5, 1.0, 1.0, 1.5),
+        (1.2, 1.5, 1.0, 1.0),  # it uses less than the quota has
+        (2.0, 0.5, 1.0, 4.0),
+        (2.3, 1.0, 1.0, 2.0),  # no more than all threads
+        (None, 1.0, 1.0, math.sqrt(2)),
+    ],
+)
+def test_a_step_under_a_quota_takes_as_long_as_its_cpu_time_lasts(
+    cores: float | None, quota_cores: float, waste: float, times: float
+) -> None:
+    here = rates_of(probe(threads=(2,)))
+    there = held_rates(quota_cores, longer=2 / quota_cores * waste)
+    counted = step(0.01, workload())._replace(cores=cores)
+    assert one([counted], here, there).step_ms == pytest.approx(10 * times, rel=0.01)
+    assert one([counted], here, here).sd_by_cause["quota"] == 0
+
+
+def test_what_one_thread_did_says_less_of_a_quota_of_two() -> None:
+    here, there = rates_of(probe(threads=(1,))), held_rates(1.0, longer=2.0)
+    counted = step(0.01, workload())._replace(cores=1.0)
+    doubt = one([counted], here, there).sd_by_cause["quota"]
+    assert doubt == pytest.approx(math.hypot(math.log(2) / math.sqrt(12), HELD_SD))
+    assert one([counted], rates_of(probe(threads=(2,))), there).sd_by_cause["quota"] == pytest.approx(HELD_SD)
+
+
+@pytest.mark.parametrize(
+    ("watch", "cores"),
+    [
+        ({"worker_cpu_s": 0.18}, 1.8),
+        ({"worker_cpu_s": None}, None),
+        ({"worker_cpu_s": 0.18, "quota_periods": 5, "quota_throttles": 0}, 1.8),
+        ({"worker_cpu_s": 0.18, "quota_periods": 5, "quota_throttles": 1}, None),
+        (None, None),
+    ],
+)
+def test_cores_of_a_step_are_counted_where_nothing_held_them_back(
+    watch: dict[str, Any] | None, cores: float | None
+) -> None:
+    run, _ = simulated_run(plan(batches=(1,), phases=("inference",)))
+    seen = None if watch is None else Watch(**{"wall_s": 0.2, "parent_cpu_s": 0.0, **watch})
+    rounds = tuple(replace(r, step_ns=(25_000_000,) * 4, watch=seen) for r in run.cells[0].rounds)
+    counted = step_of(run.cells[0].model_copy(update={"rounds": rounds}), workload()).cores
+    assert counted == (None if cores is None else pytest.approx(cores))
+
+
+def test_a_projection_to_a_quota_is_held_against_steps_with_their_pauses() -> None:
+    here, there = rates_of(probe(threads=(2,))), held_rates(1.0, longer=2.0)
+    steps = [s._replace(cores=2.0) for s in measured(here)]
+    paused = [s._replace(measured_s=s.measured_s.scaled(2.0)) for s in steps]
+    table = table_of([Machine("free", steps, here), Machine("held", steps, there, paused)])
+    to_it = table.target == "held"
+    errors = with_coefficients(table, BEFORE)
+    assert np.abs(errors.log_error).max() < 0.02
+    assert table.truth[to_it] == pytest.approx(table.truth[~to_it] + math.log(2.0))
+    assert (errors.sd[to_it] > errors.sd[~to_it]).all()
+
+
+def test_one_thread_under_half_a_core_takes_twice_as_long() -> None:
+    here, there = rates_of(probe(threads=(1,))), held_rates(0.5, threads=1)
+    assert one([step(0.01, workload())], here, there).step_ms == pytest.approx(20, rel=0.01)
 
 
 def test_a_rate_between_two_sizes_lies_between_theirs_and_beyond_them_stays() -> None:
