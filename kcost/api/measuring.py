@@ -254,7 +254,7 @@ def program(run: Path | str, *, model: str | None = None, cell: str | None = Non
         >>> print(kcost.program("run").text.splitlines()[0])  # doctest: +ELLIPSIS
         # digits-cnn: inference ...
     """
-    from kcost.bench.runner import CONVERTED_FOLDER
+    from kcost.bench.conversions import CONVERTED_FOLDER
     from kcost.report.program import program_of
 
     store, loaded = _load(run)

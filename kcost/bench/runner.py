@@ -9,21 +9,19 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import as_completed
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
+from kcost.bench.conversions import CONVERTED_FOLDER, Conversions, Converted
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import due
 from kcost.bench.scenarios import failed as failed_scenario, measured as measured_scenario
 from kcost.bench.store import RunStore
 from kcost.core import environment
-from kcost.core.artifact import SAMPLES_FILE, Model, Step, open_model, sha256_of
-from kcost.core.conversion import Runtime, RuntimePrecision
-from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
-from kcost.core.job_threads import JobThreads
+from kcost.core.artifact import Model, Step, open_model, sha256_of
+from kcost.core.errors import InputError, UnavailableError, WorkerError
 from kcost.core.keras_file import inspect_keras_file
 from kcost.core.plan import CellSpec, Plan, Settings, expand
 from kcost.core.process import require
@@ -33,16 +31,8 @@ from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
 from kcost.core.saved_policy import saved_policy
 from kcost.core.scenario import missing, with_result
 
-Converted = Callable[[Model, Runtime, RuntimePrecision, Path], Path]
-"""Converts a model for a runtime into a folder below the last argument, where it is not there yet."""
-
 Choose = Callable[[list[CellResult]], list[CellResult]]
 """Which of the cells that are ready get a turn in the next round; none ends the block."""
-
-CONVERTED_FOLDER = "converted"
-
-_ConversionKey = tuple[str, Runtime, RuntimePrecision]
-"""Model, and what it is converted for."""
 
 SETTLED = ("ok", "unsupported")
 """Cells with these statuses are not tried again when a run goes on; the others may have been bad luck."""
@@ -325,8 +315,7 @@ class _Session:
         self._choose = choose
         self._ready_by, self._even_late, self._at_once = ready_by, even_late, at_once
         self._pool = pool
-        self._converted = converted
-        self._conversions: dict[_ConversionKey, Path | CellFailure] = {}
+        self._conversions = Conversions(models, store.path / CONVERTED_FOLDER, converted, self._tell)
         self._requests: dict[str, MeasureRequest] = {}
         """By cell_id, of the cells that need no conversion or have it."""
         self._settings, self._models, self._store = plan.settings, models, store
@@ -340,9 +329,13 @@ class _Session:
         """The errors by which workers refused the input of cells."""
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
-    def _advance(self, text: str, pieces: int = 1) -> None:
+    def _advance(self, pieces: int = 1) -> None:
         self._done += pieces
         self._total = max(self._total, self._done)  # rounds that a precision asks for were not foreseen
+        self._tell("")
+
+    def _tell(self, text: str) -> None:
+        """What comes next."""
         self._on_progress(self._done, self._total, text)
 
     def measure_block(self, work: _Work, blocks_left: int = 1) -> None:
@@ -359,7 +352,7 @@ class _Session:
             while turns := self._turns(live, time_left=time.monotonic() < ends):
                 self._shuffle(turns)
                 for cell in turns:
-                    self._on_progress(self._done, self._total, f"round {number + 1}{most}: {cell.spec.label}")
+                    self._tell(f"round {number + 1}{most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
                         measured = pool.measure(self._requests[cell.spec.cell_id], self._id, number)
@@ -371,7 +364,7 @@ class _Session:
                         cell = cell.model_copy(update={"status": "ok", "reason": None})
                     self._store.write_cell(cell)
                     live.append(cell)
-                    self._advance("")
+                    self._advance()
                 number += 1
             for cell in (*live, *(c for c in prepared if c.spec.cell_id not in work.turning)):
                 self._measure_scenarios(pool, cell)
@@ -394,46 +387,42 @@ class _Session:
         for scenario in missing(cell, self._settings, self._environment_id) if cell.status == "ok" else ():
 
             def tell(text: str, label: str = cell.spec.label) -> None:
-                self._on_progress(self._done, self._total, f"{text}: {label}")
+                self._tell(f"{text}: {label}")
 
             request = self._requests[cell.spec.cell_id]
             for result in measured_scenario(scenario, cell, pool, request, self._environment_id, tell):
                 cell = with_result(cell, result)
                 self._store.write_cell(cell)
-            self._advance("")
+            self._advance()
 
     def _profile(self, pool: Pool, cell_id: str) -> None:
         """Looks into a cell as the run holds it by now, where that is still to be done. It stays as it was measured."""
         cell = self._store.read_cell(cell_id)
         if cell is None or not _lacks_profile(cell, self._settings, self._environment_id):
             return
-        self._on_progress(self._done, self._total, f"profiling {cell.spec.label}")
+        self._tell(f"profiling {cell.spec.label}")
         profile = pool.profile(self._requests[cell_id])
         self._store.write_cell(cell.model_copy(update={"profile": profile}))
-        self._advance("")
+        self._advance()
 
     def _ready(self, pool: Pool, work: _Work) -> list[CellResult]:
         """The cells that are ready for their turns."""
         if self._at_once == 1:
             # Before any worker is there, whose start would be slowed.
-            return self._prepare(pool, self._convert(work.cells, work.turning), work.turning, [])
+            return self._prepare(pool, self._convertible(work.cells, work.turning), work.turning, [])
         of_keras = [c for c in work.cells if c.spec.runtime is None]
         # What these took to get ready is stored, and the watts of the idle machine are: nothing runs beside them.
         known = [c for c in of_keras if c.rounds]
         self._start(pool, of_keras)
-        live = self._prepare(pool, self._convert(known, work.turning), work.turning, [])
+        live = self._prepare(pool, self._convertible(known, work.turning), work.turning, [])
         new = [c for c in of_keras if not c.rounds]
-        wanted = {key: c for c in work.cells if (key := self._conversion_of(c)) is not None}
-        with JobThreads(max(1, self._at_once - any(not pool.holds(c.spec) for c in new))) as threads:
-            made = {key: threads.submit(self._convert_for, *key) for key in wanted}
-            live = self._prepare(pool, self._convert(new, work.turning), work.turning, live)
-            for future in as_completed(made.values()):
-                future.result()  # an error ends those that still run
-            self._conversions |= {key: future.result() for key, future in made.items()}
+        beside = max(1, self._at_once - any(not pool.holds(c.spec) for c in new))
+        with self._conversions.made_meanwhile((c.spec for c in work.cells), beside):
+            live = self._prepare(pool, self._convertible(new, work.turning), work.turning, live)
         others = [c for c in work.cells if c.spec.runtime is not None]
-        return self._prepare(pool, self._convert(others, work.turning), work.turning, live)
+        return self._prepare(pool, self._convertible(others, work.turning), work.turning, live)
 
-    def _convert(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
+    def _convertible(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
         """The cells that need no conversion or have it."""
         convertible = []
         for cell in cells:
@@ -461,12 +450,12 @@ class _Session:
         for cell in cells:
             if cell.preparation is not None and cell.status in ("ok", "partial") and pool.holds(cell.spec):
                 live.append(cell)
-                self._advance("")
+                self._advance()
                 continue
             if live and self._is_late(cell):
-                self._advance("")
+                self._advance()
                 continue
-            self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
+            self._tell(f"preparing {cell.spec.model} {cell.spec.label}")
             try:
                 prepared = pool.prepare(self._requests[cell.spec.cell_id])
                 if cell.spec.cell_id in turning:
@@ -477,14 +466,14 @@ class _Session:
                     cell = cell.model_copy(update={**prepared._asdict(), **status})
                     self._store.write_cell(cell)
                 live.append(cell)
-                self._advance("")
+                self._advance()
             except CellFailure as failure:
                 self._not_ready(cell, failure, turning)
         return live
 
     def _start(self, pool: Pool, cells: list[CellResult]) -> None:
         if cells:
-            self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
+            self._tell(f"starting {cells[0].spec.model}")
             pool.start(c.spec for c in cells)
 
     def _is_late(self, cell: CellResult) -> bool:
@@ -503,7 +492,7 @@ class _Session:
             result = failed_scenario(scenario, cell, self._settings, self._environment_id, failure)
             cell = with_result(cell, result)
         self._store.write_cell(cell)
-        self._advance("", pieces=1 + len(lacking))
+        self._advance(1 + len(lacking))
 
     def _share_of_time(self, blocks_left: int) -> float:
         """When this block may begin no further round, on the monotonic clock."""
@@ -514,41 +503,9 @@ class _Session:
 
     def _request(self, cell: CellResult) -> MeasureRequest:
         """What a worker needs. Raises CellFailure where the model cannot be converted for the cell's runtime."""
-        spec, model = cell.spec, self._models[cell.spec.model]
-        request = request_for(spec, model, self._settings, self._store.outputs_file(spec.cell_id).parent)
-        if (key := self._conversion_of(cell)) is None:
-            return request
-        if key not in self._conversions:
-            self._conversions[key] = self._convert_for(*key)
-        conversion = self._conversions[key]
-        if isinstance(conversion, CellFailure):
-            raise conversion
-        # Without real samples those that the conversion was checked on are measured on.
-        samples = request.samples_file or conversion / SAMPLES_FILE
-        return request.model_copy(update={"keras_file": conversion, "samples_file": samples})
-
-    @staticmethod
-    def _conversion_of(cell: CellResult) -> _ConversionKey | None:
-        """What is converted for a cell; None where nothing is."""
         spec = cell.spec
-        if spec.runtime is None:
-            return None
-        return spec.model, spec.runtime, cast(RuntimePrecision, spec.precision)  # `expand` gives a runtime no other
-
-    def _convert_for(self, name: str, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
-        """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
-        model = self._models[name]
-        self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
-        try:
-            if self._converted is None:
-                raise UnavailableError("A runtime measures a converted model.", f"{runtime}, and nothing that converts")
-            return self._converted(model, runtime, precision, self._store.path / CONVERTED_FOLDER).absolute()
-        except StorageError:
-            raise
-        except WorkerError as error:
-            return CellFailure("crash", str(error))
-        except KcostError as error:
-            return CellFailure("unsupported", str(error))
+        folder = self._store.outputs_file(spec.cell_id).parent
+        return self._conversions.applied_to(request_for(spec, self._models[spec.model], self._settings, folder))
 
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
@@ -556,4 +513,4 @@ class _Session:
             self.refusals.append(failure.__cause__)
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
         scenarios = len(missing(cell, self._settings, self._environment_id))
-        self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)
+        self._advance(max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)
