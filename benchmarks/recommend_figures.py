@@ -33,7 +33,8 @@ from recommend_replay import Pieces, recorded
 
 import kcost
 from kcost.api.recommend_variants import work_of
-from kcost.bench.runner import measure, open_models, specs_of
+from kcost.bench.plan_models import open_models, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.plan import Settings

@@ -48,7 +48,8 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
         >>> {cell.spec.backend for cell in run.cells}
         {'torch'}
     """
-    from kcost.bench.runner import measure, open_models
+    from kcost.bench.plan_models import open_models
+    from kcost.bench.runner import measure
     from kcost.bench.store import RunStore
     from kcost.report.measured_results import ShownRun
     from kcost.report.notebook import shown

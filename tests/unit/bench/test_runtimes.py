@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kcost.bench.conversions import Conversions, Converted
+from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import Pool, Prepared
-from kcost.bench.runner import measure, open_models, request_for, specs_of
+from kcost.bench.runner import measure
 from kcost.core.artifact import Model
 from kcost.core.conversion import PRECISIONS, RUNTIMES
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
