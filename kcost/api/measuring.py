@@ -204,7 +204,7 @@ def estimate_cost(
 
     Examples:
         >>> verdict = kcost.estimate_cost("run", provider="aws", region="us-east-1")
-        >>> verdict.rankings[0].cells[0].cost.unit
+        >>> verdict.rankings[0].unit
         'million predictions'
     """
     from kcost.cost.verdict import prices_for

@@ -236,7 +236,7 @@ def _serving_usd(run: Path, qps: float | None, days: float, prices_file: Path | 
     by_name = {entry.name: entry.sha256 for entry in loaded.index.models}
     serving: dict[str, float] = {}
     for ranking in verdict.rankings:
-        usable = [c.cost.usd for c in ranking.cells if c.rank is not None and c.valid]
+        usable = [cost.usd for c, cost in ranking.priced if c.rank is not None]
         if ranking.phase == "inference" and not ranking.apart and usable:
             serving[by_name[ranking.model]] = min(usable) * millions
     return serving
