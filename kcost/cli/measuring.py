@@ -37,7 +37,7 @@ PAGE = "report.html"
     )
 )
 def bench(
-    what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT...", help="A .toml plan, or models to measure.")],
+    what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT", help="A .toml plan, or models to measure.")],
     out: Annotated[
         Path, typer.Option(help="Run folder; one that is there goes on where it stopped.", rich_help_panel=OUTPUT)
     ],

@@ -42,7 +42,7 @@ from kcost.cli.shared import (
 )
 def recommend(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="An artifact folder, or any .keras file.")
+        Path | None, typer.Argument(metavar="MODEL", help="An artifact folder, or any .keras file.")
     ] = None,
     data: Annotated[
         str | None,

@@ -60,7 +60,25 @@ KEPT = {
 """What is kept of a command that is interrupted, and how to go on."""
 
 
+def argument_text(argument: Any) -> str:
+    """How an argument stands in the usage of a command: RUN, [RUN] where it may be left out, RUN... for several."""
+    name = argument.metavar or argument.name.upper()
+    if argument.nargs == -1 and " " not in name:
+        name = f"{name}..."
+    return name if argument.required else f"[{name}]"
+
+
 class _Command(TyperCommand):
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                parameter.metavar = parameter.metavar or str(parameter.name).upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [argument_text(p) for p in self.params if p.param_type_name == "argument"]
+        return [*arguments, *([self.options_metavar] if self.options_metavar else [])]
+
     def invoke(self, ctx: Any) -> Any:
         try:
             answer = super().invoke(ctx)

@@ -72,6 +72,20 @@ def test_no_help_is_cut_on_a_narrow_terminal(
         assert max(map(len, printed.splitlines())) <= columns, name
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        (["cost"], "cost [RUN] [OPTIONS]"),
+        (["compare"], "compare RUN_A RUN_B [OPTIONS]"),
+        (["bench"], "bench PLAN|ARTIFACT... [OPTIONS]"),
+        (["card"], "card [verify|pages] ARTIFACT [OPTIONS]"),
+        (["data", "fetch"], "data fetch NAME"),
+    ],
+)
+def test_usage_names_arguments_as_the_documents_do(command: list[str], usage: str) -> None:
+    assert re.search(rf"Usage: .*{re.escape(usage)}", CliRunner().invoke(app, [*command, "--help"]).output)
+
+
 def test_examples_stand_last_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     printed = CliRunner().invoke(app, ["bench", "--help"]).output
