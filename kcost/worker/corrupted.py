@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
@@ -40,10 +39,10 @@ def run(request: CorruptRequest) -> PredictAnswer:
     notes: tuple[str, ...] = ()
     conditions = conditions_for(read)
     passes = 1 + len(conditions) + len(ATTACKED)
-    with counted(passes * len(clean.task.labels("test")), clean.task.unit) as count:
+    with counted(passes * len(clean.task.labels("test")), clean.task.unit) as of_pass:
 
         def answers(opened: Opened, outputs_of: OutputsOf, name: str) -> SplitPredictions:
-            told = partial(count, what=f"predicting {name}")
+            told = of_pass(f"predicting {name}")
             return answered(outputs_of, opened.task, "test", request.batch_size, None, types, told)
 
         splits = {CLEAN: answers(clean, plainly(model), CLEAN)}

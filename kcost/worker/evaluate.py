@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from kcost.core.request import EvaluateRequest, Evaluation
 from kcost.training.tasks import refuse_nan_weights
 from kcost.worker.model_and_data import open_with_data
@@ -17,8 +15,8 @@ def run(request: EvaluateRequest) -> Evaluation:
     if request.auroc:
         opened.task.ask_auroc()
     tasks = (opened.task, *opened.others)
-    with counted(sum(len(task.labels("test")) for task in tasks), opened.task.unit) as count:
-        told = partial(count, what="scoring")
+    with counted(sum(len(task.labels("test")) for task in tasks), opened.task.unit) as of_pass:
+        told = of_pass("scoring")
         predictions, *others = (task.predict(opened.model, "test", request.batch_size, told) for task in tasks)
     scores = list(opened.task.score(predictions, "test"))
     for task, answers in zip(opened.others, others, strict=True):

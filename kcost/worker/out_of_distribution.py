@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import keras
@@ -57,9 +56,9 @@ def run(request: OodRequest) -> OodAnswer:
         pixels=request.pixels,
         no_energy_because=no_energy_because,
     )
-    with counted(len(own.labels("test")) + len(other.labels("test")), own.unit) as count:
+    with counted(len(own.labels("test")) + len(other.labels("test")), own.unit) as of_pass:
         own_scores, other_scores = (
-            _scores(model, logits, task, request.batch_size, partial(count, what=f"predicting {name}"))
+            _scores(model, logits, task, request.batch_size, of_pass(f"predicting {name}"))
             for task, name in ((own, read.name), (other, named.name))
         )
     write_ood_scores(request.file, header, own_scores, other_scores)

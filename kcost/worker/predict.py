@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
@@ -48,9 +47,9 @@ def run(request: PredictRequest) -> PredictAnswer:
     splits, types = {}, entity_types(task)
     most = {split: len(task.labels(split)) for split in SPLITS}
     most["train"] = min(most["train"], request.train_examples)
-    with counted(sum(most.values()), task.unit) as count:
+    with counted(sum(most.values()), task.unit) as of_pass:
         for split in SPLITS:
-            told = partial(count, what=f"predicting {split}")
+            told = of_pass(f"predicting {split}")
             splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most[split], types, told)
     header = PredictionsHeader(
         model=about.name,

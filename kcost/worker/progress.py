@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from kcost.core.progress import shown_on
 
-Count = Callable[[int, str], None]
-"""Told how many more are done, and what is done with them."""
+Passes = Callable[[str], Callable[[int], None]]
+"""What is done in a pass -> what is told, in it, how many more examples are done."""
 
 
 @contextmanager
-def counted(total: int, unit: str) -> Iterator[Count]:
+def counted(total: int, unit: str) -> Iterator[Passes]:
     """What a job tells as it goes through `total` examples, over all of its passes.
 
     Args:
@@ -22,9 +22,12 @@ def counted(total: int, unit: str) -> Iterator[Count]:
     with shown_on(sys.stdout, transient=True) as on_progress:
         done = 0
 
-        def count(more: int, what: str) -> None:
-            nonlocal done
-            done = min(total, done + more)  # a pass over a part of a split ends with a whole batch
-            on_progress(done, total, f"{what}: {done:,} of {total:,} {unit}")
+        def of_pass(what: str) -> Callable[[int], None]:
+            def count(more: int) -> None:
+                nonlocal done
+                done = min(total, done + more)  # a pass over a part of a split ends with a whole batch
+                on_progress(done, total, f"{what}: {done:,} of {total:,} {unit}")
 
-        yield count
+            return count
+
+        yield of_pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,9 @@ def run(request: AttackRequest) -> AttackReport:
     opened = open_with_data(request.model, request.data, request.limit, pixels=request.pixels)
     perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text, opened.task.pixels)
     results, sizes = [], sorted({0.0, *request.epsilons})
-    with counted(len(sizes) * len(opened.task.labels("test")), opened.task.unit) as count:
+    with counted(len(sizes) * len(opened.task.labels("test")), opened.task.unit) as of_pass:
         for epsilon in sizes:
-            told = partial(count, what=f"attacking by {epsilon:g}")
+            told = of_pass(f"attacking by {epsilon:g}")
             scores = opened.task.score(_predictions(perturbed, opened.task, request, epsilon, told), "test")
             results.append(AttackedScores(epsilon=epsilon, scores=tuple(scores)))
     return AttackReport(

@@ -69,10 +69,11 @@ def test_a_terminal_shows_a_bar_with_texts_as_they_are(transient: bool, monkeypa
 def test_a_job_counts_its_examples_over_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kcost.core.progress.LINE_EVERY_S", -1)
     monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
-    with counted(1_100, "sentences") as count:
-        count(1_000, "predicting train")
-        count(64, "predicting test")
-        count(64, "predicting test")
+    with counted(1_100, "sentences") as of_pass:
+        of_pass("predicting train")(1_000)
+        count = of_pass("predicting test")
+        count(64)
+        count(64)
     assert [line.partition(" (")[0] for line in stream.getvalue().splitlines()] == [
         " 91% predicting train: 1,000 of 1,100 sentences",
         " 97% predicting test: 1,064 of 1,100 sentences",
