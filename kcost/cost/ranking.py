@@ -99,6 +99,7 @@ class RankedCell(Record):
     rounds: int
     valid: bool = Field(default=True, description="False: measured beside other work; it has no dollars and no ratio")
     invalid: str | None = Field(default=None, description="why its figures are not to be believed")
+    simulated: bool = Field(default=False, description="its step times were made up, not measured")
     examples_per_s: float
     peak_host_bytes: int | None = Field(default=None, description="most that its worker held in a measured turn")
     peak_device_bytes: int | None = Field(default=None, description="most that its worker took of an accelerator")
@@ -393,6 +394,7 @@ def _ranked(
         steps=slow.steps,
         valid=measured.invalid is None,
         invalid=measured.invalid,
+        simulated=measured.cost.basis == "simulated",
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
         peak_host_bytes=max((r.peak_host_bytes for r in cell.rounds if r.peak_host_bytes is not None), default=None),

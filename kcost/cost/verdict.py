@@ -349,7 +349,7 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         who += f" (apart, as settings differ: {'; '.join(ranking.apart)})"
 
     def conclusion(outcome: Outcome, says: str, ratio: Ratio | None = None) -> Conclusion:
-        simulated = " [simulated]" if best is not None and best.cost and best.cost.basis == "simulated" else ""
+        simulated = " [simulated]" if best is not None and best.simulated else ""
         return Conclusion(
             model=ranking.model,
             phase=ranking.phase,

@@ -88,4 +88,4 @@ def whole_of(ranking: Ranking) -> tuple[str, float]:
 
 
 def _simulated(verdict: Verdict) -> bool:
-    return any(n.code == "simulated" for n in verdict.notices)
+    return any(c.simulated for r in verdict.rankings for c in r.cells)

@@ -188,8 +188,10 @@ class ArrayTask(Task):
         self, model: keras.Model, split: str, batch_size: int, count: Callable[[int], None] = uncounted
     ) -> np.ndarray:
         total = len(next(iter(self._named(split).values())))
-        told = None if count is uncounted else [_Counting(count, total, batch_size)]
-        outputs = keras.tree.flatten(model.predict(self._x[split], batch_size=batch_size, verbose=0, callbacks=told))
+        callbacks = None if count is uncounted else [_Counting(count, total, batch_size)]
+        outputs = keras.tree.flatten(
+            model.predict(self._x[split], batch_size=batch_size, verbose=0, callbacks=callbacks)
+        )
         arrays = [np.asarray(as_host_array(np.asarray(y))) for y in outputs]
         refuse_not_finite([a.output for a in self.answers.outputs], arrays, split)
         return predictions_of(self.answers.main, arrays[self.answers.main_place])

@@ -42,8 +42,8 @@ def run(request: CorruptRequest) -> PredictAnswer:
     with counted(passes * len(clean.task.labels("test")), clean.task.unit) as of_pass:
 
         def answers(opened: Opened, outputs_of: OutputsOf, name: str) -> SplitPredictions:
-            told = of_pass(f"predicting {name}")
-            return answered(outputs_of, opened.task, "test", request.batch_size, None, types, told)
+            count = of_pass(f"predicting {name}")
+            return answered(outputs_of, opened.task, "test", request.batch_size, None, types, count)
 
         splits = {CLEAN: answers(clean, plainly(model), CLEAN)}
         for condition in conditions:

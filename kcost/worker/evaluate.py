@@ -16,8 +16,8 @@ def run(request: EvaluateRequest) -> Evaluation:
         opened.task.ask_auroc()
     tasks = (opened.task, *opened.others)
     with counted(sum(len(task.labels("test")) for task in tasks), opened.task.unit) as of_pass:
-        told = of_pass("scoring")
-        predictions, *others = (task.predict(opened.model, "test", request.batch_size, told) for task in tasks)
+        count = of_pass("scoring")
+        predictions, *others = (task.predict(opened.model, "test", request.batch_size, count) for task in tasks)
     scores = list(opened.task.score(predictions, "test"))
     for task, answers in zip(opened.others, others, strict=True):
         scores += task.score(answers, "test")

@@ -49,8 +49,8 @@ def run(request: PredictRequest) -> PredictAnswer:
     most["train"] = min(most["train"], request.train_examples)
     with counted(sum(most.values()), task.unit) as of_pass:
         for split in SPLITS:
-            told = of_pass(f"predicting {split}")
-            splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most[split], types, told)
+            count = of_pass(f"predicting {split}")
+            splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most[split], types, count)
     header = PredictionsHeader(
         model=about.name,
         model_sha256=about.sha256,

@@ -33,8 +33,8 @@ def run(request: AttackRequest) -> AttackReport:
     results, sizes = [], sorted({0.0, *request.epsilons})
     with counted(len(sizes) * len(opened.task.labels("test")), opened.task.unit) as of_pass:
         for epsilon in sizes:
-            told = of_pass(f"attacking by {epsilon:g}")
-            scores = opened.task.score(_predictions(perturbed, opened.task, request, epsilon, told), "test")
+            count = of_pass(f"attacking by {epsilon:g}")
+            scores = opened.task.score(_predictions(perturbed, opened.task, request, epsilon, count), "test")
             results.append(AttackedScores(epsilon=epsilon, scores=tuple(scores)))
     return AttackReport(
         attack=request.attack,

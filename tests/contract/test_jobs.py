@@ -457,7 +457,7 @@ def test_what_takes_minutes_on_a_big_model_counts_its_examples(
     lines = capsys.readouterr().out.splitlines()
     counts = [re.fullmatch(r" *\d+% .*: ([\d,]+) of ([\d,]+) (?:examples|sentences) \(.*\)", line) for line in lines]
     assert None not in counts, lines
-    told = [tuple(int(number.replace(",", "")) for number in c.groups()) for c in counts if c is not None]
-    assert len(told) > 1
-    assert told == sorted(set(told)), "each batch is told once, and the count goes up"
-    assert told[-1] == (examples_told, examples_told), "progress ends at its end"
+    counts_told = [tuple(int(number.replace(",", "")) for number in c.groups()) for c in counts if c is not None]
+    assert len(counts_told) > 1
+    assert counts_told == sorted(set(counts_told)), "each batch is told once, and the count goes up"
+    assert counts_told[-1] == (examples_told, examples_told), "progress ends at its end"

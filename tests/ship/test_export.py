@@ -251,13 +251,13 @@ def without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_export_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_jobs(monkeypatch)
     (tmp_path / "m.keras").write_bytes(b"a model")
-    told: list[tuple[int, int, str]] = []
+    told_steps: list[tuple[int, int, str]] = []
     export(
         *(open_model(tmp_path / "m.keras"), tmp_path / "out", "digits", 1),
         to={"onnx": "int8"},
-        on_progress=lambda *progress: told.append(progress),
+        on_progress=lambda *progress: told_steps.append(progress),
     )
-    assert told == [
+    assert told_steps == [
         (0, 4, "converting m for saved_model in float32, step 1 of 4"),
         (1, 4, "checking m for saved_model in float32, step 2 of 4"),
         (2, 4, "converting m for onnx in int8, step 3 of 4"),

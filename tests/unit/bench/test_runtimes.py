@@ -98,14 +98,14 @@ def test_a_bare_model_is_measured_on_the_samples_of_its_conversion(
     plan = onnx_plan(tmp_path)
     models = open_models(plan)
     made: list[tuple[str, str, str, Path]] = []
-    told: list[str] = []
+    told_steps: list[str] = []
 
     def converts(model: Model, runtime: str, precision: str, cache: Path) -> Path:
         made.append((model.name, runtime, precision, cache))
         return tmp_path / "onnx"
 
     converted: Converted = converts
-    conversions = Conversions(models, tmp_path / "converted", converted, told.append)
+    conversions = Conversions(models, tmp_path / "converted", converted, told_steps.append)
     for spec in specs_of(plan, models):
         plain = request_for(spec, models[spec.model], plan.settings, tmp_path)
         request = conversions.applied_to(plain)
@@ -114,4 +114,4 @@ def test_a_bare_model_is_measured_on_the_samples_of_its_conversion(
         else:
             assert (request.keras_file, request.samples_file) == (tmp_path / "onnx", tmp_path / "onnx" / "samples.npz")
     assert made == [("fake", "onnx", "float32", tmp_path / "converted")], "once for both batch sizes"
-    assert told == ["converting fake for onnx in float32"]
+    assert told_steps == ["converting fake for onnx in float32"]

@@ -35,10 +35,10 @@ def test_lines_come_where_a_stage_begins_and_then_once_in_a_while() -> None:
 
 
 def test_steps_are_told_as_they_begin_and_a_stage_where_it_ends_well() -> None:
-    told: list[tuple[int, int, str]] = []
+    told_steps: list[tuple[int, int, str]] = []
 
     def on_progress(done: int, total: int, text: str) -> None:
-        told.append((done, total, text))
+        told_steps.append((done, total, text))
 
     tell = in_steps(on_progress, 2)
     tell("converting m")
@@ -47,7 +47,7 @@ def test_steps_are_told_as_they_begin_and_a_stage_where_it_ends_well() -> None:
         pass
     with pytest.raises(ValueError, match="broken"), stage(on_progress, "scoring n"):
         raise ValueError("broken")
-    assert told == [
+    assert told_steps == [
         *[(0, 2, "converting m, step 1 of 2"), (1, 2, "checking m, step 2 of 2")],
         *[(0, 1, "scoring m"), (1, 1, "done: scoring m"), (0, 1, "scoring n")],
     ]

@@ -141,6 +141,7 @@ def test_what_was_measured_beside_other_work_gives_no_figure_anywhere() -> None:
     (conclusion,) = verdict.conclusions
     assert (conclusion.outcome, conclusion.valid, conclusion.times_cheaper) == ("invalid", False, None)
     assert "measured beside other work: measure again" in conclusion.sentence
+    assert conclusion.sentence.endswith(" [simulated]")
     cell = verdict.rankings[0].cell(best.cell_id)
     assert (cell.valid, cell.cost, cell.times_cheaper) == (False, None, None)
     assert cell.step_ms == best.step_ms, "its time is what was measured, as the notice says"
