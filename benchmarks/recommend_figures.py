@@ -34,7 +34,8 @@ from recommend_replay import Pieces, recorded
 import kcost
 from kcost.api.recommend_data import Scored, has_more
 from kcost.api.recommend_variants import work_of
-from kcost.bench.runner import measure, open_models, specs_of
+from kcost.bench.plan_models import open_models, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core.artifact import open_model
 from kcost.core.plan import Settings

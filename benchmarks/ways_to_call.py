@@ -200,8 +200,8 @@ def main() -> None:
     parser.add_argument("--round-s", type=float, default=0.15)
     given = parser.parse_args()
 
+    from kcost.bench.plan_models import request_for
     from kcost.bench.pool import Pool
-    from kcost.bench.runner import request_for
     from kcost.core.artifact import open_model
     from kcost.core.plan import Plan, expand
     from kcost.core.process import chosen_backend

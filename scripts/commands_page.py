@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import kcost.cli  # noqa: F401 -- adds every command
-from kcost.cli.shared import app
+from kcost.cli.shared import app, argument_text
 
 FILE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
@@ -35,7 +35,7 @@ def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _section(name: str, command: Any) -> Iterator[str]:
-    arguments = " ".join(_argument(p) for p in command.params if p.param_type_name == "argument")
+    arguments = " ".join(argument_text(p) for p in command.params if p.param_type_name == "argument")
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     yield f"## {name}"
     yield ""
@@ -50,12 +50,6 @@ def _section(name: str, command: Any) -> Iterator[str]:
             names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
             yield f"| {names} | {_default(option)} | {_cell(option.help or '')} |"
         yield ""
-
-
-def _argument(parameter: Any) -> str:
-    name = (parameter.metavar or parameter.name).upper()
-    name += "..." if parameter.nargs == -1 and not name.endswith("...") else ""
-    return name if parameter.required else f"[{name}]"
 
 
 def _default(option: Any) -> str:

@@ -16,7 +16,8 @@ def main(model: str, run: str) -> None:
     verdict = kcost.estimate_cost(run)
     for ranking in verdict.rankings:
         for backend, cell in ranking.best_by_backend().items():
-            print(f"{backend}: ${cell.cost.usd:.3g} per {cell.cost.unit} as {cell.name}")
+            usd = "measure again" if cell.cost is None else f"${cell.cost.usd:.3g} per {ranking.unit}"
+            print(f"{backend}: {usd} as {cell.name}")
     for conclusion in verdict.conclusions:
         print(conclusion.sentence)
 

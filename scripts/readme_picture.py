@@ -3,8 +3,8 @@
 python scripts/readme_picture.py                            # from docs/runs/digits-cnn, into docs/pictures
 python scripts/readme_picture.py RUN FOLDER                 # another run, another place
 
-A run that was measured beside other work gives a picture that says so in the place of its figures. To measure again, on
-a machine that does nothing else, from the root of the checkout:
+What was measured beside other work is left out, and the picture says of how many ways. To measure again, on a machine
+that does nothing else, from the root of the checkout:
 
 rm -r docs/runs/digits-cnn
 kcost bench docs/runs/plan.toml --out docs/runs/digits-cnn
@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 import kcost
-from kcost.report.bench_terminal import MEASURE_AGAIN
 from kcost.report.interval_chart import DARK, LIGHT, Theme, interval_svg
 from kcost.report.measured_results import ShownVerdict, usd_chart
 
@@ -41,9 +40,9 @@ def picture(verdict: ShownVerdict, theme: Theme) -> str:
     if ranking is None:
         raise SystemExit("The run holds nothing that was measured.")
     chart = usd_chart(ranking)
-    marks = chart.marks[:MOST]
-    again = " (measured beside other work: measure again)" if any(mark.text == MEASURE_AGAIN for mark in marks) else ""
-    return interval_svg(marks, chart.axis, theme=theme, title=f"{chart.title}{again}")
+    if chart is None:
+        raise SystemExit("The run was measured beside other work: measure again.")
+    return interval_svg(chart.marks[:MOST], chart.axis, theme=theme, title=chart.title)
 
 
 def main() -> None:

@@ -210,3 +210,12 @@ def replaced(run: Run, cell_id: str, **changes: Any) -> Run:
     """The run with some fields of one cell changed."""
     cells = tuple(c.model_copy(update=changes) if c.spec.cell_id == cell_id else c for c in run.cells)
     return run.model_copy(update={"cells": cells})
+
+
+def disturbed(run: Run, *cell_ids: str) -> Run:
+    """The run with some cells, or all where none is named, measured beside other work: they are INVALID."""
+    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
+    for cell in run.cells:
+        if not cell_ids or cell.spec.cell_id in cell_ids:
+            run = replaced(run, cell.spec.cell_id, rounds=tuple(replace(r, watch=busy) for r in cell.rounds))
+    return run

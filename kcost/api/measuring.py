@@ -48,7 +48,8 @@ def run_bench(plan: Plan | Path | str, out: Path | str, *, on_progress: OnProgre
         >>> {cell.spec.backend for cell in run.cells}
         {'torch'}
     """
-    from kcost.bench.runner import measure, open_models
+    from kcost.bench.plan_models import open_models
+    from kcost.bench.runner import measure
     from kcost.bench.store import RunStore
     from kcost.report.measured_results import ShownRun
     from kcost.report.notebook import shown
@@ -203,7 +204,7 @@ def estimate_cost(
 
     Examples:
         >>> verdict = kcost.estimate_cost("run", provider="aws", region="us-east-1")
-        >>> verdict.rankings[0].cells[0].cost.unit
+        >>> verdict.rankings[0].unit
         'million predictions'
     """
     from kcost.cost.verdict import prices_for
@@ -254,7 +255,7 @@ def program(run: Path | str, *, model: str | None = None, cell: str | None = Non
         >>> print(kcost.program("run").text.splitlines()[0])  # doctest: +ELLIPSIS
         # digits-cnn: inference ...
     """
-    from kcost.bench.runner import CONVERTED_FOLDER
+    from kcost.bench.conversions import CONVERTED_FOLDER
     from kcost.report.program import program_of
 
     store, loaded = _load(run)

@@ -14,7 +14,7 @@ from kcost.core.errors import InputError
 from kcost.core.jobs import EVALUATE, ROBUSTNESS, TRAIN
 from kcost.core.plan import Backend
 from kcost.core.process import chosen_backend, require, run_job
-from kcost.core.progress import OnProgress, silent
+from kcost.core.progress import OnProgress, silent, stage
 from kcost.core.request import (
     DISTILLED,
     AttackReport,
@@ -92,6 +92,7 @@ def evaluate(
     output: str | None = None,
     task: str | None = None,
     threshold: float | None = None,
+    on_progress: OnProgress = silent,
     **settings: Any,
 ) -> Evaluation:
     """Scores of a model on the test split of a data set, by default the one that it was trained on, and by class.
@@ -99,7 +100,9 @@ def evaluate(
     Args:
         output, task, threshold: the output that labels are of, its kind (`kcost.core.answer.Kind`), and above what it
             is a yes; None takes them from the file, the layers and the labels. The answer tells what it was taken as.
-        settings: limit, batch_size, auroc.
+        on_progress: told where it begins and ends; with one, the worker tells how many examples are done on standard
+            error.
+        settings: limit, pixels, batch_size, auroc.
 
     Raises:
         InputError: the model and the data do not fit together.
@@ -115,7 +118,8 @@ def evaluate(
     choice = {"output": output, "kind": task, "threshold": threshold}
     request = checked(EvaluateRequest, {"model": Path(model).absolute(), "data": data, "answer": choice, **settings})
     refuse_before_scoring(open_model(model), data, chosen)
-    return run_job(EVALUATE, chosen, request)
+    with stage(on_progress, f"scoring {model}"):
+        return run_job(EVALUATE, chosen, request, quiet=on_progress is silent)
 
 
 def attack(
@@ -125,6 +129,7 @@ def attack(
     method: str = "fgsm",
     data: str | None = None,
     backend: Backend | None = None,
+    on_progress: OnProgress = silent,
     **settings: Any,
 ) -> AttackReport:
     """Scores of a model on test examples that were changed by an attacker who knows its weights.
@@ -135,6 +140,7 @@ def attack(
             tokens of a text. 0, the clean examples, is always scored too.
         method: `fgsm` (one step) or `pgd` (several, from a random start).
         data: None takes the data set that the model was trained on.
+        on_progress: as of `evaluate`.
         settings: limit, pixels, steps, batch_size, seed.
 
     Raises:
@@ -150,7 +156,8 @@ def attack(
     given = {"model": Path(model).absolute(), "data": data, "epsilons": tuple(epsilons), "attack": method, **settings}
     request = checked(AttackRequest, given)
     refuse_before_scoring(open_model(model), data, chosen)
-    return run_job(ROBUSTNESS, chosen, request)
+    with stage(on_progress, f"attacking {model}"):
+        return run_job(ROBUSTNESS, chosen, request, quiet=on_progress is silent)
 
 
 def run_search(

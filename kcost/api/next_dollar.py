@@ -11,7 +11,8 @@ from kcost.core.errors import InputError
 
 if TYPE_CHECKING:
     from kcost.core.artifact import Artifact, Model
-    from kcost.cost.next_dollar import NextDollar, Price, Trained
+    from kcost.cost.next_dollar import NextDollar
+    from kcost.cost.score_routes import Price, Trained
 
 NOT_OF_THE_RECIPE = frozenset(
     {"seed", "name", "data", "labels", "epochs", "most_epochs", "size", "init", "teacher", "teacher_sha256"}
@@ -63,7 +64,8 @@ def next_dollar(
         ('no way', 4)
     """
     from kcost.core.artifact import open_model
-    from kcost.cost.next_dollar import POINT, SEED, next_dollar as decide
+    from kcost.cost.next_dollar import SEED, next_dollar as decide
+    from kcost.cost.score_routes import POINT
 
     if not artifacts:
         raise InputError(
@@ -128,7 +130,7 @@ def _data(about: Artifact) -> str:
 
 
 def _evidence(folder: str, about: Artifact, serving: Mapping[str, float]) -> Trained:
-    from kcost.cost.next_dollar import Trained
+    from kcost.cost.score_routes import Trained
 
     step = about.steps[0]
     settings = step.settings
@@ -176,7 +178,7 @@ def _label_price(
     redundancy: float | None,
 ) -> Price | None:
     from kcost.cost.labelling import Labelling, labelling_cost
-    from kcost.cost.next_dollar import Price
+    from kcost.cost.score_routes import Price
 
     for name, value in (
         ("usd_per_label", usd_per_label),
@@ -234,7 +236,7 @@ def _serving_usd(run: Path, qps: float | None, days: float, prices_file: Path | 
     by_name = {entry.name: entry.sha256 for entry in loaded.index.models}
     serving: dict[str, float] = {}
     for ranking in verdict.rankings:
-        usable = [c.cost.usd for c in ranking.cells if c.rank is not None and c.valid]
+        usable = [cost.usd for c, cost in ranking.priced if c.rank is not None]
         if ranking.phase == "inference" and not ranking.apart and usable:
             serving[by_name[ranking.model]] = min(usable) * millions
     return serving

@@ -26,6 +26,7 @@ from kcost.core.errors import InputError, UnavailableError
 from kcost.core.plan import Backend
 from kcost.core.predictions import Predictions
 from kcost.core.process import chosen_backend, require, run_job
+from kcost.core.progress import OnProgress, in_steps, silent
 from kcost.core.request import PredictRequest, checked
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def assess_risk(
     task: str | None = None,
     threshold: float | None = None,
     write: bool = True,
+    on_progress: OnProgress = silent,
     **settings: Any,
 ) -> ShownRisk:
     """How far a classifier or a tagger can be trusted, from its answers on all splits of a data set.
@@ -84,6 +86,8 @@ def assess_risk(
         cleanlab: also look for wrong labels of a classifier with cleanlab.
         output, task, threshold: as of `kcost.evaluate`.
         write: False writes no risk.json.
+        on_progress: told of each step as it begins; with one, workers tell how many examples are done on standard
+            error.
         settings: limit, pixels, batch_size, train_examples.
 
     Raises:
@@ -125,24 +129,43 @@ def assess_risk(
     read = load_for(opened, data, request.limit)
     given = {} if columns is None else read_columns(Path(columns), len(read.splits["test"]))
     refuse_unwritable(folder)
-    predictions = predicted(opened, read, request, chosen)
+    attacked = limits is not None and limits.min_attacked_score is not None
+    total = 2 + (against is not None) + robustness + (ood is not None) + bool(trained) + attacked
+    tell, quiet = in_steps(on_progress, total), on_progress is silent
+    tell(f"predicting with {model}")
+    predictions = predicted(opened, read, request, chosen, quiet=quiet)
     before = None
     if against is not None:
+        tell(f"predicting with {against}")
         other = open_model(against)
         own = request.model_copy(update={"model": Path(against).absolute(), "file": file_of(folder_of(other), chosen)})
         named = own.model_copy(update={"data": data or chosen_data(opened, None)})
-        before = (other.name, predicted(other, read, named, chosen))
+        before = (other.name, predicted(other, read, named, chosen, quiet=quiet))
         _refuse_others(opened, predictions, other, before[1])
+    changed = detected = seeds = None
+    if robustness:
+        tell("predicting changed test examples")
+        changed = robustness_of(opened, read, request, chosen, robustness_examples, quiet=quiet)
+    if ood is not None:
+        tell(f"predicting {ood}")
+        detected = ood_of(opened, read, request, chosen, ood, quiet=quiet)
+    if trained:
+        tell("predicting with the other seeds")
+        seeds = seeds_between(trained, read, predictions, request, chosen, quiet=quiet)
+    if attacked:
+        tell("attacking it, as a limit asks")
+    measured = None if limits is None else _measured(limits, request, chosen, run, opened, quiet=quiet)
+    tell("working out the figures")
     around = Surroundings(
         columns={**columns_of(read, predictions), **given},
         groups=tuple(given),
         before=before,
         leakage=leakage_of(read),
         personal_data=personal_data_of(read),
-        robustness=robustness_of(opened, read, request, chosen, robustness_examples) if robustness else None,
-        out_of_distribution=None if ood is None else ood_of(opened, read, request, chosen, ood),
+        robustness=changed,
+        out_of_distribution=detected,
         cleanlab=cleanlab,
-        seeds=seeds_between(trained, read, predictions, request, chosen) if trained else None,
+        seeds=seeds,
     )
     paths = {"gates": gates, "against": against, "columns": columns, "run": run}
     options = {
@@ -173,10 +196,11 @@ def assess_risk(
         options=options,
     )
     report = assess(predictions, evidence, around, limits, target_error)
-    if limits is not None:
-        report = decide(report, limits, _measured(limits, request, chosen, run, opened))
+    if limits is not None and measured is not None:
+        report = decide(report, limits, measured)
     if write:
         schema.write(folder / REPORT_FILE, report)
+    on_progress(total, total, f"done: the risk of {model}")
     return shown(ShownRisk, report)
 
 
@@ -218,15 +242,19 @@ def _refuse_others(model: Model, mine: Predictions, other: Model, theirs: Predic
 
 
 def _measured(
-    gates: Gates, request: PredictRequest, backend: Backend, run: Path | str | None, model: Model
+    gates: Gates, request: PredictRequest, backend: Backend, run: Path | str | None, model: Model, *, quiet: bool
 ) -> Measured:
-    """Evidence that limits ask for and that is no prediction: an attack, and the cheapest cell of a run."""
+    """Evidence that limits ask for and that is no prediction: an attack, and the cheapest cell of a run.
+
+    Args:
+        quiet: False has the worker of the attack tell its progress on standard error.
+    """
     from kcost.risk.decide import Measured
 
     attack: dict[str, Any] = {}
     if gates.min_attacked_score is not None:
         try:
-            attack = {"attacked": _attacked(request, backend, gates.attack_epsilon)}
+            attack = {"attacked": _attacked(request, backend, gates.attack_epsilon, quiet=quiet)}
         except UnavailableError as error:  # this gate has no evidence then; the others have theirs
             attack = {"not_attacked_because": error.rule}
     if run is None:
@@ -234,7 +262,7 @@ def _measured(
     return Measured(**attack, **evidence_of_run(run, model.name))
 
 
-def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figure:
+def _attacked(request: PredictRequest, backend: Backend, epsilon: float, *, quiet: bool) -> Figure:
     from kcost.core.jobs import ROBUSTNESS
     from kcost.core.request import AttackRequest
     from kcost.risk.figures import Figure
@@ -242,7 +270,7 @@ def _attacked(request: PredictRequest, backend: Backend, epsilon: float) -> Figu
     attack = AttackRequest(
         model=request.model, data=request.data, pixels=request.pixels, limit=request.limit, epsilons=(epsilon,)
     )
-    score = run_job(ROBUSTNESS, backend, attack).results[-1].scores[0]
+    score = run_job(ROBUSTNESS, backend, attack, quiet=quiet).results[-1].scores[0]
     return Figure(
         name=f"{score.name}_attacked",
         value=score.value,

@@ -122,8 +122,14 @@ def predict_and_store(
     return opened, read, predicted(opened, read, request, chosen)
 
 
-def predicted(model: Model, read: DataSet, request: PredictRequest, backend: Backend) -> Predictions:
-    """Predictions of this very model on these very data: the stored ones, else a worker's."""
+def predicted(
+    model: Model, read: DataSet, request: PredictRequest, backend: Backend, *, quiet: bool = True
+) -> Predictions:
+    """Predictions of this very model on these very data: the stored ones, else a worker's.
+
+    Args:
+        quiet: False has the worker tell its progress on standard error.
+    """
     file = request.file
     stored = _stored_predictions(file)
     if (
@@ -134,17 +140,18 @@ def predicted(model: Model, read: DataSet, request: PredictRequest, backend: Bac
     ):
         return stored
     file.parent.mkdir(parents=True, exist_ok=True)
-    run_job(PREDICT, backend, request)
+    run_job(PREDICT, backend, request, quiet=quiet)
     return read_predictions(file)
 
 
 def robustness_of(
-    model: Model, read: DataSet, request: PredictRequest, backend: Backend, examples: int
+    model: Model, read: DataSet, request: PredictRequest, backend: Backend, examples: int, *, quiet: bool
 ) -> Robustness | None:
     """The scores under each change of the test examples; None for data of whole numbers, which no change is known for.
 
     Args:
         examples: most test examples, 10 at least.
+        quiet: as of `predicted`.
     """
     from kcost.data.corruptions import conditions_for
     from kcost.risk.robustness import robustness
@@ -161,16 +168,19 @@ def robustness_of(
         if not every or not _is_of(stored.header, model, read, request):
             stored = None
     if stored is None:
-        run_job(CORRUPT, backend, corrupt)
+        run_job(CORRUPT, backend, corrupt, quiet=quiet)
         stored = read_predictions(file)
     return robustness(stored, CLEAN, frozenset(ATTACKED), file.name)
 
 
-def ood_of(model: Model, read: DataSet, request: PredictRequest, backend: Backend, other: str) -> OutOfDistribution:
+def ood_of(
+    model: Model, read: DataSet, request: PredictRequest, backend: Backend, other: str, *, quiet: bool
+) -> OutOfDistribution:
     """How well the model tells the test examples of other data from its own.
 
     Args:
         other: name or path of the other data.
+        quiet: as of `predicted`.
 
     Raises:
         InputError: they are of another kind or shape.
@@ -187,7 +197,7 @@ def ood_of(model: Model, read: DataSet, request: PredictRequest, backend: Backen
     except (FileNotFoundError, SchemaError):
         same = False
     if not same:
-        run_job(OOD, backend, checked(OodRequest, {**shared, "other": other, "file": file}))
+        run_job(OOD, backend, checked(OodRequest, {**shared, "other": other, "file": file}), quiet=quiet)
         stored = read_ood_scores(file)
     return ood_detection(stored, file.name)
 
@@ -227,9 +237,19 @@ def refuse_other_settings(model: Model, others: Sequence[Path]) -> tuple[Trained
 
 
 def seeds_between(
-    trained: Sequence[Trained], read: DataSet, mine: Predictions, request: PredictRequest, backend: Backend
+    trained: Sequence[Trained],
+    read: DataSet,
+    mine: Predictions,
+    request: PredictRequest,
+    backend: Backend,
+    *,
+    quiet: bool,
 ) -> Seeds:
-    """The spread of the score on the test split between trainings; `mine` are the predictions of the first."""
+    """The spread of the score on the test split between trainings; `mine` are the predictions of the first.
+
+    Args:
+        quiet: as of `predicted`.
+    """
     from kcost.risk.seeds import seeds_of
 
     answers, seeds, hashes = {}, {}, {}
@@ -238,7 +258,7 @@ def seeds_between(
         if one is not trained[0]:
             path = one.model.keras_file.parent
             own = request.model_copy(update={"model": path.absolute(), "file": file_of(folder_of(one.model), backend)})
-            stored = predicted(one.model, read, own, backend)
+            stored = predicted(one.model, read, own, backend, quiet=quiet)
         name = f"{one.model.name}, seed {one.seed}"
         assert stored.sha256 is not None, "stored predictions have a hash"
         answers[name], seeds[name], hashes[name] = stored.splits["test"], one.seed, stored.sha256

@@ -32,14 +32,15 @@ def evidence_of_run(run: Path | str, model: str, cell_id: str | None = None) -> 
             received=f"{run}, and the model {model}",
             remedy="Measure it with kcost bench, inference among the phases, and name that run with --run.",
         )
-    cell = min(best, key=lambda c: c.cost.usd)
-    if not cell.valid:
+    priced = [(c, c.cost) for c in best if c.cost is not None]
+    if len(priced) < len(best):
         return {"not_measured_because": "it was measured beside other work: measure it again"}
+    cell, cost = min(priced, key=lambda one: one[1].usd)
     usd = Figure(
         name="usd_per_million",
-        value=cell.cost.usd,
-        low=cell.cost.low,
-        high=float("inf") if cell.cost.high is None else cell.cost.high,
+        value=cost.usd,
+        low=cost.low,
+        high=float("inf") if cost.high is None else cost.high,
         count=cell.rounds,
         unit="rounds",
     )

@@ -11,6 +11,7 @@ from kcost.core.artifact import Model, open_model
 from kcost.core.conversion import RUNTIMES, Runtime, RuntimePrecision
 from kcost.core.errors import InputError
 from kcost.core.keras_file import inspect_keras_file
+from kcost.core.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from kcost.core.serving import Batching
@@ -33,6 +34,7 @@ def export(
     calibrated: bool = False,
     risk: Path | str | None = None,
     to: Sequence[str] = (),
+    on_progress: OnProgress = silent,
 ) -> ExportReport:
     """Writes a TensorFlow Serving model base path and checks it with TensorFlow's own C++ loader.
 
@@ -48,6 +50,7 @@ def export(
         risk: the folder of that report, where it was given another.
         to: runtimes that the model is converted to as well, as `RUNTIME` or `RUNTIME:PRECISION`: litert, onnx,
             openvino; float32 where it is not said. `kcost serve --backend RUNTIME` serves them.
+        on_progress: told of each step as it begins: a file is written, and then checked.
 
     Raises:
         InputError: of run, queries_per_s and p99_ms one is there without the others, or the run says too little.
@@ -84,6 +87,7 @@ def export(
         labels=labels,
         temperature=temperature,
         to=_runtimes(to),
+        on_progress=on_progress,
         watching={
             RULES_FILE: signed(alert_rules(p99_ms)),
             DASHBOARD_FILE: json.dumps(dashboard(), indent=1) + "\n",

@@ -119,7 +119,13 @@ def make_cheaper(
 
 
 def make_servable(
-    model: Path | str, out: Path | str = "serving", *, name: str | None = None, version: int = 1, portable: bool = False
+    model: Path | str,
+    out: Path | str = "serving",
+    *,
+    name: str | None = None,
+    version: int = 1,
+    portable: bool = False,
+    on_progress: OnProgress = silent,
 ) -> ShownExport:
     """Writes a folder that TensorFlow Serving and `kcost serve` serve, and checks it: `kcost export` in Python.
 
@@ -127,7 +133,7 @@ def make_servable(
         model: an artifact folder or a .keras file.
         out: the folder of all models that are served.
         name: what requests call the model; None takes the model's own name.
-        version, portable: as of `export`.
+        version, portable, on_progress: as of `export`.
 
     Raises:
         UnavailableError: tensorflow is not installed.
@@ -144,7 +150,8 @@ def make_servable(
     from kcost.report.notebook import shown
 
     called = name or re.sub(r"[^A-Za-z0-9_-]+", "-", _stem(model)).strip("-") or "model"
-    return shown(ShownExport, export(model, out, name=called, version=version, portable=portable))
+    report = export(model, out, name=called, version=version, portable=portable, on_progress=on_progress)
+    return shown(ShownExport, report)
 
 
 def _stem(model: Path | str) -> str:

@@ -70,9 +70,11 @@ class Change(Record):
     rounds_a: int
     rounds_b: int
     median_ms: Figure = Field(description="geometric mean of the medians of the rounds")
-    usd_per_million: Figure | None = Field(description="US dollars for a million examples; None without prices")
+    usd_per_million: Figure | None = Field(
+        description="US dollars for a million examples; None without prices or if invalid"
+    )
     probability_b_faster: float
-    probability_b_cheaper: float | None = Field(description="None without prices")
+    probability_b_cheaper: float | None = Field(description="None where there are no dollars")
     invalid: str | None = Field(default=None, description="why the cell cannot be judged")
 
 
@@ -207,8 +209,9 @@ def _change(a: CellResult, b: CellResult, run_a: Run, run_b: Run, usd_per_hour: 
     how, ratio, logs = _ratio(a, b)
     times = [location(median_per_round([r.step_ns for r in c.rounds])).value for c in (a, b)]
     faster = ratio_probability(logs) if how == "paired" else _independent(a, b).probability_below_1
+    invalid = _invalid(a, run_a, "A") or _invalid(b, run_b, "B")
     dollars = cheaper = None
-    if usd_per_hour is not None:
+    if usd_per_hour is not None and invalid is None:
         rates = [usd_per_hour[c.environment_id] for c in (a, b)]
         factor = rates[1] / rates[0]
         costs = [t / NS_PER_HOUR * rate / c.spec.batch * 1e6 for t, rate, c in zip(times, rates, (a, b), strict=True)]
@@ -225,7 +228,7 @@ def _change(a: CellResult, b: CellResult, run_a: Run, run_b: Run, usd_per_hour: 
         usd_per_million=dollars,
         probability_b_faster=faster,
         probability_b_cheaper=cheaper,
-        invalid=_invalid(a, run_a, "A") or _invalid(b, run_b, "B"),
+        invalid=invalid,
     )
 
 

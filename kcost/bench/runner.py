@@ -7,42 +7,29 @@ import math
 import random
 import time
 import uuid
-import zipfile
 from collections.abc import Callable
-from concurrent.futures import as_completed
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
+from kcost.bench.conversions import CONVERTED_FOLDER, Conversions, Converted
+from kcost.bench.plan_models import entry_of, open_models, request_for, saved_policies, specs_of
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import due
 from kcost.bench.scenarios import failed as failed_scenario, measured as measured_scenario
 from kcost.bench.store import RunStore
 from kcost.core import environment
-from kcost.core.artifact import SAMPLES_FILE, Model, Step, open_model, sha256_of
-from kcost.core.conversion import Runtime, RuntimePrecision
-from kcost.core.errors import InputError, KcostError, StorageError, UnavailableError, WorkerError
-from kcost.core.job_threads import JobThreads
-from kcost.core.keras_file import inspect_keras_file
-from kcost.core.plan import CellSpec, Plan, Settings, expand
-from kcost.core.process import require
+from kcost.core.artifact import Model
+from kcost.core.errors import InputError, UnavailableError, WorkerError
+from kcost.core.plan import CellSpec, Plan, Settings
 from kcost.core.progress import OnProgress, silent
 from kcost.core.request import MeasureRequest
-from kcost.core.result import CellResult, ModelEntry, Run, RunIndex
-from kcost.core.saved_policy import saved_policy
+from kcost.core.result import CellResult, Run, RunIndex
 from kcost.core.scenario import missing, with_result
-
-Converted = Callable[[Model, Runtime, RuntimePrecision, Path], Path]
-"""Converts a model for a runtime into a folder below the last argument, where it is not there yet."""
 
 Choose = Callable[[list[CellResult]], list[CellResult]]
 """Which of the cells that are ready get a turn in the next round; none ends the block."""
-
-CONVERTED_FOLDER = "converted"
-
-_ConversionKey = tuple[str, Runtime, RuntimePrecision]
-"""Model, and what it is converted for."""
 
 SETTLED = ("ok", "unsupported")
 """Cells with these statuses are not tried again when a run goes on; the others may have been bad luck."""
@@ -94,7 +81,7 @@ def measure(
     store = _store(plan, models, out)
     here = environment.collect()
     environment_id = store.write_environment(here)
-    mixed = _saved_policies(models)
+    mixed = saved_policies(models)
     cells = [_known(store, spec, environment_id, spec.model in mixed) for spec in specs]
     key = _block_of_all_models if plan.together else _block
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
@@ -181,70 +168,9 @@ def _refuse_empty(cells: list[CellResult], refusals: list[InputError]) -> None:
     )
 
 
-def open_models(plan: Plan) -> dict[str, Model]:
-    """The models of a plan by name, with its data in the place of their own samples where it names some.
-
-    Raises:
-        ArtifactError: a model is not there, is damaged, or holds what is never loaded: told before a framework starts.
-        InputError: two have one name, or the data are no npz file.
-    """
-    for backend in plan.backends:
-        require(backend)
-    data = None if plan.data is None else _data_file(plan.data)
-    models: dict[str, Model] = {}
-    for path in plan.models:
-        model = open_model(path).model_copy(update={"data_file": data})
-        if model.name in models:
-            raise InputError(
-                "The models of a run have different names.",
-                received=f"{models[model.name].keras_file} and {model.keras_file}, both named {model.name!r}",
-                remedy="Train with another --name, or rename the .keras file.",
-            )
-        models[model.name] = model
-    if "fake" not in plan.backends:  # whose model files are no archives
-        for model in models.values():
-            inspect_keras_file(model.keras_file)
-    return models
-
-
-def _data_file(name: str) -> Path:
-    path = Path(name)
-    if not (path.is_file() and zipfile.is_zipfile(path)):
-        raise InputError(
-            "Data to measure on are an npz file: an array for each input, by its name, and `labels` where known.",
-            received=f"{path}, which is {'another file' if path.is_file() else 'not there'}",
-            remedy="Write one: numpy.savez(FILE, **{name: array of rows}, labels=class numbers).",
-        )
-    return path.absolute()
-
-
-def specs_of(plan: Plan, models: dict[str, Model]) -> tuple[CellSpec, ...]:
-    """The cells of a plan over the models that `open_models` gave. Raises PlanError as `expand` does."""
-    data = next((m.data_file for m in models.values()), None)
-    digest = None if data is None else sha256_of(data)
-    return expand(plan, {n: m.sha256 for n, m in models.items()}, digest, _saved_policies(models))
-
-
-def _saved_policies(models: dict[str, Model]) -> dict[str, str]:
-    """The dtype policies of those models that were saved under another than float32."""
-    return {name: policy for name, m in models.items() if (policy := saved_policy(m.keras_file)) is not None}
-
-
-def request_for(spec: CellSpec, model: Model, settings: Settings, folder: Path) -> MeasureRequest:
-    """What a worker needs to get a cell ready; it writes what the model answers into `folder`."""
-    return MeasureRequest(
-        spec=spec,
-        outputs=() if spec.backend == "fake" else model.output_facts(),
-        settings=settings,
-        keras_file=model.keras_file.absolute(),
-        samples_file=model.samples_file.absolute() if model.samples_file else None,
-        outputs_file=(folder / f"{spec.cell_id}.npz").absolute(),
-    )
-
-
 def _store(plan: Plan, models: dict[str, Model], out: Path) -> RunStore:
     store = RunStore(out)
-    entries = {name: _entry(model) for name, model in models.items()}
+    entries = {name: entry_of(model) for name, model in models.items()}
     if store.exists():
         known = store.open()
         # Models of earlier plans keep their place: their cells are still in the folder.
@@ -254,39 +180,6 @@ def _store(plan: Plan, models: dict[str, Model], out: Path) -> RunStore:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         store.create(RunIndex(created_at=now, plan=plan, models=tuple(entries.values())))
     return store
-
-
-def _entry(model: Model) -> ModelEntry:
-    about = model.artifact
-    data = about.dataset if about else None
-    trained = about.training if about else None
-    own = model.data_file
-    once_s, epoch_s = _beside_steps(trained)
-    return ModelEntry(
-        name=model.name,
-        path=str(model.keras_file),
-        sha256=model.sha256,
-        task=model.task,
-        dataset=own.name if own else data.name if data else None,
-        synthetic_data=False if own else data.synthetic if data else True,
-        label_names=about.label_names if about else (),
-        train_examples=data.splits["train"].count if data and "train" in data.splits else None,
-        train_epochs=int(trained.settings["epochs"]) if trained and "epochs" in trained.settings else None,
-        train_once_s=once_s,
-        train_epoch_s=epoch_s,
-        data_sha256=None if own is None else sha256_of(own),
-    )
-
-
-def _beside_steps(trained: Step | None) -> tuple[float | None, float | None]:
-    """Seconds of a training before its steps, and of an epoch beside them; None where nobody measured them, or where
-    the training was cut short and what was measured is of its last part alone."""
-    if trained is None or trained.cost is None or not trained.cost.parts_s:
-        return None, None
-    if any(what.startswith("resumed") for what in trained.changed):
-        return None, None
-    parts_s, epochs = trained.cost.parts_s, int(trained.settings["epochs"])
-    return parts_s["reading"] + parts_s["starting"], (parts_s["evaluating"] + parts_s["saving"]) / max(1, epochs)
 
 
 def _known(store: RunStore, spec: CellSpec, environment_id: str, mixed: bool) -> CellResult:
@@ -325,8 +218,7 @@ class _Session:
         self._choose = choose
         self._ready_by, self._even_late, self._at_once = ready_by, even_late, at_once
         self._pool = pool
-        self._converted = converted
-        self._conversions: dict[_ConversionKey, Path | CellFailure] = {}
+        self._conversions = Conversions(models, store.path / CONVERTED_FOLDER, converted, self._tell)
         self._requests: dict[str, MeasureRequest] = {}
         """By cell_id, of the cells that need no conversion or have it."""
         self._settings, self._models, self._store = plan.settings, models, store
@@ -340,9 +232,13 @@ class _Session:
         """The errors by which workers refused the input of cells."""
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
-    def _advance(self, text: str, pieces: int = 1) -> None:
+    def _advance(self, pieces: int = 1) -> None:
         self._done += pieces
         self._total = max(self._total, self._done)  # rounds that a precision asks for were not foreseen
+        self._tell("")
+
+    def _tell(self, text: str) -> None:
+        """What comes next."""
         self._on_progress(self._done, self._total, text)
 
     def measure_block(self, work: _Work, blocks_left: int = 1) -> None:
@@ -359,7 +255,7 @@ class _Session:
             while turns := self._turns(live, time_left=time.monotonic() < ends):
                 self._shuffle(turns)
                 for cell in turns:
-                    self._on_progress(self._done, self._total, f"round {number + 1}{most}: {cell.spec.label}")
+                    self._tell(f"round {number + 1}{most}: {cell.spec.label}")
                     live.remove(cell)
                     try:
                         measured = pool.measure(self._requests[cell.spec.cell_id], self._id, number)
@@ -371,7 +267,7 @@ class _Session:
                         cell = cell.model_copy(update={"status": "ok", "reason": None})
                     self._store.write_cell(cell)
                     live.append(cell)
-                    self._advance("")
+                    self._advance()
                 number += 1
             for cell in (*live, *(c for c in prepared if c.spec.cell_id not in work.turning)):
                 self._measure_scenarios(pool, cell)
@@ -394,46 +290,42 @@ class _Session:
         for scenario in missing(cell, self._settings, self._environment_id) if cell.status == "ok" else ():
 
             def tell(text: str, label: str = cell.spec.label) -> None:
-                self._on_progress(self._done, self._total, f"{text}: {label}")
+                self._tell(f"{text}: {label}")
 
             request = self._requests[cell.spec.cell_id]
             for result in measured_scenario(scenario, cell, pool, request, self._environment_id, tell):
                 cell = with_result(cell, result)
                 self._store.write_cell(cell)
-            self._advance("")
+            self._advance()
 
     def _profile(self, pool: Pool, cell_id: str) -> None:
         """Looks into a cell as the run holds it by now, where that is still to be done. It stays as it was measured."""
         cell = self._store.read_cell(cell_id)
         if cell is None or not _lacks_profile(cell, self._settings, self._environment_id):
             return
-        self._on_progress(self._done, self._total, f"profiling {cell.spec.label}")
+        self._tell(f"profiling {cell.spec.label}")
         profile = pool.profile(self._requests[cell_id])
         self._store.write_cell(cell.model_copy(update={"profile": profile}))
-        self._advance("")
+        self._advance()
 
     def _ready(self, pool: Pool, work: _Work) -> list[CellResult]:
         """The cells that are ready for their turns."""
         if self._at_once == 1:
             # Before any worker is there, whose start would be slowed.
-            return self._prepare(pool, self._convert(work.cells, work.turning), work.turning, [])
+            return self._prepare(pool, self._convertible(work.cells, work.turning), work.turning, [])
         of_keras = [c for c in work.cells if c.spec.runtime is None]
         # What these took to get ready is stored, and the watts of the idle machine are: nothing runs beside them.
         known = [c for c in of_keras if c.rounds]
         self._start(pool, of_keras)
-        live = self._prepare(pool, self._convert(known, work.turning), work.turning, [])
+        live = self._prepare(pool, self._convertible(known, work.turning), work.turning, [])
         new = [c for c in of_keras if not c.rounds]
-        wanted = {key: c for c in work.cells if (key := self._conversion_of(c)) is not None}
-        with JobThreads(max(1, self._at_once - any(not pool.holds(c.spec) for c in new))) as threads:
-            made = {key: threads.submit(self._convert_for, *key) for key in wanted}
-            live = self._prepare(pool, self._convert(new, work.turning), work.turning, live)
-            for future in as_completed(made.values()):
-                future.result()  # an error ends those that still run
-            self._conversions |= {key: future.result() for key, future in made.items()}
+        beside = max(1, self._at_once - any(not pool.holds(c.spec) for c in new))
+        with self._conversions.made_meanwhile((c.spec for c in work.cells), beside):
+            live = self._prepare(pool, self._convertible(new, work.turning), work.turning, live)
         others = [c for c in work.cells if c.spec.runtime is not None]
-        return self._prepare(pool, self._convert(others, work.turning), work.turning, live)
+        return self._prepare(pool, self._convertible(others, work.turning), work.turning, live)
 
-    def _convert(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
+    def _convertible(self, cells: list[CellResult], turning: frozenset[str]) -> list[CellResult]:
         """The cells that need no conversion or have it."""
         convertible = []
         for cell in cells:
@@ -461,12 +353,12 @@ class _Session:
         for cell in cells:
             if cell.preparation is not None and cell.status in ("ok", "partial") and pool.holds(cell.spec):
                 live.append(cell)
-                self._advance("")
+                self._advance()
                 continue
             if live and self._is_late(cell):
-                self._advance("")
+                self._advance()
                 continue
-            self._on_progress(self._done, self._total, f"preparing {cell.spec.model} {cell.spec.label}")
+            self._tell(f"preparing {cell.spec.model} {cell.spec.label}")
             try:
                 prepared = pool.prepare(self._requests[cell.spec.cell_id])
                 if cell.spec.cell_id in turning:
@@ -477,14 +369,14 @@ class _Session:
                     cell = cell.model_copy(update={**prepared._asdict(), **status})
                     self._store.write_cell(cell)
                 live.append(cell)
-                self._advance("")
+                self._advance()
             except CellFailure as failure:
                 self._not_ready(cell, failure, turning)
         return live
 
     def _start(self, pool: Pool, cells: list[CellResult]) -> None:
         if cells:
-            self._on_progress(self._done, self._total, f"starting {cells[0].spec.model}")
+            self._tell(f"starting {cells[0].spec.model}")
             pool.start(c.spec for c in cells)
 
     def _is_late(self, cell: CellResult) -> bool:
@@ -503,7 +395,7 @@ class _Session:
             result = failed_scenario(scenario, cell, self._settings, self._environment_id, failure)
             cell = with_result(cell, result)
         self._store.write_cell(cell)
-        self._advance("", pieces=1 + len(lacking))
+        self._advance(1 + len(lacking))
 
     def _share_of_time(self, blocks_left: int) -> float:
         """When this block may begin no further round, on the monotonic clock."""
@@ -514,41 +406,9 @@ class _Session:
 
     def _request(self, cell: CellResult) -> MeasureRequest:
         """What a worker needs. Raises CellFailure where the model cannot be converted for the cell's runtime."""
-        spec, model = cell.spec, self._models[cell.spec.model]
-        request = request_for(spec, model, self._settings, self._store.outputs_file(spec.cell_id).parent)
-        if (key := self._conversion_of(cell)) is None:
-            return request
-        if key not in self._conversions:
-            self._conversions[key] = self._convert_for(*key)
-        conversion = self._conversions[key]
-        if isinstance(conversion, CellFailure):
-            raise conversion
-        # Without real samples those that the conversion was checked on are measured on.
-        samples = request.samples_file or conversion / SAMPLES_FILE
-        return request.model_copy(update={"keras_file": conversion, "samples_file": samples})
-
-    @staticmethod
-    def _conversion_of(cell: CellResult) -> _ConversionKey | None:
-        """What is converted for a cell; None where nothing is."""
         spec = cell.spec
-        if spec.runtime is None:
-            return None
-        return spec.model, spec.runtime, cast(RuntimePrecision, spec.precision)  # `expand` gives a runtime no other
-
-    def _convert_for(self, name: str, runtime: Runtime, precision: RuntimePrecision) -> Path | CellFailure:
-        """The folder of the conversion, or why there is none: that is kept, as other cells would meet the same."""
-        model = self._models[name]
-        self._on_progress(self._done, self._total, f"converting {model.name} for {runtime} in {precision}")
-        try:
-            if self._converted is None:
-                raise UnavailableError("A runtime measures a converted model.", f"{runtime}, and nothing that converts")
-            return self._converted(model, runtime, precision, self._store.path / CONVERTED_FOLDER).absolute()
-        except StorageError:
-            raise
-        except WorkerError as error:
-            return CellFailure("crash", str(error))
-        except KcostError as error:
-            return CellFailure("unsupported", str(error))
+        folder = self._store.outputs_file(spec.cell_id).parent
+        return self._conversions.applied_to(request_for(spec, self._models[spec.model], self._settings, folder))
 
     def _fail(self, cell: CellResult, failure: CellFailure) -> None:
         """Stores a failure at once. Rounds measured before it stay; a later start tries the cell again."""
@@ -556,4 +416,4 @@ class _Session:
             self.refusals.append(failure.__cause__)
         self._store.write_cell(cell.model_copy(update={"status": failure.status, "reason": failure.reason}))
         scenarios = len(missing(cell, self._settings, self._environment_id))
-        self._advance("", pieces=max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)
+        self._advance(max(1, 1 + self._settings.rounds - len(cell.rounds)) + scenarios)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from pydantic import Field, computed_field
 
+from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import CellFailure, Pool
 from kcost.bench.precision import ratio_to
-from kcost.bench.runner import measure, open_models, request_for, specs_of
+from kcost.bench.runner import measure
 from kcost.core.disturbance import invalid_cell, invalid_run
 from kcost.core.errors import WorkerError
 from kcost.core.plan import CellSpec, Plan, baseline_of

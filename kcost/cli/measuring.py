@@ -37,7 +37,7 @@ PAGE = "report.html"
     )
 )
 def bench(
-    what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT...", help="A .toml plan, or models to measure.")],
+    what: Annotated[list[str], typer.Argument(metavar="PLAN|ARTIFACT", help="A .toml plan, or models to measure.")],
     out: Annotated[
         Path, typer.Option(help="Run folder; one that is there goes on where it stopped.", rich_help_panel=OUTPUT)
     ],
@@ -50,20 +50,22 @@ def bench(
     precisions: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: float32, bfloat16; of runtimes also int8, int8_dynamic.", rich_help_panel=MODEL
+            help="Comma-separated: float32, bfloat16, saved (as the file was saved); of runtimes also int8, "
+            "int8_dynamic. Default: float32,bfloat16,saved.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     batches: Annotated[
         str | None, typer.Option(help="Comma-separated batch sizes. Default: 1,32.", rich_help_panel=MODEL)
     ] = None,
     phases: Annotated[
-        str | None, typer.Option(help="Comma-separated: inference, training.", rich_help_panel=MODEL)
+        str | None, typer.Option(help="Comma-separated. Default: inference,training.", rich_help_panel=MODEL)
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated: predict, eager, graph, xla, jit, compile, train_on_batch; "
-            "saved_model, litert, onnx, openvino.",
+            "saved_model, litert, onnx, openvino. Default: all of the first but compile.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -82,7 +84,8 @@ def bench(
         ),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds in which each cell has one turn, at least.", rich_help_panel=MEASURING)
+        int | None,
+        typer.Option(help="Rounds in which each cell has one turn, at least. Default: 10.", rich_help_panel=MEASURING),
     ] = None,
     precision: Annotated[
         str | None,

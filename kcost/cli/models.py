@@ -31,7 +31,6 @@ from kcost.cli.shared import (
     parts,
     print_answer,
     progress,
-    stage,
 )
 
 
@@ -204,10 +203,10 @@ def evaluate(
         str | None, typer.Option(help="Name or path; default: what the model was trained on.", rich_help_panel=DATA)
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help="Score under attack too: fgsm or pgd.", rich_help_panel=MEASURING)
+        str | None, typer.Option(help="Score under attack, and without: fgsm or pgd.", rich_help_panel=MEASURING)
     ] = None,
     epsilon: Annotated[
-        str, typer.Option(help="Comma-separated sizes of the attacker's change.", rich_help_panel=MEASURING)
+        str, typer.Option(help="With --attack: comma-separated sizes of the change.", rich_help_panel=MEASURING)
     ] = "0.1",
     output: OutputOption = None,
     task: TaskOption = None,
@@ -227,8 +226,11 @@ def evaluate(
     from kcost.cli import answers
 
     if attack is not None:
+        plain_alone = {"--output": output, "--task": task, "--threshold": threshold, "--auroc": auroc or None}
+        if given := [name for name, value in plain_alone.items() if value is not None]:
+            raise typer.BadParameter(f"{', '.join(given)}: of scores without --attack alone", param_hint="--attack")
         sizes = numbers(epsilon)
-        with stage(f"attacking {artifact}", quiet):
+        with progress(quiet) as on_progress:
             answer = kcost.attack(
                 artifact,
                 sizes,
@@ -237,10 +239,11 @@ def evaluate(
                 backend=backend,  # type: ignore[arg-type]  # checked by kcost.attack
                 limit=limit,
                 pixels=pixels,
+                on_progress=on_progress,
             )
         print_answer(json_, answer, lambda console: answers.show_attack(console, answer, everything=all_))
         return
-    with stage(f"scoring {artifact}", quiet):
+    with progress(quiet) as on_progress:
         evaluation = kcost.evaluate(
             artifact,
             data=data,
@@ -251,6 +254,7 @@ def evaluate(
             threshold=threshold,
             auroc=auroc,
             pixels=pixels,
+            on_progress=on_progress,
         )
     print_answer(json_, evaluation, lambda console: answers.show_evaluation(console, evaluation, everything=all_))
 
@@ -308,7 +312,9 @@ def search(
         str | None, typer.Option(help="Layers that keep their weights, as `kcost train`.", rich_help_panel=TRAINING)
     ] = None,
     limit: Limit = None,
-    seed: Annotated[int | None, typer.Option(help="Of the search and of each trial.", rich_help_panel=SEARCH)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the search and of each trial; default 0.", rich_help_panel=SEARCH)
+    ] = None,
     provider: Annotated[
         str | None, typer.Option(help="Price at this provider, such as aws.", rich_help_panel=PRICES)
     ] = None,

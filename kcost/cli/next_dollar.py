@@ -34,7 +34,7 @@ def next_dollar(
     artifacts: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ARTIFACT...",
+            metavar="ARTIFACT",
             help="Artifacts of one data set; the first is the model that there is, the others show what else gives.",
         ),
     ],

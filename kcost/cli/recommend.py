@@ -42,7 +42,7 @@ from kcost.cli.shared import (
 )
 def recommend(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="An artifact folder, or any .keras file.")
+        Path | None, typer.Argument(metavar="MODEL", help="An artifact folder, or any .keras file.")
     ] = None,
     data: Annotated[
         str | None,
@@ -112,7 +112,9 @@ def recommend(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the answer; one that is there goes on. Default: NAME-recommend.", rich_help_panel=OUTPUT
+            help="Folder of the answer; one that is there goes on. Default: recommend in an artifact, or "
+            "NAME-recommend.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     export: Annotated[

@@ -27,6 +27,7 @@ from kcost.cli.shared import (
     app,
     examples,
     print_answer,
+    progress,
     stage,
 )
 from kcost.core.suggestion import did_you_mean
@@ -129,7 +130,7 @@ def risk(
     import kcost
     from kcost.report.risk_terminal import show_risk
 
-    with stage(f"predicting with {artifact}", quiet):
+    with progress(quiet) as on_progress:
         report = kcost.assess_risk(
             artifact,
             data=data,
@@ -151,6 +152,7 @@ def risk(
             pixels=pixels,
             limit=limit,
             train_examples=train_examples,
+            on_progress=on_progress,
         )
     print_answer(json_, report, lambda console: show_risk(console, report, everything=all_))
     if report.failed or (strict and report.undecided):

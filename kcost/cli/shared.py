@@ -9,15 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from kcost.core.progress import OnProgress, ProgressLines, silent
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from kcost.core.progress import OnProgress, shown_on, silent, stage as stage_of
 
 PIPE_COLUMNS = 160
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +73,25 @@ KEPT = {
 """What is kept of a command that is interrupted, and how to go on."""
 
 
+def argument_text(argument: Any) -> str:
+    """How an argument stands in the usage of a command: RUN, [RUN] where it may be left out, RUN... for several."""
+    name = argument.metavar or argument.name.upper()
+    if argument.nargs == -1 and " " not in name:
+        name = f"{name}..."
+    return name if argument.required else f"[{name}]"
+
+
 class _Command(TyperCommand):
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                parameter.metavar = parameter.metavar or str(parameter.name).upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [argument_text(p) for p in self.params if p.param_type_name == "argument"]
+        return [*arguments, *([self.options_metavar] if self.options_metavar else [])]
+
     def invoke(self, ctx: Any) -> Any:
         try:
             answer = super().invoke(ctx)
@@ -278,38 +293,15 @@ def print_answer(as_json: bool, answer: Any, show: Any) -> None:
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[OnProgress]:
     """What the API tells its progress to: a bar on a terminal, elsewhere plain lines, both on standard error."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
     if quiet:
         yield silent
-    elif console.is_terminal:
-        with _bar(console) as on_progress:
-            yield on_progress
-    else:
-        yield ProgressLines(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201 -- progress
+        return
+    with shown_on(sys.stderr) as on_progress:
+        yield on_progress
 
 
 @contextmanager
 def stage(text: str, quiet: bool) -> Iterator[None]:
     """Tells of work that is one stage, where it begins and how long it took."""
-    with progress(quiet) as on_progress:
-        on_progress(0, 1, text)
+    with progress(quiet) as on_progress, stage_of(on_progress, text):
         yield
-        on_progress(1, 1, f"done: {text}")
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[OnProgress]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.percentage:3.0f}%"), BarColumn(bar_width=20), TimeElapsedColumn())
-    # Refreshed only when something happens: a thread that redraws would disturb what is measured.
-    with Progress(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_progress(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=text or None)
-            bar.refresh()
-
-        yield on_progress

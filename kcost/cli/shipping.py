@@ -18,6 +18,7 @@ from kcost.cli.shared import (
     app,
     examples,
     print_answer,
+    progress,
     stage,
 )
 from kcost.core.suggestion import did_you_mean
@@ -120,7 +121,7 @@ def export(
         return
     if name is None:
         raise typer.BadParameter("TensorFlow Serving knows a model by its name", param_hint="--name")
-    with stage(f"exporting {artifact}", quiet):
+    with progress(quiet) as on_progress:
         exported = kcost.export(
             artifact,
             out,
@@ -135,5 +136,6 @@ def export(
             calibrated=calibrated,
             risk=risk_,
             to=to or (),
+            on_progress=on_progress,
         )
     print_answer(json_, exported, lambda console: answers.show_export(console, exported, everything=all_))

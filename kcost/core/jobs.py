@@ -125,13 +125,13 @@ def _line(document: Any) -> bytes:
 
 
 TRAIN = Job("train", "kcost.worker.train", TrainRequest, TrainAnswer, tells_progress=True)
-EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation)
-PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer)
+EVALUATE = Job("evaluate", "kcost.worker.evaluate", EvaluateRequest, Evaluation, tells_progress=True)
+PREDICT = Job("predict", "kcost.worker.predict", PredictRequest, PredictAnswer, tells_progress=True)
 EXAMPLES = Job("examples", "kcost.worker.examples", ExamplesRequest, ExamplesAnswer)
-CORRUPT = Job("corrupt", "kcost.worker.corrupted", CorruptRequest, PredictAnswer)
-OOD = Job("ood", "kcost.worker.out_of_distribution", OodRequest, OodAnswer)
+CORRUPT = Job("corrupt", "kcost.worker.corrupted", CorruptRequest, PredictAnswer, tells_progress=True)
+OOD = Job("ood", "kcost.worker.out_of_distribution", OodRequest, OodAnswer, tells_progress=True)
 OPTIMIZE = Job("optimize", "kcost.worker.optimize", OptimizeRequest, OptimizeAnswer, tells_progress=True)
-ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport)
+ROBUSTNESS = Job("robustness", "kcost.worker.robustness", AttackRequest, AttackReport, tells_progress=True)
 BUILD = Job("build", "kcost.worker.build", BuildRequest, BuildAnswer)
 CONVERT = Job("convert", "kcost.worker.convert.job", ConvertRequest, ConvertAnswer)
 CHECK_CONVERSION = Job("check-conversion", "kcost.worker.convert.check", ConversionCheckRequest, ConversionCheckAnswer)

@@ -1,10 +1,13 @@
-"""How long work tells of its progress."""
+"""How long work tells of its progress: to an `OnProgress`, and how a stream shows what one is told."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
 
 from kcost.core.units import format_s
 
@@ -16,6 +19,25 @@ OnProgress = Callable[[int, int, str], None]
 
 def silent(done: int, total: int, text: str) -> None:
     """Progress that nobody watches."""
+
+
+def in_steps(on_progress: OnProgress, total: int) -> Callable[[str], None]:
+    """What is told of each of `total` steps of some work as it begins."""
+    steps = itertools.count()
+
+    def tell(text: str) -> None:
+        done = next(steps)
+        on_progress(done, total, f"{text}, step {done + 1} of {total}")
+
+    return tell
+
+
+@contextmanager
+def stage(on_progress: OnProgress, text: str) -> Iterator[None]:
+    """Tells of work that is one stage, where it begins and where it ends."""
+    on_progress(0, 1, text)
+    yield
+    on_progress(1, 1, f"done: {text}")
 
 
 class ProgressLines:
@@ -40,3 +62,31 @@ class ProgressLines:
         gone_s = now_s - self._start_s
         left = f", about {format_s(gone_s / done * (total - done))} left" if 0 < done < total else ""
         self._write(f"{100 * done / total if total else 0:3.0f}% {text} ({format_s(gone_s)} gone{left})")
+
+
+@contextmanager
+def shown_on(stream: IO[str], *, transient: bool = False) -> Iterator[OnProgress]:
+    """What work tells its progress to: a bar where the stream is a terminal, elsewhere plain lines.
+
+    Args:
+        transient: the bar goes when the work ends.
+    """
+    from rich.console import Console
+
+    console = Console(file=stream)
+    if not console.is_terminal:
+        yield ProgressLines(lambda line: print(line, file=stream, flush=True))
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.percentage:3.0f}%"), BarColumn(bar_width=20), TimeElapsedColumn())
+    described = TextColumn("{task.description}", markup=False)
+    # Refreshed only when something happens: a thread that redraws would disturb what is measured.
+    with Progress(*columns, described, console=console, auto_refresh=False, transient=transient) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def on_progress(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total or None, description=text or None)
+            bar.refresh()
+
+        yield on_progress

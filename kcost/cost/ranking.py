@@ -97,14 +97,15 @@ class RankedCell(Record):
     tail: TailLatency | None = Field(default=None, description="None under 64 steps, which show no tail")
     steps: int
     rounds: int
-    valid: bool = Field(default=True, description="False: measured beside other work; it has no ratio")
+    valid: bool = Field(default=True, description="False: measured beside other work; it has no dollars and no ratio")
     invalid: str | None = Field(default=None, description="why its figures are not to be believed")
+    simulated: bool = Field(default=False, description="its step times were made up, not measured")
     examples_per_s: float
     peak_host_bytes: int | None = Field(default=None, description="most that its worker held in a measured turn")
     peak_device_bytes: int | None = Field(default=None, description="most that its worker took of an accelerator")
     step_joules: float | None = Field(default=None, description="energy of a step; None where it is not measured")
     energy_basis: str = Field(default=NOT_MEASURED, description="the counter or the model that the energy is from")
-    cost: CostEstimate
+    cost: CostEstimate | None = Field(description="None where it was measured beside other work: then nobody knows it")
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over this cell's")
     quality: Quality
     fairness: Fairness
@@ -140,6 +141,7 @@ class Ranking(Record):
     )
     reference: str | None = Field(description="label of the cell that outputs and scores were held against")
     baseline: str | None = Field(description="cell_id of plain Keras, that costs are compared with")
+    unit: str = Field(description="what the costs are per, such as `million predictions`")
     cells: tuple[RankedCell, ...] = Field(description="the ranked ones by cost, then the others by cost")
     tied_with_best: tuple[str, ...] = Field(default=(), description="cell_ids that cannot be told from the best")
 
@@ -162,18 +164,19 @@ class Ranking(Record):
     @property
     def usd_scale(self) -> UsdScale:
         """The unit in which its costs read at a glance: the cheapest's."""
-        return usd_scale([c.cost.usd for c in self.cells if c.rank == 1] or [c.cost.usd for c in self.cells], self.unit)
+        cheapest = [cost.usd for c, cost in self.priced if c.rank == 1]
+        return usd_scale(cheapest or [cost.usd for _, cost in self.priced], self.unit)
+
+    @property
+    def priced(self) -> list[tuple[RankedCell, CostEstimate]]:
+        """The cells that have a cost, each with it: one that was measured beside other work has none."""
+        return [(c, c.cost) for c in self.cells if c.cost is not None]
 
     @property
     def mark(self) -> str:
         """What dollars are marked with that rest on seconds of another machine than is priced; else empty."""
-        bases = {c.cost.basis for c in self.cells} - {"measured here", "simulated"}
+        bases = {cost.basis for _, cost in self.priced} - {"measured here", "simulated"}
         return f" [{', '.join(sorted(bases))}]" if bases else ""
-
-    @property
-    def unit(self) -> str:
-        """What the costs are per."""
-        return self.cells[0].cost.unit
 
     def best_by_backend(self) -> dict[str, RankedCell]:
         """The cheapest ranked cell of each backend, the cheapest backend first."""
@@ -361,6 +364,7 @@ def rank(
         apart=apart,
         reference=reference,
         baseline=None if baseline is None else baseline.cell_id,
+        unit=group[0].cost.unit,
         cells=tuple(cells),
         tied_with_best=_tied_with_best(best_and_ranked),
     )
@@ -390,13 +394,14 @@ def _ranked(
         steps=slow.steps,
         valid=measured.invalid is None,
         invalid=measured.invalid,
+        simulated=measured.cost.basis == "simulated",
         rounds=len(cell.rounds),
         examples_per_s=spec.batch / (slow.p50 / 1e3),
         peak_host_bytes=max((r.peak_host_bytes for r in cell.rounds if r.peak_host_bytes is not None), default=None),
         peak_device_bytes=None if cell.preparation is None else cell.preparation.peak_device_bytes,
         step_joules=energy.joules,
         energy_basis=energy.basis,
-        cost=measured.cost,
+        cost=measured.cost if measured.invalid is None else None,
         times_cheaper=_times_cheaper(measured, baseline),
         quality=measured.judgement.quality,
         fairness=measured.fairness,

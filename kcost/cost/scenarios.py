@@ -30,16 +30,16 @@ class ScenarioRow(Record):
     single_stream_p90: TailLatency | None = Field(default=None, description="None under 64 queries")
     single_stream_p99: TailLatency | None = Field(default=None, description="None under 662 queries")
     offline_samples_per_s: float | None = None
-    offline_usd_per_million: float | None = None
+    offline_usd_per_million: float | None = Field(default=None, description="None too where `invalid` says why")
     after_idle_ms: float | None = Field(default=None, description="median of the steps after idle time")
     latency_bound_ms: float | None = Field(default=None, description="of the server; None where it was not asked for")
     server_outcome: Outcome | None = None
     server_queries_per_s: float | None = Field(default=None, description="highest rate that held the bound")
     server_p99: TailLatency | None = Field(default=None, description="at that rate")
-    server_usd_per_million: float | None = None
+    server_usd_per_million: float | None = Field(default=None, description="None too where `invalid` says why")
     lowest_queries_per_s: float | None = Field(default=None, description="lowest rate tried, where none held the bound")
     failures: tuple[str, ...] = Field(default=(), description="a scenario and why it did not come to its end")
-    invalid: str | None = Field(default=None, description="why these figures are not to be believed")
+    invalid: str | None = Field(default=None, description="why these figures are not to be believed; no dollars then")
 
 
 def scenario_rows(run: Run, prices: Mapping[str, Match]) -> tuple[ScenarioRow, ...]:
@@ -61,6 +61,8 @@ def _rows_of(
         single, offline, idle, server = row
         results: list[ScenarioResult] = [r for r in row if r is not None]
         rate = None if offline is None else samples_per_s(offline, cell.spec.batch)
+        invalid = _invalid(results, environments)
+        known_prices = prices if invalid is None else None
         yield ScenarioRow(
             model=cell.spec.model,
             cell_id=cell.spec.cell_id,
@@ -68,11 +70,11 @@ def _rows_of(
             batch=cell.spec.batch,
             **_single_stream(single),
             offline_samples_per_s=rate,
-            offline_usd_per_million=None if offline is None or rate is None else _usd(rate, prices, offline),
+            offline_usd_per_million=None if offline is None or rate is None else _usd(rate, known_prices, offline),
             after_idle_ms=None if idle is None or not idle.step_ns else statistics.median(idle.step_ns) / 1e6,
-            **_server(server, prices),
+            **_server(server, known_prices),
             failures=tuple(f"{r.scenario}: {r.failure}" for r in results if r.failure is not None),
-            invalid=_invalid(results, environments),
+            invalid=invalid,
         )
 
 
@@ -83,7 +85,7 @@ def _single_stream(result: SingleStream | None) -> dict[str, object]:
     return {"single_stream": True, "single_stream_p90": p90, "single_stream_p99": p99}
 
 
-def _server(result: Server | None, prices: Mapping[str, Match]) -> dict[str, object]:
+def _server(result: Server | None, prices: Mapping[str, Match] | None) -> dict[str, object]:
     if result is None:
         return {}
     outcome, trial = search_outcome(result)
@@ -105,9 +107,9 @@ def _tail(latency_ns: tuple[int, ...], fraction: float) -> TailLatency | None:
     return TailLatency(name=f"p{round(100 * fraction)}", ms=value, low_ms=low, high_ms=high)
 
 
-def _usd(per_s: float, prices: Mapping[str, Match], result: ScenarioResult) -> float:
-    match = prices[result.environment_id]
-    return match.usd_per_hour / 3600 / per_s * 1e6
+def _usd(per_s: float, prices: Mapping[str, Match] | None, result: ScenarioResult) -> float | None:
+    """None without prices: of what was measured beside other work."""
+    return None if prices is None else prices[result.environment_id].usd_per_hour / 3600 / per_s * 1e6
 
 
 def _invalid(results: list[ScenarioResult], environments: Mapping[str, Environment]) -> str | None:

@@ -52,7 +52,7 @@ TOLD_TIES = 3
 Outcome = Literal["cheaper", "can't tell", "baseline is cheapest", "no baseline", "nothing ranked", "invalid"]
 
 MEASURE_AGAIN = "measured beside other work: measure again"
-"""What stands in the place of a ratio that is not to be believed."""
+"""Why there is no figure where there is none to be believed."""
 
 
 class Conclusion(Record):
@@ -349,7 +349,7 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         who += f" (apart, as settings differ: {'; '.join(ranking.apart)})"
 
     def conclusion(outcome: Outcome, says: str, ratio: Ratio | None = None) -> Conclusion:
-        simulated = " [simulated]" if best is not None and best.cost.basis == "simulated" else ""
+        simulated = " [simulated]" if best is not None and best.simulated else ""
         return Conclusion(
             model=ranking.model,
             phase=ranking.phase,
@@ -365,7 +365,8 @@ def _conclusion(ranking: Ranking) -> Conclusion:
         why = next((f": {c.reason}" for c in ranking.cells if c.standing == "not finite"), "")
         return conclusion("nothing ranked", f"none of {len(ranking.cells)} cells may be ranked{why}.")
     compared = [c for c in ranking.cells if c.cell_id in (ranking.baseline, best.cell_id)]
-    if (reason := next((c.invalid for c in compared if c.invalid is not None), None)) is not None:
+    if best.cost is None or any(not c.valid for c in compared):
+        reason = next(c.invalid for c in compared if not c.valid)
         return conclusion("invalid", f"{MEASURE_AGAIN} (INVALID: {reason}).")
     scale = ranking.usd_scale
     cheapest = f"cheapest is {best.name}, {scale.text(best.cost.usd)} per {scale.unit}"

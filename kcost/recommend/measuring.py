@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from kcost.bench.conversions import Converted
+from kcost.bench.plan_models import open_models, specs_of
 from kcost.bench.pool import Pool
-from kcost.bench.runner import Converted, measure, open_models, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model

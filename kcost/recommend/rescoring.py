@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kcost.bench.runner import CONVERTED_FOLDER, Converted, measure, open_models, specs_of
+from kcost.bench.conversions import CONVERTED_FOLDER, Converted
+from kcost.bench.plan_models import open_models, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import RunStore
 from kcost.core.answer import Answer
 from kcost.core.artifact import Model

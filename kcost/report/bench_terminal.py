@@ -9,16 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from kcost.core.units import UsdScale, format_percent, significant, usd_scale
-from kcost.report.tables import ROWS, show_lines, show_more, show_notices, titled_table
+from kcost.report.tables import MEASURE_AGAIN, ROWS, show_lines, show_more, show_notices, titled_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kcost.bench.compare import Change, Comparison, Figure
     from kcost.bench.self_test import SelfTest
-
-MEASURE_AGAIN = "measure again"
-"""In the place of a ratio of what was measured beside other work."""
 
 ROUNDS_FIT, STEPS_FIT = 90, 130
 """Columns of a terminal from which there is room for rounds, and for what `--all` adds; --json has both."""
@@ -75,12 +72,13 @@ def headings_of(comparison: Comparison) -> tuple[str, ...]:
 
 
 def row_of(change: Change, scale: UsdScale | None) -> tuple[str, ...]:
-    """The texts of a cell in both runs; no ratio of what was measured beside other work."""
+    """The texts of a cell in both runs; no dollars and no ratio of what was measured beside other work."""
     figure, rounds = compared(change), f"{change.rounds_a}/{change.rounds_b} {change.how}"
+    if change.invalid is not None:
+        times = ("-", "-") if scale is not None else (significant(figure.a), significant(figure.b))
+        return (change.model, change.cell, *times, MEASURE_AGAIN, "-", rounds)
     text = significant if scale is None or change.usd_per_million is None else scale.text
     names = (change.model, change.cell, text(figure.a), text(figure.b))
-    if change.invalid is not None:
-        return (*names, MEASURE_AGAIN, "-", rounds)
     high = "unbounded" if figure.high is None else significant(figure.high)
     return (*names, significant(figure.ratio), f"{significant(figure.low)} to {high}", rounds)
 
@@ -92,11 +90,10 @@ def _steps(change: Change) -> tuple[str, ...]:
 
 
 def scale_of(comparison: Comparison) -> UsdScale | None:
-    """The unit in which the dollars of a comparison read at a glance; None where a cell has no price."""
-    dollars = [c.usd_per_million for c in comparison.changes]
-    if any(usd is None for usd in dollars):
-        return None
-    return usd_scale([value for usd in dollars if usd is not None for value in (usd.a, usd.b)], "million examples")
+    """The unit in which the dollars of a comparison read at a glance; None where a cell that counts has no price."""
+    dollars = [c.usd_per_million for c in comparison.changes if c.invalid is None]
+    known = [value for usd in dollars if usd is not None for value in (usd.a, usd.b)]
+    return usd_scale(known, "million examples") if known and None not in dollars else None
 
 
 def largest_first(changes: Sequence[Change]) -> list[Change]:

@@ -14,7 +14,6 @@ from kcost.cost.notices import most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Conclusion, Verdict
 from kcost.report.bench_terminal import (
-    MEASURE_AGAIN,
     compared,
     headings_of,
     largest_first,
@@ -25,6 +24,8 @@ from kcost.report.bench_terminal import (
 from kcost.report.interval_chart import Axis, Mark
 from kcost.report.notebook import ONE_COLOUR, Chart, Says, Shown, Standing, View, ratio_fields, ratio_text
 from kcost.report.plots import COLOURS, Plot, plots_of
+from kcost.report.tables import MEASURE_AGAIN
+from kcost.report.terminal import usd_text
 
 
 class ShownVerdict(Shown, Verdict):
@@ -68,26 +69,34 @@ class ShownVerdict(Shown, Verdict):
         return [] if ranking is None else [*Shown.plots(self), *plots_of(ranking)]
 
 
-def usd_chart(ranking: Ranking) -> Chart:
-    """Dollars of each way of running a model, the cheapest first, on a logarithmic axis."""
-    scale = ranking.usd_scale
+def usd_chart(ranking: Ranking) -> Chart | None:
+    """Dollars of each way of running a model, the cheapest first, on a logarithmic axis.
+
+    Without those that were measured beside other work; None where all were.
+    """
+    scale, costs = ranking.usd_scale, {c.cell_id: cost for c, cost in ranking.priced}
+    if not costs:
+        return None
     marks = [
         Mark(
             label=f"{c.backend}/{c.method} {c.dtype}, batch {c.batch}{' *' if c.cell_id == ranking.baseline else ''}",
-            value=c.cost.usd * scale.factor,
-            low=c.cost.low * scale.factor,
-            high=None if c.cost.high is None else c.cost.high * scale.factor,
+            value=cost.usd * scale.factor,
+            low=cost.low * scale.factor,
+            high=None if cost.high is None else cost.high * scale.factor,
             colour=COLOURS[c.backend],
-            text=scale.text(c.cost.usd) if c.valid else MEASURE_AGAIN,
-            faded=c.rank is None or not c.valid,
+            text=scale.text(cost.usd),
+            faded=c.rank is None,
         )
         for c in _in_order(ranking)
+        if (cost := costs.get(c.cell_id)) is not None
     ]
     star = "; * is plain Keras" if ranking.baseline is not None else ""
+    left_out = len(ranking.cells) - len(costs)
+    without = f", without {left_out} measured beside other work" if left_out else ""
     return Chart(
         marks,
         Axis(f"USD per {scale.unit}, with 95% intervals{star}", logarithmic=True),
-        f"{ranking.model}: what it costs",
+        f"{ranking.model}: what it costs{without}",
     )
 
 
@@ -127,15 +136,15 @@ def _cell_row(ranking: Ranking, cell: RankedCell) -> tuple[str, ...]:
         f"{cell.backend}/{cell.method}{plain}{standing}",
         cell.dtype,
         str(cell.batch),
-        ranking.usd_scale.text(cell.cost.usd),
-        times if cell.valid else MEASURE_AGAIN,
+        usd_text(cell, ranking.usd_scale),
+        times,
         significant(cell.step_ms),
         f"{cell.quality.scores[0].value:.4f}" if cell.quality.scores else "-",
     )
 
 
 def _cell_record(ranking: Ranking, cell: RankedCell) -> dict[str, Any]:
-    scores = cell.quality.scores
+    scores, cost = cell.quality.scores, cell.cost
     return {
         "model": ranking.model,
         "phase": ranking.phase,
@@ -151,11 +160,11 @@ def _cell_record(ranking: Ranking, cell: RankedCell) -> dict[str, Any]:
         "step_ms": cell.step_ms,
         "step_p95_ms": cell.step_p95_ms,
         "examples_per_s": cell.examples_per_s,
-        "usd": cell.cost.usd,
-        "usd_low": cell.cost.low,
-        "usd_high": cell.cost.high,
-        "usd_unit": cell.cost.unit,
-        "usd_basis": cell.cost.basis,
+        "usd": None if cost is None else cost.usd,
+        "usd_low": None if cost is None else cost.low,
+        "usd_high": None if cost is None else cost.high,
+        "usd_unit": ranking.unit,
+        "usd_basis": None if cost is None else cost.basis,
         **ratio_fields("times_cheaper", cell.times_cheaper),
         "score_name": scores[0].name if scores else None,
         "score": scores[0].value if scores else None,

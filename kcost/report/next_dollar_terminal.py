@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from kcost.core.units import format_usd
-from kcost.cost.next_dollar import POINT, NextDollar, Route, Span
+from kcost.cost.next_dollar import NextDollar
+from kcost.cost.score_routes import POINT, Route, Span
 from kcost.report.tables import ROWS, show_more, show_notices, titled_table
 
 

@@ -17,6 +17,7 @@ from kcost.report.plots import plots_of
 from kcost.report.profiles import ROOFLINE_SOURCE, calls_text, views_of
 from kcost.report.scenarios import HEADINGS, NOTE, scenario_tables
 from kcost.report.templates import page_of
+from kcost.report.terminal import usd_text
 
 TEMPLATE = "page.html"
 ROWS = 40
@@ -39,7 +40,9 @@ def render(run: Run, verdict: Verdict) -> bytes:
         "bytes": format_bytes,
         "percent": format_percent,
         "left": rows_left,
-        "part": part_of_plain,
+        "part": part_of_whole,
+        "whole": whole_of,
+        "usd": usd_text,
         "calls": calls_text,
     }
     plots = [plots_of(ranking) for ranking in verdict.rankings]
@@ -73,13 +76,16 @@ def rows_left(ranking: Ranking) -> int:
     return max(0, len(ranking.cells) - ROWS)
 
 
-def part_of_plain(cell: RankedCell, ranking: Ranking) -> float:
-    """The cell's cost as a part of what plain Keras costs, or the dearest cell where there is none; at most 1."""
-    whole = (
-        max(c.cost.usd for c in ranking.cells) if ranking.baseline is None else ranking.cell(ranking.baseline).cost.usd
-    )
-    return min(1.0, cell.cost.usd / whole)
+def part_of_whole(cell: RankedCell, ranking: Ranking) -> float:
+    """The cell's cost as a part of `whole_of`; at most 1, and 0 for a cell without a cost."""
+    return 0.0 if cell.cost is None else min(1.0, cell.cost.usd / whole_of(ranking)[1])
+
+
+def whole_of(ranking: Ranking) -> tuple[str, float]:
+    """What bars are part of, in words and in dollars: plain Keras, else the dearest cell that has a cost."""
+    plain = next((cost.usd for c, cost in ranking.priced if c.cell_id == ranking.baseline), None)
+    return ("the dearest", max(cost.usd for _, cost in ranking.priced)) if plain is None else ("plain Keras", plain)
 
 
 def _simulated(verdict: Verdict) -> bool:
-    return any(c.cost.basis == "simulated" for r in verdict.rankings for c in r.cells)
+    return any(c.simulated for r in verdict.rankings for c in r.cells)

@@ -102,25 +102,36 @@ def _line(key: tuple[str, str, str], cells: list[RankedCell]) -> dict[str, Any]:
     }
 
 
+class _Point(NamedTuple):
+    """A cell that has a cost and a score."""
+
+    cell: RankedCell
+    usd: float
+    score: Score
+
+
 def score_by_cost(ranking: Ranking) -> Plot | None:
-    """Score against cost, a point a cell, with the front of those that none beats in both; None without scores."""
-    scored = [c for c in ranking.cells if c.quality.scores]
+    """Score against cost, a point a cell, with the front of those that none beats in both.
+
+    A cell that was measured beside other work has no cost, and no point. None without points.
+    """
+    scored = [_Point(c, cost.usd, c.quality.scores[0]) for c, cost in ranking.priced if c.quality.scores]
     if not scored:
         return None
-    name, scale = scored[0].quality.scores[0].name.replace("_", " "), ranking.usd_scale
-    groups: dict[tuple[str, str], list[RankedCell]] = {}
-    for cell in sorted(scored, key=lambda c: (c.backend, c.precision)):
-        groups.setdefault((cell.backend, cell.precision), []).append(cell)
-    costs = [c.cost.usd * scale.factor for c in scored]
-    front = pareto_front(
-        (c for c in scored if c.rank is not None), lambda c: c.cost.usd, lambda c: c.quality.scores[0].value
-    )
+    name, scale = scored[0].score.name.replace("_", " "), ranking.usd_scale
+    groups: dict[tuple[str, str], list[_Point]] = {}
+    for point in sorted(scored, key=lambda p: (p.cell.backend, p.cell.precision)):
+        groups.setdefault((point.cell.backend, point.cell.precision), []).append(point)
+    costs = [p.usd * scale.factor for p in scored]
+    front = pareto_front((p for p in scored if p.cell.rank is not None), lambda p: p.usd, lambda p: p.score.value)
+    left_out = sum(bool(c.quality.scores) for c in ranking.cells) - len(scored)
+    without = f" {left_out} that were measured beside other work have no cost, and no point." if left_out else ""
     return Plot(
         title=f"{name} against cost",
         note="Up and to the left is better. The line joins the cells that no ranked cell beats in both; the bars are "
-        "95% intervals of the score. Faded points may not be ranked.",
+        f"95% intervals of the score. Faded points may not be ranked.{without}",
         figure={
-            "data": [_front(front, scale), *(_points(key, cells, scale) for key, cells in groups.items())],
+            "data": [_front(front, scale), *(_points(key, points, scale) for key, points in groups.items())],
             "layout": {
                 "xaxis": _log_axis(f"USD per {escape(scale.unit)}", round_numbers(min(costs), max(costs))),
                 "yaxis": {"title": {"text": escape(name)}},
@@ -142,19 +153,19 @@ def error_bars(scores: Sequence[Score], colour: str) -> dict[str, Any]:
     }
 
 
-def _points(key: tuple[str, str], cells: list[RankedCell], scale: UsdScale) -> dict[str, Any]:
+def _points(key: tuple[str, str], points: list[_Point], scale: UsdScale) -> dict[str, Any]:
     backend, precision = key
-    scores = [c.quality.scores[0] for c in cells]
+    scores = [p.score for p in points]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{backend} {cells[0].dtype}",
-        "x": [c.cost.usd * scale.factor for c in cells],
+        "name": f"{backend} {points[0].cell.dtype}",
+        "x": [p.usd * scale.factor for p in points],
         "y": [s.value for s in scores],
         "error_y": error_bars(scores, COLOURS[backend]),
         "text": [
-            f"{c.name}<br>{scale.text(c.cost.usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
-            for c, s in zip(cells, scores, strict=True)
+            f"{c.name}<br>{scale.text(usd)}, {s.value:.4f} on {s.count} {escape(s.unit)}<br>{c.standing}"
+            for c, usd, s in points
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
@@ -162,18 +173,18 @@ def _points(key: tuple[str, str], cells: list[RankedCell], scale: UsdScale) -> d
             "symbol": "circle" if precision == "float32" else "circle-open",
             "size": 10,
             "line": {"width": 2, "color": COLOURS[backend]},
-            "opacity": [1.0 if c.rank is not None else 0.35 for c in cells],
+            "opacity": [1.0 if p.cell.rank is not None else 0.35 for p in points],
         },
     }
 
 
-def _front(cells: list[RankedCell], scale: UsdScale) -> dict[str, Any]:
+def _front(points: list[_Point], scale: UsdScale) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": [c.cost.usd * scale.factor for c in cells],
-        "y": [c.quality.scores[0].value for c in cells],
+        "x": [p.usd * scale.factor for p in points],
+        "y": [p.score.value for p in points],
         "line": {"shape": "hv", "dash": "dash", "width": 2, "color": "#8a8f98"},
         "hoverinfo": "skip",
     }

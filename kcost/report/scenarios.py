@@ -14,7 +14,7 @@ from kcost.core.stats import samples_for_tail
 from kcost.core.units import significant, usd_a_million
 from kcost.cost.ranking import TailLatency
 from kcost.cost.scenarios import ScenarioRow
-from kcost.report.tables import titled_table
+from kcost.report.tables import MEASURE_AGAIN, titled_table
 
 NOTE = (
     "single-stream: one query at a time. offline: all samples there at once. after idle: the median of steps that "
@@ -55,7 +55,7 @@ class ScenarioTable(NamedTuple):
     title: str
     rows: list[list[str]]
     remarks: list[str]
-    """What failed, and figures that are not to be believed: those begin with INVALID."""
+    """What failed, and rows that are not to be believed: those begin with INVALID."""
 
 
 def scenario_tables(rows: Sequence[ScenarioRow]) -> list[ScenarioTable]:
@@ -125,12 +125,18 @@ def _texts(row: ScenarioRow) -> list[str]:
         _single_stream(row, row.single_stream_p90, 0.90),
         _single_stream(row, row.single_stream_p99, 0.99),
         NO_FIGURE if row.offline_samples_per_s is None else significant(row.offline_samples_per_s),
-        NO_FIGURE if row.offline_usd_per_million is None else usd_a_million(row.offline_usd_per_million),
+        _usd(row, row.offline_samples_per_s, row.offline_usd_per_million),
         NO_FIGURE if row.after_idle_ms is None else significant(row.after_idle_ms),
         _server(row),
         NO_FIGURE if row.server_p99 is None else significant(row.server_p99.ms),
-        NO_FIGURE if row.server_usd_per_million is None else usd_a_million(row.server_usd_per_million),
+        _usd(row, row.server_queries_per_s, row.server_usd_per_million),
     ]
+
+
+def _usd(row: ScenarioRow, per_s: float | None, usd_per_million: float | None) -> str:
+    if usd_per_million is not None:
+        return usd_a_million(usd_per_million)
+    return MEASURE_AGAIN if per_s is not None and row.invalid is not None else NO_FIGURE
 
 
 def _single_stream(row: ScenarioRow, tail: TailLatency | None, fraction: float) -> str:

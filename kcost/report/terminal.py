@@ -13,7 +13,7 @@ from kcost.cost.notices import Notice, by_code, most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
 from kcost.cost.verdict import Verdict
 from kcost.report.scenarios import show_scenarios
-from kcost.report.tables import titled_table
+from kcost.report.tables import MEASURE_AGAIN, titled_table
 
 FIRST = "not-finite"
 """The notices that stand before the tables: such a model answers nothing, however fast."""
@@ -102,7 +102,7 @@ def _show_best(console: Console, ranking: Ranking, rows: int) -> None:
             "-" if cell.rank is None else str(cell.rank),
             f"{cell.backend}/{cell.method} {cell.dtype}{plain}{standing}",
             str(cell.batch),
-            scale.text(cell.cost.usd),
+            usd_text(cell, scale),
             _times_cheaper(cell),
             f"{significant(cell.step_ms)} ms",
         ]
@@ -157,7 +157,7 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
         "run as": name,
         "dtype": lambda c: c.dtype,
         "batch": lambda c: str(c.batch),
-        "USD": lambda c: scale.text(c.cost.usd),
+        "USD": lambda c: usd_text(c, scale),
     }
     if wide:
         columns["95% interval"] = lambda c: _interval(c, scale)
@@ -177,9 +177,12 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
     return columns
 
 
+def usd_text(cell: RankedCell, scale: UsdScale) -> str:
+    """What a cell costs; of one that was measured beside other work, that it is to be measured again."""
+    return MEASURE_AGAIN if cell.cost is None else scale.text(cell.cost.usd)
+
+
 def _times_cheaper(cell: RankedCell) -> str:
-    if not cell.valid:
-        return "measure again"
     return "-" if cell.times_cheaper is None else f"{significant(cell.times_cheaper.value)}x"
 
 
@@ -188,6 +191,8 @@ def _score(cell: RankedCell) -> str:
 
 
 def _interval(cell: RankedCell, scale: UsdScale) -> str:
+    if cell.cost is None:
+        return "-"
     high = "unbounded" if cell.cost.high is None else significant(cell.cost.high * scale.factor)
     return f"{significant(cell.cost.low * scale.factor)} to {high}"
 

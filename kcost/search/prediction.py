@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kcost.bench.plan_models import request_for
 from kcost.bench.pool import CellFailure, Pool
-from kcost.bench.runner import request_for
 from kcost.core import schema
 from kcost.core.artifact import Artifact, open_model
 from kcost.core.environment import collect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from kcost.core import schema
@@ -35,6 +36,7 @@ def convert(
     *,
     temperature: OutputTemperature | None = None,
     log: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Conversion:
     """Converts a model into the folder `out`, which appears whole or not at all.
 
@@ -44,7 +46,8 @@ def convert(
         precision: one that PRECISIONS names for the runtime. int8 takes its scales from the artifact's real samples.
         out: a folder that is new or empty.
         temperature: that probabilities are put at before; None leaves them.
-        log: takes what the two processes print; None passes it on to standard error.
+        log: takes what the two processes print; None keeps it until they end well.
+        tell: told of each of the two steps as it begins.
 
     Raises:
         UnavailableError: the runtime has no such precision, or something it needs is not installed.
@@ -61,6 +64,7 @@ def convert(
             temperature=temperature,
             made_samples_file=path.parent / SAMPLES_FILE,
             log=log,
+            tell=tell,
         )
         conversion = Conversion(
             runtime=runtime,
@@ -93,6 +97,7 @@ def write_checked(
     made_samples_file: Path | None = None,
     serving: ServingRequest | None = None,
     log: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[ConvertAnswer, ConversionCheckAnswer]:
     """Writes a model for a runtime, and holds it against the model: the one road that exports and conversions take.
 
@@ -104,6 +109,7 @@ def write_checked(
         temperature: that probabilities are put at before the file is written and checked; None leaves them.
         made_samples_file: keeps made-up inputs of a model without samples.
         serving: what a SavedModel for a server carries beside; None for one that no server is given.
+        tell: told of each of the two steps as it begins.
 
     Raises as `convert` does.
     """
@@ -122,6 +128,7 @@ def write_checked(
             serving=serving,
             temperature=temperature,
         )
+        tell(f"converting {model.name} for {runtime} in {precision}")
         made = run_job(CONVERT, CONVERTED_IN[runtime], request, device="cpu", log=log)
         check = ConversionCheckRequest(
             path=path,
@@ -133,6 +140,7 @@ def write_checked(
             serving=serving,
             served=made.serving,
         )
+        tell(f"checking {model.name} for {runtime} in {precision}")
         return made, run_job(CHECK_CONVERSION, "fake", check, device="cpu", log=log)
 
 

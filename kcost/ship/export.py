@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from kcost.core.conversion import (
 )
 from kcost.core.errors import InputError, StorageError, storage
 from kcost.core.process import require
+from kcost.core.progress import OnProgress, in_steps, silent
 from kcost.core.serving import Batching
 from kcost.ship.convert import convert, write_checked
 from kcost.ship.export_report import REPORT_FILE, Beside, ExportReport
@@ -66,6 +67,7 @@ def export(
     to: Mapping[Runtime, RuntimePrecision] | None = None,
     watching: Mapping[str, str] | None = None,
     log: Path | None = None,
+    on_progress: OnProgress = silent,
 ) -> ExportReport:
     """Exports a model as `out`/`name`/`version` and lists it in `out`/models.config.
 
@@ -82,7 +84,8 @@ def export(
         temperature: that probabilities are put at; what is checked is the model with it.
         to: runtimes that the model is converted to as well, each with its precision, in folders of the version.
         watching: path below `out` -> text, of alert rules and dashboards for what the proxy tells.
-        log: takes what the two processes print; None passes it on to standard error.
+        log: takes what the processes print; None keeps it until they end well.
+        on_progress: told of each step as it begins: a file is written, and then checked.
 
     Raises:
         InputError: a name, version or batch size of another form.
@@ -100,6 +103,7 @@ def export(
     for runtime, precision in (to or {}).items():
         require_precision(runtime, precision)
         require(CONVERTED_IN[runtime])
+    total = 2 * (1 + len(to or {}))
     target = out / name / str(version)
     _refuse_existing(target)
     with _locked(out, name):
@@ -107,7 +111,8 @@ def export(
         _remove_drafts(target)
         with new_folder(target) as draft:
             report = _write_and_check(
-                *(model, draft, name, version, portable, batches, batching, temperature, to or {}, log)
+                *(model, draft, name, version, portable, batches, batching, temperature, to or {}, log),
+                in_steps(on_progress, total),
             )
             schema.write(draft / REPORT_FILE, report)
         try:
@@ -115,6 +120,7 @@ def export(
         except BaseException:
             shutil.rmtree(target)
             raise
+    on_progress(total, total, f"done: {target}")
     return report.model_copy(update={"warnings": (*report.warnings, *warnings)})
 
 
@@ -129,6 +135,7 @@ def _write_and_check(
     temperature: OutputTemperature | None,
     to: Mapping[Runtime, RuntimePrecision],
     log: Path | None,
+    tell: Callable[[str], None],
 ) -> ExportReport:
     serving, left_out = _serving_request(model, name, warm_up_batches)
     written, checked = write_checked(
@@ -140,6 +147,7 @@ def _write_and_check(
         temperature=temperature,
         serving=serving,
         log=log,
+        tell=tell,
     )
     if batching is not None and (reason := _not_batched(written.inputs)) is not None:
         batching, left_out = None, (*left_out, LeftOut(what=VERSION_BATCHING, reason=reason))
@@ -150,7 +158,7 @@ def _write_and_check(
         schema.write_bytes(draft / REFERENCE_FILE, reference)
     beside = []
     for runtime, precision in to.items():
-        made = convert(model, runtime, precision, draft / runtime, temperature=temperature, log=log)
+        made = convert(model, runtime, precision, draft / runtime, temperature=temperature, log=log, tell=tell)
         beside.append(
             Beside(
                 runtime=runtime,

@@ -35,7 +35,7 @@ def export_checkpoint(model: Model, out: Path, *, log: Path | None = None) -> Ch
     Args:
         model: an artifact folder of a bert that `kcost train` made.
         out: a folder that is new or empty; it appears whole or not at all.
-        log: takes what the process prints; None passes it on to standard error.
+        log: takes what the process prints; None keeps it until it ends well.
 
     Raises:
         ArtifactError: the model is no such bert, or it was changed since (pruned, quantized, fused).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from kcost.data import TextSet
 from kcost.data.tokenize import WordPiece
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.training.batches import ArrayBatches, bucketed, share_saved, shortest_bucket
-from kcost.training.tasks import DEFAULT_MAX_LENGTH, Task, refuse_not_finite
+from kcost.training.tasks import DEFAULT_MAX_LENGTH, Task, refuse_not_finite, uncounted
 
 
 class SequenceClassification(Task):
@@ -71,7 +72,9 @@ class SequenceClassification(Task):
         """The class of each text as an index into `label_names`, shape (n,), int32."""
         return np.take(self._index, self.data.splits[split].y)
 
-    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+    def predict(
+        self, model: keras.Model, split: str, batch_size: int, count: Callable[[int], None] = uncounted
+    ) -> np.ndarray:
         """As `Task.predict`."""
         encoded = self.encoded(split)
         predictions = np.zeros_like(self.labels(split))
@@ -80,6 +83,7 @@ class SequenceClassification(Task):
             logits = np.asarray(model.predict_on_batch(batch))
             refuse_not_finite([self.answers.main.output], [as_host_array(logits)], split)
             predictions[rows] = logits.argmax(-1)
+            count(len(rows))
         return predictions
 
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:

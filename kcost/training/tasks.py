@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +25,24 @@ from kcost.training.batches import ArrayBatches, Arrays, bucketed, share_saved, 
 
 DEFAULT_MAX_LENGTH = 128
 """Word pieces of a sentence where an artifact does not say."""
+
+
+def uncounted(examples: int) -> None:
+    """Of examples that nobody counts."""
+
+
+class _Counting(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Counts the examples that `Model.predict` has answered."""
+
+    def __init__(self, count: Callable[[int], None], total: int, batch_size: int) -> None:
+        super().__init__()
+        self._count, self._total, self._batch_size, self._done = count, total, batch_size, 0
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keras calls this after one batch, or after several that ran in one go: `batch` is the last of them."""
+        done = min(self._total, (batch + 1) * self._batch_size)
+        self._count(done - self._done)
+        self._done = done
 
 
 class Task(ABC):
@@ -61,8 +80,13 @@ class Task(ABC):
         return [float(w) for w in np.where(counts > 0, weights, 1.0)]
 
     @abstractmethod
-    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+    def predict(
+        self, model: keras.Model, split: str, batch_size: int, count: Callable[[int], None] = uncounted
+    ) -> np.ndarray:
         """What a model answers on a split, as `predictions_of` keeps it.
+
+        Args:
+            count: told after each batch how many more examples are done.
 
         Raises:
             GateError: an answer is NaN or infinite.
@@ -160,8 +184,14 @@ class ArrayTask(Task):
     def labels(self, split: str) -> np.ndarray:
         return self._labels[split]
 
-    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
-        outputs = keras.tree.flatten(model.predict(self._x[split], batch_size=batch_size, verbose=0))
+    def predict(
+        self, model: keras.Model, split: str, batch_size: int, count: Callable[[int], None] = uncounted
+    ) -> np.ndarray:
+        total = len(next(iter(self._named(split).values())))
+        callbacks = None if count is uncounted else [_Counting(count, total, batch_size)]
+        outputs = keras.tree.flatten(
+            model.predict(self._x[split], batch_size=batch_size, verbose=0, callbacks=callbacks)
+        )
         arrays = [np.asarray(as_host_array(np.asarray(y))) for y in outputs]
         refuse_not_finite([a.output for a in self.answers.outputs], arrays, split)
         return predictions_of(self.answers.main, arrays[self.answers.main_place])
@@ -260,13 +290,16 @@ class TokenClassification(Task):
     def labels(self, split: str) -> np.ndarray:
         return self.encoded(split).labels
 
-    def predict(self, model: keras.Model, split: str, batch_size: int) -> np.ndarray:
+    def predict(
+        self, model: keras.Model, split: str, batch_size: int, count: Callable[[int], None] = uncounted
+    ) -> np.ndarray:
         encoded = self.encoded(split)
         predictions = np.zeros_like(encoded.labels)
         for rows, length in bucketed(encoded.lengths, batch_size, self.max_length, None)(0):
             logits = np.asarray(model.predict_on_batch({n: a[rows, :length] for n, a in _inputs(encoded).items()}))
             refuse_not_finite([self.answers.main.output], [as_host_array(logits)], split)
             predictions[rows, :length] = logits.argmax(-1)
+            count(len(rows))
         return predictions
 
     def score(self, predictions: np.ndarray, split: str) -> tuple[Score, ...]:

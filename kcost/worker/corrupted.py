@@ -17,6 +17,7 @@ from kcost.models.loading import load_keras_file
 from kcost.training.adversarial import PerturbedModel
 from kcost.worker.model_and_data import Opened, on_data
 from kcost.worker.predict import OutputsOf, answered, class_names, entity_types, plainly, refuse_unlabelled
+from kcost.worker.progress import counted
 from kcost.worker.robustness import attacked_point, mean_length
 
 
@@ -35,18 +36,23 @@ def run(request: CorruptRequest) -> PredictAnswer:
     refuse_unlabelled(clean.task)
     types = entity_types(clean.task)
 
-    def answers(opened: Opened, outputs_of: OutputsOf) -> SplitPredictions:
-        return answered(outputs_of, opened.task, "test", request.batch_size, None, types)
-
-    splits = {CLEAN: answers(clean, plainly(model))}
-    for condition in conditions_for(read):
-        changed = on_data(about, model, corrupted(read, condition), request.answer, request.pixels)
-        splits[condition] = answers(changed, plainly(model))
     notes: tuple[str, ...] = ()
-    try:
-        splits |= {name: answers(clean, outputs_of) for name, outputs_of in _attacks(clean, request)}
-    except UnavailableError as error:  # what can be attacked is a matter of the model; the rest stands without it
-        notes = (f"not attacked: {error.rule} Received: {error.received}",)
+    conditions = conditions_for(read)
+    passes = 1 + len(conditions) + len(ATTACKED)
+    with counted(passes * len(clean.task.labels("test")), clean.task.unit) as of_pass:
+
+        def answers(opened: Opened, outputs_of: OutputsOf, name: str) -> SplitPredictions:
+            count = of_pass(f"predicting {name}")
+            return answered(outputs_of, opened.task, "test", request.batch_size, None, types, count)
+
+        splits = {CLEAN: answers(clean, plainly(model), CLEAN)}
+        for condition in conditions:
+            changed = on_data(about, model, corrupted(read, condition), request.answer, request.pixels)
+            splits[condition] = answers(changed, plainly(model), condition)
+        try:
+            splits |= {name: answers(clean, outputs_of, name) for name, outputs_of in _attacks(clean, request)}
+        except UnavailableError as error:  # what can be attacked is a matter of the model; the rest stands without it
+            notes = (f"not attacked: {error.rule} Received: {error.received}",)
     header = PredictionsHeader(
         model=about.name,
         model_sha256=about.sha256,

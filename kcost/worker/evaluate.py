@@ -5,6 +5,7 @@ from __future__ import annotations
 from kcost.core.request import EvaluateRequest, Evaluation
 from kcost.training.tasks import refuse_nan_weights
 from kcost.worker.model_and_data import open_with_data
+from kcost.worker.progress import counted
 
 
 def run(request: EvaluateRequest) -> Evaluation:
@@ -13,10 +14,13 @@ def run(request: EvaluateRequest) -> Evaluation:
     refuse_nan_weights(opened.model)
     if request.auroc:
         opened.task.ask_auroc()
-    predictions = opened.task.predict(opened.model, "test", request.batch_size)
+    tasks = (opened.task, *opened.others)
+    with counted(sum(len(task.labels("test")) for task in tasks), opened.task.unit) as of_pass:
+        count = of_pass("scoring")
+        predictions, *others = (task.predict(opened.model, "test", request.batch_size, count) for task in tasks)
     scores = list(opened.task.score(predictions, "test"))
-    for task in opened.others:
-        scores += task.score(task.predict(opened.model, "test", request.batch_size), "test")
+    for task, answers in zip(opened.others, others, strict=True):
+        scores += task.score(answers, "test")
     return Evaluation(
         scores=tuple(scores),
         report=opened.task.report(predictions, "test"),

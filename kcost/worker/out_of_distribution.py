@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from kcost.models.logits import before_softmax
 from kcost.training.tasks import Task, refuse_not_finite
 from kcost.worker.model_and_data import on_data
 from kcost.worker.predict import refuse_unlabelled
+from kcost.worker.progress import counted
 
 SAME_PROBABILITY = 1e-3
 """Logits are those of a softmax where they give its probabilities within this."""
@@ -54,7 +56,11 @@ def run(request: OodRequest) -> OodAnswer:
         pixels=request.pixels,
         no_energy_because=no_energy_because,
     )
-    own_scores, other_scores = (_scores(model, logits, task, request.batch_size) for task in (own, other))
+    with counted(len(own.labels("test")) + len(other.labels("test")), own.unit) as of_pass:
+        own_scores, other_scores = (
+            _scores(model, logits, task, request.batch_size, of_pass(f"predicting {name}"))
+            for task, name in ((own, read.name), (other, named.name))
+        )
     write_ood_scores(request.file, header, own_scores, other_scores)
     return OodAnswer(dataset=read.record, other=named.record)
 
@@ -114,8 +120,10 @@ def _numbers(model: keras.Model, inputs: Any, place: int) -> np.ndarray:
     return numbers
 
 
-def _scores(model: keras.Model, logits: keras.Model | None, task: Task, batch_size: int) -> OodScores:
-    """Confidence and energy of each test example."""
+def _scores(
+    model: keras.Model, logits: keras.Model | None, task: Task, batch_size: int, count: Callable[[int], None]
+) -> OodScores:
+    """Confidence and energy of each test example; `count` is told after each batch how many more are done."""
     answer, labels = task.answers.main, task.labels("test")
     batches = task.batches("test", batch_size, seed=None)
     cut = logits is not None and logits is not model
@@ -140,4 +148,5 @@ def _scores(model: keras.Model, logits: keras.Model | None, task: Task, batch_si
             each = top + np.log(np.exp(numbers - top[..., None]).sum(-1))
             words = np.maximum((known >= 0).sum(-1), 1) if labels.ndim > 1 else None
             energy[rows] = each if words is None else np.where(known >= 0, each, 0).sum(-1) / words
+        count(len(rows))
     return OodScores(confidence, energy if logits is not None else None)

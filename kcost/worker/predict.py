@@ -25,6 +25,7 @@ from kcost.core.scores import typed_sentence_counts
 from kcost.data.sets import SPLITS
 from kcost.training.tasks import Task, TokenClassification, refuse_not_finite
 from kcost.worker.model_and_data import open_with_data
+from kcost.worker.progress import counted
 
 OutputsOf = Callable[[Any, np.ndarray, int], Any]
 """A batch's inputs, its labels and its place among the batches -> what the model answers."""
@@ -44,9 +45,12 @@ def run(request: PredictRequest) -> PredictAnswer:
     task, about = opened.task, open_model(request.model)
     refuse_unlabelled(task)
     splits, types = {}, entity_types(task)
-    for split in SPLITS:
-        most = request.train_examples if split == "train" else None
-        splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most, types)
+    most = {split: len(task.labels(split)) for split in SPLITS}
+    most["train"] = min(most["train"], request.train_examples)
+    with counted(sum(most.values()), task.unit) as of_pass:
+        for split in SPLITS:
+            count = of_pass(f"predicting {split}")
+            splits[split] = answered(plainly(opened.model), task, split, request.batch_size, most[split], types, count)
     header = PredictionsHeader(
         model=about.name,
         model_sha256=about.sha256,
@@ -83,9 +87,18 @@ def plainly(model: keras.Model) -> OutputsOf:
 
 
 def answered(
-    outputs_of: OutputsOf, task: Task, split: str, batch_size: int, most: int | None, types: tuple[str, ...]
+    outputs_of: OutputsOf,
+    task: Task,
+    split: str,
+    batch_size: int,
+    most: int | None,
+    types: tuple[str, ...],
+    count: Callable[[int], None],
 ) -> SplitPredictions:
     """The answers on a split, or on at most about `most` of its examples, whole batches of a seeded order.
+
+    Args:
+        count: told after each batch how many more examples are done.
 
     Raises:
         InputError: the answers are of no classes, or no label counts.
@@ -111,6 +124,7 @@ def answered(
         place = rows if labels.ndim == 1 else (rows, slice(length))
         logs[place], taken[rows] = log_probabilities, True
         predicted[place] = decided(answer, predictions_of(answer, numbers))
+        count(len(rows))
     assert logs is not None, "a split holds one example at least"
     examples = np.flatnonzero(taken)
     counts = _entity_counts(task, split, predicted, examples, types) if isinstance(task, TokenClassification) else None

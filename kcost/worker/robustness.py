@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from kcost.training.adversarial import PerturbedModel
 from kcost.training.attacks import fgsm, pgd
 from kcost.training.tasks import Task
 from kcost.worker.model_and_data import open_with_data
+from kcost.worker.progress import counted
 
 STEP_FRACTION = 2.5
 """Times epsilon over the number of steps is the size of a PGD step, so that it can reach and follow the ball's edge."""
@@ -28,10 +30,12 @@ def run(request: AttackRequest) -> AttackReport:
     """
     opened = open_with_data(request.model, request.data, request.limit, pixels=request.pixels)
     perturbed = PerturbedModel(opened.model, opened.task.answers.main, opened.task.is_text, opened.task.pixels)
-    results = []
-    for epsilon in sorted({0.0, *request.epsilons}):
-        scores = opened.task.score(_predictions(perturbed, opened.task, request, epsilon), "test")
-        results.append(AttackedScores(epsilon=epsilon, scores=tuple(scores)))
+    results, sizes = [], sorted({0.0, *request.epsilons})
+    with counted(len(sizes) * len(opened.task.labels("test")), opened.task.unit) as of_pass:
+        for epsilon in sizes:
+            count = of_pass(f"attacking by {epsilon:g}")
+            scores = opened.task.score(_predictions(perturbed, opened.task, request, epsilon, count), "test")
+            results.append(AttackedScores(epsilon=epsilon, scores=tuple(scores)))
     return AttackReport(
         attack=request.attack,
         norm=perturbed.norm,
@@ -41,8 +45,14 @@ def run(request: AttackRequest) -> AttackReport:
     )
 
 
-def _predictions(perturbed: PerturbedModel, task: Task, request: AttackRequest, epsilon: float) -> np.ndarray:
-    """Class numbers on the test split under attack, in the shape of its labels."""
+def _predictions(
+    perturbed: PerturbedModel, task: Task, request: AttackRequest, epsilon: float, count: Callable[[int], None]
+) -> np.ndarray:
+    """Class numbers on the test split under attack, in the shape of its labels.
+
+    Args:
+        count: told after each batch how many more examples are done.
+    """
     batches = task.batches("test", request.batch_size, seed=None)
     kept = np.float32 if task.answers.main.kind == "binary" else np.int32
     predictions = np.zeros(task.labels("test").shape, kept)
@@ -55,6 +65,7 @@ def _predictions(perturbed: PerturbedModel, task: Task, request: AttackRequest, 
         rows, length = batches.rows(i)
         place = rows if predictions.ndim == 1 else (rows, slice(length))
         predictions[place] = predictions_of(task.answers.main, perturbed.predict(point, inputs))
+        count(len(rows))
     return predictions
 
 

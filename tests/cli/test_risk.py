@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,16 @@ def test_gates_of_a_digits_cnn_pass_fail_and_are_open(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr
 
-    code, output, _ = risk("min_score = 0.01")
+    code, output, progress = risk("min_score = 0.01")
     assert (code, "passes" in output) == (0, True)
+    assert re.search(r"(?m)^ *0% predicting with .*, step 1 of 2 \(", progress), progress
+    assert re.search(r"(?m)^ *\d+% predicting train: \d+ of [\d,]+ examples \(", progress), progress
+    assert "100% done: the risk of" in progress
+    scored = kcost("evaluate", model, *arguments)
+    assert re.search(r"(?m)^ *\d+% scoring: \d+ of 300 examples \(", scored.stderr), scored.stderr
+    assert "\x1b" not in progress + scored.stderr
+    assert kcost("evaluate", model, *arguments, "--quiet").stderr == ""
+    check(kcost("evaluate", model, "--attack", "fgsm", "--auroc"), 2, "--auroc: of scores without --attack")
     written = (model / "risk" / "predictions-torch.npz").stat().st_mtime_ns
     code, output, _ = risk("min_score = 1.0")
     assert (code, "fails" in output) == (1, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kcost.core.predictions import read_predictions
 from kcost.core.request import (
     ATTACKED,
     CLEAN,
+    AttackRequest,
     CorruptRequest,
     EvaluateRequest,
     ExamplesRequest,
@@ -38,7 +40,7 @@ from kcost.data.corruptions import conditions_for
 from kcost.risk.out_of_distribution import ood_detection
 from kcost.risk.robustness import robustness
 from kcost.risk.scores import main_score
-from kcost.worker import corrupted, evaluate, examples, out_of_distribution, predict, train
+from kcost.worker import corrupted, evaluate, examples, out_of_distribution, predict, robustness as attack, train
 
 
 def request(out: Path, **changes: Any) -> TrainRequest:
@@ -421,3 +423,41 @@ def test_a_yes_or_no_has_confidence_alone(tmp_path: Path) -> None:
     stored = read_ood_scores(file)
     assert stored.own.energy is None
     assert "a sure no" in str(stored.header.no_energy_because)
+
+
+@pytest.mark.parametrize("job", ["evaluate", "predict", "corrupt", "ood", "attack"])
+@pytest.mark.parametrize("which", ["digits", "tagger"])
+def test_what_takes_minutes_on_a_big_model_counts_its_examples(
+    which: str,
+    job: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("kcost.core.progress.LINE_EVERY_S", -1)
+    wanted: dict[str, Any] = {"model": request.getfixturevalue(which), "limit": 90, "batch_size": 32}
+    data_name, file = {"digits": "digits", "tagger": "ner-mini"}[which], tmp_path / "x.npz"
+    capsys.readouterr()  # what its training told, where this test is the first
+    if job == "evaluate":
+        evaluate.run(EvaluateRequest(**wanted))
+        examples_told = 90
+    elif job == "attack":
+        examples_told = 90 * len(attack.run(AttackRequest(**wanted, epsilons=(0.1,))).results)
+    elif job == "ood":
+        out_of_distribution.run(OodRequest(**wanted, other=data_name, file=file))
+        stored = read_ood_scores(file)
+        examples_told = len(stored.own.confidence) + len(stored.other.confidence)
+    else:
+        if job == "predict":
+            predict.run(PredictRequest(**wanted, train_examples=1000, file=file))
+        else:
+            corrupted.run(CorruptRequest(**wanted, examples=40, file=file))
+        examples_told = sum(len(split.examples) for split in read_predictions(file).splits.values())
+    lines = capsys.readouterr().out.splitlines()
+    counts = [re.fullmatch(r" *\d+% .*: ([\d,]+) of ([\d,]+) (?:examples|sentences) \(.*\)", line) for line in lines]
+    assert None not in counts, lines
+    counts_told = [tuple(int(number.replace(",", "")) for number in c.groups()) for c in counts if c is not None]
+    assert len(counts_told) > 1
+    assert counts_told == sorted(set(counts_told)), "each batch is told once, and the count goes up"
+    assert counts_told[-1] == (examples_told, examples_told), "progress ends at its end"

@@ -13,6 +13,7 @@ import pytest
 from kcost.core import process, schema
 from kcost.core.artifact import Model, open_model, sha256_of
 from kcost.core.conversion import (
+    ConversionCheck,
     ConversionCheckAnswer,
     ConversionCheckRequest,
     ConvertAnswer,
@@ -223,10 +224,8 @@ def test_a_read_only_folder_is_refused(models: Path, tmp_path: Path) -> None:
         export(open_model(models / "jax" / "cnn.keras"), tmp_path / "out", "digits", 1)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
-        raise StorageError("kcost needs to write.", "No space left on device")
-
+def without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions that write an empty file, and checks that find nothing wrong."""
     written = ConvertAnswer(
         inputs=(),
         outputs=(),
@@ -237,8 +236,41 @@ def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, m
         versions={"keras": "3.15", "tensorflow": "2.21"},
         probes=(),
     )
-    answers = {CONVERT: written, CHECK_CONVERSION: ConversionCheckAnswer(checks=(), runtime_version="2.21", notes=())}
-    monkeypatch.setattr(convert_module, "run_job", lambda job, *_, **__: answers[job])
+    check = ConversionCheck(batch=1, free_axes=(), relative_error=0.0, max_abs_difference=0.0)
+    checked = ConversionCheckAnswer(checks=(check,), runtime_version="2.21", notes=())
+    answers = {CONVERT: written, CHECK_CONVERSION: checked}
+
+    def run_job(job: Job[Any, Any], backend: str, request: Any, **_: object) -> object:
+        if job is CONVERT:
+            (request.path / "saved_model.pb" if request.runtime == "saved_model" else request.path).write_bytes(b"")
+        return answers[job]
+
+    monkeypatch.setattr(convert_module, "run_job", run_job)
+
+
+def test_an_export_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_jobs(monkeypatch)
+    (tmp_path / "m.keras").write_bytes(b"a model")
+    told_steps: list[tuple[int, int, str]] = []
+    export(
+        *(open_model(tmp_path / "m.keras"), tmp_path / "out", "digits", 1),
+        to={"onnx": "int8"},
+        on_progress=lambda *progress: told_steps.append(progress),
+    )
+    assert told_steps == [
+        (0, 4, "converting m for saved_model in float32, step 1 of 4"),
+        (1, 4, "checking m for saved_model in float32, step 2 of 4"),
+        (2, 4, "converting m for onnx in int8, step 3 of 4"),
+        (3, 4, "checking m for onnx in int8, step 4 of 4"),
+        (4, 4, f"done: {tmp_path / 'out' / 'digits' / '1'}"),
+    ]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise StorageError("kcost needs to write.", "No space left on device")
+
+    without_jobs(monkeypatch)
     monkeypatch.setattr(schema, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left"):
         export(open_model(models / "jax" / "cnn.keras"), tmp_path / "new" / "out", "digits", 1)

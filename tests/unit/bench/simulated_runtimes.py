@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcost.bench import runner
+from kcost.bench import plan_models
 from kcost.bench.pool import Pool, Prepared
 from kcost.core.artifact import SAMPLES_FILE, Model
 from kcost.core.conversion import Runtime, RuntimePrecision
@@ -41,14 +41,14 @@ def onnx_plan(folder: Path) -> Plan:
 
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """No framework is started: the cells of torch itself are taken out, and of onnx only converting is asked for."""
-    monkeypatch.setattr(runner, "require", lambda backend: backend)
+    monkeypatch.setattr(plan_models, "require", lambda backend: backend)
     monkeypatch.setattr(Model, "output_facts", lambda model: ())  # the fake backend's file is no .keras file
-    whole = runner.expand
+    whole = plan_models.expand
 
     def only_converted(*args: Any) -> tuple[Any, ...]:
         return tuple(c for c in whole(*args) if c.backend == "fake" or c.runtime)
 
-    monkeypatch.setattr(runner, "expand", only_converted)
+    monkeypatch.setattr(plan_models, "expand", only_converted)
 
 
 def converted(model: Model, runtime: Runtime, precision: RuntimePrecision, cache: Path) -> Path:

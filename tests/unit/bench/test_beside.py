@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kcost.bench.conversions import Converted
+from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import Pool, Prepared
-from kcost.bench.runner import Converted, measure, open_models, request_for, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import open_run
 from kcost.core.artifact import Model
 from kcost.core.conversion import Runtime, RuntimePrecision

@@ -131,11 +131,14 @@ def test_an_invalid_cell_is_not_judged_and_is_named() -> None:
     cell = next(c for c in run.cells if c.spec.label == LABEL)
     busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
     rounds = tuple(replace(r, watch=busy) for r in slowed(run, 3.0).cells[0].rounds)
-    comparison = compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
+    b = replaced(run, cell.spec.cell_id, rounds=rounds)
+    comparison = compare(run, b, fail_if="median_ms>5%", usd_per_hour=PRICES)
     assert comparison.not_judged == (f"simulated-cnn {LABEL}",)
     assert not comparison.failed
     change = next(c for c in comparison.changes if c.cell == LABEL)
     assert str(change.invalid).startswith("B: other processes took")
+    assert (change.usd_per_million, change.probability_b_cheaper) == (None, None)
+    assert all(c.usd_per_million is not None for c in comparison.changes if c is not change)
 
 
 def test_one_round_is_too_little_to_judge() -> None:

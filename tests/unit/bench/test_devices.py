@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kcost.backends.fake import FakeDriver, FakeModel
-from kcost.bench.runner import request_for
+from kcost.bench.plan_models import request_for
 from kcost.core.artifact import open_model
 from kcost.core.errors import UnavailableError
 from kcost.core.plan import Device, Phase, expand

@@ -91,7 +91,7 @@ def test_answers_that_are_not_finite_are_counted_and_never_ranked(tmp_path: Path
 def test_a_model_saved_under_another_policy_has_a_cell_as_saved_beside_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kcost.bench.runner.saved_policy", lambda path: "mixed_float16")
+    monkeypatch.setattr("kcost.bench.plan_models.saved_policy", lambda path: "mixed_float16")
     script = {"computed_dtype": {"saved": "float16 and float32"}}
     plan = fake_plan(tmp_path, script, methods=["eager"], batches=[1])
     cells = by_label(measure(plan, tmp_path / "run"))
@@ -114,7 +114,7 @@ def test_cells_of_an_older_run_that_called_a_saved_policy_float32_are_measured_a
     del document["preparation"]["computed_dtype"]
     path.write_text(json.dumps({**document, "schema": 2}))
     assert measure(plan, out).cells[0].rounds == cell.rounds, "a model in float32 was measured in float32"
-    monkeypatch.setattr("kcost.bench.runner.saved_policy", lambda path: "mixed_float16")
+    monkeypatch.setattr("kcost.bench.plan_models.saved_policy", lambda path: "mixed_float16")
     assert measure(plan, out).cells[0].rounds[0].session != cell.rounds[0].session
 
 
@@ -124,7 +124,7 @@ def test_cells_of_an_older_run_that_called_a_saved_policy_float32_are_measured_a
 def test_a_model_that_cannot_be_opened_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
 ) -> None:
-    monkeypatch.setattr("kcost.bench.runner.require", lambda backend: backend)
+    monkeypatch.setattr("kcost.bench.plan_models.require", lambda backend: backend)
     monkeypatch.setattr("kcost.core.process.Worker.__init__", lambda *a, **k: pytest.fail("a worker was started"))
     path = tmp_path / "bad.keras"
     if content is not None:

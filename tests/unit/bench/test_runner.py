@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from kcost.bench import runner
+from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import Pool, Prepared
-from kcost.bench.runner import measure, open_models, request_for, specs_of
+from kcost.bench.runner import measure
 from kcost.bench.store import open_run
 from kcost.core.errors import PlanError, StorageError
 from kcost.core.plan import CellSpec

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kcost.bench import runner
+from kcost.bench.conversions import Conversions, Converted
+from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import Pool, Prepared
-from kcost.bench.runner import Converted, measure
-from kcost.bench.store import RunStore
-from kcost.core.artifact import Model, open_model
+from kcost.bench.runner import measure
+from kcost.core.artifact import Model
 from kcost.core.conversion import PRECISIONS, RUNTIMES
 from kcost.core.errors import KcostError, UnavailableError, WorkerError
 from kcost.core.plan import KERAS_PRECISIONS, Plan, expand
 from kcost.core.request import MeasureRequest
-from kcost.core.result import CellResult
 from tests.unit.bench.plans import by_label
 from tests.unit.bench.simulated_runtimes import AXES, onnx_plan, without_torch
 
@@ -97,10 +96,22 @@ def test_a_bare_model_is_measured_on_the_samples_of_its_conversion(
 ) -> None:
     without_torch(monkeypatch)
     plan = onnx_plan(tmp_path)
-    model = open_model(plan.models[0])
-    spec = next(c for c in runner.expand(plan, {model.name: model.sha256}, None) if c.runtime)
-    session = runner._Session(
-        plan, {model.name: model}, RunStore(tmp_path / "run"), lambda *_: None, lambda *_: tmp_path, "here", 1
-    )
-    request = session._request(CellResult(spec=spec, environment_id="x", status="partial"))
-    assert (request.keras_file, request.samples_file) == (tmp_path, tmp_path / "samples.npz")
+    models = open_models(plan)
+    made: list[tuple[str, str, str, Path]] = []
+    told_steps: list[str] = []
+
+    def converts(model: Model, runtime: str, precision: str, cache: Path) -> Path:
+        made.append((model.name, runtime, precision, cache))
+        return tmp_path / "onnx"
+
+    converted: Converted = converts
+    conversions = Conversions(models, tmp_path / "converted", converted, told_steps.append)
+    for spec in specs_of(plan, models):
+        plain = request_for(spec, models[spec.model], plan.settings, tmp_path)
+        request = conversions.applied_to(plain)
+        if spec.runtime is None:
+            assert request == plain
+        else:
+            assert (request.keras_file, request.samples_file) == (tmp_path / "onnx", tmp_path / "onnx" / "samples.npz")
+    assert made == [("fake", "onnx", "float32", tmp_path / "converted")], "once for both batch sizes"
+    assert told_steps == ["converting fake for onnx in float32"]

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from kcost.bench.compare import Comparison, compare
 from kcost.bench.self_test import SelfTest
-from kcost.core.result import Watch
 from kcost.report.bench_terminal import show_comparison, show_self_test
 from kcost.report.tables import ROWS
-from testing.runs import replaced
+from testing.runs import disturbed
 from testing.terminal import printed
 from tests.unit.bench.runs_to_compare import LABEL, PRICES, run_of, slowed
 from tests.unit.bench.self_tests import move, pairs
@@ -63,14 +61,16 @@ def test_a_comparison_without_prices_shows_no_dollars_and_says_what_differs() ->
     assert "No cell is over median_ms>5%." in text
 
 
-def test_an_invalid_cell_is_loud() -> None:
+def test_an_invalid_cell_is_loud_and_has_no_dollars() -> None:
     run = run_of(0)
-    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
     cell = run.cells[0]
-    rounds = tuple(replace(r, watch=busy) for r in cell.rounds)
-    text = text_of(
-        show_comparison, compare(run, replaced(run, cell.spec.cell_id, rounds=rounds), fail_if="median_ms>5%")
-    )
+    b = disturbed(run, cell.spec.cell_id)
+    text = text_of(show_comparison, compare(run, b, fail_if="median_ms>5%", usd_per_hour=PRICES))
+    label = cell.spec.label.removeprefix("inference ")
+    row = next(line for line in text.splitlines() if line.startswith(label))
+    assert row.removeprefix(label).split() == ["-", "-", "measure", "again", "-", *row.split()[-2:]]
+    assert sum("$" in line for line in text.splitlines()) == min(ROWS, len(run.cells)) - (row in text)
+    assert "USD per" in text
     assert f"INVALID: simulated-cnn, {cell.spec.label}: B: other processes took 50.0%" in text
     assert f"1 of {len(run.cells)} cells were not held against the limits." in text
 

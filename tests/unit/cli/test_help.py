@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from kcost.cli import app
+from kcost.core.plan import Plan, Settings
+from kcost.cost.assumptions import Assumptions
 
 FEW = 3
 """Options that need no panels."""
@@ -69,6 +72,20 @@ def test_no_help_is_cut_on_a_narrow_terminal(
         assert max(map(len, printed.splitlines())) <= columns, name
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        (["cost"], "cost [RUN] [OPTIONS]"),
+        (["compare"], "compare RUN_A RUN_B [OPTIONS]"),
+        (["bench"], "bench PLAN|ARTIFACT... [OPTIONS]"),
+        (["card"], "card [verify|pages] ARTIFACT [OPTIONS]"),
+        (["data", "fetch"], "data fetch NAME"),
+    ],
+)
+def test_usage_names_arguments_as_the_documents_do(command: list[str], usage: str) -> None:
+    assert re.search(rf"Usage: .*{re.escape(usage)}", CliRunner().invoke(app, [*command, "--help"]).output)
+
+
 def test_examples_stand_last_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     printed = CliRunner().invoke(app, ["bench", "--help"]).output
@@ -91,3 +108,30 @@ def test_a_typo_is_told_what_it_may_have_meant(arguments: list[str], meant: str)
     assert outcome.exit_code == 2
     assert meant in outcome.output
     assert "id you mean" in outcome.output or "Possible options" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("cost", Assumptions()),
+        ("recommend", Assumptions()),
+        ("bench", Settings()),
+        ("bench", Plan(models=("m",))),
+    ],
+)
+def test_a_default_that_help_states_is_that_of_the_program(name: str, defaults: Any) -> None:
+    """Options that are not given are None, so that the program's own default holds: help has it in words."""
+    stated = {}
+    for option in COMMANDS[name].params:
+        words = re.search(r"[Dd]efault:? ([\d.,%a-z0-9]+?)\.?$", option.help or "")
+        if option.default is None and words is not None:
+            stated[option.name] = words[1]
+    compared = {n: value for n in stated if (value := getattr(defaults, n, None)) is not None}
+    assert compared, "some are stated"
+    for option_name, value in compared.items():
+        values = value if isinstance(value, tuple) else (value,)
+        assert stated[option_name] in (
+            ",".join(map(str, values)),
+            *(f"{one:g}" for one in values if isinstance(one, (int, float))),
+            *(f"{one:.0%}" for one in values if isinstance(one, float)),
+        ), option_name

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kcost.core.errors import InputError
-from kcost.cost.next_dollar import KINDS, NextDollar, Price, Route, Trained, next_dollar
+from kcost.cost.next_dollar import NextDollar, next_dollar
+from kcost.cost.score_routes import KINDS, Price, Route, Trained
 
 PRICE = Price(0.1, 0.1, 0.1, "made up")
 

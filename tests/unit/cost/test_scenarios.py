@@ -80,3 +80,5 @@ def test_other_work_beside_a_trial_is_told() -> None:
     (row,) = rows_of(run_with(offline(), server(trial(243, 20, watch=busy))))
     assert row.invalid is not None
     assert row.invalid.startswith("server: other processes took 70.0%")
+    assert (row.offline_samples_per_s, row.server_queries_per_s) == (250, 243), "what was measured stays"
+    assert (row.offline_usd_per_million, row.server_usd_per_million) == (None, None)

@@ -12,8 +12,9 @@ import kcost
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.budget import Budget, make_budget
 from kcost.cost.instance_map import InstancePoint, map_of
-from kcost.cost.next_dollar import Trained, next_dollar
+from kcost.cost.next_dollar import next_dollar
 from kcost.cost.option import OneOff
+from kcost.cost.score_routes import Trained
 from kcost.cost.traffic import constant
 from kcost.report.budget_page import render_budget
 from kcost.report.budget_plots import bill_plot, break_even_plot, map_plot, plots_of_budget, tornado_plot

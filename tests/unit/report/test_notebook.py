@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,19 @@ from hypothesis import given, strategies as st
 import kcost
 from kcost.core.conversion import ConversionCheck
 from kcost.core.errors import InputError, UnavailableError
-from kcost.core.result import Watch
 from kcost.cost.payoff import Payoff, Size, decide
 from kcost.report.derived_results import ShownExport, ShownPayoff, ShownRisk
 from kcost.report.interval_chart import LABEL, TEXT, WIDTH, Axis, Mark, interval_svg
 from kcost.report.measured_results import ShownRun, ShownVerdict
 from kcost.report.notebook import ROWS, Shown, shown
 from kcost.ship.export_report import ExportReport
-from testing.runs import plan, replaced, simulated_run, write_run
+from testing.runs import disturbed, plan, replaced, simulated_run, write_run
 from tests.unit.cost.payoffs import BIG, drop, speed
 from tests.unit.report.browser import CHROMIUM, layout_at
 from tests.unit.report.pages import Tags
 from tests.unit.risk.reports import report as risk_report
 
 EVIL = "<script>alert(1)</script>"
-BUSY = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -131,21 +128,33 @@ def test_the_table_holds_the_best_and_plain_keras(verdict: ShownVerdict) -> None
     assert f"kcost.load(MODEL, {way})" in unescape(verdict._repr_html_())
 
 
-def test_what_was_measured_beside_other_work_has_no_ratio_and_is_not_green(tmp_path: Path) -> None:
+def test_what_was_measured_beside_other_work_has_no_figure_and_is_not_green(tmp_path: Path) -> None:
     run, outputs = simulated_run(plan(batches=(32,), phases=("inference",), methods=("predict", "jit")))
-    for cell in run.cells:
-        run = replaced(run, cell.spec.cell_id, rounds=tuple(replace(r, watch=BUSY) for r in cell.rounds))
-    verdict = kcost.make_report(write_run(tmp_path / "run", run, outputs).path)
+    verdict = kcost.make_report(write_run(tmp_path / "run", disturbed(run), outputs).path)
     html = verdict._repr_html_()
     assert 'class="say bad"' in html
     assert 'class="say won"' not in html
     assert "measured beside other work: measure again" in html
-    assert all(row[5] == "measure again" for row in verdict.view().rows)
-    assert {record["times_cheaper"] for record in verdict.records()} == {None}
+    assert all(row[4:6] == ("measure again", "-") for row in verdict.view().rows)
+    assert {(r["usd"], r["usd_low"], r["usd_high"], r["times_cheaper"]) for r in verdict.records()} == {(None,) * 4}
+    assert {r["usd_unit"] for r in verdict.records()} == {"million predictions"}
+    assert verdict.view().then is None, "nothing is recommended"
+    assert verdict.view().chart is None
+    assert [plot.title for plot in verdict.plots()] == ["Step time against batch size"]
+
+
+def test_a_chart_of_dollars_leaves_out_what_has_none_and_says_so(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan(batches=(32,), phases=("inference",)))
+    one = run.cells[-1].spec
+    verdict = kcost.make_report(write_run(tmp_path / "run", disturbed(run, one.cell_id), outputs).path)
     chart = verdict.view().chart
     assert chart is not None
-    assert verdict.view().then is None, "nothing is recommended"
-    assert {(mark.text, mark.faded) for mark in chart.marks} == {("measure again", True)}
+    assert len(chart.marks) == len(run.cells) - 1
+    assert chart.title.endswith(", without 1 measured beside other work")
+    (scores,) = (plot for plot in verdict.plots() if plot.title.endswith("against cost"))
+    assert scores.note.endswith("1 that were measured beside other work have no cost, and no point.")
+    points = [trace for trace in scores.figure["data"] if trace["mode"] == "markers"]
+    assert sum(len(trace["x"]) for trace in points) == len(run.cells) - 1
 
 
 def test_names_of_others_are_text(tmp_path: Path) -> None:

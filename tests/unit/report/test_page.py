@@ -7,7 +7,7 @@ import pytest
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import conclude, prices_for
 from kcost.report.page import ROWS, render, rows_left
-from testing.runs import plan, replaced, simulated_run
+from testing.runs import disturbed, plan, replaced, simulated_run
 from tests.unit.report.pages import Tags, page_of
 
 EVIL = "</script><script>alert('<img src=x onerror=alert(1)>')</script>"
@@ -89,3 +89,21 @@ def test_one_round_has_an_unbounded_interval() -> None:
     base = plan(batches=(1,), phases=("inference",))
     run, outputs = simulated_run(base.model_copy(update={"settings": base.settings.model_copy(update={"rounds": 1})}))
     assert "to unbounded" in page_of(run, outputs, p99_ms=5.0)
+
+
+def test_what_was_measured_beside_other_work_has_no_dollars_and_says_why() -> None:
+    run, outputs = simulated_run(plan(batches=(32,), phases=("inference",), methods=("predict", "jit")))
+    best = run.cells[-1].spec
+    page = page_of(disturbed(run, best.cell_id), outputs)
+    rows = re.findall(r"<tr.*?</tr>", page.split("<tbody>")[1].split("</tbody>")[0], re.DOTALL)
+    (row,) = (row for row in rows if "measure again" in row)
+    assert f"{best.backend}/{best.method}" in row
+    assert 'title="other processes took 50.0% of the machine&#39;s CPU time">measure again</span>' in row
+    assert "$" not in row
+    assert sum("$" in row for row in rows) == len(run.cells) - 1
+    whole = page_of(disturbed(run), outputs)
+    tags = Tags()
+    tags.feed(whole)
+    assert tags.open == []
+    assert "$" not in whole.split("<h2>Verdict</h2>")[1].split("<h2>Prices</h2>")[0].split("<script")[0]
+    assert "Simulated." in whole

@@ -1,13 +1,12 @@
 import io
-from dataclasses import replace
+import re
 
 from rich.console import Console
 
-from kcost.core.result import Watch
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.report.terminal import show_summary, show_verdict
-from testing.runs import plan, replaced, simulated_run
+from testing.runs import disturbed, plan, replaced, simulated_run
 
 
 def verdict_of(run, outputs, **limits) -> Verdict:
@@ -138,13 +137,26 @@ def test_a_summary_tells_the_three_most_serious_kinds_of_notices() -> None:
 def test_what_was_measured_beside_other_work_gives_no_figure_anywhere() -> None:
     run, outputs = simulated_run(plan(phases=("inference",)))
     best = verdict_of(run, outputs).rankings[0].best
-    rounds = next(c for c in run.cells if c.spec.cell_id == best.cell_id).rounds
-    busy = Watch(wall_s=0.1, worker_cpu_s=0.1, parent_cpu_s=0.0, machine_busy_s=0.2)
-    verdict = verdict_of(replaced(run, best.cell_id, rounds=tuple(replace(r, watch=busy) for r in rounds)), outputs)
+    verdict = verdict_of(disturbed(run, best.cell_id), outputs)
     (conclusion,) = verdict.conclusions
     assert (conclusion.outcome, conclusion.valid, conclusion.times_cheaper) == ("invalid", False, None)
     assert "measured beside other work: measure again" in conclusion.sentence
+    assert conclusion.sentence.endswith(" [simulated]")
     cell = verdict.rankings[0].cell(best.cell_id)
-    assert (cell.valid, cell.times_cheaper) == (False, None)
+    assert (cell.valid, cell.cost, cell.times_cheaper) == (False, None, None)
+    assert cell.step_ms == best.step_ms, "its time is what was measured, as the notice says"
     for text in (summary(verdict), shown(verdict, 160)):
-        assert "measure again" in next(line for line in text.splitlines() if line.split()[:1] == ["1"])
+        first, second = (next(line for line in text.splitlines() if line.split()[:1] == [n]) for n in ("1", "2"))
+        assert "measure again" in first
+        assert ("$" in first, "$" in second) == (False, True)
+
+
+def test_a_run_that_was_disturbed_as_a_whole_has_no_dollars_in_its_tables() -> None:
+    run, outputs = simulated_run(plan())
+    verdict = verdict_of(disturbed(run), outputs)
+    assert {c.cost for r in verdict.rankings for c in r.cells} == {None}
+    assert [r.unit for r in verdict.rankings] == ["million predictions", "training run (10 epochs of 1,437 examples)"]
+    for text in (summary(verdict, 200), shown(verdict, 200)):
+        tables = [line for line in text.splitlines() if re.match(r"\d+ ", line)]
+        assert tables
+        assert all("measure again" in line and "$" not in line for line in tables)
