@@ -52,10 +52,10 @@ def read_url(url: str, *, remote: bool) -> Target:
     if parts.scheme != "http" or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
         raise InputError(rule, received=url, remedy="https is not spoken: name the server behind what speaks it.")
     try:
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise InputError("The host of a URL has an address.", received=f"{parts.hostname}: {error}") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     # localhost is ::1 first on many machines, where most servers listen on 127.0.0.1 alone.
     address = next((known for known in addresses if known.startswith("127.")), addresses[0])
     if not remote and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:

@@ -117,6 +117,6 @@ def _limits(
     failed = {text: n for text, n in statuses.items() if text != "200"}
     if failed:
         failures = ", ".join(f"{n} {text}" for text, n in sorted(failed.items()))
-        told = f"Requests that failed count with the time until they did: {failures}."
-        limits.append(f"{told} {first_said(first_failure)}")
+        counted = f"Requests that failed count with the time until they did: {failures}."
+        limits.append(f"{counted} {first_said(first_failure)}")
     return limits

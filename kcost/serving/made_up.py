@@ -79,10 +79,10 @@ def _values(dtype: str, axes: list[int], random: np.random.Generator) -> np.ndar
 async def _metadata(target: Target, path: str) -> dict[str, Any]:
     code, body = await ask(target, b"", method="GET", path=path)
     if code != 200:
-        told = "no answer" if code is None else f"status {code}, {body[:200].decode(errors='replace')}"
+        outcome = "no answer" if code is None else f"status {code}, {body[:200].decode(errors='replace')}"
         raise InputError(
             "A server tells the metadata of its models.",
-            received=f"{path}: {told}",
+            received=f"{path}: {outcome}",
             remedy="Check the model's name in the URL, or give a request: --body FILE",
         )
     document: dict[str, Any] = json.loads(body)

@@ -159,8 +159,10 @@ class ModelVersion:
                 return await self._start_once(lane, self._limits.trial_s)
             except TrialError as error:
                 self.untried_because = f"the calls by which a model is tried at loading failed: {error}"
-                told = f"{self.name} version {self.version} is served without a trial, its first requests take longer: "
-                self._log(f"{told}{self.untried_because}")
+                notice = (
+                    f"{self.name} version {self.version} is served without a trial, its first requests take longer: "
+                )
+                self._log(f"{notice}{self.untried_because}")
         return await self._start_once(lane, 0.0)
 
     async def _start_once(self, lane: Lane, trial_s: float) -> ServedModel:

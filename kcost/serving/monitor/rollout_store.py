@@ -32,7 +32,7 @@ class StoredRollout(Record):
     counts: RolloutCounts = Field(description="all but rows, which are of `agreement`")
     agreement: RolloutCounts = Field(description="rows that both answered, and those that were answered otherwise")
     unclear: int
-    told: Decision = Field(description="the last decision that was written to the log and the events")
+    announced: Decision = Field(description="the last decision that was written to the log and the events")
 
     @property
     def key(self) -> Key:

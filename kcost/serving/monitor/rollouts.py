@@ -75,7 +75,7 @@ class _Tally:
         self.seen: dict[str, Any] = RolloutCounts().model_dump()
         self.agreement = RolloutCounts()
         self.unclear = 0
-        self.told: Decision = "can't tell"
+        self.announced: Decision = "can't tell"
         self.judge()
 
     @property
@@ -85,7 +85,7 @@ class _Tally:
     def go_on_from(self, stored: StoredRollout) -> None:
         """Counts on from what was stored."""
         self.seen, self.agreement = stored.counts.model_dump(), stored.agreement
-        self.unclear, self.told = stored.unclear, stored.told
+        self.unclear, self.announced = stored.unclear, stored.announced
         self.judge()
 
     def stored(self) -> StoredRollout:
@@ -98,7 +98,7 @@ class _Tally:
             counts=RolloutCounts(**self.seen),
             agreement=self.agreement,
             unclear=self.unclear,
-            told=self.told,
+            announced=self.announced,
         )
 
     def judge(self) -> None:
@@ -156,7 +156,7 @@ class Rollouts:
             stored = None if store is None else store.find(tally.key)
             if stored is not None:
                 tally.go_on_from(stored)
-        self._told = self._states()
+        self._stored_states = self._states()
 
     def agreed(self) -> dict[str, RolloutCounts]:
         """Served name -> what was counted of the answers, for a process that watches and goes on from there."""
@@ -254,10 +254,10 @@ class Rollouts:
             self._tell_changes(self._states())
 
     def _tell_changes(self, states: tuple[RolloutState, ...]) -> bool:
-        """Tells of decisions that were not told; gives whether there were any."""
-        changed = [state for state in states if state.rollout.decision != self._tallies[state.model].told]
+        """Announces decisions that were not announced yet; gives whether there were any."""
+        changed = [state for state in states if state.rollout.decision != self._tallies[state.model].announced]
         for state in changed:
-            self._tallies[state.model].told = state.rollout.decision
+            self._tallies[state.model].announced = state.rollout.decision
             self._tell(state)
         return bool(changed)
 
@@ -269,8 +269,8 @@ class Rollouts:
             self.judge()
             states = self._states()
             await self._write(self._store)
-            self._told = states
-            # That it was told is stored behind it: after a kill between them it is told again, rather than never.
+            self._stored_states = states
+            # That it was announced is stored behind it: a kill between them has it announced again, rather than never.
             if self._tell_changes(states):
                 await self._write(self._store)
 
@@ -290,8 +290,8 @@ class Rollouts:
         """
         if self._store is None:
             self.judge()
-            self._told = self._states()
-        return tuple(_priced(state, usd_per_hour / 3600) for state in self._told)
+            self._stored_states = self._states()
+        return tuple(_priced(state, usd_per_hour / 3600) for state in self._stored_states)
 
     def _states(self) -> tuple[RolloutState, ...]:
         return tuple(_state(tally) for _, tally in sorted(self._tallies.items()))

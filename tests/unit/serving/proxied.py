@@ -10,6 +10,7 @@ import pytest
 
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
+from kcost.serving.monitor.rollouts import TimedAnswer
 from kcost.serving.proxy import Proxy
 
 Answer = Callable[[bytes, bytes], bytes]
@@ -51,3 +52,8 @@ def with_proxy(answer: Answer, steps: Callable[[Proxy], Awaitable[None]], **opti
 
 def reply(status: str, body: bytes, headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def timed(status: int = 200, latency_ns: int = 1_000_000, machine_ns: float = 1e6) -> TimedAnswer:
+    """An answer of a version, without a body."""
+    return TimedAnswer(status, [], b"", latency_ns, machine_ns)

@@ -300,10 +300,12 @@ def test_urls_that_are_refused(url: str) -> None:
 
 
 def test_localhost_is_where_most_servers_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(family, socket.SOCK_STREAM, 6, "", (address, 80)) for family, address in ((10, "::1"), (2, "127.0.0.1"))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    entries = [
+        (family, socket.SOCK_STREAM, 6, "", (address, 80)) for family, address in ((10, "::1"), (2, "127.0.0.1"))
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
     assert read_url("http://localhost/x", remote=False).address == "127.0.0.1"
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:1])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries[:1])
     assert read_url("http://localhost/x", remote=False).address == "::1"
 
 

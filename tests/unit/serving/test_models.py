@@ -130,10 +130,10 @@ def test_a_version_whose_trial_fails_is_served_without_one(tmp_path: Path, fault
 
     write_versions(tmp_path / "m", 1)
     messages = with_models(tmp_path, steps, trial_s=0.05)
-    told = [text for text in messages if "without a trial" in text]
-    assert len(told) == 1
-    assert told[0].startswith("m version 2 is served without a trial")
-    assert words in told[0]
+    notices = [text for text in messages if "without a trial" in text]
+    assert len(notices) == 1
+    assert notices[0].startswith("m version 2 is served without a trial")
+    assert words in notices[0]
 
 
 def test_a_trial_that_takes_long_holds_up_no_other_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,12 +261,12 @@ class StartedProxy:
         assert self.process.stderr is not None
         self.url = self.process.stderr.readline().decode().split(" ")[0]
 
-    def asked(self, path: str, body: bytes | None = None) -> tuple[Any, bytes]:
+    def ask(self, path: str, body: bytes | None = None) -> tuple[Any, bytes]:
         with urllib.request.urlopen(self.url + path, body, timeout=10) as answer:
             return answer.headers, answer.read()
 
     def rollout(self) -> dict[str, Any]:
-        counts: dict[str, Any] = json.loads(self.asked("/kcost/monitor")[1])["rollouts"][0]["rollout"]["counts"]
+        counts: dict[str, Any] = json.loads(self.ask("/kcost/monitor")[1])["rollouts"][0]["rollout"]["counts"]
         return counts
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ def test_a_killed_proxy_goes_on_with_the_counts_that_it_told(tmp_path: Path) -> 
     (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
     text = "[canary.m]\nversion = 2\nstable = 1\nshare = 1.0\n[rollouts]\nfile = 'rollouts.json'\n"
     (tmp_path / "monitor.toml").write_text(text)
-    chooser, told = random.Random(0), dict[str, Any]()
+    chooser, counts = random.Random(0), dict[str, Any]()
     body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
         threading.Thread(target=upstream.serve_forever, daemon=True).start()
@@ -287,7 +287,7 @@ def test_a_killed_proxy_goes_on_with_the_counts_that_it_told(tmp_path: Path) -> 
             proxy = StartedProxy(tmp_path, upstream.server_port)
             try:
                 for field in ("requests", "pairs", "rows"):
-                    assert proxy.rollout()[field] >= told.get(field, 0)
+                    assert proxy.rollout()[field] >= counts.get(field, 0)
                 killer = threading.Timer(chooser.uniform(0.5, 2.5), proxy.process.kill)
                 if killed == "process that watches":
                     (watcher,) = psutil.Process(proxy.process.pid).children()
@@ -295,17 +295,17 @@ def test_a_killed_proxy_goes_on_with_the_counts_that_it_told(tmp_path: Path) -> 
                     killer = threading.Timer(4, proxy.process.kill)
                 killer.start()
                 while True:
-                    proxy.asked(PREDICT, body)
+                    proxy.ask(PREDICT, body)
                     shown = proxy.rollout()
-                    assert all(shown[field] >= told.get(field, 0) for field in ("requests", "pairs", "rows"))
-                    told = shown
+                    assert all(shown[field] >= counts.get(field, 0) for field in ("requests", "pairs", "rows"))
+                    counts = shown
             except (OSError, http.client.HTTPException):
                 pass  # the kill
             finally:
                 proxy.close()
         upstream.shutdown()
-    assert told["requests"] > 20
-    assert told["rows"] > 0
+    assert counts["requests"] > 20
+    assert counts["rows"] > 0
     assert sorted(path.name for path in tmp_path.iterdir() if "draft" not in path.name) == [
         *(".rollouts.json.lock", "monitor.toml", "reference.json", "rollouts.json")
     ]
@@ -324,9 +324,9 @@ def test_a_killed_proxy_loses_no_label_that_it_acknowledged(tmp_path: Path) -> N
         try:
             while True:
                 body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
-                name = proxy.asked(PREDICT, body)[0]["x-request-id"]
+                name = proxy.ask(PREDICT, body)[0]["x-request-id"]
                 labels = json.dumps({"labels": [{"id": name, "label": "no"}]}).encode()
-                answer = json.loads(proxy.asked("/kcost/labels", labels)[1])
+                answer = json.loads(proxy.ask("/kcost/labels", labels)[1])
                 assert answer == {"accepted": 1, "unknown_ids": 0, "stored": True}
                 acknowledged.append(name)
         except OSError:

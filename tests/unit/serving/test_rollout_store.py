@@ -27,7 +27,7 @@ from kcost.serving.monitor.settings import (
     ShadowSettings,
     read_settings,
 )
-from tests.unit.serving.test_rollouts import timed
+from tests.unit.serving.proxied import timed
 
 Seen = tuple[Rollouts, list[RolloutState]]
 
@@ -40,12 +40,12 @@ def with_store(
     file: Path, settings: MonitorSettings, steps: Callable[[Rollouts], Awaitable[None]], rows: int = 0
 ) -> Seen:
     """Rollouts of one proxy, from its start to its end."""
-    store, told = RolloutStore(file), list[RolloutState]()
+    store, announced = RolloutStore(file), list[RolloutState]()
     watched = {"m": RolloutCounts(rows=rows, row_squares=rows)} if rows else {}
-    rollouts = Rollouts(settings, lambda: watched, told.append, store=store)
+    rollouts = Rollouts(settings, lambda: watched, announced.append, store=store)
     asyncio.run(steps(rollouts))
     store.close()
-    return rollouts, told
+    return rollouts, announced
 
 
 async def nothing(_: Rollouts) -> None: ...
@@ -70,20 +70,20 @@ def test_counts_go_on_in_the_next_proxy(tmp_path: Path) -> None:
     first, _ = with_store(file, canary(), some, rows=30)
     (before,) = first.states(1.0)
     assert (before.rollout.counts.requests, before.rollout.counts.rows, before.unclear) == (20, 30, 1)
-    second, told = with_store(file, canary(), nothing)
+    second, announced = with_store(file, canary(), nothing)
     assert second.states(1.0) == (before,), "to the last digit"
     assert second.agreed() == {"m": RolloutCounts(rows=30, row_squares=30)}  # what watches goes on from there
     third, _ = with_store(file, canary(), some, rows=40)
     counts = third.states(1.0)[0].rollout.counts
     assert (counts.requests, counts.pairs, counts.rows) == (40, 40, 40)
-    assert told == []
+    assert announced == []
     assert sorted(path.name for path in file.parent.iterdir()) == [".rollouts.json.lock", "rollouts.json"]
 
 
 def test_a_canary_that_was_rolled_back_stays_so_and_is_told_of_once(tmp_path: Path) -> None:
     file = tmp_path / "rollouts.json"
-    first, told = with_store(file, canary(), failures)
-    assert [state.rollout.decision for state in told] == ["roll back"]
+    first, announced = with_store(file, canary(), failures)
+    assert [state.rollout.decision for state in announced] == ["roll back"]
     second, again = with_store(file, canary(), failures)
     assert again == []
     (state,) = second.states(1.0)
@@ -119,8 +119,8 @@ def test_a_decision_is_on_disk_before_it_is_told(tmp_path: Path) -> None:
         asyncio.run(rollouts.sync())
     store.close()
     assert decided == ["roll back"]
-    _, told = with_store(file, canary(), failures)
-    assert [state.rollout.decision for state in told] == ["roll back"]
+    _, announced = with_store(file, canary(), failures)
+    assert [state.rollout.decision for state in announced] == ["roll back"]
 
 
 def test_what_is_not_on_disk_is_not_told(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ while True:
     count += 1
     counts = RolloutCounts(requests=count, failed=count)
     store.write([StoredRollout(model="m", kind="canary", version=2, stable=1, counts=counts, agreement=RolloutCounts(),
-                               unclear=count, told="can't tell")])
+                               unclear=count, announced="can't tell")])
     print(count, flush=True)
 """
 
@@ -219,7 +219,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_file_with_all_that_was_written(tmp_
         assert int(writer.stdout.readline()) == last + 1  # it goes on, and nobody holds the file any more
         time.sleep(chooser.uniform(0, 0.05))
         writer.send_signal(signal.SIGKILL)
-        told = writer.stdout.read().splitlines()
+        printed = writer.stdout.read().splitlines()
         writer.wait()
         store = RolloutStore(file)
         stored = store.find(("m", "canary", 2, 1))
@@ -227,5 +227,5 @@ def test_a_kill_at_any_moment_leaves_a_whole_file_with_all_that_was_written(tmp_
         assert isinstance(stored, StoredRollout)
         last = stored.counts.requests
         assert stored.counts.failed == stored.unclear == last
-        assert last >= (int(told[-1]) if told else 1)
+        assert last >= (int(printed[-1]) if printed else 1)
     assert last > 8

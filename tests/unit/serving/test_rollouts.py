@@ -23,12 +23,12 @@ from kcost.serving.application import Route, route
 from kcost.serving.bodies import Bodies
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.report import rollout_sentence
-from kcost.serving.monitor.rollouts import Rollouts, RolloutState, TimedAnswer, path_of
+from kcost.serving.monitor.rollouts import Rollouts, RolloutState, path_of
 from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, ShadowSettings, read_settings
 from kcost.serving.proxy import Proxy
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.monitored import PREDICT, REFERENCE
-from tests.unit.serving.proxied import reply, with_proxy
+from tests.unit.serving.proxied import reply, timed, with_proxy
 
 OLD, NEW = "/v1/models/m/versions/1:predict", "/v1/models/m/versions/2:predict"
 ROW = json.dumps({"instances": [[0.0, 0.0]]}).encode()
@@ -192,10 +192,6 @@ def test_a_canary_that_fails_is_rolled_back_within_a_few_requests_and_asked_no_m
     assert len(sentences) == 1
     assert sentences[0].startswith("roll back: version 2 of m, canary of version 1, is asked no more (")
     assert "failed breaks its limit" in sentences[0]
-
-
-def timed(status: int = 200, latency_ns: int = 1_000_000, machine_ns: float = 1e6) -> TimedAnswer:
-    return TimedAnswer(status, [], b"", latency_ns, machine_ns)
 
 
 def test_a_version_that_holds_all_gates_is_promoted_and_told_of_once() -> None:
