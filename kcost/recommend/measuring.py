@@ -39,6 +39,7 @@ from kcost.recommend.schedule import (
     Arm,
     Standing,
     Wave,
+    again,
     contenders,
     leader,
     next_wave,
@@ -82,8 +83,12 @@ KINDS = {
     "variants": "fewer threads for what can still win",
     "try": "getting ready, as it may win",
     "final": "more rounds for what is not told apart",
+    "again": "once more, as other work disturbed them",
 }
 """What a wave is called on the way."""
+
+MOST_AGAIN = 3
+"""How often what other work disturbed is measured once more: each time its rounds are twice as many."""
 
 MOST_WAVES = 200
 """No schedule needs as many: a guard against one that asks for the same for ever."""
@@ -148,6 +153,8 @@ class Measuring:
             self._take(version)
         self._unlabelled: int | None = None
         """Examples that answers are compared on, where they have no labels and there are no more of them."""
+        self._disturbed: frozenset[str] = frozenset()
+        """Ways that were measured beside other work."""
         self._step_ms = 0.0
         """Of the best way so far, at the batch size at which it is longest."""
         self._screened_at: int | None = None
@@ -209,6 +216,7 @@ class Measuring:
         )
 
     def _run_waves(self, pool: Pool) -> None:
+        repeated = 0
         for _ in range(MOST_WAVES):
             left_s = self._ends - self._clock()
             at_once = self._most_at_once()
@@ -224,6 +232,9 @@ class Measuring:
             )
             # Why one was not worth its time is kept where in the end there is no time for any.
             self._skipped = {s.name: s.reason for s in skipped} | ({} if wave else self._skipped) | self.undecidable
+            if wave is None and repeated < MOST_AGAIN:
+                wave = again(self._arms(), self.standings, self._disturbed, self._ends - self._clock())
+                repeated += 1
             if wave is None:
                 return
             self._run(wave, pool, at_once)
@@ -280,7 +291,7 @@ class Measuring:
             for name, standing in standings_of(judged, self._terms, self._capacities).items()
         }
         self._failed |= {name: why for name, why in judged.refused.items() if name not in self.standings}
-        self._unlabelled = judged.unlabelled
+        self._unlabelled, self._disturbed = judged.unlabelled, frozenset(judged.invalid)
         best = leader(self.standings)
         self._step_ms = 0.0 if best is None else max(step_ms(run, self._candidates[best]).values(), default=0.0)
         if (mhz := fastest_mhz(run)) is not None:
@@ -347,7 +358,7 @@ class Measuring:
         self._made_for(new)
         began = self._clock()
         new = [n for n in new if n not in self._failed]
-        if not (new or [n for n in wave.names if n in self.standings and wave.kind in ("widen", "final")]):
+        if not (new or [n for n in wave.names if n in self.standings and wave.kind in ("widen", "final", "again")]):
             return
         self._tell(f"{KINDS[wave.kind]}: {', '.join(new or wave.names)}")
         wave = wave._replace(names=tuple(n for n in wave.names if n not in self._failed or n in self.standings))

@@ -51,7 +51,7 @@ AT_ONCE = 2
 """Most slow arms that are got ready at the same time, where there is more than a core. A third makes the others later
 on two cores, and would seldom be needed: docs/results.md has both."""
 
-Kind = Literal["first", "screen", "widen", "try", "variants", "final"]
+Kind = Literal["first", "screen", "widen", "try", "variants", "final", "again"]
 
 
 class Arm(NamedTuple):
@@ -353,6 +353,21 @@ def _final(
         fewest = min(standings[n].rounds for n in undecided)
         return Wave("final", names, min(final_rounds, next(r for r in (*RUNGS, final_rounds) if r > fewest)))
     return None
+
+
+def again(
+    arms: Sequence[Arm], standings: Mapping[str, Standing], disturbed: Collection[str], seconds_left: float
+) -> Wave | None:
+    """As many rounds once more for what other work disturbed and may win, and for plain Keras; None where there is none.
+
+    What is disturbed has no figure in the answer, and a way without one may be far cheaper than the one that is left.
+    """
+    plain = [a.name for a in arms if a.is_plain and a.name in standings]
+    open_ = [n for n in dict.fromkeys((*contenders(standings), *plain)) if n in disturbed]
+    if not open_ or seconds_left <= 0:
+        return None
+    names = tuple(dict.fromkeys((*open_, *_held_against(arms, standings))))
+    return Wave("again", names, 2 * max(standings[n].rounds for n in names))
 
 
 def _held_against(arms: Sequence[Arm], standings: Mapping[str, Standing]) -> tuple[str, ...]:

@@ -105,8 +105,8 @@ def conclude(url: str, bound_ms: float, trials: Sequence[RateTrial]) -> RateRepo
     failed = [trial for trial in trials if trial.failed]
     if failed and not held:
         last = failed[-1]
-        told = f"{last.failed} of {last.requests} requests failed at {last.rate_per_s:.4g} requests/s."
-        limits.append(f"{told} {first_said(last.first_failure)}")
+        counted = f"{last.failed} of {last.requests} requests failed at {last.rate_per_s:.4g} requests/s."
+        limits.append(f"{counted} {first_said(last.first_failure)}")
     if len(trials) >= MOST_TRIALS:
         limits.append(f"The search ended after {MOST_TRIALS} trials: the speed here changes from one to the next.")
     limits.append("Client and server share this machine where both run on it; alone, the server would hold more.")

@@ -14,6 +14,7 @@ from kcost.bench.pool import Prepared
 from kcost.bench.store import open_run
 from kcost.core.artifact import Model
 from kcost.core.conversion import Runtime, RuntimePrecision
+from kcost.core.disturbance import Disturbance
 from kcost.core.plan import Method
 from kcost.core.request import MeasureRequest
 from kcost.cost.assumptions import Assumptions
@@ -21,7 +22,7 @@ from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
 from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import Candidate
-from kcost.recommend.measuring import KINDS, Measuring
+from kcost.recommend.measuring import KINDS, MOST_AGAIN, Measuring
 from kcost.recommend.one_plan import plan_of
 from kcost.recommend.terms import Limits, Terms
 from tests.unit.bench.simulated_runtimes import SimulatedRuntimes, converted, without_torch
@@ -171,3 +172,30 @@ def test_no_time_goes_to_a_precision_that_no_answers_could_allow(
     why = "a drop within 2.00% takes 81 examples to show, and 64 are at hand: give more with --data"
     assert spent.skipped == ({} if tried else {lower.name: why})
     assert measuring.undecidable == spent.skipped
+
+
+def beside_other_work(until: int) -> Callable[..., tuple[Disturbance, ...]]:
+    """Disturbances of cells of `eager`, as long as they have fewer rounds."""
+    one = Disturbance(kind="other-work", text="other work", number=0.5, limit=0.2, invalid=True, remedy="Again.")
+    return lambda cell, _: (one,) if cell.spec.method == "eager" and len(cell.rounds) < until else ()
+
+
+def test_what_other_work_disturbed_is_measured_again_until_it_no_longer_counts(
+    recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
+    undisturbed = recommends(way("eager"), way("predict"), seconds=600).spend()
+    assert not any(wave.startswith("again") for wave in undisturbed.waves)
+    before = max(rounds_in(tmp_path).values())
+    monkeypatch.setattr("kcost.cost.verdict.disturbances", beside_other_work(before + 1))
+    spent = recommends(way("eager"), way("predict"), seconds=600).spend()
+    assert [wave.partition(":")[0] for wave in spent.waves] == ["again"]
+    assert max(rounds_in(tmp_path).values()) == 2 * before
+
+
+def test_work_that_does_not_end_is_waited_for_no_longer_than_a_few_times(
+    recommends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcost.cost.verdict.disturbances", beside_other_work(10**6))
+    spent = recommends(way("eager"), way("predict"), seconds=600).spend()
+    assert sum(wave.startswith("again") for wave in spent.waves) == MOST_AGAIN

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from kcost.recommend.schedule import NEAR, RUNGS, Arm, Standing, contenders, leader, next_wave, survivors
+from kcost.recommend.schedule import NEAR, RUNGS, Arm, Standing, again, contenders, leader, next_wave, survivors
 from kcost.recommend.simulate import case, run, together_s
 
 PLAIN = Arm("plain", 2, first=True, is_plain=True)
@@ -337,3 +337,16 @@ def test_the_simulation_can_fail() -> None:
     """With so little time that only the first wave fits, what is behind a conversion is often missed."""
     outcomes = [run(case(seed), minutes=0.7, seed=seed) for seed in range(60)]
     assert sum(o.loss <= 0.03 for o in outcomes) < 40
+
+
+def test_what_may_win_and_was_disturbed_is_measured_once_more_beside_the_best_and_plain_keras() -> None:
+    standings = known(12, plain=200, graph=80, xla=79, onnx=300)
+    wave = again(ARMS, standings, ("graph", "onnx"), 600)  # onnx has lost, disturbed or not
+    assert wave is not None
+    assert (wave.kind, wave.names, wave.rounds) == ("again", ("graph", "xla", "plain"), 24)
+    plain = again(ARMS, standings, ("plain",), 600)  # the saving is told against it
+    assert plain is not None
+    assert plain.names == ("plain", "xla")
+    assert again(ARMS, standings, (), 600) is None
+    assert again(ARMS, standings, ("graph",), 0) is None
+    assert again(ARMS, {}, (), 600) is None
