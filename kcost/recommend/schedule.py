@@ -358,7 +358,7 @@ def _final(
 def again(
     arms: Sequence[Arm], standings: Mapping[str, Standing], disturbed: Collection[str], seconds_left: float
 ) -> Wave | None:
-    """As many rounds once more for what other work disturbed and may win, and for plain Keras; None where there is none.
+    """As many rounds once more for what other work disturbed and may win, and for plain Keras; None for nothing.
 
     What is disturbed has no figure in the answer, and a way without one may be far cheaper than the one that is left.
     """
