@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ def price(
     usd_per_label: float | None = None,
     draws: int = DRAWS,
 ) -> Priced | None:
-    """Prices what was measured and not disturbed; None where nothing is left of it.
+    """Prices what was measured and not disturbed; None where nothing is left of it, or where a way that was disturbed
+    is cheaper all the same than each that is left.
 
     Args:
         errors: way -> expected loss of its errors, USD per million answers.
@@ -64,7 +66,7 @@ def price(
         InputError: no way holds the p99, or only with more replicas than are allowed.
     """
     valid = {name: way for name, way in judged.ways.items() if name not in judged.invalid}
-    if not valid:
+    if not valid or _cheapest_was_disturbed(judged, terms, capacities):
         return None
     chosen, dearer = _worth_pricing(judged._replace(ways=valid), terms, capacities)
     offers = {way.name: offers_of(terms, way.environment, way.peak_bytes) for way in chosen}
@@ -94,6 +96,15 @@ def price(
         seed=terms.seed,
     )
     return _ranked(budget, ways, medians, terms, capacities, judged, errors or {}, usd_per_label, dearer, refused)
+
+
+def _cheapest_was_disturbed(judged: Judged, terms: Terms, capacities: Capacities) -> bool:
+    """Whether the best of what has a figure is the wrong answer: other work makes a way dearer, hardly cheaper."""
+    if not judged.invalid:
+        return False
+    costs = standings_of(judged, terms, capacities)
+    least_usd = min((costs[n].low_usd for n in judged.ways if n not in judged.invalid), default=math.inf)
+    return any(costs[n].high_usd < least_usd for n in judged.invalid if n in costs)
 
 
 def _worth_pricing(judged: Judged, terms: Terms, capacities: Capacities) -> tuple[list[Way], dict[str, str]]:

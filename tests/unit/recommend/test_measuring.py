@@ -175,9 +175,9 @@ def test_no_time_goes_to_a_precision_that_no_answers_could_allow(
 
 
 def beside_other_work(until: int) -> Callable[..., tuple[Disturbance, ...]]:
-    """Disturbances of cells of `eager`, as long as they have fewer rounds."""
+    """Disturbances of cells, as long as they have fewer rounds."""
     one = Disturbance(kind="other-work", text="other work", number=0.5, limit=0.2, invalid=True, remedy="Again.")
-    return lambda cell, _: (one,) if cell.spec.method == "eager" and len(cell.rounds) < until else ()
+    return lambda cell, _: (one,) if len(cell.rounds) < until else ()
 
 
 def test_what_other_work_disturbed_is_measured_again_until_it_no_longer_counts(

@@ -171,6 +171,20 @@ def test_what_was_disturbed_has_no_price(simulated: tuple[Run, Callable[[CellRes
     assert price(judged._replace(invalid=dict.fromkeys(judged.ways, "so")), terms(), CAPACITIES) is None
 
 
+def test_nothing_is_priced_where_what_was_disturbed_is_cheaper_all_the_same(
+    simulated: tuple[Run, Callable[[CellResult], Any]],
+) -> None:
+    judged = judged_of(simulated, terms())
+    ranked = priced_of(judged, terms()).ranked
+    cheap, dear = ranked[0], ranked[-1]
+    assert cheap.usd_total.high < dear.usd_total.low
+    two = judged._replace(ways={n: w for n, w in judged.ways.items() if n in (cheap.name, dear.name)})
+    assert price(two._replace(invalid={cheap.name: "beside other work"}), terms(), CAPACITIES) is None
+    left = price(two._replace(invalid={dear.name: "beside other work"}), terms(), CAPACITIES)
+    assert left is not None
+    assert [r.name for r in left.ranked] == [cheap.name]
+
+
 def test_labels_that_would_decide_a_cheaper_way_have_a_worth(
     simulated: tuple[Run, Callable[[CellResult], Any]],
 ) -> None:
