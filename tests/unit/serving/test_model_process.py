@@ -128,3 +128,30 @@ def test_a_process_that_ends_or_hangs_at_its_trial_is_told_from_one_that_does_no
         assert len(loaded) == says.count(Kind.LOADED)
 
     asyncio.run(run())
+
+
+def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may end at any moment of a start, also before it is connected to the process."""
+    made = Made((), ends=False)
+
+    async def run() -> None:
+        process = ModelProcess(tmp_path, 1, tmp_path / "log", lambda: None)
+
+        def start_worker() -> socket.socket:
+            process._worker = made  # type: ignore[assignment]
+            return made.socket()
+
+        async def never(*_: object, sock: socket.socket) -> None:
+            with sock:
+                await asyncio.sleep(60)
+
+        monkeypatch.setattr(process, "_start_worker", start_worker)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+        start = asyncio.create_task(process.start(0, lambda: None))
+        await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait((start,))
+        assert start.cancelled()
+        assert made.was_killed
+
+    asyncio.run(run())

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -404,3 +405,28 @@ def test_routes() -> None:
     for text in (b"9" * 19 + b"1", b"9223372036854775808"):
         with pytest.raises(RequestError, match="Failed to convert version"):
             route("GET", b"/v1/models/m/versions/" + text)
+
+
+def test_a_version_that_loads_at_the_end_is_not_served(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        first = models.find("m")
+        runner = first._lanes[0].runner
+        assert isinstance(runner, FakeRunner)
+        runner.by_itself = False
+        waiting = first.run(first.signature(""), [np.ones((1, 1), np.float32)])
+        write_versions(tmp_path / "m", 2)
+        (tmp_path / "m" / "2" / "hangs").touch()  # for the time of a trial; then it would be served without one
+        models.poll()
+        await asyncio.sleep(0.02)
+        assert states(models) == {2: "LOADING", 1: "AVAILABLE"}
+        closing = asyncio.create_task(models.close())
+        await asyncio.sleep(0.4)  # an end takes as long as what was accepted
+        runner.answer()
+        await closing
+        assert (await waiting).arrays[0].tolist() == [[2.0]]
+        assert states(models) == {2: "END", 1: "END"}
+        assert [lane.runner for version in models.all_versions() for lane in version._lanes] == [None, None]
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps, trial_s=0.2)
+    assert messages == ["m version 1 is available"]
