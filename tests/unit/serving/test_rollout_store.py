@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import signal
 import subprocess
@@ -190,6 +192,17 @@ def test_a_path_in_the_settings_is_relative_to_them_and_without_one_the_report_s
     assert any("begin anew with the proxy" in limit for limit in plain.limits)
     stored = Monitor("http://x", settings, {}).report(bill)
     assert not any("begin anew" in limit for limit in stored.limits)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StorageError, match="such as a local disk") as refused:
+        RolloutStore(tmp_path / "rollouts.json")
+    assert refused.value.received == f"{os.strerror(number)} ({tmp_path / 'rollouts.json'})"
 
 
 WRITER = """
