@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
+from kcost.core.unforeseen import harmless
 from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
@@ -66,7 +67,7 @@ class Monitor:
         upstream: URL of the server behind it.
         settings: what the user said.
         references: served name -> reference.
-        log: told of decisions on new versions, a sentence at a time.
+        log: told of decisions on new versions, a sentence at a time. What it raises ends nothing.
 
     Raises:
         InputError: the file of rollouts cannot be read or written, or another proxy writes it.
@@ -86,7 +87,7 @@ class Monitor:
         self._link: WatchLink | None = None
         self._boot = secrets.token_hex(4)
         self._number = 0
-        self._log = log
+        self._log = None if log is None else harmless(log)
         file = settings.rollouts.file if settings.shadow or settings.canary else None
         self._store = None if file is None else RolloutStore(file)
         self._storing: asyncio.Task[None] | None = None

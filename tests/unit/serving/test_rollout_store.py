@@ -205,6 +205,32 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
     assert refused.value.received == f"{os.strerror(number)} ({tmp_path / 'rollouts.json'})"
 
 
+def stored_monitor(file: Path, log: Callable[[str], None] | None = None) -> Monitor:
+    return Monitor("http://x", canary().model_copy(update={"rollouts": RolloutSettings(file=file)}), {}, log)
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_log_that_raises_ends_no_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
+    """A failure of a canary is judged and told in the midst of a client's request, and else where counts are stored."""
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    lines = list[str]()
+
+    def full(text: str) -> None:
+        lines.append(text)
+        raise OSError(28, "No space left on device")
+
+    async def run() -> None:
+        monitor = stored_monitor(tmp_path / "a.json", full) if is_stored else Monitor("http://x", canary(), {}, full)
+        await monitor.start()
+        for _ in range(9):
+            monitor.rollouts.failed("m", 200)
+        await monitor.close()
+
+    asyncio.run(run())
+    assert [line.partition(":")[0] for line in lines] == ["roll back"]
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+
+
 WRITER = """
 import sys
 from pathlib import Path
