@@ -190,7 +190,7 @@ def serve_proxy(
     from kcost.serving.proxy import serve_proxy as serve
 
     settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
-
+    budgets = read_forecasts(forecasts, usd_per_hour)
     http = HttpSettings(
         host=host,
         port=port,
@@ -200,14 +200,13 @@ def serve_proxy(
         stop_s=stop_s,
     )
     started = on_start or _nothing
-    watching = Monitor(upstream, settings, read, log)
-    proxy = serve(
-        *(upstream, usd_per_hour, caller_header, deadline_s, http, started),
-        remote=remote,
-        monitor=watching,
-        forecasts=read_forecasts(forecasts, usd_per_hour),
-    )
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        proxy = serve(
+            *(upstream, usd_per_hour, caller_header, deadline_s, http, started),
+            remote=remote,
+            monitor=Monitor(upstream, settings, read, log),
+            forecasts=budgets,
+        )
         return runner.run(proxy)
 
 
