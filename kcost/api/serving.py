@@ -72,7 +72,7 @@ def serve_models(
             Beyond, predictions are answered with 503, or RESOURCE_EXHAUSTED; states, metrics and health as before.
         stop_s: what was accepted is answered within this time after SIGTERM.
         on_start: called once, when the models are loaded and the port is open.
-        log: told what changes, a sentence at a time.
+        log: told what changes, a sentence at a time. What it raises ends nothing.
 
     Raises:
         InputError: the folder serves nothing, a file in it cannot be read, or the port is taken.
@@ -168,7 +168,7 @@ def serve_proxy(
         forecasts: [NAME[/VERSION]=]FILE[@WAY] of what each model was forecast to cost: a budget, as
             `kcost cost RUN --qps Q --p99-ms T --json` prints it, or the folder of a run. WAY is a part of the name of
             the way of serving that is meant.
-        log: told of decisions on shadows and canaries, a sentence at a time.
+        log: told of decisions on shadows and canaries, a sentence at a time. What it raises ends nothing.
 
     Returns:
         The last bill, after SIGTERM or SIGINT.
@@ -190,7 +190,7 @@ def serve_proxy(
     from kcost.serving.proxy import serve_proxy as serve
 
     settings, read = monitor_settings(None if monitor is None else Path(monitor), list(references), usd_per_error)
-
+    budgets = read_forecasts(forecasts, usd_per_hour)
     http = HttpSettings(
         host=host,
         port=port,
@@ -200,14 +200,13 @@ def serve_proxy(
         stop_s=stop_s,
     )
     started = on_start or _nothing
-    watching = Monitor(upstream, settings, read, log)
-    proxy = serve(
-        *(upstream, usd_per_hour, caller_header, deadline_s, http, started),
-        remote=remote,
-        monitor=watching,
-        forecasts=read_forecasts(forecasts, usd_per_hour),
-    )
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        proxy = serve(
+            *(upstream, usd_per_hour, caller_header, deadline_s, http, started),
+            remote=remote,
+            monitor=Monitor(upstream, settings, read, log),
+            forecasts=budgets,
+        )
         return runner.run(proxy)
 
 

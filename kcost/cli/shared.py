@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from kcost.core.progress import OnProgress, shown_on, silent, stage as stage_of
 
 PIPE_COLUMNS = 160
 F = TypeVar("F", bound=Callable[..., Any])
+
+_GONE = (errno.EPIPE, errno.EIO)
+"""Of a reader or a terminal that does not come back. A full disk may have room again."""
 
 NARROW = 100
 """Columns of a terminal below which panels of options would cut names."""
@@ -41,11 +45,14 @@ def drop_output(stream: TextIO) -> None:
 
 
 def tell(text: str) -> None:
-    """Says on standard error what a process does that lives on where nobody reads that any more."""
+    """Says on standard error what a process does that lives on where nobody reads that, or the disk is full."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
-    except BrokenPipeError:
-        drop_output(sys.stderr)
+    except ValueError:  # the stream was closed
+        pass
+    except OSError as error:
+        if error.errno in _GONE:
+            drop_output(sys.stderr)
 
 
 class _Group(TyperGroup):

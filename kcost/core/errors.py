@@ -171,6 +171,7 @@ def _all_subclasses(cls: type[KcostError]) -> Iterator[type[KcostError]]:
         yield from _all_subclasses(sub)
 
 
+_NO_LOCKS = "The file system there cannot lock files. Name a folder on another one, such as a local disk."
 _STORAGE_REMEDIES = {
     errno.EFBIG: "A limit on file sizes was met. Raise it, or name a folder without one.",
     errno.ENOSPC: "The disk is full. Free some space and start again; what was written before stays.",
@@ -181,6 +182,9 @@ _STORAGE_REMEDIES = {
     errno.ENOENT: "A folder on the path is not there and cannot be made. Name another one.",
     errno.ENOTDIR: "A part of the path is a file. Name another folder.",
     errno.EEXIST: "A file stands where a folder is needed. Name another folder.",
+    errno.ENOLCK: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
 }
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from kcost.core.errors import in_a_line
@@ -59,3 +60,23 @@ def logged(error: BaseException) -> str:
             continue
         return f"The traceback is in {path}."
     return f"Its traceback could not be written anywhere: set {LOG_DIR_VARIABLE} to a folder, and try again."
+
+
+def harmless(log: Callable[[str], None]) -> Callable[[str], None]:
+    """The same log, but what it raises ends nothing. The first traceback of that is kept, see `logged`.
+
+    A server tells of what it does in the middle of that: a line that a full disk has no room for must not leave a
+    process without its next start, or a client without its answer.
+    """
+    has_failed = False
+
+    def say(text: str) -> None:
+        nonlocal has_failed
+        try:
+            log(text)
+        except Exception as error:
+            if not has_failed:
+                has_failed = True
+                logged(error)
+
+    return say

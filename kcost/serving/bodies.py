@@ -10,8 +10,8 @@ from typing import Any
 from kcost.serving.status import Code, RequestError
 
 MOST_BODIES_BYTES = 1 << 30
-"""Of all requests together, from when their first byte has come until they are answered: a queue counts requests only
-once they are whole."""
+"""Of all requests together until they are answered. Those of HTTP count from their first byte on, since a queue counts
+requests only once they are whole; messages of gRPC once they are whole, since it gives them to nobody before."""
 
 _DISCARD_S = 1.0
 _CLOSE = (b"connection", b"close")

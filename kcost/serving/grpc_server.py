@@ -38,6 +38,9 @@ _HEALTH_LOOK_S = 0.2
 _BEYOND_S = 1.0
 """A message is there by then where a call has one of the reserved places: who is slow must not hold these."""
 
+_MOST_RESERVED_BYTES = 8192
+"""Of a message that may have a reserved place: names, and no tensor. These are not counted among bodies."""
+
 Answer = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -46,7 +49,7 @@ class GrpcServer:
 
     Args:
         services: what answers.
-        bodies: holds messages beside the bodies of HTTP: they are in the same memory.
+        bodies: counts messages, once they are whole, beside the bodies of HTTP: they are in the same memory.
         settings: of HTTP, for host and limits. Beyond as many calls as its connections, predictions are refused;
             health, states and metadata are answered on as many more as HTTP reserves.
         port: 0 for any that is free.
@@ -101,15 +104,19 @@ class GrpcServer:
             grpc.method_handlers_generic_handler(MODEL_SERVICE, {"GetModelStatus": unary(services.status)}),
             grpc.method_handlers_generic_handler(
                 HEALTH_SERVICE,
-                {"Check": unary(services.check), "Watch": grpc.unary_stream_rpc_method_handler(self._watch)},
+                {
+                    "Check": unary(services.check),
+                    # A stream of one message, too: else grpc waits for it before anything is bounded.
+                    "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+                },
             ),
         )
 
     def _bounded(self, answer: Answer, *, is_reserved: bool) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(messages: Any, context: Any) -> bytes:
             try:
-                message = await self._message(messages, self._take_place(context, is_reserved=is_reserved))
-                # What has a reserved place is answered at once: one such message is in memory at a time.
+                timeout_s = self._take_place(context, is_reserved=is_reserved)
+                message = await self._message(messages, timeout_s, _MOST_RESERVED_BYTES if is_reserved else None)
                 held_bytes = 0 if is_reserved else len(message)
                 if not self._bodies.hold(held_bytes):
                     raise RequestError(Code.RESOURCE_EXHAUSTED, self._bodies.no_room().message)
@@ -147,7 +154,15 @@ class GrpcServer:
     def _leave(self, _: Any) -> None:
         self._calls -= 1
 
-    async def _message(self, messages: Any, timeout_s: float) -> bytes:
+    async def _message(self, messages: Any, timeout_s: float, most_bytes: int | None) -> bytes:
+        """The one message of a call. Its bytes are in memory before anyone can count them: gRPC gives it whole.
+
+        Args:
+            most_bytes: of it; None for as many as gRPC takes.
+
+        Raises:
+            RequestError: it does not come in time, there is none, or it is longer.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 message: bytes = await anext(aiter(messages))
@@ -155,16 +170,19 @@ class GrpcServer:
             raise RequestError(Code.DEADLINE_EXCEEDED, f"A request is sent within {timeout_s:g} s.") from error
         except StopAsyncIteration as error:
             raise RequestError(Code.UNIMPLEMENTED, "A unary call has one message. Received: none") from error
+        if most_bytes is not None and len(message) > most_bytes:
+            text = f"A message of this method has at most {most_bytes} bytes. Received: {len(message)}"
+            raise RequestError(Code.RESOURCE_EXHAUSTED, text)
         return message
 
-    async def _watch(self, content: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def _watch(self, messages: Any, context: Any) -> AsyncIterator[bytes]:
         """Health.Watch: the status now, and again whenever it has changed, until the server ends.
 
         It lasts, so that it has no reserved place: a few of them would leave none for Health.Check.
         """
         try:
-            self._take_place(context, is_reserved=False)
-            service = health_service(content)
+            timeout_s = self._take_place(context, is_reserved=False)
+            service = health_service(await self._message(messages, timeout_s, _MOST_RESERVED_BYTES))
         except RequestError as error:
             await context.abort(grpc.StatusCode[error.code.name], _cut(error.message))
         last = Health.UNKNOWN

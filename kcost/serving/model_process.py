@@ -126,6 +126,9 @@ class ModelProcess(asyncio.Protocol):
                 remedy="Raise the limits of open files, processes or memory (ulimit -a), or serve fewer versions.",
                 cause="not_started",
             ) from error
+        except BaseException:  # its version is not to be loaded any more
+            self.close()
+            raise
         self._transport = transport
         try:
             return await self._ready

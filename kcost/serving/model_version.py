@@ -293,7 +293,6 @@ class ModelVersion:
         """The process of a lane has ended by itself: what it was given is run again, once, and it is started again."""
         lane.runner = None
         self.restarts += 1
-        self._log(f"a process of {self.name} version {self.version} ended; it is started again")
         lost = [waiting for batch in lane.given for waiting in batch]
         running = lane.given[0] if lane.given else []  # one batch at a time: the next had not begun
         lane.given = []
@@ -308,6 +307,7 @@ class ModelVersion:
         self._restarting.add(task)
         task.add_done_callback(self._restarting.discard)
         self._pump()
+        self._log(f"a process of {self.name} version {self.version} ended; it is started again")
 
     async def _restart(self, lane: Lane) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -241,6 +241,8 @@ class Models:
 
     async def close(self) -> None:
         """Answers what was accepted and ends every process."""
-        await asyncio.gather(*(version.unload() for version in self.all_versions()))
-        for task in list(self._tasks):
+        for task in self._tasks:  # first: what is loading would be served when everything else has ended
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(version.unload() for version in self.all_versions()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
@@ -105,6 +106,13 @@ class Proxy:
     def invoice(self) -> Invoice:
         """The bill so far."""
         return self._meter.invoice(self._clock())
+
+    async def close(self) -> None:
+        """Ends what it asks by itself: a comparison that is not over by then is not counted."""
+        for task in self._shadows:
+            task.cancel()
+        if self._shadows:
+            await asyncio.wait(self._shadows)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Passes one request on; or answers by itself, below /kcost."""
@@ -371,31 +379,37 @@ async def serve_proxy(
     on_start: Callable[[Proxying], None],
     *,
     remote: bool,
-    monitor: Monitor | None = None,
-    forecasts: Mapping[tuple[str, str], Forecast] | None = None,
+    monitor: Monitor,
+    forecasts: Mapping[tuple[str, str], Forecast],
 ) -> Invoice:
     """Passes requests on until SIGTERM or SIGINT; then answers what it has accepted, and gives the last bill.
+
+    Args:
+        monitor: is closed at the end, also where it does not begin: it holds the file of rollouts.
 
     Raises:
         InputError: the URL of the upstream cannot be used, the port is taken, or the watching cannot begin.
     """
-    target = read_url(upstream, remote=remote)
-    proxy = Proxy(
-        *(target, usd_per_hour, caller_header, timeout_s, Bodies(http.most_bytes)),
-        monitor=monitor,
-        forecasts=forecasts,
-        remote=remote,
-    )
-    server = HttpServer(proxy, http)
-    server.stop_on_signals()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(monitor.close)
+        target = read_url(upstream, remote=remote)
+        proxy = Proxy(
+            *(target, usd_per_hour, caller_header, timeout_s, Bodies(http.most_bytes)),
+            monitor=monitor,
+            forecasts=forecasts,
+            remote=remote,
+        )
+        stack.push_async_callback(proxy.close)
+        server = HttpServer(proxy, http)
+        stack.callback(server.close)
+        server.stop_on_signals()
         if server.is_at(target.address, target.port):
             raise InputError(
                 "A proxy passes requests to another server than itself.",
                 received=f"{upstream}, while it listens on {server.url}",
                 remedy="Name another port for it: --port P",
             )
-        await proxy.monitor.start()
+        await monitor.start()
         on_start(
             Proxying(
                 url=server.url,
@@ -405,11 +419,8 @@ async def serve_proxy(
                 report_url=server.url + REPORT_PATH.decode(),
                 metrics_url=server.url + METRICS_PATH.decode(),
                 usd_per_hour=usd_per_hour,
-                watcher_process_id=proxy.monitor.watcher_process_id,
+                watcher_process_id=monitor.watcher_process_id,
             )
         )
         await server.serve()
-    finally:
-        server.close()
-        await proxy.monitor.close()
     return proxy.invoice()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kcost.core.conversion import Runtime
 from kcost.core.schema import Record
+from kcost.core.unforeseen import harmless
 from kcost.serving.application import Application
 from kcost.serving.bodies import Bodies
 from kcost.serving.config import read_metrics_path
@@ -48,7 +49,7 @@ class Server:
         http: how requests are taken.
         limits: of each version of a model.
         poll_s: how often the folder is looked at.
-        log: told what changes, a sentence at a time.
+        log: told what changes, a sentence at a time. What it raises ends nothing.
         new_runner: what runs a model; a process where it is None.
         grpc_port: None for no gRPC, 0 for any port that is free.
         runtime: that the models run in.
@@ -73,7 +74,8 @@ class Server:
         self._poll_s = poll_s
         self._home = tempfile.TemporaryDirectory(prefix="kcost-serve-")
         self._metrics_path = read_metrics_path(folder)
-        self._models = Models(folder, limits, Path(self._home.name) / "workers.log", log, new_runner, runtime)
+        worker_log = Path(self._home.name) / "workers.log"
+        self._models = Models(folder, limits, worker_log, harmless(log), new_runner, runtime)
 
     async def serve(self, on_start: Callable[[Serving], None]) -> None:
         """Serves until SIGTERM or SIGINT; then answers what it has accepted, and returns.

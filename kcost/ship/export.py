@@ -312,7 +312,8 @@ def _locked(out: Path, name: str) -> Iterator[None]:
             (out / name).mkdir(parents=True, exist_ok=True)
             handle = os.open(out, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with storage(out):
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)

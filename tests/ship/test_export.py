@@ -1,5 +1,6 @@
 """Exporting models made by each backend, and everything that must stop an export."""
 
+import errno
 import json
 import os
 import re
@@ -332,3 +333,13 @@ def test_the_report_is_readable_json(exported: dict[tuple[str, str], Exported]) 
     document = json.loads((exported["jax", "bert"].version / "export.json").read_text())
     assert document["schema"] == 1
     assert document["serving_image"] == f"tensorflow/serving:{SERVING_VERSION}"
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StorageError, match="such as a local disk"), export_module._locked(tmp_path / "out", "m"):
+        pass
+    assert not (tmp_path / "out").exists()

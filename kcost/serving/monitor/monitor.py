@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
+from kcost.core.unforeseen import harmless
 from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
@@ -66,7 +67,7 @@ class Monitor:
         upstream: URL of the server behind it.
         settings: what the user said.
         references: served name -> reference.
-        log: told of decisions on new versions, a sentence at a time.
+        log: told of decisions on new versions, a sentence at a time. What it raises ends nothing.
 
     Raises:
         InputError: the file of rollouts cannot be read or written, or another proxy writes it.
@@ -86,11 +87,11 @@ class Monitor:
         self._link: WatchLink | None = None
         self._boot = secrets.token_hex(4)
         self._number = 0
-        self._log = log
+        self._log = None if log is None else harmless(log)
         file = settings.rollouts.file if settings.shadow or settings.canary else None
         self._store = None if file is None else RolloutStore(file)
         self._storing: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._is_closing = False
         self.rollouts = Rollouts(settings, self._agreement, self._decided, store=self._store)
         if references or settings.samples is not None:
             self._link = WatchLink(settings, references, self.rollouts.agreed)
@@ -112,21 +113,28 @@ class Monitor:
             self._storing = asyncio.create_task(self._keep_storing())
 
     async def close(self) -> None:
-        """Ends it, when it has looked at what it was given."""
-        self._closing.set()
-        if self._storing is not None:
-            await self._storing
-        if self._link is not None:
-            await self._link.close()
-        if self._store is not None:
-            self._store.close()
+        """Ends it, when it has looked at what it was given, and what was counted is stored."""
+        self._is_closing = True
+        async with contextlib.AsyncExitStack() as stack:  # whatever fails, the file is free and no process stays
+            if self._store is not None:
+                stack.callback(self._store.close)
+            if self._link is not None:
+                stack.push_async_callback(self._link.close)
+            if self._storing is not None:
+                self.rollouts.due.set()
+                await self._storing
+                await self.rollouts.sync()  # what was counted while the last write was under way
 
     async def _keep_storing(self) -> None:
-        """Stores what was counted of rollouts every second: what is asked for in between is stored when it is told."""
-        while not self._closing.is_set():
+        """Stores what was counted of rollouts every second, and a roll-back at once.
+
+        What is asked for in between is stored when it is told.
+        """
+        while not self._is_closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JUDGE_S):
-                    await self._closing.wait()
+                    await self.rollouts.due.wait()
+            self.rollouts.due.clear()
             await self.rollouts.sync()
 
     def counted(self, model: str, resource: Route | None, status: int, latency_ns: int) -> None:

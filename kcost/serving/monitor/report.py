@@ -186,7 +186,8 @@ def _rollout_limits(
     if rollouts and settings.rollouts.file is None:
         limits.append("counts of rollouts begin anew with the proxy: monitor.toml names no file for them ([rollouts])")
     if store_failed is not None:
-        limits.append(f"counts of rollouts are not stored, and begin anew with the proxy: {store_failed}")
+        after = "after a restart the proxy goes on from the file of before"
+        limits.append(f"counts of rollouts are not stored for now, {after}: {store_failed}")
     return limits
 
 

@@ -54,7 +54,7 @@ class RolloutStore:
     Raises:
         InputError: another process writes it.
         SchemaError: it is damaged, or of a newer kcost.
-        StorageError: its folder cannot be written to.
+        StorageError: its folder cannot be written to, or its file system cannot lock files.
     """
 
     def __init__(self, file: Path) -> None:
@@ -64,8 +64,8 @@ class RolloutStore:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._lock = file.with_name(f".{file.name}.lock").open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with storage(file):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stored = read("rollouts", file, _Document).rollouts if file.exists() else ()
         except BlockingIOError as error:
             self.close()

@@ -152,6 +152,8 @@ class Rollouts:
         self._storing = asyncio.Lock()
         self.store_failed: str | None = None
         """Why the counts of now are not on disk; None where they are, or are in memory alone."""
+        self.due = asyncio.Event()
+        """Set where something is to be stored now, such as that a canary was stopped."""
         for tally in self._tallies.values():
             stored = None if store is None else store.find(tally.key)
             if stored is not None:
@@ -250,6 +252,8 @@ class Rollouts:
             if not tally.stopped:
                 tally.agreement = agreement.get(model, tally.agreement)
                 tally.judge()
+                if tally.stopped:
+                    self.due.set()
         if self._store is None:
             self._tell_changes(self._states())
 

@@ -189,3 +189,36 @@ def test_a_server_without_a_model_ends(tmp_path: Path) -> None:
     server = Server(tmp_path, HttpSettings(port=0), Limits(), 1.0, lambda _: None, FakeRunner, grpc_port=0)
     with pytest.raises(ArtifactError, match="whole"):
         asyncio.run(asyncio.wait_for(server.serve(lambda _: None), 60))
+
+
+@pytest.mark.parametrize("method", [CHECK, WATCH])
+def test_a_message_that_never_comes_has_a_place_and_a_time_limit(tmp_path: Path, method: str) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async def steps(_: Models, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        call = channel.stream_stream(method)(never())
+        async with asyncio.timeout(20):
+            while not server._calls:
+                await asyncio.sleep(0.01)
+            with pytest.raises(grpc.aio.AioRpcError, match=r"sent within 0\.5 s") as late:
+                await call.read()
+            while server._calls:
+                await asyncio.sleep(0.01)
+        assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+    with_server(tmp_path, steps, client_timeout_s=0.5)
+
+
+@pytest.mark.parametrize("method", [CHECK, WATCH, STATUS])
+def test_a_message_without_tensors_is_short(tmp_path: Path, method: str) -> None:
+    """It is not counted among bodies: where these have all the room, health is answered."""
+
+    async def steps(_: Models, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"at most 8192 bytes\. Received: 8193") as refused:
+            await channel.unary_stream(method)(b"a" * 8193).read()
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert server._bodies.held_bytes == 0
+
+    with_server(tmp_path, steps)

@@ -85,17 +85,22 @@ READY = ServedModel(signatures=(), library_version="0").model_dump_json().encode
 
 
 @pytest.mark.parametrize(
-    ("says", "ends", "error"),
+    ("says", "ends", "trial_s", "error"),
     [
-        ((Kind.LOADED, Kind.READY), False, None),
-        ((Kind.READY,), False, None),  # no trial was asked for
-        ((Kind.LOADED,), False, TrialError("they did not end within 0.05 s")),
-        ((Kind.LOADED,), True, TrialError("the process was killed by SIGABRT")),
-        ((), True, WorkerError("A worker stays alive.", "the process was killed by SIGABRT")),
+        ((Kind.LOADED, Kind.READY), False, 0.05, None),
+        ((Kind.READY,), False, 0.05, None),  # no trial was asked for
+        ((Kind.LOADED,), False, 0.05, TrialError("they did not end within 0.05 s")),
+        ((Kind.LOADED,), True, 60.0, TrialError("the process was killed by SIGABRT")),  # its time is not up before
+        ((), True, 0.05, WorkerError("A worker stays alive.", "the process was killed by SIGABRT")),
     ],
 )
 def test_a_process_that_ends_or_hangs_at_its_trial_is_told_from_one_that_does_not_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: tuple[Kind, ...], ends: bool, error: Exception | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says: tuple[Kind, ...],
+    ends: bool,
+    trial_s: float,
+    error: Exception | None,
 ) -> None:
     made, loaded, ended = Made(says, ends=ends), list[int](), list[int]()
 
@@ -110,7 +115,7 @@ def test_a_process_that_ends_or_hangs_at_its_trial_is_told_from_one_that_does_no
         failure, served = None, None
         try:
             async with asyncio.timeout(20):
-                served = await process.start(0.05, lambda: loaded.append(1))
+                served = await process.start(trial_s, lambda: loaded.append(1))
         except (TrialError, WorkerError) as caught:
             failure = caught
         assert (type(failure), str(failure)) == (type(error), str(error))
@@ -121,5 +126,32 @@ def test_a_process_that_ends_or_hangs_at_its_trial_is_told_from_one_that_does_no
         await asyncio.sleep(0)
         assert ended == []
         assert len(loaded) == says.count(Kind.LOADED)
+
+    asyncio.run(run())
+
+
+def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may end at any moment of a start, also before it is connected to the process."""
+    made = Made((), ends=False)
+
+    async def run() -> None:
+        process = ModelProcess(tmp_path, 1, tmp_path / "log", lambda: None)
+
+        def start_worker() -> socket.socket:
+            process._worker = made  # type: ignore[assignment]
+            return made.socket()
+
+        async def never(*_: object, sock: socket.socket) -> None:
+            with sock:
+                await asyncio.sleep(60)
+
+        monkeypatch.setattr(process, "_start_worker", start_worker)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+        start = asyncio.create_task(process.start(0, lambda: None))
+        await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait((start,))
+        assert start.cancelled()
+        assert made.was_killed
 
     asyncio.run(run())

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -404,3 +405,70 @@ def test_routes() -> None:
     for text in (b"9" * 19 + b"1", b"9223372036854775808"):
         with pytest.raises(RequestError, match="Failed to convert version"):
             route("GET", b"/v1/models/m/versions/" + text)
+
+
+def test_a_log_that_raises_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk: what is told in the middle of a start, a restart or a look must not be the end of it."""
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    folder = tmp_path / "served"
+    write_versions(folder / "m", 1)
+    (folder / "m" / "1" / "aborts").touch()  # its trial fails, which is told while it loads
+    lines = list[str]()
+
+    def full(text: str) -> None:
+        lines.append(text)
+        raise OSError(28, "No space left on device")
+
+    async def run() -> None:
+        server = Server(folder, HttpSettings(port=0), Limits(trial_s=60), 0.05, full, FakeRunner)
+        started = asyncio.Event()
+        serving = asyncio.create_task(server.serve(lambda _: started.set()))
+        async with asyncio.timeout(20):
+            await started.wait()
+            models = server._models
+            lane = models.find("m")._lanes[0]
+            runner = lane.runner
+            assert isinstance(runner, FakeRunner)
+            runner.end()
+            while lane.runner is None:
+                await asyncio.sleep(0.01)
+            (folder / "models.config").write_text("model_config_list {")  # cannot be read, which a look tells
+            while not any("stays as it is" in text for text in lines):
+                await asyncio.sleep(0.01)
+            (folder / "models.config").unlink()
+            write_versions(folder / "m", 2)
+            while states(models) != {2: "AVAILABLE", 1: "END"}:
+                await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+
+    asyncio.run(run())
+    assert lines[0].startswith("m version 1 is served without a trial")
+    assert lines[1:3] == ["m version 1 is available", "a process of m version 1 ended; it is started again"]
+    (traceback,) = (tmp_path / "logs").iterdir()  # once, not for each line
+    assert "No space left on device" in traceback.read_text()
+
+
+def test_a_version_that_loads_at_the_end_is_not_served(tmp_path: Path) -> None:
+    async def steps(models: Models) -> None:
+        first = models.find("m")
+        runner = first._lanes[0].runner
+        assert isinstance(runner, FakeRunner)
+        runner.by_itself = False
+        waiting = first.run(first.signature(""), [np.ones((1, 1), np.float32)])
+        write_versions(tmp_path / "m", 2)
+        (tmp_path / "m" / "2" / "hangs").touch()  # for the time of a trial; then it would be served without one
+        models.poll()
+        await asyncio.sleep(0.02)
+        assert states(models) == {2: "LOADING", 1: "AVAILABLE"}
+        closing = asyncio.create_task(models.close())
+        await asyncio.sleep(0.4)  # an end takes as long as what was accepted
+        runner.answer()
+        await closing
+        assert (await waiting).arrays[0].tolist() == [[2.0]]
+        assert states(models) == {2: "END", 1: "END"}
+        assert [lane.runner for version in models.all_versions() for lane in version._lanes] == [None, None]
+
+    write_versions(tmp_path / "m", 1)
+    messages = with_models(tmp_path, steps, trial_s=0.2)
+    assert messages == ["m version 1 is available"]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import kcost
 from kcost.core.errors import InputError, SchemaError, StorageError
 from kcost.cost.invoice import Meter
 from kcost.risk.rollout import RolloutCounts
@@ -27,6 +33,7 @@ from kcost.serving.monitor.settings import (
     ShadowSettings,
     read_settings,
 )
+from tests.unit.serving.monitored import REFERENCE
 from tests.unit.serving.proxied import timed
 
 Seen = tuple[Rollouts, list[RolloutState]]
@@ -149,6 +156,8 @@ def test_a_full_disk_stops_the_storing_and_not_the_rollout(tmp_path: Path, monke
         assert monitor.rollouts.states(1.0)[0].stopped
         failed = monitor.rollouts.store_failed
         assert failed is not None
+        limits = monitor.report(Meter(1.0, 0).invoice(10**9)).limits
+        assert any("goes on from the file of before" in limit and failed in limit for limit in limits)
         assert "StorageError" in failed
         assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".draft")] == []
         monkeypatch.undo()
@@ -190,6 +199,134 @@ def test_a_path_in_the_settings_is_relative_to_them_and_without_one_the_report_s
     assert any("begin anew with the proxy" in limit for limit in plain.limits)
     stored = Monitor("http://x", settings, {}).report(bill)
     assert not any("begin anew" in limit for limit in stored.limits)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StorageError, match="such as a local disk") as refused:
+        RolloutStore(tmp_path / "rollouts.json")
+    assert refused.value.received == f"{os.strerror(number)} ({tmp_path / 'rollouts.json'})"
+
+
+def test_a_proxy_that_does_not_start_leaves_the_file_to_the_next(tmp_path: Path) -> None:
+    (tmp_path / "monitor.toml").write_text(
+        "[canary.m]\nversion = 2\nstable = 1\n[rollouts]\nfile = 'rollouts.json'\n", encoding="utf-8"
+    )
+    (tmp_path / "reference.json").write_text(REFERENCE.model_dump_json())
+    settings: dict[str, Any] = {
+        "monitor": tmp_path / "monitor.toml",
+        "references": [f"m={tmp_path / 'reference.json'}"],
+    }
+    failures: list[InputError] = []  # their tracebacks keep alive what was made, and a lock that nobody gave back
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for upstream, forecasts in (
+            ("http://127.0.0.1:9", ()),
+            ("no URL", ()),
+            ("http://127.0.0.1:9", (str(tmp_path / "no forecast.json"),)),
+            ("http://127.0.0.1:9", ()),
+        ):
+            with pytest.raises(InputError) as failed:
+                kcost.serve_proxy(upstream, usd_per_hour=1.0, port=port, forecasts=forecasts, **settings)
+            failures.append(failed.value)
+    assert [failure.rule for failure in failures[::3]] == ["kcost serves on a free port of this machine."] * 2
+    assert not any("another one writes" in str(failure) for failure in failures)
+    RolloutStore(tmp_path / "rollouts.json").close()
+
+
+def stored_monitor(file: Path, log: Callable[[str], None] | None = None) -> Monitor:
+    return Monitor("http://x", canary().model_copy(update={"rollouts": RolloutSettings(file=file)}), {}, log)
+
+
+def test_what_is_counted_during_the_last_write_is_stored_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, lines = tmp_path / "rollouts.json", list[str]()
+    begun, goes_on, write = threading.Event(), threading.Event(), RolloutStore.write
+
+    def slow(store: RolloutStore, rollouts: Iterable[StoredRollout]) -> None:
+        begun.set()
+        goes_on.wait(20)
+        write(store, rollouts)
+
+    async def run() -> None:
+        monitor = stored_monitor(file, lines.append)
+        monkeypatch.setattr(RolloutStore, "write", slow)
+        await monitor.start()
+        monitor.rollouts.answered("m")
+        assert await asyncio.to_thread(begun.wait, 20)
+        for _ in range(9):
+            monitor.rollouts.failed("m", 200)
+        closing = asyncio.create_task(monitor.close())
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await closing
+
+    asyncio.run(run())
+    assert [line.partition(":")[0] for line in lines] == ["roll back"]
+    assert with_store(file, canary(), nothing)[0].states(1.0)[0].stopped
+
+
+def test_a_roll_back_is_stored_and_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcost.serving.monitor.monitor.JUDGE_S", 60.0)
+    lines = list[str]()
+
+    async def run() -> None:
+        monitor = stored_monitor(tmp_path / "rollouts.json", lines.append)
+        await monitor.start()
+        async with asyncio.timeout(20):
+            await asyncio.sleep(0)  # it waits for the next minute
+            for _ in range(9):
+                monitor.rollouts.failed("m", 200)
+            while not lines:
+                await asyncio.sleep(0.01)
+        await monitor.close()
+
+    asyncio.run(run())
+
+
+def test_an_end_after_the_storing_failed_closes_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rollouts.json"
+
+    async def run() -> None:
+        monitor = stored_monitor(file)
+
+        async def broken() -> None:
+            raise ZeroDivisionError("what nobody foresaw")
+
+        monkeypatch.setattr(monitor.rollouts, "sync", broken)
+        await monitor.start()
+        with pytest.raises(ZeroDivisionError):
+            await monitor.close()
+        RolloutStore(file).close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_log_that_raises_ends_no_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
+    """A failure of a canary is judged and told in the midst of a client's request, and else where counts are stored."""
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    lines = list[str]()
+
+    def full(text: str) -> None:
+        lines.append(text)
+        raise OSError(28, "No space left on device")
+
+    async def run() -> None:
+        monitor = stored_monitor(tmp_path / "a.json", full) if is_stored else Monitor("http://x", canary(), {}, full)
+        await monitor.start()
+        for _ in range(9):
+            monitor.rollouts.failed("m", 200)
+        await monitor.close()
+
+    asyncio.run(run())
+    assert [line.partition(":")[0] for line in lines] == ["roll back"]
+    assert len(list((tmp_path / "logs").iterdir())) == 1
 
 
 WRITER = """

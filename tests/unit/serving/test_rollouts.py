@@ -294,3 +294,21 @@ def test_a_proxy_without_a_rollout_says_what_to_write(monkeypatch: pytest.Monkey
     assert isinstance(outcome.exception, InputError)
     assert "[canary.NAME]" in str(outcome.exception)
     assert CliRunner().invoke(app, ["monitor", "rollout"]).exit_code == 2
+
+
+def test_the_end_of_a_proxy_ends_what_it_asks_by_itself() -> None:
+    versions, bodies = Versions(), Bodies(1000)
+
+    async def steps(proxy: Proxy) -> None:
+        versions.status[OLD] = "never"
+        assert (await ask(proxy, "POST", PREDICT, ROW))[0] == 200
+        async with asyncio.timeout(20):
+            while OLD not in versions.paths:
+                await asyncio.sleep(0.01)
+        assert (proxy.invoice().under_way, bodies.held_bytes) == (1, len(ROW))
+        await proxy.close()
+        assert (proxy.invoice().under_way, bodies.held_bytes) == (0, 0)
+        await asyncio.sleep(0.05)
+        assert state_of(proxy).rollout.counts.pairs == 0
+
+    with_canary(versions, canary(share=1.0), steps, bodies=bodies, timeout_s=60.0)
