@@ -221,8 +221,7 @@ def run_recommend(
     best = None if priced.priced is None else priced.priced.ranked[0]
     projected, more = projected_to(folder, measuring.plan, priced.run, priced.judged, best, to, request)
     about_card = card_of_another(priced, listed, measuring.made, known, folder)
-    untried = tuple(f"No lower precision was tried: {why}." for why in sorted(set(measuring.undecidable.values())))
-    all_notices = (*scored.notices, *untried, *known.notices, *gated.notices, *about_card, *more)
+    all_notices = (*scored.notices, *measuring.undecidable_notices, *known.notices, *gated.notices, *about_card, *more)
     versions = tuple(measuring.made.values())
     answer = _answer(request, opened, listed, priced, spent, gated.verdicts, all_notices, projected, versions)
     answer = answer.model_copy(update={"rescored": measuring.rescored, "refused_by_gates": gated.refused})

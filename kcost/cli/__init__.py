@@ -25,7 +25,7 @@ from kcost.cli import (  # noqa: F401
     serving,
     shipping,
 )
-from kcost.cli.shared import app
+from kcost.cli.shared import app, tell
 
 
 def main() -> NoReturn:
@@ -39,7 +39,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except KcostError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- the one place that prints errors
+        tell(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # the command has said what stays
         sys.exit(130)
@@ -47,6 +47,6 @@ def main() -> NoReturn:
         from kcost.core.unforeseen import logged, place_of
 
         message = f"error: kcost did not foresee this: {place_of(error)}. {logged(error)}"
-        print(message, file=sys.stderr)  # noqa: T201
+        tell(message)
         sys.exit(2)
     sys.exit(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from kcost.cli.shared import (
     numbers,
     parts,
     print_answer,
+    tell,
 )
 
 ASSUMPTIONS = "Assumptions"
@@ -212,7 +212,7 @@ def cost(
         print_answer(json_, budget, lambda console: show_budget(console, budget, everything=all_))
         for kind, path in (("workbook", xlsx), ("page", html)):
             if path is not None:
-                print(f"{kind}: {path}", file=sys.stderr)  # noqa: T201 -- progress
+                tell(f"{kind}: {path}")
         return
     others = {"models": models, "to": to, "xlsx": xlsx, "html": html}
     of_budget = [n for n, v in {**assumptions, **others}.items() if v is not None]

@@ -20,6 +20,7 @@ from kcost.cli.shared import (
     command_group,
     examples,
     print_answer,
+    print_text,
 )
 
 data_app = command_group(help="Data sets: where from, licence, size, checksum.")
@@ -59,7 +60,7 @@ def data_fetch(name: Annotated[str, typer.Argument(help="As `kcost data list` ha
     import kcost
 
     for part, path in kcost.fetch_data(name).items():
-        print(f"{part}\t{path}")  # noqa: T201 -- the answer
+        print_text(f"{part}\t{path}")
 
 
 @prices_app.command("list", epilog=examples("kcost prices list --provider aws --region us-east-1"))

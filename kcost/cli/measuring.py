@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,9 @@ from kcost.cli.shared import (
     fraction,
     parts,
     print_answer,
+    print_text,
     progress,
+    tell,
 )
 
 PAGE = "report.html"
@@ -223,7 +224,7 @@ def report(
     costed = kcost.make_report(run, html=page)
     print_answer(json_, costed, lambda console: answers.show_cost(console, costed, run, everything=all_))
     if page is not None:
-        print(f"page: {page}", file=sys.stderr)  # noqa: T201 -- progress
+        tell(f"page: {page}")
     if open_ and page is not None:
         _open(page)
 
@@ -246,7 +247,7 @@ def code(
     if json_:
         print_answer(True, made, None)
     else:
-        print(made.text, end="")  # noqa: T201 -- the answer
+        print_text(made.text, end="")
 
 
 @app.command("open", epilog=examples("kcost open run"))
@@ -255,7 +256,7 @@ def open_run(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     import kcost
 
     kcost.make_report(run, html=run / PAGE)
-    print(run / PAGE)  # noqa: T201 -- the answer
+    print_text(str(run / PAGE))
     _open(run / PAGE)
 
 
@@ -263,7 +264,7 @@ def _open(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.absolute().as_uri()):
-        print(f"no browser could be started: open {page.absolute()}", file=sys.stderr)  # noqa: T201 -- progress
+        tell(f"no browser could be started: open {page.absolute()}")
 
 
 @app.command(epilog=examples("kcost demo --out demo"))
@@ -279,10 +280,6 @@ def demo(
     from kcost import run_demo
     from kcost.cli import answers
 
-    def tell(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
-
     with progress(quiet) as on_progress:
-        made = run_demo(out, on_progress=on_progress, tell=tell)
+        made = run_demo(out, on_progress=on_progress, tell=(lambda _: None) if quiet else tell)
     print_answer(json_, made, lambda console: answers.show_demo(console, made, everything=all_))

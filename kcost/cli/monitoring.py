@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from kcost.cli.shared import (
     app,
     examples,
     print_answer,
+    print_text,
     stage,
 )
 from kcost.core.suggestion import did_you_mean
@@ -106,10 +106,10 @@ def monitor(
         if len(words) != (2 if words[0] == "reference" else 1) or watch:
             raise typer.BadParameter(f"{' '.join(words)!r} is none of: reference ARTIFACT, rules, dashboard")
         if words[0] == "rules":
-            typer.echo(kcost.write_alert_rules(out or "kcost-rules.yml", p99_ms=p99_ms))
+            print_text(str(kcost.write_alert_rules(out or "kcost-rules.yml", p99_ms=p99_ms)))
             return
         if words[0] == "dashboard":
-            typer.echo(kcost.write_dashboard(out or "kcost-grafana.json"))
+            print_text(str(kcost.write_dashboard(out or "kcost-grafana.json")))
             return
         with stage(f"predicting with {words[1]}", quiet):
             reference = kcost.make_reference(
@@ -135,8 +135,8 @@ def monitor(
 
     while True:
         report = kcost.monitor_proxy(words[0])
-        print_answer(json_, report, lambda console, current=report: show(console, current))
-        if not watch or not _comes_again(every_s, json_=json_):
+        read = print_answer(json_, report, lambda console, current=report: show(console, current))
+        if not watch or not read or not _comes_again(every_s, json_=json_):
             break
     if report.outcome in ("drifted", "failing"):
         raise typer.Exit(1)
@@ -167,11 +167,10 @@ def _rollout(url: str, every_s: float | None, *, json_: bool) -> None:
 
 def _comes_again(every_s: float, *, json_: bool) -> bool:
     """Waits until what was printed is printed again; False where Ctrl-C ends that."""
-    sys.stdout.flush()
     try:
         time.sleep(every_s)
     except KeyboardInterrupt:
         return False
     if not json_:
-        typer.echo()
+        print_text("")
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from kcost.cli.shared import (
     examples,
     fraction,
     print_answer,
+    tell,
 )
 
 
@@ -92,4 +92,4 @@ def next_dollar(
         kcost.write_next_dollar_page(answer, html)
     print_answer(json_, answer, lambda console: show_next_dollar(console, answer, everything=all_))
     if html is not None:
-        print(f"page: {html}", file=sys.stderr)  # noqa: T201 -- progress
+        tell(f"page: {html}")

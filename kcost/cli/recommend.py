@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +29,7 @@ from kcost.cli.shared import (
     parts,
     print_answer,
     progress,
+    tell,
 )
 
 
@@ -168,10 +168,6 @@ def recommend(
     if p99_ms is None:
         raise typer.BadParameter("a recommendation holds a limit on the p99 latency, such as --p99-ms 50")
 
-    def tell(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
-
     with progress(quiet) as on_progress:
         answer = kcost.run_recommend(
             model,
@@ -198,14 +194,14 @@ def recommend(
             card=card,
             seed=seed,
             on_progress=on_progress,
-            tell=tell,
+            tell=(lambda _: None) if quiet else tell,
         )
     folder = kcost.recommendation_folder(model) if out is None else out
     print_answer(json_, answer, lambda console: show_recommendation(console, answer, folder, everything=all_))
     if answer.failed or (strict and answer.undecided):
         raise typer.Exit(1)
     if answer.undecided:
-        typer.echo("warning: it can't tell yet; --strict makes that exit code 1", err=True)
+        tell("warning: it can't tell yet; --strict makes that exit code 1")
 
 
 def _batches(text: str) -> tuple[int, ...]:

@@ -27,8 +27,10 @@ from kcost.cli.shared import (
     app,
     examples,
     print_answer,
+    print_text,
     progress,
     stage,
+    tell,
 )
 from kcost.core.suggestion import did_you_mean
 
@@ -158,7 +160,7 @@ def risk(
     if report.failed or (strict and report.undecided):
         raise typer.Exit(1)
     if report.undecided:
-        typer.echo("warning: a gate can't tell; --strict makes that exit code 1", err=True)
+        tell("warning: a gate can't tell; --strict makes that exit code 1")
 
 
 @app.command(epilog=examples("kcost card digits", "kcost card verify digits", "kcost card pages digits"))
@@ -193,7 +195,7 @@ def card(
         with stage(f"verifying the card of {words[1]}", quiet):
             lines = kcost.verify_card(words[1], out, risk=risk_)
         if json_:
-            typer.echo(json.dumps({"differing": lines}, indent=1))
+            print_text(json.dumps({"differing": lines}, indent=1))
         else:
             print_answer(False, lines, lambda console: show_verified(console, lines, everything=all_))
         if lines:
@@ -204,4 +206,4 @@ def card(
             written = kcost.write_card_pages(words[1], out, risk=risk_)
         else:
             written = (kcost.write_card(words[0], out, risk=risk_),)
-    typer.echo(json.dumps({"written": [str(p) for p in written]}, indent=1) if json_ else "\n".join(map(str, written)))
+    print_text(json.dumps({"written": [str(p) for p in written]}, indent=1) if json_ else "\n".join(map(str, written)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,6 @@ from kcost.cli.shared import (
     Json,
     Quiet,
     app,
-    drop_output,
     examples,
     print_answer,
     stage,
@@ -206,11 +204,7 @@ def serve(
     _refuse(given, _OF_A_PROXY, "is of a proxy: it goes with --upstream URL, in the place of DIR")
 
     def on_start(serving: Serving) -> None:
-        try:
-            print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
-            sys.stdout.flush()
-        except BrokenPipeError:  # as of `| head -1`, which waits for the start: clients are served all the same
-            drop_output(sys.stdout)
+        print_answer(json_, serving, lambda console: serving_terminal.show_serving(console, serving))
 
     kcost.serve_models(
         folder,
@@ -312,7 +306,7 @@ def loadtest(
         def on_trial(trial: RateTrial) -> None:
             text = f"{trial.rate_per_s:.4g}/s: p99 {trial.p99_ms:.3g} ms, {trial.failed} failed"
             if not quiet:
-                print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
+                tell(text)
 
         highest = kcost.find_rate(
             url,

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kcost.core.output import say
 from kcost.core.progress import OnProgress, shown_on, silent, stage as stage_of
 
 PIPE_COLUMNS = 160
 F = TypeVar("F", bound=Callable[..., Any])
-
-_GONE = (errno.EPIPE, errno.EIO)
-"""Of a reader or a terminal that does not come back. A full disk may have room again."""
 
 NARROW = 100
 """Columns of a terminal below which panels of options would cut names."""
@@ -39,20 +36,15 @@ def _plain_where_narrow(command: Any) -> Iterator[None]:
         command.rich_markup_mode = mode
 
 
-def drop_output(stream: TextIO) -> None:
-    """The reader of a pipe (head, less) has gone: what is still said goes nowhere, at exit, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def tell(text: str) -> None:
-    """Says on standard error what a process does that lives on where nobody reads that, or the disk is full."""
-    try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 -- progress
-    except ValueError:  # the stream was closed
-        pass
-    except OSError as error:
-        if error.errno in _GONE:
-            drop_output(sys.stderr)
+    """Says on standard error what is no answer; the command goes on where nobody reads that, or the disk is full."""
+    with suppress(OSError, ValueError):  # ValueError: the stream was closed
+        say(sys.stderr, text)
+
+
+def print_text(text: str, end: str = "\n") -> None:
+    """An answer that is a text, on standard output."""
+    say(sys.stdout, text, end)
 
 
 class _Group(TyperGroup):
@@ -101,15 +93,10 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            answer = super().invoke(ctx)
-            sys.stdout.flush()
-            return answer
-        except BrokenPipeError:
-            drop_output(sys.stdout)
-            raise typer.Exit from None
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             kept = KEPT.get(str(self.name), "nothing was written; run the same command again")
-            print(f"interrupted; {kept}", file=sys.stderr)  # noqa: T201 -- an error
+            tell(f"interrupted; {kept}")
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -151,7 +138,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from kcost.version import __version__
 
-        print(f"kcost {__version__}")  # noqa: T201 -- the answer
+        print_text(f"kcost {__version__}")
         raise typer.Exit
 
 
@@ -277,24 +264,26 @@ def whole_numbers(text: str | None, such_as: str) -> list[int] | None:
         raise typer.BadParameter(f"{text!r} is not a list of {such_as}") from error
 
 
-def print_answer(as_json: bool, answer: Any, show: Any) -> None:
-    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console."""
+def print_answer(as_json: bool, answer: Any, show: Any) -> bool:
+    """The answer of a command, on standard output: as JSON, or as `show` draws it on a console.
+
+    Where nobody reads it any more (`| head -1`) it is dropped: the exit code is the command's all the same.
+
+    Returns:
+        Whether somebody reads it.
+    """
     if as_json:
         plain = (
             [a.model_dump(mode="json") for a in answer] if isinstance(answer, list) else answer.model_dump(mode="json")
         )
-        print(json.dumps(plain, indent=1))  # noqa: T201 -- the answer
-        return
-    from rich.console import Console
-
-    class Answer(Console):
-        """A console that leaves it to the command what a closed pipe means; rich's own ends the program with 1."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
+        return say(sys.stdout, json.dumps(plain, indent=1))
+    from kcost.core.console import UnreadConsole
 
     # A pipe has no width: tables keep their columns there.
-    show(Answer() if sys.stdout.isatty() or "COLUMNS" in os.environ else Answer(width=PIPE_COLUMNS))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+    console = UnreadConsole(file=sys.stdout, width=width)
+    show(console)
+    return not console.unread
 
 
 @contextmanager

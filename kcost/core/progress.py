@@ -7,8 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import IO
 
+from kcost.core.output import say
 from kcost.core.units import format_s
 
 LINE_EVERY_S = 15.0
@@ -68,14 +70,16 @@ class ProgressLines:
 def shown_on(stream: IO[str], *, transient: bool = False) -> Iterator[OnProgress]:
     """What work tells its progress to: a bar where the stream is a terminal, elsewhere plain lines.
 
+    Where nobody reads the stream any more, it goes nowhere, and the work goes on.
+
     Args:
         transient: the bar goes when the work ends.
     """
-    from rich.console import Console
+    from kcost.core.console import UnreadConsole
 
-    console = Console(file=stream)
+    console = UnreadConsole(file=stream)
     if not console.is_terminal:
-        yield ProgressLines(lambda line: print(line, file=stream, flush=True))
+        yield ProgressLines(partial(say, stream))
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

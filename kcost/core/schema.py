@@ -21,7 +21,7 @@ from kcost.version import __version__
 
 VERSIONS = {
     **{"artifact": 2, "run": 3, "cell": 3, "environment": 1},
-    **{"verdict": 1, "export": 1, "conversion": 1, "budget": 1, "next_dollar": 1, "probe": 1},
+    **{"verdict": 2, "export": 1, "conversion": 1, "budget": 1, "next_dollar": 1, "probe": 1},
     **{"predictions": 1, "risk": 1, "recommendation": 1, "reference": 1, "monitor": 1, "variant": 1},
     "rollouts": 1,
 }

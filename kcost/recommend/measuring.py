@@ -189,9 +189,20 @@ class Measuring:
         if (why := undecidable(self._unlabelled, self._terms.limits.max_drop)) is None:
             return {}
         # What was measured in an earlier call says itself what it lost.
-        known = {*self.standings, *self._failed}
         lower = [n for n, c in self._candidates.items() if c.precision in LOWER and c.variant is None]
-        return {n: why for n in lower if n not in known}
+        return {n: why for n in lower if n not in self._known}
+
+    @property
+    def undecidable_notices(self) -> tuple[str, ...]:
+        """What is said of the `undecidable`: that no lower precision was tried, or no further one, and why."""
+        lower = {n for n, c in self._candidates.items() if c.precision in LOWER}
+        further = "further " if lower & self._known else ""
+        return tuple(f"No {further}lower precision was tried: {why}." for why in sorted(set(self.undecidable.values())))
+
+    @property
+    def _known(self) -> set[str]:
+        """The ways that have figures, or a reason why they have none."""
+        return {*self.standings, *self._failed}
 
     def spend(self) -> Spent:
         """Measures until the schedule ends, the minutes are over, or the user interrupts."""

@@ -85,7 +85,8 @@ def row_of(change: Change, scale: UsdScale | None) -> tuple[str, ...]:
 
 def _steps(change: Change) -> tuple[str, ...]:
     times = [f"{significant(ms)} ms" for ms in (change.median_ms.a, change.median_ms.b)]
-    chances = (change.probability_b_faster, change.probability_b_cheaper)
+    valid = change.invalid is None
+    chances = (change.probability_b_faster, change.probability_b_cheaper) if valid else (None, None)
     return (*times, *("-" if p is None else format_percent(p) for p in chances))
 
 
@@ -97,8 +98,8 @@ def scale_of(comparison: Comparison) -> UsdScale | None:
 
 
 def largest_first(changes: Sequence[Change]) -> list[Change]:
-    """Cells in both runs, those that changed most first."""
-    return sorted(changes, key=lambda change: -abs(math.log(compared(change).ratio)))
+    """Cells in both runs, those that changed most first; INVALID ones, of which nobody knows that, last."""
+    return sorted(changes, key=lambda c: (c.invalid is not None, -abs(math.log(compared(c).ratio))))
 
 
 def compared(change: Change) -> Figure:

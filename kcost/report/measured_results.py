@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcost.bench.compare import Change, Comparison, Figure as ComparedFigure
 from kcost.core.conversion import RUNTIMES
 from kcost.core.result import Run, failed
-from kcost.core.units import significant
+from kcost.core.units import UsdScale, significant
 from kcost.cost.estimate import step_ns
 from kcost.cost.notices import most_serious_first
 from kcost.cost.ranking import RankedCell, Ranking
@@ -24,7 +24,6 @@ from kcost.report.bench_terminal import (
 from kcost.report.interval_chart import Axis, Mark
 from kcost.report.notebook import ONE_COLOUR, Chart, Says, Shown, Standing, View, ratio_fields, ratio_text
 from kcost.report.plots import COLOURS, Plot, plots_of
-from kcost.report.tables import MEASURE_AGAIN
 from kcost.report.terminal import usd_text
 
 
@@ -187,20 +186,13 @@ class ShownComparison(Shown, Comparison):
         says += [Says(f"FAILED: {f.model}, {f.cell}: {f.reason}", "bad") for f in self.failures]
         if self.fail_if and not self.failures:
             says.append(Says(f"No cell is over {', '.join(self.fail_if)}.", "good"))
-        scale = scale_of(self)
-        what, better = ("step time", "faster") if scale is None else ("USD", "cheaper")
-        models = {change.model for change in self.changes}
-        changes = largest_first(self.changes)
+        scale, changes = scale_of(self), largest_first(self.changes)
         return View(
             says=says,
             headings=headings_of(self),
             rows=[row_of(change, scale) for change in changes],
             texts=frozenset({0, 1}),
-            chart=Chart(
-                [_change_mark(change, f"{change.model} " if len(models) > 1 else "") for change in changes],
-                Axis(f"B over A of {what}, with 95% intervals; below 1 run B is {better}", reference=1.0),
-                "Run B against run A",
-            ),
+            chart=_change_chart(changes, scale),
             notes=[f"environments differ: {', '.join(self.differences)}"] if self.differences else (),
         )
 
@@ -223,11 +215,20 @@ class ShownComparison(Shown, Comparison):
         ]
 
 
-def _change_mark(change: Change, before: str) -> Mark:
-    figure = compared(change)
-    text = significant(figure.ratio) if change.invalid is None else MEASURE_AGAIN
-    faded = change.invalid is not None
-    return Mark(f"{before}{change.cell}", figure.ratio, figure.low, figure.high, ONE_COLOUR, text, faded)
+def _change_chart(changes: Sequence[Change], scale: UsdScale | None) -> Chart | None:
+    """B over A of each cell, in the order given: without INVALID ones; None where all are."""
+    marks = [_change_mark(c, several=len({c.model for c in changes}) > 1) for c in changes if c.invalid is None]
+    if not marks:
+        return None
+    what, better = ("step time", "faster") if scale is None else ("USD", "cheaper")
+    without = f", without {len(changes) - len(marks)} INVALID" if len(marks) < len(changes) else ""
+    title = f"B over A of {what}, with 95% intervals; below 1 run B is {better}"
+    return Chart(marks, Axis(title, reference=1.0), f"Run B against run A{without}")
+
+
+def _change_mark(change: Change, *, several: bool) -> Mark:
+    figure, label = compared(change), f"{change.model} {change.cell}" if several else change.cell
+    return Mark(label, figure.ratio, figure.low, figure.high, ONE_COLOUR, significant(figure.ratio))
 
 
 def _figure_fields(name: str, figure: ComparedFigure) -> Mapping[str, float | None]:

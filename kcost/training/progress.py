@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kcost.core.console import UnreadConsole
 from kcost.core.progress import OnProgress, ProgressLines, silent
 
 
@@ -26,7 +27,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no 
         super().__init__()
         self._epochs = epochs
         self._task: TaskID | None = None
-        self._console = Console()
+        self._console = UnreadConsole(file=sys.stdout)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

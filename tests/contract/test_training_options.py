@@ -22,6 +22,7 @@ from kcost.training.optimizer import make_optimizer
 from kcost.training.progress import Progress
 from kcost.training.tasks import ImageClassification, TokenClassification
 from kcost.worker.train import make
+from testing.unread import unread_stdout
 from tests.contract.trainings import tagger, train, train_request
 
 
@@ -200,6 +201,18 @@ def test_time_left_is_that_of_the_whole_run_and_of_what_is_left_of_one_that_resu
         assert (task.completed, task.total) == (5 * (first + 2), 20)
         assert task.time_remaining is not None
         assert task.description == f"epoch {first + 2}/4"
+        progress.on_train_end()
+
+
+def test_training_goes_on_where_nobody_reads_how_far_it_is() -> None:
+    with unread_stdout():
+        progress = Progress(epochs=1)
+        progress.set_params({"steps": 1})
+        progress.on_train_begin()
+        progress.on_epoch_begin(0)
+        progress.on_train_batch_end(0, {"loss": 1.0})
+        progress.on_epoch_end(0, {"loss": 1.0})
+        progress.warn("overfitting")
         progress.on_train_end()
 
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
 from kcost.bench.compare import Comparison, compare
 from kcost.bench.self_test import SelfTest
-from kcost.report.bench_terminal import show_comparison, show_self_test
+from kcost.report.bench_terminal import compared, largest_first, show_comparison, show_self_test
 from kcost.report.tables import ROWS
 from testing.runs import disturbed
 from testing.terminal import printed
@@ -62,17 +63,32 @@ def test_a_comparison_without_prices_shows_no_dollars_and_says_what_differs() ->
 
 
 def test_an_invalid_cell_is_loud_and_has_no_dollars() -> None:
-    run = run_of(0)
+    whole = run_of(0)
+    run = whole.model_copy(update={"cells": whole.cells[:3]})
     cell = run.cells[0]
     b = disturbed(run, cell.spec.cell_id)
-    text = text_of(show_comparison, compare(run, b, fail_if="median_ms>5%", usd_per_hour=PRICES))
+    comparison = compare(run, b, fail_if="median_ms>5%", usd_per_hour=PRICES)
+    text = text_of(show_comparison, comparison)
     label = cell.spec.label.removeprefix("inference ")
     row = next(line for line in text.splitlines() if line.startswith(label))
     assert row.removeprefix(label).split() == ["-", "-", "measure", "again", "-", *row.split()[-2:]]
-    assert sum("$" in line for line in text.splitlines()) == min(ROWS, len(run.cells)) - (row in text)
+    assert sum("$" in line for line in text.splitlines()) == len(run.cells) - 1
     assert "USD per" in text
     assert f"INVALID: simulated-cnn, {cell.spec.label}: B: other processes took 50.0%" in text
     assert f"1 of {len(run.cells)} cells were not held against the limits." in text
+    everything = text_of(lambda console, shown: show_comparison(console, shown, everything=True), comparison)
+    row = next(line for line in everything.splitlines() if line.startswith(label))
+    assert row.split()[-2:] == ["-", "-"], "no probability either"
+
+
+def test_an_invalid_cell_stands_last_however_much_it_changed() -> None:
+    run = run_of(0)
+    spec = run.cells[0].spec
+    comparison = compare(run, disturbed(slowed(run, 9.0, spec.label), spec.cell_id), usd_per_hour=PRICES)
+    changes = largest_first(comparison.changes)
+    assert changes[-1].cell == spec.label
+    ratios = [abs(math.log(compared(change).ratio)) for change in changes[:-1]]
+    assert ratios == sorted(ratios, reverse=True)
 
 
 def test_a_self_test_says_whether_it_passed() -> None:

@@ -64,7 +64,7 @@ def test_the_cheapest_is_told_with_how_many_times_cheaper_it_is() -> None:
 def test_the_verdict_is_data_that_comes_back() -> None:
     verdict = verdict_of(*simulated_run(plan(models=("simulated-cnn", "simulated-bert"))))
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
-    assert verdict.model_dump()["schema"] == 1
+    assert verdict.model_dump()["schema"] == 2
     assert [(r.model, r.phase) for r in verdict.rankings] == [
         ("simulated-cnn", "inference"),
         ("simulated-cnn", "training"),

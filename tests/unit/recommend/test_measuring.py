@@ -172,6 +172,17 @@ def test_no_time_goes_to_a_precision_that_no_answers_could_allow(
     why = "a drop within 2.00% takes 81 examples to show, and 64 are at hand: give more with --data"
     assert spent.skipped == ({} if tried else {lower.name: why})
     assert measuring.undecidable == spent.skipped
+    assert measuring.undecidable_notices == (() if tried else (f"No lower precision was tried: {why}.",))
+
+
+def test_what_was_tried_before_is_not_said_to_be_untried(recommends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lower = [way(method, precision="bfloat16", effort="cheap") for method in ("eager", "predict")]
+    recommends(way("eager"), way("predict"), lower[0], seconds=600).spend()
+    monkeypatch.setattr("kcost.recommend.standings._unlabelled", lambda cells: 64)
+    measuring = recommends(way("eager"), way("predict"), *lower, seconds=600)
+    measuring.spend()
+    assert set(measuring.undecidable) == {lower[1].name}
+    assert [n.partition(":")[0] for n in measuring.undecidable_notices] == ["No further lower precision was tried"]
 
 
 def beside_other_work(until: int) -> Callable[..., tuple[Disturbance, ...]]:

@@ -14,15 +14,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 import kcost
+from kcost.bench.compare import compare
 from kcost.core.conversion import ConversionCheck
 from kcost.core.errors import InputError, UnavailableError
 from kcost.cost.payoff import Payoff, Size, decide
 from kcost.report.derived_results import ShownExport, ShownPayoff, ShownRisk
 from kcost.report.interval_chart import LABEL, TEXT, WIDTH, Axis, Mark, interval_svg
-from kcost.report.measured_results import ShownRun, ShownVerdict
+from kcost.report.measured_results import ShownComparison, ShownRun, ShownVerdict
 from kcost.report.notebook import ROWS, Shown, shown
 from kcost.ship.export_report import ExportReport
 from testing.runs import disturbed, plan, replaced, simulated_run, write_run
+from tests.unit.bench.runs_to_compare import PRICES, run_of, slowed
 from tests.unit.cost.payoffs import BIG, drop, speed
 from tests.unit.report.browser import CHROMIUM, layout_at
 from tests.unit.report.pages import Tags
@@ -155,6 +157,24 @@ def test_a_chart_of_dollars_leaves_out_what_has_none_and_says_so(tmp_path: Path)
     assert scores.note.endswith("1 that were measured beside other work have no cost, and no point.")
     points = [trace for trace in scores.figure["data"] if trace["mode"] == "markers"]
     assert sum(len(trace["x"]) for trace in points) == len(run.cells) - 1
+
+
+@pytest.mark.parametrize("usd", [False, True])
+def test_a_chart_of_two_runs_leaves_out_what_is_invalid_and_says_so(usd: bool) -> None:
+    run = run_of(0)
+    busy = run.cells[0].spec
+    b = slowed(disturbed(run, busy.cell_id), 9.0, busy.label)  # what would be the largest change
+    prices = PRICES if usd else None
+    view = shown(ShownComparison, compare(run, b, usd_per_hour=prices)).view()
+    assert view.chart is not None
+    assert len(view.chart.marks) == len(run.cells) - 1
+    assert busy.label not in {mark.label for mark in view.chart.marks}
+    assert ("USD" in view.chart.axis.title) == usd
+    assert view.chart.title == "Run B against run A, without 1 INVALID"
+    assert [row[1] for row in view.rows].index(busy.label) == len(run.cells) - 1, "the last row"
+    none = shown(ShownComparison, compare(run, disturbed(run), usd_per_hour=prices))
+    assert none.view().chart is None
+    assert none.plots() == []
 
 
 def test_names_of_others_are_text(tmp_path: Path) -> None:
