@@ -226,6 +226,8 @@ def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[s
     round_s = 0.06 if place.quota_cores is None else QUOTA_ROUND_S
     settings = {"rounds": 6, "round_s": round_s, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
+    if place.quota_cores is not None:  # by default no more threads are started than it allows
+        common["threads"] = [place.cores]
     for precision in [p for p in precisions if p in place.precisions]:
         axes = PLANS[precision]
         # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the others.
@@ -322,6 +324,12 @@ def mlp(width: int, layers: int) -> Any:
     return keras.Model(rows, kl.Dense(10, activation="softmax")(x))
 
 
+def on_any_threads(cell: Any) -> str:
+    """Id that a cell has on all machines, whatever number of threads was named on one of them."""
+    spec = cell.spec.model_copy(update={"threads": 0})
+    return str(spec.cell_id)
+
+
 def machines_of(out: Path) -> Iterator[Any]:
     """What each machine measured with each backend, where it was probed too."""
     from kcost.bench.store import open_run
@@ -344,19 +352,19 @@ def machines_of(out: Path) -> Iterator[Any]:
             runs = []  # nothing was taken away: it is the machine with both cores, measured again
         cells[name] = [cell for run in runs for cell in run.measured(phase="inference")]
     profiled = [c for measured in cells.values() for c in measured if c.profile is not None]
-    counted = {cell.spec.cell_id: cell.profile for cell in profiled}
+    counted = {on_any_threads(cell): cell.profile for cell in profiled}
     activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
     for name in PLACES:
         for backend in BACKENDS:
             path = out / name / f"probe-{backend}.json"
-            mine = [c for c in cells[name] if c.spec.backend == backend and c.spec.cell_id in counted]
+            mine = [c for c in cells[name] if c.spec.backend == backend and on_any_threads(c) in counted]
             if not path.exists() or not mine:
                 continue
             threads = {c.preparation.threads for c in mine if c.preparation is not None}
             steps, under_quota = [], []
             for cell in mine:
                 model = cell.spec.model
-                with_flops = cell.model_copy(update={"profile": counted[cell.spec.cell_id]})
+                with_flops = cell.model_copy(update={"profile": counted[on_any_threads(cell)]})
                 workload = workload_of(with_flops, classes[model], None, activations=activations[model])
                 steps.append(step_of(cell, workload))
                 if PLACES[name].quota_cores is not None:

@@ -255,7 +255,7 @@ def compared(given: argparse.Namespace, name: str, seed: int, answer: Recommenda
     terms = terms_of(answer)
     judged = judge(store.load(), store.read_outputs, terms, answer.candidates)
     if judged.invalid:
-        print(f"{name}: {len(judged.invalid)} ways were measured beside other work", file=sys.stderr)
+        print(f"{name}: {len(judged.invalid)} ways are INVALID", file=sys.stderr)
     usd = {n: s.value_usd for n, s in standings_of(judged, terms, Capacities(0)).items()}
     best = min(usd, key=lambda n: usd[n])
     loss = usd.get(answer.winner or "", math.inf) / usd[best] - 1

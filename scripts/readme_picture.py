@@ -3,7 +3,7 @@
 python scripts/readme_picture.py                            # from docs/runs/digits-cnn, into docs/pictures
 python scripts/readme_picture.py RUN FOLDER                 # another run, another place
 
-What was measured beside other work is left out, and the picture says of how many ways. To measure again, on a machine
+What is INVALID is left out, and the picture says of how many ways. To measure again, on a machine
 that does nothing else, from the root of the checkout:
 
 rm -r docs/runs/digits-cnn
@@ -41,7 +41,7 @@ def picture(verdict: ShownVerdict, theme: Theme) -> str:
         raise SystemExit("The run holds nothing that was measured.")
     chart = usd_chart(ranking)
     if chart is None:
-        raise SystemExit("The run was measured beside other work: measure again.")
+        raise SystemExit(f"INVALID: {ranking.cells[0].invalid}.")
     return interval_svg(chart.marks[:MOST], chart.axis, theme=theme, title=chart.title)
 
 

@@ -68,7 +68,7 @@ def estimate_budget(
         assumptions: name -> value, such as `headroom`; None keeps the default. `kcost.cost.assumptions` has them all.
         draws, seed: of the Monte Carlo.
 
-    Where every way was measured beside other work there is no figure: the outcome says to measure again.
+    Where every way is INVALID there is no figure: the sentence says why, and what to do.
 
     Raises:
         InputError: a file or a number that cannot be used, traffic beyond `max_replicas`, or a p99 that no way holds.
@@ -237,7 +237,7 @@ def write_workbook(budget: Budget, path: Path | str) -> None:
     """Writes the calculation of a budget as an .xlsx workbook with live formulas.
 
     Raises:
-        InputError: the budget has no figure, as its run was measured beside other work.
+        InputError: the budget has no figure, as its run is INVALID.
         UnavailableError: xlsxwriter is not installed.
         StorageError: the file cannot be written.
 

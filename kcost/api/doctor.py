@@ -7,6 +7,7 @@ import shutil
 from typing import Literal
 
 from kcost.core import environment
+from kcost.core.cpu_quota import threads_within
 from kcost.core.errors import KcostError
 from kcost.core.jobs import DEVICES
 from kcost.core.plan import BACKENDS
@@ -112,8 +113,9 @@ def _quota_finding(quota: float, cores: int) -> Finding:
     if quota >= cores:
         return Finding(subject="CPU quota", state="works", detail=detail)
     detail += (
-        "; more threads than that stand still for a part of each period, and frameworks start one a core: measure and "
-        f"serve with --threads {max(1, int(quota))}, or give it whole cores (docker run --cpuset-cpus)"
+        "; more threads than that stand still for a part of each period, so that kcost measures and serves with "
+        f"{threads_within(cores, quota)} unless --threads says more; frameworks alone start one a core. Whole "
+        "cores have no such pauses (docker run --cpuset-cpus)"
     )
     return Finding(subject="CPU quota", state="warning", detail=detail)
 

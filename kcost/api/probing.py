@@ -27,7 +27,7 @@ def run_probe(
         out: the JSON file to write.
         backend: None takes KERAS_BACKEND, else the first that is installed.
         seconds: of all, at most 120.
-        threads: numbers of threads; None takes 1, all, and at most two between.
+        threads: numbers of threads; None takes 1, all (or as many as a CPU quota allows), and at most two between.
 
     Raises:
         InputError: seconds out of range, or more threads than this process has cores.

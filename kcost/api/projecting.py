@@ -48,7 +48,7 @@ def project_run(
         prices_file: a price book of your own, or a prices.toml.
 
     Raises:
-        InputError: the run cannot be read or has no forward pass that was measured while nothing else ran, a batch
+        InputError: the run cannot be read or has no forward pass that is not INVALID, a batch
             below 1, an unknown precision or device, or a probe that is of another machine than the run.
         SchemaError: a file of a probe that is none.
         PriceError: an instance that the book does not have.
@@ -67,7 +67,7 @@ def project_run(
         raise InputError(f"A step computes in one of {', '.join(NUMBERS)}.", received=precision)
     if any(batch < 1 for batch in batches):
         raise InputError("A batch has at least one example.", received=min(batches))
-    loaded, disturbed = _measured_alone(RunStore(run).load())
+    loaded, disturbed = _believed(RunStore(run).load())
     book = prices(prices_file).checked()
     here = _by_backend([_probe(file) for file in probes])
     targets: list[Price] = []
@@ -121,8 +121,8 @@ def project_run(
     )
 
 
-def _measured_alone(run: Run) -> tuple[Run, tuple[str, ...]]:
-    """The run without the cells that were measured beside other work, and a line for each of those.
+def _believed(run: Run) -> tuple[Run, tuple[str, ...]]:
+    """The run without its INVALID cells, and a line for each of those.
 
     Raises InputError where no forward pass is left.
     """
@@ -131,15 +131,15 @@ def _measured_alone(run: Run) -> tuple[Run, tuple[str, ...]]:
     reasons = {c.spec.cell_id: invalid_cell(c, run.environments[c.environment_id]) for c in run.measured()}
     kept = run.model_copy(update={"cells": tuple(c for c in run.cells if reasons.get(c.spec.cell_id) is None)})
     lines = tuple(
-        f"{c.spec.model}, {c.spec.label}: measured beside other work: measure again"
+        f"{c.spec.model}, {c.spec.label}: INVALID: {reasons[c.spec.cell_id]}"
         for c in run.measured(phase="inference")
         if reasons[c.spec.cell_id] is not None
     )
     if lines and not kept.measured(phase="inference"):
         raise InputError(
-            "A projection rests on steps that were measured while nothing else ran.",
-            received=next(reason for reason in reasons.values() if reason is not None),
-            remedy="Run `kcost bench` again while nothing else runs.",
+            "A projection rests on cells that are not INVALID.",
+            received=lines[0],
+            remedy="Do what that says, and run `kcost bench` again.",
         )
     return kept, lines
 

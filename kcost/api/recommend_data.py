@@ -87,7 +87,7 @@ def this_machine(wanted: Sequence[str]) -> Machine:
     return Machine(
         backends=(*present, *(("fake",) if "fake" in wanted else ())),
         runtimes=tuple(r for r in RUNTIMES if all(importlib.util.find_spec(m) is not None for m in NEEDED[r])),
-        cores=here.cores,
+        cores=here.default_threads,
         cpu_features=here.cpu_features,
         compiler=bool(shutil.which("g++") or shutil.which("clang++")),
     )

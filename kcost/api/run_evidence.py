@@ -32,9 +32,10 @@ def evidence_of_run(run: Path | str, model: str, cell_id: str | None = None) -> 
             received=f"{run}, and the model {model}",
             remedy="Measure it with kcost bench, inference among the phases, and name that run with --run.",
         )
+    invalid = next((c.invalid for c in best if c.invalid is not None), None)
+    if invalid is not None:
+        return {"not_measured_because": f"its cell is INVALID: {invalid}"}
     priced = [(c, c.cost) for c in best if c.cost is not None]
-    if len(priced) < len(best):
-        return {"not_measured_because": "it was measured beside other work: measure it again"}
     cell, cost = min(priced, key=lambda one: one[1].usd)
     usd = Figure(
         name="usd_per_million",

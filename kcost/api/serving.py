@@ -58,7 +58,7 @@ def serve_models(
         port: of HTTP, 0 for any that is free.
         grpc_port: of gRPC, 0 for any that is free; None for no gRPC.
         processes: that run each version of a model.
-        threads: CPU threads of each process, 0 for every core.
+        threads: CPU threads of each process, 0 for every core, or as many as a CPU quota allows.
         queue: requests that wait for a version; one more is answered with 429.
         batch_rows: most rows that are run together.
         deadline_s: a request without an answer by then is answered with 504.

@@ -67,8 +67,8 @@ def estimate_training(
         one = judged[cell.spec.cell_id]
         label = f"{cell.spec.model}, {cell.spec.label}"
         if one.standing != "ranked" or not one.valid:
-            reason = one.invalid if one.standing == "ranked" else f"{one.standing}: {one.reason}"
-            left_out.append(Refused(name=label, reason=reason or "measured beside other work"))
+            reason = f"INVALID: {one.invalid}" if one.standing == "ranked" else f"{one.standing}: {one.reason}"
+            left_out.append(Refused(name=label, reason=reason))
             continue
         bills.append(
             training_bill(

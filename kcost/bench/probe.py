@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kcost.core import schema
-from kcost.core.cpu_quota import cpu_quota
+from kcost.core.cpu_quota import cpu_quota, default_threads
 from kcost.core.environment import collect
 from kcost.core.errors import InputError, WorkerError
 from kcost.core.jobs import PROBE
@@ -29,16 +29,16 @@ START_S = 15.0
 """What starting a worker takes, about: it imports the backend."""
 
 
-def thread_counts(cores: int) -> tuple[int, ...]:
-    """1, all, and at most two powers of two between.
+def thread_counts(most: int) -> tuple[int, ...]:
+    """1, the most, and at most two powers of two between.
 
     Examples:
         >>> thread_counts(2), thread_counts(48)
         ((1, 2), (1, 8, 32, 48))
     """
-    powers = [2**n for n in range(1, 12) if 2**n < cores]
+    powers = [2**n for n in range(1, 12) if 2**n < most]
     between = powers if len(powers) <= 2 else [powers[len(powers) // 2], powers[-1]]
-    return tuple(sorted({1, *between, cores}))
+    return tuple(sorted({1, *between, most}))
 
 
 def probe(
@@ -48,7 +48,7 @@ def probe(
 
     Args:
         seconds: of all; at most MOST_SECONDS.
-        threads: numbers of threads; None takes `thread_counts`.
+        threads: numbers of threads; None takes `thread_counts` of `default_threads`.
 
     Raises:
         InputError: seconds out of range, or more threads than this process has cores.
@@ -58,7 +58,7 @@ def probe(
     if not 0 < seconds <= MOST_SECONDS:
         raise InputError(f"A probe takes more than 0 and at most {MOST_SECONDS:g} seconds.", received=seconds)
     cores = len(os.sched_getaffinity(0))
-    counts = thread_counts(cores) if threads is None else tuple(sorted(set(threads)))
+    counts = thread_counts(default_threads()) if threads is None else tuple(sorted(set(threads)))
     if not counts or not 1 <= counts[0] <= counts[-1] <= cores:
         raise InputError(f"Threads of a probe are from 1 to the {cores} cores of this process.", received=threads)
     end = time.monotonic() + seconds

@@ -61,7 +61,8 @@ def measure(
             `kcost.ship.convert.converted`; without it cells of runtimes are unsupported.
         only: cell_ids of the plan that are measured; None for all.
         choose: decides, round by round, which of the cells get a turn, in the place of the plan's rounds and precision.
-            A cell is ok from the plan's rounds on.
+            A cell is ok from the plan's rounds on. What was measured in another environment is measured anew: rounds of
+            two environments are no rounds of one cell.
         ready_by: after that no further cell is got ready, on the monotonic clock; one always is. Those left out stay as
             they were.
         even_late: cell_ids of those that are got ready after that, too.
@@ -82,7 +83,8 @@ def measure(
     here = environment.collect()
     environment_id = store.write_environment(here)
     mixed = saved_policies(models)
-    cells = [_known(store, spec, environment_id, spec.model in mixed) for spec in specs]
+    of_here_alone = choose is not None
+    cells = [_known(store, spec, environment_id, spec.model in mixed, of_here_alone) for spec in specs]
     key = _block_of_all_models if plan.together else _block
     blocks = [list(block) for _, block in groupby(sorted(cells, key=key), key=key)]
     pending = [work for block in blocks if (work := _pending(block, plan.settings, environment_id, choose)).cells]
@@ -182,17 +184,18 @@ def _store(plan: Plan, models: dict[str, Model], out: Path) -> RunStore:
     return store
 
 
-def _known(store: RunStore, spec: CellSpec, environment_id: str, mixed: bool) -> CellResult:
+def _known(store: RunStore, spec: CellSpec, environment_id: str, mixed: bool, of_here_alone: bool) -> CellResult:
     """What the run holds of a cell; an empty one where it holds nothing, or something of another machine.
 
     Args:
         mixed: the model was saved under another dtype policy than float32. Where a cell does not say what was computed,
             an older kcost called that policy float32.
+        of_here_alone: whether what another machine measured to its end is measured anew, too.
     """
     held = store.read_cell(spec.cell_id)
     if mixed and held is not None and held.preparation is not None and held.preparation.computed_dtype is None:
         held = None
-    if held is not None and (held.status in SETTLED or held.environment_id == environment_id):
+    if held is not None and (held.environment_id == environment_id or (held.status in SETTLED and not of_here_alone)):
         return held
     return CellResult(spec=spec, environment_id=environment_id, status="partial")
 

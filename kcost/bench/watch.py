@@ -75,15 +75,15 @@ class Watcher:
 
     def _read(self) -> _Counters:
         busy_s, steal_s = self._cpu_times()
-        quota_periods, quota_throttles = (None, None) if self._quota is None else periods_of(self._quota)
+        periods = None if self._quota is None else periods_of(self._quota)
         return _Counters(
             wall_s=time.perf_counter(),
             parent_cpu_s=time.process_time(),
             busy_s=busy_s,
             steal_s=steal_s,
             throttles=self._throttles(),
-            quota_periods=quota_periods,
-            quota_throttles=quota_throttles,
+            quota_periods=None if periods is None else periods.all,
+            quota_throttles=None if periods is None else periods.throttled,
             swapped_pages=_swapped_pages(),
         )
 

@@ -73,7 +73,9 @@ def bench(
     threads: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated CPU threads of a worker; 0 is every core. Default: 0.", rich_help_panel=MODEL
+            help="Comma-separated CPU threads of a worker; 0 is every core, or as many as a CPU quota allows. "
+            "Default: 0.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     data: Annotated[

@@ -434,7 +434,11 @@ def optimize(
         str, typer.Option(help="Comma-separated batch sizes to measure before and after.", rich_help_panel=MEASURING)
     ] = "1,32",
     threads: Annotated[
-        int, typer.Option(help="CPU threads to measure with; 0 is every core.", rich_help_panel=MEASURING)
+        int,
+        typer.Option(
+            help="CPU threads to measure with; 0 is every core, or as many as a CPU quota allows.",
+            rich_help_panel=MEASURING,
+        ),
     ] = 0,
     rounds: Annotated[
         int, typer.Option(help="Rounds in which both models have a turn.", rich_help_panel=MEASURING)

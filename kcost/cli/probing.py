@@ -31,7 +31,11 @@ def probe(
     seconds: Annotated[float, typer.Option(help="Most time of all, at most 120.", rich_help_panel=MEASURING)] = 120.0,
     threads: Annotated[
         str | None,
-        typer.Option(help="Numbers of threads; default: 1, all, and at most two between.", rich_help_panel=MEASURING),
+        typer.Option(
+            help="Numbers of threads; default: 1, every core (or as many as a CPU quota allows), and at most two "
+            "between.",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
     all_: All = False,
     quiet: Quiet = False,

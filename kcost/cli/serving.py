@@ -78,7 +78,12 @@ def serve(
         int, typer.Option(min=1, help="Processes that run each version of a model.", rich_help_panel=SERVING)
     ] = 1,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads of each process; 0 for every core.", rich_help_panel=SERVING)
+        int,
+        typer.Option(
+            min=0,
+            help="CPU threads of each process; 0 for every core, or as many as a CPU quota allows.",
+            rich_help_panel=SERVING,
+        ),
     ] = 0,
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that wait for a version; then 429.", rich_help_panel=SERVING)

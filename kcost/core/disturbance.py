@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from kcost.core.result import CellResult, Environment, Round, Run, Watch
@@ -51,6 +51,14 @@ _TEXTS: dict[Kind, tuple[str, str]] = {
 }
 
 
+_STOPPED_BY_OTHERS = (
+    "a CPU quota stopped the container in {} of its periods, with no more threads of these than the quota has cores",
+    "Stop what else runs in the container, measure one backend at a time, or give it the time of one more core.",
+)
+"""The text of `quota` where a cell's own threads cannot use it up. All of the container count: the parent, workers that
+wait for their turn without sleeping, other programs."""
+
+
 class Disturbance(Record):
     """Something that went on beside a cell's turns, beyond its limit."""
 
@@ -61,11 +69,17 @@ class Disturbance(Record):
     invalid: bool
     remedy: str
 
+    @property
+    def with_remedy(self) -> str:
+        """What it is and what to do about it, within a sentence."""
+        return f"{self.text}: {self.remedy[0].lower()}{self.remedy[1:].removesuffix('.')}"
+
 
 def disturbances(cell: CellResult, environment: Environment) -> tuple[Disturbance, ...]:
     """What disturbed a cell's turns, in the order of `Kind`; empty for rounds that nobody watched."""
     watched = disturbances_of([r.watch for r in cell.rounds if r.watch is not None], environment)
-    return (*watched, *_beyond_limits([("quota", _throttled_periods(cell.rounds))]))
+    texts: dict[Kind, tuple[str, str]] = {"quota": _of_quota(cell, environment)}
+    return (*watched, *_beyond_limits([("quota", _throttled_periods(cell.rounds))], texts))
 
 
 def disturbances_of(watched: Sequence[Watch], environment: Environment) -> tuple[Disturbance, ...]:
@@ -78,11 +92,13 @@ def disturbances_of(watched: Sequence[Watch], environment: Environment) -> tuple
     return tuple(_beyond_limits(_shares(watched, environment.cores)))
 
 
-def _beyond_limits(shares: Iterable[tuple[Kind, float | None]]) -> Iterator[Disturbance]:
+def _beyond_limits(
+    shares: Iterable[tuple[Kind, float | None]], texts: Mapping[Kind, tuple[str, str]] = _TEXTS
+) -> Iterator[Disturbance]:
     for kind, number in shares:
         tell, invalid = LIMITS[kind]
         if number is not None and number > tell:
-            text, remedy = _TEXTS[kind]
+            text, remedy = texts[kind]
             beyond = number > invalid
             yield Disturbance(
                 kind=kind,
@@ -128,9 +144,36 @@ def _throttled_periods(rounds: Sequence[Round]) -> float | None:
         (r.watch.quota_throttles, r.watch.quota_periods)
         for r in rounds
         if r.watch is not None and r.watch.quota_periods and r.watch.quota_throttles is not None
-        if len(r.step_ns) > r.watch.quota_periods
+        if not _is_longer_than_a_period(r)
     ]
     return sum(throttled for throttled, _ in counted) / sum(periods for _, periods in counted) if counted else None
+
+
+def _is_longer_than_a_period(one: Round) -> bool:
+    """Whether the steps of a round are longer than the periods of a quota that were counted in it."""
+    return one.watch is not None and one.watch.quota_periods is not None and len(one.step_ns) <= one.watch.quota_periods
+
+
+def _uses_up_quota(cell: CellResult, environment: Environment) -> bool:
+    """Whether a cell has more threads than the quota of its container has cores. Older runs do not tell the quota."""
+    quota = environment.cpu_quota_cores
+    return quota is None or cell.preparation is None or cell.preparation.threads > quota
+
+
+def _of_quota(cell: CellResult, environment: Environment) -> tuple[str, str]:
+    """What is said of a quota that stopped a cell's turns, and the remedy."""
+    if not _uses_up_quota(cell, environment):
+        return _STOPPED_BY_OTHERS
+    text, remedy = _TEXTS["quota"]
+    quota = environment.cpu_quota_cores
+    return text, remedy if quota is None or quota >= 1 else "Give the container the time of one core at least."
+
+
+def holds_pauses(cell: CellResult, environment: Environment) -> bool:
+    """Whether the pauses that a CPU quota makes are in a cell's steps, as these are longer than its periods."""
+    return _uses_up_quota(cell, environment) and any(
+        r.watch is not None and r.watch.quota_throttles and _is_longer_than_a_period(r) for r in cell.rounds
+    )
 
 
 def _turns_with(counts: Iterable[int | None]) -> float | None:
@@ -139,13 +182,13 @@ def _turns_with(counts: Iterable[int | None]) -> float | None:
 
 
 def invalid_cell(cell: CellResult, environment: Environment) -> str | None:
-    """Why a cell's figures are not to be believed; None where nothing says so."""
+    """Why a cell's figures are not to be believed, and what to do about it; None where nothing says so."""
     return invalid_by(disturbances(cell, environment))
 
 
 def invalid_by(disturbed: Iterable[Disturbance]) -> str | None:
-    """What of the disturbances makes figures not to be believed; None where none does."""
-    return "; ".join(d.text for d in disturbed if d.invalid) or None
+    """What of the disturbances makes figures not to be believed, with their remedies; None where none does."""
+    return "; ".join(d.with_remedy for d in disturbed if d.invalid) or None
 
 
 def invalid_run(run: Run) -> str | None:

@@ -124,7 +124,10 @@ class Plan(Record):
         default=None, min_length=1, description="None: all that do not take long to compile"
     )
     threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0,), min_length=1, description="CPU threads of a worker, one number or several; 0 means every core"
+        default=(0,),
+        min_length=1,
+        description="CPU threads of a worker, one number or several; 0 means every core, or as many as a CPU quota "
+        "allows",
     )
     data: str | None = Field(
         default=None, description="npz with real inputs for every model, and labels; None: each artifact's own samples"

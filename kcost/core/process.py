@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic, Self
 
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import StorageError, UnavailableError, WorkerError
 from kcost.core.job_threads import killed_at_a_stop
 from kcost.core.jobs import Answer, Job, Request
@@ -92,10 +93,10 @@ def chosen_backend() -> Backend:
 def worker_environment(backend: Backend, threads: int, keras_home: str, device: str = "any") -> dict[str, str]:
     """The environment variables of a worker: this process's own, with what decides speed set.
 
-    `threads` is the number of CPU threads, 0 for every core. Pools are told in every framework's own
+    `threads` is the number of CPU threads, 0 for `default_threads`. Pools are told in every framework's own
     variable; the worker also pins itself to as many cores, which is what XLA on CPU listens to.
     """
-    count = str(threads or len(os.sched_getaffinity(0)))
+    count = str(threads or default_threads())
     environment = dict(os.environ)
     environment.update(
         KERAS_BACKEND="numpy" if backend == "fake" else backend,

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kcost.core.answer import Answers
+from kcost.core.cpu_quota import threads_within
 from kcost.core.plan import CellSpec, Plan
 from kcost.core.profile import Profile
 from kcost.core.schema import VERSIONS, Record
@@ -43,18 +44,34 @@ class Environment(Record):
     git_revision: str | None = None
 
     @property
+    def default_threads(self) -> int:
+        """How many threads a process has there, where nobody names a number."""
+        return threads_within(self.cores, self.cpu_quota_cores)
+
+    @property
+    def quota_below_cores(self) -> float | None:
+        """The CPU quota, where it is less than the cores; another holds no thread back."""
+        quota = self.cpu_quota_cores
+        return None if quota is None or quota >= self.cores else quota
+
+    @property
     def environment_id(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the content.
 
-        The revision is left out: one machine with the same packages is one environment over many commits.
+        The revision is left out: one machine with the same packages is one environment over many commits. So is a CPU
+        quota that holds nothing back, which older files know nothing of. One that does is another environment: other
+        threads are started there.
         """
-        newer = {name for name in ("numa_nodes", "cpu_quota_cores") if getattr(self, name) is None}
-        left_out = {"git_revision"} | newer
+        left_out = {"git_revision"}
+        if self.numa_nodes is None:
+            left_out.add("numa_nodes")
+        if self.quota_below_cores is None:
+            left_out.add("cpu_quota_cores")
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
 
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Names of the fields, packages and variables in which two environments differ."""
-        mine, theirs = self.model_dump(), other.model_dump()
+        mine, theirs = ({**one.model_dump(), "cpu_quota_cores": one.quota_below_cores} for one in (self, other))
         differing: list[str] = []
         for field, value in mine.items():
             if isinstance(value, dict):

@@ -18,7 +18,7 @@ class ServeRequest(Record):
     folder: Path = Field(description="with saved_model.pb, or with conversion.json")
     runtime: Runtime = "saved_model"
     socket_fd: int = Field(description=f"{MODEL_SOCKET_FD}; its messages are those of core/frames.py")
-    threads: int = Field(description="CPU threads, 0 for every core")
+    threads: int = Field(ge=1, description="CPU threads")
     cores: tuple[int, ...] = Field(description="CPU cores that the process may use")
     tries: bool = Field(default=True, description="whether the model is called before it is READY")
 
@@ -74,7 +74,9 @@ class Batching(Record):
     timeout_us: int = Field(ge=0, description="how long the first request of a batch that is not full waits")
     max_enqueued_batches: int = Field(ge=1, description="more of them could not be answered within the p99")
     replicas: int = Field(ge=1, description="that the traffic takes")
-    threads: int = Field(ge=0, description="CPU threads of a replica, 0 for every core")
+    threads: int = Field(
+        ge=0, description="CPU threads of a replica, 0 for every core, or as many as a CPU quota allows"
+    )
     busy_percent: int = Field(ge=1, le=100, description="of a replica's time, at the highest rate that holds the p99")
     p99_ms: float = Field(description="of a replica at its part of the traffic, simulated from measured steps")
     why: str = Field(description="what it was chosen from, a sentence")

@@ -35,15 +35,14 @@ from kcost.cost.uncertainty import (
     tornado,
     without,
 )
-from kcost.cost.verdict import MEASURE_AGAIN
 
 DRAWS = 10_000
 SEED = 20_261_129
 
 Outcome = Literal["decided", "can't tell", "same bill", "only one", "measured beside other work"]
 """decided: the winner costs less with a probability of 95% or more. same bill: both cost the same at their values, to
-the cent. only one: there is nothing to compare with. measured beside other work: no figure of the run is to be
-believed, so there is none."""
+the cent. only one: there is nothing to compare with. measured beside other work: by that or another disturbance no
+figure of the run is to be believed, so there is none."""
 
 MEASURING_PARTS = (0.5, 2 / 3, 0.75, 0.8, 0.9)
 """Parts of the spread of step times that 4, 9, 16, 25 and 100 times the rounds take away."""
@@ -195,14 +194,14 @@ def no_budget(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Budget:
-    """What is said in the place of a budget where every way was measured beside other work: no figure.
+    """What is said in the place of a budget where every way is INVALID: no figure.
 
     Args:
-        reasons: each way, and what went on beside it.
-        invalid: what went on beside the run.
+        reasons: each way, and why it is INVALID.
+        invalid: why the run is, and what to do about it.
     """
     return Budget(
-        sentence=f"{MEASURE_AGAIN} ({invalid}).",
+        sentence=f"INVALID: {invalid}.",
         outcome="measured beside other work",
         basis=None,
         simulated=False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -79,13 +79,13 @@ def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
     """The rates of a probed machine.
 
     Args:
-        threads: one of the numbers that were probed; None takes the highest.
+        threads: one of the numbers that were probed; None takes the highest that a CPU quota there allows.
 
     Raises:
         InputError: that number was not probed, or the probe lacks a call, sums or products in float32.
     """
     by_threads = {each.threads: each.answer for each in probe.by_threads}
-    chosen = max(by_threads, default=0) if threads is None else threads
+    chosen = _most_allowed(by_threads, probe.environment.default_threads) if threads is None else threads
     if chosen not in by_threads:
         raise InputError(
             "A projection needs a probe with the number of threads that a step has.",
@@ -121,6 +121,11 @@ def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
         convolutions=convolutions,
         held=_held_back(probe.environment.cpu_quota_cores, chosen, answer),
     )
+
+
+def _most_allowed(probed: Collection[int], allowed: int) -> int:
+    """The highest number of threads that was probed and is allowed, else the lowest that was probed; 0 for none."""
+    return max((count for count in probed if count <= allowed), default=min(probed, default=0))
 
 
 def _held_back(quota_cores: float | None, threads: int, answer: ProbeAnswer) -> HeldBack | None:

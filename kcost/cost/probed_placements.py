@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from kcost.core.disturbance import holds_pauses
 from kcost.core.errors import InputError
 from kcost.core.plan import Backend
 from kcost.core.probe import Probe
@@ -23,6 +24,11 @@ from kcost.cost.workload import Workload
 LIMITS_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 """Variables that make another machine of the same processor."""
 
+
+PAUSES_IN_STEPS = (
+    "the pauses of a CPU quota are in its steps, which are longer than the quota's periods, and cannot be taken out: "
+    "measure with no more threads than the quota has cores"
+)
 
 ONLY_MEASURED = "By probes a cell keeps its batch size and precision: others than were asked for are left out."
 
@@ -71,6 +77,9 @@ def probed_placements(
         except InputError as error:
             reasons[_in_a_line(cell, error)] = None
             continue
+        if holds_pauses(cell, run.environments[cell.environment_id]):
+            reasons[f"{cell.spec.model}, {cell.spec.label}: {PAUSES_IN_STEPS}"] = None
+            continue
         assert cell.preparation is not None  # a workload is of a cell that was prepared
         step = step_of(cell, workload)
         key = (cell.spec.backend, cell.environment_id, cell.preparation.threads, step.group)
@@ -117,7 +126,7 @@ def _refuse_another_machine(probe: Probe, environment: Environment) -> None:
 
     def machine(one: Environment) -> dict[str, object]:
         limits = {name: one.variables.get(name) for name in LIMITS_INSTRUCTIONS}
-        quota = {"CPU quota in cores": one.cpu_quota_cores}
+        quota = {"CPU quota in cores": one.quota_below_cores}
         return {"processor": one.cpu_model, "instructions": one.cpu_features, "cores": one.cores, **limits, **quota}
 
     probed, measured = machine(probe.environment), machine(environment)
@@ -153,7 +162,8 @@ def _rates_there(target: ProbedTarget, here: Probe, environment: Environment) ->
             received=f"{target.price.key}; measured on {environment.cpu_model} ({instruction_set(environment)})",
             remedy=f"Run `kcost probe` on it, and name the file: --to {target.price.instance}=probe.json.",
         )
-    return rates_of(here, target.price.vcpus), "scaled"
+    # Rates hold no pauses, so that without the quota of the container that was probed they are the instance's.
+    return rates_of(here, target.price.vcpus)._replace(held=None), "scaled"
 
 
 def _placement(

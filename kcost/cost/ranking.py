@@ -97,15 +97,17 @@ class RankedCell(Record):
     tail: TailLatency | None = Field(default=None, description="None under 64 steps, which show no tail")
     steps: int
     rounds: int
-    valid: bool = Field(default=True, description="False: measured beside other work; it has no dollars and no ratio")
-    invalid: str | None = Field(default=None, description="why its figures are not to be believed")
+    valid: bool = Field(default=True, description="False: it is INVALID; it has no dollars and no ratio")
+    invalid: str | None = Field(
+        default=None, description="why its figures are not to be believed, and what to do about it"
+    )
     simulated: bool = Field(default=False, description="its step times were made up, not measured")
     examples_per_s: float
     peak_host_bytes: int | None = Field(default=None, description="most that its worker held in a measured turn")
     peak_device_bytes: int | None = Field(default=None, description="most that its worker took of an accelerator")
     step_joules: float | None = Field(default=None, description="energy of a step; None where it is not measured")
     energy_basis: str = Field(default=NOT_MEASURED, description="the counter or the model that the energy is from")
-    cost: CostEstimate | None = Field(description="None where it was measured beside other work: then nobody knows it")
+    cost: CostEstimate | None = Field(description="None where the cell is INVALID: then nobody knows it")
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over this cell's")
     quality: Quality
     fairness: Fairness
@@ -169,7 +171,7 @@ class Ranking(Record):
 
     @property
     def priced(self) -> list[tuple[RankedCell, CostEstimate]]:
-        """The cells that have a cost, each with it: one that was measured beside other work has none."""
+        """The cells that have a cost, each with it: an INVALID one has none."""
         return [(c, c.cost) for c in self.cells if c.cost is not None]
 
     @property
@@ -409,7 +411,7 @@ def _ranked(
 
 
 def _times_cheaper(measured: Measured, baseline: Measured | None) -> Ratio | None:
-    """None without a baseline, or where one of the two was measured beside other work: that gives no figure."""
+    """None without a baseline, or where one of the two is INVALID: that gives no figure."""
     if baseline is None or measured.invalid is not None or baseline.invalid is not None:
         return None
     return ratio_of_costs(baseline, measured)

@@ -60,7 +60,7 @@ def on_offers(ways: Sequence[Way], offers: Mapping[str, Sequence[Offer]], beside
     scaled = []
     for way in ways:
         vcpus = min((o.price.vcpus for o in offers[way.name] if o.price.vcpus is not None), default=None)
-        cores = way.spec.threads or way.environment.cores
+        cores = way.spec.threads or way.environment.default_threads
         if vcpus is None or vcpus >= cores or way.spec.device != "cpu" or way.scaling is not None:
             scaled.append(way)
             continue

@@ -108,7 +108,7 @@ def _tail(latency_ns: tuple[int, ...], fraction: float) -> TailLatency | None:
 
 
 def _usd(per_s: float, prices: Mapping[str, Match] | None, result: ScenarioResult) -> float | None:
-    """None without prices: of what was measured beside other work."""
+    """None without prices: of what is INVALID."""
     return None if prices is None else prices[result.environment_id].usd_per_hour / 3600 / per_s * 1e6
 
 

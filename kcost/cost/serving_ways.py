@@ -15,7 +15,7 @@ from kcost.core.stats import NORMAL_95
 from kcost.cost.measured_service import service_of
 from kcost.cost.queue_simulation import ServiceTimes
 from kcost.cost.ranking import FULL_PRECISION, RankedCell
-from kcost.cost.verdict import MEASURE_AGAIN, Verdict
+from kcost.cost.verdict import Verdict
 
 RoundKey = tuple[str, str, int]
 """Block, session and number: what the rounds of two cells are paired by."""
@@ -79,7 +79,7 @@ def serving_ways(
 ) -> tuple[list[Way], list[LeftOut]]:
     """The ways of serving some models whose answers hold the limits of the verdict, and the cells that do not.
 
-    No way is left where every cell that may be used was measured beside other work; each of them says so.
+    No way is left where every cell that may be used is INVALID; each of them says why.
 
     Args:
         models: names; none for the one model of the run.
@@ -108,7 +108,7 @@ def serving_ways(
             continue
         if not judged.valid:
             disturbed = True
-            left_out.append(LeftOut(label, f"{MEASURE_AGAIN} ({judged.invalid})"))
+            left_out.append(LeftOut(label, f"INVALID: {judged.invalid}"))
             continue
         s = cell.spec
         key = (s.model, s.backend, s.method, s.precision, s.saved_policy, s.device, s.threads, cell.environment_id)

@@ -104,7 +104,7 @@ def training_bill(
     _check_storage(storage_gib, usd_per_gib_month)
     step = step_ns(cell).scaled(1e-9)
     basis, why = basis_of_match(match), match.why
-    vcpus, cores = match.price.vcpus, cell.spec.threads or environment.cores
+    vcpus, cores = match.price.vcpus, cell.spec.threads or environment.default_threads
     if cell.preparation is not None and cell.preparation.simulated:
         basis = "simulated"
     elif basis == "scaled" and vcpus is not None and vcpus < cores:

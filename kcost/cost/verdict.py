@@ -51,9 +51,6 @@ TOLD_TIES = 3
 
 Outcome = Literal["cheaper", "can't tell", "baseline is cheapest", "no baseline", "nothing ranked", "invalid"]
 
-MEASURE_AGAIN = "measured beside other work: measure again"
-"""Why there is no figure where there is none to be believed."""
-
 
 class Conclusion(Record):
     """What a ranking says, for a program and in one sentence."""
@@ -61,7 +58,7 @@ class Conclusion(Record):
     model: str
     phase: Phase
     outcome: Outcome
-    valid: bool = Field(default=True, description="False: what it would say was measured beside other work")
+    valid: bool = Field(default=True, description="False: what it would say rests on an INVALID cell")
     best: str | None = Field(default=None, description="cell_id")
     baseline: str | None = Field(default=None, description="cell_id")
     times_cheaper: Ratio | None = Field(default=None, description="the baseline's cost over the best cell's")
@@ -367,7 +364,7 @@ def _conclusion(ranking: Ranking) -> Conclusion:
     compared = [c for c in ranking.cells if c.cell_id in (ranking.baseline, best.cell_id)]
     if best.cost is None or any(not c.valid for c in compared):
         reason = next(c.invalid for c in compared if not c.valid)
-        return conclusion("invalid", f"{MEASURE_AGAIN} (INVALID: {reason}).")
+        return conclusion("invalid", f"INVALID: {reason}.")
     scale = ranking.usd_scale
     cheapest = f"cheapest is {best.name}, {scale.text(best.cost.usd)} per {scale.unit}"
     if ranking.phase == "training" and best.dtype != "float32":

@@ -24,9 +24,10 @@ from kcost.risk.gates import Verdict as GateVerdict
 
 Outcome = Literal["decided", "can't tell", "same bill", "only one", "measured beside other work", "nothing may be used"]
 """decided: the winner costs least with a probability of 95% or more. same bill: it and the next cost the same to the
-cent. measured beside other work: no figure is to be believed. nothing may be used: no way keeps the limits."""
+cent. measured beside other work: by that or another disturbance no figure is to be believed. nothing may be used: no
+way keeps the limits."""
 
-MEASURE_AGAIN = "measured beside other work: run the same command again while nothing else runs"
+ALL_INVALID = "each way that keeps the limits is INVALID: do as is said of it, and run the same command again"
 SWINGS = 2
 
 

@@ -35,7 +35,7 @@ class Candidate(Record):
     method: Method
     precision: Precision
     device: Device
-    threads: int = Field(ge=0, description="0 for every core")
+    threads: int = Field(ge=0, description="0 for every core, or as many as a CPU quota allows")
     batches: tuple[int, ...] = Field(min_length=1)
     effort: Effort
     after: str | None = Field(
@@ -82,7 +82,7 @@ class Machine(Record):
 
     backends: tuple[Backend, ...] = Field(description="installed ones, in Keras's order")
     runtimes: tuple[Runtime, ...] = Field(description="installed ones")
-    cores: int = Field(ge=1)
+    cores: int = Field(ge=1, description="that a process has threads on, where nobody names a number")
     cpu_features: tuple[str, ...] = ()
     compiler: bool = Field(default=True, description="a C++ compiler is there, which torch's compiler calls")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kcost.cost.placements import Placement
-from kcost.recommend.answer import MEASURE_AGAIN, Ranked, Recommendation, Request, Tried, outcome_of, words_of
+from kcost.recommend.answer import ALL_INVALID, Ranked, Recommendation, Request, Tried, outcome_of, words_of
 from kcost.recommend.candidates import Listed
 from kcost.recommend.pricing import Priced
 from kcost.recommend.spent import Spent
@@ -37,8 +37,9 @@ def compose(
     tried = _tried(listed, judged, priced, spent)
     more = [*(_version_told(v, request.max_drop) for v in made), *notices]
     if judged.invalid and priced is not None:
-        counted = f"{len(judged.invalid)} of {len(judged.ways) or 1} ways were"
-        more.insert(0, f"{counted} {MEASURE_AGAIN}; they have no figure here.")
+        counted = f"{len(judged.invalid)} of {len(judged.ways) or 1} ways have no figure here"
+        name, reason = next(iter(judged.invalid.items()))
+        more.insert(0, f"{counted}: {name}: {reason}. Then run the same command again.")
     known = {
         "made_at": made_at,
         "request": request,
@@ -57,7 +58,7 @@ def compose(
         disturbed = bool(judged.invalid)
         none_measured = not (judged.ways or judged.refused)
         why = "no way could be measured" if none_measured else "no way keeps the limits"
-        why = MEASURE_AGAIN if disturbed else why
+        why = ALL_INVALID if disturbed else why
         reasons = judged.invalid if disturbed else {**judged.refused, **spent.failed}
         reasons_told = [f"{name}: {reason}" for name, reason in list(reasons.items())[:3]]
         words = (f"{model}: {why}.", *((none_because,) if none_because is not None and not disturbed else reasons_told))

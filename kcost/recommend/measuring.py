@@ -6,7 +6,6 @@ A stop at any time keeps every finished round, and the same call goes on from th
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from kcost.bench.store import RunStore
 from kcost.core import environment
 from kcost.core.artifact import Model
 from kcost.core.conversion import Runtime, RuntimePrecision
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import InputError, KcostError, StorageError
 from kcost.core.memory_limit import free_memory_bytes
 from kcost.core.plan import Plan, Precision, Settings
@@ -252,8 +252,7 @@ class Measuring:
 
     def _most_at_once(self) -> int:
         """How many slow ways the machine has room for as of now: workers that live take some of it."""
-        cores = len(os.sched_getaffinity(0))
-        return most_at_once(cores, free_memory_bytes(), [m.keras_file for m in self._models.values()])
+        return most_at_once(default_threads(), free_memory_bytes(), [m.keras_file for m in self._models.values()])
 
     def _take_plan(self, plan: Plan) -> None:
         self._plan, self._models = plan, open_models(plan)

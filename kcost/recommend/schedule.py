@@ -69,7 +69,7 @@ class Arm(NamedTuple):
     precision: str = ""
     """What its products run in."""
     threads: int = 0
-    """0 for every core."""
+    """0 for every core, or as many as a CPU quota allows."""
     first: bool = False
     costly: bool = False
     """Whether getting it ready takes so long that a bound decides."""

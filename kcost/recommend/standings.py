@@ -21,7 +21,7 @@ from kcost.cost.quality import ReadOutputs
 from kcost.cost.ranking import FULL_PRECISION, OTHER_INPUTS, RankedCell
 from kcost.cost.scaling import on_offers
 from kcost.cost.serving_ways import Way, serving_ways
-from kcost.cost.verdict import MEASURE_AGAIN, Verdict, conclude, prices_for
+from kcost.cost.verdict import Verdict, conclude, prices_for
 from kcost.recommend.bounds import (
     BYTES_A_WEIGHT,
     FASTEST_MHZ,
@@ -98,7 +98,7 @@ def judge(
 ) -> Judged:
     """Holds each measured candidate against the limits on its answers.
 
-    Every cell is taken here, whether or not it was measured beside other work: `invalid` names those.
+    Every cell is taken here, INVALID ones too: `invalid` names these.
 
     Args:
         made: the versions of the model that were made, by variant. What they lost is what is held against the limit:
@@ -141,7 +141,7 @@ def judge(
             usable |= {c.cell_id for c in good}
         disturbed = [c.invalid for c in good if c.invalid is not None]
         if disturbed:
-            invalid[candidate.name] = f"{MEASURE_AGAIN} ({disturbed[0]})"
+            invalid[candidate.name] = f"INVALID: {disturbed[0]}"
     held = {c.cell_id for c in cells.values() if c.standing == "ranked"}
     hand_over_s = terms.assumed.hand_over_ms / 1e3
     every = _on_instances(_ways(run, verdict, candidates, held, hand_over_s), terms)
@@ -343,7 +343,7 @@ def _roof_of(
     probe: Probe | None,
 ) -> Roof:
     """What bounds a candidate whose products run in a precision."""
-    cores = candidate.threads or environment.cores
+    cores = candidate.threads or environment.default_threads
     weight_bytes = work.weight_bytes * BYTES_A_WEIGHT[precision] / BYTES_A_WEIGHT["float32"]
     if probe is not None and (roof := probed_roof(probe, precision, cores, weight_bytes)) is not None:
         return roof

@@ -72,7 +72,7 @@ def headings_of(comparison: Comparison) -> tuple[str, ...]:
 
 
 def row_of(change: Change, scale: UsdScale | None) -> tuple[str, ...]:
-    """The texts of a cell in both runs; no dollars and no ratio of what was measured beside other work."""
+    """The texts of a cell in both runs; no dollars and no ratio of what is INVALID."""
     figure, rounds = compared(change), f"{change.rounds_a}/{change.rounds_b} {change.how}"
     if change.invalid is not None:
         times = ("-", "-") if scale is not None else (significant(figure.a), significant(figure.b))
@@ -112,7 +112,7 @@ def _limits(comparison: Comparison) -> list[str]:
     invalid = [f"INVALID: {c.model}, {c.cell}: {c.invalid}" for c in comparison.changes if c.invalid is not None]
     lines = invalid[:1] if len(invalid) == 1 else []
     if len(invalid) > 1:
-        lines.append(f"{len(invalid)} cells are INVALID: they were measured beside other work. {invalid[0]}")
+        lines.append(f"{len(invalid)} cells are INVALID. {invalid[0]}")
     if comparison.not_judged:
         lines.append(
             f"{len(comparison.not_judged)} of {len(comparison.changes)} cells were not held against the limits."

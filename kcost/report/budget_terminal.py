@@ -25,7 +25,7 @@ def show_budget(console: Console, budget: Budget, *, everything: bool = False) -
         _show_refused(console, budget, everything)
         return
     if budget.invalid is not None:
-        console.print(f"INVALID: {budget.invalid}. Measure again.", highlight=False, markup=False)
+        console.print(f"INVALID: {budget.invalid}.", highlight=False, markup=False)
     against = budget.against_plain
     if against is not None and against.against != (budget.break_even.against if budget.break_even else None):
         days = "never repays" if against.days is None else f"repaid after {significant(against.days)} days"

@@ -24,7 +24,7 @@ class ShownBudget(Shown, Budget):
         standing: Standing = "bad" if self.invalid else "good" if self.outcome == "decided" else "open"
         says = [Says(self.sentence, standing)]
         if self.invalid is not None and self.options:
-            says.append(Says(f"INVALID: {self.invalid}. Measure again.", "bad"))
+            says.append(Says(f"INVALID: {self.invalid}.", "bad"))
         marks = [
             Mark(
                 f"{p.bill.option.name}{' *' if p.bill.option.is_plain else ''}",

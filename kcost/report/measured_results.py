@@ -71,7 +71,7 @@ class ShownVerdict(Shown, Verdict):
 def usd_chart(ranking: Ranking) -> Chart | None:
     """Dollars of each way of running a model, the cheapest first, on a logarithmic axis.
 
-    Without those that were measured beside other work; None where all were.
+    Without those that are INVALID; None where all are.
     """
     scale, costs = ranking.usd_scale, {c.cell_id: cost for c, cost in ranking.priced}
     if not costs:
@@ -91,7 +91,7 @@ def usd_chart(ranking: Ranking) -> Chart | None:
     ]
     star = "; * is plain Keras" if ranking.baseline is not None else ""
     left_out = len(ranking.cells) - len(costs)
-    without = f", without {left_out} measured beside other work" if left_out else ""
+    without = f", without {left_out} INVALID" if left_out else ""
     return Chart(
         marks,
         Axis(f"USD per {scale.unit}, with 95% intervals{star}", logarithmic=True),
@@ -177,12 +177,10 @@ class ShownComparison(Shown, Comparison):
 
     def view(self) -> View:
         """What is shown."""
-        judged = sum(change.invalid is None for change in self.changes)
+        invalid = [f"{change.cell}: {change.invalid}" for change in self.changes if change.invalid is not None]
         says = [Says(sentence_of(self))]
-        if judged < len(self.changes):
-            says.append(
-                Says(f"{len(self.changes) - judged} cells were measured beside other work: measure again.", "bad")
-            )
+        if invalid:
+            says.append(Says(f"INVALID: {len(invalid)} cells. {invalid[0]}.", "bad"))
         says += [Says(f"FAILED: {f.model}, {f.cell}: {f.reason}", "bad") for f in self.failures]
         if self.fail_if and not self.failures:
             says.append(Says(f"No cell is over {', '.join(self.fail_if)}.", "good"))

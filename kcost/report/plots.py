@@ -113,7 +113,7 @@ class _Point(NamedTuple):
 def score_by_cost(ranking: Ranking) -> Plot | None:
     """Score against cost, a point a cell, with the front of those that none beats in both.
 
-    A cell that was measured beside other work has no cost, and no point. None without points.
+    An INVALID cell has no cost, and no point. None without points.
     """
     scored = [_Point(c, cost.usd, c.quality.scores[0]) for c, cost in ranking.priced if c.quality.scores]
     if not scored:
@@ -125,7 +125,7 @@ def score_by_cost(ranking: Ranking) -> Plot | None:
     costs = [p.usd * scale.factor for p in scored]
     front = pareto_front((p for p in scored if p.cell.rank is not None), lambda p: p.usd, lambda p: p.score.value)
     left_out = sum(bool(c.quality.scores) for c in ranking.cells) - len(scored)
-    without = f" {left_out} that were measured beside other work have no cost, and no point." if left_out else ""
+    without = f" INVALID cells ({left_out}) have no cost, and no point." if left_out else ""
     return Plot(
         title=f"{name} against cost",
         note="Up and to the left is better. The line joins the cells that no ranked cell beats in both; the bars are "

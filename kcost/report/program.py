@@ -12,7 +12,6 @@ from kcost.core.saved_policy import saved_policy
 from kcost.core.schema import Record
 from kcost.core.units import significant
 from kcost.cost.ranking import RankedCell
-from kcost.cost.verdict import MEASURE_AGAIN
 
 FREE = 128
 """What the made-up inputs of a program have on a free axis."""
@@ -131,7 +130,7 @@ def _measured(cell: RankedCell | None) -> str:
     if cell is None:
         return "It was not measured to its end."
     if not cell.valid:
-        return f"{MEASURE_AGAIN} ({cell.invalid})"
+        return f"INVALID: {cell.invalid}."
     return f"Measured: {significant(cell.step_ms)} ms a step, the median of {cell.steps:,} steps."
 
 

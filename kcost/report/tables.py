@@ -11,7 +11,7 @@ from rich.table import Table
 ROWS = 12
 """Most rows of a table on one screen; `--all` shows the others."""
 MEASURE_AGAIN = "measure again"
-"""What stands in the place of dollars, or of a ratio, of what was measured beside other work."""
+"""What stands in the place of dollars, or of a ratio, of what is INVALID."""
 NOTICES = 3
 """Most lines that limit an answer, the most serious first; `--all` shows the others."""
 

@@ -178,7 +178,7 @@ def _columns(ranking: Ranking, width: int) -> dict[str, Callable[[RankedCell], s
 
 
 def usd_text(cell: RankedCell, scale: UsdScale) -> str:
-    """What a cell costs; of one that was measured beside other work, that it is to be measured again."""
+    """What a cell costs; of an INVALID one, that it is to be measured again."""
     return MEASURE_AGAIN if cell.cost is None else scale.text(cell.cost.usd)
 
 

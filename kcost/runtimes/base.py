@@ -101,7 +101,7 @@ def open_file(runtime: Runtime, path: Path | str, *, threads: int, precision: Ru
     Args:
         runtime: which one; the file is of its kind: a SavedModel's folder, .tflite, .onnx, or OpenVINO's .xml.
         path: the file or folder.
-        threads: CPU threads, 0 for every core.
+        threads: CPU threads, 0 for every core, or as many as a CPU quota allows.
         precision: what the file was converted to. OpenVINO takes bfloat16 from here and not from the file.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import ArtifactError, InputError
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
 
@@ -27,9 +27,7 @@ class LoadedTflite(LoadedFile):
         self._path = path
         with refusals(ArtifactError, "LiteRT opens a .tflite file.", path, DAMAGED):
             # As bytes: given a path, the interpreter ends the process on some damaged files.
-            self._interpreter = Interpreter(
-                model_content=path.read_bytes(), num_threads=threads or len(os.sched_getaffinity(0))
-            )
+            self._interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads or default_threads())
             signatures = self._interpreter.get_signature_list()
         if len(signatures) != 1:
             raise ArtifactError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import onnxruntime
 
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import ArtifactError, InputError
 from kcost.core.profile import Trace, operations_by_kind, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
@@ -89,7 +89,7 @@ class LoadedOnnx(LoadedFile):
 
 def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     # Threads that wait must sleep: spinning ones would slow the worker whose turn is next.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -15,6 +14,7 @@ import openvino
 
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
 from kcost.core.profile import Trace, operations_by_kind, trace_of
 from kcost.runtimes.base import DAMAGED, LoadedFile, refusals
@@ -29,7 +29,7 @@ class LoadedOpenVINO(LoadedFile):
     def __init__(self, path: Path, threads: int, precision: RuntimePrecision) -> None:
         self._path = path
         settings: dict[str, str | int] = {
-            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": threads or default_threads(),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }

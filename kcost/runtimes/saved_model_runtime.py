@@ -10,6 +10,7 @@ import numpy as np
 
 from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
+from kcost.core.cpu_quota import default_threads
 from kcost.runtimes.base import LoadedFile
 from kcost.runtimes.saved_model import SavedModelSession, library_version
 
@@ -18,7 +19,7 @@ class LoadedSavedModel(LoadedFile):
     """A SavedModel's `serving_default`, without XLA."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._session = SavedModelSession(path, threads or len(os.sched_getaffinity(0)))
+        self._session = SavedModelSession(path, threads or default_threads())
         self.inputs = tuple(
             TensorSpec(name=name, shape=tensor.shape or (), dtype=tensor.dtype)
             for name, tensor in self._session.signature.inputs.items()

@@ -16,6 +16,7 @@ import numpy as np
 
 from kcost.core import frames
 from kcost.core.conversion import Runtime
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import KcostError, WorkerError
 from kcost.core.frames import Kind, Message
 from kcost.core.jobs import SERVE
@@ -67,7 +68,7 @@ class ModelProcess(asyncio.Protocol):
 
     Args:
         folder: of the SavedModel, or of the converted model.
-        threads: CPU threads, 0 for every core.
+        threads: CPU threads, 0 for `default_threads`.
         log: takes what the process prints.
         on_end: called when the process has ended by itself, after the model was loaded; what it was asked and did not
             answer is lost.
@@ -154,7 +155,7 @@ class ModelProcess(asyncio.Protocol):
                         folder=self._folder,
                         runtime=self._runtime,
                         socket_fd=its.fileno(),
-                        threads=self._threads,
+                        threads=self._threads or default_threads(),
                         cores=cores,
                         tries=self._trial_s > 0,
                     )

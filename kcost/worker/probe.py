@@ -25,6 +25,7 @@ from kcost.core.probe import (
 from kcost.worker.repeated import cores_used, mean_ns, repeated_ns
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 SIZES = (64, 256, 1024, 2048, 4096)
 
@@ -59,6 +60,12 @@ QUOTA_PERIODS = 20
 
 REFILL_PERIODS = 2
 """After so many periods without work the quota of one is whole again."""
+
+WINDOW_SHARE = 0.5
+"""Most of the time that a CPU quota lets all threads run in a period that the median of a program may take. One that
+takes longer is stopped in every second run or more, so that its median may hold a pause."""
+
+HELD = "a product under the CPU quota"
 
 SMALLEST_HELD = 256
 """Size of a product under a quota: smaller ones are mostly their call."""
@@ -110,8 +117,8 @@ def run(request: ProbeRequest) -> ProbeAnswer:
     ]
     held: HeldTimes | None = None
     if dtype == "float32":
-        if request.quota is not None:
-            held = _held(backend, probing, request.quota, products)
+        if (quota := request.quota) is not None:
+            held = probing.tried(HELD, lambda: _held(backend, quota, products))
         sums(ELEMENTS[1:-1])  # after what a projection cannot do without
         ns = probing.times(f"a transfer of {TRANSFERRED}", partial(backend.transfer, TRANSFERRED))
         if ns is not None:
@@ -129,20 +136,20 @@ def run(request: ProbeRequest) -> ProbeAnswer:
     )
 
 
-def _held(backend: Driver, probing: _Probing, quota: ProbedQuota, products: Sequence[ProductTimes]) -> HeldTimes | None:
+def _held(backend: Driver, quota: ProbedQuota, products: Sequence[ProductTimes]) -> HeldTimes | None:
     """The smallest product that keeps more than half of the threads beside the first busy, else the largest.
 
-    None where there was none, or no time.
+    None where there was none.
     """
-    fitting = [p.size for p in products if p.size >= SMALLEST_HELD and 2e-9 * statistics.median(p.ns) < quota.window_s]
+    fitting = [p.size for p in products if p.size >= SMALLEST_HELD]
     for size in fitting:
         product = backend.square_product(size, "float32")
         product()  # it may compile
         time.sleep(REFILL_PERIODS * quota.period_s)
         cores = cores_used(product, quota.window_s / 2)
         if cores > (1 + quota.threads) / 2 or size == fitting[-1]:
-            ns = probing.mean_times(f"a product of {size} under the CPU quota", product, quota)
-            return None if ns is None else HeldTimes(size=size, cores=cores, ns=ns)
+            ns = mean_ns(product, quota.period_s, QUOTA_PERIODS)
+            return HeldTimes(size=size, cores=cores, ns=ns)
     return None
 
 
@@ -157,26 +164,24 @@ class _Probing:
 
     def times(self, what: str, make: Callable[[], Callable[[], None]]) -> tuple[int, ...] | None:
         """Nanoseconds of each repetition; None where there are none."""
+        ns = self.tried(what, lambda: repeated_ns(make(), self._repeated_s, MOST_REPETITIONS))
+        if ns is None or self._quota is None or statistics.median(ns) < WINDOW_SHARE * self._quota.window_s * 1e9:
+            return ns
+        self.not_measured.append(f"{what}: it takes longer than the CPU quota lets threads run without a pause")
+        return None
+
+    def tried(self, what: str, measure: Callable[[], T]) -> T | None:
+        """What was measured; None where it failed, or no time was left."""
         if time.monotonic() > self._deadline:
             self.not_measured.append(f"{what}: no time was left")
             return None
         try:
-            ns = repeated_ns(make(), self._repeated_s, MOST_REPETITIONS)
-            if self._quota is None or statistics.median(ns) < self._quota.window_s * 1e9:
-                return ns
-            self.not_measured.append(f"{what}: it takes longer than the CPU quota lets all threads run in a period")
+            return measure()
         except KcostError as error:
             self.not_measured.append(f"{what}: {' '.join(str(error).split())}")
         except Exception as error:  # a backend without this dtype, or without the memory
             self.not_measured.append(f"{what}: {in_a_line(error)}")
         return None
-
-    def mean_times(self, what: str, program: Callable[[], None], quota: ProbedQuota) -> tuple[int, ...] | None:
-        """Nanoseconds of a run on average under a quota, of some stretches; None where no time was left."""
-        if time.monotonic() > self._deadline:
-            self.not_measured.append(f"{what}: no time was left")
-            return None
-        return mean_ns(program, quota.period_s, QUOTA_PERIODS)
 
     def growing(
         self, dtype: ProbedDtype, kind: str, programs: Sequence[tuple[str, S, float, Callable[[], Callable[[], None]]]]

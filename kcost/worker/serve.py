@@ -49,13 +49,12 @@ def run(request: ServeRequest) -> ServeAnswer:
         UnavailableError: the runtime is not installed.
     """
     os.sched_setaffinity(0, request.cores)
-    threads = request.threads or len(request.cores)
     with socket.socket(fileno=request.socket_fd) as connection:
-        served = _open(request.runtime, request.folder, threads)
+        served = _open(request.runtime, request.folder, request.threads)
         try:
             if request.tries:
                 _send(connection, 0, Kind.LOADED, [])
-                served.model = with_padding(served.model, served.run, threads)
+                served.model = with_padding(served.model, served.run, request.threads)
                 warm_up(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])

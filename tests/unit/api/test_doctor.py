@@ -18,7 +18,7 @@ def test_a_quota_below_the_cores_is_warned_of(monkeypatch: pytest.MonkeyPatch) -
     finding = findings(monkeypatch, cores=64, cpu_quota_cores=1.5)["CPU quota"]
     assert finding.state == "warning"
     assert "1.5 of the 64 cores" in finding.detail
-    assert "--threads 1," in finding.detail
+    assert "measures and serves with 1 unless --threads" in finding.detail
 
 
 def test_a_quota_of_all_cores_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from kcost.core.result import Watch
 from kcost.cost.cell_workload import ACTIVATIONS_A_FLOP, kind_of, workload_of
 from kcost.cost.placements import Placement, cheaper_above, instance_device
 from testing.probed_machines import probe
-from testing.runs import replaced, write_run
+from testing.quotas import stopped_by_quota
+from testing.runs import environment, preparation, replaced, write_run
 from tests.unit.api.profiled_runs import GFLOP, keras_file, run_with_profiles
 
 ONE_CORE = """[[instance]]
@@ -50,12 +51,60 @@ def test_what_was_measured_beside_other_work_is_not_projected(tmp_path: Path) ->
     one, *others = run.cells
     disturbed = replaced(run, one.spec.cell_id, rounds=tuple(replace(r, watch=busy) for r in one.rounds))
     report = kcost.project_run(write_run(tmp_path / "one", disturbed, {}).path, ["T4"])
-    assert sum("measured beside other work" in line for line in report.not_projected) == 1
+    reason = "INVALID: other processes took 50.0% of the machine's CPU time: measure again while nothing else runs"
+    assert sum(line.endswith(reason) for line in report.not_projected) == 1
     for other in others:
         rounds = tuple(replace(r, watch=busy) for r in other.rounds)
         disturbed = replaced(disturbed, other.spec.cell_id, rounds=rounds)
-    with pytest.raises(InputError, match="while nothing else ran"):
+    with pytest.raises(InputError, match=r"INVALID: other processes took .* while nothing else runs"):
         kcost.project_run(write_run(tmp_path / "all", disturbed, {}).path, ["T4"])
+
+
+def run_under_quota(folder: Path, threads: int, periods: int, quota_cores: float = 1.0) -> Path:
+    """A run of a container that sees two cores, whose cells had so many threads; without periods none was stopped."""
+    run = RunStore(run_with_profiles(folder)).load()
+    machine = environment(cores=2, cpu_quota_cores=quota_cores)
+    cells = tuple(
+        c.model_copy(
+            update={
+                "environment_id": machine.environment_id,
+                "preparation": preparation(c.spec, threads=threads),
+            }
+        )
+        for c in run.cells
+    )
+    held = run.model_copy(update={"environments": {machine.environment_id: machine}, "cells": cells})
+    return write_run(folder / "held", stopped_by_quota(held, periods=periods) if periods else held, {}).path
+
+
+def test_what_a_quota_stopped_says_what_helps_and_not_that_other_work_did_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a CPU quota of fewer cores than threads .*no more threads than") as caught:
+        kcost.project_run(run_under_quota(tmp_path, threads=2, periods=4), ["T4"])
+    assert "nothing else" not in str(caught.value)
+
+
+def test_a_step_with_the_pauses_of_a_quota_in_it_is_not_projected(tmp_path: Path) -> None:
+    run = run_under_quota(tmp_path, threads=2, periods=8)
+    here, there = probes_of_two_machines(tmp_path, run, 2.0, cpu_model="Another CPU")
+    report = kcost.project_run(run, [f"c7i.xlarge={there}"], region="us-east-1", probes=[here])
+    assert not [o for o in report.options if o.between is not None]
+    assert len([line for line in report.not_projected if "no more threads than the quota has cores" in line]) == len(
+        kcost.open_run(run).cells
+    )
+
+
+def test_another_size_of_the_family_does_not_take_over_the_quota_of_the_container_that_measured(
+    tmp_path: Path,
+) -> None:
+    """Steps of one thread in a container with the time of half a core; the instance has one whole core."""
+    run = run_under_quota(tmp_path, threads=1, periods=0, quota_cores=0.5)
+    here, _ = probes_of_two_machines(tmp_path, run)
+    book = tmp_path / "prices.toml"
+    book.write_text(ONE_CORE)
+    report = kcost.project_run(run, ["c7i.medium"], probes=[here], prices_file=book)
+    scaled = [o for o in report.options if o.between is not None]
+    assert scaled, report.not_projected
+    assert all(o.between is not None and o.between.times_slower == pytest.approx(1, rel=0.05) for o in scaled)
 
 
 def test_a_misspelt_instance_is_told_what_it_may_have_meant(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from kcost.api.run_evidence import evidence_of_run
 from kcost.core.stats import samples_for_tail
 from kcost.risk.decide import Measured, decide
 from kcost.risk.gates import parse_gates
+from testing.quotas import stopped_by_quota
 from testing.runs import plan, simulated_run, write_run
 from tests.unit.risk.reports import report
 
@@ -32,3 +33,12 @@ def test_what_a_run_does_not_tell_asks_for_no_other_run() -> None:
     measured = Measured(not_measured_because="the run does not tell it", no_p99_because="too few steps")
     verdicts = {v.gate: v.because for v in decide(report(), GATES, measured).verdicts}
     assert verdicts == {"max_p99_ms": "too few steps", "max_memory_mib": "the run does not tell it"}
+
+
+def test_what_is_invalid_says_why(tmp_path: Path) -> None:
+    run, outputs = simulated_run(plan(batches=(1,), phases=("inference",), backends=("jax",)))
+    folder = write_run(tmp_path / "run", stopped_by_quota(run), outputs).path
+    assert evidence_of_run(folder, "simulated-cnn").keys() == {"not_measured_because"}
+    because = evidence_of_run(folder, "simulated-cnn")["not_measured_because"]
+    assert because.startswith("its cell is INVALID: a CPU quota")
+    assert "no more threads than the quota has cores" in because

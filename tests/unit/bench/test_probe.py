@@ -22,6 +22,7 @@ from kcost.core.probe import (
 from kcost.core.progress import silent
 from kcost.report.probe_terminal import show_probe
 from kcost.worker import probe as worker
+from testing.quotas import under_quota
 from testing.terminal import printed
 
 
@@ -101,9 +102,28 @@ def test_a_worker_is_told_of_a_quota_that_its_threads_can_use_up(
     monkeypatch.setattr(module, "Worker", Asked)
     quota = None if quota_cores is None else CpuQuota(quota_cores, 0.1, tmp_path / "cpu.stat")
     monkeypatch.setattr(module, "cpu_quota", lambda: quota)
-    probe("fake", tmp_path / "p.json", 20, silent)
+    probe("fake", tmp_path / "p.json", 20, silent, [1, 2])
     quotas = {n: ProbedQuota(cores=quota_cores or 0, period_s=0.1, threads=n) if n in held else None for n in (1, 2)}
     assert requests == [(n, dtype, quotas[n]) for n in (1, 2) for dtype in ("float32", "bfloat16")]
+
+
+@pytest.mark.parametrize(("cores", "counts"), [(1.0, [1]), (2.5, [1, 2]), (8.0, [1, 2, 4])])
+def test_no_more_threads_than_a_quota_has_cores_are_probed_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: float, counts: list[int]
+) -> None:
+    class Counted:
+        def __init__(self, *_: object, threads: int, **__: object) -> None:
+            started.append(threads)
+            raise WorkerError("A worker stays alive.", "it ended", cause="ended")
+
+    started: list[int] = []
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(module, "Worker", Counted)
+    under_quota(tmp_path, monkeypatch, cores)
+    for threads in (None, [4]):
+        with pytest.raises(WorkerError):
+            probe("fake", tmp_path / "p.json", 20, silent, threads)
+    assert started == [*counts, 4]
 
 
 def test_under_a_quota_a_product_is_timed_over_its_periods_too() -> None:
@@ -125,11 +145,38 @@ def test_the_smallest_product_that_keeps_threads_busy_is_held(monkeypatch: pytes
     assert (answer.held.size, answer.held.cores) == (worker.SMALLEST_HELD, 1.9)
 
 
+def test_a_product_that_fails_under_a_quota_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> tuple[int, ...]:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(worker, "mean_ns", fails)
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=ProbedQuota(cores=1, period_s=0.01, threads=2)))
+    assert answer.held is None
+    assert [reason for reason in answer.not_measured if "no room" in reason] == [
+        "a product under the CPU quota: MemoryError: no room"
+    ]
+    assert worker.ELEMENTS[1] in {m.elements for m in answer.moves}, "what comes after it is measured"
+
+
+@pytest.mark.parametrize(("part", "is_kept"), [(0.4, True), (0.6, False), (0.9, False)])
+def test_a_median_that_may_hold_a_pause_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, part: float, is_kept: bool
+) -> None:
+    """What takes more than half of the time between two pauses is stopped in every second run or more."""
+    quota = ProbedQuota(cores=1.9, period_s=0.1, threads=2)
+    ns = round(part * quota.window_s * 1e9)
+    monkeypatch.setattr(worker, "repeated_ns", lambda *_: (ns,) * 5)
+    monkeypatch.setattr(worker, "mean_ns", lambda *_: (2 * ns,))
+    answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
+    assert bool(answer.call_ns) == is_kept
+    assert any("CPU quota lets" in reason for reason in answer.not_measured) != is_kept
+
+
 def test_what_takes_longer_than_a_quota_lets_run_is_left_out() -> None:
     """Its median would hold pauses."""
     quota = ProbedQuota(cores=1, period_s=0.002, threads=2)
     answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
-    assert all(p.ns[0] < quota.window_s * 1e9 * 1.5 for p in answer.products)
+    assert all(p.ns[0] < quota.window_s * 1e9 for p in answer.products)
     assert any("product of 2048: it takes longer than the CPU quota" in reason for reason in answer.not_measured)
 
 

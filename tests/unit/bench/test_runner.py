@@ -21,6 +21,7 @@ from kcost.bench.plan_models import open_models, request_for, specs_of
 from kcost.bench.pool import Pool, Prepared
 from kcost.bench.runner import measure
 from kcost.bench.store import open_run
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import PlanError, StorageError
 from kcost.core.plan import CellSpec
 from kcost.core.request import MeasureRequest
@@ -286,7 +287,7 @@ def test_each_number_of_threads_has_a_worker_of_its_own(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1], precisions=["float32"], threads=[1, 0])
     run = measure(plan, tmp_path / "run")
     threads = {c.spec.threads: c.preparation.threads for c in run.cells if c.preparation is not None}
-    assert threads == {1: 1, 0: len(os.sched_getaffinity(0))}
+    assert threads == {1: 1, 0: default_threads()}
     assert {c.preparation.started_beside for c in run.cells if c.preparation is not None} == {1}
     assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"fake-cpu.log", "fake-cpu-1-threads.log"}
 
@@ -349,3 +350,19 @@ def test_after_a_time_no_further_cell_is_got_ready_but_one(tmp_path: Path) -> No
     assert [(c.spec.batch, len(c.rounds)) for c in run.cells if c.rounds] == [(1, 3)]
     more = measure(plan, tmp_path / "run", choose=choose)
     assert {c.spec.batch: len(c.rounds) for c in more.cells} == {1: 3, 2: 3}
+
+
+def test_what_another_machine_measured_is_kept_but_where_turns_are_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds of two environments are not of one cell: `kcost recommend` reads those of this one alone."""
+    plan = fake_plan(tmp_path, {}, methods=["eager"], batches=[1], precisions=["float32"])
+    (cell,) = measure(plan, tmp_path / "run").cells
+    here = runner.environment.collect()
+    other = here.model_copy(update={"cores": here.cores + 2, "cpu_quota_cores": 1.0})
+    monkeypatch.setattr(runner.environment, "collect", lambda: other)
+    assert measure(plan, tmp_path / "run").cells == (cell,)
+    (anew,) = measure(plan, tmp_path / "run", choose=lambda cells: [c for c in cells if len(c.rounds) < 4]).cells
+    assert anew.environment_id == other.environment_id != cell.environment_id
+    assert len(anew.rounds) == 4
+    assert cell.rounds[0] not in anew.rounds

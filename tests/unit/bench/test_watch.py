@@ -57,6 +57,14 @@ def test_periods_of_a_quota_are_counted(machine: Path, monkeypatch: pytest.Monke
     assert (watched.quota_periods, watched.quota_throttles) == (5, 3)
 
 
+def test_a_quota_without_counters_counts_no_periods(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "cpu_quota", lambda: CpuQuota(1.0, 0.1, machine / "no" / "cpu.stat"))
+    watcher = watch.Watcher()
+    watcher.begin()
+    watched = watcher.end(None)
+    assert (watched.quota_periods, watched.quota_throttles) == (None, None)
+
+
 def test_a_machine_without_a_quota_counts_no_periods(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "cpu_quota", lambda: None)
     watcher = watch.Watcher()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kcost.core import control_groups
-from kcost.core.cpu_quota import QuotaPeriods, cpu_quota, periods_of
+from kcost.core.cpu_quota import QuotaPeriods, cpu_quota, default_threads, periods_of
 from kcost.core.environment import collect
 
 COUNTED = "nr_periods 30\nnr_throttled 12\nthrottled_time 99\n"
@@ -63,6 +63,9 @@ def test_a_quota_is_the_tightest_of_the_groups(
         ("0::/", {"cpu.max": "max 100000"}),
         ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}),
         ("4:memory:/", {"memory/cpu.max": "1 2"}),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "50000"}),  # half of it is not told
+        ("0::/", {"cpu.max": "50000"}),
+        ("0::/", {"cpu.max/a-folder": "50000 100000"}),
     ],
 )
 def test_without_a_quota_there_is_none(groups: Path, own: str, files: dict[str, str]) -> None:
@@ -81,3 +84,24 @@ def test_periods_are_those_of_the_group_with_the_quota(groups: Path) -> None:
     quota = cpu_quota()
     assert quota is not None
     assert periods_of(quota) == QuotaPeriods(all=30, throttled=12)
+
+
+@pytest.mark.parametrize("stat", [None, "usage_usec 5\nuser_usec 3", "nr_periods 30"])
+def test_what_the_kernel_does_not_count_is_none(groups: Path, stat: str | None) -> None:
+    """gVisor has the quota without the counters, and a group may be moved away."""
+    write(groups, "0::/", {"cpu.max": "100000 100000", **({} if stat is None else {"cpu.stat": stat})})
+    quota = cpu_quota()
+    assert quota is not None
+    assert periods_of(quota) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads"), [("max", 4), ("100000", 1), ("250000", 2), ("50000", 1), ("400000", 4), ("800000", 4)]
+)
+def test_as_many_threads_are_started_as_a_quota_has_cores(
+    groups: Path, monkeypatch: pytest.MonkeyPatch, quota: str, threads: int
+) -> None:
+    monkeypatch.setattr("kcost.core.cpu_quota.os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    write(groups, "0::/", {"cpu.max": f"{quota} 100000"})
+    assert default_threads() == threads
+    assert collect().default_threads == threads

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from kcost.core.disturbance import LIMITS, disturbances, invalid_cell, invalid_run
+from kcost.core.disturbance import LIMITS, disturbances, holds_pauses, invalid_cell, invalid_run
 from kcost.core.result import CellResult, Watch
 from kcost.cost.notices import measurement_notices
+from testing.quotas import stopped_by_quota
 from testing.runs import environment, plan, replaced, simulated_run
 
 QUIET = {"wall_s": 0.15, "worker_cpu_s": 0.29, "parent_cpu_s": 0.001, "machine_busy_s": 0.30, "steal_s": 0.0}
@@ -69,6 +70,39 @@ def test_a_quota_that_stops_short_steps_is_told(throttles: int | None, expected:
     assert all("no more threads than the quota" in d.remedy for d in of_quota)
 
 
+@pytest.mark.parametrize(
+    ("threads", "quota_cores", "text", "remedy"),
+    [
+        (2, 1.0, "fewer cores than threads", "no more threads than the quota"),
+        (1, 1.0, "stopped the container", "Stop what else runs in the container"),
+        (2, 2.5, "stopped the container", "Stop what else runs in the container"),
+        (1, 0.5, "fewer cores than threads", "the time of one core at least"),
+    ],
+)
+def test_what_is_said_of_a_quota_is_of_the_threads_that_the_cell_has(
+    threads: int, quota_cores: float, text: str, remedy: str
+) -> None:
+    """The counters are of the whole container: where its own threads cannot use the quota up, fewer do not help."""
+    machine = environment(cores=4, cpu_quota_cores=quota_cores)
+    run, _ = simulated_run(plan(batches=(1,), phases=("inference",), threads=(threads,)), machine=machine)
+    cell = stopped_by_quota(run).cells[0]
+    (of_quota,) = disturbances(cell, machine)
+    assert (of_quota.kind, of_quota.invalid) == ("quota", True)
+    assert text in of_quota.text
+    assert remedy in of_quota.remedy
+    reason = invalid_cell(cell, machine)
+    assert reason == of_quota.with_remedy
+    assert remedy[1:] in str(reason)
+
+
+def test_steps_hold_the_pauses_of_a_quota_that_are_longer_than_its_periods() -> None:
+    machine = environment(cores=2, cpu_quota_cores=1.0)
+    for threads, periods, expected in ((2, 8, True), (2, 7, False), (1, 8, False)):
+        run, _ = simulated_run(plan(batches=(1,), phases=("inference",), threads=(threads,)), steps=8, machine=machine)
+        assert holds_pauses(stopped_by_quota(run, periods=periods).cells[0], machine) == expected
+        assert not holds_pauses(run.cells[0], machine)
+
+
 def test_a_step_longer_than_a_period_of_a_quota_has_its_pauses_in_it() -> None:
     cell = watched({"quota_periods": 40, "quota_throttles": 40})
     rounds = tuple(replace(r, step_ns=(10**9,) * 4) for r in cell.rounds)
@@ -91,7 +125,9 @@ def test_a_notice_carries_number_limit_and_remedy() -> None:
     assert notice.text.startswith("INVALID: other processes took")
     assert (notice.limit, notice.number) == (LIMITS["other-work"].invalid, pytest.approx(0.997, abs=0.01))
     assert "nothing else runs" in notice.remedy
-    assert invalid_cell(cell, environment(cores=2)) in notice.text
+    assert invalid_cell(cell, environment(cores=2)) == (
+        f"{notice.text.removeprefix('INVALID: ').removesuffix('.')}: measure again while nothing else runs"
+    )
 
 
 def test_a_run_is_invalid_when_more_than_a_quarter_of_its_cells_is() -> None:

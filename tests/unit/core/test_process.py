@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from kcost.core.cpu_quota import default_threads
 from kcost.core.errors import DataError, KcostError, PlanError, UnavailableError, WorkerError
 from kcost.core.jobs import DEVICES, MEASURE
 from kcost.core.measuring import ReleaseRequest, StartRequest
 from kcost.core.process import ANSWER_FD_VARIABLE, Worker, chosen_backend, require, run_job, worker_environment
 from kcost.core.request import DevicesRequest
+from testing.quotas import under_quota
 
 
 def test_an_error_crosses_a_process_boundary_as_the_same_class() -> None:
@@ -61,8 +63,19 @@ def test_a_worker_gets_its_threads_and_keeps_off_the_gpu_for_cpu_cells() -> None
     # How threads wait is left as users have it: PyTorch's would be woken for each operation.
     assert there.get("OMP_WAIT_POLICY") == os.environ.get("OMP_WAIT_POLICY")
     every = worker_environment("jax", 0, "/home", device="gpu")
-    assert every["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+    assert every["OMP_NUM_THREADS"] == str(default_threads())
     assert every.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_a_worker_has_no_more_threads_than_a_quota_has_cores_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcost.core.cpu_quota.os.sched_getaffinity", lambda _: {0, 1})
+    assert worker_environment("torch", 0, "/home")["TF_NUM_INTRAOP_THREADS"] == str(default_threads())
+    under_quota(tmp_path, monkeypatch, 1.0)
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        assert worker_environment("torch", 0, "/home")[variable] == "1"
+        assert worker_environment("torch", 2, "/home")[variable] == "2"
 
 
 def test_an_error_that_nobody_foresaw_is_a_worker_error_with_its_place(

@@ -63,6 +63,16 @@ def test_rates_are_those_of_the_probe_without_its_calls() -> None:
     assert rates_of(probe(), 1).threads == 1
 
 
+@pytest.mark.parametrize(
+    ("threads", "quota_cores", "chosen"),
+    [((1, 2, 4), None, 4), ((1, 2, 4), 2.5, 2), ((1, 2, 4), 0.5, 1), ((2, 4), 1.0, 2), ((1, 2, 4), 8.0, 4)],
+)
+def test_of_a_target_under_a_quota_those_threads_are_taken_that_it_allows(
+    threads: tuple[int, ...], quota_cores: float | None, chosen: int
+) -> None:
+    assert rates_of(probe(threads=threads, cpu_quota_cores=quota_cores)).threads == chosen
+
+
 def held_rates(quota_cores: float, threads: int = 2, longer: float | None = None, cores: float = 2.0) -> MachineRates:
     """Rates of a machine under a quota, where a product that keeps `cores` busy takes `longer` times as long."""
     made = probe(threads=(threads,), cpu_quota_cores=quota_cores)

@@ -11,6 +11,7 @@ from kcost.core.result import CellResult, Round, Run, Watch
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.ranking import TailLatency, held_tail, percentiles_ms
 from kcost.cost.verdict import Verdict, conclude, prices_for
+from testing.quotas import stopped_by_quota
 from testing.runs import Outputs, environment, plan, preparation, replaced, simulated_run
 
 BOOK = PriceBook.read()
@@ -379,11 +380,20 @@ def test_a_disturbed_cell_is_told_to_be_invalid_wherever_it_decides() -> None:
     jit = find(run, JIT)
     run = replaced(run, jit.spec.cell_id, rounds=tuple(replace(r, watch=BUSY) for r in jit.rounds))
     verdict = verdict_of(run, outputs)
-    reason = "(INVALID: other processes took 50.0% of the machine's CPU time)"
-    assert f"measured beside other work: measure again {reason}" in verdict.conclusions[0].sentence
+    reason = "other processes took 50.0% of the machine's CPU time: measure again while nothing else runs"
+    assert f": INVALID: {reason}." in verdict.conclusions[0].sentence
     assert verdict.rankings[0].best.invalid is not None
     assert verdict.invalid is None, "one of its cells is not the run"
     assert [n.cell for n in verdict.notices if n.code == "invalid"] == [JIT]
+
+
+def test_what_a_quota_stopped_is_not_said_to_be_beside_other_work() -> None:
+    run, outputs = simulated_run(SMALL)
+    (conclusion,) = verdict_of(stopped_by_quota(run), outputs).conclusions
+    assert conclusion.outcome == "invalid"
+    assert "a CPU quota of fewer cores than threads" in conclusion.sentence
+    assert "measure with no more threads than the quota has cores" in conclusion.sentence
+    assert "other work" not in conclusion.sentence
 
 
 def test_a_ratio_that_is_known_less_closely_than_asked_is_told() -> None:

@@ -25,7 +25,7 @@ from kcost.core.garbage_collection import collector_paused
 from kcost.core.predictions import read_predictions
 from kcost.core.probe import Probe
 from kcost.core.process import installed
-from kcost.recommend.answer import MEASURE_AGAIN, Recommendation
+from kcost.recommend.answer import ALL_INVALID, Recommendation
 from kcost.recommend.one_plan import plan_of
 from kcost.risk.gates import Verdict
 from kcost.serving.monitor.settings import MonitorSettings
@@ -202,7 +202,9 @@ def test_what_was_measured_beside_other_work_is_no_figure(
         (),
         None,
     )
-    assert MEASURE_AGAIN in answer.words[0]
+    assert ALL_INVALID in answer.words[0]
+    assert "INVALID: other processes took 50% of the CPU" in answer.words[1]
+    assert all("nothing else runs" not in word for word in answer.words), "the reason says what helps"
     assert answer.undecided
     watched = kcost.watch_recommendation(first[0])
     assert not watched.holds

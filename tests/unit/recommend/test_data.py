@@ -21,6 +21,7 @@ from kcost.core.artifact import Model
 from kcost.core.chosen_rows import chosen_rows
 from kcost.core.errors import DataError, InputError, UnavailableError
 from kcost.core.request import ExamplesAnswer
+from testing.quotas import under_quota
 
 
 def bare(folder: Path) -> Model:
@@ -154,3 +155,13 @@ def test_the_simulated_backend_is_there_only_for_who_asks() -> None:
     assert "fake" in this_machine(("fake",)).backends
     with pytest.raises(UnavailableError, match="Did you mean 'torch'"):
         this_machine(("trch",))
+
+
+def test_ways_on_one_core_are_none_of_their_own_where_a_quota_allows_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcost.core.cpu_quota.os.sched_getaffinity", lambda _: {0, 1, 2})
+    under_quota(tmp_path, monkeypatch, 2.5)
+    assert this_machine(()).cores == 2
+    under_quota(tmp_path, monkeypatch, 1.0)
+    assert this_machine(()).cores == 1

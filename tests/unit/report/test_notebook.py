@@ -136,7 +136,8 @@ def test_what_was_measured_beside_other_work_has_no_figure_and_is_not_green(tmp_
     html = verdict._repr_html_()
     assert 'class="say bad"' in html
     assert 'class="say won"' not in html
-    assert "measured beside other work: measure again" in html
+    assert "INVALID: other processes took 50.0%" in html
+    assert "measure again while nothing else runs" in html
     assert all(row[4:6] == ("measure again", "-") for row in verdict.view().rows)
     assert {(r["usd"], r["usd_low"], r["usd_high"], r["times_cheaper"]) for r in verdict.records()} == {(None,) * 4}
     assert {r["usd_unit"] for r in verdict.records()} == {"million predictions"}
@@ -152,9 +153,9 @@ def test_a_chart_of_dollars_leaves_out_what_has_none_and_says_so(tmp_path: Path)
     chart = verdict.view().chart
     assert chart is not None
     assert len(chart.marks) == len(run.cells) - 1
-    assert chart.title.endswith(", without 1 measured beside other work")
+    assert chart.title.endswith(", without 1 INVALID")
     (scores,) = (plot for plot in verdict.plots() if plot.title.endswith("against cost"))
-    assert scores.note.endswith("1 that were measured beside other work have no cost, and no point.")
+    assert scores.note.endswith("INVALID cells (1) have no cost, and no point.")
     points = [trace for trace in scores.figure["data"] if trace["mode"] == "markers"]
     assert sum(len(trace["x"]) for trace in points) == len(run.cells) - 1
 

@@ -140,7 +140,8 @@ def test_what_was_measured_beside_other_work_gives_no_figure_anywhere() -> None:
     verdict = verdict_of(disturbed(run, best.cell_id), outputs)
     (conclusion,) = verdict.conclusions
     assert (conclusion.outcome, conclusion.valid, conclusion.times_cheaper) == ("invalid", False, None)
-    assert "measured beside other work: measure again" in conclusion.sentence
+    reason = "INVALID: other processes took 50.0% of the machine's CPU time: measure again while nothing else runs."
+    assert reason in conclusion.sentence
     assert conclusion.sentence.endswith(" [simulated]")
     cell = verdict.rankings[0].cell(best.cell_id)
     assert (cell.valid, cell.cost, cell.times_cheaper) == (False, None, None)

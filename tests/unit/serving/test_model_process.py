@@ -12,8 +12,9 @@ import pytest
 from kcost.core import frames
 from kcost.core.errors import KcostError, WorkerError
 from kcost.core.frames import Kind
-from kcost.core.serving import ServedModel
+from kcost.core.serving import ServedModel, ServeRequest
 from kcost.serving.model_process import ModelProcess, TrialError
+from testing.quotas import under_quota
 
 
 def open_files() -> list[int]:
@@ -155,3 +156,21 @@ def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch:
         assert made.was_killed
 
     asyncio.run(run())
+
+
+def test_a_process_has_as_many_threads_as_a_quota_has_cores_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def send(self, request: ServeRequest) -> None:
+            sent.append((request.threads, request.cores))
+
+    sent: list[tuple[int, tuple[int, ...]]] = []
+    monkeypatch.setattr("kcost.serving.model_process.Worker", Asked)
+    monkeypatch.setattr("kcost.core.cpu_quota.os.sched_getaffinity", lambda _: {0, 1, 2})
+    under_quota(tmp_path, monkeypatch, 1.0)
+    for threads in (0, 3):
+        ModelProcess(tmp_path, threads, tmp_path / "log", lambda: None)._start_worker().close()
+    assert sent == [(1, (0, 1, 2)), (3, (0, 1, 2))]
