@@ -98,7 +98,8 @@ def test_what_was_measured_beside_other_work_has_no_dollars_and_says_why() -> No
     rows = re.findall(r"<tr.*?</tr>", page.split("<tbody>")[1].split("</tbody>")[0], re.DOTALL)
     (row,) = (row for row in rows if "measure again" in row)
     assert f"{best.backend}/{best.method}" in row
-    assert 'title="other processes took 50.0% of the machine&#39;s CPU time">measure again</span>' in row
+    reason = "other processes took 50.0% of the machine&#39;s CPU time: measure again while nothing else runs"
+    assert f'title="{reason}">measure again</span>' in row
     assert "$" not in row
     assert sum("$" in row for row in rows) == len(run.cells) - 1
     whole = page_of(disturbed(run), outputs)
