@@ -69,7 +69,8 @@ def run(request: ConversionCheckRequest) -> ConversionCheckAnswer:
         loaded.close()
     serving = None
     if request.serving is not None:
-        serving = check_serving(request.path, request.serving, request.served, request.inputs[0])
+        rounding = max(_rounding_of(probe, request) for probe in request.probes)
+        serving = check_serving(request.path, request.serving, request.served, request.inputs[0], rounding)
     return ConversionCheckAnswer(
         checks=checks, runtime_version=runtime_version(request.runtime), notes=notes, serving=serving
     )
@@ -86,6 +87,18 @@ def _compare_tensors(kind: str, wanted: Sequence[str], received: Sequence[str]) 
             received=f"{', '.join(sorted(received))}; expected {', '.join(sorted(wanted))}",
             remedy=_REMEDY,
         )
+
+
+def _rounding_of(probe: ConversionProbe, request: ConversionCheckRequest) -> float:
+    """By how much two right ways of computing a model may differ in a probe, root mean square; 0 where none rounds."""
+    with np.load(probe.file, allow_pickle=False) as stored:
+        names = [o.name for o in request.outputs if f"change/{o.name}" in stored]
+        sizes = {name: _root_mean_square(stored[f"output/{name}"].astype(np.float64)) for name in names}
+        return max((_by_rounding(float(stored[f"change/{n}"]), sizes[n]) for n in names), default=0.0)
+
+
+def _by_rounding(change: float, size: float) -> float:
+    return min(CHANGE_FACTOR * change, LARGEST_CHANGE * size)
 
 
 def _check(loaded: LoadedFile, probe: ConversionProbe, request: ConversionCheckRequest) -> ConversionCheck:
@@ -139,7 +152,7 @@ def _judged(
     error = off / (size or 1.0)
     reason = None
     last_places = LAST_PLACES.get(output.dtype, LAST_PLACES_FLOAT32)
-    by_rounding = 0.0 if change is None else min(CHANGE_FACTOR * change, LARGEST_CHANGE * size)
+    by_rounding = 0.0 if change is None else _by_rounding(change, size)
     if request.precision != "float32":
         allowed = max(TOLERANCES[request.precision], by_rounding / (size or 1.0))
         if error > allowed:

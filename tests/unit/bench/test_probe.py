@@ -1,4 +1,5 @@
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ def test_what_takes_longer_than_a_quota_lets_run_is_left_out() -> None:
     """Its median would hold pauses."""
     quota = ProbedQuota(cores=1, period_s=0.002, threads=2)
     answer = worker.run(ProbeRequest(backend="fake", seconds=60, quota=quota))
-    assert all(p.ns[0] < quota.window_s * 1e9 for p in answer.products)
+    assert all(statistics.median(p.ns) <= quota.window_s * 1e9 / 2 for p in answer.products)
     assert any("product of 2048: it takes longer than the CPU quota" in reason for reason in answer.not_measured)
 
 
