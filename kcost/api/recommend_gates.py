@@ -33,7 +33,8 @@ GATES_FOLDER, GATES_DATA_FILE = "answers-for-gates", "data-for-gates.npz"
 MOST_JUDGED = 5
 """Ways that gates are judged on, one after the other: each answers thousands of examples."""
 
-MEASURED_GATES = ("max_p99_ms", "max_usd_per_million", "max_memory_mib")
+MEMORY_GATE = "max_memory_mib"
+MEASURED_GATES = ("max_p99_ms", "max_usd_per_million", MEMORY_GATE)
 """Of the winner as it is served, and of its cell. They refuse no way: the ranking begins with the cheapest, and all
 of it holds --p99-ms."""
 
@@ -52,8 +53,6 @@ class Winner(NamedTuple):
     """The cheaper version of the model that it runs; None for the model as it is."""
     is_exact: bool
     """Whether it answers as the model does in float32."""
-    served: Mapping[str, Verdict]
-    """What is judged of it as it is served: see kcost.recommend.served_gates."""
 
     @property
     def is_model_as_it_is(self) -> bool:
@@ -195,6 +194,9 @@ def chosen_under_gates(
         made: the cheaper versions of the model, by variant.
         traffic: that they are priced for.
     """
+    from kcost.recommend.served_gates import served_verdicts
+    from kcost.risk.decide import failures_first
+
     refused: dict[str, str] = {}
     run = folder / RUN_FOLDER
     priced = priced_without(refused)
@@ -204,8 +206,11 @@ def chosen_under_gates(
     verdicts: tuple[Verdict, ...] = ()
     notices: tuple[str, ...] = ()
     for _ in range(MOST_JUDGED):
-        winner = _winner(priced, listed, made, limits, traffic)
+        winner = _winner(priced, listed, made)
         verdicts, notices = verdicts_on(winner, known, model, scored, folder, run, limits, gates, answers_of)
+        if priced.priced is not None:
+            served = served_verdicts(limits, priced.priced.ranked[0], traffic)
+            verdicts = failures_first(served.get(v.gate, v) for v in verdicts)
         own = [
             v.gate for v in verdicts if v.answer == "fail" and v.gate not in failing and v.gate not in MEASURED_GATES
         ]
@@ -229,16 +234,8 @@ def card_of_another(
     return (f"{path} is of {known.report.model} as it is, in float32; what runs is {winner.candidate.name}.",)
 
 
-def _winner(
-    priced: PricedRun,
-    listed: Listed,
-    made: Mapping[str, MadeVariant],
-    limits: Gates | None = None,
-    traffic: Traffic | None = None,
-) -> Winner | None:
+def _winner(priced: PricedRun, listed: Listed, made: Mapping[str, MadeVariant]) -> Winner | None:
     """The first of a ranking, with the cell that it is served by."""
-    from kcost.recommend.served_gates import served_verdicts
-
     if priced.priced is None:
         return None
     best = priced.priced.ranked[0]
@@ -246,8 +243,7 @@ def _winner(
     cells = [c.spec for c in priced.run.measured(phase="inference") if candidate.has(c.spec)]
     spec = next((s for s in cells if s.batch == best.batch_limit), cells[0])
     version = None if candidate.variant is None else made.get(candidate.variant)
-    served = {} if limits is None or traffic is None else served_verdicts(limits, best, traffic)
-    return Winner(candidate, spec.cell_id, spec.model, version, best.drop is None, served)
+    return Winner(candidate, spec.cell_id, spec.model, version, best.drop is None)
 
 
 def answers_for_gates(
@@ -339,19 +335,17 @@ def _of_way(
 def _with_measured(
     report: RiskReport, verdicts: tuple[Verdict, ...], winner: Winner, run: Path, limits: Gates
 ) -> tuple[Verdict, ...]:
-    """The verdicts, with those on time and dollars of the winner as it is served, and on memory of its own cell."""
-    from kcost.risk.decide import MEASURED, Measured, decide, failures_first
+    """The verdicts, with that on memory of the winner's own cell."""
+    from kcost.risk.decide import Measured, decide, failures_first
 
-    wanted = set(MEASURED) & set(limits.limits)
-    if not wanted:
+    if MEMORY_GATE not in limits.limits:
         return failures_first(verdicts)
     try:
         measured = Measured(**evidence_of_run(run, winner.run_model, winner.cell_id))
     except KcostError:  # these can't tell
         measured = Measured(not_measured_because="the run does not rank the winner's cell: kcost report says why")
-    own = {v.gate: v for v in decide(report, limits, measured).verdicts if v.gate in wanted}
-    own.update(winner.served)
-    return failures_first(own.get(v.gate, v) for v in verdicts)
+    own = {v.gate: v for v in decide(report, limits, measured).verdicts}
+    return failures_first(own[v.gate] if v.gate == MEMORY_GATE else v for v in verdicts)
 
 
 def _own_answers(predictions: Predictions, winner: Winner, answers_of: AnswersOf) -> SplitPredictions | None:

@@ -27,7 +27,7 @@ Outcome = Literal["decided", "can't tell", "same bill", "only one", "measured be
 cent. measured beside other work: by that or another disturbance no figure is to be believed. nothing may be used: no
 way keeps the limits."""
 
-ALL_INVALID = "each way that keeps the limits is INVALID: do as is said of it, and run the same command again"
+ALL_INVALID = "no figure: each way that keeps the limits is INVALID. Do what stands beside it, then run it again"
 SWINGS = 2
 
 

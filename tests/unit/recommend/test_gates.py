@@ -93,6 +93,21 @@ def test_a_way_that_fails_where_the_model_does_not_is_refused_for_the_next(monke
     assert [v.answer for v in result.verdicts] == ["pass"]
 
 
+def test_time_and_dollars_are_judged_on_what_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_a_step(winner: Any, *_: object) -> tuple[tuple[Verdict, ...], tuple[str, ...]]:
+        return tuple(Verdict(gate=gate, limit=1.0, answer="pass") for gate in ("min_score", "max_p99_ms")), ()
+
+    monkeypatch.setattr(recommend_gates, "verdicts_on", of_a_step)
+    model, known = Model(name="m", keras_file=Path("m.keras"), sha256="", artifact=None), Assessed(None, "", ())
+    limits = Gates(min_score=0.9, max_p99_ms=1.0)  # a request of a ranked way takes 40 ms
+    judged = chosen_under_gates(
+        priced_without, LISTED, {}, known, model, Scored(None, True, "d", ()), Path("out"), limits, "gates.toml",
+        lambda _: None, constant(200),
+    )  # fmt: skip
+    assert {v.gate: v.answer for v in judged.verdicts} == {"max_p99_ms": "fail", "min_score": "pass"}
+    assert judged.refused == {}
+
+
 def test_what_the_model_itself_fails_refuses_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Assessed(report("min_score = 0.999"), None, ())
     result = gated(monkeypatch, {"torch/eager bfloat16": "min_score"}, known)
@@ -124,7 +139,7 @@ def test_a_card_of_another_model_than_the_one_that_runs_is_told(tmp_path: Path) 
 @pytest.mark.parametrize("version", [None, "a version"])
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_a_winner_is_the_model_as_it_is_without_version_and_in_float32(is_exact: bool, version: Any) -> None:
-    winner = Winner(way("float32"), "c", "m", version, is_exact, {})
+    winner = Winner(way("float32"), "c", "m", version, is_exact)
     assert winner.is_model_as_it_is == (is_exact and version is None)
 
 
