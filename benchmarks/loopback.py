@@ -6,15 +6,18 @@ of a draw. The model's process has a core of its own; the server and the client 
 without looking at the clock, and collects no garbage meanwhile. What is compared is the server's: from when a request
 was accepted until its answer was ready, by the server's clock. The client's p99 stands beside it.
 
-Four simulated p99 are told. The first is of the queue alone: the server's own steps in the very trial, as long as they
-kept a process of the model. The others are of the whole method, with steps that were measured minutes before:
+Five simulated p99 are told. The first two are of the queue alone: the server's own steps in the very trial, as long as
+they kept a process of the model. They are drawn in any order, by batch size and by the time without work before them.
+The second has the machine's speed beside it: where steps of half a second took longer than such steps mostly did, the
+drawn ones do, too. Of steps in any order alone, a machine that slows down for a while shows no queue that runs over.
+The others are of the whole method, with steps that were measured minutes before:
 
 - of steps back to back, as a run has them that was measured in rounds alone;
 - with steps after idle time, as `kcost bench --scenarios after-idle` measures them;
 - with what the server takes of each step beside the model, too (`kcost cost --hand-over-ms`).
 
 That last one is measured by the server's metrics at requests of a seed of their own, and the time in which a request is
-read and its answer written, which is added to each of the four, by those one after another: both before the rates.
+read and its answer written, which is added to each of the five, by those one after another: both before the rates.
 
 The 90% interval of a simulated p99 over the measured one is by a bootstrap of blocks of half a second, of both
 together: where it holds 1, more requests would be needed to tell a miss from luck.
@@ -78,7 +81,16 @@ BLOCK_S = 0.5
 TAIL = 0.99
 
 
-METHODS = ("the trial's own steps", "back to back", "with steps after idle time", "with hand-overs, too")
+SPEED_WINDOW_S = 0.5
+"""Of a trial, over which the machine's speed is a mean."""
+
+METHODS = (
+    "the trial's own steps in any order",
+    "the same, as slow as the machine was then",
+    "back to back",
+    "with steps after idle time",
+    "with hand-overs, too",
+)
 """What steps the simulated p99 are of."""
 
 
@@ -282,27 +294,69 @@ async def _trial(target: Target, queries_per_s: float, lasts_s: float, body: byt
     return Trial(queries_per_s, observed, round(before.requests), (await _counters(target)).since(before))
 
 
-def own_steps(steps_ns: np.ndarray, spare: ServiceTimes) -> ServiceTimes:
-    """The steps of a trial as service times: how long each kept the process of the model.
+class OwnSteps(NamedTuple):
+    """The steps of a trial, in the order in which they began."""
+
+    begun_s: np.ndarray
+    """Since the first request of the trial was accepted."""
+    gap_s: np.ndarray
+    """How long the model had nothing to do before each of them."""
+    step_s: np.ndarray
+    """How long each kept the process of the model."""
+    rows: np.ndarray
+
+    @property
+    def idle(self) -> np.ndarray:
+        """Whether the model had nothing to do before a step."""
+        return self.gap_s >= OWN_GAP_S
+
+    def service(self, spare: ServiceTimes, step_s: np.ndarray) -> ServiceTimes:
+        """Service times to draw from, of these steps with other durations.
+
+        Args:
+            spare: gives the steps of batch sizes that the trial had none of.
+            step_s: the durations.
+        """
+        back_to_back, after_idle = dict(spare.samples_s), {}
+        for size in spare.sizes:
+            mine = self.rows == size
+            if mine.any():
+                # Where all steps of a size are of one kind, they stand for the other kind, too.
+                warm = mine & ~self.idle
+                back_to_back[size] = step_s[warm if warm.any() else mine]
+            if (mine & self.idle).any():
+                after_idle[size] = AfterIdleSteps(self.gap_s[mine & self.idle], step_s[mine & self.idle])
+        return ServiceTimes(back_to_back, after_idle)
+
+    def times_longer(self) -> np.ndarray:
+        """How many times longer the steps of each window took than steps of their size and kind mostly did.
+
+        A window without a step is as the one before.
+        """
+        usual_s = np.empty_like(self.step_s)
+        for size in np.unique(self.rows):
+            for idle in (False, True):
+                mine = (self.rows == size) & (self.idle == idle)
+                if mine.any():
+                    usual_s[mine] = np.median(self.step_s[mine])
+        window = (self.begun_s // SPEED_WINDOW_S).astype(int)
+        took_s, usually_s = (np.bincount(window, of_steps) for of_steps in (self.step_s, usual_s))
+        last = np.maximum.accumulate(np.where(usually_s > 0, np.arange(len(usually_s)), 0))
+        return took_s[last] / usually_s[last]
+
+
+def own_steps(steps_ns: np.ndarray, first_ns: int) -> OwnSteps:
+    """The steps of a trial.
 
     Args:
         steps_ns: see `timed_server.py`, of this trial.
-        spare: gives the steps of batch sizes that the trial had none of.
+        first_ns: when its first request was accepted.
     """
     begun_ns, ended_ns, rows = steps_ns[np.argsort(steps_ns[:, 0])].T
     gap_s = np.concatenate(([0], begun_ns[1:] - ended_ns[:-1])) / 1e9
     step_s = (ended_ns - begun_ns) / 1e9
-    idle = gap_s >= OWN_GAP_S
-    step_s = np.where(idle, step_s, step_s + np.maximum(gap_s, 0.0))
-    back_to_back, after_idle = dict(spare.samples_s), {}
-    for size in spare.sizes:
-        mine = rows == size
-        if mine.any():
-            # Where all steps of a size are of one kind, they stand for the other kind, too.
-            back_to_back[size] = step_s[mine & ~idle] if (mine & ~idle).any() else step_s[mine]
-        if (mine & idle).any():
-            after_idle[size] = AfterIdleSteps(gap_s[mine & idle], step_s[mine & idle])
-    return ServiceTimes(back_to_back, after_idle)
+    step_s = np.where(gap_s >= OWN_GAP_S, step_s, step_s + np.maximum(gap_s, 0.0))
+    return OwnSteps((begun_ns - first_ns) / 1e9, gap_s, step_s, rows)
 
 
 def _compared(
@@ -315,13 +369,24 @@ def _compared(
     arrivals_s = (accepted_ns[order] - accepted_ns[order[0]]) / 1e9
     measured_ms = latency_ns[order] / 1e6
     within = (steps_ns[:, 0] >= accepted_ns[order[0]]) & (steps_ns[:, 1] <= ended_ns.max())
-    services = (own_steps(steps_ns[within], services[0]), *services)
+    own, spare = own_steps(steps_ns[within], accepted_ns[order[0]]), services[0]
+    slow = own.times_longer()
+
+    def slow_at(moment_s: float) -> float:
+        return float(slow[min(int(moment_s / SPEED_WINDOW_S), len(slow) - 1)])
+
+    even_s = own.step_s / np.array([slow_at(moment_s) for moment_s in own.begun_s])
+    ways = [(own.service(spare, own.step_s), None), (own.service(spare, even_s), slow_at), *((s, None) for s in services)]
     simulated_ms = [
         [
-            (simulate(arrivals_s, service, batch_limit=MOST_ROWS, seed=seed).latency_s + reading_s) * 1e3
+            (
+                simulate(arrivals_s, service, batch_limit=MOST_ROWS, seed=seed, times_longer=times_longer).latency_s
+                + reading_s
+            )
+            * 1e3
             for seed in range(SIMULATED)
         ]
-        for service in services
+        for service, times_longer in ways
     ]
     chosen = _blocks(len(arrivals_s), round(trial.queries_per_s * BLOCK_S))
     whole = float(np.quantile(measured_ms, TAIL))

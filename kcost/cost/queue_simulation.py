@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +160,7 @@ def simulate(
     batch_limit: int | None = None,
     wait_limit_s: float = 0.0,
     seed: int = 0,
+    times_longer: Callable[[float], float] | None = None,
 ) -> Served:
     """Serves requests that arrive at given times.
 
@@ -171,6 +172,8 @@ def simulate(
         seed: of the service times, which are drawn from the samples of their batch size: those after a gap of about
             the same length where the model had nothing to do before, and else those back to back. A gap that is
             shorter than any measured one is taken for the shortest with the probability of its part of it.
+        times_longer: from the moment at which a step begins, in seconds, to what its drawn time is multiplied by: a
+            machine that others share slows down for a while, and a queue that runs over shows it long after.
 
     Raises:
         InputError: a batch limit that was not measured, no replica, no request, or a negative wait.
@@ -185,10 +188,10 @@ def simulate(
         )
     arrivals = np.asarray(arrivals_s, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    if replicas == 1 and limit == 1 and 1 not in service.after_idle:
+    if replicas == 1 and limit == 1 and 1 not in service.after_idle and times_longer is None:
         steps = generator.choice(service.samples_s[1], len(arrivals))
         return _one_at_a_time(arrivals, steps + service.hand_over_s)
-    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, generator)
+    return _in_batches(arrivals, service.up_to(limit), replicas, limit, wait_limit_s, generator, times_longer)
 
 
 def _one_at_a_time(arrivals: np.ndarray, service: np.ndarray) -> Served:
@@ -211,6 +214,7 @@ def _in_batches(
     limit: int,
     wait_limit_s: float,
     generator: np.random.Generator,
+    times_longer: Callable[[float], float] | None,
 ) -> Served:
     sizes = service.sizes
     counts_of = {s: max(1, _most_steps(len(arrivals), s, sizes)) for s in sizes}
@@ -238,6 +242,8 @@ def _in_batches(
         gap = start - free[0] + service.hand_over_s
         is_cold = gap > 0 and size in cold and cold[size].is_after_idle(gap)
         step_s = cold[size].duration_s(gap) if is_cold else next(durations[size])
+        if times_longer is not None:
+            step_s *= times_longer(start)
         duration = service.hand_over_s + step_s
         heapq.heapreplace(free, start + duration)
         counts.append(count)

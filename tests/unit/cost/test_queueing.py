@@ -198,6 +198,19 @@ def test_a_step_after_idle_time_is_drawn_from_those_after_such_gaps() -> None:
     np.testing.assert_allclose(simulate(arrivals_s, without).latency_s, [1.0, 1.0, 1.5, 1.0, 1.0, 1.5])
 
 
+def test_a_machine_that_slows_down_for_a_while_lets_a_queue_run_over() -> None:
+    """Requests each second with steps of 0.75 s, of 1.5 s from the third second to the fifth."""
+    service = ServiceTimes({1: np.array([0.75])})
+
+    def times_longer(moment_s: float) -> float:
+        return 2.0 if 2 <= moment_s < 5 else 1.0
+
+    arrivals_s = np.arange(8.0)
+    served = simulate(arrivals_s, service, times_longer=times_longer)
+    np.testing.assert_allclose(served.latency_s, [0.75, 0.75, 1.5, 2.0, 1.75, 1.5, 1.25, 1.0])
+    np.testing.assert_allclose(simulate(arrivals_s, service).latency_s, np.full(8, 0.75))
+
+
 def test_a_step_after_idle_time_is_any_of_its_neighbours() -> None:
     steps_s = np.arange(1.0, 4 * NEIGHBOURS + 1)
     service = ServiceTimes({1: np.array([0.5])}, {1: AfterIdleSteps(steps_s * 1e3, steps_s)})
