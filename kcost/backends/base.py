@@ -170,6 +170,23 @@ class Driver(ABC):
             int32 tensor (..., n): the same bits on each backend, as long as no sum leaves int32 (k <= 131,071).
         """
 
+    def static_int8_product(self, x: Any, step: Any, kernel: Any, scale: Any) -> Any | None:
+        """An int8 product with rounding and scales inside, as one operation; None where there is none here.
+
+        Its sums are exact, as those of `int8_matmul`. A number in the middle between two whole ones may be rounded the
+        other way, since the division by the step is another.
+
+        Args:
+            x: float tensor (..., k).
+            step: float32 variable (): what x is divided by before it is rounded.
+            kernel: int8 variable (k, n).
+            scale: float32 variable (n,).
+
+        Returns:
+            float32 tensor (..., n).
+        """
+        return None
+
     def int8_unavailable(self) -> str | None:
         """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
         return None

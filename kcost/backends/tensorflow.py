@@ -87,6 +87,11 @@ class TensorFlowDriver(Driver):
         pieces = [slice(start, start + ONEDNN_TERMS) for start in range(0, w.shape[0], ONEDNN_TERMS)]
         return tf.add_n([_onednn_product(x[..., piece], w[piece]) for piece in pieces])
 
+    def static_int8_product(self, x: Any, step: Any, kernel: Any, scale: Any) -> Any | None:
+        from kcost.backends.kernels.tensorflow_int8 import static_product  # it builds on this module
+
+        return static_product(x, step, kernel, scale)
+
     def int8_unavailable(self) -> str | None:
         return _no_int8_product()
 

@@ -6,6 +6,7 @@ a third of a second, where importing the Python package takes several.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -13,12 +14,13 @@ from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kcost.core.errors import ArtifactError, InputError, UnavailableError, first_line
 from kcost.runtimes import meta_graph
+from kcost.runtimes.denormals import DenormalsAreZero
 from kcost.runtimes.meta_graph import DTYPES, Signature, Tensor
 from kcost.runtimes.protobuf import encode
 
@@ -91,6 +93,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 """Name -> (result, arguments), from tensorflow/c/{c_api,tf_tensor,tf_status,tf_buffer,tf_tstring}.h."""
 
+_STRING = np.dtype(object)
+
 _STRING_BYTES = 24
 """Size of a TF_TString, the same on every platform with 64 bits: tensorflow/core/platform/ctstring.h."""
 
@@ -99,6 +103,26 @@ def library_version() -> str:
     """Version of the TensorFlow library. Raises UnavailableError where there is none."""
     version: bytes = _library().TF_Version()
     return version.decode()
+
+
+class _Column(NamedTuple):
+    """An input of a signature that is bound: what a run would have to find out each time."""
+
+    name: str
+    tensor: Tensor
+    dtype: np.dtype[Any]
+    data_type: int
+    """TensorFlow's number of the dtype."""
+
+
+class _Bound(NamedTuple):
+    """A signature whose tensors were looked up."""
+
+    names: frozenset[str]
+    inputs: tuple[_Column, ...]
+    outputs: tuple[str, ...]
+    graph_inputs: ctypes.Array[_Output]
+    graph_outputs: ctypes.Array[_Output]
 
 
 class SavedModelSession:
@@ -115,7 +139,8 @@ class SavedModelSession:
         strings: whether tensors of strings are taken and given, as numpy arrays of `bytes` objects. Without it, a
             signature that has some is refused.
         caller_thread: with one thread, run in the thread that calls, and not in a pool of one. That saves two switches
-            of threads a run. With more threads it changes nothing, since operations would no longer run side by side.
+            of threads a run. The thread takes denormal numbers for 0 meanwhile, as those of the pool do. With more
+            threads it changes nothing, since operations would no longer run side by side.
 
     Raises:
         ArtifactError: no SavedModel is there, it is damaged, or it has no such signature.
@@ -140,7 +165,8 @@ class SavedModelSession:
             self.signatures: dict[str, Signature] = description.signatures
             self.xla_operations: tuple[str, ...] = description.xla
             self._strings = strings
-            self._bound: dict[str, tuple[Signature, ctypes.Array[_Output], ctypes.Array[_Output]]] = {}
+            self._bound: dict[str, _Bound] = {}
+            self._around_run = DenormalsAreZero if caller_thread and threads == 1 else contextlib.nullcontext
             self._signature = signature
             if signature is not None:
                 self.bind(signature)
@@ -160,7 +186,14 @@ class SavedModelSession:
             ArtifactError: there is no such signature, or a tensor of it is sparse, composite or of strings.
         """
         named = self._named(signature)
-        self._bound[signature] = (named, self._outputs_of(named.inputs), self._outputs_of(named.outputs))
+        graph_inputs, graph_outputs = self._outputs_of(named.inputs), self._outputs_of(named.outputs)
+        inputs = tuple(
+            _Column(name, tensor, _numpy_dtype(tensor.dtype), _DATA_TYPES[tensor.dtype])
+            for name, tensor in named.inputs.items()
+        )
+        self._bound[signature] = _Bound(
+            frozenset(named.inputs), inputs, tuple(named.outputs), graph_inputs, graph_outputs
+        )
 
     def _named(self, signature: str) -> Signature:
         if signature not in self.signatures:
@@ -191,38 +224,37 @@ class SavedModelSession:
         """Runs a signature that `bind` was called with, once. As `run` otherwise."""
         if self._session is None:
             raise ValueError("A closed session cannot run.")
-        signature, graph_inputs, graph_outputs = self._bound[name]
-        if inputs.keys() != signature.inputs.keys():
+        bound, tf = self._bound[name], self._tf
+        if inputs.keys() != bound.names:
             raise InputError(
-                f"The signature takes the inputs {', '.join(signature.inputs)}.",
+                f"The signature takes the inputs {', '.join(column.name for column in bound.inputs)}.",
                 received=", ".join(inputs) or "none",
             )
-        arrays = [_as_input(name, inputs[name], tensor) for name, tensor in signature.inputs.items()]
+        arrays = [_as_input(inputs[column.name], column) for column in bound.inputs]
         feeds = (_Pointer * len(arrays))()
-        fetches = (_Pointer * len(graph_outputs))()
-        status = _Pointer(self._tf.TF_NewStatus())
+        fetches = (_Pointer * len(bound.outputs))()
+        status = tf.TF_NewStatus()
         try:
-            for i, (array, tensor) in enumerate(zip(arrays, signature.inputs.values(), strict=True)):
-                feeds[i] = self._new_tensor(array, tensor.dtype)
-            self._tf.TF_SessionRun(
-                *(self._session, None, graph_inputs, feeds, len(feeds)),
-                *(graph_outputs, fetches, len(fetches), None, 0, None, status),
-            )
+            for i, (array, column) in enumerate(zip(arrays, bound.inputs, strict=True)):
+                feeds[i] = self._new_tensor(array, column)
+            with self._around_run():
+                tf.TF_SessionRun(
+                    *(self._session, None, bound.graph_inputs, feeds, len(feeds)),
+                    *(bound.graph_outputs, fetches, len(fetches), None, 0, None, status),
+                )
             self._check(
                 *(status, InputError, "A SavedModel runs on inputs of its signature's shapes."),
                 "Give inputs of those shapes, and values that the model knows.",
             )
-            return {
-                name: self._to_array(_Pointer(tensor)) for name, tensor in zip(signature.outputs, fetches, strict=True)
-            }
+            return {name: self._to_array(tensor) for name, tensor in zip(bound.outputs, fetches, strict=True)}
         finally:
             for feed, array in zip(feeds, arrays, strict=True):
-                if feed and array.dtype == object:
-                    self._free_strings(_Pointer(feed), array.size)
+                if feed and array.dtype == _STRING:
+                    self._free_strings(feed, array.size)
             for tensor in (*feeds, *fetches):
                 if tensor:
-                    self._tf.TF_DeleteTensor(_Pointer(tensor))
-            self._tf.TF_DeleteStatus(status)
+                    tf.TF_DeleteTensor(tensor)
+            tf.TF_DeleteStatus(status)
 
     def close(self) -> None:
         """Frees the session and its weights. Calling it again does nothing."""
@@ -289,48 +321,49 @@ class SavedModelSession:
             outputs[i] = _Output(operation, tensor.output)
         return outputs
 
-    def _new_tensor(self, array: np.ndarray, dtype: str) -> int:
-        shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-        size = array.size * _STRING_BYTES if dtype == "string" else array.nbytes
-        tensor: int | None = self._tf.TF_AllocateTensor(_DATA_TYPES[dtype], shape, array.ndim, size)
+    def _new_tensor(self, array: np.ndarray, column: _Column) -> int:
+        tf, shape = self._tf, (ctypes.c_int64 * array.ndim)(*array.shape)
+        size = array.size * _STRING_BYTES if column.dtype == _STRING else array.nbytes
+        tensor: int | None = tf.TF_AllocateTensor(column.data_type, shape, array.ndim, size)
         if not tensor:
             raise MemoryError(f"TensorFlow allocates {size} bytes for an input.")
-        start = self._tf.TF_TensorData(_Pointer(tensor))
-        if dtype != "string":
-            ctypes.memmove(start, array.ctypes.data, array.nbytes)
+        start = tf.TF_TensorData(tensor)
+        if column.dtype != _STRING:
+            ctypes.memmove(start, _address(array), size)
             return tensor
         for i, text in enumerate(array.ravel()):
-            place = _Pointer(start + i * _STRING_BYTES)
-            self._tf.TF_StringInit(place)
-            self._tf.TF_StringCopy(place, text, len(text))
+            place = start + i * _STRING_BYTES
+            tf.TF_StringInit(place)
+            tf.TF_StringCopy(place, text, len(text))
         return tensor
 
-    def _free_strings(self, tensor: ctypes.c_void_p, count: int) -> None:
+    def _free_strings(self, tensor: int, count: int) -> None:
         """Frees what the strings of an input hold: TensorFlow does so for tensors of its own alone."""
         start = self._tf.TF_TensorData(tensor)
         for i in range(count):
-            self._tf.TF_StringDealloc(_Pointer(start + i * _STRING_BYTES))
+            self._tf.TF_StringDealloc(start + i * _STRING_BYTES)
 
-    def _read_strings(self, tensor: ctypes.c_void_p, shape: tuple[int, ...]) -> np.ndarray:
+    def _read_strings(self, tensor: int, shape: tuple[int, ...]) -> np.ndarray:
         tf, array = self._tf, np.empty(shape, object)
         start = tf.TF_TensorData(tensor)
         flat = array.reshape(-1)
         for i in range(array.size):
-            place = _Pointer(start + i * _STRING_BYTES)
+            place = start + i * _STRING_BYTES
             size = tf.TF_StringGetSize(place)
             flat[i] = ctypes.string_at(tf.TF_StringGetDataPointer(place), size) if size else b""
         return array
 
-    def _to_array(self, tensor: ctypes.c_void_p) -> np.ndarray:
+    def _to_array(self, tensor: int) -> np.ndarray:
         tf = self._tf
-        shape = tuple(tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor)))
-        if DTYPES[tf.TF_TensorType(tensor)] == "string":
+        shape = tuple([tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor))])
+        dtype = _numpy_dtype(DTYPES[tf.TF_TensorType(tensor)])
+        if dtype == _STRING:
             return self._read_strings(tensor, shape)
-        array = np.empty(shape, _numpy_dtype(DTYPES[tf.TF_TensorType(tensor)]))
-        ctypes.memmove(array.ctypes.data, tf.TF_TensorData(tensor), array.nbytes)
+        array = np.empty(shape, dtype)
+        ctypes.memmove(_address(array), tf.TF_TensorData(tensor), array.nbytes)
         return array
 
-    def _check(self, status: ctypes.c_void_p, kind: type[InputError], rule: str, remedy: str | None) -> None:
+    def _check(self, status: Any, kind: type[InputError], rule: str, remedy: str | None) -> None:
         code = self._tf.TF_GetCode(status)
         if code == 0:
             return
@@ -374,9 +407,10 @@ def _config(threads: int, *, caller_thread: bool) -> bytes:
     return config
 
 
+@functools.cache
 def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "string":
-        return np.dtype(object)
+        return _STRING
     if name == "bfloat16":
         import ml_dtypes  # comes with tensorflow, which is there where this is called
 
@@ -385,14 +419,21 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def _as_input(name: str, value: np.ndarray, tensor: Tensor) -> np.ndarray:
+def _address(array: np.ndarray) -> int:
+    """Where the numbers of an array lie. `array.ctypes.data` says the same, and takes three times as long."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _as_input(value: np.ndarray, column: _Column) -> np.ndarray:
     """`value` in the tensor's dtype, contiguous.
 
     The shape is checked here, because TensorFlow does not: an image without its batch axis ends the process
     in oneDNN's convolution.
     """
-    array, wanted = np.asarray(value), _numpy_dtype(tensor.dtype)
-    if tensor.dtype == "string" and not all(isinstance(text, bytes) for text in array.ravel()):
+    name, tensor, wanted, _ = column
+    array = np.asarray(value)
+    if wanted == _STRING and not all(isinstance(text, bytes) for text in array.ravel()):
         raise InputError(f"The input {name!r} is an array of bytes objects.", received=f"an array of {array.dtype}")
     if tensor.shape is not None and not _fits(array.shape, tensor.shape):
         raise InputError(
@@ -400,7 +441,9 @@ def _as_input(name: str, value: np.ndarray, tensor: Tensor) -> np.ndarray:
             received=f"an array of shape {_shape_text(array.shape)}",
             remedy="The first axis is the batch; an axis written as `any` is free.",
         )
-    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
+    if array.dtype == wanted:
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InputError(
             f"The input {name!r} is of dtype {tensor.dtype}.",
             received=f"an array of dtype {array.dtype}",
@@ -410,7 +453,7 @@ def _as_input(name: str, value: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
+    return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

@@ -14,23 +14,27 @@ Two things make the difference, both measured:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import kernels, op_def_library, op_def_registry
+from tensorflow.python.framework import op_def_library
 
 from kcost.backends.block_spec import BlockSpec
 from kcost.backends.encoder_block import LEAST, Product, int8_product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
-from kcost.backends.kernels.int8_products import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
+from kcost.backends.kernels.tensorflow_int8 import (
+    QUANTIZED_MATMUL,
+    around_0,
+    internal_unavailable,
+    quantized_matmul,
+    rounded,
+)
 from kcost.backends.tensorflow import DRIVER
 
-QUANTIZED_MATMUL = "_QuantizedMatMul"
 LAYER_NORM = "_MklLayerNorm"
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
@@ -41,18 +45,6 @@ _MASKED = -1e9
 def unavailable(spec: BlockSpec) -> str | None:
     """Why this machine does not run such a block fast, or None where it does."""
     return internal_unavailable(QUANTIZED_MATMUL) if spec.is_int8 else None
-
-
-@cache
-def internal_unavailable(operation: str) -> str | None:
-    """Why one of oneDNN's internal operations does not run here, or None where it does."""
-    if op_def_registry.get(operation) is None or not kernels.get_registered_kernels_for_op(operation).kernel:
-        return f"TensorFlow {tf.__version__} was built without {operation} of oneDNN"
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false"):
-        return "oneDNN is switched off (TF_ENABLE_ONEDNN_OPTS)"
-    if tf.config.list_logical_devices("GPU"):
-        return f"{operation} runs on CPUs, and TensorFlow sees a GPU"
-    return no_int8_cpu() if operation == QUANTIZED_MATMUL else None
 
 
 def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None) -> Any:
@@ -160,14 +152,14 @@ class _StaticInt8(NamedTuple):
         dtype = tf.bfloat16 if name == "qkv" and _multiplies_bfloat16() else tf.float32
         fused = ("BiasAdd", "Dequantize") if addend is None else ("BiasAdd", "Add", "Dequantize")
         if product.lowest is None:
-            return _quantized_matmul(name, product, _rounded(product, x), _around_0(product), fused, dtype, addend)
-        return _quantized_matmul(name, product, x, _above_lowest(product), fused, dtype, addend)
+            return quantized_matmul(name, product, rounded(product, x), around_0(product), fused, dtype, addend)
+        return quantized_matmul(name, product, x, _above_lowest(product), fused, dtype, addend)
 
     def activated(self, x: Any) -> Any:
         product, inside = self._product("up"), _above_lowest(self._product("down"))
         fused = ("BiasAdd", _FUSED_ACTIVATIONS[self.spec.activation], "Requantize")
-        whole, limits = _rounded(product, x), _around_0(product)
-        return _quantized_matmul("up", product, whole, limits, fused, tf.quint8, out_limits=inside)
+        whole, limits = rounded(product, x), around_0(product)
+        return quantized_matmul("up", product, whole, limits, fused, tf.quint8, out_limits=inside)
 
     def _product(self, name: str) -> Product:
         return Product.of(self.spec, self.parts, name)
@@ -184,7 +176,7 @@ class _DynamicInt8(NamedTuple):
         steps = _WholeNumbers().row_steps(x)
         whole = tf.bitcast(tf.cast(tf.round(x / steps) + 128.0, tf.uint8), tf.quint8)
         bare = product._replace(bias=np.zeros_like(product.bias))
-        y = _quantized_matmul(name, bare, whole, (-128.0, 127.0), ("BiasAdd", "Dequantize"), tf.float32)
+        y = quantized_matmul(name, bare, whole, (-128.0, 127.0), ("BiasAdd", "Dequantize"), tf.float32)
         y = y * steps + product.bias
         return y if addend is None else y + addend
 
@@ -192,85 +184,10 @@ class _DynamicInt8(NamedTuple):
 _Products: TypeAlias = _Float | _Int8 | _DynamicInt8 | _StaticInt8
 
 
-def _left(product: Product) -> float:
-    """The number that is left to multiply the whole numbers by: a balanced kernel holds the steps already."""
-    return 1.0 if product.balanced else float(product.step)
-
-
-def _around_0(product: Product) -> tuple[float, float]:
-    """The values of 0 and 255 in what goes into a static product."""
-    return -128 * _left(product), 127 * _left(product)
-
-
 def _above_lowest(product: Product) -> tuple[float, float]:
     """The same, where it comes from an activation."""
     assert product.lowest is not None
     return product.lowest, 127 * float(product.step)
-
-
-def _rounded(product: Product, x: Any) -> Any:
-    """Rows as quint8, int8 + 128."""
-    x, (smallest, largest) = tf.cast(x, tf.float32), _around_0(product)
-    if product.balanced:
-        x *= 1 / product.step
-    return tf.raw_ops.QuantizeV2(
-        input=x, min_range=smallest, max_range=largest, T=tf.quint8, mode="MIN_FIRST", ensure_minimum_range=0.0
-    )[0]
-
-
-def _quantized_matmul(
-    name: str,
-    product: Product,
-    whole: Any,
-    limits: tuple[float, float],
-    fused: tuple[str, ...],
-    dtype: tf.DType,
-    addend: Any = None,
-    out_limits: tuple[float, float] | None = None,
-) -> Any:
-    """`_QuantizedMatMul` of uint8 rows with a constant int8 kernel.
-
-    Args:
-        name: of the product.
-        product: kernel, its scale per column, and bias are read.
-        whole: quint8 (rows, inputs).
-        limits: the values of 0 and 255 in the rows.
-        fused: what is computed inside, in order, as the operation names it.
-        dtype: of the result; quint8 with `out_limits`.
-        addend: what is added inside, of the result's shape and dtype.
-        out_limits: the values of 0 and 255 in the result.
-    """
-    kernel, largest = product.kernel, 127 * product.scale
-    device = [whole, tf.bitcast(tf.constant(kernel), tf.qint8), tf.constant(product.bias)]
-    host = [tf.constant(limit, tf.float32) for limit in limits]
-    host += [tf.constant(-largest), tf.constant(largest)]
-    if addend is not None:
-        device.append(addend)
-    if out_limits is not None:
-        host += [tf.constant(limit, tf.float32) for limit in out_limits]
-    outputs, _ = op_def_library.apply_op(
-        QUANTIZED_MATMUL,
-        name=f"{name}_int8_product",
-        device_inputs=device,
-        host_inputs=host,
-        Tdevice_outputs=[dtype],
-        Thost_outputs=[] if out_limits is None else [tf.float32, tf.float32],
-        T1=tf.quint8,
-        T2=tf.qint8,
-        Tbias=tf.float32,
-        U=tf.float32,
-        Tout=dtype,
-        fused_ops=list(fused),
-        is_weight_const=True,
-        is_bias_const=True,
-        transpose_a=False,
-        transpose_b=False,
-        input_quant_mode="MIN_FIRST",
-        output_quant_mode="MIN_FIRST",
-        leakyrelu_alpha=0.2,
-    )
-    # TensorFlow knows no shape of what this operation gives, and fuses what follows only with one.
-    return tf.reshape(outputs[0], (-1, kernel.shape[1]))
 
 
 def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, time: Any) -> Any:

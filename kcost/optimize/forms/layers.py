@@ -115,12 +115,18 @@ class _Product(QuantizedLayer):
         if self.mode == "weight-only":
             dtype = self.compute_dtype
             return ops.matmul(x, ops.cast(self.kernel, dtype) * ops.cast(self.kernel_scale, dtype))
+        backend = driver(keras.backend.backend())
         if self.mode == "static":
+            whole = backend.static_int8_product(
+                x, *(v.value for v in (self.input_scale, self.kernel, self.kernel_scale))
+            )
+            if whole is not None:
+                return whole
             scale = ops.convert_to_tensor(self.input_scale)
             rounded = rounded_activations(x, scale)
         else:
             rounded, scale = quantized_activations(x, (-1,))
-        sums = driver(keras.backend.backend()).int8_matmul(rounded, ops.convert_to_tensor(self.kernel))
+        sums = backend.int8_matmul(rounded, ops.convert_to_tensor(self.kernel))
         return ops.cast(sums, "float32") * (scale * self.kernel_scale)
 
     def finished(self, x: Any) -> Any:
