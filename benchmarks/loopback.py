@@ -376,7 +376,11 @@ def _compared(
         return float(slow[min(int(moment_s / SPEED_WINDOW_S), len(slow) - 1)])
 
     even_s = own.step_s / np.array([slow_at(moment_s) for moment_s in own.begun_s])
-    ways = [(own.service(spare, own.step_s), None), (own.service(spare, even_s), slow_at), *((s, None) for s in services)]
+    ways = [
+        (own.service(spare, own.step_s), None),
+        (own.service(spare, even_s), slow_at),
+        *((s, None) for s in services),
+    ]
     simulated_ms = [
         [
             (

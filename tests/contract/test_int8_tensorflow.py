@@ -1,0 +1,79 @@
+"""Static int8 layers in TensorFlow: one operation where weights are constants of a graph, public ones elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from testing.one_backend import BACKEND
+
+if BACKEND != "tensorflow":
+    pytest.skip("int8 layers of TensorFlow", allow_module_level=True)
+
+import keras
+import tensorflow as tf
+
+from kcost.backends.kernels.tensorflow_constants import constant_weights
+from kcost.backends.kernels.tensorflow_int8 import QUANTIZED_MATMUL, internal_unavailable
+from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense
+
+LARGEST = 3.0
+STEP = LARGEST / 127
+
+
+def dense() -> QuantizedDense:
+    layer = keras.layers.Dense(7, activation="relu", bias_initializer="normal")
+    layer.build((None, 600))
+    return QuantizedDense.of(layer, "static", LARGEST)
+
+
+def einsum() -> QuantizedEinsumDense:
+    layer = keras.layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 5), bias_axes="de")
+    layer.build((None, None, 600))
+    return QuantizedEinsumDense.of(layer, "static", LARGEST)
+
+
+def graph_of(layer: Any, axes: int, *, portable: bool = False) -> Any:
+    """The layer's function of inputs whose axes but the last are free, its weights constants."""
+
+    def call(x: Any) -> Any:
+        with constant_weights(portable=portable):
+            return layer(x)
+
+    return tf.function(call).get_concrete_function(tf.TensorSpec((*[None] * (axes - 1), 600)))
+
+
+def operations(graph: Any) -> Counter[str]:
+    return Counter(operation.type for operation in graph.graph.get_operations())
+
+
+@pytest.mark.parametrize(("make", "shape"), [(dense, (4, 600)), (dense, (2, 3, 600)), (einsum, (2, 3, 600))])
+def test_one_operation_gives_what_the_exact_sums_give(make: Any, shape: tuple[int, ...]) -> None:
+    if reason := internal_unavailable(QUANTIZED_MATMUL):
+        pytest.skip(reason)
+    layer = make()
+    # Multiples of the step, some of them beyond what was calibrated: nothing lies near a tie of the rounding.
+    whole = np.random.default_rng(0).integers(-160, 160, shape)
+    x = (whole * np.float32(STEP)).astype(np.float32)
+    graph = graph_of(layer, len(shape))
+    assert operations(graph)[QUANTIZED_MATMUL] == 1
+    assert operations(graph)["QuantizedMatMulWithBias"] == 0
+    exact = np.asarray(layer(x))
+    np.testing.assert_allclose(np.asarray(graph(tf.constant(x))), exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
+
+
+def test_a_portable_graph_has_public_operations_alone() -> None:
+    names = operations(graph_of(dense(), 2, portable=True))
+    assert not [name for name in names if name.startswith("_")], names
+
+
+def test_elsewhere_the_weights_are_variables() -> None:
+    layer = dense()
+    graph = tf.function(lambda x: layer(x)).get_concrete_function(tf.TensorSpec((None, 600)))
+    assert operations(graph)[QUANTIZED_MATMUL] == 0
+    before = np.asarray(graph(tf.ones((1, 600))))
+    layer.bias.assign(layer.bias + 1)
+    assert not np.array_equal(before, np.asarray(graph(tf.ones((1, 600)))))
