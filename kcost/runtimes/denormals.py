@@ -32,8 +32,6 @@ class DenormalsAreZero:
         'no number between 0 and 1.2e-38 here, in float32'
     """
 
-    __slots__ = ("_before", "_functions")
-
     def __init__(self) -> None:
         self._functions = _functions()
 
