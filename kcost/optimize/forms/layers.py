@@ -117,11 +117,11 @@ class _Product(QuantizedLayer):
             return ops.matmul(x, ops.cast(self.kernel, dtype) * ops.cast(self.kernel_scale, dtype))
         backend = driver(keras.backend.backend())
         if self.mode == "static":
-            whole = backend.static_int8_product(
-                x, *(v.value for v in (self.input_scale, self.kernel, self.kernel_scale))
-            )
-            if whole is not None:
-                return whole
+            assert self.input_scale is not None
+            parts = (self.input_scale.value, self.kernel.value, self.kernel_scale.value)
+            fused = backend.static_int8_product(x, *parts)
+            if fused is not None:
+                return fused
             scale = ops.convert_to_tensor(self.input_scale)
             rounded = rounded_activations(x, scale)
         else:
