@@ -28,7 +28,8 @@ DTYPES = (
 """The place in this tuple is a dtype on the wire; strings are numpy arrays of `bytes` objects."""
 
 _STRING = np.dtype(object)
-_CODES = {_STRING if name == "string" else np.dtype(name): code for code, name in enumerate(DTYPES)}
+_NUMPY_DTYPES = tuple(_STRING if name == "string" else np.dtype(name) for name in DTYPES)
+_CODES = {dtype: code for code, dtype in enumerate(_NUMPY_DTYPES)}
 LONGEST = (1 << 32) - 1
 """Most bytes of a message behind its length."""
 
@@ -118,10 +119,11 @@ def decode_arrays(body: memoryview) -> list[np.ndarray]:
             at += _SIZE.size
             content = body[at : at + size]
             at += size
-            if DTYPES[code] == "string":
+            dtype = _NUMPY_DTYPES[code]
+            if dtype is _STRING:
                 arrays.append(_strings_from_bytes(content, shape))
             else:
-                arrays.append(np.frombuffer(content, DTYPES[code]).reshape(shape))
+                arrays.append(np.frombuffer(content, dtype).reshape(shape))
     except (struct.error, IndexError) as error:
         raise ValueError(f"Arrays end within their message: {error}") from error
     if at != len(body):

@@ -111,7 +111,7 @@ class ServedSavedModel(Served):
     def run(self, signature: ServedSignature, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """See Served.run."""
         outputs = self._session.run_signature(signature.name, inputs)
-        return [_plain(outputs[tensor.name]) for tensor in signature.outputs]
+        return [_plain(outputs[tensor.name], tensor.dtype) for tensor in signature.outputs]
 
     def close(self) -> None:
         """See Served.close."""
@@ -170,7 +170,7 @@ class ServedConversion(Served):
     def run(self, signature: ServedSignature, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """See Served.run."""
         outputs = dict(zip(self._names, self._file.run(inputs), strict=True))
-        return [_plain(outputs[tensor.name]) for tensor in signature.outputs]
+        return [_plain(outputs[tensor.name], tensor.dtype) for tensor in signature.outputs]
 
     def close(self) -> None:
         """See Served.close."""
@@ -256,9 +256,14 @@ def _answer(connection: socket.socket, served: Served, message: Message) -> None
         _send(connection, message.number, Kind.ANSWER, parts)
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    """bfloat16, which numpy knows only with a package of TensorFlow's, as float32; all else as it is."""
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+def _plain(array: np.ndarray, dtype: str) -> np.ndarray:
+    """bfloat16, which numpy knows only with a package of TensorFlow's, as float32; all else as it is.
+
+    Args:
+        array: an output.
+        dtype: of it, by the signature: numpy works out the name of a dtype in Python each time.
+    """
+    return array.astype(np.float32) if dtype == "bfloat16" else array
 
 
 def _send(connection: socket.socket, number: int, kind: Kind, parts: list[bytes | memoryview]) -> None:
