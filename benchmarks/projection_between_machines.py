@@ -205,7 +205,7 @@ def take_turns(processes: Sequence[Process]) -> None:
         shuffle(names)
         for name in names:
             process, turns = running[name]
-            if _has_turn(turns):
+            if _exchanged(turns):
                 continue
             turns.close()
             if process.wait() != 0:
@@ -217,8 +217,8 @@ def take_turns(processes: Sequence[Process]) -> None:
         raise SystemExit(f"Failed: {'; '.join(failed)}. What they measured is kept: measure again to go on.")
 
 
-def _has_turn(turns: socket.socket) -> bool:
-    """Gives a process its turn and waits for the end of it; False where it has ended."""
+def _exchanged(turns: socket.socket) -> bool:
+    """Says that the other process may go on, and sleeps until it says the same; False where it has ended."""
     try:
         turns.sendall(b".")
         return turns.recv(1) != b""
@@ -238,8 +238,7 @@ class Turns:
         Raises:
             SystemExit: the process that gives turns has ended.
         """
-        self._socket.sendall(b".")
-        if self._socket.recv(1) == b"":
+        if not _exchanged(self._socket):
             raise SystemExit("Nobody gives turns any more.")
         time.sleep(SETTLE_S)
 
@@ -319,11 +318,14 @@ def _measure(arguments: argparse.Namespace, place: Place, turns: Turns) -> None:
     if place.quota_cores is not None:  # by default no more threads are started than it allows
         common["threads"] = [place.cores]
 
+    probes = list(range(len(PROBED_AT)))
+
     def probe(number: int) -> None:
-        for backend in backends:
+        """In as many turns as there are backends: a backend's turn comes in the same lap on all machines."""
+        for backend in BACKENDS:
             path = folder / f"probe-{backend}-{number}.json"
-            if not path.exists():
-                turns.wait()
+            turns.wait()
+            if backend in backends and not path.exists():
                 partial = path.with_suffix(".part")
                 kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=range(1, place.cores + 1))
                 partial.rename(path)
@@ -331,9 +333,8 @@ def _measure(arguments: argparse.Namespace, place: Place, turns: Turns) -> None:
     def choose(cells: list[Any]) -> list[Any]:
         """The cells of the next turn; first come the probes that are due."""
         measured = min((len(cell.rounds) for cell in cells), default=rounds) / rounds
-        for number, at in enumerate(PROBED_AT):
-            if measured >= at:
-                probe(number)
+        while probes and measured >= PROBED_AT[probes[0]]:
+            probe(probes.pop(0))
         turns.wait()
         return next_turn(cells, rounds, None if place.quota_cores is None else QUOTA_CELLS)
 

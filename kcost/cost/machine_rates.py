@@ -88,9 +88,10 @@ class MachineRates(NamedTuple):
 def rates_of(probe: Probe, threads: int | None = None) -> MachineRates:
     """The rates of a probed machine.
 
-    Each program counts with the best of all numbers of threads up to that one. A probe runs one small program at a time
-    and each run has to wake threads that went to sleep: XLA's smallest sum is three times as fast with one thread as
-    with two. The layers of a step follow each other with all threads awake, and never show that.
+    Each program counts with the best of all numbers of threads up to that one. A probe runs one small program at a
+    time, and each run has to wake threads that went to sleep: XLA's smallest sum is three times as fast with one thread
+    as with two. The layers of XLA's step follow each other with all threads awake, and never show that. Small steps of
+    TensorFlow do in part: they take longer with two threads than with one, and are projected too short there.
 
     Args:
         threads: one of the numbers that were probed; None takes the highest that a CPU quota there allows.
