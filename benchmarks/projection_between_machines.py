@@ -1,6 +1,6 @@
 """How far the projection between machines is off, on machines that one machine can be made into.
 
-    python benchmarks/projection_between_machines.py measure OUT    # about 10 minutes on 2 cores that do nothing else
+    python benchmarks/projection_between_machines.py measure OUT    # some 20 minutes on 2 cores that do nothing else
     python benchmarks/projection_between_machines.py grade OUT                # seconds; measures nothing
     python benchmarks/projection_between_machines.py fit OUT FILE             # writes the coefficients
 
@@ -10,6 +10,11 @@ Instructions are taken away by environment variables, so a library that heeds no
 that machine sees the same. Each machine is probed, and measures the same cells: four small models, three backends.
 `measure` goes on where it was stopped. `grade` projects each cell of each machine from each other machine, and never
 uses a measurement of the machine that it projects to.
+
+A machine is as fast as its neighbours let it be, and from one minute to the next that is up to 40% more or less. So the
+machines take turns: all are there at once, each a process with its workers, and one computes while the others sleep. A
+turn is to get ready, a probe with one backend, or one round of each cell. Each machine is probed twice, after a quarter
+and after three quarters of its rounds; its rates are those of both probes together.
 
 A quota stops a process for the rest of a period when its time is used up. The median of steps that are shorter than a
 period doesn't hold the pauses: projections from the machine under a quota begin at it, as its probe's rates hold none
@@ -21,16 +26,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import random
+import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 BACKENDS = {"tensorflow": "graph", "jax": "jit", "torch": "eager"}
 
@@ -57,7 +66,18 @@ SECOND = ("plain_cnn", "wide_encoder", "narrow_resnet", "deep_mlp")
 MODELS = (*FIRST, *SECOND)
 
 PROBE_S = 120.0
-"""Most that a probe may take; on a machine that does nothing else it takes some ten seconds."""
+"""Most that a probe may take; on a machine that does nothing else it takes some ten seconds a number of threads."""
+
+PROBED_AT = (0.25, 0.75)
+"""Parts of the rounds after which a machine is probed: in the middle of each half of them."""
+
+ROUNDS, ROUND_S = 8, 0.1
+
+QUOTA_ROUNDS, QUOTA_CELLS = 4, 4
+"""Rounds under the quota are long, so there are fewer, and fewer cells have one in a turn."""
+
+SETTLE_S = 0.25
+"""Before a turn: threads of another machine's workers spin for a while after theirs."""
 
 PLANS: dict[str, dict[str, Any]] = {
     "float32": {"batches": [1, 16], "backends": list(BACKENDS), "methods": list(BACKENDS.values())},
@@ -107,6 +127,8 @@ def main() -> None:
     place_parser.add_argument("name")
     place_parser.add_argument("models")
     place_parser.add_argument("precisions")
+    place_parser.add_argument("backends")
+    place_parser.add_argument("turns", type=int, help="file descriptor of a socket")
     place_parser.add_argument("--profile", action="store_true")
     models_parser = steps.add_parser("models")
     models_parser.add_argument("folder", type=Path)
@@ -114,13 +136,7 @@ def main() -> None:
     if arguments.step == "measure":
         measure(arguments.out, arguments.places.split(","), arguments.models, arguments.precisions)
     elif arguments.step == "place":
-        measure_place(
-            arguments.out,
-            arguments.name,
-            arguments.models.split(","),
-            arguments.precisions.split(","),
-            profile=arguments.profile,
-        )
+        measure_place(arguments, Turns(arguments.turns))
     elif arguments.step == "models":
         build_models(arguments.folder)
     elif arguments.step == "grade":
@@ -130,13 +146,18 @@ def main() -> None:
 
 
 def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> None:
-    """Makes the models, then each machine in a process of its own. FLOPs are the model's: the first counts them."""
+    """Makes the models, then each machine in a process of its own; these take turns.
+
+    FLOPs are the model's: the first machine counts them. Under the quota each backend has a process of its own: threads
+    of a worker that waits for its turn spin for a while, and would use up the quota of the others.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     # The process that measures chooses its threads itself.
     base = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "ONEDNN_", "ATEN_", "XLA_"))}
     if not all((out / "models" / f"{name}.keras").exists() for name in MODELS):
-        run_self(["models", str(out / "models")], {**base, "KERAS_BACKEND": "jax"})
+        command = [sys.executable, __file__, "models", str(out / "models")]
+        subprocess.run(command, env={**base, "KERAS_BACKEND": "jax"}, check=True)
+    processes: list[Process] = []
     for number, name in enumerate(places):
         place = PLACES[name]
         if place.cores > len(os.sched_getaffinity(0)):
@@ -146,8 +167,80 @@ def measure(out: Path, places: Sequence[str], models: str, precisions: str) -> N
             print(f"{name}: left out, as this machine has no AMX to begin with", flush=True)
             continue
         looking = ["--profile"] if number == 0 else []
-        run_self(["place", str(out), name, models, precisions, *looking], {**base, **place.variables})
-        print(f"{name}: measured, {time.monotonic() - started:.0f} s since the beginning", flush=True)
+        for group in [",".join(BACKENDS)] if place.quota_cores is None else BACKENDS:
+            command = [sys.executable, __file__, "place", *looking, str(out), name, models, precisions, group]
+            processes.append(Process(f"{name}, {group}", command, {**base, **place.variables}))
+    take_turns(processes)
+
+
+class Process(NamedTuple):
+    """One that takes turns with others. The file descriptor of its socket is appended to the command."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def take_turns(processes: Sequence[Process]) -> None:
+    """Runs processes side by side, of which one computes at a time: lap by lap each has a turn, in shuffled order.
+
+    Raises:
+        SystemExit: at the end, where one of them failed.
+    """
+    started = time.monotonic()
+    shuffle = random.Random(0).shuffle
+    running: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+    for name, command, environment in processes:
+        mine, its = socket.socketpair()
+        with its:
+            whole = [*command, str(its.fileno())]
+            process = subprocess.Popen(whole, env=dict(environment), pass_fds=[its.fileno()])
+        running[name] = process, mine
+        mine.recv(1)  # it waits for its first turn
+    failed: list[str] = []
+    lap = 0
+    while running:
+        lap += 1
+        names = list(running)
+        shuffle(names)
+        for name in names:
+            process, turns = running[name]
+            if _exchanged(turns):
+                continue
+            turns.close()
+            if process.wait() != 0:
+                failed.append(name)
+            del running[name]
+            print(f"{name}: ended after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"turn {lap} of all: {time.monotonic() - started:.0f} s since the beginning", flush=True)
+    if failed:
+        raise SystemExit(f"Failed: {'; '.join(failed)}. What they measured is kept: measure again to go on.")
+
+
+def _exchanged(turns: socket.socket) -> bool:
+    """Says that the other process may go on, and sleeps until it says the same; False where it has ended."""
+    try:
+        turns.sendall(b".")
+        return turns.recv(1) != b""
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+
+
+class Turns:
+    """The other end of `take_turns`: what a process does after `wait` and before the next `wait` is one turn."""
+
+    def __init__(self, file_descriptor: int) -> None:
+        self._socket = socket.socket(fileno=file_descriptor)
+
+    def wait(self) -> None:
+        """Ends this turn, and sleeps until the next one begins.
+
+        Raises:
+            SystemExit: the process that gives turns has ended.
+        """
+        if not _exchanged(self._socket):
+            raise SystemExit("Nobody gives turns any more.")
+        time.sleep(SETTLE_S)
 
 
 def has_amx() -> bool:
@@ -195,50 +288,74 @@ def is_of_cpu(line: str) -> bool:
     return "cpu" in controllers.split(",") or not controllers
 
 
-def run_self(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """This program in another process."""
-    subprocess.run([sys.executable, __file__, *arguments], env=dict(environment), check=True)
-
-
-def measure_place(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
-    """Probes this machine with each backend and measures the cells, with what the parent gave as environment."""
-    place = PLACES[name]
+def measure_place(arguments: argparse.Namespace, turns: Turns) -> None:
+    """Probes this machine with some backends and measures the cells, with what the parent gave as environment."""
+    place = PLACES[arguments.name]
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: place.cores])
     with under_quota(place.quota_cores) as allowed:
         if allowed:
-            _measure(out, name, models, precisions, profile=profile)
+            _measure(arguments, place, turns)
 
 
-def _measure(out: Path, name: str, models: Sequence[str], precisions: Sequence[str], *, profile: bool) -> None:
+def _measure(arguments: argparse.Namespace, place: Place, turns: Turns) -> None:
     import kcost
+    from kcost.bench.runner import measure as measure_plan
     from kcost.core.plan import Plan
 
-    place = PLACES[name]
-    folder = out / name
+    folder = arguments.out / arguments.name
     folder.mkdir(exist_ok=True)
-    backends: list[Any] = list(BACKENDS)
-    for backend in backends:
-        if not (folder / f"probe-{backend}.json").exists():
-            partial = folder / f"probe-{backend}.part"
-            kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=[place.cores])
-            partial.rename(folder / f"probe-{backend}.json")
-    files = [str(out / "models" / f"{model}.keras") for model in models]
-    round_s = 0.06 if place.quota_cores is None else QUOTA_ROUND_S
-    settings = {"rounds": 6, "round_s": round_s, "warmup_s": 0.15, "warmup_max_s": 0.6, "profile": profile}
+    files = [str(arguments.out / "models" / f"{model}.keras") for model in arguments.models.split(",")]
+    backends: list[Any] = arguments.backends.split(",")
+    rounds, round_s = (ROUNDS, ROUND_S) if place.quota_cores is None else (QUOTA_ROUNDS, QUOTA_ROUND_S)
+    settings = {
+        "rounds": rounds,
+        "round_s": round_s,
+        "warmup_s": 0.15,
+        "warmup_max_s": 0.6,
+        "profile": arguments.profile,
+    }
     common: dict[str, Any] = {"models": files, "phases": ["inference"], "together": True, "settings": settings}
     if place.quota_cores is not None:  # by default no more threads are started than it allows
         common["threads"] = [place.cores]
-    for precision in [p for p in precisions if p in place.precisions]:
-        axes = PLANS[precision]
-        # Threads of a worker that waits for its turn spin for a while, and would use up the quota of the others.
-        groups = [axes["backends"]] if place.quota_cores is None else [[one] for one in axes["backends"]]
-        for group in groups:
-            methods = [BACKENDS[one] for one in group]
-            plan = Plan.parse({**common, **axes, "backends": group, "methods": methods, "precisions": [precision]})
-            run = kcost.run_bench(plan, folder / precision)
+
+    probes = list(range(len(PROBED_AT)))
+
+    def probe(number: int) -> None:
+        """In as many turns as there are backends: a backend's turn comes in the same lap on all machines."""
+        for backend in BACKENDS:
+            path = folder / f"probe-{backend}-{number}.json"
+            turns.wait()
+            if backend in backends and not path.exists():
+                partial = path.with_suffix(".part")
+                kcost.run_probe(partial, backend=backend, seconds=PROBE_S, threads=range(1, place.cores + 1))
+                partial.rename(path)
+
+    def choose(cells: list[Any]) -> list[Any]:
+        """The cells of the next turn; first come the probes that are due."""
+        measured = min((len(cell.rounds) for cell in cells), default=rounds) / rounds
+        while probes and measured >= PROBED_AT[probes[0]]:
+            probe(probes.pop(0))
+        turns.wait()
+        return next_turn(cells, rounds, None if place.quota_cores is None else QUOTA_CELLS)
+
+    for precision in [p for p in arguments.precisions.split(",") if p in place.precisions]:
+        mine = [one for one in PLANS[precision]["backends"] if one in backends]
+        axes = {"backends": mine, "methods": [BACKENDS[one] for one in mine], "batches": PLANS[precision]["batches"]}
+        turns.wait()
+        run = measure_plan(Plan.parse({**common, **axes, "precisions": [precision]}), folder / precision, choose=choose)
         for cell in run.cells:
-            if cell.status != "ok":
-                print(f"{name}, {cell.spec.model} {cell.spec.label}: {cell.status}: {cell.reason}", flush=True)
+            if cell.status != "ok" and cell.spec.backend in backends:
+                reason = f"{cell.status}: {cell.reason}"
+                print(f"{arguments.name}, {cell.spec.model} {cell.spec.label}: {reason}", flush=True)
+
+
+def next_turn(cells: Sequence[Any], rounds: int, most: int | None) -> list[Any]:
+    """The cells that have a round in the next turn: those that lack some, and no more than `most` of them.
+
+    Those with the fewest come first.
+    """
+    lacking = sorted((cell for cell in cells if len(cell.rounds) < rounds), key=lambda cell: len(cell.rounds))
+    return lacking[:most]
 
 
 def build_models(folder: Path) -> None:
@@ -356,9 +473,9 @@ def machines_of(out: Path) -> Iterator[Any]:
     activations = {m: counted_activations(c for c in profiled if c.spec.model == m) for m in classes}
     for name in PLACES:
         for backend in BACKENDS:
-            path = out / name / f"probe-{backend}.json"
+            paths = sorted((out / name).glob(f"probe-{backend}*.json"))
             mine = [c for c in cells[name] if c.spec.backend == backend and on_any_threads(c) in counted]
-            if not path.exists() or not mine:
+            if not paths or not mine:
                 continue
             threads = {c.preparation.threads for c in mine if c.preparation is not None}
             steps, under_quota = [], []
@@ -370,8 +487,57 @@ def machines_of(out: Path) -> Iterator[Any]:
                 if PLACES[name].quota_cores is not None:
                     means = cell.model_copy(update={"rounds": tuple(map(with_mean, cell.rounds))})
                     under_quota.append(step_of(means, workload))
-            probe = schema.read("probe", path, Probe)
+            probe = pooled([schema.read("probe", path, Probe) for path in paths])
             yield Machine(name, steps, rates_of(probe, max(threads)), under_quota)
+
+
+def pooled(probes: Sequence[Any]) -> Any:
+    """Probes of one machine as one, each program with the times of all of them.
+
+    Each gives as many times: a probe of a faster minute repeats its programs more often, and is to count no more.
+    """
+    by_threads: dict[int, list[Any]] = {}
+    for made in probes:
+        for each in made.by_threads:
+            by_threads.setdefault(each.threads, []).append(each.answer)
+    of_threads = type(probes[0].by_threads[0])
+    return probes[0].model_copy(
+        update={
+            "by_threads": tuple(
+                of_threads(threads=threads, answer=_pooled_answer(answers))
+                for threads, answers in sorted(by_threads.items())
+            )
+        }
+    )
+
+
+def _pooled_answer(answers: Sequence[Any]) -> Any:
+    def programs(name: str) -> tuple[Any, ...]:
+        return _by_program(lambda one: one.program, (one for answer in answers for one in getattr(answer, name)))
+
+    held = _by_program(lambda one: one.size, (answer.held for answer in answers if answer.held is not None))
+    return answers[0].model_copy(
+        update={
+            "call_ns": _as_many_of_each([answer.call_ns for answer in answers if answer.call_ns]),
+            **{name: programs(name) for name in ("products", "convolutions", "moves", "transfers")},
+            "held": next(iter(held), None),
+        }
+    )
+
+
+def _by_program(program: Callable[[T], object], timed: Iterable[T]) -> tuple[T, ...]:
+    by_program: dict[object, list[Any]] = {}
+    for one in timed:
+        by_program.setdefault(program(one), []).append(one)
+    return tuple(
+        same[0].model_copy(update={"ns": _as_many_of_each([one.ns for one in same])}) for same in by_program.values()
+    )
+
+
+def _as_many_of_each(ns: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The last times of each, since a processor wakes up in the first ones."""
+    least = min(map(len, ns), default=0)
+    return tuple(one for times in ns for one in times[len(times) - least :])
 
 
 def with_mean(one: Any) -> Any:

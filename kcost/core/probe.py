@@ -29,6 +29,11 @@ class ProductTimes(Record):
     ns: tuple[int, ...] = Field(min_length=1)
 
     @property
+    def program(self) -> tuple[str, int]:
+        """What was repeated."""
+        return self.dtype, self.size
+
+    @property
     def flops_per_s(self) -> float:
         """Of the median repetition."""
         return 2 * self.size**3 / (max(1.0, statistics.median(self.ns)) * 1e-9)
@@ -44,6 +49,11 @@ class ConvolutionTimes(Record):
     ns: tuple[int, ...] = Field(min_length=1)
 
     @property
+    def program(self) -> tuple[str, int, int, int]:
+        """What was repeated."""
+        return self.dtype, self.images, self.side, self.channels
+
+    @property
     def flops(self) -> int:
         """Of one repetition: a multiplication with its addition is 2."""
         return 2 * 9 * self.channels**2 * self.side**2 * self.images
@@ -56,6 +66,11 @@ class TransferTimes(Record):
     ns: tuple[int, ...] = Field(min_length=1, description="of both ways together")
 
     @property
+    def program(self) -> int:
+        """What was repeated."""
+        return self.elements
+
+    @property
     def bytes_per_s(self) -> float:
         """Of the median repetition, both ways."""
         return 8 * self.elements / (max(1.0, statistics.median(self.ns)) * 1e-9)
@@ -66,6 +81,11 @@ class MoveTimes(Record):
 
     elements: int = Field(ge=1, description="float32 numbers of each of the two arrays")
     ns: tuple[int, ...] = Field(min_length=1)
+
+    @property
+    def program(self) -> int:
+        """What was repeated."""
+        return self.elements
 
     @property
     def bytes_per_s(self) -> float:

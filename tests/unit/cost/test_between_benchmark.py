@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import statistics
+import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from kcost.core.probe import HeldTimes, Probe
 from kcost.core.profile import Profile, Work
 from kcost.core.result import Run
 from kcost.cost.between_machines import COMPONENTS, Coefficients
@@ -92,3 +95,91 @@ def test_a_fit_is_what_the_package_reads(benchmark_program: ModuleType, measured
     fitted = Coefficients.model_validate_json((tmp_path / "between.json").read_text())
     assert set(fitted.exponents) == set(COMPONENTS)
     assert "12 projections between 2 machines" in fitted.fitted_to
+
+
+TAKES_TURNS = """
+import importlib.util, sys
+program, log, name, count, turns = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("program", program)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.SETTLE_S = 0.0
+mine = module.Turns(int(turns))
+for _ in range(int(count)):
+    mine.wait()
+    for what in ("begins", "ends"):
+        with open(log, "a") as file:
+            file.write(f"{name} {what}\\n")
+sys.exit(3 if name == "fails" else 0)
+"""
+
+
+def test_processes_take_turns_and_one_that_fails_is_named_at_the_end(
+    benchmark_program: ModuleType, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    counts = {"a": 3, "b": 5, "fails": 1, "none": 0}
+    processes = [
+        benchmark_program.Process(name, [sys.executable, "-c", TAKES_TURNS, str(PROGRAM), str(log), name, str(n)], {})
+        for name, n in counts.items()
+    ]
+    with pytest.raises(SystemExit, match="Failed: fails"):
+        benchmark_program.take_turns(processes)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert all(
+        one == [two[0], "begins"] and two[1] == "ends" for one, two in zip(lines[::2], lines[1::2], strict=True)
+    ), "one at a time"
+    names = [name for name, what in lines if what == "begins"]
+    assert {name: names.count(name) for name in counts} == counts
+    assert [sorted(names[:3]), *(sorted(names[i : i + 2]) for i in (3, 5))] == [
+        ["a", "b", "fails"],
+        ["a", "b"],
+        ["a", "b"],
+    ], "each has a turn before one has its next"
+
+
+def test_cells_with_the_fewest_rounds_have_the_next_turn(benchmark_program: ModuleType) -> None:
+    run, _ = simulated_run(plan(batches=(1, 2, 4), phases=("inference",)))
+    cells = [cell.model_copy(update={"rounds": cell.rounds[:n]}) for cell, n in zip(run.cells, (2, 0, 1), strict=False)]
+    assert benchmark_program.next_turn(cells, 2, None) == [cells[1], cells[2]]
+    assert benchmark_program.next_turn(cells, 2, 1) == [cells[1]]
+    assert benchmark_program.next_turn(cells, 1, None) == [cells[1]]
+
+
+def timed(probed: Probe, times: int, repetitions: int, *, held: bool = True) -> Probe:
+    """A probe in which everything took so many times as long, and was repeated so often."""
+    answers = []
+    for each in probed.by_threads:
+        answer = each.answer
+
+        def slow(ns: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(times * one for one in ns) * repetitions
+
+        update = {
+            "call_ns": slow(answer.call_ns),
+            "products": tuple(p.model_copy(update={"ns": slow(p.ns)}) for p in answer.products),
+            "moves": tuple(m.model_copy(update={"ns": slow(m.ns)}) for m in answer.moves),
+            "held": HeldTimes(size=256, cores=2.0, ns=(times * 1000,)) if held else None,
+        }
+        answers.append(each.model_copy(update={"answer": answer.model_copy(update=update)}))
+    return probed.model_copy(update={"by_threads": tuple(answers)})
+
+
+def test_a_slow_minute_counts_as_much_as_a_fast_one(benchmark_program: ModuleType) -> None:
+    plain = probe(threads=(1, 2))
+    together = benchmark_program.pooled([timed(plain, 1, 30, held=False), timed(plain, 3, 10)])
+    assert [each.threads for each in together.by_threads] == [1, 2]
+    for each, before in zip(together.by_threads, plain.by_threads, strict=True):
+        assert statistics.median(each.answer.call_ns) == 2 * before.answer.call_ns[0]
+        assert [p.program for p in each.answer.products] == [p.program for p in before.answer.products]
+        for pooled, one in zip(each.answer.products, before.answer.products, strict=True):
+            assert sorted(pooled.ns) == [one.ns[0]] * 10 + [3 * one.ns[0]] * 10
+        assert each.answer.held == HeldTimes(size=256, cores=2.0, ns=(3000,))
+
+
+def test_a_program_that_one_probe_lacks_is_that_of_the_other(benchmark_program: ModuleType) -> None:
+    plain = probe(threads=(2,))
+    answer = plain.by_threads[0].answer
+    fewer = plain.by_threads[0].model_copy(update={"answer": answer.model_copy(update={"products": ()})})
+    together = benchmark_program.pooled([plain.model_copy(update={"by_threads": (fewer,)}), plain])
+    assert together.by_threads[0].answer.products == answer.products

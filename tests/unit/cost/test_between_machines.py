@@ -63,6 +63,40 @@ def test_rates_are_those_of_the_probe_without_its_calls() -> None:
     assert rates_of(probe(), 1).threads == 1
 
 
+def test_a_program_that_waits_for_threads_to_wake_takes_the_rate_of_fewer_threads() -> None:
+    """Made up: a product and a sum are five times slower with two threads, all others twice as fast."""
+    made = probe(threads=(1, 2))
+    answer = made.by_threads[1].answer
+    slowed = {
+        "products": tuple(_as_slow(p, 10 if p.size == 256 else 1) for p in answer.products),
+        "moves": tuple(_as_slow(m, 10 if m.elements == 1 << 16 else 1) for m in answer.moves),
+        "call_ns": (2 * answer.call_ns[0],),
+    }
+    last = made.by_threads[1].model_copy(update={"answer": answer.model_copy(update=slowed)})
+    waking = made.model_copy(update={"by_threads": (made.by_threads[0], last)})
+    alone, both, mixed = rates_of(made, 1), rates_of(made, 2), rates_of(waking, 2)
+    assert (mixed.threads, mixed.call_s) == (2, alone.call_s)
+    small, large = math.log(2 * 256**3), math.log(2 * 2048**3)
+    assert mixed.products["float32"].log_rate_at(small) == alone.products["float32"].log_rate_at(small)
+    assert mixed.products["float32"].log_rate_at(large) == both.products["float32"].log_rate_at(large)
+    assert mixed.memory.log_rate == (alone.memory.log_rate[0], both.memory.log_rate[-1])
+    assert rates_of(waking, 1) == alone
+
+
+def _as_slow(one: Any, times: int) -> Any:
+    return one.model_copy(update={"ns": tuple(times * ns for ns in one.ns)})
+
+
+def test_a_program_that_a_quota_stops_takes_no_rate_of_fewer_threads() -> None:
+    made = probe(threads=(1, 2), cpu_quota_cores=1.0)
+    answer = made.by_threads[1].answer
+    small = tuple(p for p in answer.products if p.size < 2048)
+    last = made.by_threads[1].model_copy(update={"answer": answer.model_copy(update={"products": small})})
+    curve = rates_of(made.model_copy(update={"by_threads": (made.by_threads[0], last)}), 2).products["float32"]
+    assert curve.log_rate_at(math.log(1e12)) == curve.log_rate[-1]
+    assert curve.log_rate[-1] == pytest.approx(math.log(2e11), rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("threads", "quota_cores", "chosen"),
     [((1, 2, 4), None, 4), ((1, 2, 4), 2.5, 2), ((1, 2, 4), 0.5, 1), ((2, 4), 1.0, 2), ((1, 2, 4), 8.0, 4)],
