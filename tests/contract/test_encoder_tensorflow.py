@@ -203,6 +203,6 @@ def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypat
     x = keras.Input((None, WIDTH))
     model = keras.Model(x, block("int8_dynamic")(x))
     monkeypatch.setattr(saved_model, "CONSTANTS_LIMIT_BYTES", 4_000)
-    with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*[5-9],\d{3} bytes in 1 encoder blocks"):
+    with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*[5-9],\d{3} bytes in 1 such layers"):
         saved_model.write_saved_model(model, tmp_path / "model.keras", tmp_path / "out", portable=False)
     assert not (tmp_path / "out").exists()

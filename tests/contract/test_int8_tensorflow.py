@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ import tensorflow as tf
 
 from kcost.backends.kernels.tensorflow_constants import constant_weights
 from kcost.backends.kernels.tensorflow_int8 import QUANTIZED_MATMUL, internal_unavailable
+from kcost.core.errors import ArtifactError
 from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense
+from kcost.worker.convert import saved_model
 
 LARGEST = 3.0
 STEP = LARGEST / 127
@@ -68,6 +71,14 @@ def test_one_operation_gives_what_the_exact_sums_give(make: Any, shape: tuple[in
 def test_a_portable_graph_has_public_operations_alone() -> None:
     names = operations(graph_of(dense(), 2, portable=True))
     assert not [name for name in names if name.startswith("_")], names
+
+
+def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = keras.Input((600,))
+    model = keras.Model(x, dense()(x))
+    monkeypatch.setattr(saved_model, "CONSTANTS_LIMIT_BYTES", 4_000)
+    with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*4,2\d\d bytes in 1 such layers"):
+        saved_model.write_saved_model(model, tmp_path / "model.keras", tmp_path / "out", portable=False)
 
 
 def test_elsewhere_the_weights_are_variables() -> None:

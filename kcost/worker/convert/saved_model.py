@@ -28,7 +28,8 @@ CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
 def write_saved_model(
     model: keras.Model, keras_file: Path, folder: Path, *, portable: bool, more: Sequence[MoreSignature] = ()
 ) -> None:
-    """Writes the SavedModel, without XLA. Weights of encoder blocks become constants of its graph.
+    """Writes the SavedModel, without XLA. Weights of fused and int8 layers become constants of
+    its graph.
 
     Args:
         keras_file: that the model is from, for messages.
@@ -98,18 +99,25 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
 
 
 def _refuse_large_constants(model: keras.Model) -> None:
-    """Raises ArtifactError where the weights of encoder blocks are more than a graph can hold."""
+    """Raises ArtifactError where the weights of fused and int8 layers are more than a graph can hold."""
     from kcost.models.keras_private import layers_of
-    from kcost.optimize.forms.encoder_block import EncoderBlock
 
-    blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)]
-    held = sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for block in blocks for w in block.weights)
+    constant = [layer for layer in layers_of(model) if _is_constant(layer)]
+    held = sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for layer in constant for w in layer.weights)
     if held > CONSTANTS_LIMIT_BYTES:
         raise ArtifactError(
-            f"Encoder blocks become constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
-            received=f"the model {model.name!r} with {held:,} bytes in {len(blocks)} encoder blocks",
+            f"Fused and int8 layers become constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
+            received=f"the model {model.name!r} with {held:,} bytes in {len(constant)} such layers",
             remedy="Export the model from before its layers were fused: its weights lie in files of their own.",
         )
+
+
+def _is_constant(layer: keras.layers.Layer) -> bool:
+    """Whether the weights of a layer may become constants of the graph."""
+    from kcost.optimize.forms.layers import QuantizedLayer
+    from kcost.optimize.forms.short_call import FusedLayer
+
+    return isinstance(layer, FusedLayer) or (isinstance(layer, QuantizedLayer) and layer.mode == "static")
 
 
 def _with_tables(model: keras.Model) -> list[keras.layers.Layer]:
