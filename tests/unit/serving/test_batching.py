@@ -86,8 +86,8 @@ def test_lengths_are_whole_steps_where_the_model_has_answered_such_rows() -> Non
     loop.close()
 
 
-@pytest.mark.parametrize(("step_places", "is_worth"), [(0, True), (7, True), (8, False), (1000, False)])
-def test_a_batch_is_worth_a_step_that_costs_a_quarter_of_its_places(step_places: int, is_worth: bool) -> None:
+@pytest.mark.parametrize(("step_places", "is_worth"), [(0, True), (15, True), (16, False), (1000, False)])
+def test_a_batch_is_worth_a_step_that_costs_half_of_its_places(step_places: int, is_worth: bool) -> None:
     loop = asyncio.new_event_loop()
     queue = Queue(100, 64)
     assert not queue.is_worth_a_step
