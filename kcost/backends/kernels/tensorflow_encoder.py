@@ -33,9 +33,9 @@ from kcost.backends.kernels.tensorflow_int8 import (
     quantized_matmul,
     rounded,
 )
+from kcost.backends.kernels.tensorflow_norms import fused_norm
 from kcost.backends.tensorflow import DRIVER
 
-LAYER_NORM = "_MklLayerNorm"
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
@@ -57,11 +57,10 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
         padding_mask: (batch, time), 1 for what is real; None for all.
     """
     products = _products(spec, parts)
-    shape = tf.shape(x)
-    batch, time = shape[0], shape[1]
+    time = tf.shape(x)[1]
     rows = tf.reshape(tf.cast(x, tf.float32), (-1, spec.width))
-    output = run_block(spec, _Operations(products, padding_mask, batch, time), rows).output
-    return tf.reshape(output, (batch, time, spec.width))
+    output = run_block(spec, _Operations(products, padding_mask, time), rows).output
+    return tf.reshape(output, (-1, time, spec.width))
 
 
 class _Operations(NamedTuple):
@@ -69,7 +68,6 @@ class _Operations(NamedTuple):
 
     products: _Products
     padding_mask: Any | None
-    batch: Any
     time: Any
 
     def product(self, name: str, x: Any, residual: Any = None) -> Any:
@@ -81,7 +79,7 @@ class _Operations(NamedTuple):
         return _activation(self.products.spec, self.products.product("up", x))
 
     def attention(self, qkv: Any) -> Any:
-        return _attention(self.products.spec, qkv, self.padding_mask, self.batch, self.time)
+        return _attention(self.products.spec, qkv, self.padding_mask, self.time)
 
     def norm(self, name: str, x: Any) -> Any:
         return _norm(self.products.spec, self.products.parts, name, x)
@@ -190,16 +188,16 @@ def _above_lowest(product: Product) -> tuple[float, float]:
     return product.lowest, 127 * float(product.step)
 
 
-def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, time: Any) -> Any:
+def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, time: Any) -> Any:
     """The heads' outputs (batch * time, heads * head_width) from query, key and value, in the dtype of `qkv`."""
-    split = tf.reshape(qkv, (batch, time, 3, spec.heads, spec.head_width))
+    split = tf.reshape(qkv, (-1, time, 3, spec.heads, spec.head_width))
     query, key, value = tf.unstack(tf.transpose(split, (2, 0, 3, 1, 4)), num=3)
-    scores = _scores(spec, query, key, padding_mask)
+    scores = _scores(spec, query, key, padding_mask, time)
     context = tf.matmul(tf.nn.softmax(scores), value)
     return tf.reshape(tf.transpose(context, (0, 2, 1, 3)), (-1, spec.projected))
 
 
-def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> Any:
+def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None, time: Any) -> Any:
     """What each place (third axis) makes of each other one (last axis), before softmax."""
     if padding_mask is None:
         return tf.matmul(query, key, transpose_b=True) * spec.query_scale
@@ -219,8 +217,7 @@ def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> 
             epsilon=1e-4,
             leakyrelu_alpha=0.2,
         )
-        shape = tf.shape(query)
-        return tf.reshape(fused, (shape[0], spec.heads, shape[2], shape[2]))
+        return tf.reshape(fused, (-1, spec.heads, time, time))
     # A product that is scaled and added to is fused; a constant 1 would be optimized away, and the fusion with it.
     scale = spec.query_scale if spec.query_scale != 1 else tf.cast(tf.minimum(tf.shape(query)[2], 1), query.dtype)
     return tf.matmul(query, key, transpose_b=True) * scale + mask
@@ -233,9 +230,9 @@ def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
     epsilon, and the operation's default is 1e-3.
     """
     gamma, beta = parts[f"{name}_gamma"], parts[f"{name}_beta"]
-    if constant_mode() == "native" and internal_unavailable(LAYER_NORM) is None:
-        norm = op_def_library.apply_op(LAYER_NORM, name=name, x=x, scale=gamma, offset=beta, epsilon=spec.epsilon)
-        return tf.reshape(norm, (-1, spec.width))
+    fused = fused_norm(x, gamma, beta, spec.epsilon, name)
+    if fused is not None:
+        return tf.reshape(fused, (-1, spec.width))
     mean = tf.reduce_mean(x, axis=1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + spec.epsilon) * gamma + beta

@@ -28,8 +28,7 @@ CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
 def write_saved_model(
     model: keras.Model, keras_file: Path, folder: Path, *, portable: bool, more: Sequence[MoreSignature] = ()
 ) -> None:
-    """Writes the SavedModel, without XLA. Weights of fused and int8 layers become constants of
-    its graph.
+    """Writes the SavedModel, without XLA. Weights of fused and int8 layers become constants of its graph.
 
     Args:
         keras_file: that the model is from, for messages.
@@ -106,7 +105,7 @@ def _refuse_large_constants(model: keras.Model) -> None:
     held = sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for layer in constant for w in layer.weights)
     if held > CONSTANTS_LIMIT_BYTES:
         raise ArtifactError(
-            f"Fused and int8 layers become constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
+            f"Fused and int8 layers are constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
             received=f"the model {model.name!r} with {held:,} bytes in {len(constant)} such layers",
             remedy="Export the model from before its layers were fused: its weights lie in files of their own.",
         )
