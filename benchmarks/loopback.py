@@ -8,9 +8,9 @@ was accepted until its answer was ready, by the server's clock. The client's p99
 
 Five simulated p99 are told. The first two are of the queue alone: the server's own steps in the very trial, as long as
 they kept a process of the model. They are drawn in any order, by batch size and by the time without work before them.
-The second has the machine's speed beside it: where steps of half a second took longer than such steps mostly did, the
-drawn ones do, too. Of steps in any order alone, a machine that slows down for a while shows no queue that runs over.
-The others are of the whole method, with steps that were measured minutes before:
+The second has the machine's speed beside it: where the steps of a tenth of a second took longer than such steps mostly
+did, the drawn ones do, too. Of steps in any order alone, a machine that slows down for a while shows no queue that runs
+over. The others are of the whole method, with steps that were measured minutes before:
 
 - of steps back to back, as a run has them that was measured in rounds alone;
 - with steps after idle time, as `kcost bench --scenarios after-idle` measures them;
@@ -81,7 +81,7 @@ BLOCK_S = 0.5
 TAIL = 0.99
 
 
-SPEED_WINDOW_S = 0.5
+SPEED_WINDOW_S = 0.1
 """Of a trial, over which the machine's speed is a mean."""
 
 METHODS = (
