@@ -24,7 +24,7 @@ LENGTH_STEP = 8
 WORTH_STEPS = 2
 """A batch that is given to the model before it is free does not grow any more. With so many times the places of a step,
 a third of its cost is the step's own; a batch of as many places as a step costs would pay half for it. With 4 in the
-place of 2, a model waited for a tenth of the time for the server, and answered 4% fewer requests."""
+place of 2 a tagger waited for the server between its steps, and answered fewer requests."""
 
 _LOOKED_AT = 2
 """How many batches of the oldest requests lengths are chosen among: a longer queue makes no choice slower."""
