@@ -331,7 +331,7 @@ class OwnSteps(NamedTuple):
     def times_longer(self) -> np.ndarray:
         """How many times longer the steps of each window took than steps of their size and kind mostly did.
 
-        A window without a step is as the one before.
+        A window without a step is as the one before; before the first step nothing is slower.
         """
         usual_s = np.empty_like(self.step_s)
         for size in np.unique(self.rows):
@@ -342,7 +342,8 @@ class OwnSteps(NamedTuple):
         window = (self.begun_s // SPEED_WINDOW_S).astype(int)
         took_s, usually_s = (np.bincount(window, of_steps) for of_steps in (self.step_s, usual_s))
         last = np.maximum.accumulate(np.where(usually_s > 0, np.arange(len(usually_s)), 0))
-        return took_s[last] / usually_s[last]
+        with np.errstate(invalid="ignore"):
+            return np.where(usually_s[last] > 0, took_s[last] / usually_s[last], 1.0)
 
 
 def own_steps(steps_ns: np.ndarray, first_ns: int) -> OwnSteps:

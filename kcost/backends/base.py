@@ -173,8 +173,9 @@ class Driver(ABC):
     def static_int8_product(self, x: Any, step: Any, kernel: Any, scale: Any) -> Any | None:
         """An int8 product with rounding and scales inside, as one operation; None where there is none here.
 
-        Its sums are exact, as those of `int8_matmul`. A number in the middle between two whole ones may be rounded the
-        other way, since the division by the step is another.
+        It gives what rounding, `int8_matmul` and the scales give, to the precision of float32: sums of many terms are
+        not the same bits, and a number in the middle between two whole ones may be rounded the other way. Step, kernel
+        and scale are those of the moment at which the graph is made.
 
         Args:
             x: float tensor (..., k).

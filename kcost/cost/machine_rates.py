@@ -147,7 +147,7 @@ def _best(answers: Sequence[ProbeAnswer]) -> ProbeAnswer:
     first = answers[0]
     return first.model_copy(
         update={
-            "call_ns": min((a.call_ns for a in answers if a.call_ns), key=statistics.median, default=()),
+            "call_ns": first.call_ns and min((a.call_ns for a in answers if a.call_ns), key=statistics.median),
             "products": _fastest(first.products, (p for a in answers for p in a.products)),
             "convolutions": _fastest(first.convolutions, (c for a in answers for c in a.convolutions)),
             "moves": _fastest(first.moves, (m for a in answers for m in a.moves)),

@@ -49,6 +49,12 @@ def graph_of(layer: Any, axes: int, *, portable: bool = False) -> Any:
     return tf.function(call).get_concrete_function(tf.TensorSpec((*[None] * (axes - 1), 600)))
 
 
+def constant_call(layer: Any, x: Any) -> Any:
+    """The layer's answer, its weights constants of the graph that is made."""
+    with constant_weights():
+        return layer(x)
+
+
 def operations(graph: Any) -> Counter[str]:
     return Counter(operation.type for operation in graph.graph.get_operations())
 
@@ -68,6 +74,41 @@ def test_one_operation_gives_what_the_exact_sums_give(make: Any, shape: tuple[in
     np.testing.assert_allclose(np.asarray(graph(tf.constant(x))), exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
 
 
+def test_many_terms_of_one_sign_are_right_to_the_precision_of_float32() -> None:
+    """Each activation is rounded to int8 + 128: what that adds to a sum is largest where a kernel has one sign."""
+    if reason := internal_unavailable(QUANTIZED_MATMUL):
+        pytest.skip(reason)
+    layer = keras.layers.Dense(3, use_bias=False, kernel_initializer=keras.initializers.RandomUniform(0.5, 1.0))
+    layer.build((None, 3072))
+    static = QuantizedDense.of(layer, "static", LARGEST)
+    x = (np.random.default_rng(0).integers(-127, 128, (5, 3072)) * np.float32(STEP)).astype(np.float32)
+    exact = np.asarray(static(x))
+    whole = np.abs(x) @ np.abs(np.asarray(layer.kernel))
+    graph = tf.function(lambda x: constant_call(static, x)).get_concrete_function(tf.TensorSpec((None, 3072)))
+    assert operations(graph)[QUANTIZED_MATMUL] == 1
+    assert np.all(np.abs(np.asarray(graph(tf.constant(x))) - exact) <= 3072 * np.finfo(np.float32).eps * whole)
+
+
+def test_weights_that_the_graph_is_given_stay_such() -> None:
+    layer = dense()
+
+    def call(x: Any, *weights: Any) -> Any:
+        with constant_weights():
+            return layer.stateless_call([], list(weights), x)[0]
+
+    values = [tf.convert_to_tensor(weight) for weight in layer.non_trainable_variables]
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+    graph = tf.function(call).get_concrete_function(tf.TensorSpec((None, 600)), *specs)
+    x = tf.ones((2, 600))
+    np.testing.assert_allclose(np.asarray(graph(x, *values)), np.asarray(layer(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 600), (2, 0, 600)])
+def test_no_rows_give_no_rows(shape: tuple[int, ...]) -> None:
+    graph = graph_of(dense(), len(shape))
+    assert np.asarray(graph(tf.zeros(shape))).shape == (*shape[:-1], 7)
+
+
 def test_a_portable_graph_has_public_operations_alone() -> None:
     names = operations(graph_of(dense(), 2, portable=True))
     assert not [name for name in names if name.startswith("_")], names
@@ -79,6 +120,8 @@ def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(saved_model, "CONSTANTS_LIMIT_BYTES", 4_000)
     with pytest.raises(ArtifactError, match=r"holds 4,000 bytes.*\n.*4,2\d\d bytes in 1 such layers"):
         saved_model.write_saved_model(model, tmp_path / "model.keras", tmp_path / "out", portable=False)
+    saved_model.write_saved_model(model, tmp_path / "model.keras", tmp_path / "portable", portable=True)
+    assert (tmp_path / "portable" / "saved_model.pb").is_file(), "there the weights are variables"
 
 
 def test_elsewhere_the_weights_are_variables() -> None:
@@ -86,5 +129,5 @@ def test_elsewhere_the_weights_are_variables() -> None:
     graph = tf.function(lambda x: layer(x)).get_concrete_function(tf.TensorSpec((None, 600)))
     assert operations(graph)[QUANTIZED_MATMUL] == 0
     before = np.asarray(graph(tf.ones((1, 600))))
-    layer.bias.assign(layer.bias + 1)
+    layer.kernel.assign(-layer.kernel)
     assert not np.array_equal(before, np.asarray(graph(tf.ones((1, 600)))))

@@ -13,6 +13,7 @@ import pytest
 
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
 from kcost.runtimes import meta_graph, saved_model
+from kcost.runtimes.denormals import DenormalsAreZero
 from kcost.runtimes.saved_model import SavedModelSession, library_version
 
 INPUTS = {
@@ -44,6 +45,24 @@ def test_signatures_are_read_as_tensorflow_reads_them(plain: Path) -> None:
             }
             assert tensors_read == tensors
     assert parsed.xla == ()
+
+
+@pytest.mark.parametrize(("threads", "caller_thread", "times"), [(1, True, 2), (1, False, 0), (2, True, 0)])
+def test_a_thread_that_computes_itself_takes_denormals_for_zero(
+    plain: Path, threads: int, caller_thread: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's own threads do so by themselves."""
+    entered = []
+    enter = DenormalsAreZero.__enter__
+    monkeypatch.setattr(DenormalsAreZero, "__enter__", lambda self: entered.append(enter(self)))
+    with SavedModelSession(plain, threads=threads, caller_thread=caller_thread) as session:
+        inputs = {
+            name: np.ones([size or 2 for size in tensor.shape or ()], tensor.dtype)
+            for name, tensor in session.signature.inputs.items()
+        }
+        for _ in range(2):
+            session.run(inputs)
+    assert len(entered) == times
 
 
 @pytest.mark.parametrize("caller_thread", [False, True])

@@ -19,20 +19,15 @@ _constants: ContextVar[str | None] = ContextVar("constant weights", default=None
 def constant_weights(portable: bool = False) -> Iterator[None]:
     """Makes the fused layers that are traced inside constants of the graph, with the values that they have now.
 
-    Layer norms of Keras become one operation each, where the machine has it.
-
     For graphs whose weights never change again and that need no gradients: an export, a compiled forward pass.
     Nothing is done to what is called eagerly or compiled by XLA.
 
     Args:
         portable: public operations only, so that the graph loads on any build of TensorFlow.
     """
-    from kcost.backends.kernels.tensorflow_norms import fused_layer_norms  # it builds on this module
-
     token = _constants.set("portable" if portable else "native")
     try:
-        with fused_layer_norms():
-            yield
+        yield
     finally:
         _constants.reset(token)
 

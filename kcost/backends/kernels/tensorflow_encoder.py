@@ -33,9 +33,9 @@ from kcost.backends.kernels.tensorflow_int8 import (
     quantized_matmul,
     rounded,
 )
-from kcost.backends.kernels.tensorflow_norms import fused_norm
 from kcost.backends.tensorflow import DRIVER
 
+LAYER_NORM = "_MklLayerNorm"
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
@@ -230,9 +230,9 @@ def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
     epsilon, and the operation's default is 1e-3.
     """
     gamma, beta = parts[f"{name}_gamma"], parts[f"{name}_beta"]
-    fused = fused_norm(x, gamma, beta, spec.epsilon, name)
-    if fused is not None:
-        return tf.reshape(fused, (-1, spec.width))
+    if constant_mode() == "native" and internal_unavailable(LAYER_NORM) is None:
+        norm = op_def_library.apply_op(LAYER_NORM, name=name, x=x, scale=gamma, offset=beta, epsilon=spec.epsilon)
+        return tf.reshape(norm, (-1, spec.width))
     mean = tf.reduce_mean(x, axis=1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + spec.epsilon) * gamma + beta

@@ -41,6 +41,8 @@ def static_product(x: Any, step: Any, kernel: Any, scale: Any) -> Any | None:
     """
     if constant_mode() != "native" or internal_unavailable(QUANTIZED_MATMUL) is not None:
         return None
+    if any(tf.is_symbolic_tensor(part) for part in (step, kernel, scale)):
+        return None  # values that the graph is given, as by `stateless_call`
     whole_kernel = host_value(kernel)
     terms, columns = whole_kernel.shape
     product = Product(whole_kernel, np.zeros(columns, np.float32), host_value(scale), host_value(step))

@@ -8,7 +8,8 @@ A weight has a scale for each output channel. What the activations have is the l
 - static: one scale for the whole input, from calibration, stored in the layer;
 - weight-only: none; weights become floats again before the product.
 
-In the first two the product is int8 x int8 with int32 sums, which are the same bits on each backend. Source of the
+In the first two the product is int8 x int8 with int32 sums, which are the same bits on each backend. A static layer in
+a graph of TensorFlow for inference has them to the precision of float32 (`Driver.static_int8_product`). Source of the
 scheme: Jacob et al. (2018), arXiv 1712.05877, and Wu et al. (2020), arXiv 2004.09602, for the symmetric form.
 """
 

@@ -45,7 +45,7 @@ def write_saved_model(
 
     from kcost.backends.kernels.tensorflow_constants import constant_weights
 
-    _refuse_large_constants(model)
+    _refuse_large_constants(model, portable=portable)
     inputs = model_inputs(model, keras_file)
     names = output_names(model)
 
@@ -97,26 +97,28 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
     return flat
 
 
-def _refuse_large_constants(model: keras.Model) -> None:
-    """Raises ArtifactError where the weights of fused and int8 layers are more than a graph can hold."""
+def _refuse_large_constants(model: keras.Model, *, portable: bool) -> None:
+    """Raises ArtifactError where the weights that become constants are more than a graph can hold."""
     from kcost.models.keras_private import layers_of
 
-    constant = [layer for layer in layers_of(model) if _is_constant(layer)]
+    constant = [layer for layer in layers_of(model) if _is_constant(layer, portable=portable)]
     held = sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for layer in constant for w in layer.weights)
     if held > CONSTANTS_LIMIT_BYTES:
         raise ArtifactError(
             f"Fused and int8 layers are constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
             received=f"the model {model.name!r} with {held:,} bytes in {len(constant)} such layers",
-            remedy="Export the model from before its layers were fused: its weights lie in files of their own.",
+            remedy="Export the model from before kcost optimized it: its weights lie in files of their own.",
         )
 
 
-def _is_constant(layer: keras.layers.Layer) -> bool:
-    """Whether the weights of a layer may become constants of the graph."""
-    from kcost.optimize.forms.layers import QuantizedLayer
+def _is_constant(layer: keras.layers.Layer, *, portable: bool) -> bool:
+    """Whether the weights of a layer become constants of the graph, of its own operations or of public ones alone."""
+    from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense
     from kcost.optimize.forms.short_call import FusedLayer
 
-    return isinstance(layer, FusedLayer) or (isinstance(layer, QuantizedLayer) and layer.mode == "static")
+    if isinstance(layer, QuantizedDense | QuantizedEinsumDense):
+        return layer.mode == "static" and not portable
+    return isinstance(layer, FusedLayer)
 
 
 def _with_tables(model: keras.Model) -> list[keras.layers.Layer]:
