@@ -119,19 +119,19 @@ def test_a_batch_lies_ready_where_it_is_worth_a_step(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         put(version, rows(0, width=30), "pads")
         await settled()
-        for i in range(8):
+        for i in range(4):
             put(version, rows(i, width=9), "pads")
         await settled()
-        assert len(runners[0].runs) == 1  # 72 places wait, four steps cost 80: more may come
-        put(version, rows(8, width=9), "pads")
+        assert len(runners[0].runs) == 1  # 36 places wait, two steps cost 40: more may come
+        put(version, rows(4, width=9), "pads")
         await settled()
-        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (9, 9)]
-        for i in range(9):
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (5, 9)]
+        for i in range(5):
             put(version, rows(i, width=9), "pads")
         await settled()
         assert len(runners[0].runs) == 2  # two at a time
         runners[0].answer()
-        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (9, 9), (9, 16)]
+        assert [run[0].shape for run in runners[0].runs] == [(1, 30), (5, 9), (5, 16)]
 
     with_version(tmp_path, steps)
 
