@@ -1,6 +1,6 @@
 """Numbers that are too small to be normal, as 0 while a library computes.
 
-An exponential of a large negative number comes to such a number, and a processor of x86 takes a hundred cycles for one
+An exponential of a large negative number comes to such a number, and a processor of x86 takes many times as long for an
 operation on it. TensorFlow's threads therefore take them for 0 (`tsl/platform/denormal.h`); a thread of Python that
 computes in their place does not by itself.
 """

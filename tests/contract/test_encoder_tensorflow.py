@@ -140,6 +140,13 @@ def test_no_mask_and_lengths_of_any_kind() -> None:
         assert_close(made(x), unmasked, "int8_static", "eager")
 
 
+@pytest.mark.parametrize("shape", [(2, 0), (0, 5), (0, 0)])
+def test_no_rows_and_no_places_keep_their_shape(shape: tuple[int, int]) -> None:
+    made = block("int8_static")
+    for function in (traced(made, "constant"), made):
+        assert function(tf.zeros((*shape, WIDTH)), tf.ones(shape, tf.int32)).shape == (*shape, WIDTH)
+
+
 def test_internal_operations_are_used_only_where_weights_are_constant() -> None:
     if reason := internal_unavailable(QUANTIZED_MATMUL):
         pytest.skip(reason)

@@ -57,10 +57,11 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
         padding_mask: (batch, time), 1 for what is real; None for all.
     """
     products = _products(spec, parts)
-    time = tf.shape(x)[1]
+    shape = tf.shape(x)
+    batch, time = shape[0], shape[1]
     rows = tf.reshape(tf.cast(x, tf.float32), (-1, spec.width))
-    output = run_block(spec, _Operations(products, padding_mask, time), rows).output
-    return tf.reshape(output, (-1, time, spec.width))
+    output = run_block(spec, _Operations(products, padding_mask, batch, time), rows).output
+    return tf.reshape(output, (batch, time, spec.width))
 
 
 class _Operations(NamedTuple):
@@ -68,6 +69,7 @@ class _Operations(NamedTuple):
 
     products: _Products
     padding_mask: Any | None
+    batch: Any
     time: Any
 
     def product(self, name: str, x: Any, residual: Any = None) -> Any:
@@ -79,7 +81,7 @@ class _Operations(NamedTuple):
         return _activation(self.products.spec, self.products.product("up", x))
 
     def attention(self, qkv: Any) -> Any:
-        return _attention(self.products.spec, qkv, self.padding_mask, self.time)
+        return _attention(self.products.spec, qkv, self.padding_mask, self.batch, self.time)
 
     def norm(self, name: str, x: Any) -> Any:
         return _norm(self.products.spec, self.products.parts, name, x)
@@ -183,21 +185,21 @@ _Products: TypeAlias = _Float | _Int8 | _DynamicInt8 | _StaticInt8
 
 
 def _above_lowest(product: Product) -> tuple[float, float]:
-    """The same, where it comes from an activation."""
+    """The values of 0 and 255 in what goes into a static product, where it comes from an activation."""
     assert product.lowest is not None
     return product.lowest, 127 * float(product.step)
 
 
-def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, time: Any) -> Any:
+def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, time: Any) -> Any:
     """The heads' outputs (batch * time, heads * head_width) from query, key and value, in the dtype of `qkv`."""
-    split = tf.reshape(qkv, (-1, time, 3, spec.heads, spec.head_width))
+    split = tf.reshape(qkv, (batch, time, 3, spec.heads, spec.head_width))
     query, key, value = tf.unstack(tf.transpose(split, (2, 0, 3, 1, 4)), num=3)
-    scores = _scores(spec, query, key, padding_mask, time)
+    scores = _scores(spec, query, key, padding_mask)
     context = tf.matmul(tf.nn.softmax(scores), value)
     return tf.reshape(tf.transpose(context, (0, 2, 1, 3)), (-1, spec.projected))
 
 
-def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None, time: Any) -> Any:
+def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> Any:
     """What each place (third axis) makes of each other one (last axis), before softmax."""
     if padding_mask is None:
         return tf.matmul(query, key, transpose_b=True) * spec.query_scale
@@ -217,7 +219,8 @@ def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None, tim
             epsilon=1e-4,
             leakyrelu_alpha=0.2,
         )
-        return tf.reshape(fused, (-1, spec.heads, time, time))
+        shape = tf.shape(query)
+        return tf.reshape(fused, (shape[0], spec.heads, shape[2], shape[2]))
     # A product that is scaled and added to is fused; a constant 1 would be optimized away, and the fusion with it.
     scale = spec.query_scale if spec.query_scale != 1 else tf.cast(tf.minimum(tf.shape(query)[2], 1), query.dtype)
     return tf.matmul(query, key, transpose_b=True) * scale + mask
