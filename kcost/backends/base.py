@@ -188,6 +188,22 @@ class Driver(ABC):
         """
         return None
 
+    def fused_layer_norm(self, x: Any, gamma: Any, beta: Any, epsilon: float) -> Any | None:
+        """A layer norm over the last axis as one operation without gradients; None where there is none here.
+
+        Gamma and beta are those of the moment at which the graph is made.
+
+        Args:
+            x: float tensor (..., width).
+            gamma: float32 variable (width,), the scale.
+            beta: float32 variable (width,), the offset.
+            epsilon: added to the variance.
+
+        Returns:
+            float32 tensor (..., width).
+        """
+        return None
+
     def int8_unavailable(self) -> str | None:
         """Why `int8_matmul` does without int8 instructions here, or None where it has them."""
         return None

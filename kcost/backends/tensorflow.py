@@ -92,6 +92,11 @@ class TensorFlowDriver(Driver):
 
         return static_product(x, step, kernel, scale)
 
+    def fused_layer_norm(self, x: Any, gamma: Any, beta: Any, epsilon: float) -> Any | None:
+        from kcost.backends.kernels import tensorflow_norms  # it builds on this module
+
+        return tensorflow_norms.fused_layer_norm(x, gamma, beta, epsilon)
+
     def int8_unavailable(self) -> str | None:
         return _no_int8_product()
 

@@ -128,6 +128,13 @@ class Conversion(Record):
 IMAGE_SIGNATURE, TEXT_SIGNATURE = "serving_image_bytes", "serving_text"
 """Signatures that take what people have, files of images and texts, in the place of arrays."""
 
+PACKED_SIGNATURE = "serving_packed"
+"""The signature of a model whose rows may lie end to end: its inputs as those of `serving_default`, but all rows as one
+line (places,), and where they are. Its outputs are one for each place."""
+
+ROW_LENGTHS = "row_lengths"
+"""What `serving_packed` takes beside: each row's length, int32 (rows,). Behind the last row, answers mean nothing."""
+
 
 class Tagging(Record):
     """What a tagger's texts are cut by, and what its answers are called."""
@@ -165,7 +172,7 @@ class SignatureCheck(Record):
     """One signature beside `serving_default` that was run by TensorFlow's C library."""
 
     signature: str
-    rows: int = Field(description="images or texts that it answered as `serving_default` answers their arrays")
+    rows: int = Field(description="images, texts or rows that it answered as `serving_default` answers their arrays")
     max_abs_difference: float
 
 

@@ -55,6 +55,17 @@ class ServedSignature(Record):
     step_places: int = Field(
         default=0, description="how many places of padded rows a step costs by itself, as was timed at loading"
     )
+    packed: int | None = Field(
+        default=None,
+        ge=0,
+        description="the place of the signature that takes its rows end to end, as was tried at loading; None for none",
+    )
+    attention_places: float = Field(
+        default=0.0,
+        ge=0,
+        description="how many places of rows cost as much as one of a row that looks at one of a line, as was timed at "
+        "loading; of rows that lie end to end",
+    )
 
 
 class ServedModel(Record):

@@ -110,6 +110,18 @@ def nodes_of(graph: keras.Function) -> list[Any]:
     return [node for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True) for node in nodes]
 
 
+def run_through_graph(graph: keras.Function, inputs: Sequence[Any], run_as: Callable[[Any], Callable[..., Any]]) -> Any:
+    """The outputs of a graph, in its structure, where each operation is called as another function.
+
+    A functional model's public call has each operation as it is.
+
+    Args:
+        inputs: of the graph, flat.
+        run_as: what is called in the place of an operation.
+    """
+    return graph._run_through_graph(list(inputs), run_as)
+
+
 def first_call(layer: keras.layers.Layer) -> tuple[Sequence[Any], dict[str, Any]] | None:
     """Arguments, symbolic tensors among them, that a layer was first called with in a graph; None if never.
 

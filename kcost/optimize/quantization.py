@@ -25,6 +25,7 @@ from kcost.optimize.forms.chain_choice import FORMS, chosen_chain, slower_layer,
 from kcost.optimize.forms.conv_layers import QuantizedConv2D, QuantizedDepthwiseConv2D
 from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense, QuantizedEmbedding, QuantizedLayer
+from kcost.optimize.forms.norm import InferenceLayerNormalization
 from kcost.optimize.forms.recognise_blocks import encoder_block_of
 from kcost.optimize.forms.recognise_chains import FoundChain, convolution_chains
 from kcost.optimize.guard import Rewrite, check
@@ -42,6 +43,7 @@ LayerRanges: TypeAlias = Mapping[int, Mapping[str, Any]]
 _BLOCK_COMPUTE = {"dynamic": "int8_dynamic", "static": "int8_static", "bfloat16": "bfloat16"}
 _PRODUCTS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv2D)
 _MEASURED = ("dynamic", "static", "bfloat16")
+_NORM = "float32 norm for inference"
 _EMBEDDINGS = (keras.layers.Embedding, keras.layers.ReversibleEmbedding)
 
 
@@ -98,6 +100,8 @@ def quantize(
     measure = measure and mode in _MEASURED and _has_convolutions(model)
     new, coverage = _quantized(model, mode, calibration, skip, measure, rows)
     reason = slower_model(model, new) if measure and coverage.changed else None
+    if coverage.changed and all(change.what.endswith(_NORM) for change in coverage.changed):
+        reason = "nothing but norms could be changed"
     if reason is None:
         return new, coverage
     left = tuple(change.model_copy(update={"what": reason}) for change in coverage.changed)
@@ -194,7 +198,7 @@ class _Conversion:
                 self._change(layer, path, f"in the chain of {self.absorbed[id(layer)]}")
             return Absorbed(self.absorbed[id(layer)], name=layer.name)
         try:
-            new = self._block(layer, path) or self._chain(layer, path) or self._single(layer, path)
+            new = self._block(layer, path) or self._chain(layer, path) or self._norm(layer) or self._single(layer, path)
         except _LeftError as reason:
             self._skip(layer, path, str(reason))
             return None
@@ -240,6 +244,12 @@ class _Conversion:
         if chain.spec.is_int8:
             self.ranged[path] = lambda ranges: chain.set_ranges([ranges[id(x)]["input"] for x in convolutions])
         return chain
+
+    def _norm(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        """A norm for inference: int8 does nothing for it, but graphs have a shorter one where nothing is trained."""
+        if self.mode not in ("dynamic", "static") or type(layer) is not keras.layers.LayerNormalization:
+            return None
+        return InferenceLayerNormalization.of(layer)
 
     def _single(self, layer: keras.layers.Layer, path: str) -> keras.layers.Layer | None:
         kind = type(layer)
@@ -288,6 +298,8 @@ class _Conversion:
             return name if reason is None else f"{name} (plain implementation here: {reason})"
         if self.mode == "keras":
             return "Keras's int8"
+        if isinstance(new, InferenceLayerNormalization):
+            return _NORM
         if isinstance(new, QuantizedEmbedding):
             return "int8 rows"
         if isinstance(new, QuantizedDepthwiseConv2D):

@@ -2,8 +2,9 @@
 
 A batch is what waits when the model is free: no request waits for others to come. Only requests of the same signature
 whose arrays differ in nothing but the number of rows are put together. Where the model has shown at loading that zeros
-behind a row change none of its answers, rows of several lengths are put together, too, and padded to the longest: those
-that make the steps of what waits cheapest together.
+behind a row change none of its answers, rows of several lengths are put together, too: those that make the steps of
+what waits cheapest together. They lie end to end where the model has a signature for that, and are padded to the
+longest elsewhere.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kcost.core.conversion import ROW_LENGTHS
 from kcost.core.serving import ServedSignature
 from kcost.serving.status import Code, RequestError
 
 LENGTH_STEP = 8
 """Rows are padded to a multiple of it: a new shape has to be prepared, which takes as long as a step."""
+
+PLACES_STEP = 16
+"""Rows that lie end to end are filled up to a multiple of it, for the same reason."""
 
 WORTH_STEPS = 2
 """A batch that is given to the model before it is free does not grow any more. With so many times the places of a step,
@@ -46,7 +51,10 @@ class Waiting:
         longest_run: the longest rows that the model has answered; None where it takes rows of any length.
     """
 
-    __slots__ = ("again", "arrays", "deadline", "future", "key", "length", "place", "rows", "step_places", "tries")
+    __slots__ = (
+        *("again", "arrays", "attention_places", "deadline", "future", "key", "length", "place", "rows"),
+        *("step_places", "tries"),
+    )
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class Waiting:
         length: int | None = None,
         step_places: int = 0,
         longest_run: int | None = None,
+        attention_places: float | None = None,
     ) -> None:
         self.place = place
         self.arrays = arrays
@@ -66,6 +75,8 @@ class Waiting:
         """Of its rows, where they may be padded."""
         self.step_places = step_places
         """How many places of rows a step costs by itself, where they may be padded."""
+        self.attention_places = attention_places
+        """See ServedSignature, where rows lie end to end; None where they are padded."""
         self.future = future
         self.deadline = deadline
         self.tries = 0
@@ -244,25 +255,32 @@ def lengths_together(waiting: Sequence[Waiting]) -> tuple[int, int]:
     """The shortest and the longest rows that run together with the first request.
 
     Sorted by length, requests are cut where the steps that come of it are the cheapest together. A step costs the
-    places of its rows, each as long as the longest of them, and half of what it costs by itself: those that are left
-    for later run together with others that come meanwhile.
+    places of its rows and half of what it costs by itself: those that are left for later run together with others that
+    come meanwhile. Padded rows are each as long as the longest of them. Rows that lie end to end are as long as they
+    are, and attention looks from each place of a line as long as the longest at each other.
 
     Args:
         waiting: requests that may be padded, at least one.
     """
-    step_places = waiting[0].step_places // 2
+    step_places, attention_places = waiting[0].step_places // 2, waiting[0].attention_places
     rows_of: dict[int, int] = {}
+    places_of: dict[int, int] = {}
     for one in waiting:
         length = _whole_steps(one.length or 0)
         rows_of[length] = rows_of.get(length, 0) + (one.rows or 0)
+        places_of[length] = places_of.get(length, 0) + (one.rows or 0) * (one.length or 0)
     lengths = sorted(rows_of)
-    costs, begins = [0], []  # the cheapest steps for the shortest of all lengths, and where the last of them begins
+    costs, begins = [0.0], []  # the cheapest steps for the shortest of all lengths, and where the last of them begins
     for end, longest in enumerate(lengths):
-        rows, cheapest, begin = 0, -1, 0
+        rows, places, cheapest, begin = 0, 0, float("inf"), 0
         for start in range(end, -1, -1):
             rows += rows_of[lengths[start]]
-            cost = costs[start] + step_places + rows * longest
-            if cheapest < 0 or cost < cheapest:
+            places += places_of[lengths[start]]
+            computed: float = rows * longest
+            if attention_places is not None:
+                computed = places + attention_places * rows * longest**2
+            cost = costs[start] + step_places + computed
+            if cost < cheapest:
                 cheapest, begin = cost, start
         costs.append(cheapest)
         begins.append(begin)
@@ -292,6 +310,30 @@ def stacked(batch: list[Waiting], longest_run: int = 0) -> list[np.ndarray]:
     return [np.concatenate(column) for column in columns]
 
 
+def end_to_end(batch: Sequence[Waiting], order: Sequence[str], names: Sequence[str]) -> list[np.ndarray]:
+    """The inputs of a batch as `serving_packed` takes them: see PACKED_SIGNATURE.
+
+    Args:
+        batch: requests of at least one place each.
+        order: the inputs of that signature.
+        names: the inputs that the requests' arrays are of, in their order.
+    """
+    lengths = [waiting.length or 0 for waiting in batch for _ in range(waiting.rows or 0)]
+    places = sum(lengths)
+    behind = -places % PLACES_STEP
+    columns = {}
+    for i, name in enumerate(names):
+        pieces = [waiting.arrays[i].reshape(-1) for waiting in batch]
+        columns[name] = np.concatenate([*pieces, np.zeros(behind, pieces[0].dtype)])
+    columns[ROW_LENGTHS] = np.asarray(lengths, np.int32)
+    return [columns[name] for name in order]
+
+
+def may_lie_end_to_end(batch: Sequence[Waiting]) -> bool:
+    """Whether a batch has several requests, of at least one place each: one alone has nothing beside it."""
+    return len(batch) > 1 and all(waiting.rows and waiting.length for waiting in batch)
+
+
 def _whole_steps(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
@@ -309,6 +351,23 @@ def _padded(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:
     return whole
 
 
+def hand_out_places(batch: Sequence[Waiting], arrays: Sequence[np.ndarray], run_ns: int) -> None:
+    """As `hand_out`, of rows that lay end to end."""
+    rows = sum(waiting.rows or 0 for waiting in batch)
+    counts = [(waiting.rows or 0) * (waiting.length or 0) for waiting in batch]
+    if any(array.ndim == 0 or len(array) < sum(counts) for array in arrays):
+        _fail_untold(batch, arrays, f"{sum(counts)} places")
+        return
+    at = 0
+    for waiting, count in zip(batch, counts, strict=True):
+        end = at + count
+        if not waiting.future.done():
+            axes = (waiting.rows or 0, waiting.length or 0)
+            own = [array[at:end].reshape(*axes, *array.shape[1:]) for array in arrays]
+            waiting.future.set_result(Answered(own, run_ns, rows))
+        at = end
+
+
 def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> None:
     """Gives each request its rows of the outputs; an error where these are not as many as those of the inputs."""
     if len(batch) == 1 and batch[0].length is None:
@@ -317,12 +376,7 @@ def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> Non
         return
     rows = sum(waiting.rows or 0 for waiting in batch)
     if any(array.ndim == 0 or len(array) != rows for array in arrays):
-        shapes = ", ".join(str(array.shape) for array in arrays)
-        error = RequestError(
-            Code.INTERNAL, f"The model gave outputs of the shapes {shapes} for {rows} rows, which cannot be told apart."
-        )
-        for waiting in batch:
-            waiting.fail(error)
+        _fail_untold(batch, arrays, f"{rows} rows")
         return
     at = 0
     for waiting in batch:
@@ -332,3 +386,10 @@ def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> Non
             own = [array[at:end] if length is None else array[at:end, :length] for array in arrays]
             waiting.future.set_result(Answered(own, run_ns, rows))
         at = end
+
+
+def _fail_untold(batch: Sequence[Waiting], arrays: Sequence[np.ndarray], given: str) -> None:
+    shapes = ", ".join(str(array.shape) for array in arrays)
+    text = f"The model gave outputs of the shapes {shapes} for {given}, which cannot be told apart."
+    for waiting in batch:
+        waiting.fail(RequestError(Code.INTERNAL, text))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from kcost.serving.batching import (
     Waiting,
     common_length,
     common_rows,
+    end_to_end,
     hand_out,
+    hand_out_places,
     has_rows,
+    may_lie_end_to_end,
     stacked,
 )
 from kcost.serving.model_process import ModelRunner, Outputs, TrialError
@@ -64,6 +67,22 @@ class Lane:
         """Whether the process had nothing when it was given the first of them."""
 
 
+class _Packing(NamedTuple):
+    """The signature by which requests of another one run whose rows lie end to end."""
+
+    place: int
+    order: tuple[str, ...]
+    """Its inputs."""
+    names: tuple[str, ...]
+    """Those of the other one."""
+
+    @classmethod
+    def of(cls, served: ServedModel, signature: ServedSignature) -> _Packing:
+        place = signature.packed or 0
+        packed = served.signatures[place]
+        return cls(place, tuple(t.name for t in packed.inputs), tuple(t.name for t in signature.inputs))
+
+
 class ModelVersion:
     """A version of a model.
 
@@ -105,6 +124,7 @@ class ModelVersion:
         self._signatures: dict[str, tuple[int, ServedSignature]] = {}
         self._with_rows: set[int] = set()
         self._padding: set[int] = set()
+        self._packing: dict[int, _Packing] = {}
         self._longest_run: dict[int, int] = {}
         """The place of a signature whose rows may be padded -> the longest that it has answered."""
         self._restarting: set[asyncio.Task[None]] = set()
@@ -135,6 +155,11 @@ class ModelVersion:
         self._signatures = {s.name: (place, s) for place, s in enumerate(self.served.signatures if self.served else ())}
         self._with_rows = {place for place, signature in self._signatures.values() if has_rows(signature)}
         self._padding = {place for place, signature in self._signatures.values() if signature.pads}
+        self._packing = {
+            place: _Packing.of(self.served, signature)
+            for place, signature in self._signatures.values()
+            if signature.packed is not None and self.served is not None
+        }
         self.state = "AVAILABLE"
 
     async def _start_for_load(self, lane: Lane) -> ServedModel:
@@ -214,7 +239,9 @@ class ModelVersion:
         deadline = time.monotonic() + self._limits.deadline_s
         length = common_length(arrays) if place in self._padding else None
         longest_run = self._longest_run.get(place, 0)
-        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, signature.step_places, longest_run))
+        attention_places = signature.attention_places if place in self._packing else None
+        costs = (signature.step_places, longest_run, attention_places)
+        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, *costs))
         if not self._pumping:
             # Once the event loop has read what else has come: requests that come together run together.
             self._pumping = True
@@ -251,12 +278,24 @@ class ModelVersion:
                 if not lane.given:
                     lane.begun_s, lane.was_free = time.monotonic(), True
                 lane.given.append(batch)
-                arrays = stacked(batch, self._longest_run.get(batch[0].place, 0))
-                lane.runner.run(batch[0].place, arrays, partial(self._done, lane, batch))
+                lane.runner.run(*self._step(batch), partial(self._done, lane, batch))
         if not len(self._queue) and not any(lane.given for lane in self._lanes):
             self._drained.set()
         else:
             self._drained.clear()
+
+    def _step(self, batch: list[Waiting]) -> tuple[int, list[np.ndarray]]:
+        """The place of the signature that a batch runs by, and its inputs."""
+        place = batch[0].place
+        packing = self._packing_of(batch)
+        if packing is None:
+            return place, stacked(batch, self._longest_run.get(place, 0))
+        return packing.place, end_to_end(batch, packing.order, packing.names)
+
+    def _packing_of(self, batch: list[Waiting]) -> _Packing | None:
+        """How a batch lies end to end; None where its rows are padded or of one length."""
+        packing = self._packing.get(batch[0].place)
+        return packing if packing is not None and may_lie_end_to_end(batch) else None
 
     def _has_room(self, lane: Lane) -> bool:
         """Whether a process takes a batch.
@@ -277,7 +316,8 @@ class ModelVersion:
             if batch[0].length is not None:
                 longest = max(waiting.length or 0 for waiting in batch)
                 self._longest_run[batch[0].place] = max(longest, self._longest_run.get(batch[0].place, 0))
-            hand_out(batch, outcome.arrays, outcome.run_ns)
+            give = hand_out if self._packing_of(batch) is None else hand_out_places
+            give(batch, outcome.arrays, outcome.run_ns)
             if was_free:
                 self.hand_overs += 1
                 self.hand_over_ns += round((time.monotonic() - begun_s) * 1e9) - outcome.run_ns

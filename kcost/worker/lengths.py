@@ -1,12 +1,16 @@
-"""Whether rows of several lengths may run as one, and what a step costs: tried with the model, when it is loaded."""
+"""Whether rows of several lengths may run as one, and what a step costs: tried with the model, when it is loaded.
+
+Rows run as one with zeros behind the shorter ones; or end to end, where the model has a signature for that.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kcost.core.conversion import PACKED_SIGNATURE, ROW_LENGTHS
 from kcost.core.errors import InputError
 from kcost.core.serving import ServedModel, ServedSignature
 
@@ -16,7 +20,12 @@ MASKS = ("padding_mask", "attention_mask")
 WITHIN = 1e-3
 """Of the largest answer: more than sums in another order change, less than a scale that the padding has a part in."""
 
+SERVING = "serving_default"
+
 _ROWS, _SHORT, _LONG = 2, 7, 21
+
+_BEHIND = 3
+"""Places that belong to no row, as a server has them."""
 
 MOST_STEP_PLACES = 1 << 14
 """A step is taken for no dearer: it bounds the memory that padding takes, where places cost next to nothing."""
@@ -26,6 +35,9 @@ _INTEGERS = ("int32", "int64", "bool", "int8", "uint8")
 _SMALL, _LARGE = (1, 8), (16, 16)
 """Rows and their length in the two steps that are timed."""
 
+_LONGER = (120, 56)
+"""The longest row of a third step, of as many places as the second: the first of them that the model takes."""
+
 _MOST_TIMED, _TIMED_S = 10, 0.2
 """Each is timed so often, or until both took this long together: the least counts."""
 
@@ -33,11 +45,16 @@ Run = Callable[[ServedSignature, dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def with_padding(model: ServedModel, run: Run, threads: int) -> ServedModel:
-    """The model with what was tried of each signature: see `may_pad` and `step_places`."""
+    """The model with what was tried of each signature: see `may_pad`, `may_pack`, `step_places`, `packed_costs`."""
+    packed = next((place for place, s in enumerate(model.signatures) if s.name == PACKED_SIGNATURE), None)
     tried = []
     for signature in model.signatures:
         if may_pad(signature, run):
-            signature = signature.model_copy(update={"pads": True, "step_places": step_places(signature, run, threads)})
+            update: dict[str, object] = {"pads": True, "step_places": step_places(signature, run, threads)}
+            if packed is not None and may_pack(signature, model.signatures[packed], run):
+                costs = packed_costs(model.signatures[packed], run, threads)
+                update |= {"packed": packed, "step_places": costs[0], "attention_places": costs[1]}
+            signature = signature.model_copy(update=update)
         tried.append(signature)
     return model.model_copy(update={"signatures": tuple(tried)})
 
@@ -64,7 +81,84 @@ def may_pad(signature: ServedSignature, run: Run) -> bool:
         answers = list(zip(run(signature, rows), run(signature, longer), strict=True))
     except (InputError, MemoryError):  # as of a model with fewer pieces: its rows are not padded
         return False
-    return all(_alike(alone, padded) for alone, padded in answers)
+    return all(
+        alone.shape[:2] == (_ROWS, _SHORT) and padded.shape[:2] == (_ROWS, _LONG) and _alike(alone, padded[:, :_SHORT])
+        for alone, padded in answers
+    )
+
+
+def may_pack(signature: ServedSignature, packed: ServedSignature, run: Run) -> bool:
+    """Whether another signature gives for rows end to end what a signature that may be padded gives for each.
+
+    Args:
+        packed: see PACKED_SIGNATURE.
+        run: the outputs of a signature, in order, for its inputs by name.
+    """
+    if packed.refused_because is not None or signature.name != SERVING:
+        return False
+    lines = {t.name: (t.dtype, t.shape) for t in packed.inputs}
+    wanted = {t.name: (t.dtype, (None,)) for t in signature.inputs}
+    if lines != {**wanted, ROW_LENGTHS: ("int32", (None,))}:
+        return False
+    if [(t.name, t.dtype) for t in packed.outputs] != [(t.name, t.dtype) for t in signature.outputs]:
+        return False
+    lengths = [_SHORT, _LONG, _SHORT - 2]
+    rows = [_made_up(signature, 1, length) for length in lengths]
+    try:
+        answers = run(packed, packed_rows(rows, _BEHIND))
+        alone = [run(signature, row) for row in rows]
+    except (InputError, MemoryError):
+        return False
+    return all(
+        answer.ndim > 0
+        and len(answer) == sum(lengths) + _BEHIND
+        and _alike(own[output], answer[None, end - length : end])
+        for output, answer in enumerate(answers)
+        for own, length, end in zip(alone, lengths, np.cumsum(lengths).tolist(), strict=True)
+    )
+
+
+def packed_rows(rows: Sequence[dict[str, np.ndarray]], behind: int = 0) -> dict[str, np.ndarray]:
+    """Rows of several lengths, (1, length) each input, as PACKED_SIGNATURE takes them.
+
+    Args:
+        behind: places that belong to no row.
+    """
+    lengths = [next(iter(row.values())).shape[1] for row in rows]
+    lines = {
+        name: np.concatenate([*(row[name][0] for row in rows), np.zeros(behind, rows[0][name].dtype)])
+        for name in rows[0]
+    }
+    return {**lines, ROW_LENGTHS: np.asarray(lengths, np.int32)}
+
+
+def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, float]:
+    """`step_places` of rows end to end, and how many places cost as much as one that looks at one of a line.
+
+    The second is told by two steps of as many places, of which one has a much longer line. Of a model that takes no
+    rows as long it is 0: its lines are short.
+    """
+    ours = packed.model_copy(update={"inputs": tuple(t for t in packed.inputs if t.name != ROW_LENGTHS)})
+
+    def step(lengths: list[int]) -> dict[str, np.ndarray]:
+        return packed_rows([_made_up(ours, 1, length) for length in lengths])
+
+    (rows, length), (small_rows, small_length) = _LARGE, _SMALL
+    even, small = [length] * rows, [small_length] * small_rows
+    for longest in _LONGER:
+        uneven = [longest, *[small_length] * ((sum(even) - longest) // small_length)]
+        try:
+            small_s, even_s, uneven_s = _least_s([step(small), step(even), step(uneven)], packed, run, threads)
+        except (InputError, MemoryError):
+            continue
+        break
+    else:
+        small_s, even_s = _least_s([step(small), step(even)], packed, run, threads)
+        return _step_places(small_s, even_s), 0.0
+    place_s = (even_s - small_s) / (sum(even) - sum(small))
+    pairs = len(uneven) * longest**2 - rows * length**2
+    attention = max(0.0, (uneven_s - even_s) / pairs / place_s) if place_s > 0 else 0.0
+    return _step_places(small_s, even_s), attention
 
 
 def step_places(signature: ServedSignature, run: Run, threads: int) -> int:
@@ -77,9 +171,13 @@ def step_places(signature: ServedSignature, run: Run, threads: int) -> int:
     Args:
         threads: that the model runs in.
     """
+    return _step_places(*_least_s([_made_up(signature, *shape) for shape in (_SMALL, _LARGE)], signature, run, threads))
+
+
+def _least_s(steps: Sequence[dict[str, np.ndarray]], signature: ServedSignature, run: Run, threads: int) -> list[float]:
+    """The shortest time of each step, which take turns."""
     now_s = time.process_time if threads == 1 else time.perf_counter
-    steps = [_made_up(signature, *shape) for shape in (_SMALL, _LARGE)]
-    least_s = [float("inf")] * 2
+    least_s = [float("inf")] * len(steps)
     for step in steps:
         run(signature, step)  # the first of a shape prepares what the next ones use
     end_s = now_s() + _TIMED_S
@@ -90,11 +188,16 @@ def step_places(signature: ServedSignature, run: Run, threads: int) -> int:
             least_s[i] = min(least_s[i], now_s() - began_s)
         if now_s() > end_s:
             break
+    return least_s
+
+
+def _step_places(small_s: float, large_s: float) -> int:
+    """From the times of steps of the shapes _SMALL and _LARGE."""
     places = [rows * length for rows, length in (_SMALL, _LARGE)]
-    place_s = (least_s[1] - least_s[0]) / (places[1] - places[0])
+    place_s = (large_s - small_s) / (places[1] - places[0])
     if place_s <= 0:  # all the time is the step's: whatever waits runs as one
         return MOST_STEP_PLACES
-    return max(0, min(MOST_STEP_PLACES, round(least_s[0] / place_s - places[0])))
+    return max(0, min(MOST_STEP_PLACES, round(small_s / place_s - places[0])))
 
 
 def _made_up(signature: ServedSignature, count: int, length: int) -> dict[str, np.ndarray]:
@@ -111,7 +214,7 @@ def _made_up(signature: ServedSignature, count: int, length: int) -> dict[str, n
 
 
 def _alike(alone: np.ndarray, padded: np.ndarray) -> bool:
-    if alone.dtype == object or alone.shape[:2] != (_ROWS, _SHORT) or padded.shape[:2] != (_ROWS, _LONG):
+    if alone.dtype == object or alone.shape != padded.shape:
         return False
-    off = np.abs(padded[:, :_SHORT].astype(np.float64) - alone).max()
+    off = np.abs(padded.astype(np.float64) - alone).max()
     return bool(off <= WITHIN * np.abs(alone).max())

@@ -20,8 +20,8 @@ import tensorflow as tf
 from kcost.backends.block_spec import BlockSpec
 from kcost.backends.kernels import tensorflow_encoder
 from kcost.backends.kernels.tensorflow_constants import constant_weights
-from kcost.backends.kernels.tensorflow_encoder import LAYER_NORM
 from kcost.backends.kernels.tensorflow_int8 import QUANTIZED_MATMUL, internal_unavailable
+from kcost.backends.kernels.tensorflow_norms import LAYER_NORM
 from kcost.core import environment
 from kcost.core.errors import ArtifactError
 from kcost.optimize.forms.encoder_block import EncoderBlock

@@ -44,6 +44,7 @@ from kcost.models.keras_private import (
     own_variables,
     renew_torch_parameters,
     replace_inner_layer,
+    run_through_graph,
     saved_attributes,
     training_of_call,
     variable_index,
@@ -498,3 +499,19 @@ def test_a_name_of_keras_is_found() -> None:
     assert taken_names(Sets) == {"_losses"}
     assert taken_names(Overrides) == {"_setattr_hook"}
     assert taken_names(Reads) == {"_momentums"}
+
+
+def test_a_graph_is_run_with_other_functions_in_the_place_of_operations() -> None:
+    inputs = {"b": keras.Input((3,), name="b"), "a": keras.Input((3,), name="a")}
+    doubled = layers.Rescaling(2.0, name="doubled")
+    model = keras.Model(inputs, {"sum": layers.Add()([doubled(inputs["a"]), inputs["b"]]), "b": inputs["b"]})
+    a, b = np.ones((2, 3), np.float32), np.full((2, 3), 10, np.float32)
+
+    def tripled(operation: Any) -> Any:
+        return (lambda x: x * 3) if operation is doubled else operation
+
+    flat = [keras.ops.convert_to_tensor(x) for x in (a, b)]  # in the order of a flattened dictionary
+    for run_as, wanted in ((lambda operation: operation, 12.0), (tripled, 13.0)):
+        outputs = run_through_graph(model, flat, run_as)
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(outputs["sum"]), np.full((2, 3), wanted))
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(outputs["b"]), b)

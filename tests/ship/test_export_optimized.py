@@ -125,6 +125,30 @@ def test_only_an_export_that_is_not_portable_has_internal_operations(
     assert len([w for w in report.warnings if "refuses to load" in w]) == (mode != "float32")
 
 
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_may_lie_end_to_end_where_its_encoder_layers_are_blocks(
+    optimized: Path, reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str, portable: bool
+) -> None:
+    report, folder = reports[mode, portable]
+    names = [s.signature for s in report.signatures]
+    if any("plain, slower form" in w for w in report.warnings) or mode == "float32":
+        assert names == [], "Keras's own encoder layers, or blocks in their plain form"
+        return
+    assert names == ["serving_packed"]
+    with np.load(optimized / f"{mode}.npz") as stored, SavedModelSession(folder, signature=None) as session:
+        for name in ("serving_default", "serving_packed"):
+            session.bind(name)
+        rows = {name: stored[name] for name in ("token_ids", "segment_ids", "padding_mask")}
+        expected = session.run_signature("serving_default", rows)["logits"]
+        count = len(expected)
+        lengths = {"row_lengths": np.full(count, RANDOM_LENGTH, np.int32)}
+        flat = {name: array.reshape(-1) for name, array in rows.items()}
+        logits = session.run_signature("serving_packed", flat | lengths)["logits"]
+    error = np.sqrt(np.mean((logits.reshape(expected.shape) - expected) ** 2)) / expected.std()
+    assert error < {"bfloat16": 1e-2}.get(mode, 5e-2)
+
+
 @pytest.mark.parametrize("mode", [m for m in MODES if m != "float32"])
 def test_weights_of_blocks_are_constants_and_stored_once(
     optimized: Path, reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str
@@ -148,7 +172,8 @@ def test_a_signature_of_texts_holds_no_block_of_its_own(
     plain, folder = reports["dynamic", False]
     tagger = tagger_of(tmp_path / "tagger", optimized / "dynamic.keras")
     report = export(tagger, tmp_path / "out", "tagger", 1)
-    assert [s.signature for s in report.signatures] == ["serving_text"]
+    packed = ["serving_packed"] if "serving_packed" in {s.signature for s in plain.signatures} else []
+    assert [s.signature for s in report.signatures] == ["serving_text", *packed]
     operation = (plain.internal_operations or ("BatchMatMulV2",))[-1].encode()
     graphs = [(f / "saved_model.pb").read_bytes() for f in (folder, tmp_path / "out" / "tagger" / "1")]
     counts = [graph.count(operation) for graph in graphs]

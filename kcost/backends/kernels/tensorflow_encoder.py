@@ -33,9 +33,10 @@ from kcost.backends.kernels.tensorflow_int8 import (
     quantized_matmul,
     rounded,
 )
+from kcost.backends.kernels.tensorflow_norms import fused_norm
+from kcost.backends.kernels.tensorflow_packing import Packing
 from kcost.backends.tensorflow import DRIVER
 
-LAYER_NORM = "_MklLayerNorm"
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 
 _FUSED_ACTIVATIONS = {"gelu": "GeluExact", "gelu_tanh": "GeluApproximate", "relu": "Relu"}
@@ -47,7 +48,9 @@ def unavailable(spec: BlockSpec) -> str | None:
     return internal_unavailable(QUANTIZED_MATMUL) if spec.is_int8 else None
 
 
-def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None) -> Any:
+def encoder_block(
+    spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mask: Any | None, packing: Packing | None = None
+) -> Any:
     """The output of a block, of the shape of x; float32, but for bfloat16 x of a float32 block's own dtype policy.
 
     Args:
@@ -55,12 +58,13 @@ def encoder_block(spec: BlockSpec, parts: Mapping[str, Any], x: Any, padding_mas
         parts: its variables' values, by name.
         x: (batch, time, width), any float dtype.
         padding_mask: (batch, time), 1 for what is real; None for all.
+        packing: of rows that lie end to end in a batch of 1; None where each row of the batch is one.
     """
     products = _products(spec, parts)
     shape = tf.shape(x)
     batch, time = shape[0], shape[1]
     rows = tf.reshape(tf.cast(x, tf.float32), (-1, spec.width))
-    output = run_block(spec, _Operations(products, padding_mask, batch, time), rows).output
+    output = run_block(spec, _Operations(products, padding_mask, batch, time, packing), rows).output
     return tf.reshape(output, (batch, time, spec.width))
 
 
@@ -71,6 +75,7 @@ class _Operations(NamedTuple):
     padding_mask: Any | None
     batch: Any
     time: Any
+    packing: Packing | None
 
     def product(self, name: str, x: Any, residual: Any = None) -> Any:
         return self.products.product(name, x, residual)
@@ -81,7 +86,12 @@ class _Operations(NamedTuple):
         return _activation(self.products.spec, self.products.product("up", x))
 
     def attention(self, qkv: Any) -> Any:
-        return _attention(self.products.spec, qkv, self.padding_mask, self.batch, self.time)
+        spec, packing = self.products.spec, self.packing
+        if packing is None:
+            return _attention(spec, qkv, self.padding_mask, self.batch, self.time)
+        query, key, value = packing.heads(qkv, spec.heads, spec.head_width)
+        context = _context(spec, query, key, value, packing.mask(self.padding_mask))
+        return packing.end_to_end(context, spec.heads, spec.head_width)
 
     def norm(self, name: str, x: Any) -> Any:
         return _norm(self.products.spec, self.products.parts, name, x)
@@ -194,9 +204,14 @@ def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, 
     """The heads' outputs (batch * time, heads * head_width) from query, key and value, in the dtype of `qkv`."""
     split = tf.reshape(qkv, (batch, time, 3, spec.heads, spec.head_width))
     query, key, value = tf.unstack(tf.transpose(split, (2, 0, 3, 1, 4)), num=3)
-    scores = _scores(spec, query, key, padding_mask)
-    context = tf.matmul(tf.nn.softmax(scores), value)
+    context = _context(spec, query, key, value, padding_mask)
     return tf.reshape(tf.transpose(context, (0, 2, 1, 3)), (-1, spec.projected))
+
+
+def _context(spec: BlockSpec, query: Any, key: Any, value: Any, padding_mask: Any | None) -> Any:
+    """What each place of each head takes from the others, of the shape of each (batch, heads, time, head_width)."""
+    scores = _scores(spec, query, key, padding_mask)
+    return tf.matmul(tf.nn.softmax(scores), value)
 
 
 def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> Any:
@@ -233,9 +248,9 @@ def _norm(spec: BlockSpec, parts: Mapping[str, Any], name: str, x: Any) -> Any:
     epsilon, and the operation's default is 1e-3.
     """
     gamma, beta = parts[f"{name}_gamma"], parts[f"{name}_beta"]
-    if constant_mode() == "native" and internal_unavailable(LAYER_NORM) is None:
-        norm = op_def_library.apply_op(LAYER_NORM, name=name, x=x, scale=gamma, offset=beta, epsilon=spec.epsilon)
-        return tf.reshape(norm, (-1, spec.width))
+    fused = fused_norm(x, gamma, beta, spec.epsilon, name)
+    if fused is not None:
+        return tf.reshape(fused, (-1, spec.width))  # what follows is fused only with a shape that the optimizer knows
     mean = tf.reduce_mean(x, axis=1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + spec.epsilon) * gamma + beta

@@ -111,6 +111,20 @@ class EncoderBlock(FusedLayer):
             output = forward(self.spec, values, ops.cast(inputs, dtype), mask, dropout).output
         return ops.cast(output, self._output_dtype)
 
+    def packed(self, inputs: Any, padding_mask: Any, packing: Any) -> Any:
+        """As `call`, of rows that lie end to end.
+
+        Args:
+            inputs: (1, places, width).
+            padding_mask: (1, places); None for all.
+            packing: a Packing of TensorFlow, which says where each row is.
+        """
+        assert self._backend is not None
+        values = _Values(self.parts)
+        return ops.cast(
+            self._backend.encoder_block(self.spec, values, inputs, padding_mask, packing), self._output_dtype
+        )
+
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         """Shape of the inputs, dtype of the spec; known without tracing what backends do inside."""
         return keras.KerasTensor(inputs.shape, dtype=self._output_dtype)

@@ -10,6 +10,8 @@ import numpy as np
 
 from kcost.core.conversion import (
     IMAGE_SIGNATURE,
+    PACKED_SIGNATURE,
+    ROW_LENGTHS,
     TEXT_SIGNATURE,
     ConvertedTensor,
     ServingAnswer,
@@ -26,11 +28,12 @@ from kcost.data.pixels import values_of_bytes
 from kcost.data.sets import Sentence
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.data.words import words_of
-from kcost.runtimes.prediction_log import WARM_UP_FILE, read_requests
+from kcost.runtimes.prediction_log import WARM_UP_FILE, PredictRequest, read_requests
 from kcost.runtimes.saved_model import SERVING_SIGNATURE, SavedModelSession
 from kcost.worker.convert.serving_probes import TEXTS, made_up_images, png
 
 IMAGES = 4
+PACKED_ROWS = 3
 
 ALIKE = 1e-4
 """Largest difference between a signature's numbers and those of `serving_default`, or that part of a number beyond 1:
@@ -60,6 +63,8 @@ def check_serving(
         if TEXT_SIGNATURE in served.signatures and request.tagging is not None:
             checks.append(_check_texts(session, request.tagging, rounding))
         warm_up = read_requests(path / WARM_UP_FILE)
+        if PACKED_SIGNATURE in served.signatures:
+            checks.append(_check_packed(session, warm_up, rounding))
         for warming in warm_up:
             session.run_signature(warming.signature, warming.inputs)
         return ServingCheck(
@@ -128,6 +133,27 @@ def _check_entities(
     _compare("spans of entities", answers["entity_spans"][row, : len(wanted)].tolist(), bounds)
     least = np.array([scores[start:end].min() for _, start, end in wanted])
     _difference(TEXT_SIGNATURE, "entity_scores", answers["entity_scores"][row, : len(wanted)], least, rounding)
+
+
+def _check_packed(session: SavedModelSession, warm_up: Sequence[PredictRequest], rounding: float) -> SignatureCheck:
+    """Rows of several lengths, cut from those that a server warms up with: end to end, and each by itself."""
+    largest = max(
+        (r for r in warm_up if r.signature == SERVING_SIGNATURE), key=lambda r: len(next(iter(r.inputs.values())))
+    )
+    count, longest = next(iter(largest.inputs.values())).shape
+    lengths = [max(1, longest - i) for i in range(PACKED_ROWS)]
+    rows = [
+        {name: array[i % count, :length] for name, array in largest.inputs.items()} for i, length in enumerate(lengths)
+    ]
+    lines = {name: np.concatenate([row[name] for row in rows]) for name in largest.inputs}
+    answers = session.run_signature(PACKED_SIGNATURE, {**lines, ROW_LENGTHS: np.asarray(lengths, np.int32)})
+    ends = np.cumsum(lengths)[:-1]
+    differences = []
+    for output, answer in answers.items():
+        for row, own in zip(rows, np.split(answer, ends), strict=True):
+            wanted = session.run_signature(SERVING_SIGNATURE, {name: array[None] for name, array in row.items()})
+            differences.append(_difference(PACKED_SIGNATURE, output, own, wanted[output][0], rounding))
+    return SignatureCheck(signature=PACKED_SIGNATURE, rows=PACKED_ROWS, max_abs_difference=max(differences))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

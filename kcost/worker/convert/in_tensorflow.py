@@ -10,14 +10,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcost.core.conversion import ConvertRequest, ServingAnswer, ServingRequest
+from kcost.core.conversion import PACKED_SIGNATURE, ConvertRequest, LeftOut, ServingAnswer, ServingRequest
 from kcost.models.precision import with_precision
 from kcost.worker.convert.endpoint import ModelInput, model_inputs
+from kcost.worker.convert.packed import unpacked_because
 from kcost.worker.convert.refusals import refused
-from kcost.worker.convert.saved_model import ENDPOINT, write_saved_model
+from kcost.worker.convert.saved_model import ENDPOINT, constant_bytes, write_saved_model
 from kcost.worker.convert.serving_signatures import more_signatures
 from kcost.worker.convert.warm_up import warm_up_requests, write_warm_up
 from kcost.worker.inputs import Samples, calibration_batches
+
+MOST_PACKED_BYTES = 128 << 20
+"""Constants lie in each graph by themselves: a server that nobody asks for the second one holds them, too."""
 
 CALIBRATION_ROWS, CALIBRATION_BATCH = 64, 8
 
@@ -47,10 +51,15 @@ def convert_for_server(
     more, left_out = more_signatures(serving, inputs, outputs)
     requests = warm_up_requests(serving, inputs, more, samples)
     request.path.mkdir(exist_ok=True)
-    write_saved_model(model, request.keras_file, request.path, portable=request.portable, more=more)
+    packed = unpacked_because(model) is None
+    if packed and (held := constant_bytes(model, portable=request.portable)) > MOST_PACKED_BYTES:
+        packed = False
+        reason = f"a second graph would hold {held:,} bytes of weights again, which is more than {MOST_PACKED_BYTES:,}"
+        left_out.append(LeftOut(what=PACKED_SIGNATURE, reason=reason))
+    write_saved_model(model, request.keras_file, request.path, portable=request.portable, more=more, packed=packed)
     write_warm_up(request.path, requests)
     return ServingAnswer(
-        signatures=tuple(signature.name for signature in more),
+        signatures=(*(signature.name for signature in more), *([PACKED_SIGNATURE] if packed else [])),
         left_out=tuple(left_out),
         warm_up_batches=serving.warm_up_batches,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kcost.core.conversion import PACKED_SIGNATURE, ROW_LENGTHS
 from kcost.core.errors import ArtifactError, StorageError, in_a_line
 from kcost.worker.convert.endpoint import model_inputs, output_names
 from kcost.worker.convert.without_xla import without_xla
@@ -26,7 +27,13 @@ CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
 
 
 def write_saved_model(
-    model: keras.Model, keras_file: Path, folder: Path, *, portable: bool, more: Sequence[MoreSignature] = ()
+    model: keras.Model,
+    keras_file: Path,
+    folder: Path,
+    *,
+    portable: bool,
+    more: Sequence[MoreSignature] = (),
+    packed: bool = False,
 ) -> None:
     """Writes the SavedModel, without XLA. Weights of fused and int8 layers become constants of its graph.
 
@@ -35,6 +42,7 @@ def write_saved_model(
         folder: of the SavedModel.
         portable: public operations of TensorFlow only.
         more: signatures beside `serving_default`, which call it.
+        packed: whether to add `serving_packed`; the model is one of which `unpacked_because` says nothing.
 
     Raises:
         ArtifactError: the model has inputs, layers or weights that cannot be exported.
@@ -53,6 +61,13 @@ def write_saved_model(
         with constant_weights(portable):
             return dict(zip(names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
 
+    def serve_packed(tensors: dict[str, Any]) -> dict[str, Any]:
+        from kcost.worker.convert.packed import packed_call
+
+        with constant_weights(portable):
+            rows = [tensors[i.name] for i in inputs]
+            return dict(zip(names, packed_call(model, rows, tensors[ROW_LENGTHS]), strict=True))
+
     archive = keras.export.ExportArchive()
     for layer in _with_tables(model):
         archive.track(layer)
@@ -64,6 +79,10 @@ def write_saved_model(
                 text = tf.TensorSpec((None,), tf.string, name=signature.input_name)
                 # Of `default` itself, not of `serve`: a graph then holds the constants of the weights once.
                 archive.add_endpoint(signature.name, signature.around(default), input_signature=[text])
+            if packed:
+                lines = {i.name: tf.TensorSpec((None,), i.dtype, name=i.name) for i in inputs}
+                lines[ROW_LENGTHS] = tf.TensorSpec((None,), tf.int32, name=ROW_LENGTHS)
+                archive.add_endpoint(PACKED_SIGNATURE, serve_packed, input_signature=[lines])
             archive.write_out(str(folder), verbose=False)
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(
@@ -99,16 +118,29 @@ def _call(model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
 
 def _refuse_large_constants(model: keras.Model, *, portable: bool) -> None:
     """Raises ArtifactError where the weights that become constants are more than a graph can hold."""
-    from kcost.models.keras_private import layers_of
-
-    constant = [layer for layer in layers_of(model) if _is_constant(layer, portable=portable)]
-    held = sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for layer in constant for w in layer.weights)
+    constant = _constant_layers(model, portable=portable)
+    held = _bytes_of(constant)
     if held > CONSTANTS_LIMIT_BYTES:
         raise ArtifactError(
             f"Fused and int8 layers are constants of the graph, which holds {CONSTANTS_LIMIT_BYTES:,} bytes of them.",
             received=f"the model {model.name!r} with {held:,} bytes in {len(constant)} such layers",
             remedy="Export the model from before kcost optimized it: its weights lie in files of their own.",
         )
+
+
+def constant_bytes(model: keras.Model, *, portable: bool) -> int:
+    """Of the weights that become constants of a graph."""
+    return _bytes_of(_constant_layers(model, portable=portable))
+
+
+def _constant_layers(model: keras.Model, *, portable: bool) -> list[keras.layers.Layer]:
+    from kcost.models.keras_private import layers_of
+
+    return [layer for layer in layers_of(model) if _is_constant(layer, portable=portable)]
+
+
+def _bytes_of(layers: Sequence[keras.layers.Layer]) -> int:
+    return sum(int(np.prod(w.shape)) * itemsize(str(w.dtype)) for layer in layers for w in layer.weights)
 
 
 def _is_constant(layer: keras.layers.Layer, *, portable: bool) -> bool:

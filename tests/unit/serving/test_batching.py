@@ -7,8 +7,20 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
-from kcost.serving.batching import LENGTH_STEP, Queue, Waiting, lengths_together, stacked
+from kcost.serving.batching import (
+    LENGTH_STEP,
+    PLACES_STEP,
+    Queue,
+    Waiting,
+    end_to_end,
+    hand_out_places,
+    lengths_together,
+    may_lie_end_to_end,
+    stacked,
+)
+from kcost.serving.status import RequestError
 
 
 def waiting(lengths: list[int], step_places: int, loop: asyncio.AbstractEventLoop) -> list[Waiting]:
@@ -94,4 +106,69 @@ def test_a_batch_is_worth_a_step_that_costs_half_of_its_places(step_places: int,
     for one in waiting([30], step_places, loop):
         queue.put(one)
     assert queue.is_worth_a_step == is_worth
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("attention_places", "together"),
+    [(0.0, (1, 72)), (1e-4, (1, 72)), (1e-3, (1, 16)), (None, (1, 16))],
+)
+def test_rows_end_to_end_run_with_longer_ones_unless_attention_is_dear(
+    attention_places: float | None, together: tuple[int, int]
+) -> None:
+    """Padded, five of 9 pieces beside one of 70 cost 6 x 72 places; end to end 115, and attention of lines of 72."""
+    loop = asyncio.new_event_loop()
+    requests = [
+        Waiting(0, [], 1, loop.create_future(), 1e9, n, step_places=40, attention_places=attention_places)
+        for n in (9, 9, 70, 9, 9, 9)
+    ]
+    shortest, longest = lengths_together(requests)
+    assert (shortest <= 9, longest) == (True, together[1])
+    loop.close()
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 20)), min_size=2, max_size=6))
+def test_rows_lie_end_to_end_and_come_apart(shapes: list[tuple[int, int]]) -> None:
+    loop = asyncio.new_event_loop()
+    random = np.random.default_rng(0)
+    batch = []
+    for rows, length in shapes:
+        arrays = [random.integers(1, 99, (rows, length)).astype(np.int32) for _ in range(2)]
+        batch.append(Waiting(0, arrays, rows, loop.create_future(), 1e9, length))
+    assert may_lie_end_to_end(batch)
+    ids, lengths, mask = end_to_end(batch, ("ids", "row_lengths", "mask"), ("ids", "mask"))
+    assert lengths.tolist() == [length for rows, length in shapes for _ in range(rows)]
+    assert ids.shape == mask.shape
+    assert len(ids) % PLACES_STEP == 0
+    assert 0 <= len(ids) - sum(lengths) < PLACES_STEP
+    assert {array.dtype for array in (ids, lengths, mask)} == {np.dtype(np.int32)}
+    hand_out_places(batch, [ids * 2, np.stack([mask, mask], -1)], 5)
+    for waiting in batch:
+        doubled, paired = waiting.future.result().arrays
+        np.testing.assert_array_equal(doubled, waiting.arrays[0] * 2)
+        np.testing.assert_array_equal(paired[..., 1], waiting.arrays[1])
+        assert waiting.future.result().batch_rows == sum(rows for rows, _ in shapes)
+    loop.close()
+
+
+def test_what_has_no_places_or_nothing_beside_it_does_not_lie_end_to_end() -> None:
+    loop = asyncio.new_event_loop()
+
+    def one(rows: int, length: int) -> Waiting:
+        return Waiting(0, [np.zeros((rows, length), np.int32)], rows, loop.create_future(), 1e9, length)
+
+    assert not may_lie_end_to_end([one(2, 3)])
+    assert not may_lie_end_to_end([one(2, 3), one(0, 3)])
+    assert not may_lie_end_to_end([one(2, 3), one(2, 0)])
+    loop.close()
+
+
+def test_too_few_answers_fail_all_who_wait() -> None:
+    loop = asyncio.new_event_loop()
+    batch = [Waiting(0, [np.ones((1, n), np.int32)], 1, loop.create_future(), 1e9, n) for n in (3, 4)]
+    hand_out_places(batch, [np.zeros((6, 2))], 5)
+    for waiting in batch:
+        error = waiting.future.exception()
+        assert isinstance(error, RequestError)
+        assert "(6, 2) for 7 places" in str(error)
     loop.close()

@@ -12,19 +12,20 @@ import pytest
 
 from kcost.core.serving import ServedModel
 from kcost.serving.batching import Answered
+from kcost.serving.model_process import Outputs
 from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.status import Code, RequestError
-from tests.unit.serving.fakes import FakeRunner, write_versions
+from tests.unit.serving.fakes import MODEL, FakeRunner, signature, tensor, write_versions
 
 Steps = Callable[[ModelVersion, list[FakeRunner]], Awaitable[None]]
 
 
-def with_version(tmp_path: Path, steps: Steps, **limits: float) -> None:
+def with_version(tmp_path: Path, steps: Steps, kind: type[FakeRunner] = FakeRunner, **limits: float) -> None:
     async def run() -> None:
         runners: list[FakeRunner] = []
 
         def new_runner(on_end: Callable[[], None]) -> FakeRunner:
-            runners.append(FakeRunner(folder, on_end, by_itself=False))
+            runners.append(kind(folder, on_end, by_itself=False))
             return runners[-1]
 
         version = ModelVersion("m", 1, Limits.model_validate(limits), new_runner, lambda _: None)
@@ -91,6 +92,62 @@ def test_rows_of_several_lengths_are_padded_where_that_is_cheapest_and_cut_again
         assert [future.result().arrays[0].shape for future in later] == [(1, 5), (1, 5)]
 
     with_version(tmp_path, steps)
+
+
+class PackingRunner(FakeRunner):
+    """Of two signatures: rows that may be padded, and the same end to end, at place 1."""
+
+    async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
+        await super().start(trial_s, on_loaded)
+        x, y = tensor("x", (None,)), tensor("y", (None,))
+        where = tensor("row_lengths", (None,), "int32")
+        padded = next(s for s in MODEL.signatures if s.name == "pads").model_copy(update={"packed": 1})
+        return MODEL.model_copy(update={"signatures": (padded, signature("serving_packed", (where, x), (y,)))})
+
+    def answer(self, error: RequestError | None = None) -> None:
+        _, arrays, done = self.given.pop(0)
+        done(error or Outputs([arrays[-1] * 2], 1000))
+
+
+def test_rows_of_several_lengths_lie_end_to_end_where_the_model_takes_them(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        (runner,) = runners
+        put(version, rows(9, width=30), "pads")  # it has answered rows as long, then
+        await settled()
+        runner.answer()
+        futures = [put(version, rows(i, i + 0.5, width=n), "pads") for i, n in enumerate((3, 5, 30), 1)]
+        await settled()
+        # Padded, the third would run by itself: see the test above.
+        (place, (lengths, x), _) = runner.given[0]
+        assert (place, lengths.tolist()) == (1, [3, 3, 5, 5, 30, 30])
+        assert x.tolist() == [1] * 3 + [1.5] * 3 + [2] * 5 + [2.5] * 5 + [3] * 30 + [3.5] * 30 + [0] * 4
+        runner.answer()
+        for i, (length, future) in enumerate(zip((3, 5, 30), futures, strict=True), 1):
+            np.testing.assert_array_equal(future.result().arrays[0], [[2.0 * i] * length, [2.0 * i + 1] * length])
+            assert future.result().batch_rows == 6
+        alone = put(version, rows(1, width=5), "pads")
+        await settled()
+        assert (runner.given[0][0], runner.given[0][1][0].shape) == (0, (1, 8)), "nothing beside it"
+        runner.answer()
+        assert alone.result().arrays[0].shape == (1, 5)
+
+    with_version(tmp_path, steps, PackingRunner)
+
+
+def test_rows_end_to_end_that_fail_run_again_each_by_itself(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        (runner,) = runners
+        futures = [put(version, rows(i, width=n), "pads") for i, n in enumerate((3, 5), 1)]
+        await settled()
+        assert runner.given[0][0] == 1
+        runner.answer(RequestError(Code.INVALID_ARGUMENT, "one of them is too long"))
+        assert [given[0] for given in runner.given] == [0], "by the signature that it was sent to"
+        runner.answer()
+        runner.answer(RequestError(Code.INVALID_ARGUMENT, "too long"))
+        assert futures[1].result().arrays[0].tolist() == [[4] * 5]
+        assert isinstance(futures[0].exception(), RequestError)
+
+    with_version(tmp_path, steps, PackingRunner)
 
 
 def test_rows_longer_than_any_that_was_answered_spoil_no_others(tmp_path: Path) -> None:

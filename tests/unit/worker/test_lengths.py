@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kcost.core.errors import InputError
-from kcost.core.serving import ServedSignature, ServedTensor
-from kcost.worker.lengths import MOST_STEP_PLACES, may_pad, step_places
+from kcost.core.serving import ServedModel, ServedSignature, ServedTensor
+from kcost.worker.lengths import MOST_STEP_PLACES, may_pack, may_pad, packed_costs, step_places, with_padding
 
 Arrays = dict[str, np.ndarray]
 
@@ -89,3 +89,88 @@ def test_what_a_step_costs_by_itself_is_timed(
     monkeypatch.setattr(time, clock, lambda: clock_s[0])
 
     assert step_places(signature(), run, threads) == places
+
+
+def packed_signature(**changes: object) -> ServedSignature:
+    """Of `signature()`, for rows that lie end to end."""
+    padded = signature()
+    lines = [tensor.model_copy(update={"shape": (None,)}) for tensor in padded.inputs]
+    where = ServedTensor(name="row_lengths", dtype="int32", shape=(None,), graph_name="r")
+    outputs = (padded.outputs[0].model_copy(update={"shape": (None, 2)}),)
+    fields: dict[str, object] = {"inputs": (*lines, where), "outputs": outputs, "name": "serving_packed", **changes}
+    return padded.model_copy(update=fields)
+
+
+def end_to_end(x: Arrays) -> np.ndarray:
+    """`by_mask` of rows that lie end to end; zeros behind them."""
+    answers, at = [], 0
+    for length in x["row_lengths"].tolist():
+        row = slice(at, at + length)
+        answers.append(tagged(x["token_ids"][None, row], x["padding_mask"][None, row])[0])
+        at += length
+    behind = np.zeros((len(x["token_ids"]) - at, 2))
+    return np.concatenate([*answers, behind])
+
+
+def as_one_row(x: Arrays) -> np.ndarray:
+    return tagged(x["token_ids"][None], x["padding_mask"][None])[0]
+
+
+def without_what_is_behind(x: Arrays) -> np.ndarray:
+    return end_to_end(x)[: x["row_lengths"].sum()]
+
+
+@pytest.mark.parametrize(
+    ("model", "packs"), [(end_to_end, True), (as_one_row, False), (without_what_is_behind, False), (refuses, False)]
+)
+def test_rows_end_to_end_are_tried(model: Callable[[Arrays], np.ndarray], packs: bool) -> None:
+    packed = packed_signature()
+    assert may_pack(signature(), packed, lambda s, x: [(model if s is packed else by_mask)(x)]) is packs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refused_because": "it is"},
+        {"inputs": signature().inputs},
+        {"outputs": ()},
+        {"outputs": (ServedTensor(name="z", dtype="float32", shape=(None, 2), graph_name="z"),)},
+    ],
+)
+def test_another_signature_of_that_name_is_not_tried(changes: dict[str, object]) -> None:
+    def run(_: ServedSignature, x: Arrays) -> list[np.ndarray]:
+        raise AssertionError("it was run")
+
+    assert not may_pack(signature(), packed_signature(**changes), run)
+
+
+@pytest.mark.parametrize("longest", [1000, 60, 20])
+def test_what_attention_costs_is_timed_on_lines_that_the_model_takes(
+    longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_s, place_s, pair_s = 1e-3, 1e-5, 2e-8
+
+    def run(_: ServedSignature, x: Arrays) -> list[np.ndarray]:
+        line, rows = int(x["row_lengths"].max()), len(x["row_lengths"])
+        if line > longest:
+            raise InputError("A longest row.")
+        clock_s[0] += step_s + len(x["token_ids"]) * place_s + rows * line**2 * pair_s
+        return []
+
+    clock_s = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: clock_s[0])
+    places, attention = packed_costs(packed_signature(), run, 1)
+    assert places == pytest.approx(100, rel=0.1)
+    assert attention == (0.0 if longest == 20 else pytest.approx(pair_s / place_s, rel=0.1))
+
+
+def test_a_model_says_which_of_its_signatures_takes_rows_end_to_end() -> None:
+    both = ServedModel(signatures=(signature(), packed_signature()), library_version="0")
+
+    def run(asked: ServedSignature, x: Arrays) -> list[np.ndarray]:
+        return [(end_to_end if asked.name == "serving_packed" else by_mask)(x)]
+
+    tried = with_padding(both, run, 1)
+    assert [(s.pads, s.packed) for s in tried.signatures] == [(True, 1), (False, None)]
+    alone = with_padding(both.model_copy(update={"signatures": both.signatures[:1]}), run, 1)
+    assert [(s.pads, s.packed) for s in alone.signatures] == [(True, None)]

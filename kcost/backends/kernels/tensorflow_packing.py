@@ -1,0 +1,67 @@
+"""Rows that lie end to end in TensorFlow, and back: what is not padded, but for attention, where each row is alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+TIME_STEP = 8
+"""A line is as long as the longest row, to a multiple of it: oneDNN prepares attention's products for each length."""
+
+
+class Packing(NamedTuple):
+    """Where the places of rows that lie end to end are, when each row has a line of its own."""
+
+    row: Any
+    """int32 (places,)."""
+    place: Any
+    """int32 (places,), in its row, from 0."""
+    lines: Any
+    """int32 (rows, time): which of all places is there; some other one where a row is shorter."""
+    is_real: Any
+    """bool (rows, time): false where a row is shorter."""
+
+    @classmethod
+    def of(cls, lengths: Any, places: Any) -> Packing:
+        """Where each place is. Those beyond the last row belong to none: they count as the first place of the last row.
+
+        The graph raises InvalidArgumentError for rows with more places than there are: each line would be as long.
+
+        Args:
+            lengths: int32 (rows,), of each row.
+            places: int32 (), at least as many as the sum of the lengths.
+        """
+        fits = tf.reduce_all(lengths >= 0) & (tf.reduce_sum(tf.cast(lengths, tf.int64)) <= tf.cast(places, tf.int64))
+        with tf.control_dependencies([tf.debugging.Assert(fits, ["Rows have as many places as there are, or fewer."])]):
+            lengths = tf.identity(lengths)
+        time = tf.reduce_max(tf.concat([[0], lengths], 0)) + (TIME_STEP - 1)
+        time = time // TIME_STEP * TIME_STEP
+        ends = tf.cumsum(lengths)
+        starts = ends - lengths
+        every = tf.range(places)
+        row = tf.minimum(tf.searchsorted(ends, every, side="right"), tf.shape(lengths)[0] - 1)
+        place = tf.where(every < tf.reduce_sum(lengths), every - tf.gather(starts, row), 0)
+        in_line = tf.range(time)[None, :]
+        lines = tf.minimum(starts[:, None] + in_line, places - 1)
+        return cls(row, place, lines, in_line < lengths[:, None])
+
+    def heads(self, qkv: Any, heads: int, head_width: int) -> tuple[Any, Any, Any]:
+        """(places, 3 * heads * head_width) as query, key and value, (rows, heads, time, head_width) each."""
+        pieces = tf.range(3 * heads)
+        at = self.lines[None, :, None, :] * (3 * heads) + tf.reshape(pieces, (3, 1, heads, 1))
+        split = tf.gather(tf.reshape(qkv, (-1, head_width)), at)
+        query, key, value = tf.unstack(split, num=3)
+        return query, key, value
+
+    def end_to_end(self, context: Any, heads: int, head_width: int) -> Any:
+        """(rows, heads, time, head_width) as (places, heads * head_width)."""
+        time = tf.shape(self.lines)[1]
+        at = (self.row[:, None] * heads + tf.range(heads)[None, :]) * time + self.place[:, None]
+        return tf.reshape(tf.gather(tf.reshape(context, (-1, head_width)), at), (-1, heads * head_width))
+
+    def mask(self, padding_mask: Any | None) -> Any:
+        """bool (rows, time): what is real, of a row and by the mask (..., places) of what lies end to end."""
+        if padding_mask is None:
+            return self.is_real
+        return self.is_real & tf.gather(tf.reshape(tf.cast(padding_mask, tf.bool), (-1,)), self.lines)
