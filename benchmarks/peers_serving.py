@@ -5,11 +5,12 @@
     for V in litserve mlserver; do $V-env/bin/pip install --no-deps tensorflow==2.21.0; done   # for its C library
 
     python benchmarks/peers_serving.py DIR NAME --litserve litserve-env/bin/python --mlserver mlserver-env/bin/python
-        [--bodies FILE] [--rounds 5] [--round-s 3] [--concurrency 32]
+        [--also DIR] [--bodies FILE] [--rounds 5] [--round-s 3] [--concurrency 32]
 
 DIR is what `kcost export --name NAME` wrote; FILE has a JSON body of `:predict` a line, each of one row, which take
 turns (`tagger_bodies.py` writes real sentences); without it one is made up. A peer that is not named, or whose
-packages are not there, is left out, and said so. `bare` is `bare_asgi.py`, for models of one input.
+packages are not there, is left out, and said so. `--also` has another export of the same model, which kcost serves in
+the same turns. `bare` is `bare_asgi.py`, for models of one input.
 
 Every server runs the model by `kcost.runtimes.saved_model` on one thread: what differs is what is around it. The
 peers batch as their guides say: up to 32 rows; the first waits at most 5 ms for others. MLServer puts rows of one
@@ -51,6 +52,7 @@ from kcost.serving.open_inference_tensors import DATATYPES
 
 HERE = Path(__file__).parent
 READY_S = 90
+ALSO = "kcost of --also"
 PACKAGES = {"litserve": "litserve==0.2.19 pyzmq numpy", "mlserver": "mlserver==1.7.1 'uvloop<0.22'"}
 
 
@@ -130,14 +132,20 @@ def servers(arguments: argparse.Namespace, version: Path, folder: Path) -> Itera
 
     try:
         predict = f"/v1/models/{arguments.name}:predict"
-        served = (sys.executable, "-m", "kcost", "serve", arguments.folder.absolute())
-        begin("kcost", [*served, "--threads", "1", "--port", free_port()], predict, [], predictions)
+
+        def serving(folder: Path) -> list[object]:
+            command = (sys.executable, "-m", "kcost", "serve", folder.absolute())
+            return [*command, "--threads", "1", "--port", free_port()]
+
+        begin("kcost", serving(arguments.folder), predict, [], predictions)
         if arguments.bodies is None:
             bodies = [asyncio.run(made_up_body(started["kcost"].target, seed=0))]
         else:
             bodies = arguments.bodies.read_bytes().splitlines()
         started["kcost"].bodies.extend(bodies)
         rows = rows_in(bodies, next(iter(dtypes)))
+        if arguments.also is not None:
+            begin(ALSO, serving(arguments.also), predict, bodies, predictions)
         if len(dtypes) == 1:
             bare = [sys.executable, HERE / "bare_asgi.py", version, free_port()]
             begin("bare", bare, predict, bodies, predictions)
@@ -250,7 +258,7 @@ async def measure(arguments: argparse.Namespace, started: dict[str, Started], ve
     for name in others:
         rates, tails = [paired(rounds, name, place) for place in (0, 2)]
         print(f"kcost over {name}: requests/s {shown(rates)}, p99 {shown(tails)}")
-    peers = [name for name in others if name != "bare"]
+    peers = [name for name in others if name not in ("bare", ALSO)]
     if peers:
         fastest = max(peers, key=lambda name: float(middle[name][0]))
         lowest = min(peers, key=lambda name: float(middle[name][2]))
@@ -292,6 +300,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--litserve", type=from_anywhere, metavar="PYTHON")
     parser.add_argument("--mlserver", type=from_anywhere, metavar="PYTHON")
+    parser.add_argument("--also", type=Path, metavar="DIR")
     parser.add_argument("--bodies", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-s", type=float, default=3.0)
