@@ -133,7 +133,8 @@ PACKED_SIGNATURE = "serving_packed"
 line (places,), and where they are. Its outputs are one for each place."""
 
 ROW_LENGTHS = "row_lengths"
-"""What `serving_packed` takes beside: each row's length, int32 (rows,). Behind the last row, answers mean nothing."""
+"""What `serving_packed` takes beside: each row's length, int32 (rows,). Behind the last row, answers mean nothing.
+One row has a place, at least."""
 
 
 class Tagging(Record):

@@ -30,13 +30,13 @@ def at_temperature(model: keras.Model, temperature: OutputTemperature) -> keras.
     outputs = keras.tree.flatten(model.output)
     taken = {layer.name for layer in model.layers}
     name = next(n for i in range(len(taken) + 1) if (n := f"at_temperature_{i}") not in taken)
-    outputs[temperature.place] = _Divided(temperature, name=name)(outputs[temperature.place])
+    outputs[temperature.place] = DividedLogits(temperature, name=name)(outputs[temperature.place])
     calibrated = keras.Model(model.input, keras.tree.pack_sequence_as(model.output, outputs), name=model.name)
     calibrated.output_names = list(model.output_names)
     return calibrated
 
 
-class _Divided(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
+class DividedLogits(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
     """One layer, so that no name of its operations can be that of a layer of the model."""
 
     def __init__(self, temperature: OutputTemperature, name: str) -> None:

@@ -59,7 +59,8 @@ def quantize(
     """A quantized copy of a model, and what was changed and what was not.
 
     Encoder blocks that kcost knows become one fused block (dynamic, static, bfloat16), convolutions one after the other
-    one chain (static, bfloat16); other layers change one by one.
+    one chain (static, bfloat16); other layers change one by one. Of a dynamic or static model, layer norms over the
+    last axis become norms for inference, of the same numbers, which are not trained: they count as changed.
 
     Args:
         model: a built float32 model; it is not changed.
@@ -134,7 +135,7 @@ def _quantized(
 
 def _loss(new: keras.layers.Layer) -> float:
     """What a replacement may be off by, relative: more is no rounding, but a wrong layer."""
-    compute = getattr(new, "computes_in", "int8")
+    compute = "float32" if isinstance(new, InferenceLayerNormalization) else getattr(new, "computes_in", "int8")
     return {"float32": 1e-3, "bfloat16": 0.1}.get(compute, 0.5)
 
 

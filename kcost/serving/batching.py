@@ -31,6 +31,10 @@ WORTH_STEPS = 2
 a third of its cost is the step's own; a batch of as many places as a step costs would pay half for it. With 4 in the
 place of 2 a tagger waited for the server between its steps, and answered fewer requests."""
 
+MOST_PAIRS = 1 << 22
+"""Rows of several lengths lie end to end only where lines as long as the longest have at most so many places that look
+at another: 64 rows of 256, or 16 of 512. It bounds the memory of attention, whatever it was timed to cost."""
+
 _LOOKED_AT = 2
 """How many batches of the oldest requests lengths are chosen among: a longer queue makes no choice slower."""
 
@@ -96,7 +100,12 @@ class Waiting:
 
 
 def has_rows(signature: ServedSignature) -> bool:
-    """Whether requests of a signature can be put together: it has a free first axis of every input and output."""
+    """Whether requests of a signature can be put together: it has a free first axis of every input and output.
+
+    Rows that lie end to end in a request are told apart by their lengths, which are of that request's places.
+    """
+    if any(tensor.name == ROW_LENGTHS for tensor in signature.inputs):
+        return False
     return signature.alone_because is None and all(
         tensor.shape and tensor.shape[0] is None for tensor in (*signature.inputs, *signature.outputs)
     )
@@ -280,6 +289,8 @@ def lengths_together(waiting: Sequence[Waiting]) -> tuple[int, int]:
             if attention_places is not None:
                 computed = places + attention_places * rows * longest**2
             cost = costs[start] + step_places + computed
+            if start < end and rows * longest**2 > MOST_PAIRS and attention_places is not None:
+                break  # with shorter ones beside it still more
             if cost < cheapest:
                 cheapest, begin = cost, start
         costs.append(cheapest)
@@ -314,7 +325,7 @@ def end_to_end(batch: Sequence[Waiting], order: Sequence[str], names: Sequence[s
     """The inputs of a batch as `serving_packed` takes them: see PACKED_SIGNATURE.
 
     Args:
-        batch: requests of at least one place each.
+        batch: see `may_lie_end_to_end`.
         order: the inputs of that signature.
         names: the inputs that the requests' arrays are of, in their order.
     """
@@ -330,8 +341,8 @@ def end_to_end(batch: Sequence[Waiting], order: Sequence[str], names: Sequence[s
 
 
 def may_lie_end_to_end(batch: Sequence[Waiting]) -> bool:
-    """Whether a batch has several requests, of at least one place each: one alone has nothing beside it."""
-    return len(batch) > 1 and all(waiting.rows and waiting.length for waiting in batch)
+    """Whether a batch has several requests, and places in one: a request alone has nothing beside it."""
+    return len(batch) > 1 and any(waiting.rows and waiting.length for waiting in batch)
 
 
 def _whole_steps(length: int) -> int:

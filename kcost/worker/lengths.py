@@ -50,9 +50,13 @@ def with_padding(model: ServedModel, run: Run, threads: int) -> ServedModel:
     tried = []
     for signature in model.signatures:
         if may_pad(signature, run):
-            update: dict[str, object] = {"pads": True, "step_places": step_places(signature, run, threads)}
+            costs = None
             if packed is not None and may_pack(signature, model.signatures[packed], run):
                 costs = packed_costs(model.signatures[packed], run, threads)
+            update: dict[str, object] = {"pads": True}
+            if costs is None:
+                update["step_places"] = step_places(signature, run, threads)
+            else:
                 update |= {"packed": packed, "step_places": costs[0], "attention_places": costs[1]}
             signature = signature.model_copy(update=update)
         tried.append(signature)
@@ -103,7 +107,15 @@ def may_pack(signature: ServedSignature, packed: ServedSignature, run: Run) -> b
     if [(t.name, t.dtype) for t in packed.outputs] != [(t.name, t.dtype) for t in signature.outputs]:
         return False
     lengths = [_SHORT, _LONG, _SHORT - 2]
-    rows = [_made_up(signature, 1, length) for length in lengths]
+    whole = _made_up(signature, 1, sum(lengths))
+    ends = np.cumsum(lengths).tolist()
+    rows = [
+        {name: array[:, end - length : end].copy() for name, array in whole.items()}
+        for length, end in zip(lengths, ends, strict=True)
+    ]
+    for name, array in rows[1].items():
+        if name in MASKS:
+            array[:, -1] = 0  # a place that somebody else has padded
     try:
         answers = run(packed, packed_rows(rows, _BEHIND))
         alone = [run(signature, row) for row in rows]
@@ -114,7 +126,7 @@ def may_pack(signature: ServedSignature, packed: ServedSignature, run: Run) -> b
         and len(answer) == sum(lengths) + _BEHIND
         and _alike(own[output], answer[None, end - length : end])
         for output, answer in enumerate(answers)
-        for own, length, end in zip(alone, lengths, np.cumsum(lengths).tolist(), strict=True)
+        for own, length, end in zip(alone, lengths, ends, strict=True)
     )
 
 
@@ -132,11 +144,11 @@ def packed_rows(rows: Sequence[dict[str, np.ndarray]], behind: int = 0) -> dict[
     return {**lines, ROW_LENGTHS: np.asarray(lengths, np.int32)}
 
 
-def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, float]:
+def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, float] | None:
     """`step_places` of rows end to end, and how many places cost as much as one that looks at one of a line.
 
     The second is told by two steps of as many places, of which one has a much longer line. Of a model that takes no
-    rows as long it is 0: its lines are short.
+    rows as long it is 0: its lines are short. None for a signature that takes no such steps at all.
     """
     ours = packed.model_copy(update={"inputs": tuple(t for t in packed.inputs if t.name != ROW_LENGTHS)})
 
@@ -145,20 +157,17 @@ def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, 
 
     (rows, length), (small_rows, small_length) = _LARGE, _SMALL
     even, small = [length] * rows, [small_length] * small_rows
-    for longest in _LONGER:
+    for longest in (*_LONGER, length):
         uneven = [longest, *[small_length] * ((sum(even) - longest) // small_length)]
         try:
             small_s, even_s, uneven_s = _least_s([step(small), step(even), step(uneven)], packed, run, threads)
         except (InputError, MemoryError):
             continue
-        break
-    else:
-        small_s, even_s = _least_s([step(small), step(even)], packed, run, threads)
-        return _step_places(small_s, even_s), 0.0
-    place_s = (even_s - small_s) / (sum(even) - sum(small))
-    pairs = len(uneven) * longest**2 - rows * length**2
-    attention = max(0.0, (uneven_s - even_s) / pairs / place_s) if place_s > 0 else 0.0
-    return _step_places(small_s, even_s), attention
+        place_s = (even_s - small_s) / (sum(even) - sum(small))
+        pairs = len(uneven) * longest**2 - rows * length**2
+        attention = max(0.0, (uneven_s - even_s) / pairs / place_s) if place_s > 0 and longest > length else 0.0
+        return _step_places(small_s, even_s), attention
+    return None
 
 
 def step_places(signature: ServedSignature, run: Run, threads: int) -> int:

@@ -52,7 +52,7 @@ def lines(rows: list[dict[str, np.ndarray]], behind: int = 0) -> list[Any]:
 
 
 def sentences(lengths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
-    """Rows with zeros in the masks of some: places that somebody else has padded."""
+    """Rows with zeros at the end of some masks: places that somebody else has padded."""
     inputs = token_inputs(len(lengths), max(lengths))
     return [{name: inputs[name][i, :length] for name in NAMES} for i, length in enumerate(lengths)]
 
@@ -106,6 +106,48 @@ def test_no_rows_and_rows_of_no_places(lengths: tuple[int, ...], tagger: keras.M
         np.testing.assert_allclose(np.asarray(answer), np.asarray(alone), atol=1e-6)
 
 
+def test_a_block_without_a_mask_runs_end_to_end() -> None:
+    """Also one that is told that nobody trains."""
+    ids = keras.Input((None,), dtype="int32", name="token_ids")
+    x = _block()(keras.layers.Embedding(50, 128)(ids), training=False)
+    model = keras.Model(ids, keras.layers.Dense(3, "softmax")(x))
+    assert unpacked_because(model) is None
+    rows = [np.arange(1, length + 1, dtype=np.int32) for length in (4, 1, 9)]
+    with constant_weights():
+        packed = tf.function(lambda ids, lengths: packed_call(model, [ids], lengths)[0], autograph=False)
+        answer = np.asarray(packed(tf.constant(np.concatenate(rows)), tf.constant([4, 1, 9])))
+    at = 0
+    for row in rows:
+        np.testing.assert_allclose(answer[at : at + len(row)], np.asarray(model(row[None]))[0], atol=1e-5)
+        at += len(row)
+
+
+def test_neighbours_change_nothing_not_even_what_is_no_number_or_masked_out(tagger: keras.Model) -> None:
+    """A row with nothing but padding looks at its own places alone, as by itself; NaN stays with its own row."""
+    packed = called(tagger, "native")
+    good, masked, other = sentences((6, 5, 7))
+    masked["padding_mask"] = np.zeros(5, np.int32)
+    alone = np.asarray(packed(*lines([masked]), tf.constant([5])))
+    wanted = tagger({name: array[None] for name, array in masked.items()}, training=False)[0]
+    np.testing.assert_allclose(alone, np.asarray(wanted), atol=1e-5)
+    together = np.asarray(packed(*lines([good, masked, other]), tf.constant([6, 5, 7])))
+    np.testing.assert_allclose(together[6:11], alone, atol=1e-6)
+
+    table = tagger.get_layer("token_embedding")
+    kept = table.get_weights()
+    try:
+        spoilt = [array.copy() for array in kept]
+        spoilt[0][49] = np.nan
+        table.set_weights(spoilt)
+        bad = {**other, "token_ids": np.full(7, 49, np.int32)}
+        clean = {**good, "token_ids": np.minimum(good["token_ids"], 48)}
+        answer = np.asarray(called(tagger, "native")(*lines([clean, bad]), tf.constant([6, 7])))
+    finally:
+        table.set_weights(kept)
+    assert np.isfinite(answer[:6]).all()
+    assert np.isnan(answer[6:]).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 4))
 def test_lines_and_back(lengths: list[int], behind: int) -> None:
@@ -126,8 +168,10 @@ def test_lines_and_back(lengths: list[int], behind: int) -> None:
     np.testing.assert_array_equal(back[:places], rows[:places].reshape(places, 3, -1)[:, 2])
 
 
-@pytest.mark.parametrize("lengths", [[4], [3, 1], [-1, 2], [2**31 - 1, 2**31 - 1], []])
-def test_rows_with_more_places_than_there_are_are_refused(lengths: list[int], tagger: keras.Model) -> None:
+@pytest.mark.parametrize("lengths", [[4], [3, 1], [-1, 2], [2**31 - 1, 2**31 - 1], [], [0, 0]])
+def test_rows_with_more_places_than_there_are_and_places_of_no_row_are_refused(
+    lengths: list[int], tagger: keras.Model
+) -> None:
     packed = called(tagger, "native")
     with pytest.raises(tf.errors.InvalidArgumentError):
         packed(*lines(sentences((3,))), tf.constant(lengths, tf.int32))
@@ -141,9 +185,7 @@ def _ended(end: Callable[[Any, dict[str, Any]], Any], **table: Any) -> keras.Mod
     """A small encoder with one block, and what `end` makes of it."""
     inputs = _inputs()
     x = keras.layers.Embedding(50, 128, **table)(inputs["token_ids"])
-    block = next(
-        layer for layer in with_blocks(token_classifier(backbone(50, "tiny"), 5)).layers if "transformer" in layer.name
-    )
+    block = _block()
     return keras.Model(inputs, end(block(x, padding_mask=inputs["padding_mask"]), inputs))
 
 
@@ -163,7 +205,7 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "a class of somebody's own": (lambda: _ended(lambda x, i: OwnDense(3)(x)), "OwnDense"),
     "an activation of somebody's own": (
         lambda: _ended(lambda x, i: keras.layers.Dense(3, activation=lambda y: keras.ops.cumsum(y, axis=1))(x)),
-        "an activation",
+        "none of keras.activations",
     ),
     "a mask of attention": (
         lambda: _ended(lambda x, i: _layer(x, attention_mask=keras.ops.ones((1, 4, 4)))),
@@ -171,10 +213,24 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     ),
     "a mask of a table": (lambda: _ended(lambda x, i: x, mask_zero=True), "it makes a mask"),
     "softmax over places": (
-        lambda: _ended(lambda x, i: [x, keras.layers.Activation("softmax")(keras.ops.cast(i["token_ids"], "float32"))]),
-        "",
+        lambda: _ended(lambda x, i: [x, keras.layers.Activation("softmax")(keras.layers.Dropout(0.1)(i["token_ids"]))]),
+        "something else than (rows, length, width)",
     ),
-    "an output of a row": (lambda: with_blocks(sequence_classifier(backbone(50, "tiny"), 3)), ""),
+    "softmax over places, as an activation": (
+        lambda: _ended(lambda x, i: keras.layers.Dense(5, activation=keras.layers.Softmax(axis=1))(x)),
+        "none of keras.activations",
+    ),
+    "an operation as an activation": (
+        lambda: _ended(lambda x, i: keras.layers.Activation(keras.ops.flip)(x)),
+        "none of keras.activations",
+    ),
+    "a norm over places": (
+        lambda: _ended(lambda x, i: keras.layers.LayerNormalization(axis=1, center=False, scale=False)(x)),
+        "normalizes over places",
+    ),
+    "a block in training": (lambda: _ended(lambda x, i: _layer(x, training=True)), "in training"),
+    "inputs of several lengths": (lambda: _two_towers(), "rows of several lengths"),
+    "an output of a row": (lambda: with_blocks(sequence_classifier(backbone(50, "tiny"), 3)), "get_item"),
     "no block": (lambda: token_classifier(backbone(50, "tiny"), 5), "TransformerEncoder"),
     "nothing with attention": (
         lambda: keras.Model(i := _inputs(), keras.layers.Embedding(9, 4)(i["token_ids"])),
@@ -187,11 +243,22 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }
 
 
+def _block() -> Any:
+    layers = with_blocks(token_classifier(backbone(50, "tiny"), 5)).layers
+    return next(layer for layer in layers if "transformer" in layer.name)
+
+
 def _layer(x: Any, **masks: Any) -> Any:
-    block = next(
-        layer for layer in with_blocks(token_classifier(backbone(50, "tiny"), 5)).layers if "transformer" in layer.name
-    )
+    block = _block()
     return type(block).from_config({**block.get_config(), "name": "second"})(x, **masks)
+
+
+def _two_towers() -> keras.Model:
+    """Questions and documents through one block, each of a length of its own."""
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("question", "document")}
+    table = keras.layers.Embedding(50, 128)
+    block = _block()
+    return keras.Model(inputs, {name: block(table(ids)) for name, ids in inputs.items()})
 
 
 @pytest.mark.parametrize("what", REFUSED)

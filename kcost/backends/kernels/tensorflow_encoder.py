@@ -204,21 +204,25 @@ def _attention(spec: BlockSpec, qkv: Any, padding_mask: Any | None, batch: Any, 
     """The heads' outputs (batch * time, heads * head_width) from query, key and value, in the dtype of `qkv`."""
     split = tf.reshape(qkv, (batch, time, 3, spec.heads, spec.head_width))
     query, key, value = tf.unstack(tf.transpose(split, (2, 0, 3, 1, 4)), num=3)
-    context = _context(spec, query, key, value, padding_mask)
+    real = None if padding_mask is None else tf.cast(tf.cast(padding_mask, tf.bool), tf.float32)
+    context = _context(spec, query, key, value, real)
     return tf.reshape(tf.transpose(context, (0, 2, 1, 3)), (-1, spec.projected))
 
 
-def _context(spec: BlockSpec, query: Any, key: Any, value: Any, padding_mask: Any | None) -> Any:
-    """What each place of each head takes from the others, of the shape of each (batch, heads, time, head_width)."""
-    scores = _scores(spec, query, key, padding_mask)
+def _context(spec: BlockSpec, query: Any, key: Any, value: Any, real: Any | None) -> Any:
+    """What each place of each head takes from the others, of the shape of each (batch, heads, time, head_width).
+
+    Args:
+        real: float32 (batch, time), 1 for what is real, less for what is not, the less the later; None for all.
+    """
+    scores = _scores(spec, query, key, real)
     return tf.matmul(tf.nn.softmax(scores), value)
 
 
-def _scores(spec: BlockSpec, query: Any, key: Any, padding_mask: Any | None) -> Any:
+def _scores(spec: BlockSpec, query: Any, key: Any, real: Any | None) -> Any:
     """What each place (third axis) makes of each other one (last axis), before softmax."""
-    if padding_mask is None:
+    if real is None:
         return tf.matmul(query, key, transpose_b=True) * spec.query_scale
-    real = tf.cast(tf.cast(padding_mask, tf.bool), tf.float32)
     mask = tf.cast((1.0 - real) * _MASKED, query.dtype)[:, None, None, :]
     if constant_mode() == "native" and internal_unavailable(FUSED_BATCH_MATMUL) is None:
         # TensorFlow's optimizer fuses these itself in float32, but not in bfloat16.

@@ -18,7 +18,7 @@ class Packing(NamedTuple):
     place: Any
     """int32 (places,), in its row, from 0."""
     lines: Any
-    """int32 (rows, time): which of all places is there; some other one where a row is shorter."""
+    """int32 (rows, time): which of all places is there; the row's last one again where the row is shorter."""
     is_real: Any
     """bool (rows, time): false where a row is shorter."""
 
@@ -43,7 +43,9 @@ class Packing(NamedTuple):
         row = tf.minimum(tf.searchsorted(ends, every, side="right"), tf.shape(lengths)[0] - 1)
         place = tf.where(every < tf.reduce_sum(lengths), every - tf.gather(starts, row), 0)
         in_line = tf.range(time)[None, :]
-        lines = tf.minimum(starts[:, None] + in_line, places - 1)
+        # Behind a shorter row stands no other row's place: what is not a number there would spoil this one's answers.
+        own = tf.minimum(in_line, tf.maximum(lengths - 1, 0)[:, None])
+        lines = tf.clip_by_value(starts[:, None] + own, 0, tf.maximum(places - 1, 0))
         return cls(row, place, lines, in_line < lengths[:, None])
 
     def heads(self, qkv: Any, heads: int, head_width: int) -> tuple[Any, Any, Any]:
@@ -61,7 +63,12 @@ class Packing(NamedTuple):
         return tf.reshape(tf.gather(tf.reshape(context, (-1, head_width)), at), (-1, heads * head_width))
 
     def mask(self, padding_mask: Any | None) -> Any:
-        """bool (rows, time): what is real, of a row and by the mask (..., places) of what lies end to end."""
-        if padding_mask is None:
-            return self.is_real
-        return self.is_real & tf.gather(tf.reshape(tf.cast(padding_mask, tf.bool), (-1,)), self.lines)
+        """float32 (rows, time): 1 for what is real, 0 for what the mask (..., places) takes out, -1 beyond a row.
+
+        Where the mask takes out a whole row, each place looks at all of that row alike, and at nothing beyond it.
+        """
+        seen: Any = tf.ones((), tf.float32)
+        if padding_mask is not None:
+            flat = tf.reshape(tf.cast(tf.cast(padding_mask, tf.bool), tf.float32), (-1,))
+            seen = tf.gather(flat, self.lines)
+        return tf.where(self.is_real, seen, -1.0)

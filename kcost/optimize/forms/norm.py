@@ -19,9 +19,6 @@ class InferenceLayerNormalization(LeanLayer, keras.layers.LayerNormalization):  
     where the machine has it, without gradients; everywhere else it is Keras's own.
     """
 
-    computes_in = "float32"
-    """What `computed_dtypes` says of it."""
-
     @classmethod
     def of(cls, layer: keras.layers.LayerNormalization) -> Self | None:
         """The form of a built norm, with its weights; None for one of other axes, other parts or another dtype."""

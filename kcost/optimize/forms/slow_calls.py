@@ -38,7 +38,11 @@ def warn_of_slow_call(layer: keras.layers.Layer, inputs: Any, training: bool | N
     way = _driver().slow_call(inputs, training_of_call() if training is None else training)
     if way is None or way in _warned:
         return
-    if layer.computes_in == "float32" or isinstance(inputs, keras.KerasTensor) or is_tracing_shapes():
+    if (
+        getattr(layer, "computes_in", "float32") == "float32"
+        or isinstance(inputs, keras.KerasTensor)
+        or is_tracing_shapes()
+    ):
         return
     _warned.add(way)
     warnings.warn(

@@ -12,10 +12,11 @@ import numpy as np
 
 from kcost.core.conversion import PACKED_SIGNATURE, ConvertRequest, LeftOut, ServingAnswer, ServingRequest
 from kcost.models.precision import with_precision
+from kcost.optimize.forms.encoder_block import EncoderBlock
 from kcost.worker.convert.endpoint import ModelInput, model_inputs
-from kcost.worker.convert.packed import unpacked_because
+from kcost.worker.convert.packed import packed_function, unpacked_because
 from kcost.worker.convert.refusals import refused
-from kcost.worker.convert.saved_model import ENDPOINT, constant_bytes, write_saved_model
+from kcost.worker.convert.saved_model import ENDPOINT, Serve, constant_bytes, write_saved_model
 from kcost.worker.convert.serving_signatures import more_signatures
 from kcost.worker.convert.warm_up import warm_up_requests, write_warm_up
 from kcost.worker.inputs import Samples, calibration_batches
@@ -51,18 +52,35 @@ def convert_for_server(
     more, left_out = more_signatures(serving, inputs, outputs)
     requests = warm_up_requests(serving, inputs, more, samples)
     request.path.mkdir(exist_ok=True)
-    packed = unpacked_because(model) is None
-    if packed and (held := constant_bytes(model, portable=request.portable)) > MOST_PACKED_BYTES:
-        packed = False
-        reason = f"a second graph would hold {held:,} bytes of weights again, which is more than {MOST_PACKED_BYTES:,}"
-        left_out.append(LeftOut(what=PACKED_SIGNATURE, reason=reason))
-    write_saved_model(model, request.keras_file, request.path, portable=request.portable, more=more, packed=packed)
+    reasons = [] if (reason := _unpacked_because(model, portable=request.portable)) is None else [reason]
+
+    def packed(serve: Serve) -> Any | None:
+        rows = next(warming.inputs for warming in requests if warming.signature == ENDPOINT)
+        function, reason = packed_function(model, serve, inputs, rows, portable=request.portable)
+        reasons.extend([reason] if reason is not None else [])
+        return function
+
+    write_saved_model(
+        *(model, request.keras_file, request.path),
+        portable=request.portable,
+        more=more,
+        packed=None if reasons else packed,
+    )
+    if reasons and any(isinstance(layer, EncoderBlock) for layer in model.layers):
+        left_out.append(LeftOut(what=PACKED_SIGNATURE, reason=reasons[0]))
     write_warm_up(request.path, requests)
     return ServingAnswer(
-        signatures=(*(signature.name for signature in more), *([PACKED_SIGNATURE] if packed else [])),
+        signatures=(*(signature.name for signature in more), *([] if reasons else [PACKED_SIGNATURE])),
         left_out=tuple(left_out),
         warm_up_batches=serving.warm_up_batches,
     )
+
+
+def _unpacked_because(model: keras.Model, *, portable: bool) -> str | None:
+    reason = unpacked_because(model)
+    if reason is None and (held := constant_bytes(model, portable=portable)) > MOST_PACKED_BYTES:
+        return f"a second graph would hold {held:,} bytes of weights again, which is more than {MOST_PACKED_BYTES:,}"
+    return reason
 
 
 def _tflite(request: ConvertRequest, model: keras.Model, samples: Samples, saved_model: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kcost.core.conversion import PACKED_SIGNATURE, ROW_LENGTHS
+from kcost.core.conversion import PACKED_SIGNATURE
 from kcost.core.errors import ArtifactError, StorageError, in_a_line
 from kcost.worker.convert.endpoint import model_inputs, output_names
 from kcost.worker.convert.without_xla import without_xla
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import keras
 
 ENDPOINT = "serving_default"
+
+Serve = Callable[[dict[str, Any]], dict[str, Any]]
 
 CONSTANTS_LIMIT_BYTES = (2 << 30) - (64 << 20)
 """A graph is one protocol buffer, of less than 2 GiB; some of it is left to all that is no constant."""
@@ -33,7 +35,7 @@ def write_saved_model(
     *,
     portable: bool,
     more: Sequence[MoreSignature] = (),
-    packed: bool = False,
+    packed: Callable[[Serve], Any] | None = None,
 ) -> None:
     """Writes the SavedModel, without XLA. Weights of fused and int8 layers become constants of its graph.
 
@@ -42,7 +44,7 @@ def write_saved_model(
         folder: of the SavedModel.
         portable: public operations of TensorFlow only.
         more: signatures beside `serving_default`, which call it.
-        packed: whether to add `serving_packed`; the model is one of which `unpacked_because` says nothing.
+        packed: makes the function of `serving_packed` of that of `serving_default`, or None; None for a model without.
 
     Raises:
         ArtifactError: the model has inputs, layers or weights that cannot be exported.
@@ -61,13 +63,6 @@ def write_saved_model(
         with constant_weights(portable):
             return dict(zip(names, _call(model, [tensors[i.name] for i in inputs]), strict=True))
 
-    def serve_packed(tensors: dict[str, Any]) -> dict[str, Any]:
-        from kcost.worker.convert.packed import packed_call
-
-        with constant_weights(portable):
-            rows = [tensors[i.name] for i in inputs]
-            return dict(zip(names, packed_call(model, rows, tensors[ROW_LENGTHS]), strict=True))
-
     archive = keras.export.ExportArchive()
     for layer in _with_tables(model):
         archive.track(layer)
@@ -79,10 +74,8 @@ def write_saved_model(
                 text = tf.TensorSpec((None,), tf.string, name=signature.input_name)
                 # Of `default` itself, not of `serve`: a graph then holds the constants of the weights once.
                 archive.add_endpoint(signature.name, signature.around(default), input_signature=[text])
-            if packed:
-                lines = {i.name: tf.TensorSpec((None,), i.dtype, name=i.name) for i in inputs}
-                lines[ROW_LENGTHS] = tf.TensorSpec((None,), tf.int32, name=ROW_LENGTHS)
-                archive.add_endpoint(PACKED_SIGNATURE, serve_packed, input_signature=[lines])
+            if packed is not None and (function := packed(default)) is not None:
+                archive.add_endpoint(PACKED_SIGNATURE, function)
             archive.write_out(str(folder), verbose=False)
     except (tf.errors.OpError, OSError) as error:
         raise StorageError(

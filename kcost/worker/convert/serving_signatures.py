@@ -15,15 +15,13 @@ from kcost.data.text_tables import TextTables, text_tables
 from kcost.data.tokenizer_files import read_tokenizer
 from kcost.worker.convert.endpoint import ModelInput
 from kcost.worker.convert.image_bytes import decode_images
-from kcost.worker.convert.saved_model import MoreSignature
+from kcost.worker.convert.saved_model import MoreSignature, Serve
 from kcost.worker.convert.tag_graph import entities
 from kcost.worker.convert.text_graph import by_row, encode_texts
 
 IMAGE_INPUT, TEXT_INPUT = "image_bytes", "text"
 
 _TOKEN_INPUTS = {"token_ids", "segment_ids", "padding_mask"}
-
-Serve = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def more_signatures(

@@ -16,11 +16,13 @@ from kcost.serving.batching import (
     Waiting,
     end_to_end,
     hand_out_places,
+    has_rows,
     lengths_together,
     may_lie_end_to_end,
     stacked,
 )
 from kcost.serving.status import RequestError
+from tests.unit.serving.fakes import signature, tensor
 
 
 def waiting(lengths: list[int], step_places: int, loop: asyncio.AbstractEventLoop) -> list[Waiting]:
@@ -158,9 +160,33 @@ def test_what_has_no_places_or_nothing_beside_it_does_not_lie_end_to_end() -> No
         return Waiting(0, [np.zeros((rows, length), np.int32)], rows, loop.create_future(), 1e9, length)
 
     assert not may_lie_end_to_end([one(2, 3)])
-    assert not may_lie_end_to_end([one(2, 3), one(0, 3)])
-    assert not may_lie_end_to_end([one(2, 3), one(2, 0)])
+    assert not may_lie_end_to_end([one(2, 0), one(0, 3)])
+    batch = [one(2, 3), one(0, 3), one(2, 0)]
+    assert may_lie_end_to_end(batch)
+    ids, lengths = end_to_end(batch, ("ids", "row_lengths"), ("ids",))
+    assert lengths.tolist() == [3, 3, 0, 0]
+    hand_out_places(batch, [ids], 5)
+    assert [waiting.future.result().arrays[0].shape for waiting in batch] == [(2, 3), (0, 3), (2, 0)]
     loop.close()
+
+
+def test_a_long_row_runs_without_short_ones_beside_it_whatever_attention_was_timed_to_cost() -> None:
+    loop = asyncio.new_event_loop()
+    lengths = [9] * 63 + [4096]
+    requests = [
+        Waiting(0, [], 1, loop.create_future(), 1e9, n, step_places=10_000, attention_places=0.0) for n in lengths
+    ]
+    assert lengths_together(requests)[1] == 16
+    assert lengths_together(requests[::-1]) == (4089, 4096)
+    loop.close()
+
+
+def test_requests_that_lie_end_to_end_themselves_are_not_put_together() -> None:
+    """Their rows are told apart by lengths of their own places."""
+    ids, lengths = tensor("ids", (None,), "int32"), tensor("row_lengths", (None,), "int32")
+    answer = tensor("y", (None,))
+    assert has_rows(signature("lines", (ids,), (answer,)))
+    assert not has_rows(signature("serving_packed", (ids, lengths), (answer,)))
 
 
 def test_too_few_answers_fail_all_who_wait() -> None:
