@@ -35,8 +35,8 @@ def with_blocks(model: keras.Model) -> keras.Model:
     """The model with its encoder layers as float32 blocks."""
 
     def block(layer: Any, _: str) -> Any:
-        found = encoder_block_of(layer)
-        return None if isinstance(found, str) else found
+        known = encoder_block_of(layer)
+        return None if isinstance(known, str) else known
 
     return rewrite(model, block)
 
@@ -264,6 +264,6 @@ def _two_towers() -> keras.Model:
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_model_that_may_mix_places_is_refused(what: str) -> None:
     make, reason = REFUSED[what]
-    told = unpacked_because(make())
-    assert told is not None
-    assert reason in told
+    refusal = unpacked_because(make())
+    assert refusal is not None
+    assert reason in refusal

@@ -167,8 +167,8 @@ def test_what_attention_costs_is_timed_on_lines_that_the_model_takes(
 def test_a_model_says_which_of_its_signatures_takes_rows_end_to_end() -> None:
     both = ServedModel(signatures=(signature(), packed_signature()), library_version="0")
 
-    def run(asked: ServedSignature, x: Arrays) -> list[np.ndarray]:
-        return [(end_to_end if asked.name == "serving_packed" else by_mask)(x)]
+    def run(signature_run: ServedSignature, x: Arrays) -> list[np.ndarray]:
+        return [(end_to_end if signature_run.name == "serving_packed" else by_mask)(x)]
 
     tried = with_padding(both, run, 1)
     assert [(s.pads, s.packed) for s in tried.signatures] == [(True, 1), (False, None)]
