@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from kcost.core.conversion import ROW_LENGTHS
+
 TIME_STEP = 8
 """A line is as long as the longest row, to a multiple of it: oneDNN prepares attention's products for each length."""
 
@@ -33,7 +35,8 @@ class Packing(NamedTuple):
             places: int32 (), at least as many as the sum of the lengths.
         """
         fits = tf.reduce_all(lengths >= 0) & (tf.reduce_sum(tf.cast(lengths, tf.int64)) <= tf.cast(places, tf.int64))
-        with tf.control_dependencies([tf.debugging.Assert(fits, ["Rows have as many places as there are, or fewer."])]):
+        rule = f"{ROW_LENGTHS} says how long each row is; together they have at most the places there are. Received:"
+        with tf.control_dependencies([tf.debugging.Assert(fits, [rule, lengths, "for", places], summarize=8)]):
             lengths = tf.identity(lengths)
         time = tf.reduce_max(tf.concat([[0], lengths], 0)) + (TIME_STEP - 1)
         time = time // TIME_STEP * TIME_STEP
