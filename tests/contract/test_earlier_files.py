@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent / "earlier_files"
 """Each with an .npz of inputs and of what they were answered with on TensorFlow. `own` names own_model.OwnModel."""
 
 REGISTERED = (
-    *("ConvolutionChain", "EncoderBlock", "QuantizedConv2D", "QuantizedDense", "QuantizedDepthwiseConv2D"),
-    *("QuantizedEinsumDense", "QuantizedEmbedding", "RewrittenLayer", "RewrittenModel"),
+    *("ConvolutionChain", "EncoderBlock", "InferenceLayerNormalization", "QuantizedConv2D", "QuantizedDense"),
+    *("QuantizedDepthwiseConv2D", "QuantizedEinsumDense", "QuantizedEmbedding", "RewrittenLayer", "RewrittenModel"),
 )
 NAMES = sorted(path.stem for path in FOLDER.glob("*.keras"))
 
