@@ -129,3 +129,15 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(2, 3, WIDTH)).astype(np.float32)
     np.testing.assert_array_equal(np.asarray(again(rows)), np.asarray(model(rows)))
     assert not again.trainable_variables
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_at_another_precision_it_is_kerass(policy: str, dtype: str) -> None:
+    config = form(norm()).get_config()
+    layer = InferenceLayerNormalization.from_config({**config, "dtype": policy})
+    layer.build((None, None, WIDTH))
+    graph = graph_of(layer, dtype=tf.as_dtype(dtype))
+    assert fused(graph) == 0
+    x = tf.cast(np.random.default_rng(1).normal(size=(2, 3, WIDTH)), dtype)
+    assert graph(x).dtype == tf.bfloat16
