@@ -13,7 +13,8 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 from kcost.backends.base import PREDICT, Driver, Inputs, Step, Subject, arranger, as_host_array
-from kcost.backends.kernels.int8_products import float32_product, no_int8_cpu
+from kcost.backends.kernels.cpu_instructions import no_int8_cpu
+from kcost.backends.kernels.int8_products import float32_product
 from kcost.backends.kernels.tensorflow_constants import constant_mode, constant_weights
 from kcost.backends.profiling import tensorflow_profile
 from kcost.core.profile import Trace, Work

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-INT8_CPU_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-"""Without one of these, oneDNN adds pairs of int8 products in 16 bits, which saturate: its sums are then not exact."""
 
 EXACT_TERMS = 1024
 """Terms that float32 adds exactly in any order: |int8 x int8| <= 2^14, and float32 holds each integer up to 2^24."""
@@ -20,17 +15,6 @@ LOWEST = {"gelu": -0.17, "gelu_tanh": -0.17, "relu": 0.0}
 def steps_above(lowest: float, largest: Any) -> Any:
     """The size of 255 equal steps from the lowest value to the largest: half of what int8 needs around 0."""
     return (largest - lowest) / 255
-
-
-@cache
-def no_int8_cpu() -> str | None:
-    """Why this CPU has no exact int8 products in oneDNN; None if it has them. Known on Linux alone."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "the features of the CPU cannot be read here"
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return None if INT8_CPU_FEATURES.intersection(flags.split()) else "the CPU has neither VNNI nor AMX"
 
 
 def float32_product(x: Any, w: Any, matmul: Callable[[Any, Any], Any], to_float32: Any, to_int32: Any) -> Any:

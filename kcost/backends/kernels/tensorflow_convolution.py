@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.backends.convolution_chain import StageParts, entering_limits, run_chain, same_padding
-from kcost.backends.kernels.int8_products import no_int8_cpu
+from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.kernels.tensorflow_int8 import internal_unavailable
 from kcost.backends.tensorflow import ONEDNN_TERMS

@@ -14,6 +14,7 @@ Two things make the difference, both measured:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +26,7 @@ from tensorflow.python.framework import op_def_library
 from kcost.backends.block_spec import BlockSpec
 from kcost.backends.encoder_block import LEAST, Product, int8_product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
+from kcost.backends.kernels.cpu_instructions import may_multiply_bfloat16
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.kernels.tensorflow_int8 import (
     QUANTIZED_MATMUL,
@@ -277,6 +279,8 @@ def _driver() -> Any:
 @cache
 def _multiplies_bfloat16() -> bool:
     """Whether bfloat16 products are clearly faster than float32 ones here."""
+    if not may_multiply_bfloat16(os.environ):
+        return False
     with tf.init_scope():  # eager, whatever is traced around it
         narrow, wide = (tf.cast(tf.ones(PROBE), dtype) for dtype in (tf.bfloat16, tf.float32))
         return clearly_faster(*(lambda x=x: tf.matmul(x, x, transpose_b=True).numpy() for x in (narrow, wide)))
