@@ -137,6 +137,14 @@ class ModelVersion:
         return len(self._queue)
 
     @property
+    def rows_together(self) -> str | None:
+        """How rows of several lengths run together by the default signature; None where they do not."""
+        place, _ = self._signatures.get(DEFAULT_SIGNATURE, (None, None))
+        if place in self._packing:
+            return "rows of several lengths lie end to end"
+        return "rows of several lengths are padded" if place in self._padding else None
+
+    @property
     def signature_names(self) -> tuple[str, ...]:
         """The signatures of the model; none before it is loaded."""
         return tuple(self._signatures)

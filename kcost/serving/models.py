@@ -226,7 +226,8 @@ class Models:
         """Loads a version, and tells how that went, unless it is what was told of the try before."""
         await version.load()
         if version.failure is None:
-            self._log(f"{version.name} version {version.version} is available")
+            together = "" if version.rows_together is None else f"; {version.rows_together}"
+            self._log(f"{version.name} version {version.version} is available{together}")
         elif str(version.failure) != failure_before:
             self._log(f"{version.name} version {version.version} was not loaded. {version.failure}")
 

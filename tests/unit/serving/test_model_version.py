@@ -109,6 +109,29 @@ class PackingRunner(FakeRunner):
         done(error or Outputs([arrays[-1] * 2], 1000))
 
 
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({}, None),
+        ({"pads": True}, "rows of several lengths are padded"),
+        ({"pads": True, "packed": 1}, "rows of several lengths lie end to end"),
+    ],
+)
+def test_a_version_says_how_rows_of_several_lengths_run_together(
+    tmp_path: Path, update: dict[str, object], said: str | None
+) -> None:
+    class Runner(PackingRunner):
+        async def start(self, trial_s: float, on_loaded: Callable[[], None]) -> ServedModel:
+            served = await super().start(trial_s, on_loaded)
+            default = MODEL.signatures[0].model_copy(update=update)
+            return served.model_copy(update={"signatures": (default, served.signatures[1])})
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        assert version.rows_together == said
+
+    with_version(tmp_path, steps, Runner)
+
+
 def test_rows_of_several_lengths_lie_end_to_end_where_the_model_takes_them(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         (runner,) = runners
