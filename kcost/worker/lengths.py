@@ -13,6 +13,7 @@ import numpy as np
 from kcost.core.conversion import PACKED_SIGNATURE, ROW_LENGTHS
 from kcost.core.errors import InputError
 from kcost.core.serving import ServedModel, ServedSignature
+from kcost.worker.packed_rows import packed_rows
 
 MASKS = ("padding_mask", "attention_mask")
 """Inputs that say which positions count, as Keras and Hugging Face call them."""
@@ -110,15 +111,15 @@ def may_pack(signature: ServedSignature, packed: ServedSignature, run: Run) -> b
     whole = _made_up(signature, 1, sum(lengths))
     ends = np.cumsum(lengths).tolist()
     rows = [
-        {name: array[:, end - length : end].copy() for name, array in whole.items()}
+        {name: array[0, end - length : end].copy() for name, array in whole.items()}
         for length, end in zip(lengths, ends, strict=True)
     ]
     for name, array in rows[1].items():
         if name in MASKS:
-            array[:, -1] = 0  # a place that somebody else has padded
+            array[-1] = 0  # a place that somebody else has padded
     try:
         answers = run(packed, packed_rows(rows, _BEHIND))
-        alone = [run(signature, row) for row in rows]
+        alone = [run(signature, {name: array[None] for name, array in row.items()}) for row in rows]
     except (InputError, MemoryError):
         return False
     return all(
@@ -130,20 +131,6 @@ def may_pack(signature: ServedSignature, packed: ServedSignature, run: Run) -> b
     )
 
 
-def packed_rows(rows: Sequence[dict[str, np.ndarray]], behind: int = 0) -> dict[str, np.ndarray]:
-    """Rows of several lengths, (1, length) each input, as PACKED_SIGNATURE takes them.
-
-    Args:
-        behind: places that belong to no row.
-    """
-    lengths = [next(iter(row.values())).shape[1] for row in rows]
-    lines = {
-        name: np.concatenate([*(row[name][0] for row in rows), np.zeros(behind, rows[0][name].dtype)])
-        for name in rows[0]
-    }
-    return {**lines, ROW_LENGTHS: np.asarray(lengths, np.int32)}
-
-
 def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, float] | None:
     """`step_places` of rows end to end, and how many places cost as much as one that looks at one of a line.
 
@@ -153,7 +140,8 @@ def packed_costs(packed: ServedSignature, run: Run, threads: int) -> tuple[int, 
     ours = packed.model_copy(update={"inputs": tuple(t for t in packed.inputs if t.name != ROW_LENGTHS)})
 
     def step(lengths: list[int]) -> dict[str, np.ndarray]:
-        return packed_rows([_made_up(ours, 1, length) for length in lengths])
+        rows = [_made_up(ours, 1, length) for length in lengths]
+        return packed_rows([{name: array[0] for name, array in row.items()} for row in rows])
 
     (rows, length), (small_rows, small_length) = _LARGE, _SMALL
     even, small = [length] * rows, [small_length] * small_rows

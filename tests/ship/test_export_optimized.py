@@ -16,6 +16,7 @@ from kcost.core.artifact import open_model
 from kcost.core.errors import GateError
 from kcost.core.jobs import CONVERT, Job
 from kcost.core.process import installed, run_job, worker_environment
+from kcost.runtimes.prediction_log import WARM_UP_FILE, read_requests
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import convert as convert_module
 from kcost.ship.export import export
@@ -147,6 +148,24 @@ def test_rows_may_lie_end_to_end_where_its_encoder_layers_are_blocks(
         logits = session.run_signature("serving_packed", flat | lengths)["logits"]
     error = np.sqrt(np.mean((logits.reshape(expected.shape) - expected) ** 2)) / expected.std()
     assert error < {"bfloat16": 1e-2}.get(mode, 5e-2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_server_warms_up_with_rows_end_to_end_where_the_model_has_them(
+    reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str
+) -> None:
+    report, folder = reports[mode, False]
+    requests = read_requests(folder / WARM_UP_FILE)
+    packed = [r.inputs for r in requests if r.signature == "serving_packed"]
+    if "serving_packed" not in {s.signature for s in report.signatures}:
+        assert packed == []
+        return
+    padded = [r.inputs for r in requests if r.signature == "serving_default"]
+    assert len(packed) == len(padded) == len(report.warm_up_batches)
+    for lines, rows in zip(packed, padded, strict=True):
+        count, length = rows["token_ids"].shape
+        assert lines["row_lengths"].tolist() == [length] * count
+        np.testing.assert_array_equal(lines["token_ids"], rows["token_ids"].ravel())
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m != "float32"])

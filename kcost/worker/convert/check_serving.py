@@ -11,7 +11,6 @@ import numpy as np
 from kcost.core.conversion import (
     IMAGE_SIGNATURE,
     PACKED_SIGNATURE,
-    ROW_LENGTHS,
     TEXT_SIGNATURE,
     ConvertedTensor,
     ServingAnswer,
@@ -31,6 +30,7 @@ from kcost.data.words import words_of
 from kcost.runtimes.prediction_log import WARM_UP_FILE, PredictRequest, read_requests
 from kcost.runtimes.saved_model import SERVING_SIGNATURE, SavedModelSession
 from kcost.worker.convert.serving_probes import TEXTS, made_up_images, png
+from kcost.worker.packed_rows import cut_rows, packed_rows
 
 IMAGES = 4
 PACKED_ROWS = 3
@@ -140,14 +140,9 @@ def _check_packed(session: SavedModelSession, warm_up: Sequence[PredictRequest],
     largest = max(
         (r for r in warm_up if r.signature == SERVING_SIGNATURE), key=lambda r: len(next(iter(r.inputs.values())))
     )
-    count, longest = next(iter(largest.inputs.values())).shape
-    lengths = [max(1, longest - i) for i in range(PACKED_ROWS)]
-    rows = [
-        {name: array[i % count, :length] for name, array in largest.inputs.items()} for i, length in enumerate(lengths)
-    ]
-    lines = {name: np.concatenate([row[name] for row in rows]) for name in largest.inputs}
-    answers = session.run_signature(PACKED_SIGNATURE, {**lines, ROW_LENGTHS: np.asarray(lengths, np.int32)})
-    ends = np.cumsum(lengths)[:-1]
+    rows = cut_rows(largest.inputs, PACKED_ROWS)
+    answers = session.run_signature(PACKED_SIGNATURE, packed_rows(rows))
+    ends = np.cumsum([len(next(iter(row.values()))) for row in rows])[:-1]
     differences = []
     for output, answer in answers.items():
         for row, own in zip(rows, np.split(answer, ends), strict=True):

@@ -25,6 +25,7 @@ from kcost.optimize.forms.layers import QuantizedDense, QuantizedEmbedding
 from kcost.optimize.forms.norm import InferenceLayerNormalization
 from kcost.worker.convert.endpoint import ModelInput, output_names
 from kcost.worker.convert.saved_model import Serve
+from kcost.worker.packed_rows import cut_rows, packed_rows
 
 ROUGHLY = 0.05
 """Of the root mean square of answers: more than int8 that rounds the other way changes, less than another row does."""
@@ -104,19 +105,18 @@ def _is_alike(packed: Any, serve: Serve, rows: Mapping[str, np.ndarray]) -> bool
 
     Roughly: `check_serving` holds what TensorFlow's C library makes of the file closer. What mixes rows is far off.
     """
-    count, longest = next(iter(rows.values())).shape
-    lengths = [max(1, longest - i) for i in range(3)]
-    cut = [{name: array[i % count, :length] for name, array in rows.items()} for i, length in enumerate(lengths)]
-    lines = {name: np.concatenate([row[name] for row in cut]) for name in rows}
-    answers = packed({**{n: tf.constant(a) for n, a in lines.items()}, ROW_LENGTHS: tf.constant(lengths, tf.int32)})
-    for i, (row, length) in enumerate(zip(cut, lengths, strict=True)):
+    cut = cut_rows(rows, 3)
+    answers = packed({name: tf.constant(array) for name, array in packed_rows(cut).items()})
+    start = 0
+    for row in cut:
         alone = serve({name: tf.constant(array[None]) for name, array in row.items()})
-        start = sum(lengths[:i])
+        end = start + len(next(iter(row.values())))
         for name, answer in answers.items():
             wanted = np.asarray(tf.cast(alone[name][0], tf.float32))
-            off = np.asarray(tf.cast(answer[start : start + length], tf.float32)) - wanted
+            off = np.asarray(tf.cast(answer[start:end], tf.float32)) - wanted
             if not np.sqrt(np.mean(off**2)) <= ROUGHLY * max(np.sqrt(np.mean(wanted**2)), 1e-6):
                 return False
+        start = end
     return True
 
 
