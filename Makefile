@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NOT_SLOW = -m 'not slow'
 PYTEST = $(BIN)/python -m pytest $(NOT_SLOW)
 LOG := .venv/test.log
-FAILURES := ^(FAILED|ERROR) |crashed while running|: \*\*\* 
+FAILURES := ^(FAILED|ERROR) [^ ]|crashed while running|: \*\*\* \[
 # The longest first.
 PARTS := test-programs test-jax test-tensorflow test-bench test-unit test-torch
 # The unit tests that start workers, of the simulated backend, and wait for them most of the time.
@@ -28,7 +28,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	@echo '$(JOBS) at a time, each of which prints when it ends: $(PARTS)'
-	@$(MAKE) --jobs $(JOBS) --keep-going --output-sync=target --no-print-directory $(PARTS) 2>&1 | tee $(LOG) || \
+	@mkdir -p $(dir $(LOG)) && $(MAKE) --jobs $(JOBS) --keep-going --output-sync=target --no-print-directory $(PARTS) 2>&1 | tee $(LOG) || \
 	    { echo 'What failed, of all that is in $(LOG):'; grep -E '$(FAILURES)' $(LOG); exit 1; }
 
 # With the tests that take minutes, and programs of jax that are compiled as users have it.
@@ -46,11 +46,11 @@ test-programs: .venv/installed
 	$(PYTEST) tests/cli tests/ship tests/serving
 
 # The same tests on each backend, in a process of its own: a worker, as a fault in a framework's own code ends the
-# process, and the one that waits for it then names the test and goes on with the next.
+# process, and the one that waits for it then names the test and goes on with another worker.
 test-contract: $(BACKENDS:%=test-%)
 
 $(BACKENDS:%=test-%): test-%: .venv/installed
-	KERAS_BACKEND=$* OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 1 tests/contract tests/zoo
+	KERAS_BACKEND=$* OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 1 --max-worker-restart 100 tests/contract tests/zoo
 
 # docs/layers.md, from what each layer of Keras ends with on each backend.
 ZOO := .venv/zoo

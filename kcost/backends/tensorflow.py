@@ -13,10 +13,10 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 from kcost.backends.base import PREDICT, Driver, Inputs, Step, Subject, arranger, as_host_array
-from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.int8_products import float32_product
 from kcost.backends.kernels.tensorflow_constants import constant_mode, constant_weights
 from kcost.backends.profiling import tensorflow_profile
+from kcost.core.cpu_instructions import no_int8_cpu
 from kcost.core.profile import Trace, Work
 from kcost.models.ways_of_call import is_in_predict
 
@@ -80,7 +80,8 @@ class TensorFlowDriver(Driver):
         x, w = tf.convert_to_tensor(x), tf.convert_to_tensor(w)
         if _inside_xla():
             return tf.matmul(x, w, output_type=tf.int32)
-        if self.int8_unavailable() is not None:
+        # A graph that is to run on any machine has no products of oneDNN, nor such as are exact with VNNI alone.
+        if self.int8_unavailable() is not None or constant_mode() == "portable":
             to_float32, to_int32 = (lambda t: tf.cast(t, tf.float32)), (lambda t: tf.cast(t, tf.int32))
             return float32_product(x, w, tf.matmul, to_float32, to_int32)
         if w.shape[0] <= ONEDNN_TERMS:

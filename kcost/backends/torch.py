@@ -18,10 +18,10 @@ import torch._inductor.config
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from kcost.backends.base import PREDICT, Driver, Inputs, Step, Subject, arranger, as_host_array
-from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.int8_products import float32_product
 from kcost.backends.kernels.torch_constants import constant_weights
 from kcost.backends.profiling import torch_profile
+from kcost.core.cpu_instructions import no_int8_cpu
 from kcost.core.errors import in_a_line
 from kcost.core.profile import Trace, Work
 from kcost.models.ways_of_call import is_in_predict

@@ -235,7 +235,12 @@ class ConvertAnswer(Record):
     versions: dict[str, str]
     probes: tuple[ConversionProbe, ...]
     internal_operations: tuple[str, ...] = Field(
-        default=(), description="of a SavedModel: operations of the graph that are no public ones"
+        default=(),
+        description="of a SavedModel: operations of the graph that only some builds of TensorFlow have, or can run on "
+        "int8",
+    )
+    int8_operations: tuple[str, ...] = Field(
+        default=(), description="of a SavedModel: those that are exact where the CPU has VNNI or AMX alone"
     )
     plain_blocks: tuple[tuple[str, str], ...] = Field(
         default=(), description="layer and reason, of fused layers that could not be written in their fast form"

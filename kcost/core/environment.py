@@ -20,7 +20,7 @@ CPU_FEATURES = (
     *("asimd", "sve"),
 )
 VARIABLE_PREFIXES = (
-    *("XLA_", "TF_", "JAX_", "OMP_", "MKL_", "ONEDNN_", "KMP_", "ATEN_"),
+    *("XLA_", "TF_", "JAX_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "KMP_", "ATEN_"),
     *("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD"),
 )
 NOT_ABOUT_SPEED = frozenset({"TF_CLI_CONFIG_FILE"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from kcost.core.cpu_instructions import ONEDNN_LIMITS
 from kcost.core.disturbance import holds_pauses
 from kcost.core.errors import InputError
 from kcost.core.plan import Backend
@@ -21,7 +22,7 @@ from kcost.cost.placements import Placement, placed
 from kcost.cost.price_rules import Price
 from kcost.cost.workload import Workload
 
-LIMITS_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
+LIMITS_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", *ONEDNN_LIMITS, "XLA_FLAGS")
 """Variables that make another machine of the same processor."""
 
 

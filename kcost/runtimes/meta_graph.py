@@ -1,4 +1,4 @@
-"""What a SavedModel says of itself: its signatures, and what in its graph would need XLA.
+"""What a SavedModel says of itself: its signatures, its operations, and what in its graph would need XLA.
 
 Field numbers: tensorflow/core/protobuf/meta_graph.proto and tensorflow/core/framework/{graph,function,node_def,
 attr_value,tensor_shape,types}.proto of TensorFlow 2.21; protocol buffers never change the number of a field.
@@ -60,6 +60,8 @@ class MetaGraph(NamedTuple):
     signatures: dict[str, Signature]
     xla: tuple[str, ...]
     """Operations and functions that are compiled by XLA wherever the graph runs, sorted; empty is good."""
+    operations: frozenset[str]
+    """The kinds of operations in the graph and its functions, such as MatMul."""
 
 
 def parse(meta_graph_def: bytes | memoryview) -> MetaGraph:
@@ -71,9 +73,11 @@ def parse(meta_graph_def: bytes | memoryview) -> MetaGraph:
     try:
         signatures: dict[str, Signature] = {}
         xla: set[str] = set()
+        operations: set[str] = set()
         for number, value in _messages(meta_graph_def):
             if number == 2:  # graph_def
                 xla.update(_xla_in_graph(value))
+                operations.update(_operation(node) for node in _nodes(value))
             elif number == 5:  # signature_def
                 name, signature = _entry(value)
                 signatures[name] = _signature(signature)
@@ -83,7 +87,7 @@ def parse(meta_graph_def: bytes | memoryview) -> MetaGraph:
             received=f"bytes that are none: {error}",
             remedy="The file is damaged. Export the model again.",
         ) from error
-    return MetaGraph(signatures, tuple(sorted(xla)))
+    return MetaGraph(signatures, tuple(sorted(xla)), frozenset(operations))
 
 
 def _messages(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -137,6 +141,20 @@ def _shape(message: memoryview) -> tuple[int | None, ...] | None:
             size = sizes[-1] if sizes else 0
             shape.append(None if size < 0 else size)
     return tuple(shape)
+
+
+def _nodes(graph_def: memoryview) -> Iterator[memoryview]:
+    """The nodes of a graph and of all its functions."""
+    for number, value in _messages(graph_def):
+        if number == 1:  # node
+            yield value
+        elif number == 2:  # library
+            functions = (function for kind, function in _messages(value) if kind == 1)
+            yield from (node for function in functions for kind, node in _messages(function) if kind == 3)
+
+
+def _operation(node_def: memoryview) -> str:
+    return next((str(value, "utf-8") for number, value in _messages(node_def) if number == 2), "")
 
 
 def _xla_in_graph(graph_def: memoryview) -> Iterator[str]:

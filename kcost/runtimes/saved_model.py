@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kcost.core.cpu_instructions import INT8_OPERATIONS, no_int8_cpu
 from kcost.core.errors import ArtifactError, InputError, UnavailableError, first_line
 from kcost.runtimes import meta_graph
 from kcost.runtimes.denormals import DenormalsAreZero
@@ -144,7 +145,8 @@ class SavedModelSession:
 
     Raises:
         ArtifactError: no SavedModel is there, it is damaged, or it has no such signature.
-        UnavailableError: the TensorFlow library is not installed.
+        UnavailableError: the TensorFlow library is not installed, or the graph has int8 products, and this machine has
+            no instructions by which they are exact.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class SavedModelSession:
         self._session: ctypes.c_void_p | None = None
         try:
             description = meta_graph.parse(self._load(_config(threads, caller_thread=caller_thread)))
+            self._refuse_inexact(description.operations)
             self.signatures: dict[str, Signature] = description.signatures
             self.xla_operations: tuple[str, ...] = description.xla
             self._strings = strings
@@ -173,6 +176,17 @@ class SavedModelSession:
         except BaseException:
             self.close()
             raise
+
+    def _refuse_inexact(self, operations: frozenset[str]) -> None:
+        """Whether int8 products are exact was looked at where the graph was made, which may be another machine."""
+        int8, reason = sorted(operations & INT8_OPERATIONS), no_int8_cpu()
+        if int8 and reason is not None:
+            raise UnavailableError(
+                "A graph with int8 products of oneDNN runs on a CPU with VNNI or AMX: elsewhere their sums are cut off "
+                "at 16 bits, and answers are wrong.",
+                received=f"{self._path} with {', '.join(int8)}; {reason}",
+                remedy="Export a portable version (kcost export --portable), or on a machine of this kind.",
+            )
 
     @property
     def signature(self) -> Signature:

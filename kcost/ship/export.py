@@ -194,7 +194,7 @@ def _write_and_check(
         temperature=None if temperature is None else temperature.value,
         warnings=(
             *_warnings(tensorflow_version),
-            *_operation_warnings(written.internal_operations, written.plain_blocks),
+            *_operation_warnings(written.internal_operations, written.int8_operations, written.plain_blocks),
             *warning,
         ),
     )
@@ -253,13 +253,21 @@ def _specs(tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name=t.name, shape=t.shape, dtype=t.dtype) for t in tensors)
 
 
-def _operation_warnings(internal: Sequence[str], plain: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Warns of a graph that other builds of TensorFlow refuse, and of blocks that are not as fast as they could be."""
+def _operation_warnings(
+    internal: Sequence[str], int8: Sequence[str], plain: Sequence[tuple[str, str]]
+) -> tuple[str, ...]:
+    """Warns of a graph that other builds refuse or other CPUs run wrongly, and of blocks that could be faster."""
     warnings = []
     if internal:
         warnings.append(
             f"The graph uses {', '.join(internal)}, which TensorFlow has where it is built with oneDNN for x86 (its "
             "wheels are). A server of another kind refuses to load it: export a portable version for that one."
+        )
+    if int8:
+        warnings.append(
+            f"Its int8 products ({', '.join(int8)}) are exact on CPUs with VNNI or AMX alone. Elsewhere a server "
+            "answers wrongly and says nothing, but for `kcost serve`, which refuses the model: export a portable "
+            "version for such machines."
         )
     if plain:
         layer, reason = plain[0]

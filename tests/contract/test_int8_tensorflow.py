@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import tensorflow as tf
 
 from kcost.backends.kernels.tensorflow_constants import constant_weights
 from kcost.backends.kernels.tensorflow_int8 import QUANTIZED_MATMUL, internal_unavailable
+from kcost.core.cpu_instructions import INT8_OPERATIONS, ONEDNN_LIMITS
 from kcost.core.errors import ArtifactError
 from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense
 from kcost.worker.convert import saved_model
@@ -112,6 +116,33 @@ def test_no_rows_give_no_rows(shape: tuple[int, ...]) -> None:
 def test_a_portable_graph_has_public_operations_alone() -> None:
     names = operations(graph_of(dense(), 2, portable=True))
     assert not [name for name in names if name.startswith("_")], names
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_portable_graph_has_no_products_that_are_exact_on_some_cpus_alone(mode: str) -> None:
+    layer = keras.layers.Dense(7)
+    layer.build((None, 600))
+    form = QuantizedDense.of(layer, mode, LARGEST if mode == "static" else None)  # type: ignore[arg-type]
+    assert not INT8_OPERATIONS & set(operations(graph_of(form, 2, portable=True)))
+
+
+HELD = """
+import numpy as np
+from testing import one_backend
+from kcost.backends.kernels.tensorflow_encoder import _multiplies_bfloat16
+from kcost.backends.tensorflow import TensorFlowDriver
+largest = np.full((64, 1), 127, np.int8)
+print(np.asarray(TensorFlowDriver().int8_matmul(largest.T, largest)).item(), _multiplies_bfloat16())
+"""
+
+
+@pytest.mark.parametrize("name", ONEDNN_LIMITS)
+def test_where_onednn_is_held_to_fewer_instructions_products_are_exact_and_none_is_of_bfloat16(name: str) -> None:
+    """Sums of pairs saturate there, and TensorFlow crashes at a product of bfloat16."""
+    command = [sys.executable, "-c", HELD]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", name: "AVX2"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(64 * 127**2), "False"]
 
 
 def test_more_constants_than_a_graph_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

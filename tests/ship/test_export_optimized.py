@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from kcost.core.artifact import open_model
-from kcost.core.errors import GateError
+from kcost.core.errors import GateError, UnavailableError
 from kcost.core.jobs import CONVERT, Job
 from kcost.core.process import installed, run_job, worker_environment
-from kcost.runtimes.prediction_log import WARM_UP_FILE, read_requests
+from kcost.runtimes import saved_model
 from kcost.runtimes.saved_model import SavedModelSession
 from kcost.ship import convert as convert_module
 from kcost.ship.export import export
@@ -117,13 +117,16 @@ def test_only_an_export_that_is_not_portable_has_internal_operations(
     report = reports[mode, False][0]
     portable = reports[mode, True][0]
     assert portable.internal_operations == ()
-    assert not [w for w in portable.warnings if "refuses to load" in w]
+    assert not [w for w in portable.warnings if "refuses to load" in w or "VNNI" in w]
     if any("plain, slower form" in w for w in report.warnings):
         pytest.skip(report.warnings[-1])
     fused = ("_MklFusedBatchMatMulV2", "_MklLayerNorm")
     expected = {"float32": (), "bfloat16": fused}.get(mode, (*fused, "_QuantizedMatMul"))
     assert report.internal_operations == expected
     assert len([w for w in report.warnings if "refuses to load" in w]) == (mode != "float32")
+    assert len([w for w in report.warnings if "VNNI" in w and "_QuantizedMatMul" in w]) == (
+        mode in ("dynamic", "static")
+    )
 
 
 @pytest.mark.parametrize("portable", [False, True])
@@ -150,22 +153,20 @@ def test_rows_may_lie_end_to_end_where_its_encoder_layers_are_blocks(
     assert error < {"bfloat16": 1e-2}.get(mode, 5e-2)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_server_warms_up_with_rows_end_to_end_where_the_model_has_them(
-    reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_machine_without_int8_instructions_refuses_what_was_exported_on_one_that_has_them(
+    reports: dict[tuple[str, bool], tuple[ExportReport, Path]], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its answers would be wrong. What is portable runs anywhere."""
     report, folder = reports[mode, False]
-    requests = read_requests(folder / WARM_UP_FILE)
-    packed = [r.inputs for r in requests if r.signature == "serving_packed"]
-    if "serving_packed" not in {s.signature for s in report.signatures}:
-        assert packed == []
-        return
-    padded = [r.inputs for r in requests if r.signature == "serving_default"]
-    assert len(packed) == len(padded) == len(report.warm_up_batches)
-    for lines, rows in zip(packed, padded, strict=True):
-        count, length = rows["token_ids"].shape
-        assert lines["row_lengths"].tolist() == [length] * count
-        np.testing.assert_array_equal(lines["token_ids"], rows["token_ids"].ravel())
+    if any("plain, slower form" in w for w in report.warnings):
+        pytest.skip(report.warnings[-1])
+    monkeypatch.setattr(saved_model, "no_int8_cpu", lambda: "the CPU has neither VNNI nor AMX")
+    with pytest.raises(
+        UnavailableError, match=r"cut off at 16 bits(.|\n)*_QuantizedMatMul; the CPU has(.|\n)*--portable"
+    ):
+        SavedModelSession(folder)
+    SavedModelSession(reports[mode, True][1]).close()
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m != "float32"])

@@ -23,7 +23,7 @@ def constant_weights(portable: bool = False) -> Iterator[None]:
     Nothing is done to what is called eagerly or compiled by XLA.
 
     Args:
-        portable: public operations only, so that the graph loads on any build of TensorFlow.
+        portable: public operations that each build of TensorFlow has, and that are exact on each CPU.
     """
     token = _constants.set("portable" if portable else "native")
     try:

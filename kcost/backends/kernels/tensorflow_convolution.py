@@ -7,6 +7,7 @@ int8 convolutions on CPU are slower than float32 ones.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,10 +17,10 @@ import tensorflow as tf
 
 from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.backends.convolution_chain import StageParts, entering_limits, run_chain, same_padding
-from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.kernels.tensorflow_int8 import internal_unavailable
 from kcost.backends.tensorflow import ONEDNN_TERMS
+from kcost.core.cpu_instructions import may_multiply_bfloat16, no_int8_cpu
 
 Parts = Mapping[str, Any]
 
@@ -159,7 +160,7 @@ def _padded(whole: Any, spans: list[int], strides: tuple[int, int]) -> Any:
 
 
 def _float_chain(spec: ChainSpec, parts: Parts, x: Any) -> Any:
-    dtype = tf.as_dtype(spec.compute)
+    dtype = tf.as_dtype(spec.compute) if may_multiply_bfloat16(os.environ) else tf.float32
     return tf.cast(run_chain(spec.stages, _FloatOperations(spec, parts, dtype), tf.cast(x, dtype)), tf.float32)
 
 

@@ -26,7 +26,6 @@ from tensorflow.python.framework import op_def_library
 from kcost.backends.block_spec import BlockSpec
 from kcost.backends.encoder_block import LEAST, Product, int8_product, run_block
 from kcost.backends.kernels.bfloat16_products import PROBE, clearly_faster
-from kcost.backends.kernels.cpu_instructions import may_multiply_bfloat16
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
 from kcost.backends.kernels.tensorflow_int8 import (
     QUANTIZED_MATMUL,
@@ -38,6 +37,7 @@ from kcost.backends.kernels.tensorflow_int8 import (
 from kcost.backends.kernels.tensorflow_norms import fused_norm
 from kcost.backends.kernels.tensorflow_packing import Packing
 from kcost.backends.tensorflow import DRIVER
+from kcost.core.cpu_instructions import may_multiply_bfloat16
 
 FUSED_BATCH_MATMUL = "_MklFusedBatchMatMulV2"
 

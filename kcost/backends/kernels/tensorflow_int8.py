@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_library, op_def_registry
 
 from kcost.backends.encoder_block import Product
-from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.tensorflow_constants import constant_mode, host_value
+from kcost.core.cpu_instructions import no_int8_cpu
 
 QUANTIZED_MATMUL = "_QuantizedMatMul"
 

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from kcost.backends.chain_spec import ChainSpec, Stage
 from kcost.backends.convolution_chain import StageParts, run_chain, same_padding
-from kcost.backends.kernels.cpu_instructions import no_int8_cpu
 from kcost.backends.kernels.int8_products import EXACT_TERMS
 from kcost.backends.kernels.torch_constants import prepared, weights_are_constant
 from kcost.backends.kernels.torch_integers import ZERO_POINT, inexact, other_machine
+from kcost.core.cpu_instructions import no_int8_cpu
 
 Pair = tuple[int, int]
 Parts = Mapping[str, Any]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kcost.core.cpu_instructions import no_int8_cpu
 from kcost.core.errors import in_a_line
 
 ZERO_POINT = 128
@@ -32,4 +33,6 @@ def inexact(what: str, trial: Callable[[], Any], exact: int) -> str | None:
         sums = trial()
     except (AttributeError, RuntimeError) as error:
         return f"this PyTorch has no oneDNN integer {what}: {in_a_line(error)}"
-    return None if bool((sums == exact).all()) else f"this CPU has no VNNI: its integer {what} are cut off at 16 bits"
+    if bool((sums == exact).all()):
+        return None
+    return f"{no_int8_cpu() or 'this build of oneDNN does not use VNNI'}: integer {what} are cut off at 16 bits"

@@ -50,9 +50,9 @@ def convert_for_server(
 ) -> ServingAnswer:
     """Writes a SavedModel's folder with all that a server takes: more signatures, and what it warms up with."""
     more, left_out = more_signatures(serving, inputs, outputs)
-    reasons = [] if (reason := _unpacked_because(model, portable=request.portable)) is None else [reason]
-    requests = warm_up_requests(serving, inputs, more, samples, packs=not reasons)
+    requests = warm_up_requests(serving, inputs, more, samples)
     request.path.mkdir(exist_ok=True)
+    reasons = [] if (reason := _unpacked_because(model, portable=request.portable)) is None else [reason]
 
     def packed(serve: Serve) -> Any | None:
         rows = next(warming.inputs for warming in requests if warming.signature == ENDPOINT)
@@ -68,7 +68,7 @@ def convert_for_server(
     )
     if reasons and any(isinstance(layer, EncoderBlock) for layer in model.layers):
         left_out.append(LeftOut(what=PACKED_SIGNATURE, reason=reasons[0]))
-    write_warm_up(request.path, [r for r in requests if not reasons or r.signature != PACKED_SIGNATURE])
+    write_warm_up(request.path, requests)
     return ServingAnswer(
         signatures=(*(signature.name for signature in more), *([] if reasons else [PACKED_SIGNATURE])),
         left_out=tuple(left_out),

@@ -15,11 +15,12 @@ from kcost.core.conversion import (
     ServingAnswer,
     require_precision,
 )
+from kcost.core.cpu_instructions import INT8_OPERATIONS
 from kcost.core.signature import signature_of_structure
 from kcost.models.loading import load_keras_file
 from kcost.worker.convert.endpoint import functional_model, model_inputs, output_names
 from kcost.worker.convert.probes import write_probes
-from kcost.worker.convert.saved_model import internal_operations, itemsize, plain_blocks
+from kcost.worker.convert.saved_model import itemsize, operations, plain_blocks
 from kcost.worker.inputs import MADE_SAMPLES, MADE_SEED, make_samples, read_samples
 
 
@@ -71,6 +72,7 @@ def run(request: ConvertRequest) -> ConvertAnswer:
         versions = convert_in_torch(request, model, samples)
     seconds = time.perf_counter() - start
     is_saved_model = request.runtime == "saved_model"
+    used = operations(request.path) if is_saved_model else frozenset[str]()
     return ConvertAnswer(
         inputs=tuple(ConvertedTensor(**i._asdict()) for i in inputs),
         outputs=tuple(
@@ -88,7 +90,8 @@ def run(request: ConvertRequest) -> ConvertAnswer:
         seconds=seconds,
         versions={"keras": keras.__version__, backend.name: backend.version(), **versions},
         probes=probes,
-        internal_operations=tuple(internal_operations(request.path)) if is_saved_model else (),
+        internal_operations=tuple(sorted(name for name in used if name.startswith(("_", "QuantizedConv2D")))),
+        int8_operations=tuple(sorted(used & INT8_OPERATIONS)),
         plain_blocks=tuple(plain_blocks(model)) if is_saved_model else (),
         serving=serving,
     )

@@ -156,13 +156,13 @@ def _with_tables(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in layers if any(isinstance(value, TrackableResource) for value in vars(layer).values())]
 
 
-def internal_operations(folder: Path) -> list[str]:
-    """Operations of the SavedModel that only some builds of TensorFlow have, or can run with int8 weights."""
+def operations(folder: Path) -> frozenset[str]:
+    """The kinds of operations in the graph of a SavedModel and its functions, such as MatMul."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return sorted({node.op for node in nodes if node.op.startswith(("_", "QuantizedConv2D"))})
+    return frozenset(node.op for node in nodes)
 
 
 def plain_blocks(model: keras.Model) -> list[tuple[str, str]]:

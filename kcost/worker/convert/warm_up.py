@@ -8,31 +8,25 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kcost.core.conversion import IMAGE_SIGNATURE, PACKED_SIGNATURE, ServingRequest
+from kcost.core.conversion import IMAGE_SIGNATURE, ServingRequest
 from kcost.core.errors import InputError, StorageError
 from kcost.runtimes.prediction_log import MOST_RECORDS, WARM_UP_FILE, PredictRequest, encode_request
 from kcost.worker.convert.endpoint import ModelInput
 from kcost.worker.convert.saved_model import ENDPOINT, MoreSignature
 from kcost.worker.convert.serving_probes import TEXTS, made_up_images, png
 from kcost.worker.inputs import Samples
-from kcost.worker.packed_rows import packed_rows
 
 LARGEST_BYTES = 256 << 20
 """Of the requests together: a server reads them each time that it loads the version."""
 
 
 def warm_up_requests(
-    serving: ServingRequest,
-    inputs: Sequence[ModelInput],
-    more: Sequence[MoreSignature],
-    samples: Samples,
-    *,
-    packs: bool,
+    serving: ServingRequest, inputs: Sequence[ModelInput], more: Sequence[MoreSignature], samples: Samples
 ) -> list[PredictRequest]:
     """The requests: real samples where there are some, repeated where there are too few.
 
-    Args:
-        packs: whether the model has PACKED_SIGNATURE, too: it answers the same rows.
+    None of PACKED_SIGNATURE: a server that batches all signatures refuses inputs whose first axes differ, as those do,
+    and does not load a version with a request that it refuses.
 
     Raises:
         InputError: they are too many, or too large.
@@ -41,11 +35,8 @@ def warm_up_requests(
     def of(batch: int) -> list[PredictRequest]:
         rows = samples.rows(0, batch).inputs
         arrays = {i.name: rows[i.model_name].astype(i.dtype) for i in inputs}
-        signatures = [(ENDPOINT, arrays), *((s.name, {s.input_name: _strings(s, inputs, batch)}) for s in more)]
-        if packs:
-            row_by_row = [{name: array[i] for name, array in arrays.items()} for i in range(batch)]
-            signatures.append((PACKED_SIGNATURE, packed_rows(row_by_row)))
-        return [PredictRequest(serving.name, *signature) for signature in signatures]
+        of_strings = ((s.name, {s.input_name: _strings(s, inputs, batch)}) for s in more)
+        return [PredictRequest(serving.name, ENDPOINT, arrays), *(PredictRequest(serving.name, *s) for s in of_strings)]
 
     one_row = of(1)
     count = len(one_row) * len(serving.warm_up_batches)

@@ -23,7 +23,7 @@ from kcost.serving.application import Application, Route, route
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.model_info import status_document
-from kcost.serving.model_version import Limits
+from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.models import Models
 from kcost.serving.server import Server, Serving
 from kcost.serving.status import RequestError
@@ -186,6 +186,15 @@ def test_no_trial_is_made_where_none_is_asked_for(tmp_path: Path) -> None:
     write_versions(tmp_path / "m", 1)
     (tmp_path / "m" / "1" / "aborts").touch()
     assert with_models(tmp_path, steps, trial_s=0)[0] == "m version 1 is available"
+
+
+def test_it_is_told_how_rows_of_several_lengths_run_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(models: Models) -> None:
+        pass
+
+    write_versions(tmp_path / "m", 1)
+    monkeypatch.setattr(ModelVersion, "rows_together", "rows of several lengths are padded")
+    assert with_models(tmp_path, steps)[0] == "m version 1 is available; rows of several lengths are padded"
 
 
 def test_a_folder_that_goes_while_it_is_looked_at_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

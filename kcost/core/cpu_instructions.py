@@ -10,20 +10,33 @@ from pathlib import Path
 INT8_CPU_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Without one of these, oneDNN adds pairs of int8 products in 16 bits, which saturate: its sums are then not exact."""
 
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+INT8_OPERATIONS = frozenset(
+    {
+        *("_QuantizedMatMul", "QuantizedMatMulWithBias"),
+        *("QuantizedConv2D", "QuantizedConv2DWithBiasAndReluAndRequantize"),
+    }
+)
+"""Operations of TensorFlow by which kcost's int8 layers multiply in graphs: oneDNN's, and exact as its products are."""
+
+ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that hold oneDNN to fewer instructions than the CPU has; the first that is set counts.
 
 Source: oneDNN, "CPU Dispatcher Control".
 """
 
-_WITHOUT_INT8: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("SSE41", "AVX", "AVX2", "AVX512_CORE"), INT8_CPU_FEATURES),
-    **dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2"), INT8_CPU_FEATURES - {"avx_vnni"}),
+_PERMITTED: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("SSE41", "AVX", "AVX2", "AVX512_CORE"), frozenset[str]()),
+    **dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2"), frozenset({"avx_vnni"})),
+    **dict.fromkeys(("AVX512_CORE_VNNI", "AVX512_CORE_BF16"), frozenset({"avx512_vnni"})),
+    **dict.fromkeys(("AVX512_CORE_FP16", "AVX10_1_512"), frozenset({"avx512_vnni", "avx_vnni"})),
 }
-"""Value of such a variable -> the features of a CPU that oneDNN leaves unused."""
+"""Value of such a variable -> the int8 features that oneDNN may use. Other values are of more, or none that it knows.
 
-_WITHOUT_BFLOAT16 = frozenset({"SSE41", "AVX", "AVX2", "AVX2_VNNI"})
-"""Values by which oneDNN has no bfloat16 products. AVX2_VNNI_2 and AVX512_CORE have them."""
+Source: oneDNN's src/cpu/x64/cpu_isa_traits.hpp: each value is a set of bits, of which the CPU has to have all.
+"""
+
+_WITHOUT_BFLOAT16 = frozenset({"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"})
+"""Values by which oneDNN has no bfloat16 products, the last one unless the CPU has AVX-NE-CONVERT."""
 
 
 @cache
@@ -51,15 +64,15 @@ def no_int8_within(flags: Collection[str], environment: Mapping[str, str]) -> st
     if not usable:
         return "the CPU has neither VNNI nor AMX"
     name, value = _limit(environment)
-    return None if usable - _WITHOUT_INT8.get(value, set()) else f"{name}={value} keeps oneDNN from VNNI and AMX"
+    return None if usable & _PERMITTED.get(value, usable) else f"{name}={value} keeps oneDNN from VNNI and AMX"
 
 
 def may_multiply_bfloat16(environment: Mapping[str, str]) -> bool:
-    """Whether oneDNN is held to instructions without bfloat16 products, with which TensorFlow 2.21 ends the process."""
+    """False where a variable keeps oneDNN from bfloat16 products: TensorFlow 2.21 crashes at one all the same."""
     return _limit(environment)[1] not in _WITHOUT_BFLOAT16
 
 
 def _limit(environment: Mapping[str, str]) -> tuple[str, str]:
     """The variable that holds oneDNN to fewer instructions, and its value in capitals; two empty texts without one."""
-    name = next((name for name in LIMITS if environment.get(name)), "")
+    name = next((name for name in ONEDNN_LIMITS if environment.get(name)), "")
     return name, environment.get(name, "").upper()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcost.backends.kernels.cpu_instructions import may_multiply_bfloat16, no_int8_within
+from kcost.core.cpu_instructions import may_multiply_bfloat16, no_int8_within
 
 GENOA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")
 ALDER_LAKE = ("avx2", "avx_vnni")
@@ -17,6 +17,7 @@ OLD = ("avx2",)
         *((GENOA, None, True), (ALDER_LAKE, None, True), (OLD, None, False)),
         *((GENOA, "AVX512_CORE", False), (GENOA, "avx2", False), (GENOA, "AVX512_CORE_VNNI", True)),
         *((GENOA, "AVX2_VNNI", False), (ALDER_LAKE, "AVX2_VNNI", True), (ALDER_LAKE, "AVX2", False)),
+        *((GENOA, "AVX2_VNNI_2", False), (ALDER_LAKE, "AVX512_CORE_VNNI", False), (ALDER_LAKE, "AVX10_1_512", True)),
         *((GENOA, "DEFAULT", True), (GENOA, "", True), (GENOA, "of another release", True)),
     ],
 )
@@ -37,7 +38,8 @@ def test_the_newer_name_counts_where_both_are_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "may"), [(None, True), ("AVX2", False), ("avx2_vnni", False), ("AVX512_CORE", True), ("ALL", True)]
+    ("limit", "may"),
+    [(None, True), ("AVX2", False), ("avx2_vnni", False), ("AVX2_VNNI_2", False), ("AVX512_CORE", True), ("ALL", True)],
 )
 def test_bfloat16_products_end_tensorflow_where_onednn_has_none(limit: str | None, may: bool) -> None:
     assert may_multiply_bfloat16({} if limit is None else {"ONEDNN_MAX_CPU_ISA": limit}) == may
