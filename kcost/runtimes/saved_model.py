@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import platform
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -178,9 +179,12 @@ class SavedModelSession:
             raise
 
     def _refuse_inexact(self, operations: frozenset[str]) -> None:
-        """Whether int8 products are exact was looked at where the graph was made, which may be another machine."""
+        """Whether int8 products are exact was looked at where the graph was made, which may be another machine.
+
+        On processors other than x86 no instruction of oneDNN's cuts sums off.
+        """
         int8, reason = sorted(operations & INT8_OPERATIONS), no_int8_cpu()
-        if int8 and reason is not None:
+        if int8 and reason is not None and platform.machine().lower() in ("x86_64", "amd64"):
             raise UnavailableError(
                 "A graph with int8 products of oneDNN runs on a CPU with VNNI or AMX: elsewhere their sums are cut off "
                 "at 16 bits, and answers are wrong.",
