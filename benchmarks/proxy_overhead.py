@@ -168,18 +168,19 @@ def main() -> None:
         reference.write_text(made_reference(rng).model_dump_json())
         body.write_text(json.dumps({"instances": rng.random((1, *SHAPE)).round(3).tolist()}))
         upstream, forwarder = (f"http://127.0.0.1:{p}" for p in (port, port + 1))
-        own = [sys.executable, __file__]
-        contenders = {
-            "direct": (subprocess.Popen([*own, "--bare-server", str(port)], text=True), upstream),
-            "forwarder": (subprocess.Popen([*own, "--forward", str(port + 1), str(port)], text=True), forwarder),
-            "through the proxy": started("--upstream", upstream),
-            "through it, rows watched": started("--upstream", upstream, "--reference", f"m={reference}"),
-        }
-        for process, _ in contenders.values():
+        urls: dict[str, str] = {}
+        processes: dict[str, subprocess.Popen[str]] = {}
+
+        def joins(name: str, process: subprocess.Popen[str], url: str) -> None:
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
-        urls = {name: url for name, (_, url) in contenders.items()}
-        processes = {name: process for name, (process, _) in contenders.items()}
+            processes[name], urls[name] = process, url
+
+        own = [sys.executable, __file__]
+        joins("direct", subprocess.Popen([*own, "--bare-server", str(port)], text=True), upstream)
+        joins("forwarder", subprocess.Popen([*own, "--forward", str(port + 1), str(port)], text=True), forwarder)
+        joins("through the proxy", *started("--upstream", upstream))
+        joins("through it, rows watched", *started("--upstream", upstream, "--reference", f"m={reference}"))
         asyncio.run(measure(urls, processes, body, given.rate, given.rounds, given.round_s))
 
 

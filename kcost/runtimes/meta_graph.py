@@ -143,14 +143,15 @@ def _shape(message: memoryview) -> tuple[int | None, ...] | None:
     return tuple(shape)
 
 
+def _functions(graph_def: memoryview) -> Iterator[memoryview]:
+    libraries = (value for number, value in _messages(graph_def) if number == 2)
+    return (function for library in libraries for number, function in _messages(library) if number == 1)
+
+
 def _nodes(graph_def: memoryview) -> Iterator[memoryview]:
-    """The nodes of a graph and of all its functions."""
-    for number, value in _messages(graph_def):
-        if number == 1:  # node
-            yield value
-        elif number == 2:  # library
-            functions = (function for kind, function in _messages(value) if kind == 1)
-            yield from (node for function in functions for kind, node in _messages(function) if kind == 3)
+    """Those of a graph and of all its functions."""
+    yield from (node for number, node in _messages(graph_def) if number == 1)
+    yield from (node for function in _functions(graph_def) for number, node in _messages(function) if number == 3)
 
 
 def _operation(node_def: memoryview) -> str:
@@ -158,20 +159,10 @@ def _operation(node_def: memoryview) -> str:
 
 
 def _xla_in_graph(graph_def: memoryview) -> Iterator[str]:
-    for number, value in _messages(graph_def):
-        if number == 1:  # node
-            yield from _xla_in_node(value)
-        elif number == 2:  # library
-            for library_number, function in _messages(value):
-                if library_number == 1:
-                    yield from _xla_in_function(function)
-
-
-def _xla_in_function(function_def: memoryview) -> Iterator[str]:
-    for number, value in _messages(function_def):
-        if number == 3:  # node_def
-            yield from _xla_in_node(value)
-        elif number == 5 and _is_xla_attribute(value):
+    for node in _nodes(graph_def):
+        yield from _xla_in_node(node)
+    for function in _functions(graph_def):
+        if any(number == 5 and _is_xla_attribute(value) for number, value in _messages(function)):
             yield "a function compiled with jit_compile=True"
 
 

@@ -179,9 +179,9 @@ class SavedModelSession:
             raise
 
     def _refuse_inexact(self, operations: frozenset[str]) -> None:
-        """Whether int8 products are exact was looked at where the graph was made, which may be another machine.
+        """Raises UnavailableError for int8 products that are not exact on this machine.
 
-        On processors other than x86 no instruction of oneDNN's cuts sums off.
+        That was looked at where the graph was made, which may be another machine. Processors of x86 cut sums off.
         """
         int8, reason = sorted(operations & INT8_OPERATIONS), no_int8_cpu()
         if int8 and reason is not None and platform.machine().lower() in ("x86_64", "amd64"):

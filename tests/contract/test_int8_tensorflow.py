@@ -21,7 +21,9 @@ import keras
 import tensorflow as tf
 
 from kcost.backends.kernels.tensorflow_constants import constant_weights
+from kcost.backends.kernels.tensorflow_convolution import FUSED_CONVOLUTION, SUMS
 from kcost.backends.kernels.tensorflow_int8 import QUANTIZED_MATMUL, internal_unavailable
+from kcost.backends.tensorflow import TensorFlowDriver
 from kcost.core.cpu_instructions import INT8_OPERATIONS, ONEDNN_LIMITS
 from kcost.core.errors import ArtifactError
 from kcost.optimize.forms.layers import QuantizedDense, QuantizedEinsumDense
@@ -124,6 +126,15 @@ def test_a_portable_graph_has_no_products_that_are_exact_on_some_cpus_alone(mode
     layer.build((None, 600))
     form = QuantizedDense.of(layer, mode, LARGEST if mode == "static" else None)  # type: ignore[arg-type]
     assert not INT8_OPERATIONS & set(operations(graph_of(form, 2, portable=True)))
+
+
+def test_the_operations_that_are_looked_for_are_those_that_are_used() -> None:
+    assert {QUANTIZED_MATMUL, FUSED_CONVOLUTION, SUMS} <= INT8_OPERATIONS
+    x = tf.TensorSpec((None, 64), tf.int8)
+    weights = tf.ones((64, 2), tf.int8)
+    graph = tf.function(lambda x: TensorFlowDriver().int8_matmul(x, weights)).get_concrete_function(x)
+    if TensorFlowDriver().int8_unavailable() is None:
+        assert INT8_OPERATIONS & set(operations(graph))
 
 
 HELD = """

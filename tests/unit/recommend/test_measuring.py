@@ -24,7 +24,6 @@ from kcost.recommend.bounds import Work
 from kcost.recommend.candidates import Candidate
 from kcost.recommend.measuring import KINDS, MOST_AGAIN, Measuring
 from kcost.recommend.one_plan import plan_of
-from kcost.recommend.schedule import RUNGS
 from kcost.recommend.terms import Limits, Terms
 from tests.unit.bench.simulated_runtimes import SimulatedRuntimes, converted, without_torch
 
@@ -195,6 +194,8 @@ def beside_other_work(until: Callable[[tuple[str, int]], int]) -> Callable[..., 
 def test_what_other_work_disturbed_is_measured_again_until_it_no_longer_counts(
     recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # None falls behind at a rung, as one would where the machine has other work.
+    monkeypatch.setattr("kcost.recommend.turns.survivors", lambda standings, names: tuple(names))
     monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
     undisturbed = recommends(way("eager"), way("predict"), seconds=600).spend()
     assert not any(wave.startswith("again") for wave in undisturbed.waves)
@@ -204,9 +205,7 @@ def test_what_other_work_disturbed_is_measured_again_until_it_no_longer_counts(
     assert [wave.partition(":")[0] for wave in spent.waves] == ["again"]
     after = rounds_in(tmp_path)
     grown = {which for which in after if after[which] != before[which]}
-    assert max(after[which] for which in grown) == 2 * max(before[which] for which in grown)
-    # One that fell behind by a rung, as the machine's other work may have it, ends there.
-    assert all(after[which] >= before[which] + RUNGS[0] for which in grown)
+    assert {after[which] for which in grown} == {2 * max(before[which] for which in grown)}
 
 
 def test_work_that_does_not_end_is_waited_for_no_longer_than_a_few_times(
