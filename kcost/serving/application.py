@@ -17,9 +17,9 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from kcost.core.unforeseen import logged, place_of
+from kcost.serving.at_once import respond
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.examples import Method, examples_answer, read_examples
-from kcost.serving.http_limits import respond
 from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
 from kcost.serving.model_info import metadata_document, status_document
 from kcost.serving.model_version import ModelVersion

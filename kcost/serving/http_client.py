@@ -6,13 +6,14 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, MutableSequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from kcost.core.errors import InputError
 
+C = TypeVar("C", bound="Connection")
 Answer = Callable[[int | None], None]
 """Called with the status of an answer; None where the connection broke before it was whole."""
 
@@ -156,7 +157,7 @@ class Connection(asyncio.Protocol):
             answer(None)
 
 
-def take_open(free: MutableSequence[Connection]) -> Connection | None:
+def take_open(free: MutableSequence[C]) -> C | None:
     """Takes the connection that was used last of those that are still open; closed ones are dropped."""
     while free:
         connection = free.pop()

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with what it leaves out: limits on the head of a request, on slow clients and on connections.
 
 Also, the head of an answer is written together with its body: uvicorn writes them one after the other, so that a client
-is woken up twice. `respond` writes both at once where it can, which takes a third of the time of two ASGI messages.
+is woken up twice. And a request that came whole can go another way than ASGI; see `Take`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import array
 import asyncio
 import fcntl
 import termios
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from kcost.core.unforeseen import logged, place_of
+from kcost.serving.at_once import AT_ONCE, Exchange, Headers, Take, answer_cycle, whole_answer
 
 KEEP_ALIVE_S = 620.0
 """A connection without a request is closed after as long.
@@ -36,56 +39,10 @@ _IDLE_S = 1.0
 MOST_HEAD_BYTES = 1 << 16
 """Of the first line and the headers of a request together."""
 
-Headers = list[tuple[bytes, bytes]]
-AT_ONCE = "kcost.at_once"
-"""The key of a request's scope under which a whole answer can be given; see `respond`."""
 
-
-async def respond(
-    scope: dict[str, Any],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
-    status: int,
-    headers: Headers,
-    body: bytes,
-) -> None:
-    """Answers a request: at once where its server can, else by two ASGI messages.
-
-    Args:
-        headers: all but the length of the body, which is added.
-    """
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
-    at_once = scope.get(AT_ONCE)
-    if at_once is None or not at_once(status, headers, body):
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-def _at_once(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
-    """Writes a whole answer; False where uvicorn's own way is needed, and nothing was written."""
-    if (
-        cycle.response_started
-        or cycle.disconnected
-        or cycle.flow.write_paused
-        or cycle.scope["method"] == "HEAD"
-        or any(name == b"connection" for name, _ in headers)
-    ):
-        return False
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    lines = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-    lines.append(body)
-    cycle.transport.write(b"".join(lines))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    asyncio.get_running_loop().call_soon(cycle.on_response)  # once what was written has left
-    return True
-
-
-def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: float) -> type[HttpToolsProtocol]:
+def limited_protocol(
+    client_timeout_s: float, most_connections: int, stop_s: float, take: Take | None = None
+) -> type[HttpToolsProtocol]:
     """The protocol class of a server.
 
     Args:
@@ -95,6 +52,8 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
         most_connections: for one more, that which has been without a request for the longest is closed. Where each had
             one just now, predictions on the further ones are answered with 503, whatever is asked by GET is answered.
         stop_s: the server ends so long after `shutdown`. A request that is not whole shortly before is refused.
+        take: is offered POST requests that came in one piece, each where the one before it was answered. What it does
+            not take, and all others, go to the ASGI application.
     """
     without_request: dict[LimitedProtocol, float] = {}  # since when, that for the longest first
     leaving: set[LimitedProtocol] = set()  # about to be closed: they take nobody's place
@@ -102,6 +61,7 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
 
     class LimitedProtocol(HttpToolsProtocol):
         _writing: HeadWithBody
+        _exchange: Exchange
         _head_bytes = 0
         _in_head = True
         _timer: asyncio.TimerHandle | None = None
@@ -111,8 +71,11 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
         _is_last = False
         _end_s = float("inf")
         """A request is whole by then, by the clock of the event loop."""
+        _held: list[bytes] | None = None
+        """The body so far of a request that may be taken whole: uvicorn has nothing of it yet."""
 
         def connection_made(self, transport: Any) -> None:
+            self._exchange = Exchange()
             self._writing = HeadWithBody(transport, self.loop, client_timeout_s)
             joined: Any = self._writing
             super().connection_made(joined)
@@ -132,7 +95,9 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             without_request.pop(self, None)
             leaving.discard(self)
             super().connection_lost(exc)
-            self._stop_keep_alive()  # uvicorn leaves it where the client reset the connection
+            if self.timeout_keep_alive_task is not None:  # uvicorn leaves it where the client reset the connection
+                self.timeout_keep_alive_task.cancel()
+                self.timeout_keep_alive_task = None
             self._writing.stop_watching()
 
         def eof_received(self) -> None:
@@ -153,29 +118,38 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             if self._in_head:
                 if not self._in_request:
                     self._begin_request()
-                before = len(data)
+                self._head_bytes += len(data)
                 # A head that comes whole in one piece is at most as long as the piece.
-                if self._head_bytes + before > MOST_HEAD_BYTES and self._head_is_too_long(data):
+                if self._head_bytes > MOST_HEAD_BYTES and self._head_is_too_long(data):
                     return
-                self._head_bytes += before
-            super().data_received(data)
+            try:
+                self.parser.feed_data(data)
+                if self._held is not None:
+                    self._give_to_uvicorn()
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+            except httptools.HttpParserUpgrade:
+                pass  # there is nothing to go over to: the request is answered as any other
             if self._in_request and self._timer is None and not self._refused:  # it came in pieces
                 self._expect_the_rest()
 
         def on_message_begin(self) -> None:
             if not self._in_request:  # it came in one piece with the one before
                 self._begin_request()
-            super().on_message_begin()
+            if take is None:
+                super().on_message_begin()
+            else:  # what ASGI needs beyond these is made for requests that go that way
+                self.url, self.headers, self.expect_100_continue = b"", [], False
 
         def _begin_request(self) -> None:
             self._in_request = True
             without_request.pop(self, None)
-            self._stop_timer()
-            self._stop_keep_alive()
+            if self._timer is not None:
+                self._stop_timer()
 
         def _head_is_too_long(self, data: bytes) -> bool:
             """Refuses a head that does not end within the limit."""
-            left = MOST_HEAD_BYTES - self._head_bytes
+            left = MOST_HEAD_BYTES - (self._head_bytes - len(data))
             end = data.find(b"\r\n\r\n")
             if 0 <= end <= left:
                 return False
@@ -188,41 +162,123 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             if self._is_beyond and self._stays_beyond() and self.parser.get_method() != b"GET":
                 self._refuse_beyond()
                 return
+            if take is not None and self._may_be_taken():
+                self._held, self._in_head = [], False
+                exchange = self._exchange
+                exchange.response_started = exchange.response_complete = False
+                exchange.keep_alive = self.parser.should_keep_alive()
+                self.cycle = exchange  # type: ignore[assignment]
+            else:
+                self._begin_cycle()
+
+        def _may_be_taken(self) -> bool:
+            """Whether the request whose head is there goes to `take`, should its body come with it."""
+            return (
+                self.parser.get_method() == b"POST"
+                and self.url.startswith(b"/")
+                and (self.cycle is None or self.cycle.response_complete)
+                and not (self._is_beyond or self._is_last or self.expect_100_continue or self.flow.write_paused)
+                and self.parser.get_http_version() == "1.1"
+            )
+
+        def _begin_cycle(self) -> None:
+            """Begins uvicorn's cycle of a request, with the ASGI application."""
+            if take is not None:
+                url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+                super().on_message_begin()
+                self.url, self.expect_100_continue = url, expect_100_continue
+                self.headers += headers
             super().on_headers_complete()
             self._in_head = False
             if self._is_beyond or self._is_last:
                 self.cycle.keep_alive = False
-            self.scope[AT_ONCE] = partial(_at_once, self.cycle)  # type: ignore[literal-required]
+            self.scope[AT_ONCE] = partial(answer_cycle, self.cycle)  # type: ignore[literal-required]
+
+        def _give_to_uvicorn(self) -> None:
+            """Has a request that was held go by ASGI after all."""
+            assert self._held is not None
+            pieces, self._held, self._in_head = self._held, None, True
+            self.cycle = None  # type: ignore[assignment]
+            self._begin_cycle()
+            for piece in pieces:
+                super().on_body(piece)
 
         def on_body(self, body: bytes) -> None:
-            if not self._refused:
+            if self._held is not None:
+                self._held.append(body)
+            elif not self._refused:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
             if self._refused:
                 return
-            self._stop_timer()
+            if self._timer is not None:
+                self._stop_timer()
+            is_taken = self._held is not None and self._is_taken()
             self._in_head, self._in_request, self._head_bytes = True, False, 0
+            if is_taken or self._refused:
+                return
             super().on_message_complete()
             if self.cycle.response_complete and not self.transport.is_closing():  # answered before it was whole
-                self._stop_keep_alive()
-                self.timeout_keep_alive_task = self.loop.call_later(
-                    self.timeout_keep_alive, self.timeout_keep_alive_handler
-                )
-                without_request[self] = self.loop.time()
+                self._wait_for_request()
+
+        def _is_taken(self) -> bool:
+            """Offers the request that was held, which is whole, and has it go by ASGI where it is not taken."""
+            assert take is not None
+            assert self._held is not None
+            try:
+                is_taken = take(self.url, self.headers, b"".join(self._held), self._answer)
+            except Exception as error:  # the parser would make it a fault of the client
+                self._held = None
+                self._refuse(500, f"kcost did not foresee this: {place_of(error)}. {logged(error)}")
+                return False
+            if is_taken:
+                self._held = None
+            else:
+                self._give_to_uvicorn()
+            return is_taken
+
+        def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+            """Answers a request that was taken."""
+            exchange = self._exchange
+            exchange.response_started = exchange.response_complete = True
+            if self._refused or self.transport.is_closing():
+                return
+            headers = [*self.server_state.default_headers, *headers]
+            self._writing.write(whole_answer(status, headers, body, keep_alive=exchange.keep_alive))
+            if not exchange.keep_alive:
+                self.transport.close()
+            self.loop.call_soon(self.on_response_complete)  # once what was written has left
 
         def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if self.timeout_keep_alive_task is not None and self.is_without_request():
+            if self.pipeline or self.transport.is_closing():
+                super().on_response_complete()
+                return
+            # In the place of uvicorn's own, which makes a timer for each request.
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+            self._wait_for_request()
+
+        def _wait_for_request(self) -> None:
+            """From here on the connection has no request, unless one is here already: its end comes here, too."""
+            if self._is_answered_so_far():
                 without_request[self] = self.loop.time()
+                if self.timeout_keep_alive_task is None:
+                    self._look_at_keep_alive(self.timeout_keep_alive)
+
+        def _look_at_keep_alive(self, later_s: float) -> None:
+            self.timeout_keep_alive_task = self.loop.call_later(later_s, self.timeout_keep_alive_handler)
 
         def timeout_keep_alive_handler(self) -> None:
-            if self.transport.is_closing():
+            self.timeout_keep_alive_task = None
+            if self.transport.is_closing() or not self.is_without_request():
                 return
-            if self.is_without_request():
-                super().timeout_keep_alive_handler()
+            now_s = self.loop.time()
+            left_s = without_request.get(self, now_s) + self.timeout_keep_alive - now_s
+            if left_s > 0:  # it had requests meanwhile
+                self._look_at_keep_alive(left_s)
             else:
-                self.timeout_keep_alive_task = self.loop.call_later(_LOOK_AGAIN_S, self.timeout_keep_alive_handler)
+                self.transport.close()
 
         def shutdown(self) -> None:
             if self._refused or self.is_without_request():
@@ -256,9 +312,11 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             Timers come before what was sent meanwhile is read. A connection that is closed with bytes unread is reset,
             and their request is lost.
             """
-            answered = self.cycle is None or self.cycle.response_complete
-            silent = self.transport.is_closing() or not _unread_bytes(self.transport)
-            return answered and not self._in_request and silent
+            return self._is_answered_so_far() and (self.transport.is_closing() or not _unread_bytes(self.transport))
+
+        def _is_answered_so_far(self) -> bool:
+            """Whether all that was read of requests has its answer."""
+            return not self._in_request and (self.cycle is None or self.cycle.response_complete)
 
         def _is_answered(self) -> bool:
             """Whether the request whose body is still coming has its answer."""
@@ -271,11 +329,6 @@ def limited_protocol(client_timeout_s: float, most_connections: int, stop_s: flo
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-
-        def _stop_keep_alive(self) -> None:
-            if self.timeout_keep_alive_task is not None:
-                self.timeout_keep_alive_task.cancel()
-                self.timeout_keep_alive_task = None
 
         def _close_silent(self) -> None:
             if self.transport.is_closing():
@@ -377,6 +430,11 @@ class HeadWithBody:
             self._loop.call_soon(self._flush)
         else:
             self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be. Here, since whatever goes through `__getattr__` takes longer."""
+        closing: bool = self._transport.is_closing()
+        return closing
 
     def _flush(self) -> None:
         if self._head:

@@ -15,6 +15,7 @@ import uvicorn
 
 from kcost.core.errors import InputError
 from kcost.core.schema import Record
+from kcost.serving.at_once import Take
 from kcost.serving.http_limits import KEEP_ALIVE_S, RESERVED_CONNECTIONS, limited_protocol
 
 LOOPBACK = "127.0.0.1"
@@ -71,19 +72,25 @@ class HttpServer:
     Args:
         application: takes scope, receive and send.
         settings: see HttpSettings; `most_bytes` is for the application to hold.
+        take: see `Take`; None where all requests go to the application.
 
     Raises:
         InputError: the port is taken, or the host is none of this machine's.
     """
 
-    def __init__(self, application: Callable[[Any, Any, Any], Awaitable[None]], settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        application: Callable[[Any, Any, Any], Awaitable[None]],
+        settings: HttpSettings,
+        take: Take | None = None,
+    ) -> None:
         self.stopping = asyncio.Event()
         """Set when `stop` was called."""
         self._socket = _listen(settings.host, settings.port)
         stop_s = int(settings.stop_s) or 1
         config = uvicorn.Config(
             application,
-            http=limited_protocol(settings.client_timeout_s, settings.connections, stop_s),
+            http=limited_protocol(settings.client_timeout_s, settings.connections, stop_s, take),
             ws="none",
             lifespan="off",
             log_config=None,

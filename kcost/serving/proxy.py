@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,15 +17,16 @@ from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
+from kcost.serving.at_once import CONNECTION_HEADERS, Headers, Respond, respond
 from kcost.serving.bodies import Bodies, Body
-from kcost.serving.http_client import Connection, Target, read_url, take_open
-from kcost.serving.http_limits import respond
+from kcost.serving.http_client import Target, read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
-from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor
+from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, NamedRequest
 from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.open_inference import is_open_inference, open_route
 from kcost.serving.status import Code, RequestError
+from kcost.serving.upstream import Answer, Outcome, Upstream
 
 OWN_PATHS = b"/kcost"
 OTHERS = "(others)"
@@ -35,31 +38,37 @@ SHADOW = "(shadow)"
 _MOST_SHADOWS = 8
 """At a time: what the proxy asks by itself must not fill the queue of the server."""
 
-_LOOK_S = 0.25
-"""How often deadlines are looked at: an answer that does not come is told of so much later."""
-
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
-_HOP_BY_HOP = frozenset(
-    [
-        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"),
-        *(b"transfer-encoding", b"content-length", b"host", b"expect"),
-    ]
-)
-"""Headers of one connection alone (RFC 9110, 7.6.1), and those that are written again."""
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class _Answer(NamedTuple):
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
+class _Entry(NamedTuple):
+    """A request on the books."""
+
+    key: tuple[str, str, str]
+    number: int
+    start_ns: int
+
+
+class _Passing:
+    """A request that was passed on whole, and is on the books a moment later."""
+
+    __slots__ = ("body", "entry", "headers", "resource", "respond", "start_ns")
+
+    def __init__(self, headers: Headers, body: bytes, resource: Route, respond: Respond, start_ns: int) -> None:
+        self.headers = headers
+        self.body = body
+        self.resource = resource
+        self.respond = respond
+        self.start_ns = start_ns
+        self.entry: _Entry | None = None
 
 
 class Proxy:
-    """The ASGI application.
+    """The ASGI application; and `take`, the shorter way for what most requests are.
 
     Args:
         upstream: the server; the path of its URL is left out.
@@ -70,8 +79,7 @@ class Proxy:
         clock: nanoseconds that never go back.
         monitor: None watches traffic alone.
         forecasts: see `Meter`.
-        remote: whether the server may be on another machine. Its name is then looked up for each connection: a
-            container that is made anew has another address.
+        remote: see `Upstream`.
     """
 
     def __init__(
@@ -87,46 +95,122 @@ class Proxy:
         *,
         remote: bool = False,
     ) -> None:
-        self._upstream = upstream
-        self._host = upstream.host if remote else upstream.address
+        self._upstream = Upstream(upstream, timeout_s, clock, remote=remote)
         self._caller_header = None if caller_header is None else caller_header.lower().encode()
         self._timeout_s = timeout_s
         self._bodies = bodies
         self._clock = clock
-        self._meter = Meter(usd_per_hour, clock(), forecasts)
+        self._own_meter = Meter(usd_per_hour, clock(), forecasts)
+        self._not_booked: deque[Callable[[], None]] = deque()
+        """What happened and is not on the books yet, in its order."""
         self._keys: set[tuple[str, str, str]] = set()
-        self._free: list[Connection] = []
-        self._deadlines: dict[asyncio.Future[int | None], int] = {}
-        """What an answer is waited for in, until when by the clock."""
-        self._looking: asyncio.TimerHandle | None = None
         self._shadows: set[asyncio.Task[None]] = set()
         url = f"http://{upstream.host}:{upstream.port}"
         self.monitor = Monitor(url, MonitorSettings(), {}) if monitor is None else monitor
+        self._rolled_out = self.monitor.rollouts.models
 
     def invoice(self) -> Invoice:
         """The bill so far."""
         return self._meter.invoice(self._clock())
 
+    @property
+    def _meter(self) -> Meter:
+        """All that has happened is on it."""
+        self._book()
+        return self._own_meter
+
     async def close(self) -> None:
-        """Ends what it asks by itself: a comparison that is not over by then is not counted."""
+        """Ends what is under way. A comparison that is not over by then is not counted."""
         for task in self._shadows:
             task.cancel()
         if self._shadows:
             await asyncio.wait(self._shadows)
+        await self._upstream.close()
+
+    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+        """Passes a whole request on before it returns; see `Take`.
+
+        What most requests ask for goes this way: a prediction of a model that has no new version beside it, when a
+        connection to the server is open. A client waits for nothing here that can be done behind its answer: what is
+        booked and watched is put off until the request, or the answer, has left.
+        """
+        resource = _asked_of_a_model(target)
+        if resource is None or resource.model in self._rolled_out or len(body) > self._bodies.most_bytes:
+            return False
+        if not self._bodies.hold(len(body)):
+            return False
+        passing = _Passing(headers, body, resource, respond, self._clock())
+        sent = self._request("POST", target, headers, body)
+        if not self._upstream.ask_now(sent, self._timeout_s, partial(self._passed, passing)):
+            self._bodies.release(len(body))
+            return False
+        self._book_soon(partial(self._book_arrival, passing))
+        return True
+
+    def _passed(self, passing: _Passing, outcome: Outcome) -> None:
+        """Gives the answer to who asked."""
+        answered_ns = self._clock()
+        answer = _refusal(outcome) if isinstance(outcome, RequestError) else outcome
+        watched = None if answer.status != 200 else self.monitor.named(passing.resource, passing.headers)
+        headers = answer.headers if watched is None else [*answer.headers, *watched.headers]
+        passing.respond(answer.status, headers, answer.body)
+        self._book_soon(partial(self._book_answer, passing, answer, watched, answered_ns, self._clock()))
+
+    def _book_soon(self, event: Callable[[], None]) -> None:
+        """Books an event when what was written has left."""
+        if not self._not_booked:
+            asyncio.get_running_loop().call_soon(self._book)
+        self._not_booked.append(event)
+
+    def _book(self) -> None:
+        try:
+            while self._not_booked:
+                self._not_booked.popleft()()
+        finally:
+            if self._not_booked:  # what one event raises must not keep the others from the books
+                asyncio.get_running_loop().call_soon(self._book)
+
+    def _book_arrival(self, passing: _Passing) -> None:
+        passing.entry = self._enter(passing.headers, passing.resource, passing.start_ns)
+        self._own_meter.to_model(passing.entry.number, passing.start_ns)
+
+    def _book_answer(
+        self, passing: _Passing, answer: Answer, watched: NamedRequest | None, answered_ns: int, end_ns: int
+    ) -> None:
+        entry = passing.entry
+        assert entry is not None
+        self._own_meter.from_model(entry.number, answered_ns)
+        self._own_meter.leave(entry.number, end_ns, failed=answer.status != 200)
+        self._leave(entry, passing.resource, answer.status, end_ns)
+        self._bodies.release(len(passing.body))
+        if watched is not None:
+            sent, came = (passing.headers, passing.body), (answer.headers, answer.body)
+            self.monitor.offer(watched, entry.key[2], sent, came)
+
+    def _enter(self, headers: Headers, resource: Route | None, start_ns: int) -> _Entry:
+        """Puts a request on the books."""
+        key = self._key(headers, resource)
+        self.monitor.traffic.arrive()
+        return _Entry(key, self._own_meter.arrive(key, start_ns), start_ns)
+
+    def _leave(self, entry: _Entry, resource: Route | None, status: int, end_ns: int) -> None:
+        """Counts a request that was answered."""
+        latency_ns = end_ns - entry.start_ns
+        self.monitor.traffic.leave(latency_ns / 1e6, failed=status != 200)
+        self.monitor.counted(entry.key[0], resource, status, latency_ns)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Passes one request on; or answers by itself, below /kcost."""
         if scope["raw_path"].startswith(OWN_PATHS + b"/") or scope["raw_path"] == OWN_PATHS:
             await self._answer_itself(scope, receive, send)
             return
-        resource = _route(scope)
+        resource = _asked_of_a_model(scope["raw_path"]) if scope["method"] == "POST" else None
         choice = self.monitor.rollouts.choose(resource, scope["headers"])
         if choice is not None:
             resource, scope = choice.resource, {**scope, "raw_path": choice.path}
-        key = self._key(scope, resource)
-        start_ns = self._clock()
-        number = self._meter.arrive(key, start_ns)
-        start_s = self.monitor.traffic.arrive()
+        self._book()
+        entry = self._enter(scope["headers"], resource, self._clock())
+        caller = entry.key[2]
         status, first_status, end_ns, held_bytes = 0, 0, 0, 0
         fallback = None if choice is None else choice.fallback
         try:
@@ -134,22 +218,23 @@ class Proxy:
             held_bytes = len(body)
             # A canary has half of the time, so that the version behind it has the other half.
             timeout_s = self._timeout_s if fallback is None else self._timeout_s / 2
-            first = answer = await self._timed(number, scope, body, timeout_s)
+            first = answer = await self._timed(entry.number, scope, body, timeout_s)
             first_status = first.status
             if fallback is not None and first.status != 200:
                 # A forward pass changes nothing: asking again is safe.
                 resource = fallback
-                answer = await self._ask_version(fallback, key[2], scope, body, timeout_s)
+                answer = await self._ask_version(fallback, caller, scope, body, timeout_s)
                 self.monitor.rollouts.failed(fallback.model, answer.status)
             status = answer.status
             watched = None if status != 200 else self.monitor.named(resource, scope["headers"])
-            added = () if watched is None else watched.headers
-            await _respond(scope, send, _Answer(status, [*answer.headers, *added], answer.body))
+            headers = [(name, value) for name, value in answer.headers if name.lower() not in CONNECTION_HEADERS]
+            headers += () if watched is None else watched.headers
+            await respond(scope, send, status, headers, answer.body)
             # The event loop sends what was written when this task waits: what is left to do here comes after it.
             end_ns = self._clock()
             await asyncio.sleep(0)
             if watched is not None:
-                self.monitor.offer(watched, key[2], (scope["headers"], body), (answer.headers, answer.body))
+                self.monitor.offer(watched, caller, (scope["headers"], body), (answer.headers, answer.body))
                 if fallback is not None and answer is first:
                     self.monitor.rollouts.answered(fallback.model)
                     self._compare(fallback, watched.resource, scope, body)
@@ -160,9 +245,8 @@ class Proxy:
             await _refuse(scope, send, error)
         finally:
             now_ns = self._clock()
-            self._meter.leave(number, now_ns, failed=first_status != 200)
-            self.monitor.traffic.leave(start_s, failed=status != 200)
-            self.monitor.counted(key[0], resource, status, (end_ns or now_ns) - start_ns)
+            self._meter.leave(entry.number, now_ns, failed=first_status != 200)
+            self._leave(entry, resource, status, end_ns or now_ns)
             self._bodies.release(held_bytes)
 
     def _compare(self, old: Route, new: Route, scope: dict[str, Any], body: Body) -> None:
@@ -226,16 +310,16 @@ class Proxy:
         except RequestError as error:
             await _refuse(scope, send, error)
             return
-        await _respond(scope, send, _Answer(page.status, page.headers, page.body))
+        await respond(scope, send, page.status, page.headers, page.body)
 
-    def _key(self, scope: dict[str, Any], resource: Route | None) -> tuple[str, str, str]:
+    def _key(self, headers: Headers, resource: Route | None) -> tuple[str, str, str]:
         """Model, version and caller of a request."""
         model, version = OTHERS, ""
         if resource is not None:
             model, version = resource.model, _version_text(resource)
         caller = b""
         if self._caller_header is not None:
-            caller = next((value for name, value in scope["headers"] if name == self._caller_header), b"")
+            caller = next((value for name, value in headers if name == self._caller_header), b"")
         key = (model, version, caller[:100].decode("latin-1"))
         if key not in self._keys:
             if len(self._keys) >= _MOST_KEYS:
@@ -243,96 +327,32 @@ class Proxy:
             self._keys.add(key)
         return key
 
-    async def _pass_on(self, scope: dict[str, Any], body: Body, timeout_s: float) -> _Answer:
+    async def _pass_on(self, scope: dict[str, Any], body: Body, timeout_s: float) -> Answer:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
-        request = self._request(scope, body)
-        deadline_ns = self._clock() + int(timeout_s * 1e9)
-        try:
-            kept_open = take_open(self._free)
-            # It may be closed just now; a new one is asked then. A forward pass changes nothing.
-            if kept_open is not None and (answer := await self._ask(kept_open, request, deadline_ns)) is not None:
-                return answer
-            async with asyncio.timeout((deadline_ns - self._clock()) / 1e9):
-                connection = await self._connect()
-            answer = await self._ask(connection, request, deadline_ns)
-        except TimeoutError as error:
-            text = f"The server behind the proxy gave no answer within {timeout_s:g} s."
-            raise RequestError(Code.DEADLINE_EXCEEDED, text) from error
-        except OSError as error:
-            raise RequestError(Code.UNAVAILABLE, f"The server behind the proxy is not there: {error}") from error
-        if answer is None:
-            raise RequestError(Code.UNAVAILABLE, "The server behind the proxy closed the connection without an answer.")
-        return answer
+        target = scope["raw_path"] + (b"?" + scope["query_string"] if scope.get("query_string") else b"")
+        return await self._upstream.ask(self._request(scope["method"], target, scope["headers"], body), timeout_s)
 
-    async def _connect(self) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(lambda _: None), self._host, self._upstream.port
-        )
-        return connection
-
-    async def _ask(self, connection: Connection, request: bytes, deadline_ns: int) -> _Answer | None:
-        """One request on one connection; None where it was closed before the answer was whole.
-
-        Raises:
-            TimeoutError: the deadline, by the proxy's clock, has passed.
-        """
-        status: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._deadlines[status] = deadline_ns
-        if self._looking is None:
-            self._look_later()
-
-        def answered(code: int | None) -> None:
-            if not status.done():
-                status.set_result(code)
-
-        connection.send(request, answered)
-        try:
-            code = await status
-        except (asyncio.CancelledError, TimeoutError):
-            connection.close()  # its answer would be taken for that of the next request
-            raise
-        finally:
-            del self._deadlines[status]
-        if code is None:
-            return None
-        answer = _Answer(code, list(connection.headers), connection.body)
-        if connection.is_open:
-            self._free.append(connection)
-        return answer
-
-    def _look_later(self) -> None:
-        """Looks at deadlines now and then: a timer for each request would take longer than much that is done for it."""
-        pause_s = min(_LOOK_S, self._timeout_s / 4)
-        self._looking = asyncio.get_running_loop().call_later(pause_s, self._end_late)
-
-    def _end_late(self) -> None:
-        self._looking = None
-        now_ns = self._clock()
-        for status, deadline_ns in self._deadlines.items():
-            if deadline_ns <= now_ns and not status.done():
-                status.set_exception(TimeoutError())
-        if self._deadlines:
-            self._look_later()
-
-    def _request(self, scope: dict[str, Any], body: Body) -> bytes:
-        path = scope["raw_path"] + (b"?" + scope["query_string"] if scope.get("query_string") else b"")
-        lines = [scope["method"].encode() + b" " + path + b" HTTP/1.1"]
-        lines.append(f"host: {self._upstream.host}:{self._upstream.port}".encode())
-        lines += [name + b": " + value for name, value in scope["headers"] if name not in _HOP_BY_HOP]
-        lines.append(b"content-length: %d" % len(body))
-        return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    def _request(self, method: str, target: bytes, headers: Headers, body: Body) -> bytes:
+        pieces: list[Body] = [method.encode(), b" ", target, self._upstream.host_line]
+        for name, value in headers:
+            if name not in CONNECTION_HEADERS:
+                pieces += (name, b": ", value, b"\r\n")
+        pieces += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
+        return b"".join(pieces)
 
 
-def _route(scope: dict[str, Any]) -> Route | None:
-    """What a request asks a model for; None where it asks none: the upstream answers that, too."""
-    if scope["method"] != "POST":
+@lru_cache(maxsize=1024)
+def _asked_of_a_model(target: bytes) -> Route | None:
+    """What a POST request asks a model for; None where it asks none: the upstream answers that, too."""
+    if b"#" in target:
         return None
+    path = target.partition(b"?")[0]
     try:
-        if is_open_inference(scope["raw_path"]):
-            inference = open_route("POST", scope["raw_path"])
+        if is_open_inference(path):
+            inference = open_route("POST", path)
             return Route(inference.model, inference.version, None, inference.kind)
-        return route("POST", scope["raw_path"])
+        return route("POST", path)
     except RequestError:
         return None
 
@@ -347,14 +367,9 @@ async def _refuse(scope: dict[str, Any], send: Send, error: RequestError) -> Non
     await respond(scope, send, refusal.status, refusal.headers, refusal.body)
 
 
-def _refusal(error: RequestError) -> _Answer:
+def _refusal(error: RequestError) -> Answer:
     headers = [(b"content-type", b"application/json"), *error.headers]
-    return _Answer(error.http_status, headers, orjson.dumps({"error": error.message}))
-
-
-async def _respond(scope: dict[str, Any], send: Send, answer: _Answer) -> None:
-    headers = [(name, value) for name, value in answer.headers if name.lower() not in _HOP_BY_HOP]
-    await respond(scope, send, answer.status, headers, answer.body)
+    return Answer(error.http_status, headers, orjson.dumps({"error": error.message}))
 
 
 class Proxying(Record):
@@ -400,7 +415,7 @@ async def serve_proxy(
             remote=remote,
         )
         stack.push_async_callback(proxy.close)
-        server = HttpServer(proxy, http)
+        server = HttpServer(proxy, http, proxy.take)
         stack.callback(server.close)
         server.stop_on_signals()
         if server.is_at(target.address, target.port):

@@ -164,6 +164,11 @@ class Rollouts:
         """Served name -> what was counted of the answers, for a process that watches and goes on from there."""
         return {model: tally.agreement for model, tally in self._tallies.items()}
 
+    @property
+    def models(self) -> frozenset[str]:
+        """Those that have a shadow or a canary."""
+        return frozenset(self._tallies)
+
     def choose(self, resource: Route | None, headers: Headers) -> Choice | None:
         """The version that a request goes to; None leaves the request as it is.
 

@@ -60,8 +60,8 @@ class TrafficCounter:
 
     Examples:
         >>> counter = TrafficCounter(iter([0.0, 1.0, 1.5, 2.0]).__next__)
-        >>> start_s = counter.arrive()
-        >>> counter.leave(start_s, failed=False)
+        >>> counter.arrive()
+        >>> counter.leave(500.0, failed=False)
         >>> counter.traffic().p50_ms
         500.0
     """
@@ -74,24 +74,20 @@ class TrafficCounter:
         self._failed = 0
         self.under_way = 0
 
-    def arrive(self) -> float:
-        """A request came; gives the time for `leave`."""
-        now_s = self._clock()
+    def arrive(self) -> None:
+        """A request came."""
         self.under_way += 1
-        bucket = self._bucket(now_s)
+        bucket = self._bucket(self._clock())
         bucket.most_under_way = max(bucket.most_under_way, self.under_way)
-        return now_s
 
-    def leave(self, start_s: float, *, failed: bool) -> None:
-        """It was answered."""
-        now_s = self._clock()
+    def leave(self, latency_ms: float, *, failed: bool) -> None:
+        """It was answered, so long after it came."""
         self.under_way -= 1
         self._requests += 1
         self._failed += failed
-        bucket = self._bucket(now_s)
+        bucket = self._bucket(self._clock())
         bucket.requests += 1
         bucket.failed += failed
-        latency_ms = (now_s - start_s) * 1000
         if len(bucket.latencies_ms) < KEPT_LATENCIES:
             bucket.latencies_ms.append(latency_ms)
         else:  # a step that has no common factor with the length goes over all places

@@ -58,7 +58,8 @@ def put(watch: Watch, request_id: str, request: dict[str, Any], answer: dict[str
 def report_of(watch: Watch | None, settings: MonitorSettings, traffic: TrafficCounter | None = None) -> Any:
     counter = traffic or TrafficCounter(time.monotonic)
     if traffic is None:
-        counter.leave(counter.arrive(), failed=False)
+        counter.arrive()
+        counter.leave(1.0, failed=False)
     forecast = Forecast(way="w", source="f", usd_per_hour=0.5, machine_s=0.001, batch=8, busy_share=0.5)
     meter = Meter(0.5, 0, {("m", ""): forecast})
     number = meter.arrive(("m", "latest", 'a"b\\\n'), 10)

@@ -12,6 +12,7 @@ from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.monitor.rollouts import TimedAnswer
 from kcost.serving.proxy import Proxy
+from tests.unit.serving.fakes import ask
 
 Answer = Callable[[bytes, bytes], bytes]
 """Head and body of a request -> the bytes of the answer; empty closes the connection."""
@@ -48,6 +49,19 @@ def with_proxy(answer: Answer, steps: Callable[[Proxy], Awaitable[None]], **opti
             assert bill.under_way == 0
 
     asyncio.run(run())
+
+
+async def ask_whole(proxy: Proxy, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+    """Offers a request to `take`, as a server does; what is not taken goes by ASGI."""
+    came: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+    def respond(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        came.set_result((status, body))
+
+    if proxy.take(path.encode(), named, body, respond):
+        return await came
+    return await ask(proxy, "POST", path, body, **headers)
 
 
 def reply(status: str, body: bytes, headers: str = "") -> bytes:

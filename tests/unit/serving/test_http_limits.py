@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import re
 import resource
 import select
 import socket
@@ -21,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kcost.core.errors import InputError
 from kcost.serving import http_limits, http_server
-from kcost.serving.http_limits import HeadWithBody, respond
+from kcost.serving.at_once import respond
+from kcost.serving.http_limits import HeadWithBody
 from kcost.serving.http_server import HttpServer, HttpSettings, allowed_connections
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -92,49 +92,6 @@ def test_whatever_else_a_transport_does() -> None:
         return info
 
     assert asyncio.run(run()) == "its name"
-
-
-@pytest.mark.parametrize(
-    ("sent", "answers"),
-    [
-        (b"GET /ab HTTP/1.1\r\n\r\n", [b"/ab"]),
-        (b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n", [b"/a", b"/b"]),
-        (b"POST /a HTTP/1.1\r\ncontent-length: 1\r\n\r\n?GET /b HTTP/1.1\r\n\r\n", [b"/a", b"/b"]),
-        (b"GET /a HTTP/1.0\r\n\r\n", [b"/a"]),
-        (b"GET /close HTTP/1.1\r\n\r\n", [b"/close"]),
-        (b"HEAD /a HTTP/1.1\r\n\r\n", [b""]),
-    ],
-)
-def test_an_answer_at_once_is_that_of_two_messages(sent: bytes, answers: list[bytes]) -> None:
-    """The same bytes, but for the date, whichever way the server takes."""
-
-    async def came(*, at_once: bool) -> list[bytes]:
-        async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            if not at_once:
-                scope = {"path": scope["path"]}
-            closes = [(b"connection", b"close")] if scope["path"] == "/close" else []
-            await respond(scope, send, 200, [(b"x-a", b"1"), *closes], scope["path"].encode())
-
-        server = HttpServer(application, HttpSettings(port=0))
-        serving = asyncio.create_task(server.serve())
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
-        writer.write(sent)
-        bodies = []
-        for body in answers:
-            head = await reader.readuntil(b"\r\n\r\n")
-            head = re.sub(rb"date: .*\r\n", b"", head)
-            bodies.append(head + await reader.readexactly(len(body)))
-        closing = b"connection: close" in bodies[-1]
-        assert not closing or await reader.read() == b""
-        writer.close()
-        server.stop()
-        await serving
-        return bodies
-
-    whole = asyncio.run(came(at_once=True))
-    assert [text.partition(b"\r\n\r\n")[2] for text in whole] == answers
-    assert whole == asyncio.run(came(at_once=False))
-    assert (b"connection: close" in whole[-1]) == (b"1.0" in sent or b"close" in sent)
 
 
 ASKED = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"

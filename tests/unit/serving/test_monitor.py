@@ -264,9 +264,9 @@ def test_traffic_is_counted_in_bounded_memory() -> None:
     now = [0.0]
     counter = TrafficCounter(lambda: now[0])
     for i in range(30_000):
-        start_s = counter.arrive()
+        counter.arrive()
         now[0] += 0.1
-        counter.leave(start_s, failed=i % 10 == 0)
+        counter.leave(100.0, failed=i % 10 == 0)
     traffic = counter.traffic()
     assert (traffic.requests, traffic.failed, traffic.under_way, traffic.most_under_way) == (30_000, 3000, 0, 1)
     assert traffic.requests_per_s == pytest.approx(10, rel=0.05)
@@ -289,7 +289,8 @@ def test_the_conclusion_comes_first() -> None:
     )
     assert re.match(pattern, drifted.conclusion)
     failing = TrafficCounter(time.monotonic)
-    failing.leave(failing.arrive(), failed=True)
+    failing.arrive()
+    failing.leave(1.0, failed=True)
     assert report_of(watch, settings, failing).conclusion.startswith("failing: 100.0% of the last")
     slow = MonitorSettings(p99_ms=1e-9)
     assert "more than the" in report_of(None, slow).conclusion

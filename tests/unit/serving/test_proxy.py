@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kcost.serving.http_client import read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.proxy import OTHERS, Proxy
 from tests.unit.serving.fakes import ask
-from tests.unit.serving.proxied import reply, with_proxy
+from tests.unit.serving.proxied import ask_whole, reply, with_proxy
 
 PREDICT = "/v1/models/m/versions/3:predict"
 
@@ -55,17 +56,28 @@ def test_requests_and_answers_go_through_untouched() -> None:
     with_proxy(echo, steps)
 
 
-def test_the_invoice_is_by_model_version_and_caller() -> None:
+async def ask_by_asgi(proxy: Proxy, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+    return await ask(proxy, "POST", path, body, **headers)
+
+
+Post = Callable[..., Awaitable[tuple[int, bytes]]]
+both_ways = pytest.mark.parametrize("post", [ask_by_asgi, ask_whole])
+
+
+@both_ways
+def test_the_invoice_is_by_model_version_and_caller(post: Post) -> None:
     def answer(head: bytes, body: bytes) -> bytes:
         return reply("400 Bad", b"{}") if b"wrong" in body else reply("200 OK", b"{}")
 
     async def steps(proxy: Proxy) -> None:
-        requests = [ask(proxy, "POST", PREDICT, b"{}", x_team=team) for team in ("blue", "red", "blue")]
-        requests.append(ask(proxy, "POST", "/v1/models/n/labels/stable:predict", b"wrong"))
+        assert (await post(proxy, PREDICT, b"{}", x_team="blue"))[0] == 200  # leaves a connection open behind it
+        requests = [post(proxy, PREDICT, b"{}", x_team=team) for team in ("red", "blue")]
+        requests.append(post(proxy, "/v1/models/n/labels/stable:predict", b"wrong"))
         requests.append(ask(proxy, "GET", "/v1/models/m", content_length="0"))
-        requests.append(ask(proxy, "POST", "/v2/models/o/versions/2/infer", b"{}"))
+        requests.append(post(proxy, "/v2/models/o/versions/2/infer", b"{}"))
         requests.append(ask(proxy, "GET", "/v2/models/o/ready", content_length="0"))
-        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200, 400, 200, 200, 200]
+        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 400, 200, 200, 200]
+        assert (await post(proxy, "/v1/models/n/labels/stable:predict", b"wrong"))[0] == 400
         await asyncio.sleep(0.05)
         _, body = await ask(proxy, "GET", "/kcost/invoice")
         bill = json.loads(body)
@@ -73,7 +85,7 @@ def test_the_invoice_is_by_model_version_and_caller() -> None:
         assert lines == {
             ("m", "3", "blue"): (2, 0),
             ("m", "3", "red"): (1, 0),
-            ("n", "stable", ""): (1, 1),
+            ("n", "stable", ""): (2, 2),
             ("o", "2", ""): (1, 0),
             (OTHERS, "", ""): (2, 0),
         }
@@ -83,32 +95,123 @@ def test_the_invoice_is_by_model_version_and_caller() -> None:
     with_proxy(answer, steps)
 
 
-def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+@both_ways
+def test_a_kept_connection_that_was_closed_is_replaced(post: Post) -> None:
     answers = iter([reply("200 OK", b"1"), b"", reply("200 OK", b"2"), b""])
 
     async def steps(proxy: Proxy) -> None:
-        assert await ask(proxy, "POST", PREDICT, b"{}") == (200, b"1")
-        assert await ask(proxy, "POST", PREDICT, b"{}") == (200, b"2")
+        assert await post(proxy, PREDICT, b"{}") == (200, b"1")
+        assert await post(proxy, PREDICT, b"{}") == (200, b"2")
 
     with_proxy(lambda *_: next(answers), steps)
 
 
-def test_an_upstream_that_fails() -> None:
+@both_ways
+def test_an_upstream_that_fails(post: Post) -> None:
     async def steps(proxy: Proxy) -> None:
+        assert (await post(proxy, PREDICT, b"1"))[0] == 200
         for _ in range(2):
-            status, body = await ask(proxy, "POST", PREDICT, b"{}")
+            status, body = await post(proxy, PREDICT, b"{}")
             assert status == 503
             assert "closed the connection" in json.loads(body)["error"]
-        assert (await ask(proxy, "POST", PREDICT, b" " * 1001))[0] == 413
+        assert (await post(proxy, PREDICT, b" " * 1001))[0] == 413
         assert (await ask(proxy, "HEAD", PREDICT))[0] == 501
+        assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(1, 1), (4, 3)]
 
     async def late(proxy: Proxy) -> None:
-        status, body = await ask(proxy, "POST", PREDICT, b"{}")
-        assert status == 504
-        assert "no answer within 0.1 s" in json.loads(body)["error"]
+        assert (await post(proxy, PREDICT, b"1"))[0] == 200
+        for _ in range(2):
+            status, body = await post(proxy, PREDICT, b"never")
+            assert status == 504
+            assert "no answer within 0.1 s" in json.loads(body)["error"]
+            assert (await post(proxy, PREDICT, b"1")) == (200, b"1"), "the late answer is not taken for this one's"
 
-    with_proxy(lambda *_: b"", steps)
-    with_proxy(lambda *_: b"never", late, timeout_s=0.1)
+    with_proxy(lambda _, body: reply("200 OK", body) if body == b"1" else b"", steps)
+    with_proxy(lambda _, body: reply("200 OK", body) if body == b"1" else b"never", late, timeout_s=0.1)
+
+
+def test_an_end_tells_those_who_wait() -> None:
+    """Behind the time that a server leaves them; what was on its way is on the bill."""
+
+    async def steps(proxy: Proxy) -> None:
+        assert (await ask_whole(proxy, PREDICT, b"1"))[0] == 200
+        waiting = asyncio.create_task(ask_whole(proxy, PREDICT, b"never"))
+        await asyncio.sleep(0.05)
+        assert proxy.invoice().under_way == 1
+        await proxy.close()
+        status, body = await waiting
+        assert (status, json.loads(body)["error"]) == (503, "The proxy ends. Send the request again.")
+        assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(2, 1)]
+
+    with_proxy(lambda _, body: reply("200 OK", body) if body == b"1" else b"never", steps)
+
+
+def test_a_request_that_was_sent_twice_ends_with_the_proxy() -> None:
+    """The connection that it was sent on was closed over it, and the new one has no answer."""
+    answers = iter([reply("200 OK", b"1"), b"", b"never"])
+
+    async def steps(proxy: Proxy) -> None:
+        assert (await ask_whole(proxy, PREDICT, b"1"))[0] == 200
+        waiting = asyncio.create_task(ask_whole(proxy, PREDICT, b"2"))
+        await asyncio.sleep(0.05)
+        await proxy.close()
+        assert (await waiting)[0] == 503
+
+    with_proxy(lambda *_: next(answers), steps)
+
+
+def test_whole_requests_go_through_untouched_on_a_port() -> None:
+    """On a server, beside requests that go by ASGI: each has its own answer, and all are on the bill."""
+    seen: list[bytes] = []
+
+    def echo(head: bytes, body: bytes) -> bytes:
+        seen.append(head)
+        return reply(
+            "418 Odd" if b"odd" in body else "200 OK", b"\x00\xff" + body, "X-A: 1\r\nConnection: keep-alive\r\n"
+        )
+
+    async def client(port: int, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for i in range(20):
+            body = b"%d %d%s" % (number, i, b" odd" if i % 3 == 0 else b"")
+            head = f"POST {PREDICT}?q=1%20 HTTP/1.1\r\nHost: x\r\nX-Team: t{number}\r\nContent-Encoding: gzip\r\n"
+            message = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+            if i % 4 == 1:  # not whole at first
+                writer.write(message[:-1])
+                await asyncio.sleep(0.01)
+                message = message[-1:]
+            writer.write(message)
+            came = await reader.readuntil(b"\r\n\r\n")
+            assert came.startswith(b"HTTP/1.1 418 " if b"odd" in body else b"HTTP/1.1 200 ")
+            assert b"\r\nX-A: 1\r\n" in came
+            assert b"onnection" not in came
+            length = int(came.split(b"content-length: ")[1].split(b"\r\n")[0])
+            assert await reader.readexactly(length) == b"\x00\xff" + body
+        writer.close()
+
+    async def steps(proxy: Proxy) -> None:
+        taken = []
+
+        def take(*arguments: Any) -> bool:
+            taken.append(proxy.take(*arguments))
+            return taken[-1]
+
+        server = HttpServer(proxy, HttpSettings(port=0), take)
+        serving = asyncio.create_task(server.serve())
+        port = int(server.url.rpartition(":")[2])
+        await asyncio.gather(*(client(port, number) for number in range(5)))
+        server.stop()
+        await serving
+        server.close()
+        assert taken.count(True) > 50
+        assert len(taken) == 5 * 15, "those that came in pieces were not offered"
+        assert len(seen) == 100
+        for head in seen:
+            assert head.startswith(b"POST /v1/models/m/versions/3:predict?q=1%20 HTTP/1.1\r\nhost: 127.0.0.1:")
+            assert b"\r\ncontent-encoding: gzip\r\n" in head
+        assert {(x.caller, x.requests, x.failed) for x in proxy.invoice().lines} == {(f"t{i}", 20, 7) for i in range(5)}
+
+    with_proxy(echo, steps)
 
 
 def test_the_bodies_of_all_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +244,21 @@ def test_the_bodies_of_all_requests_are_bounded_together(monkeypatch: pytest.Mon
             assert (status, "at most 1000 bytes together. Try later" in json.loads(text)["error"]) == (503, True)
             assert bodies.held_bytes == 599
         assert (await ask(proxy, "POST", PREDICT, b"b" * 401))[0] == 200
+        status, text = await ask_whole(proxy, PREDICT, b"b" * 402)
+        assert (status, "at most 1000 bytes together" in json.loads(text)["error"]) == (503, True)
+        assert bodies.held_bytes == 599
+        assert (await ask_whole(proxy, PREDICT, b"c" * 401))[0] == 200
         assert (await ask(proxy, "GET", "/kcost/invoice"))[0] == 200
         rest.put_nowait({"type": "http.request", "body": b"a"})
         await first
         assert sent[0]["status"] == 200
-        assert passed_on == [b"b" * 401, b"a" * 600], "what was accepted goes on untouched, what was refused does not"
+        assert passed_on == [b"b" * 401, b"c" * 401, b"a" * 600], (
+            "what was accepted goes on untouched, what was refused does not"
+        )
         assert bodies.held_bytes == 0
         assert (await ask(proxy, "POST", PREDICT, b"fail"))[0] == 503
+        assert (await ask_whole(proxy, PREDICT, b"c"))[0] == 200
+        assert (await ask_whole(proxy, PREDICT, b"fail"))[0] == 503
         assert (await ask(proxy, "POST", PREDICT, b"", content_length="601"))[0] == 413
         gone = begin()
         rest.put_nowait({"type": "http.disconnect"})

@@ -1,0 +1,320 @@
+"""Whole answers and whole requests: no client can tell which way its request went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import queue
+import re
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import given, settings, strategies as st
+
+from kcost.serving import http_server
+from kcost.serving.at_once import Headers, Respond, respond
+from kcost.serving.http_server import HttpServer, HttpSettings
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"GET /ab HTTP/1.1\r\n\r\n", [b"/ab"]),
+        (b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n", [b"/a", b"/b"]),
+        (b"POST /a HTTP/1.1\r\ncontent-length: 1\r\n\r\n?GET /b HTTP/1.1\r\n\r\n", [b"/a", b"/b"]),
+        (b"GET /a HTTP/1.0\r\n\r\n", [b"/a"]),
+        (b"GET /close HTTP/1.1\r\n\r\n", [b"/close"]),
+        (b"HEAD /a HTTP/1.1\r\n\r\n", [b""]),
+    ],
+)
+def test_an_answer_at_once_is_that_of_two_messages(sent: bytes, answers: list[bytes]) -> None:
+    """The same bytes, but for the date, whichever way the server takes."""
+
+    async def came(*, at_once: bool) -> list[bytes]:
+        async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if not at_once:
+                scope = {"path": scope["path"]}
+            closes = [(b"connection", b"close")] if scope["path"] == "/close" else []
+            await respond(scope, send, 200, [(b"x-a", b"1"), *closes], scope["path"].encode())
+
+        server = HttpServer(application, HttpSettings(port=0))
+        serving = asyncio.create_task(server.serve())
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(sent)
+        bodies = []
+        for body in answers:
+            head = await reader.readuntil(b"\r\n\r\n")
+            head = re.sub(rb"date: .*\r\n", b"", head)
+            bodies.append(head + await reader.readexactly(len(body)))
+        closing = b"connection: close" in bodies[-1]
+        assert not closing or await reader.read() == b""
+        writer.close()
+        server.stop()
+        await serving
+        return bodies
+
+    whole = asyncio.run(came(at_once=True))
+    assert [text.partition(b"\r\n\r\n")[2] for text in whole] == answers
+    assert whole == asyncio.run(came(at_once=False))
+    assert (b"connection: close" in whole[-1]) == (b"1.0" in sent or b"close" in sent)
+
+
+class Taker:
+    """Takes requests, but those below /asgi; gives the answer that the application gives."""
+
+    def __init__(self, later_s: float | None = None) -> None:
+        self.taken: list[bytes] = []
+        self._later_s = later_s
+
+    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+        if target.startswith(b"/asgi"):
+            return False
+        self.taken.append(target)
+        answer = ([(b"x-a", b"1")], target.partition(b"?")[0] + b" " + body)
+        loop = asyncio.get_running_loop()
+        if self._later_s is None:
+            loop.call_soon(respond, 200, *answer)
+        else:
+            loop.call_later(self._later_s, respond, 200, *answer)
+        return True
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    await respond(scope, send, 200, [(b"x-a", b"1")], scope["raw_path"] + b" " + body)
+
+
+Client = Callable[[int, HttpServer], Awaitable[None]]
+
+
+def with_server(client: Client, take: Any, **changes: Any) -> None:
+    async def run() -> None:
+        server = HttpServer(application, HttpSettings(port=0).model_copy(update=changes), take)
+        serving = asyncio.create_task(server.serve())
+        try:
+            await client(int(server.url.rpartition(":")[2]), server)
+        finally:
+            server.stop()
+            await serving
+            server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+REQUESTS = [
+    b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc",
+    b"POST /b?q=1 HTTP/1.1\r\nHost: x\r\ncontent-length: 0\r\n\r\n",
+    b"POST /c HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+    b"POST /d HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\nd",
+    b"POST /asgi HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}",
+    b"GET /e HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nf",
+    b"\r\nPOST /g HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n" + b"g" * 20,
+]
+LAST = [
+    b"POST /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nz",
+    b"POST /last HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nz",
+    b"POST /asgi HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+]
+WRONG = [
+    b"POST http:// HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nz",
+    b"POST /bad HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+    b"POST /bad HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"no HTTP at all\r\n\r\n",
+]
+
+
+def all_that_comes(pieces: list[bytes], port: int, answers: int = 0) -> bytes:
+    """What a server answers to the pieces until it closes the connection; without dates.
+
+    Args:
+        answers: as many have come before the last piece is sent.
+    """
+    came = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
+            while not left and came.count(b"HTTP/1.1 200 OK") < answers:
+                came += connection.recv(1 << 16)
+            connection.sendall(piece)
+            time.sleep(0.002)
+        while more := connection.recv(1 << 16):
+            came += more
+    return re.sub(rb"date: .*\r\n", b"", came)
+
+
+def what_comes(pieces: list[bytes], take: Any) -> bytes:
+    """The same of a server that is there for this alone."""
+    came = b""
+
+    async def client(port: int, _: HttpServer) -> None:
+        nonlocal came
+        came = await asyncio.to_thread(all_that_comes, pieces, port)
+
+    with_server(client, take)
+    return came
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[float | str | None, int]]:
+    """Of servers that take requests and answer at the loop's next turn, or later; and of one that takes none."""
+    takers: dict[float | str | None, Any] = {None: Taker().take, 0.004: Taker(0.004).take, "takes none": None}
+    ports: queue.Queue[tuple[float | str | None, int]] = queue.Queue()
+    over: list[Callable[[], Any]] = []
+
+    async def serve() -> None:
+        servers = {name: HttpServer(application, HttpSettings(port=0), take) for name, take in takers.items()}
+        loop = asyncio.get_running_loop()
+        over.append(lambda: [loop.call_soon_threadsafe(server.stop) for server in servers.values()])
+        for name, server in servers.items():
+            ports.put((name, int(server.url.rpartition(":")[2])))
+        await asyncio.gather(*(server.serve() for server in servers.values()))
+        for server in servers.values():
+            server.close()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield dict(ports.get(timeout=20) for _ in takers)
+    over[0]()
+    thread.join()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(REQUESTS), max_size=4),
+    st.sampled_from([*LAST, *WRONG]),
+    st.lists(st.integers(0, 400), max_size=3),
+    st.sampled_from([None, 0.004]),
+)
+def test_no_client_can_tell_which_way_its_request_went(
+    ports: dict[float | str | None, int],
+    requests: list[bytes],
+    last: bytes,
+    cuts: list[int],
+    later_s: float | None,
+) -> None:
+    """Whatever comes in whichever pieces, also behind a request that has no answer yet."""
+    pieces, answers = [*requests, last], 0
+    if last in WRONG:
+        answers = len(requests)  # a refusal takes the place of an answer that is not there yet
+    elif cuts:
+        sent = b"".join(pieces)
+        ends = sorted({min(cut, len(sent)) for cut in cuts} | {0, len(sent)})
+        pieces = [sent[begin:end] for begin, end in itertools.pairwise(ends)]
+    assert all_that_comes(pieces, ports[later_s], answers) == all_that_comes(pieces, ports["takes none"], answers)
+
+
+def test_requests_that_come_whole_are_taken() -> None:
+    taker = Taker()
+    came = what_comes([*REQUESTS, LAST[0]], taker.take)
+    assert taker.taken == [b"/a", b"/b?q=1", b"/c", b"/g", b"/last"]
+    assert came.count(b"HTTP/1.1 200 OK\r\n") == 9
+    assert came.count(b"connection: close\r\n") == 1
+
+
+def test_a_fault_of_the_taker_is_no_fault_of_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+
+    def take(*_: Any) -> bool:
+        raise KeyError("what nobody foresaw")
+
+    came = what_comes([REQUESTS[0]], take)
+    assert came.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"kcost did not foresee this" in came
+    assert "what nobody foresaw" in next(tmp_path.glob("*.log")).read_text()
+
+
+def test_an_end_answers_what_was_taken() -> None:
+    taker = Taker(0.5)
+
+    async def client(port: int, server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUESTS[0])
+        while not taker.taken:
+            await asyncio.sleep(0.01)
+        server.stop()
+        came = await asyncio.wait_for(reader.read(), 20)
+        assert came.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in came
+        writer.close()
+
+    with_server(client, taker.take)
+
+
+def test_a_connection_beyond_the_limit_takes_nothing() -> None:
+    taker = Taker()
+
+    async def client(port: int, _: HttpServer) -> None:
+        async with asyncio.timeout(20):
+            _, half = await asyncio.open_connection("127.0.0.1", port)
+            half.write(REQUESTS[0][:-1])
+            await asyncio.sleep(0.1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUESTS[0])
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            assert not taker.taken
+            writer.close()
+            half.close()
+
+    with_server(client, taker.take, connections=1)
+
+
+def test_nothing_is_left_of_a_client_that_went_before_its_answer() -> None:
+    taker = Taker(0.2)
+
+    async def client(port: int, server: HttpServer) -> None:
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(REQUESTS[0])
+        while not taker.taken:
+            await asyncio.sleep(0.01)
+        left = [weakref.ref(protocol) for protocol in server._uvicorn.server_state.connections]
+        assert len(left) == 1
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        async with asyncio.timeout(20):
+            while left[0]() is not None:
+                await asyncio.sleep(0.05)
+                gc.collect()
+
+    with_server(client, taker.take)
+
+
+@pytest.mark.parametrize("target", [b"/a", b"/asgi"])
+def test_a_connection_is_given_up_so_long_after_its_last_request(
+    target: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after its first: one timer goes on from request to request."""
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 2)
+    request = REQUESTS[0].replace(b"/a", target)
+
+    async def client(port: int, _: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(4):
+            writer.write(request)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            await reader.readexactly(len(target) + 4)
+            await asyncio.sleep(0.8)  # longer, all together, than a connection is kept
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        with contextlib.suppress(ConnectionError):
+            writer.close()
+
+    with_server(client, Taker().take)
