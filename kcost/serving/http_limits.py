@@ -177,7 +177,7 @@ def limited_protocol(
                 self.parser.get_method() == b"POST"
                 and self.url.startswith(b"/")
                 and (self.cycle is None or self.cycle.response_complete)
-                and not (self._is_beyond or self._is_last or self.expect_100_continue or self.flow.write_paused)
+                and not (self._is_last or self.expect_100_continue or self.flow.write_paused)
                 and self.parser.get_http_version() == "1.1"
             )
 

@@ -16,6 +16,8 @@ from kcost.core.errors import InputError
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.monitor.monitor import Monitor
+from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, ShadowSettings
 from kcost.serving.proxy import OTHERS, Proxy
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.proxied import ask_whole, reply, with_proxy
@@ -125,9 +127,40 @@ def test_an_upstream_that_fails(post: Post) -> None:
             assert status == 504
             assert "no answer within 0.1 s" in json.loads(body)["error"]
             assert (await post(proxy, PREDICT, b"1")) == (200, b"1"), "the late answer is not taken for this one's"
+        assert seen == [b"1", b"never", b"1", b"never", b"1"], "what was given up is not asked again"
 
+    def slow(head: bytes, body: bytes) -> bytes:
+        seen.append(body)
+        return reply("200 OK", body) if body == b"1" else b"never"
+
+    seen: list[bytes] = []
     with_proxy(lambda _, body: reply("200 OK", body) if body == b"1" else b"", steps)
-    with_proxy(lambda _, body: reply("200 OK", body) if body == b"1" else b"never", late, timeout_s=0.1)
+    with_proxy(slow, late, timeout_s=0.1)
+
+
+def test_requests_of_which_there_is_more_to_do_are_not_taken() -> None:
+    """Those of models with a new version beside the old one, of no model, and those that no connection is open for."""
+
+    def takes(proxy: Proxy, target: str, body: bytes = b"{}") -> bool:
+        return proxy.take(target.encode(), [], body, lambda *_: None)
+
+    async def steps(proxy: Proxy) -> None:
+        assert not takes(proxy, PREDICT)
+        assert (await ask(proxy, "POST", PREDICT, b"{}"))[0] == 200  # leaves a connection open behind it
+        for target in ("/v1/models/new:predict", "/v1/models/beside:predict", "/v1/models/m", "/kcost/labels", "/"):
+            assert not takes(proxy, target)
+        assert not takes(proxy, "/v1/models/m#a:predict"), "the path ends before what this seems to ask for"
+        assert not takes(proxy, PREDICT, b" " * 1001)
+        assert takes(proxy, f"{PREDICT}?q=1")
+        assert not takes(proxy, PREDICT), "its connection has a request"
+        await asyncio.sleep(0.2)
+        assert takes(proxy, PREDICT)
+        await asyncio.sleep(0.2)
+
+    settings = MonitorSettings(
+        canary={"new": CanarySettings(version=2, stable=1)}, shadow={"beside": ShadowSettings(version=2)}
+    )
+    with_proxy(lambda *_: reply("200 OK", b"{}"), steps, monitor=Monitor("http://x", settings, {}))
 
 
 def test_an_end_tells_those_who_wait() -> None:
