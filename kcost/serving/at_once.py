@@ -69,13 +69,13 @@ def answer_cycle(cycle: RequestResponseCycle, status: int, headers: Headers, bod
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
-    asyncio.get_running_loop().call_soon(cycle.on_response)  # once what was written has left
+    cycle.on_response()
     return True
 
 
 def whole_answer(status: int, headers: Headers, body: bytes, *, keep_alive: bool) -> bytes:
     """The bytes of an answer, without those of its headers that are CONNECTION_HEADERS."""
-    pieces = [STATUS_LINE[status]]
+    pieces = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
     for name, value in headers:
         if name.lower() not in CONNECTION_HEADERS:
             pieces += (name, b": ", value, b"\r\n")

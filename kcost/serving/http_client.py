@@ -13,6 +13,7 @@ import httptools
 
 from kcost.core.errors import InputError
 
+_SWITCHING_PROTOCOLS = 101
 C = TypeVar("C", bound="Connection")
 Answer = Callable[[int | None], None]
 """Called with the status of an answer; None where the connection broke before it was whole."""
@@ -138,9 +139,12 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         assert self._parser is not None
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
+        if 100 <= status < 200 and status != _SWITCHING_PROTOCOLS:  # the answer is still to come
+            self.headers, self._pieces = [], []
+            return
         answer, self._answer, self._parser = self._answer, None, None
         self._has_begun = False
-        self.body = b"".join(self._pieces)
+        self.body, self._pieces = b"".join(self._pieces), []
         if not keep:
             self.close()
         if answer is not None:

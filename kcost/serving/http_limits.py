@@ -73,6 +73,8 @@ def limited_protocol(
         """A request is whole by then, by the clock of the event loop."""
         _held: list[bytes] | None = None
         """The body so far of a request that may be taken whole: uvicorn has nothing of it yet."""
+        _upgrading = b""
+        """The first line of a request that wishes to go over to another protocol, until its head was parsed again."""
 
         def connection_made(self, transport: Any) -> None:
             self._exchange = Exchange()
@@ -123,15 +125,33 @@ def limited_protocol(
                 if self._head_bytes > MOST_HEAD_BYTES and self._head_is_too_long(data):
                     return
             try:
-                self.parser.feed_data(data)
+                self._feed(data)
                 if self._held is not None:
                     self._give_to_uvicorn()
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, UnicodeDecodeError):
                 self.send_400_response("Invalid HTTP request received.")
-            except httptools.HttpParserUpgrade:
-                pass  # there is nothing to go over to: the request is answered as any other
             if self._in_request and self._timer is None and not self._refused:  # it came in pieces
                 self._expect_the_rest()
+
+        def _feed(self, data: bytes) -> None:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._upgrading:  # else it is CONNECT, which the application has
+                    # There is nothing to go over to, and the parser takes what follows the head for another protocol:
+                    # a new one gets the same head without the wish. Java's client has it in requests with a body, too.
+                    self.parser = httptools.HttpRequestParser(self)
+                    self._feed(self._head_without_upgrade() + data[upgrade.args[0] :])
+
+        def _head_without_upgrade(self) -> bytes:
+            lines, self._upgrading = [self._upgrading], b""
+            for name, value in self.headers:
+                if name == b"connection":
+                    words = [word.strip() for word in value.split(b",")]
+                    value = b", ".join(word for word in words if word.lower() not in (b"upgrade", b"http2-settings"))
+                if name != b"upgrade" and (value or name != b"connection"):
+                    lines.append(name + b": " + value)
+            return b"\r\n".join([*lines, b"", b""])
 
         def on_message_begin(self) -> None:
             if not self._in_request:  # it came in one piece with the one before
@@ -140,6 +160,10 @@ def limited_protocol(
                 super().on_message_begin()
             else:  # what ASGI needs beyond these is made for requests that go that way
                 self.url, self.headers, self.expect_100_continue = b"", [], False
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._in_head:  # what stands behind a body in chunks is none of the head
+                super().on_header(name, value)
 
         def _begin_request(self) -> None:
             self._in_request = True
@@ -159,6 +183,9 @@ def limited_protocol(
         def on_headers_complete(self) -> None:
             if self._refused:
                 return
+            if self.parser.should_upgrade() and (method := self.parser.get_method()) != b"CONNECT":
+                self._upgrading = b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())
+                return
             if self._is_beyond and self._stays_beyond() and self.parser.get_method() != b"GET":
                 self._refuse_beyond()
                 return
@@ -176,6 +203,7 @@ def limited_protocol(
             return (
                 self.parser.get_method() == b"POST"
                 and self.url.startswith(b"/")
+                and self.url.isascii()
                 and (self.cycle is None or self.cycle.response_complete)
                 and not (self._is_last or self.expect_100_continue or self.flow.write_paused)
                 and self.parser.get_http_version() == "1.1"
@@ -210,7 +238,7 @@ def limited_protocol(
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
-            if self._refused:
+            if self._refused or self._upgrading:
                 return
             if self._timer is not None:
                 self._stop_timer()
@@ -241,22 +269,30 @@ def limited_protocol(
         def _answer(self, status: int, headers: Headers, body: bytes) -> None:
             """Answers a request that was taken."""
             exchange = self._exchange
+            headers = [*self.server_state.default_headers, *headers]
+            answer = whole_answer(status, headers, body, keep_alive=exchange.keep_alive)
             exchange.response_started = exchange.response_complete = True
             if self._refused or self.transport.is_closing():
                 return
-            headers = [*self.server_state.default_headers, *headers]
-            self._writing.write(whole_answer(status, headers, body, keep_alive=exchange.keep_alive))
+            self._writing.write(answer)
             if not exchange.keep_alive:
                 self.transport.close()
-            self.loop.call_soon(self.on_response_complete)  # once what was written has left
+            self.on_response_complete()
 
         def on_response_complete(self) -> None:
             if self.pipeline or self.transport.is_closing():
+                # At once: a request that is read meanwhile would begin, and be overtaken by the one that waits.
                 super().on_response_complete()
-                return
-            # In the place of uvicorn's own, which makes a timer for each request.
+            else:
+                self.loop.call_soon(self._after_response)  # once what was written has left
+
+        def _after_response(self) -> None:
+            """In the place of uvicorn's own, which makes a timer for each request."""
             self.server_state.total_requests += 1
-            self.flow.resume_reading()
+            if self.transport.is_closing():
+                return
+            if not self.pipeline:
+                self.flow.resume_reading()
             self._wait_for_request()
 
         def _wait_for_request(self) -> None:

@@ -26,7 +26,7 @@ from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.open_inference import is_open_inference, open_route
 from kcost.serving.status import Code, RequestError
-from kcost.serving.upstream import Answer, Outcome, Upstream
+from kcost.serving.upstream import Answer, Outcome, Upstream, proxy_ends, unforeseen
 
 OWN_PATHS = b"/kcost"
 OTHERS = "(others)"
@@ -121,6 +121,7 @@ class Proxy:
 
     async def close(self) -> None:
         """Ends what is under way. A comparison that is not over by then is not counted."""
+        await asyncio.sleep(0)  # what the server has cancelled ends first
         for task in self._shadows:
             task.cancel()
         if self._shadows:
@@ -151,9 +152,14 @@ class Proxy:
         """Gives the answer to who asked."""
         answered_ns = self._clock()
         answer = _refusal(outcome) if isinstance(outcome, RequestError) else outcome
-        watched = None if answer.status != 200 else self.monitor.named(passing.resource, passing.headers)
-        headers = answer.headers if watched is None else [*answer.headers, *watched.headers]
-        passing.respond(answer.status, headers, answer.body)
+        watched = None
+        try:
+            watched = None if answer.status != 200 else self.monitor.named(passing.resource, passing.headers)
+            headers = answer.headers if watched is None else [*answer.headers, *watched.headers]
+            passing.respond(answer.status, headers, answer.body)
+        except Exception as error:  # the connection to the server would take it for a fault of the answer
+            answer, watched = _refusal(unforeseen(error)), None
+            passing.respond(answer.status, answer.headers, answer.body)
         self._book_soon(partial(self._book_answer, passing, answer, watched, answered_ns, self._clock()))
 
     def _book_soon(self, event: Callable[[], None]) -> None:
@@ -243,6 +249,11 @@ class Proxy:
         except RequestError as error:
             status = first_status = error.http_status
             await _refuse(scope, send, error)
+        except asyncio.CancelledError:  # the time is over that the server leaves those who wait
+            if not status:
+                status = first_status = proxy_ends().http_status
+                await _refuse(scope, send, proxy_ends())
+            raise
         finally:
             now_ns = self._clock()
             self._meter.leave(entry.number, now_ns, failed=first_status != 200)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kcost.core.unforeseen import logged, place_of
 from kcost.serving.at_once import Headers
 from kcost.serving.http_client import Connection, Target, take_open
 from kcost.serving.status import Code, RequestError
@@ -30,7 +31,7 @@ class _ServerConnection(Connection):
     """A connection to the server, with the request that is on it."""
 
     def __init__(self, upstream: Upstream) -> None:
-        super().__init__(lambda _: None)
+        super().__init__(lambda _: upstream.drop(self))
         self._upstream = upstream
         self._request = b""
         self.deadline_ns = 0
@@ -66,17 +67,24 @@ class _ServerConnection(Connection):
         done = self._done
         if done is None:  # it was given up
             return
-        self._done = None
-        upstream = self._upstream
-        upstream.under_way.discard(self)
+        request, closed, upstream = self._request, self._closed, self._upstream
+        self._forget()
         if status is not None:
+            answer = Answer(status, self.headers, self.body)
+            self.headers, self.body = [], b""
             if self.is_open:
                 upstream.free.append(self)
-            done(Answer(status, self.headers, self.body))
-        elif self._closed is not None:
-            self._closed()
+            done(answer)
+        elif closed is not None:
+            closed()
         else:
-            upstream.ask_again(self._request, self.deadline_ns, self.timeout_s, done)
+            upstream.ask_again(request, self.deadline_ns, self.timeout_s, done)
+
+    def _forget(self) -> None:
+        """Who keeps a connection keeps nothing of its request: nobody counts those bytes."""
+        self._done = self._closed = None
+        self._request = b""
+        self._upstream.under_way.discard(self)
 
     def give_up(self) -> Callable[[Outcome], None] | None:
         """Closes it: the answer would be taken for that of the next request.
@@ -84,8 +92,8 @@ class _ServerConnection(Connection):
         Returns:
             Who is to be told; None for nobody.
         """
-        done, self._done = self._done, None
-        self._upstream.under_way.discard(self)
+        done = self._done
+        self._forget()
         self.close()
         return done
 
@@ -115,6 +123,11 @@ class Upstream:
         """Connections with one."""
         self._looking: asyncio.TimerHandle | None = None
         self._asking_again: set[asyncio.Task[None]] = set()
+
+    def drop(self, connection: _ServerConnection) -> None:
+        """A connection was closed."""
+        if connection in self.free:
+            self.free.remove(connection)
 
     async def ask(self, request: bytes, timeout_s: float) -> Answer:
         """The answer to a request, the bytes of which are given.
@@ -156,16 +169,19 @@ class Upstream:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._give_up(list(self.under_way), lambda _: _ended())
+        self._give_up(list(self.under_way), lambda _: proxy_ends())
 
     async def _tell(self, request: bytes, deadline_ns: int, timeout_s: float, done: Callable[[Outcome], None]) -> None:
-        outcome: Outcome = _ended()
         try:
-            outcome = await self._ask_new(request, deadline_ns, timeout_s)
+            outcome: Outcome = await self._ask_new(request, deadline_ns, timeout_s)
         except RequestError as error:
             outcome = error
-        finally:
-            done(outcome)
+        except asyncio.CancelledError:
+            done(proxy_ends())
+            raise
+        except Exception as error:
+            outcome = unforeseen(error)
+        done(outcome)
 
     async def _ask_new(self, request: bytes, deadline_ns: int, timeout_s: float) -> Answer:
         try:
@@ -199,7 +215,8 @@ class Upstream:
         try:
             outcome = await came
         except asyncio.CancelledError:
-            connection.give_up()
+            if not came.done():  # else another request may be on it by now
+                connection.give_up()
             raise
         if isinstance(outcome, RequestError):
             raise outcome
@@ -229,5 +246,11 @@ def _too_late(timeout_s: float) -> RequestError:
     return RequestError(Code.DEADLINE_EXCEEDED, text)
 
 
-def _ended() -> RequestError:
+def proxy_ends() -> RequestError:
+    """What those are told who have no answer when the proxy ends."""
     return RequestError(Code.UNAVAILABLE, "The proxy ends. Send the request again.")
+
+
+def unforeseen(error: Exception) -> RequestError:
+    """What is told of an error that nobody foresaw; its traceback is logged."""
+    return RequestError(Code.INTERNAL, f"kcost did not foresee this: {place_of(error)}. {logged(error)}")

@@ -80,7 +80,8 @@ class Taker:
         if target.startswith(b"/asgi"):
             return False
         self.taken.append(target)
-        answer = ([(b"x-a", b"1")], target.partition(b"?")[0] + b" " + body)
+        names = b" ".join(name for name, _ in headers)
+        answer = ([(b"x-names", names)], target.partition(b"?")[0] + b" " + body)
         loop = asyncio.get_running_loop()
         if self._later_s is None:
             loop.call_soon(respond, 200, *answer)
@@ -94,7 +95,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    await respond(scope, send, 200, [(b"x-a", b"1")], scope["raw_path"] + b" " + body)
+    names = b" ".join(name for name, _ in scope["headers"])
+    await respond(scope, send, 200, [(b"x-names", names)], scope["raw_path"] + b" " + body)
 
 
 Client = Callable[[int, HttpServer], Awaitable[None]]
@@ -118,12 +120,15 @@ def with_server(client: Client, take: Any, **changes: Any) -> None:
 REQUESTS = [
     b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc",
     b"POST /b?q=1 HTTP/1.1\r\nHost: x\r\ncontent-length: 0\r\n\r\n",
-    b"POST /c HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+    b"POST /c HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nx-trailer: 1\r\n\r\n",
     b"POST /d HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\nd",
     b"POST /asgi HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}",
     b"GET /e HTTP/1.1\r\nhost: x\r\n\r\n",
     b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nf",
     b"\r\nPOST /g HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n" + b"g" * 20,
+    # Java's client, which would rather speak HTTP/2
+    b"POST /u HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 5\r\nHost: x\r\n"
+    b"HTTP2-Settings: AAEAAEAA\r\nUpgrade: h2c\r\n\r\nGET /",
 ]
 LAST = [
     b"POST /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nz",
@@ -132,23 +137,24 @@ LAST = [
 ]
 WRONG = [
     b"POST http:// HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nz",
+    b"POST /\xc3\xa9 HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nz",
     b"POST /bad HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
     b"POST /bad HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     b"no HTTP at all\r\n\r\n",
 ]
 
 
-def all_that_comes(pieces: list[bytes], port: int, answers: int = 0) -> bytes:
+def all_that_comes(pieces: list[bytes], port: int, *, one_by_one: bool = False) -> bytes:
     """What a server answers to the pieces until it closes the connection; without dates.
 
     Args:
-        answers: as many have come before the last piece is sent.
+        one_by_one: a piece, which is a request, is sent when the one before has its answer.
     """
     came = b""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
-            while not left and came.count(b"HTTP/1.1 200 OK") < answers:
+        for number, piece in enumerate(pieces):
+            while one_by_one and came.count(b"HTTP/1.1 200 OK") < number:
                 came += connection.recv(1 << 16)
             connection.sendall(piece)
             time.sleep(0.002)
@@ -163,7 +169,7 @@ def what_comes(pieces: list[bytes], take: Any) -> bytes:
 
     async def client(port: int, _: HttpServer) -> None:
         nonlocal came
-        came = await asyncio.to_thread(all_that_comes, pieces, port)
+        came = await asyncio.to_thread(all_that_comes, pieces, port, one_by_one=True)
 
     with_server(client, take)
     return came
@@ -212,22 +218,62 @@ def test_no_client_can_tell_which_way_its_request_went(
     later_s: float | None,
 ) -> None:
     """Whatever comes in whichever pieces, also behind a request that has no answer yet."""
-    pieces, answers = [*requests, last], 0
-    if last in WRONG:
-        answers = len(requests)  # a refusal takes the place of an answer that is not there yet
-    elif cuts:
+    pieces = [*requests, last]
+    one_by_one = last in WRONG  # a refusal takes the place of an answer that is not there yet
+    if cuts and not one_by_one:
         sent = b"".join(pieces)
         ends = sorted({min(cut, len(sent)) for cut in cuts} | {0, len(sent)})
         pieces = [sent[begin:end] for begin, end in itertools.pairwise(ends)]
-    assert all_that_comes(pieces, ports[later_s], answers) == all_that_comes(pieces, ports["takes none"], answers)
+    taken = all_that_comes(pieces, ports[later_s], one_by_one=one_by_one)
+    assert taken == all_that_comes(pieces, ports["takes none"], one_by_one=one_by_one)
 
 
 def test_requests_that_come_whole_are_taken() -> None:
     taker = Taker()
     came = what_comes([*REQUESTS, LAST[0]], taker.take)
-    assert taker.taken == [b"/a", b"/b?q=1", b"/c", b"/g", b"/last"]
-    assert came.count(b"HTTP/1.1 200 OK\r\n") == 9
+    assert taker.taken == [b"/a", b"/b?q=1", b"/c", b"/g", b"/u", b"/last"]
+    assert came.count(b"HTTP/1.1 200 OK\r\n") == 10
     assert came.count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.parametrize("take", [Taker().take, None])
+def test_a_wish_for_another_protocol_costs_no_body(take: Any) -> None:
+    came = what_comes([REQUESTS[-1], LAST[0]], take)
+    assert b"x-names: content-length host http2-settings\r\ncontent-length: 8\r\n\r\n/u GET /HTTP" in came
+
+
+def test_no_answer_overtakes_another() -> None:
+    """Also where requests are read between an answer and what follows it."""
+    waiting: list[Respond] = []
+
+    def take(target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+        if not target.startswith(b"/taken"):
+            return False
+        waiting.append(respond)
+        return True
+
+    async def until(holds: Callable[[], Any]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    async def client(port: int, server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUESTS[0].replace(b"/a", b"/taken-1"))
+        await until(lambda: waiting)
+        (protocol,) = server._uvicorn.server_state.connections
+        waiting[0](200, [], b"first")
+        # What a client sent at that moment is read before the loop's next turn.
+        protocol.data_received(REQUESTS[0].replace(b"/a", b"/taken-2") + b"GET /third HTTP/1.1\r\n\r\n")  # type: ignore[union-attr]
+        await until(lambda: len(waiting) == 2)
+        await asyncio.sleep(0.05)
+        waiting[1](200, [], b"second")
+        async with asyncio.timeout(20):
+            bodies = [(await reader.readuntil(end))[-len(end) :] for end in (b"first", b"second", b"/third ")]
+        assert bodies == [b"first", b"second", b"/third "]
+        writer.close()
+
+    with_server(client, take)
 
 
 def test_a_fault_of_the_taker_is_no_fault_of_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -302,7 +348,7 @@ def test_a_connection_is_given_up_so_long_after_its_last_request(
     target: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not after its first: one timer goes on from request to request."""
-    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 2)
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 3)
     request = REQUESTS[0].replace(b"/a", target)
 
     async def client(port: int, _: HttpServer) -> None:
@@ -312,7 +358,7 @@ def test_a_connection_is_given_up_so_long_after_its_last_request(
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
             await reader.readexactly(len(target) + 4)
-            await asyncio.sleep(0.8)  # longer, all together, than a connection is kept
+            await asyncio.sleep(0.9)  # longer, all together, than a connection is kept
         assert await asyncio.wait_for(reader.read(), 20) == b""
         with contextlib.suppress(ConnectionError):
             writer.close()

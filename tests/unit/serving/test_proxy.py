@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,12 @@ def test_an_upstream_that_fails(post: Post) -> None:
     with_proxy(slow, late, timeout_s=0.1)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 def test_requests_of_which_there_is_more_to_do_are_not_taken() -> None:
     """Those of models with a new version beside the old one, of no model, and those that no connection is open for."""
 
@@ -153,9 +160,9 @@ def test_requests_of_which_there_is_more_to_do_are_not_taken() -> None:
         assert not takes(proxy, PREDICT, b" " * 1001)
         assert takes(proxy, f"{PREDICT}?q=1")
         assert not takes(proxy, PREDICT), "its connection has a request"
-        await asyncio.sleep(0.2)
+        await until(lambda: proxy.invoice().under_way == 0)
         assert takes(proxy, PREDICT)
-        await asyncio.sleep(0.2)
+        await until(lambda: proxy.invoice().under_way == 0)
 
     settings = MonitorSettings(
         canary={"new": CanarySettings(version=2, stable=1)}, shadow={"beside": ShadowSettings(version=2)}
@@ -169,8 +176,7 @@ def test_an_end_tells_those_who_wait() -> None:
     async def steps(proxy: Proxy) -> None:
         assert (await ask_whole(proxy, PREDICT, b"1"))[0] == 200
         waiting = asyncio.create_task(ask_whole(proxy, PREDICT, b"never"))
-        await asyncio.sleep(0.05)
-        assert proxy.invoice().under_way == 1
+        await until(lambda: proxy.invoice().under_way == 1)
         await proxy.close()
         status, body = await waiting
         assert (status, json.loads(body)["error"]) == (503, "The proxy ends. Send the request again.")
@@ -181,16 +187,103 @@ def test_an_end_tells_those_who_wait() -> None:
 
 def test_a_request_that_was_sent_twice_ends_with_the_proxy() -> None:
     """The connection that it was sent on was closed over it, and the new one has no answer."""
-    answers = iter([reply("200 OK", b"1"), b"", b"never"])
+    answers = [reply("200 OK", b"1"), b"", b"never"]
 
     async def steps(proxy: Proxy) -> None:
         assert (await ask_whole(proxy, PREDICT, b"1"))[0] == 200
         waiting = asyncio.create_task(ask_whole(proxy, PREDICT, b"2"))
-        await asyncio.sleep(0.05)
+        await until(lambda: not answers)
         await proxy.close()
-        assert (await waiting)[0] == 503
+        status, body = await waiting
+        assert (status, json.loads(body)["error"]) == (503, "The proxy ends. Send the request again.")
+        assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(2, 1)]
 
-    with_proxy(lambda *_: next(answers), steps)
+    with_proxy(lambda *_: answers.pop(0), steps)
+
+
+@both_ways
+def test_odd_answers_of_an_upstream(post: Post) -> None:
+    """A status that has no name; hints before the answer, which is that of this request all the same."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+    kinds = {b"hints": hints + hints + reply("200 OK", b"after hints"), b"odd": reply("799 Odd", b"odd")}
+
+    async def steps(proxy: Proxy) -> None:
+        for _ in range(2):
+            assert await post(proxy, PREDICT, b"hints") == (200, b"after hints")
+            assert await post(proxy, PREDICT, b"odd") == (799, b"odd")
+
+    with_proxy(lambda _, body: kinds[body], steps)
+
+
+def test_a_status_without_a_name_reaches_a_client() -> None:
+    async def steps(proxy: Proxy) -> None:
+        assert (await ask(proxy, "POST", PREDICT, b"{}"))[0] == 799
+        server = HttpServer(proxy, HttpSettings(port=0), proxy.take)
+        serving = asyncio.create_task(server.serve())
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(
+            f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+        )
+        assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 799 \r\n")
+        writer.close()
+        server.stop()
+        await serving
+        server.close()
+
+    with_proxy(lambda *_: reply("799 Odd", b"{}"), steps)
+
+
+def test_what_nobody_foresaw_is_told_and_booked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+    bodies = Bodies(1000)
+
+    async def steps(proxy: Proxy) -> None:
+        assert (await ask_whole(proxy, PREDICT, b"1"))[0] == 200
+        monkeypatch.setattr(proxy.monitor, "named", lambda *_: 1 / 0)
+        status, body = await ask_whole(proxy, PREDICT, b"2")
+        assert status == 500
+        assert "kcost did not foresee this: ZeroDivisionError" in json.loads(body)["error"]
+        await until(lambda: proxy.invoice().under_way == 0)
+        assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(2, 1)]
+        assert bodies.held_bytes == 0
+
+    with_proxy(lambda *_: reply("200 OK", b"{}"), steps, bodies=bodies)
+
+
+@both_ways
+def test_a_connection_that_is_kept_keeps_nothing_else(post: Post) -> None:
+    """Bodies are counted until their request is answered: what a connection held beyond that, nobody would count."""
+
+    async def steps(proxy: Proxy) -> None:
+        assert (await post(proxy, PREDICT, b"a"))[0] == 200
+        assert (await post(proxy, PREDICT, b"sent"))[0] == 200
+        (connection,) = proxy._upstream.free
+        assert not [value for value in vars(connection).values() if isinstance(value, bytes | list) and value]
+        connection.close()
+        await until(lambda: not proxy._upstream.free)
+
+    with_proxy(lambda *_: reply("200 OK", b"answered"), steps)
+
+
+def test_an_end_is_told_to_those_who_wait_by_asgi() -> None:
+    async def steps(proxy: Proxy) -> None:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"never"}
+
+        scope = {"type": "http", "method": "POST", "raw_path": PREDICT.encode(), "headers": []}
+        waiting = asyncio.ensure_future(proxy(scope, receive, send))
+        await until(lambda: bool(proxy._upstream.under_way))
+        waiting.cancel()
+        await proxy.close()
+        assert sent[0]["status"] == 503
+        assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(1, 1)]
+
+    with_proxy(lambda *_: b"never", steps)
 
 
 def test_whole_requests_go_through_untouched_on_a_port() -> None:
