@@ -3,7 +3,9 @@
     python benchmarks/serving.py DIR NAME [--rounds 6] [--round-s 3] [--concurrency 32]
 
 DIR is what `kcost export --name NAME` wrote. The client, in this process, sends one row a request; each of its
-connections sends the next when the last is answered. Client, server and model share the cores of this machine.
+connections sends the next when the last is answered. Client, server and model share the cores of this machine. A third
+program answers at once, without a look at what it is asked: its time is that of the client and of the way to and fro,
+which is none of a server's own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import uvloop
@@ -74,6 +76,26 @@ async def turn(target: Target, bodies: Sequence[bytes], concurrency: int, lasts_
     return Turn(len(latencies_ns) / lasts_s, float(p50), float(p99))
 
 
+class AnswerAtOnce(asyncio.Protocol):
+    """Answers a request when its body is there."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.came = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.came += data
+        head, mark, body = self.came.partition(b"\r\n\r\n")
+        if mark and len(body) >= int(head.split(b"content-length: ")[1].split(b"\r\n")[0]):
+            self.came = b""
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 120\r\n\r\n" + b" " * 120)
+
+
+async def answer_at_once(port: int) -> None:
+    async with await asyncio.get_running_loop().create_server(AnswerAtOnce, "127.0.0.1", port) as server:
+        await server.serve_forever()
+
+
 def bare_call_ms(folder: Path, body: bytes, calls: int) -> float:
     """The median of a call of the runtime with one row, in this process."""
     with SavedModelSession(folder, threads=1) as session:
@@ -112,6 +134,9 @@ def shown(interval: Interval) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--at-once"]:
+        uvloop.run(answer_at_once(int(sys.argv[2])))
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("name")
@@ -122,10 +147,11 @@ def main() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     base = arguments.folder / arguments.name
     version = version_folder(base, versions_in(base)[-1])
-    ports = {"kcost": free_port(), "bare": free_port()}
+    ports = {"kcost": free_port(), "bare": free_port(), "at once": free_port()}
     commands = {
         "kcost": ["-m", "kcost", "serve", arguments.folder, "--port", ports["kcost"], "--threads", 1],
         "bare": [Path(__file__).parent / "bare_asgi.py", version, ports["bare"]],
+        "at once": [__file__, "--at-once", ports["at once"]],
     }
     started = [
         subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
@@ -149,7 +175,7 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
     for number in range(arguments.rounds):
         for concurrency in (arguments.concurrency, 1):
             names = list(targets) if number % 2 else list(reversed(targets))
-            for name in names:
+            for name in names if concurrency == 1 else [name for name in names if name != "at once"]:
                 taken = await turn(targets[name], [body], concurrency, arguments.round_s)
                 rounds.setdefault((name, concurrency), []).append(taken)
                 say(f"round {number + 1} of {arguments.rounds}, {name}, concurrency {concurrency}", taken)
@@ -157,18 +183,20 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {arguments.rounds} rounds in turns")
     for (name, concurrency), turns in sorted(rounds.items()):
         rate, p50, p99 = (np.median([t[i] for t in turns]) for i in range(3))
-        print(f"{name:6} concurrency {concurrency:3}: {rate:8.0f} requests/s, p50 {p50:.3f} ms, p99 {p99:.3f} ms")
+        print(f"{name:7} concurrency {concurrency:3}: {rate:8.0f} requests/s, p50 {p50:.3f} ms, p99 {p99:.3f} ms")
     many = arguments.concurrency
-    rates = {name: [t.requests_per_s for t in rounds[name, many]] for name in targets}
-    tails = {name: [t.p99_ms for t in rounds[name, many]] for name in targets}
+    rates = {name: [t.requests_per_s for t in rounds[name, many]] for name in ("kcost", "bare")}
+    tails = {name: [t.p99_ms for t in rounds[name, many]] for name in ("kcost", "bare")}
     print(f"requests/s, kcost over bare: {shown(paired_ratio(rates['kcost'], rates['bare']))}")
     print(f"p99, kcost over bare: {shown(paired_ratio(tails['kcost'], tails['bare']))}")
-    own = [t.p50_ms - bare_ms for t in rounds["kcost", 1]]
-    bare_own = [t.p50_ms - bare_ms for t in rounds["bare", 1]]
-    print(
-        f"own time at p50, one connection, over a bare call of {bare_ms:.3f} ms: kcost {np.median(own):.3f} ms, "
-        f"bare program {np.median(bare_own):.3f} ms (with the client's own)"
-    )
+    p50_ms = {name: np.array([t.p50_ms for t in rounds[name, 1]]) for name in targets}
+    for name in ("kcost", "bare"):
+        whole = np.median(p50_ms[name] - bare_ms)
+        own = np.median(p50_ms[name] - p50_ms["at once"] - bare_ms)
+        print(
+            f"{name}, one connection, p50 over a bare call of {bare_ms:.3f} ms: {own:.3f} ms of its own, "
+            f"{whole:.3f} ms with the client's and the way"
+        )
 
 
 if __name__ == "__main__":

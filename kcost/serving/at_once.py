@@ -45,11 +45,16 @@ async def respond(
     Args:
         headers: all but the length of the body, which is added.
     """
-    at_once = scope.get(AT_ONCE)
-    if at_once is None or not at_once(status, headers, body):
+    if not respond_now(scope, status, headers, body):
         headers = [*headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def respond_now(scope: dict[str, Any], status: int, headers: Headers, body: bytes) -> bool:
+    """Answers a request before it returns; False where that cannot be, and nothing was written."""
+    at_once = scope.get(AT_ONCE)
+    return at_once is not None and bool(at_once(status, headers, body))
 
 
 def answer_cycle(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:

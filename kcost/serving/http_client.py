@@ -13,7 +13,6 @@ import httptools
 
 from kcost.core.errors import InputError
 
-_SWITCHING_PROTOCOLS = 101
 C = TypeVar("C", bound="Connection")
 Answer = Callable[[int | None], None]
 """Called with the status of an answer; None where the connection broke before it was whole."""
@@ -124,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._has_begun = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"it sent what is no HTTP: {error}")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -139,7 +138,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         assert self._parser is not None
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
-        if 100 <= status < 200 and status != _SWITCHING_PROTOCOLS:  # the answer is still to come
+        if 100 <= status < 200:  # the answer is still to come
             self.headers, self._pieces = [], []
             return
         answer, self._answer, self._parser = self._answer, None, None

@@ -134,14 +134,21 @@ def limited_protocol(
                 self._expect_the_rest()
 
         def _feed(self, data: bytes) -> None:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                if self._upgrading:  # else it is CONNECT, which the application has
+            rest = memoryview(data)
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as upgrade:
+                    if not self._upgrading:  # it is CONNECT, which the application has
+                        return
                     # There is nothing to go over to, and the parser takes what follows the head for another protocol:
                     # a new one gets the same head without the wish. Java's client has it in requests with a body, too.
+                    rest = rest[upgrade.args[0] :]
                     self.parser = httptools.HttpRequestParser(self)
-                    self._feed(self._head_without_upgrade() + data[upgrade.args[0] :])
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                    self.parser.feed_data(self._head_without_upgrade())
+                else:
+                    return
 
         def _head_without_upgrade(self) -> bytes:
             lines, self._upgrading = [self._upgrading], b""

@@ -17,7 +17,7 @@ from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
 from kcost.serving.application import Route, route
-from kcost.serving.at_once import CONNECTION_HEADERS, Headers, Respond, respond
+from kcost.serving.at_once import CONNECTION_HEADERS, Headers, Respond, respond, respond_now
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.http_client import Target, read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -251,8 +251,9 @@ class Proxy:
             await _refuse(scope, send, error)
         except asyncio.CancelledError:  # the time is over that the server leaves those who wait
             if not status:
-                status = first_status = proxy_ends().http_status
-                await _refuse(scope, send, proxy_ends())
+                refusal = _refusal(proxy_ends())
+                status = first_status = refusal.status
+                respond_now(scope, *refusal)  # else uvicorn answers: a client that takes nothing is not waited for
             raise
         finally:
             now_ns = self._clock()

@@ -122,7 +122,8 @@ class Upstream:
         self.under_way: set[_ServerConnection] = set()
         """Connections with one."""
         self._looking: asyncio.TimerHandle | None = None
-        self._asking_again: set[asyncio.Task[None]] = set()
+        self._asking_again: set[asyncio.Task[Outcome]] = set()
+        self._is_closed = False
 
     def drop(self, connection: _ServerConnection) -> None:
         """A connection was closed."""
@@ -158,12 +159,21 @@ class Upstream:
 
     def ask_again(self, request: bytes, deadline_ns: int, timeout_s: float, done: Callable[[Outcome], None]) -> None:
         """Asks on a new connection what an old one was closed over."""
-        task = asyncio.create_task(self._tell(request, deadline_ns, timeout_s, done))
+        if self._is_closed:
+            done(proxy_ends())
+            return
+
+        def over(task: asyncio.Task[Outcome]) -> None:
+            self._asking_again.discard(task)
+            done(proxy_ends() if task.cancelled() else task.result())
+
+        task = asyncio.create_task(self._outcome(request, deadline_ns, timeout_s))
         self._asking_again.add(task)
-        task.add_done_callback(self._asking_again.discard)
+        task.add_done_callback(over)
 
     async def close(self) -> None:
         """Gives up what has no answer."""
+        self._is_closed = True
         tasks = list(self._asking_again)
         for task in tasks:
             task.cancel()
@@ -171,17 +181,13 @@ class Upstream:
             await asyncio.wait(tasks)
         self._give_up(list(self.under_way), lambda _: proxy_ends())
 
-    async def _tell(self, request: bytes, deadline_ns: int, timeout_s: float, done: Callable[[Outcome], None]) -> None:
+    async def _outcome(self, request: bytes, deadline_ns: int, timeout_s: float) -> Outcome:
         try:
-            outcome: Outcome = await self._ask_new(request, deadline_ns, timeout_s)
+            return await self._ask_new(request, deadline_ns, timeout_s)
         except RequestError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            done(proxy_ends())
-            raise
+            return error
         except Exception as error:
-            outcome = unforeseen(error)
-        done(outcome)
+            return unforeseen(error)
 
     async def _ask_new(self, request: bytes, deadline_ns: int, timeout_s: float) -> Answer:
         try:
@@ -215,7 +221,7 @@ class Upstream:
         try:
             outcome = await came
         except asyncio.CancelledError:
-            if not came.done():  # else another request may be on it by now
+            if came.cancelled():  # else it has answered, and another request may be on it by now
                 connection.give_up()
             raise
         if isinstance(outcome, RequestError):

@@ -155,7 +155,9 @@ def all_that_comes(pieces: list[bytes], port: int, *, one_by_one: bool = False) 
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, piece in enumerate(pieces):
             while one_by_one and came.count(b"HTTP/1.1 200 OK") < number:
-                came += connection.recv(1 << 16)
+                more = connection.recv(1 << 16)
+                assert more, came
+                came += more
             connection.sendall(piece)
             time.sleep(0.002)
         while more := connection.recv(1 << 16):
@@ -240,6 +242,17 @@ def test_requests_that_come_whole_are_taken() -> None:
 def test_a_wish_for_another_protocol_costs_no_body(take: Any) -> None:
     came = what_comes([REQUESTS[-1], LAST[0]], take)
     assert b"x-names: content-length host http2-settings\r\ncontent-length: 8\r\n\r\n/u GET /HTTP" in came
+
+
+@pytest.mark.parametrize("take", [Taker().take, None])
+def test_many_wishes_in_one_piece(take: Any) -> None:
+    """Also where the connection is closed behind the first of them."""
+    came = what_comes([REQUESTS[-1] * 1500 + LAST[0]], take)
+    assert came.count(b"HTTP/1.1 200 OK\r\n") == 1501
+    closing = REQUESTS[-1].replace(b"HTTP2-Settings\r\nC", b"close\r\nC")
+    came = what_comes([closing + LAST[0]], take)
+    assert came.count(b"HTTP/1.1") == 1
+    assert came.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_no_answer_overtakes_another() -> None:
@@ -353,7 +366,7 @@ def test_a_connection_is_given_up_so_long_after_its_last_request(
 
     async def client(port: int, _: HttpServer) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(4):
+        for _ in range(5):
             writer.write(request)
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")

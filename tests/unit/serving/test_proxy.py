@@ -14,6 +14,7 @@ import pytest
 import kcost
 import kcost.serving.bodies as bodies_module
 from kcost.core.errors import InputError
+from kcost.serving.at_once import AT_ONCE
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -206,11 +207,13 @@ def test_odd_answers_of_an_upstream(post: Post) -> None:
     """A status that has no name; hints before the answer, which is that of this request all the same."""
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
     kinds = {b"hints": hints + hints + reply("200 OK", b"after hints"), b"odd": reply("799 Odd", b"odd")}
+    kinds[b"other"] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
 
     async def steps(proxy: Proxy) -> None:
         for _ in range(2):
             assert await post(proxy, PREDICT, b"hints") == (200, b"after hints")
             assert await post(proxy, PREDICT, b"odd") == (799, b"odd")
+            assert (await post(proxy, PREDICT, b"other"))[0] == 503
 
     with_proxy(lambda _, body: kinds[body], steps)
 
@@ -267,20 +270,26 @@ def test_a_connection_that_is_kept_keeps_nothing_else(post: Post) -> None:
 
 def test_an_end_is_told_to_those_who_wait_by_asgi() -> None:
     async def steps(proxy: Proxy) -> None:
-        sent: list[dict[str, Any]] = []
+        told: list[tuple[int, bytes]] = []
 
         async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
+            raise AssertionError(message)
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"never"}
 
-        scope = {"type": "http", "method": "POST", "raw_path": PREDICT.encode(), "headers": []}
+        def at_once(status: int, headers: Any, body: bytes) -> bool:
+            told.append((status, body))
+            return True
+
+        scope = {"type": "http", "method": "POST", "raw_path": PREDICT.encode(), "headers": [], AT_ONCE: at_once}
         waiting = asyncio.ensure_future(proxy(scope, receive, send))
         await until(lambda: bool(proxy._upstream.under_way))
         waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not proxy._upstream.under_way
         await proxy.close()
-        assert sent[0]["status"] == 503
+        assert told == [(503, b'{"error":"The proxy ends. Send the request again."}')]
         assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(1, 1)]
 
     with_proxy(lambda *_: b"never", steps)
