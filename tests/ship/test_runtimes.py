@@ -345,7 +345,7 @@ def _check_profile(profile: Profile, runtime: Runtime) -> None:
     assert profile.trace is not None, profile.reason
     rows = top(profile.trace)
     assert any("Conv" in row.name or row.name in ("Gemm", "FullyConnected") for row in rows), rows
-    assert sum(row.share for row in rows) <= 1
+    assert sum(row.share for row in rows) <= 1 + 1e-9  # shares that add up to 1 are rounded each
     assert all(row.largest for row in rows)
 
 
