@@ -16,7 +16,6 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from kcost.core.unforeseen import logged, place_of
 from kcost.serving.at_once import respond
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.examples import Method, examples_answer, read_examples
@@ -28,7 +27,7 @@ from kcost.serving.open_inference import information, is_open_inference, open_ro
 from kcost.serving.open_inference_tensors import JSON_BYTES_HEADER, infer_answer, read_infer
 from kcost.serving.predict_answer import predict_answer
 from kcost.serving.predict_request import read_predict
-from kcost.serving.status import Code, RequestError, invalid
+from kcost.serving.status import Code, RequestError, invalid, unforeseen
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -143,8 +142,9 @@ class Application:
             body, status, code = orjson.dumps({"error": error.message}), error.http_status, error.code
             headers = [_JSON, *error.headers]
         except Exception as error:
-            text = f"kcost did not foresee this: {place_of(error)}. {logged(error)}"
-            body, status, code, headers = orjson.dumps({"error": text}), 500, Code.INTERNAL, [_JSON]
+            refusal = unforeseen(error)
+            body, status, code = orjson.dumps({"error": refusal.message}), refusal.http_status, refusal.code
+            headers = [_JSON]
         finally:
             self._bodies.release(held_bytes)
         if model:

@@ -16,7 +16,6 @@ Headers = list[tuple[bytes, bytes]]
 AT_ONCE = "kcost.at_once"
 """The key of a request's scope under which a whole answer can be given; see `respond`."""
 
-
 CONNECTION_HEADERS = frozenset(
     [
         *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"),

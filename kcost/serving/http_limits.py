@@ -17,8 +17,9 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from kcost.core.unforeseen import logged, place_of
 from kcost.serving.at_once import AT_ONCE, Exchange, Headers, Take, answer_cycle, whole_answer
+from kcost.serving.head_with_body import HeadWithBody
+from kcost.serving.status import unforeseen
 
 KEEP_ALIVE_S = 620.0
 """A connection without a request is closed after as long.
@@ -265,7 +266,7 @@ def limited_protocol(
                 is_taken = take(self.url, self.headers, b"".join(self._held), self._answer)
             except Exception as error:  # the parser would make it a fault of the client
                 self._held = None
-                self._refuse(500, f"kcost did not foresee this: {place_of(error)}. {logged(error)}")
+                self._refuse(500, unforeseen(error).message)
                 return False
             if is_taken:
                 self._held = None
@@ -445,73 +446,3 @@ def _unread_bytes(transport: Any) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0]
-
-
-class HeadWithBody:
-    """A transport that keeps the head of an answer until its body comes, and no longer than the event loop's next turn.
-
-    Args:
-        transport: what is written to.
-        loop: the event loop.
-        taken_s: the connection is broken off where its client takes nothing of what waits for it for as long.
-    """
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop, taken_s: float) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._taken_s = taken_s
-        self._head = b""
-        self._watching: asyncio.TimerHandle | None = None
-
-    def write(self, data: bytes) -> None:
-        """Writes bytes, behind a head that was kept."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
-            self._head = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        """Whether it is closed, or will be. Here, since whatever goes through `__getattr__` takes longer."""
-        closing: bool = self._transport.is_closing()
-        return closing
-
-    def _flush(self) -> None:
-        if self._head:
-            self.write(b"")
-
-    def write_eof(self) -> None:
-        """Ends what is written."""
-        self._flush()
-        self._transport.write_eof()
-
-    def close(self) -> None:
-        """Closes the transport once all is written, or its client takes nothing more."""
-        self._flush()
-        self._transport.close()
-        self.watch()
-
-    def watch(self) -> None:
-        """Breaks the connection off if what waits to be written does not grow less within `taken_s`."""
-        if self._watching is None and (waiting := self._transport.get_write_buffer_size()):
-            self._watching = self._loop.call_later(self._taken_s, self._look, waiting)
-
-    def stop_watching(self) -> None:
-        """Ends what `watch` began."""
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    def _look(self, before: int) -> None:
-        self._watching = None
-        if self._transport.get_write_buffer_size() >= before:
-            self._transport.abort()
-        else:
-            self.watch()
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else a transport does."""
-        return getattr(self._transport, name)

@@ -25,8 +25,8 @@ from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS
 from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.open_inference import is_open_inference, open_route
-from kcost.serving.status import Code, RequestError
-from kcost.serving.upstream import Answer, Outcome, Upstream, proxy_ends, unforeseen
+from kcost.serving.status import Code, RequestError, unforeseen
+from kcost.serving.upstream import Answer, Outcome, Upstream, proxy_ends
 
 OWN_PATHS = b"/kcost"
 OTHERS = "(others)"
@@ -159,7 +159,7 @@ class Proxy:
             passing.respond(answer.status, headers, answer.body)
         except Exception as error:  # the connection to the server would take it for a fault of the answer
             answer, watched = _refusal(unforeseen(error)), None
-            passing.respond(answer.status, answer.headers, answer.body)
+            passing.respond(*answer)
         self._book_soon(partial(self._book_answer, passing, answer, watched, answered_ns, self._clock()))
 
     def _book_soon(self, event: Callable[[], None]) -> None:

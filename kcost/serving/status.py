@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from kcost.core.unforeseen import logged, place_of
+
 
 class Code(IntEnum):
     """A canonical code."""
@@ -79,3 +81,8 @@ class RequestError(Exception):
 def invalid(message: str) -> RequestError:
     """What a client did wrong: status 400."""
     return RequestError(Code.INVALID_ARGUMENT, message)
+
+
+def unforeseen(error: Exception) -> RequestError:
+    """What is told of an error that nobody foresaw: status 500. Its traceback is logged."""
+    return RequestError(Code.INTERNAL, f"kcost did not foresee this: {place_of(error)}. {logged(error)}")

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kcost.core.unforeseen import logged, place_of
 from kcost.serving.at_once import Headers
 from kcost.serving.http_client import Connection, Target, take_open
-from kcost.serving.status import Code, RequestError
+from kcost.serving.status import Code, RequestError, unforeseen
 
 _LOOK_S = 0.25
 """How often deadlines are looked at: an answer that does not come is told of so much later."""
@@ -255,8 +254,3 @@ def _too_late(timeout_s: float) -> RequestError:
 def proxy_ends() -> RequestError:
     """What those are told who have no answer when the proxy ends."""
     return RequestError(Code.UNAVAILABLE, "The proxy ends. Send the request again.")
-
-
-def unforeseen(error: Exception) -> RequestError:
-    """What is told of an error that nobody foresaw; its traceback is logged."""
-    return RequestError(Code.INTERNAL, f"kcost did not foresee this: {place_of(error)}. {logged(error)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import queue
@@ -159,7 +158,7 @@ def all_that_comes(pieces: list[bytes], port: int, *, one_by_one: bool = False) 
                 assert more, came
                 came += more
             connection.sendall(piece)
-            time.sleep(0.002)
+            time.sleep(0.002)  # so that most pieces are read one by one; nothing hangs on it
         while more := connection.recv(1 << 16):
             came += more
     return re.sub(rb"date: .*\r\n", b"", came)
@@ -356,24 +355,49 @@ def test_nothing_is_left_of_a_client_that_went_before_its_answer() -> None:
     with_server(client, taker.take)
 
 
+class Shifted:
+    """An event loop whose clock goes on when the test says."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.later_s = 0.0
+
+    def time(self) -> float:
+        return self._loop.time() + self.later_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
 @pytest.mark.parametrize("target", [b"/a", b"/asgi"])
-def test_a_connection_is_given_up_so_long_after_its_last_request(
-    target: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_is_given_up_so_long_after_its_last_request(target: bytes) -> None:
     """Not after its first: one timer goes on from request to request."""
-    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 3)
     request = REQUESTS[0].replace(b"/a", target)
 
-    async def client(port: int, _: HttpServer) -> None:
+    async def client(port: int, server: HttpServer) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(5):
+
+        async def ask() -> None:
             writer.write(request)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-            await reader.readexactly(len(target) + 4)
-            await asyncio.sleep(0.9)  # longer, all together, than a connection is kept
+            await asyncio.wait_for(reader.readuntil(target + b" abc"), 20)
+            await asyncio.sleep(0.01)
+
+        await ask()
+        protocol: Any = next(iter(server._uvicorn.server_state.connections))
+        timer = protocol.timeout_keep_alive_task
+        protocol.loop = clock = Shifted(protocol.loop)
+        clock.later_s = http_server.KEEP_ALIVE_S - 10
+        await ask()
+        assert protocol.timeout_keep_alive_task is timer, "a request makes no timer of its own"
+        for later_s, is_over in (
+            (1.0, False),
+            (http_server.KEEP_ALIVE_S - 15, False),
+            (http_server.KEEP_ALIVE_S, True),
+        ):
+            clock.later_s = http_server.KEEP_ALIVE_S - 10 + later_s
+            protocol.timeout_keep_alive_handler()
+            assert protocol.transport.is_closing() == is_over
         assert await asyncio.wait_for(reader.read(), 20) == b""
-        with contextlib.suppress(ConnectionError):
-            writer.close()
+        writer.close()
 
     with_server(client, Taker().take)

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from kcost.core.errors import InputError
 from kcost.serving import http_limits, http_server
 from kcost.serving.at_once import respond
-from kcost.serving.http_limits import HeadWithBody
+from kcost.serving.head_with_body import HeadWithBody
 from kcost.serving.http_server import HttpServer, HttpSettings, allowed_connections
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"

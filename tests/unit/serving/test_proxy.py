@@ -270,7 +270,7 @@ def test_a_connection_that_is_kept_keeps_nothing_else(post: Post) -> None:
 
 def test_an_end_is_told_to_those_who_wait_by_asgi() -> None:
     async def steps(proxy: Proxy) -> None:
-        told: list[tuple[int, bytes]] = []
+        answers: list[tuple[int, bytes]] = []
 
         async def send(message: dict[str, Any]) -> None:
             raise AssertionError(message)
@@ -279,7 +279,7 @@ def test_an_end_is_told_to_those_who_wait_by_asgi() -> None:
             return {"type": "http.request", "body": b"never"}
 
         def at_once(status: int, headers: Any, body: bytes) -> bool:
-            told.append((status, body))
+            answers.append((status, body))
             return True
 
         scope = {"type": "http", "method": "POST", "raw_path": PREDICT.encode(), "headers": [], AT_ONCE: at_once}
@@ -289,7 +289,7 @@ def test_an_end_is_told_to_those_who_wait_by_asgi() -> None:
         await asyncio.wait([waiting])
         assert not proxy._upstream.under_way
         await proxy.close()
-        assert told == [(503, b'{"error":"The proxy ends. Send the request again."}')]
+        assert answers == [(503, b'{"error":"The proxy ends. Send the request again."}')]
         assert [(x.requests, x.failed) for x in proxy.invoice().lines] == [(1, 1)]
 
     with_proxy(lambda *_: b"never", steps)
