@@ -1,90 +1,48 @@
-"""TensorFlow Serving's REST interface and the Open Inference Protocol as one ASGI application.
+"""TensorFlow Serving's REST interface and the Open Inference Protocol as one ASGI application, with a shorter way for
+what most requests are.
 
-Source of the first: g3doc/api_rest.md and model_servers/{http_rest_api_handler,http_rest_api_util,http_server}.cc of
-TensorFlow Serving; of the second: open_inference.py.
+Source: model_servers/http_server.cc of TensorFlow Serving, beside those of routes.py and open_inference.py.
 """
 
 from __future__ import annotations
 
-import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote_to_bytes
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
-from kcost.serving.at_once import respond
+from kcost.serving.at_once import Headers, Respond, respond
+from kcost.serving.batching import Answered, CallbackReply
 from kcost.serving.bodies import Bodies, Body
-from kcost.serving.examples import Method, examples_answer, read_examples
 from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
 from kcost.serving.model_info import metadata_document, status_document
 from kcost.serving.model_version import ModelVersion
 from kcost.serving.models import Models
-from kcost.serving.open_inference import information, is_open_inference, open_route
-from kcost.serving.open_inference_tensors import JSON_BYTES_HEADER, infer_answer, read_infer
-from kcost.serving.predict_answer import predict_answer
-from kcost.serving.predict_request import read_predict
+from kcost.serving.open_inference import OpenRoute, information
+from kcost.serving.predictions import JSON_HEADER, Prediction, read_prediction
+from kcost.serving.routes import Route, resource_at
 from kcost.serving.status import Code, RequestError, invalid, unforeseen
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_SPEC = rb"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
-_PREDICTION = re.compile(rb"(?i)/v1/models/([^/:]+)" + _SPEC + rb":(classify|regress|predict)")
-_INFORMATION = re.compile(rb"(?i)/v1/models(?:/([^/:]+))?" + _SPEC + rb"(?:/(metadata))?")
-_LARGEST_VERSION = (1 << 63) - 1
-_JSON = (b"content-type", b"application/json")
 _COMPRESSED_FROM_BYTES = 4096
 """Shorter answers are sent as they are: compressing costs more than it saves."""
 
 
-class Route(NamedTuple):
-    """What a path asks for."""
-
-    model: str
-    version: int | None
-    label: str | None
-    method: str
-    """classify, regress, predict, metadata or status; in the proxy also infer, of the Open Inference Protocol."""
-
-
-@lru_cache(maxsize=1024)
-def route(http_method: str, raw_path: bytes) -> Route:
-    """What a request asks for.
-
-    Raises:
-        RequestError: status 400: the path is none of the interface's.
-
-    Examples:
-        >>> route("POST", b"/v1/models/digits/versions/3:predict")
-        Route(model='digits', version=3, label=None, method='predict')
-    """
-    pattern = {"POST": _PREDICTION, "GET": _INFORMATION}.get(http_method)
-    match = None if pattern is None else pattern.fullmatch(raw_path)
-    if match is None:
-        raise invalid(f"Malformed request: {http_method} {raw_path.decode('latin-1')}")
-    model, version_text, label, method = match.groups()
-    version = None
-    if version_text:
-        if len(version_text) > 19 or int(version_text) > _LARGEST_VERSION:
-            raise invalid(f"Failed to convert version: {version_text.decode()} to numeric.")
-        version = int(version_text)
-    if not model:
-        raise invalid("Missing model name in request.")
-    named = None if label is None else _decoded(label)
-    return Route(_decoded(model), version, named, (method or b"status").decode().lower())
-
-
-def _decoded(part: bytes) -> str:
-    return unquote_to_bytes(part).decode("utf-8", errors="replace")
+class _Answer(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+    code: Code = Code.OK
 
 
 class Application:
-    """The ASGI application.
+    """The ASGI application; and `take`, the shorter way for predictions that come whole.
 
     Args:
         models: what is served.
@@ -106,83 +64,95 @@ class Application:
         if scope["type"] != "http":
             raise ValueError(f"Only http is served. Received: {scope['type']}")
         start_ns = time.perf_counter_ns()
-        model, headers, held_bytes = "", [_JSON], 0
+        model, held_bytes = "", 0
+        raw_path, http_method, headers = scope["raw_path"], scope["method"], scope["headers"]
         try:
-            raw_path, http_method = scope["raw_path"], scope["method"]
             if raw_path == self._metrics_path and http_method == "GET":
                 await respond(scope, send, 200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics_page())
                 return
-            status = 200
-            if is_open_inference(raw_path):
-                asked_for = open_route(http_method, raw_path)
-                if asked_for.kind == "infer":
-                    content = await self._body(scope, receive)
-                    held_bytes = len(content)
-                    version = self._models.find(asked_for.model, asked_for.version)
-                    model = version.name
-                    body, headers = await self._inference(version, content, _json_bytes(scope), start_ns)
-                else:
-                    status, body = information(asked_for, self._models)
+            resource = resource_at(http_method, raw_path)
+            if _is_prediction(resource):
+                content = await self._body(scope, receive)
+                held_bytes = len(content)
+                version = self._find(resource)
+                model = version.name
+                prediction = read_prediction(resource, version, content, headers)
+                answered = await version.run(prediction.signature, prediction.arrays)
+                answer = self._answer(prediction, version, answered, headers, start_ns)
             else:
-                if not raw_path[:4].lower() == b"/v1/":
-                    raise RequestError(Code.NOT_FOUND, f"Not found: {http_method} {raw_path.decode('latin-1')}")
-                resource = route(http_method, raw_path)
-                if http_method == "GET":
-                    body = self._information(resource)
-                else:
-                    content = await self._body(scope, receive)
-                    held_bytes = len(content)
-                    version = self._models.find(resource.model, resource.version, resource.label)
-                    model = version.name
-                    body = await self._prediction(resource.method, version, content, start_ns)
-            if len(body) >= _COMPRESSED_FROM_BYTES and _takes_gzip(scope):
-                body, headers = _gzipped(body), [*headers, (b"content-encoding", b"gzip")]
-            code = Code.OK
-        except RequestError as error:
-            body, status, code = orjson.dumps({"error": error.message}), error.http_status, error.code
-            headers = [_JSON, *error.headers]
+                answer = _compressed(self._information(resource), headers)
         except Exception as error:
-            refusal = unforeseen(error)
-            body, status, code = orjson.dumps({"error": refusal.message}), refusal.http_status, refusal.code
-            headers = [_JSON]
+            answer = _refusal(error)
         finally:
             self._bodies.release(held_bytes)
         if model:
-            self.metrics.count(model, code.name)
-        await respond(scope, send, status, headers, body)
+            self.metrics.count(model, answer.code.name)
+        await respond(scope, send, answer.status, answer.headers, answer.body)
 
-    async def _prediction(self, method: str, version: ModelVersion, content: Body, start_ns: int) -> bytes:
-        if method == "predict":
-            request = read_predict(content, version.signature)
-            answered = await version.run(request.signature, request.arrays)
-            body = predict_answer(answered.arrays, request.signature.outputs, in_rows=request.in_rows)
-        else:
-            kind = cast(Method, method)
-            examples = read_examples(content, kind, version.signature)
-            answered = await version.run(examples.signature, examples.arrays)
-            body = examples_answer(answered.arrays, examples.signature, kind)
-        self._time(method.capitalize(), version, answered.run_ns, start_ns)
-        return body
+    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+        """Asks a model before it returns; see `Take`.
 
-    async def _inference(
-        self, version: ModelVersion, content: Body, json_bytes: int | None, start_ns: int
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        request = read_infer(content, json_bytes, version.signature)
-        answered = await version.run(request.signature, request.arrays)
-        answer = infer_answer(answered.arrays, request, version.name, version.version)
-        self._time("Infer", version, answered.run_ns, start_ns)
-        return answer
+        Predictions go this way whose body is not compressed and not too long: no task is made for them, and the answer
+        is written where that of the model is read.
+        """
+        start_ns = time.perf_counter_ns()
+        if b"#" in target or any(name == b"content-encoding" for name, _ in headers):
+            return False
+        try:
+            resource = resource_at("POST", target.partition(b"?")[0])
+        except RequestError:
+            return False
+        if len(body) > self._bodies.most_bytes or not self._bodies.hold(len(body)):
+            return False
+        model = ""
+        try:
+            version = self._find(resource)
+            model = version.name
+            prediction = read_prediction(resource, version, body, headers)
+            asking = _Asking(version, prediction, headers, len(body), respond, start_ns)
+            version.ask(prediction.signature, prediction.arrays, CallbackReply(partial(self._end_taken, asking)))
+        except Exception as error:
+            self._end(_refusal(error), model, len(body), respond)
+        return True
 
-    def _time(self, api: str, version: ModelVersion, run_ns: int, start_ns: int) -> None:
-        self.metrics.time(RUNTIME_LATENCY, version.name, api, run_ns)
-        self.metrics.time(REQUEST_LATENCY, version.name, api, time.perf_counter_ns() - start_ns)
+    def _end_taken(self, asking: _Asking, outcome: Answered | Exception) -> None:
+        """Answers a request that was taken, and that a model was asked for."""
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            answer = self._answer(asking.prediction, asking.version, outcome, asking.headers, asking.start_ns)
+        except Exception as error:
+            answer = _refusal(error)
+        self._end(answer, asking.version.name, asking.held_bytes, asking.respond)
 
-    def _information(self, resource: Route) -> bytes:
+    def _end(self, answer: _Answer, model: str, held_bytes: int, respond: Respond) -> None:
+        self._bodies.release(held_bytes)
+        if model:
+            self.metrics.count(model, answer.code.name)
+        respond(answer.status, answer.headers, answer.body)
+
+    def _find(self, resource: Route | OpenRoute) -> ModelVersion:
+        label = resource.label if isinstance(resource, Route) else None
+        return self._models.find(resource.model, resource.version, label)
+
+    def _answer(
+        self, prediction: Prediction, version: ModelVersion, answered: Answered, headers: Headers, start_ns: int
+    ) -> _Answer:
+        """What a prediction is answered with. Raises RequestError."""
+        body, own_headers = prediction.answer(answered.arrays)
+        self.metrics.time(RUNTIME_LATENCY, version.name, prediction.api, answered.run_ns)
+        self.metrics.time(REQUEST_LATENCY, version.name, prediction.api, time.perf_counter_ns() - start_ns)
+        return _compressed(_Answer(200, own_headers, body), headers)
+
+    def _information(self, resource: Route | OpenRoute) -> _Answer:
+        if isinstance(resource, OpenRoute):
+            status, body = information(resource, self._models)
+            return _Answer(status, [JSON_HEADER], body)
         if resource.method == "metadata":
-            version = self._models.find(resource.model, resource.version, resource.label)
-            return orjson.dumps(metadata_document(version), option=orjson.OPT_INDENT_2)
-        versions = self._models.statuses(resource.model, resource.version, resource.label)
-        return orjson.dumps(status_document(versions), option=orjson.OPT_INDENT_2)
+            document = metadata_document(self._find(resource))
+        else:
+            document = status_document(self._models.statuses(resource.model, resource.version, resource.label))
+        return _Answer(200, [JSON_HEADER], orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
     async def _body(self, scope: Scope, receive: Receive) -> Body:
         """The body, decompressed. Its bytes are held from here on.
@@ -231,24 +201,36 @@ class Application:
         return self.metrics.text(gauges).encode()
 
 
-def _json_bytes(scope: Scope) -> int | None:
-    """How long the JSON at the front of a body is, where a header says it.
+class _Asking(NamedTuple):
+    """A request that was taken, while it waits for its model."""
 
-    Raises:
-        RequestError: the header is no number: status 400.
-    """
-    text = next((value for name, value in scope["headers"] if name == JSON_BYTES_HEADER), None)
-    if text is None:
-        return None
-    if not text.isdigit() or len(text) > 18:
-        raise invalid(f"{JSON_BYTES_HEADER.decode()} is a number of bytes. Received: {text.decode('latin-1')}")
-    return int(text)
+    version: ModelVersion
+    prediction: Prediction
+    headers: Headers
+    held_bytes: int
+    respond: Respond
+    start_ns: int
 
 
-def _takes_gzip(scope: Scope) -> bool:
-    return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
+def _is_prediction(resource: Route | OpenRoute) -> bool:
+    if isinstance(resource, OpenRoute):
+        return resource.kind == "infer"
+    return resource.method in ("classify", "predict", "regress")
 
 
-def _gzipped(body: bytes) -> bytes:
+def _refusal(error: Exception) -> _Answer:
+    """What a request is answered with that cannot be answered otherwise."""
+    refusal = error if isinstance(error, RequestError) else unforeseen(error)
+    body = orjson.dumps({"error": refusal.message})
+    return _Answer(refusal.http_status, [JSON_HEADER, *refusal.headers], body, refusal.code)
+
+
+def _compressed(answer: _Answer, headers: Headers) -> _Answer:
+    """A long answer, compressed for a client that takes it so."""
+    if len(answer.body) < _COMPRESSED_FROM_BYTES:
+        return answer
+    if not any(name == b"accept-encoding" and b"gzip" in value for name, value in headers):
+        return answer
     deflater = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    return deflater.compress(body) + deflater.flush()
+    body = deflater.compress(answer.body) + deflater.flush()
+    return answer._replace(headers=[*answer.headers, (b"content-encoding", b"gzip")], body=body)

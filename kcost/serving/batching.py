@@ -9,10 +9,9 @@ longest elsewhere.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,15 +47,55 @@ class Answered(NamedTuple):
     batch_rows: int
 
 
-class Waiting:
-    """A request in the queue. `future` gets its answer or its error, once.
+class Reply(Protocol):
+    """Takes the answer to a request, or why there is none, once. A future of asyncio is one."""
+
+    def done(self) -> bool:
+        """Whether it has the one or the other, or nobody waits for it any more."""
+
+    def set_result(self, answered: Answered, /) -> None:
+        """Takes the answer."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Takes why there is none."""
+
+
+class CallbackReply:
+    """A reply that is given to a function at once: a future wakes who waits for it by another turn of the event loop.
 
     Args:
+        end: called once, with the answer or with why there is none. It raises nothing.
+    """
+
+    def __init__(self, end: Callable[[Answered | Exception], None]) -> None:
+        self._end = end
+        self._is_done = False
+
+    def done(self) -> bool:
+        """See Reply."""
+        return self._is_done
+
+    def set_result(self, answered: Answered, /) -> None:
+        """See Reply."""
+        self._is_done = True
+        self._end(answered)
+
+    def set_exception(self, error: Exception, /) -> None:
+        """See Reply."""
+        self._is_done = True
+        self._end(error)
+
+
+class Waiting:
+    """A request in the queue.
+
+    Args:
+        reply: gets its answer or its error, once.
         longest_run: the longest rows that the model has answered; None where it takes rows of any length.
     """
 
     __slots__ = (
-        *("again", "arrays", "attention_places", "deadline", "future", "key", "length", "place", "rows"),
+        *("again", "arrays", "attention_places", "deadline", "key", "length", "place", "reply", "rows"),
         *("step_places", "tries"),
     )
 
@@ -65,7 +104,7 @@ class Waiting:
         place: int,
         arrays: list[np.ndarray],
         rows: int | None,
-        future: asyncio.Future[Answered],
+        reply: Reply,
         deadline: float,
         length: int | None = None,
         step_places: int = 0,
@@ -81,7 +120,7 @@ class Waiting:
         """How many places of rows a step costs by itself, where they may be padded."""
         self.attention_places = attention_places
         """See ServedSignature, where rows lie end to end; None where they are padded."""
-        self.future = future
+        self.reply = reply
         self.deadline = deadline
         self.tries = 0
         self.again = False
@@ -95,8 +134,8 @@ class Waiting:
 
     def fail(self, error: RequestError) -> None:
         """Ends the request, unless it has ended."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 def has_rows(signature: ServedSignature) -> bool:
@@ -168,7 +207,7 @@ class Queue:
         while self._alone:
             waiting = self._alone.popleft()
             self._count -= 1
-            if not waiting.future.done():
+            if not waiting.reply.done():
                 return [waiting]
         while self._groups:
             key = next(iter(self._groups))  # a dict keeps its order: the group whose turn it is
@@ -209,7 +248,7 @@ class Queue:
                 break
             group.popleft()
             self._count -= 1
-            if not waiting.future.done():
+            if not waiting.reply.done():
                 batch.append(waiting)
                 rows += waiting.rows or 0
         return batch
@@ -219,7 +258,7 @@ class Queue:
         looked_at: list[Waiting] = []
         while group and len(looked_at) < _LOOKED_AT * self._most_rows:
             waiting = group.popleft()
-            if waiting.future.done():
+            if waiting.reply.done():
                 self._count -= 1
             else:
                 looked_at.append(waiting)
@@ -372,18 +411,18 @@ def hand_out_places(batch: Sequence[Waiting], arrays: Sequence[np.ndarray], run_
     at = 0
     for waiting, count in zip(batch, counts, strict=True):
         end = at + count
-        if not waiting.future.done():
+        if not waiting.reply.done():
             axes = (waiting.rows or 0, waiting.length or 0)
             own = [array[at:end].reshape(*axes, *array.shape[1:]) for array in arrays]
-            waiting.future.set_result(Answered(own, run_ns, rows))
+            waiting.reply.set_result(Answered(own, run_ns, rows))
         at = end
 
 
 def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> None:
     """Gives each request its rows of the outputs; an error where these are not as many as those of the inputs."""
     if len(batch) == 1 and batch[0].length is None:
-        if not batch[0].future.done():
-            batch[0].future.set_result(Answered(arrays, run_ns, batch[0].rows or 1))
+        if not batch[0].reply.done():
+            batch[0].reply.set_result(Answered(arrays, run_ns, batch[0].rows or 1))
         return
     rows = sum(waiting.rows or 0 for waiting in batch)
     if any(array.ndim == 0 or len(array) != rows for array in arrays):
@@ -392,10 +431,10 @@ def hand_out(batch: list[Waiting], arrays: list[np.ndarray], run_ns: int) -> Non
     at = 0
     for waiting in batch:
         end = at + (waiting.rows or 0)
-        if not waiting.future.done():
+        if not waiting.reply.done():
             length = waiting.length
             own = [array[at:end] if length is None else array[at:end, :length] for array in arrays]
-            waiting.future.set_result(Answered(own, run_ns, rows))
+            waiting.reply.set_result(Answered(own, run_ns, rows))
         at = end
 
 

@@ -16,6 +16,7 @@ from kcost.core.serving import ServedModel, ServedSignature
 from kcost.serving.batching import (
     Answered,
     Queue,
+    Reply,
     Waiting,
     common_length,
     common_rows,
@@ -227,21 +228,24 @@ class ModelVersion:
         return signature
 
     def run(self, signature: ServedSignature, arrays: list[np.ndarray]) -> asyncio.Future[Answered]:
+        """As `ask`, with a future of the answer or of a RequestError."""
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self.ask(signature, arrays, future)
+        return future
+
+    def ask(self, signature: ServedSignature, arrays: list[np.ndarray], reply: Reply) -> None:
         """Queues a request.
 
         Args:
             signature: one of this version's.
             arrays: its inputs, in order, of its dtypes and shapes.
-
-        Returns:
-            A future of the outputs in order; or of a RequestError.
+            reply: gets the outputs in order, or a RequestError, later; nothing where this raises.
 
         Raises:
             RequestError: the queue is full (429), or the version is served no more (404).
         """
         if self.state not in ("AVAILABLE", "UNLOADING"):
             raise RequestError(Code.NOT_FOUND, f"Servable not found for request: Specific({self.name}, {self.version})")
-        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         place = self._signatures[signature.name][0]
         rows = common_rows(arrays) if place in self._with_rows else None
         deadline = time.monotonic() + self._limits.deadline_s
@@ -249,12 +253,11 @@ class ModelVersion:
         longest_run = self._longest_run.get(place, 0)
         attention_places = signature.attention_places if place in self._packing else None
         costs = (signature.step_places, longest_run, attention_places)
-        self._queue.put(Waiting(place, arrays, rows, future, deadline, length, *costs))
+        self._queue.put(Waiting(place, arrays, rows, reply, deadline, length, *costs))
         if not self._pumping:
             # Once the event loop has read what else has come: requests that come together run together.
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
-        return future
 
     def fail_late(self, now: float) -> None:
         """Answers the requests whose deadline has passed: status 504. To be called now and then.
@@ -324,12 +327,17 @@ class ModelVersion:
             if batch[0].length is not None:
                 longest = max(waiting.length or 0 for waiting in batch)
                 self._longest_run[batch[0].place] = max(longest, self._longest_run.get(batch[0].place, 0))
-            give = hand_out if self._packing_of(batch) is None else hand_out_places
-            give(batch, outcome.arrays, outcome.run_ns)
             if was_free:
                 self.hand_overs += 1
                 self.hand_over_ns += round((time.monotonic() - begun_s) * 1e9) - outcome.run_ns
-        elif len(batch) == 1:
+            self._pump()
+            give = hand_out if self._packing_of(batch) is None else hand_out_places
+            if lane.given:  # what it was given leaves first: the process would wait until answers are written
+                asyncio.get_running_loop().call_soon(give, batch, outcome.arrays, outcome.run_ns)
+            else:
+                give(batch, outcome.arrays, outcome.run_ns)
+            return
+        if len(batch) == 1:
             batch[0].fail(outcome)
         else:
             # One of them may be to blame: each is run again by itself, and gets its own answer.

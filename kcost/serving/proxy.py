@@ -16,7 +16,6 @@ from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
-from kcost.serving.application import Route, route
 from kcost.serving.at_once import CONNECTION_HEADERS, Headers, Respond, respond, respond_now
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.http_client import Target, read_url
@@ -25,6 +24,7 @@ from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS
 from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.open_inference import is_open_inference, open_route
+from kcost.serving.routes import Route, route
 from kcost.serving.status import Code, RequestError, unforeseen
 from kcost.serving.upstream import Answer, Outcome, Upstream, proxy_ends
 

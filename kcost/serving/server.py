@@ -91,7 +91,7 @@ class Server:
         application = Application(self._models, self._metrics_path, bodies, metrics)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._home.cleanup)
-            server = HttpServer(application, self._http)
+            server = HttpServer(application, self._http, application.take)
             stack.callback(server.close)
             stack.push_async_callback(self._models.close)
             grpc_server = None if self._grpc_port is None else self._grpc_server(metrics, bodies, self._grpc_port)

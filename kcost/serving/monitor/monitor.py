@@ -16,7 +16,6 @@ from kcost.core.unforeseen import harmless
 from kcost.cost.invoice import Invoice
 from kcost.risk.drift_reference import Reference
 from kcost.risk.rollout import RolloutCounts
-from kcost.serving.application import Route
 from kcost.serving.bodies import Body
 from kcost.serving.metrics import REQUEST_LATENCY, Metrics
 from kcost.serving.monitor.link import WatchLink
@@ -27,6 +26,7 @@ from kcost.serving.monitor.rollouts import JUDGE_S, Headers, Rollouts, RolloutSt
 from kcost.serving.monitor.settings import MonitorSettings
 from kcost.serving.monitor.traffic import TrafficCounter
 from kcost.serving.monitor.watch import Watched
+from kcost.serving.routes import Route
 from kcost.serving.status import HTTP_STATUS, Code, RequestError
 
 INVOICE_PATH = b"/kcost/invoice"

@@ -16,9 +16,9 @@ from pydantic import Field
 from kcost.core.errors import in_a_line
 from kcost.core.schema import Record
 from kcost.risk.rollout import Decision, Rollout, RolloutCounts, judge_rollout
-from kcost.serving.application import Route
 from kcost.serving.monitor.rollout_store import Key, RolloutStore, StoredRollout
 from kcost.serving.monitor.settings import CanarySettings, Kind, MonitorSettings, ShadowSettings
+from kcost.serving.routes import Route
 
 JUDGE_S = 1.0
 """Between two judgements, but for failures of a canary: each of these is judged at once."""

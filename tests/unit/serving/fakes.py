@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from kcost.core.errors import ArtifactError, WorkerError
 from kcost.core.serving import ServedModel, ServedSignature, ServedTensor
 from kcost.serving.model_process import Done, Outputs, TrialError
+from kcost.serving.model_version import Limits
+from kcost.serving.models import Models
 from kcost.serving.status import RequestError
 
 
@@ -119,3 +121,17 @@ async def ask(application: Any, method: str, path: str, *pieces: bytes, **header
     scope = {"type": "http", "method": method, "raw_path": path.encode(), "headers": named}
     await application(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
+
+
+def with_models(folder: Path, steps: Callable[[Models], Awaitable[None]], **limits: float) -> list[str]:
+    """Runs steps with the models of a folder; what they logged."""
+    messages: list[str] = []
+
+    async def run() -> None:
+        models = Models(folder, Limits.model_validate(limits), folder / "log", messages.append, new_runner=FakeRunner)
+        await models.load_first()
+        await steps(models)
+        await models.close()
+
+    asyncio.run(run())
+    return messages

@@ -69,7 +69,11 @@ def test_an_answer_at_once_is_that_of_two_messages(sent: bytes, answers: list[by
 
 
 class Taker:
-    """Takes requests, but those below /asgi; gives the answer that the application gives."""
+    """Takes requests, but those below /asgi; gives the answer that the application gives.
+
+    Args:
+        later_s: when; 0 for at once, None for the event loop's next turn.
+    """
 
     def __init__(self, later_s: float | None = None) -> None:
         self.taken: list[bytes] = []
@@ -82,7 +86,9 @@ class Taker:
         names = b" ".join(name for name, _ in headers)
         answer = ([(b"x-names", names)], target.partition(b"?")[0] + b" " + body)
         loop = asyncio.get_running_loop()
-        if self._later_s is None:
+        if self._later_s == 0:
+            respond(200, *answer)
+        elif self._later_s is None:
             loop.call_soon(respond, 200, *answer)
         else:
             loop.call_later(self._later_s, respond, 200, *answer)
@@ -143,6 +149,9 @@ WRONG = [
 ]
 
 
+LATER_S = (0.0, None, 0.004)
+
+
 def all_that_comes(pieces: list[bytes], port: int, *, one_by_one: bool = False) -> bytes:
     """What a server answers to the pieces until it closes the connection; without dates.
 
@@ -178,8 +187,11 @@ def what_comes(pieces: list[bytes], take: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[float | str | None, int]]:
-    """Of servers that take requests and answer at the loop's next turn, or later; and of one that takes none."""
-    takers: dict[float | str | None, Any] = {None: Taker().take, 0.004: Taker(0.004).take, "takes none": None}
+    """Of servers that take requests and answer at once, at the loop's next turn, or later; and one that takes none."""
+    takers: dict[float | str | None, Any] = {
+        **{later_s: Taker(later_s).take for later_s in LATER_S},
+        "takes none": None,
+    }
     ports: queue.Queue[tuple[float | str | None, int]] = queue.Queue()
     over: list[Callable[[], Any]] = []
 
@@ -209,7 +221,7 @@ def ports() -> Iterator[dict[float | str | None, int]]:
     st.lists(st.sampled_from(REQUESTS), max_size=4),
     st.sampled_from([*LAST, *WRONG]),
     st.lists(st.integers(0, 400), max_size=3),
-    st.sampled_from([None, 0.004]),
+    st.sampled_from(LATER_S),
 )
 def test_no_client_can_tell_which_way_its_request_went(
     ports: dict[float | str | None, int],

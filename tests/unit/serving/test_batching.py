@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from kcost.serving.batching import (
     LENGTH_STEP,
     PLACES_STEP,
+    Answered,
     Queue,
     Waiting,
     end_to_end,
@@ -23,6 +24,11 @@ from kcost.serving.batching import (
 )
 from kcost.serving.status import RequestError
 from tests.unit.serving.fakes import signature, tensor
+
+
+def future_of(waiting: Waiting) -> asyncio.Future[Answered]:
+    assert isinstance(waiting.reply, asyncio.Future)
+    return waiting.reply
 
 
 def waiting(lengths: list[int], step_places: int, loop: asyncio.AbstractEventLoop) -> list[Waiting]:
@@ -72,7 +78,7 @@ def test_a_batch_holds_its_most_rows_and_leaves_the_others_in_order() -> None:
     queue = Queue(100, 3)
     for one in requests:
         queue.put(one)
-    requests[2].future.cancel()
+    future_of(requests[2]).cancel()
     batches = [[one.length for one in queue.take()] for _ in range(3)]
     assert batches == [[5, 5, 6], [60, 61], []]
     assert len(queue) == 0
@@ -146,10 +152,10 @@ def test_rows_lie_end_to_end_and_come_apart(shapes: list[tuple[int, int]]) -> No
     assert {array.dtype for array in (ids, lengths, mask)} == {np.dtype(np.int32)}
     hand_out_places(batch, [ids * 2, np.stack([mask, mask], -1)], 5)
     for waiting in batch:
-        doubled, paired = waiting.future.result().arrays
+        doubled, paired = future_of(waiting).result().arrays
         np.testing.assert_array_equal(doubled, waiting.arrays[0] * 2)
         np.testing.assert_array_equal(paired[..., 1], waiting.arrays[1])
-        assert waiting.future.result().batch_rows == sum(rows for rows, _ in shapes)
+        assert future_of(waiting).result().batch_rows == sum(rows for rows, _ in shapes)
     loop.close()
 
 
@@ -166,7 +172,7 @@ def test_what_has_no_places_or_nothing_beside_it_does_not_lie_end_to_end() -> No
     ids, lengths = end_to_end(batch, ("ids", "row_lengths"), ("ids",))
     assert lengths.tolist() == [3, 3, 0, 0]
     hand_out_places(batch, [ids], 5)
-    assert [waiting.future.result().arrays[0].shape for waiting in batch] == [(2, 3), (0, 3), (2, 0)]
+    assert [future_of(waiting).result().arrays[0].shape for waiting in batch] == [(2, 3), (0, 3), (2, 0)]
     loop.close()
 
 
@@ -194,7 +200,7 @@ def test_too_few_answers_fail_all_who_wait() -> None:
     batch = [Waiting(0, [np.ones((1, n), np.int32)], 1, loop.create_future(), 1e9, n) for n in (3, 4)]
     hand_out_places(batch, [np.zeros((6, 2))], 5)
     for waiting in batch:
-        error = waiting.future.exception()
+        error = future_of(waiting).exception()
         assert isinstance(error, RequestError)
         assert "(6, 2) for 7 places" in str(error)
     loop.close()

@@ -60,6 +60,7 @@ def test_what_waits_is_put_together_and_taken_apart(tmp_path: Path) -> None:
         runners[0].answer()
         assert [len(run[0]) for run in runners[0].runs] == [2, 10]
         runners[0].answer()
+        await settled()
         for i, future in enumerate(futures):
             answered = future.result()
             np.testing.assert_array_equal(answered.arrays[0], [[2 * i], [2 * i + 1]])
@@ -80,6 +81,7 @@ def test_rows_of_several_lengths_are_padded_where_that_is_cheapest_and_cut_again
         runners[0].answer()
         runners[0].answer()
         assert len(runners[0].runs) == 2
+        await settled()
         for i, (length, future) in enumerate(zip(lengths, futures, strict=True), 1):
             np.testing.assert_array_equal(future.result().arrays[0], [[2.0 * i] * length, [2.0 * i + 1] * length])
         # Longer rows were answered by now: these are padded to a whole step.
@@ -89,6 +91,7 @@ def test_rows_of_several_lengths_are_padded_where_that_is_cheapest_and_cut_again
         runners[0].answer()
         assert runners[0].runs[-1][0].shape == (2, 8)
         runners[0].answer()
+        await settled()
         assert [future.result().arrays[0].shape for future in later] == [(1, 5), (1, 5)]
 
     with_version(tmp_path, steps)
@@ -167,6 +170,7 @@ def test_rows_end_to_end_that_fail_run_again_each_by_itself(tmp_path: Path) -> N
         assert [given[0] for given in runner.given] == [0], "by the signature that it was sent to"
         runner.answer()
         runner.answer(RequestError(Code.INVALID_ARGUMENT, "too long"))
+        await settled()
         assert futures[1].result().arrays[0].tolist() == [[4] * 5]
         assert isinstance(futures[0].exception(), RequestError)
 
@@ -183,6 +187,7 @@ def test_rows_longer_than_any_that_was_answered_spoil_no_others(tmp_path: Path) 
             await settled()
             while not all(future.done() for future in futures):
                 runners[0].answer(error if runners[0].given[0][1][0].shape[1] > 16 else None)
+                await settled()
             assert [future.exception() for future in futures] == [error if width > 16 else None for width in widths]
             return [run[0].shape for run in runners[0].runs[before:]]
 
@@ -234,6 +239,7 @@ def test_a_hand_over_is_what_a_batch_of_a_free_process_takes_beside_its_run(
         assert (version.hand_overs, version.hand_over_ns) == (1, 500_000_000 - 1000), "a fake runs for 1,000 ns"
         while runners[0].given:
             runners[0].answer()
+        await settled()
         assert all(future.done() for future in futures)
 
     with_version(tmp_path, steps, batch_rows=2)
@@ -248,6 +254,7 @@ def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
         for _ in range(10):
             runners[0].answer()
         assert [run[0].shape for run in runners[0].runs] == [(2, 1), (2, 2), (3, 1), (2, 1), (9, 1)]
+        await settled()
         for (n, width), future in zip(sizes, futures, strict=True):
             assert future.result().arrays[0].shape == (n, width)
 
@@ -261,6 +268,7 @@ def test_what_cannot_be_taken_apart_runs_alone(tmp_path: Path) -> None:
         for _ in range(4):
             runners[0].answer()
         assert len(runners[0].runs) == 4
+        await settled()
         assert [float(f.result().arrays[0]) for f in futures] == [1, 2, 3, 4]
 
     with_version(tmp_path, steps)
@@ -277,6 +285,7 @@ def test_a_full_queue_refuses(tmp_path: Path) -> None:
         assert (b"retry-after", b"1") in refused.value.headers
         runners[0].answer()
         runners[0].answer()
+        await settled()
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [0, 2, 4, 6]
         put(version, rows(1))
 
@@ -317,6 +326,7 @@ def test_what_a_killed_process_was_given_is_run_again_by_itself(tmp_path: Path) 
         await settled()
         for _ in range(4):
             runners[1].answer()
+        await settled()
         assert [float(f.result().arrays[0][0, 0]) for f in futures] == [2.0 * i for i in range(8)]
         assert [len(run[0]) for run in runners[1].runs] == [1, 1, 1, 5]
         assert version.restarts == 1
@@ -479,6 +489,7 @@ def test_each_process_has_a_batch_before_one_has_two(tmp_path: Path) -> None:
         assert [[run[0].shape[1] for run in r.runs] for r in runners] == [[10, 90], [40, 200]]
         for runner in (*runners, *runners):
             runner.answer()
+        await settled()
         assert [future.result().arrays[0].shape for future in futures] == [(1, 10), (1, 40), (1, 90), (1, 200)]
 
     with_version(tmp_path, steps, processes=2)

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
-import kcost.serving.bodies as bodies_module
 import kcost.serving.models as models_module
 from kcost.core.errors import ArtifactError, InputError
-from kcost.serving.application import Application, Route, route
+from kcost.serving.application import Application
 from kcost.serving.bodies import Bodies
-from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.http_server import HttpSettings
 from kcost.serving.model_info import status_document
 from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.models import Models
 from kcost.serving.server import Server, Serving
 from kcost.serving.status import RequestError
-from tests.unit.serving.fakes import FakeRunner, ask, write_versions
-
-Steps = Callable[[Models], Awaitable[None]]
-
-
-def with_models(folder: Path, steps: Steps, **limits: float) -> list[str]:
-    messages: list[str] = []
-
-    async def run() -> None:
-        models = Models(folder, Limits.model_validate(limits), folder / "log", messages.append, new_runner=FakeRunner)
-        await models.load_first()
-        await steps(models)
-        await models.close()
-
-    asyncio.run(run())
-    return messages
+from tests.unit.serving.fakes import FakeRunner, ask, with_models, write_versions
 
 
 async def look(models: Models) -> None:
@@ -311,109 +292,6 @@ def test_what_serves_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text('model_config_list { config { name: "x" base_path: "empty" } }')
     with pytest.raises(InputError, match="x in "):
         with_models(tmp_path, nothing)
-
-
-def test_the_application_answers(tmp_path: Path) -> None:
-    async def steps(models: Models) -> None:
-        application = Application(models, "/metrics", Bodies(100))
-        path = "/v1/models/m:predict"
-        status, body = await ask(application, "POST", path, b'{"instances"', b": [[1.5, ", b"2]]}")
-        assert (status, orjson.loads(body)) == (200, {"predictions": [[3.0, 4.0]]})
-        assert await ask(application, "POST", path, b'{"inputs":[[NaN]]}') == (200, b'{"outputs":[[NaN]]}')
-        status, body = await ask(application, "POST", path, b" " * 60, b" " * 60)
-        assert status == 413
-        status, body = await ask(application, "POST", path, b"", content_length="101")
-        assert (status, orjson.loads(body)) == (413, {"error": "The body of a request has at most 100 bytes."})
-        whole = b'{"signature_name": "whole", "instances": [1, 2]}'
-        status, body = await ask(application, "POST", path, whole)
-        assert (status, orjson.loads(body)["error"]) == (400, "Tensor name: y has no shape information ")
-        assert await ask(application, "POST", path, whole.replace(b"instances", b"inputs")) == (200, b'{"outputs":3.0}')
-        metrics = (await ask(application, "GET", "/metrics"))[1].decode()
-        assert 'status="INVALID_ARGUMENT"} 1' in metrics
-        labels = 'model_name="m",version="1"'
-        assert f"kcost_serving_hand_overs_total{{{labels}}} 4" in metrics, "the two that were too long never ran"
-        took = next(line for line in metrics.splitlines() if line.startswith("kcost_serving_hand_over_seconds_total{"))
-        assert 0 < float(took.split()[-1]) < 10
-
-    write_versions(tmp_path / "m", 1)
-    with_models(tmp_path, steps)
-
-
-def test_the_bodies_of_all_requests_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue refuses what is whole; before, each connection may hold as much as a request has at most."""
-    monkeypatch.setattr(bodies_module, "MOST_BODIES_BYTES", 1000)
-    body = b'{"instances": [[1.5]]}'.ljust(600)
-    path = b"POST /v1/models/m:predict HTTP/1.1\r\nhost: x\r\n"
-    head = path + b"content-length: 600\r\n\r\n"
-
-    async def steps(models: Models) -> None:
-        bodies = Bodies(600)
-        application = Application(models, None, bodies)
-        server = HttpServer(application, HttpSettings(port=0))
-        serving = asyncio.create_task(server.serve())
-
-        async def sent(content: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
-            writer.write(content)
-            return reader, writer
-
-        async def holds(count: int) -> None:
-            async with asyncio.timeout(20):
-                while bodies.held_bytes != count:
-                    await asyncio.sleep(0.01)
-
-        reader, writer = await sent(head + body[:-1])
-        await holds(599)
-        packed = gzip.compress(body)
-        gzipped = path + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed) + packed
-        for refused in (head + body, gzipped):
-            other, its = await sent(refused)
-            answer = await other.read()
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"retry-after: 1\r\n" in answer
-            assert b"at most 1000 bytes together" in answer
-            its.close()
-        writer.write(body[-1:])
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        writer.close()
-        await holds(0)
-        for whole in (head + body, gzipped):
-            other, its = await sent(whole)
-            assert (await other.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-            its.close()
-        _, writer = await sent(head + body[:-1])
-        await holds(599)
-        writer.close()  # it goes in the middle
-        await holds(0)
-        server.stop()
-        await serving
-
-    write_versions(tmp_path / "m", 1)
-    with_models(tmp_path, steps)
-
-
-def test_an_error_that_nobody_foresaw_is_a_500(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def steps(models: Models) -> None:
-        def broken(*_: object) -> None:
-            raise ZeroDivisionError("never")
-
-        monkeypatch.setattr(Models, "statuses", broken)
-        status, body = await ask(Application(models, None, Bodies(100)), "GET", "/v1/models/m")
-        assert status == 500
-        assert "ZeroDivisionError: never" in orjson.loads(body)["error"]
-
-    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
-    write_versions(tmp_path / "m", 1)
-    with_models(tmp_path, steps)
-
-
-def test_routes() -> None:
-    assert route("POST", b"/v1/models/m:predict") == Route("m", None, None, "predict")
-    assert route("GET", b"/v1/models/a%20b/labels/x%3ay/metadata") == Route("a b", None, "x:y", "metadata")
-    assert route("GET", b"/v1/models/m/versions/007") == Route("m", 7, None, "status")
-    for text in (b"9" * 19 + b"1", b"9223372036854775808"):
-        with pytest.raises(RequestError, match="Failed to convert version"):
-            route("GET", b"/v1/models/m/versions/" + text)
 
 
 def test_a_log_that_raises_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

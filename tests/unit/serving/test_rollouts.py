@@ -19,13 +19,13 @@ from kcost.cli import app
 from kcost.core.errors import InputError
 from kcost.cost.invoice import Meter
 from kcost.risk.rollout import RolloutCounts
-from kcost.serving.application import Route, route
 from kcost.serving.bodies import Bodies
 from kcost.serving.monitor.monitor import Monitor
 from kcost.serving.monitor.report import rollout_sentence
 from kcost.serving.monitor.rollouts import Rollouts, RolloutState, path_of
 from kcost.serving.monitor.settings import CanarySettings, MonitorSettings, ShadowSettings, read_settings
 from kcost.serving.proxy import Proxy
+from kcost.serving.routes import Route, route
 from tests.unit.serving.fakes import ask
 from tests.unit.serving.monitored import PREDICT, REFERENCE
 from tests.unit.serving.proxied import reply, timed, with_proxy
