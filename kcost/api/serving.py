@@ -70,7 +70,7 @@ def serve_models(
             takes nothing of its answer for as long is given up.
         connections: at a time, and calls of gRPC; None for 16,384, or fewer where the limit of open files is lower.
             Beyond, predictions are answered with 503, or RESOURCE_EXHAUSTED; states, metrics and health as before.
-        stop_s: what was accepted is answered within this time after SIGTERM.
+        stop_s: what was accepted is answered within this time after SIGTERM, if only with 503.
         on_start: called once, when the models are loaded and the port is open.
         log: told what changes, a sentence at a time. What it raises ends nothing.
 

@@ -90,10 +90,10 @@ class Application:
         await respond(scope, send, answer.status, answer.headers, answer.body)
 
     def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
-        """Asks a model before it returns; see `Take`.
+        """Asks a model, or refuses, before it returns; see `Take`.
 
-        Predictions go this way whose body is not compressed and not too long: no task is made for them, and the answer
-        is written where that of the model is read.
+        Predictions go this way whose body is not compressed, not too long, and has room: no task is made for them. An
+        answer is written where that of the model is read, unless others are to be written there, too.
         """
         start_ns = time.perf_counter_ns()
         if b"#" in target or any(name == b"content-encoding" for name, _ in headers):
@@ -117,19 +117,24 @@ class Application:
 
     def _end_taken(self, asking: _Asking, outcome: Answered | Exception) -> None:
         """Answers a request that was taken, and that a model was asked for."""
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            answer = self._answer(asking.prediction, asking.version, outcome, asking.headers, asking.start_ns)
-        except Exception as error:
-            answer = _refusal(error)
+        if isinstance(outcome, Exception):
+            answer = _refusal(outcome)
+        else:
+            try:
+                answer = self._answer(asking.prediction, asking.version, outcome, asking.headers, asking.start_ns)
+            except Exception as error:
+                answer = _refusal(error)
         self._end(answer, asking.version.name, asking.held_bytes, asking.respond)
 
     def _end(self, answer: _Answer, model: str, held_bytes: int, respond: Respond) -> None:
         self._bodies.release(held_bytes)
         if model:
             self.metrics.count(model, answer.code.name)
-        respond(answer.status, answer.headers, answer.body)
+        try:
+            respond(answer.status, answer.headers, answer.body)
+        except Exception as error:  # such as no memory for the bytes of a large answer
+            refusal = _refusal(error)
+            respond(refusal.status, refusal.headers, refusal.body)
 
     def _find(self, resource: Route | OpenRoute) -> ModelVersion:
         label = resource.label if isinstance(resource, Route) else None

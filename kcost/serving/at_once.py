@@ -28,8 +28,8 @@ Respond = Callable[[int, Headers, bytes], None]
 """Answers a request: status, headers, body. CONNECTION_HEADERS among the headers are left out."""
 
 Take = Callable[[bytes, Headers, bytes, Respond], bool]
-"""Takes a POST request, and answers it later, once: path and query as they were sent, headers with names in lower case,
-body. False where the request has to go by ASGI: nothing was done then."""
+"""Takes a POST request, and answers it once, maybe before it returns: path and query as they were sent, headers with
+names in lower case, body. False where the request has to go by ASGI: nothing was done then."""
 
 
 async def respond(

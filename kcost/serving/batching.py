@@ -17,6 +17,7 @@ import numpy as np
 
 from kcost.core.conversion import ROW_LENGTHS
 from kcost.core.serving import ServedSignature
+from kcost.core.unforeseen import logged
 from kcost.serving.status import Code, RequestError
 
 LENGTH_STEP = 8
@@ -64,26 +65,31 @@ class CallbackReply:
     """A reply that is given to a function at once: a future wakes who waits for it by another turn of the event loop.
 
     Args:
-        end: called once, with the answer or with why there is none. It raises nothing.
+        end: called once, with the answer or with why there is none. What it raises is logged: others wait for theirs.
     """
 
     def __init__(self, end: Callable[[Answered | Exception], None]) -> None:
-        self._end = end
-        self._is_done = False
+        self._end: Callable[[Answered | Exception], None] | None = end
 
     def done(self) -> bool:
         """See Reply."""
-        return self._is_done
+        return self._end is None
 
     def set_result(self, answered: Answered, /) -> None:
         """See Reply."""
-        self._is_done = True
-        self._end(answered)
+        self._give(answered)
 
     def set_exception(self, error: Exception, /) -> None:
         """See Reply."""
-        self._is_done = True
-        self._end(error)
+        self._give(error)
+
+    def _give(self, outcome: Answered | Exception) -> None:
+        end, self._end = self._end, None  # a queue may keep this for long, and need not keep the request
+        assert end is not None
+        try:
+            end(outcome)
+        except Exception as error:
+            logged(error)
 
 
 class Waiting:

@@ -38,7 +38,12 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
 
 def _parse_with_tokens(body: bytes | bytearray) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_float=_finite)
+        document = json.loads(body.decode("utf-8"), parse_float=_finite)
+        if b"\\u" in body:  # half of a surrogate pair, which is no text, and which orjson refuses
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
+    except UnicodeEncodeError as error:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
     except UnicodeDecodeError as error:
         raise _parse_error("str is not valid UTF-8", error.start) from error
     except json.JSONDecodeError as error:

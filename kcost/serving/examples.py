@@ -86,7 +86,7 @@ def _value(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, bool):
         return "int64_list", int(value)
     if isinstance(value, str):
-        return "bytes_list", value.encode("utf-8", errors="surrogatepass")
+        return "bytes_list", value.encode()
     if is_base64(value):
         return "bytes_list", decode_base64(value)
     if isinstance(value, int):

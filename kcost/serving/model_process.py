@@ -57,7 +57,10 @@ class ModelRunner(Protocol):
         """
 
     def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
-        """Runs the signature at that place, and calls `done` once; never after `on_end` was called."""
+        """Runs the signature at that place, and calls `done` once, later; never after `on_end` was called.
+
+        Where it raises, nothing is run, and `done` is not called.
+        """
 
     def close(self) -> None:
         """Ends it. `on_end` is not called."""
@@ -170,9 +173,10 @@ class ModelProcess(asyncio.Protocol):
         """See ModelRunner.run."""
         assert self._transport is not None
         self._number += 1
-        self._waiting[self._number] = done
         parts = frames.encode(self._number, Kind.RUN, [_PLACE.pack(place), *frames.encode_arrays(arrays)])
-        self._transport.write(b"".join(parts))
+        message = b"".join(parts)
+        self._waiting[self._number] = done
+        self._transport.write(message)
 
     def data_received(self, data: bytes) -> None:
         """Hands answers to those who wait for them."""

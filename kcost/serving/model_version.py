@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -28,7 +28,7 @@ from kcost.serving.batching import (
     stacked,
 )
 from kcost.serving.model_process import ModelRunner, Outputs, TrialError
-from kcost.serving.status import Code, RequestError, invalid
+from kcost.serving.status import Code, RequestError, invalid, unforeseen
 
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
 """As TensorFlow Serving calls them: tensorflow_serving/apis/get_model_status.proto."""
@@ -254,10 +254,7 @@ class ModelVersion:
         attention_places = signature.attention_places if place in self._packing else None
         costs = (signature.step_places, longest_run, attention_places)
         self._queue.put(Waiting(place, arrays, rows, reply, deadline, length, *costs))
-        if not self._pumping:
-            # Once the event loop has read what else has come: requests that come together run together.
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
+        self._pump_soon()
 
     def fail_late(self, now: float) -> None:
         """Answers the requests whose deadline has passed: status 504. To be called now and then.
@@ -266,11 +263,10 @@ class ModelVersion:
         back, and everybody who waits for that batch has been answered.
         """
         self._queue.fail_late(now, self._late)
+        for waiting in self._all_given():
+            if waiting.deadline < now:
+                waiting.fail(self._late())
         for lane in self._lanes:
-            for batch in lane.given:
-                for waiting in batch:
-                    if waiting.deadline < now:
-                        waiting.fail(self._late())
             if lane.given and lane.runner is not None and now - lane.begun_s > STUCK * self._limits.deadline_s:
                 lane.runner.close()
                 self._ended(lane)
@@ -286,14 +282,38 @@ class ModelVersion:
                 batch = self._queue.take()
                 if not batch:
                     break
+                try:
+                    lane.runner.run(*self._step(batch), partial(self._done, lane, batch))
+                except Exception as error:  # such as no memory for a large batch: nothing of it was sent
+                    self._fail(batch, unforeseen(error))
+                    self._pump_soon()
+                    break
                 if not lane.given:
                     lane.begun_s, lane.was_free = time.monotonic(), True
                 lane.given.append(batch)
-                lane.runner.run(*self._step(batch), partial(self._done, lane, batch))
-        if not len(self._queue) and not any(lane.given for lane in self._lanes):
-            self._drained.set()
-        else:
+        if len(self._queue) or any(not waiting.reply.done() for waiting in self._all_given()):
             self._drained.clear()
+        else:
+            self._drained.set()
+
+    def _pump_soon(self) -> None:
+        """Once the event loop has read what else has come: requests that come together run together."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _all_given(self) -> Iterator[Waiting]:
+        for lane in self._lanes:
+            for batch in lane.given:
+                yield from batch
+
+    def _fail(self, batch: list[Waiting], error: RequestError) -> None:
+        """Ends a request; of several, one may be to blame: each is run again by itself, and gets its own answer."""
+        if len(batch) == 1:
+            batch[0].fail(error)
+        else:
+            for waiting in reversed(batch):
+                self._queue.put_back(waiting)
 
     def _step(self, batch: list[Waiting]) -> tuple[int, list[np.ndarray]]:
         """The place of the signature that a batch runs by, and its inputs."""
@@ -330,19 +350,14 @@ class ModelVersion:
             if was_free:
                 self.hand_overs += 1
                 self.hand_over_ns += round((time.monotonic() - begun_s) * 1e9) - outcome.run_ns
-            self._pump()
             give = hand_out if self._packing_of(batch) is None else hand_out_places
-            if lane.given:  # what it was given leaves first: the process would wait until answers are written
+            if lane.given or len(self._queue) or len(batch) > 1:
+                # What processes are given leaves first: they would wait until answers are written.
                 asyncio.get_running_loop().call_soon(give, batch, outcome.arrays, outcome.run_ns)
             else:
                 give(batch, outcome.arrays, outcome.run_ns)
-            return
-        if len(batch) == 1:
-            batch[0].fail(outcome)
         else:
-            # One of them may be to blame: each is run again by itself, and gets its own answer.
-            for waiting in reversed(batch):
-                self._queue.put_back(waiting)
+            self._fail(batch, outcome)
         self._pump()
 
     def _ended(self, lane: Lane) -> None:
@@ -380,15 +395,22 @@ class ModelVersion:
 
     async def unload(self) -> None:
         """Answers what was accepted, each by its deadline, and ends the processes."""
-        if self.state == "AVAILABLE":
+        if self.state in ("AVAILABLE", "UNLOADING"):  # the latter where it was cancelled before
             self.state = "UNLOADING"
             self._pump()
             try:
                 await asyncio.wait_for(self._drained.wait(), self._limits.deadline_s)
             except TimeoutError:
-                self._queue.fail_all(self._late())
+                self.fail_all(self._late())
         self._end_lanes()
         self.state = "END"
+
+    def fail_all(self, error: RequestError) -> None:
+        """Ends every request that has no answer."""
+        self._queue.fail_all(error)
+        for waiting in self._all_given():
+            waiting.fail(error)
+        self._pump()
 
     def _end_lanes(self) -> None:
         for task in self._restarting:

@@ -240,6 +240,11 @@ class Models:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def fail_all(self, error: RequestError) -> None:
+        """Ends every request that has no answer."""
+        for version in self.all_versions():
+            version.fail_all(error)
+
     async def close(self) -> None:
         """Answers what was accepted and ends every process."""
         for task in self._tasks:  # first: what is loading would be served when everything else has ended

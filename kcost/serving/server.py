@@ -19,9 +19,14 @@ from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.metrics import Metrics
 from kcost.serving.model_version import Limits
 from kcost.serving.models import Models, NewRunner
+from kcost.serving.status import Code, RequestError
 
 if TYPE_CHECKING:
     from kcost.serving.grpc_server import GrpcServer
+
+
+_REFUSE_S = 1.0
+"""Before the end, what has no answer is refused."""
 
 
 class ServedVersion(Record):
@@ -100,8 +105,8 @@ class Server:
             server.stop_on_signals()
             if not await self._loaded(server):
                 return
-            keeping_up = asyncio.create_task(self._models.keep_up(self._poll_s))
-            stack.callback(keeping_up.cancel)
+            for task in (self._models.keep_up(self._poll_s), self._refuse_what_is_left(server)):
+                stack.callback(asyncio.create_task(task).cancel)
             if grpc_server is not None:
                 await grpc_server.start()
             on_start(self._started(server.url, None if grpc_server is None else grpc_server.address))
@@ -123,6 +128,13 @@ class Server:
         finally:
             loading.cancel()
             stopping.cancel()
+
+    async def _refuse_what_is_left(self, server: HttpServer) -> None:
+        """Refuses requests that have no answer shortly before the end: clients that are cut off know less."""
+        await server.stopping.wait()
+        await asyncio.sleep(max(self._http.stop_s / 2, self._http.stop_s - _REFUSE_S))
+        text = "The server ends, and the model gave no answer. Send the request again."
+        self._models.fail_all(RequestError(Code.UNAVAILABLE, text, headers=((b"retry-after", b"1"),)))
 
     def _grpc_server(self, metrics: Metrics, bodies: Bodies, port: int) -> GrpcServer:
         from kcost.serving.grpc_server import GrpcServer

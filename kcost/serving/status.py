@@ -72,10 +72,11 @@ class RequestError(Exception):
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self.code = code
-        self.message = message
+        # A client is told what it sent, which may be half of a surrogate pair: no text that JSON or gRPC can hold.
+        self.message = message.encode(errors="backslashreplace").decode()
         self.http_status = HTTP_STATUS[code] if http_status is None else http_status
         self.headers = headers
-        super().__init__(message)
+        super().__init__(self.message)
 
 
 def invalid(message: str) -> RequestError:

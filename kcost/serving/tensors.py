@@ -131,7 +131,7 @@ def _leaf(value: Any, dtype: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if dtype == "string":
         if isinstance(value, str):
-            return value.encode("utf-8", errors="surrogatepass")
+            return value.encode()
         if isinstance(value, dict):
             return decode_base64(value)
     elif dtype == "bool":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import pytest
 import kcost.serving.bodies as bodies_module
 from kcost.serving import predictions
 from kcost.serving.application import Application
-from kcost.serving.at_once import Take
+from kcost.serving.at_once import Headers, Take
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
+from kcost.serving.model_version import Limits
 from kcost.serving.models import Models
 from kcost.serving.routes import Route, route
+from kcost.serving.server import Server, Serving
 from kcost.serving.status import RequestError
-from tests.unit.serving.fakes import ask, with_models, write_versions
+from tests.unit.serving.fakes import FakeRunner, ask, with_models, write_versions
 
 
 def test_the_application_answers(tmp_path: Path) -> None:
@@ -142,6 +146,9 @@ REQUESTS: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "no number": ("/v2/models/m/infer", INFER + b"}", {"inference-header-content-length": "ten"}),
     "no JSON": (PREDICT, b"{", {}),
     "nothing": (PREDICT, b"", {}),
+    "half of a surrogate pair": (PREDICT, b'{"signature_name": "\\ud800", "inputs": [[NaN]]}', {}),
+    "half of one as id": ("/v2/models/m/infer", b'{"id": "\\uD83d", "inputs": [NaN]}', {}),
+    "a whole surrogate pair": ("/v2/models/m/infer", INFER.replace(b'"7"', b'"\\uD83d\\ude00"') + b"}", {}),
     "no signature": (PREDICT, b'{"signature_name": "x", "inputs": [1]}', {}),
     "a wrong shape": (PREDICT, b'{"inputs": 1}', {}),
     "an answer without rows": (PREDICT, b'{"signature_name": "whole", "instances": [1, 2]}', {}),
@@ -209,6 +216,9 @@ def test_no_client_can_tell_which_way_its_request_went(
                 assert (name in LEFT_TO_ASGI) == bool(asgi_paths), name
                 assert bodies.held_bytes == 0, name
                 asgi_paths.clear()
+                if name.startswith("half"):
+                    assert b"HTTP/1.1 400 Bad Request" in answer
+                    assert b"surrogate pair" in answer
                 if name in ("rows", "a long answer, compressed"):
                     assert answer.startswith(b"HTTP/1.1 %d " % (429 if not queue else 500 if breaks else 200))
                     assert (b"content-encoding: gzip" in answer) == (name != "rows" and queue and not breaks)
@@ -227,6 +237,53 @@ def test_no_client_can_tell_which_way_its_request_went(
         monkeypatch.setattr(predictions, "predict_answer", broken)
     write_versions(tmp_path / "m", 1)
     with_models(tmp_path, steps, queue=queue)
+
+
+def test_an_answer_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    statuses = list[int]()
+
+    def respond(status: int, headers: Headers, body: bytes) -> None:
+        if status == 200:
+            raise MemoryError("no room for the answer")
+        statuses.append(status)
+
+    async def steps(models: Models) -> None:
+        bodies = Bodies(100)
+        assert Application(models, None, bodies).take(PREDICT.encode(), [], b'{"inputs": [[1]]}', respond)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (statuses, bodies.held_bytes) == ([500], 0)
+
+    write_versions(tmp_path / "m", 1)
+    with_models(tmp_path, steps)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_what_has_no_answer_shortly_before_the_end_is_refused(tmp_path: Path, taken: bool) -> None:
+    """And the server ends, though its model never comes back."""
+
+    async def run() -> None:
+        settings = HttpSettings(port=0, stop_s=1)
+        server = Server(tmp_path, settings, Limits(deadline_s=1000), 1.0, lambda _: None, FakeRunner)
+        started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(server.serve(started.set_result))
+        port = int((await started).url.rpartition(":")[2])
+        runner = server._models.find("m")._lanes[0].runner
+        assert isinstance(runner, FakeRunner)
+        runner.by_itself = False
+        headers = {} if taken else {"content-encoding": "identity"}
+        answers = [asyncio.create_task(answer_of(port, PREDICT, b'{"inputs": [[1]]}', headers)) for _ in range(3)]
+        while not runner.given:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for answer in await asyncio.wait_for(asyncio.gather(*answers), 20):
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"The server ends" in answer
+        await asyncio.wait_for(running, 20)
+
+    write_versions(tmp_path / "m", 1)
+    asyncio.run(run())
 
 
 def test_a_taken_request_that_is_late_is_told_so_once(tmp_path: Path) -> None:

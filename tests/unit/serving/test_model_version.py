@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kcost.core.serving import ServedModel
-from kcost.serving.batching import Answered
-from kcost.serving.model_process import Outputs
+from kcost.serving.batching import Answered, CallbackReply
+from kcost.serving.model_process import Done, Outputs
 from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.status import Code, RequestError
 from tests.unit.serving.fakes import MODEL, FakeRunner, signature, tensor, write_versions
@@ -148,6 +148,7 @@ def test_rows_of_several_lengths_lie_end_to_end_where_the_model_takes_them(tmp_p
         assert (place, lengths.tolist()) == (1, [3, 3, 5, 5, 30, 30])
         assert x.tolist() == [1] * 3 + [1.5] * 3 + [2] * 5 + [2.5] * 5 + [3] * 30 + [3.5] * 30 + [0] * 4
         runner.answer()
+        await settled()
         for i, (length, future) in enumerate(zip((3, 5, 30), futures, strict=True), 1):
             np.testing.assert_array_equal(future.result().arrays[0], [[2.0 * i] * length, [2.0 * i + 1] * length])
             assert future.result().batch_rows == 6
@@ -391,6 +392,7 @@ def test_unloading_answers_what_was_accepted(tmp_path: Path) -> None:
         while not all(f.done() for f in futures):
             assert not runners[0].closed
             runners[0].answer()
+            await settled()
         await unloading
         assert version.state == "END"
         assert runners[0].closed
@@ -399,6 +401,93 @@ def test_unloading_answers_what_was_accepted(tmp_path: Path) -> None:
             put(version, rows(1))
 
     with_version(tmp_path, steps)
+
+
+def test_an_unloading_that_was_cancelled_goes_on(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        future = put(version, rows(1))
+        first = asyncio.create_task(version.unload())
+        await settled()
+        first.cancel()
+        second = asyncio.create_task(version.unload())
+        await settled()
+        assert not runners[0].closed
+        runners[0].answer()
+        await second
+        assert (version.state, float(future.result().arrays[0][0, 0])) == ("END", 2)
+
+    with_version(tmp_path, steps)
+
+
+def test_who_is_refused_is_not_waited_for(tmp_path: Path) -> None:
+    """Neither in the queue nor in a process that never comes back."""
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(0))]
+        await settled()
+        futures.append(put(version, rows(1)))
+        unloading = asyncio.create_task(version.unload())
+        await settled()
+        assert not unloading.done()
+        version.fail_all(RequestError(Code.UNAVAILABLE, "the end"))
+        await asyncio.wait_for(unloading, 5)
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert all(isinstance(o, RequestError) and o.http_status == 503 for o in outcomes)
+
+    with_version(tmp_path, steps, deadline_s=1000)
+
+
+def test_a_reply_that_raises_costs_no_other_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+    outcomes: list[Answered | Exception] = []
+
+    def breaks(_: Answered | Exception) -> None:
+        raise MemoryError("no room for the answer")
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        def ask(end: Callable[[Answered | Exception], None]) -> None:
+            version.ask(version.signature(""), rows(1), CallbackReply(end))
+
+        for end in (outcomes.append, breaks, outcomes.append):
+            ask(end)
+        await settled()
+        runners[0].answer()
+        await settled()
+        assert [isinstance(outcome, Answered) for outcome in outcomes] == [True, True]
+        for end in (breaks, outcomes.append):
+            ask(end)
+        version.fail_late(now=float("inf"))
+        assert isinstance(outcomes[-1], RequestError)
+        assert len(outcomes) == 3
+
+    with_version(tmp_path, steps)
+    assert "no room for the answer" in next((tmp_path / "logs").iterdir()).read_text()
+
+
+def test_what_cannot_be_handed_to_a_process_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no memory for the arrays of a batch."""
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+
+    class Small(FakeRunner):
+        def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
+            if arrays[0].max() > 8:
+                raise MemoryError("no room for the batch")
+            super().run(place, arrays, done)
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(0))]
+        await settled()
+        futures += [put(version, rows(i)) for i in (1, 9, 2)]
+        runners[0].answer()  # the three are next, and answered each by itself
+        while not all(future.done() for future in futures):
+            runners[0].answer()
+            await settled()
+        answers = [None if future.exception() else float(future.result().arrays[0][0, 0]) for future in futures]
+        assert answers == [0, 2, None, 4]
+        assert "no room for the batch" in str(futures[2].exception())
+        await asyncio.wait_for(version.unload(), 5)
+
+    with_version(tmp_path, steps, Small)
 
 
 def test_unloading_ends_by_the_deadline(tmp_path: Path) -> None:
