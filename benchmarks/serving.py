@@ -5,7 +5,7 @@
 DIR is what `kcost export --name NAME` wrote. The client, in this process, sends one row a request; each of its
 connections sends the next when the last is answered. Client, server and model share the cores of this machine. A third
 program answers at once, without a look at what it is asked: its time is that of the client and of the way to and fro,
-which is none of a server's own.
+which is none of a server's own. Each round has a bare call of the runtime of its own: machines change their speed.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
     targets = {name: Target("127.0.0.1", "127.0.0.1", port, path) for name, port in ports.items()}
     body = await made_up_body(targets["kcost"], seed=0)
     rounds: dict[tuple[str, int], list[Turn]] = {}
+    bare_ms: list[float] = []
     for number in range(arguments.rounds):
         for concurrency in (arguments.concurrency, 1):
             names = list(targets) if number % 2 else list(reversed(targets))
@@ -179,7 +180,7 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
                 taken = await turn(targets[name], [body], concurrency, arguments.round_s)
                 rounds.setdefault((name, concurrency), []).append(taken)
                 say(f"round {number + 1} of {arguments.rounds}, {name}, concurrency {concurrency}", taken)
-    bare_ms = bare_call_ms(version, body, 3000)
+        bare_ms.append(bare_call_ms(version, body, 2000))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {arguments.rounds} rounds in turns")
     for (name, concurrency), turns in sorted(rounds.items()):
         rate, p50, p99 = (np.median([t[i] for t in turns]) for i in range(3))
@@ -192,10 +193,10 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
     p50_ms = {name: np.array([t.p50_ms for t in rounds[name, 1]]) for name in targets}
     for name in ("kcost", "bare"):
         whole = np.median(p50_ms[name] - bare_ms)
-        own = np.median(p50_ms[name] - p50_ms["at once"] - bare_ms)
+        own = p50_ms[name] - p50_ms["at once"] - bare_ms
         print(
-            f"{name}, one connection, p50 over a bare call of {bare_ms:.3f} ms: {own:.3f} ms of its own, "
-            f"{whole:.3f} ms with the client's and the way"
+            f"{name}, one connection, p50 over a bare call of {np.median(bare_ms):.3f} ms: {np.median(own):.3f} ms of "
+            f"its own ({own.min():.3f} to {own.max():.3f} by round), {whole:.3f} ms with the client's and the way"
         )
 
 
