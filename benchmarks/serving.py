@@ -1,11 +1,12 @@
 """`kcost serve` against a bare ASGI program with the same SavedModel, in turns: requests a second, p99, own time.
 
-    python benchmarks/serving.py DIR NAME [--rounds 6] [--round-s 3] [--concurrency 32]
+    python benchmarks/serving.py DIR NAME [--rounds 6] [--round-s 3] [--concurrency 32] [--before CHECKOUT]
 
 DIR is what `kcost export --name NAME` wrote. The client, in this process, sends one row a request; each of its
 connections sends the next when the last is answered. Client, server and model share the cores of this machine. A third
 program answers at once, without a look at what it is asked: its time is that of the client and of the way to and fro,
 which is none of a server's own. Each round has a bare call of the runtime of its own: machines change their speed.
+CHECKOUT is a folder with another state of this repository, whose server is measured in turns with this one's.
 """
 
 from __future__ import annotations
@@ -143,19 +144,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--round-s", type=float, default=3.0)
     parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--before", type=Path)
     arguments = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     base = arguments.folder / arguments.name
     version = version_folder(base, versions_in(base)[-1])
-    ports = {"kcost": free_port(), "bare": free_port(), "at once": free_port()}
+    names = ["kcost", "bare", "at once", *(["before"] if arguments.before else [])]
+    ports = {name: free_port() for name in names}
+    served = {
+        name: ["-m", "kcost", "serve", arguments.folder.resolve(), "--port", ports[name], "--threads", 1]
+        for name in names
+        if name in ("kcost", "before")
+    }
     commands = {
-        "kcost": ["-m", "kcost", "serve", arguments.folder, "--port", ports["kcost"], "--threads", 1],
+        **served,
         "bare": [Path(__file__).parent / "bare_asgi.py", version, ports["bare"]],
         "at once": [__file__, "--at-once", ports["at once"]],
     }
     started = [
-        subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
-        for command in commands.values()
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            env=os.environ | ({"PYTHONPATH": str(arguments.before.resolve())} if name == "before" else {}),
+        )
+        for name, command in commands.items()
     ]
     try:
         for port in ports.values():
@@ -186,10 +198,15 @@ async def measure(arguments: argparse.Namespace, ports: dict[str, int], version:
         rate, p50, p99 = (np.median([t[i] for t in turns]) for i in range(3))
         print(f"{name:7} concurrency {concurrency:3}: {rate:8.0f} requests/s, p50 {p50:.3f} ms, p99 {p99:.3f} ms")
     many = arguments.concurrency
-    rates = {name: [t.requests_per_s for t in rounds[name, many]] for name in ("kcost", "bare")}
-    tails = {name: [t.p99_ms for t in rounds[name, many]] for name in ("kcost", "bare")}
-    print(f"requests/s, kcost over bare: {shown(paired_ratio(rates['kcost'], rates['bare']))}")
-    print(f"p99, kcost over bare: {shown(paired_ratio(tails['kcost'], tails['bare']))}")
+
+    def over(name: str, what: str, concurrency: int) -> str:
+        ours, theirs = ([getattr(t, what) for t in rounds[of, concurrency]] for of in ("kcost", name))
+        return shown(paired_ratio(ours, theirs))
+
+    for name in ("bare", "before") if arguments.before else ("bare",):
+        print(f"requests/s, kcost over {name}: {over(name, 'requests_per_s', many)}")
+        print(f"p99, kcost over {name}: {over(name, 'p99_ms', many)}")
+        print(f"p50 at one connection, kcost over {name}: {over(name, 'p50_ms', 1)}")
     p50_ms = {name: np.array([t.p50_ms for t in rounds[name, 1]]) for name in targets}
     for name in ("kcost", "bare"):
         whole = np.median(p50_ms[name] - bare_ms)
