@@ -65,6 +65,11 @@ class HttpSettings(Record):
     connections: int = MOST_CONNECTIONS
     stop_s: float = 30.0
 
+    @property
+    def end_s(self) -> int:
+        """`stop_s` in the whole seconds that uvicorn takes, at least 1."""
+        return int(self.stop_s) or 1
+
 
 class HttpServer:
     """Serves an application.
@@ -87,10 +92,9 @@ class HttpServer:
         self.stopping = asyncio.Event()
         """Set when `stop` was called."""
         self._socket = _listen(settings.host, settings.port)
-        stop_s = int(settings.stop_s) or 1
         config = uvicorn.Config(
             application,
-            http=limited_protocol(settings.client_timeout_s, settings.connections, stop_s, take),
+            http=limited_protocol(settings.client_timeout_s, settings.connections, settings.end_s, take),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -98,7 +102,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=stop_s,
+            timeout_graceful_shutdown=settings.end_s,
             timeout_keep_alive=int(KEEP_ALIVE_S),
         )
         self._uvicorn = _QuietServer(config)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from kcost.serving.grpc_server import GrpcServer
 
 
-_REFUSE_S = 1.0
-"""Before the end, what has no answer is refused."""
+_REFUSED_S, _REFUSED_SHARE = 1.0, 0.9
+"""So long before the end, and not before this share of the time until then, what has no answer is refused."""
 
 
 class ServedVersion(Record):
@@ -132,7 +132,7 @@ class Server:
     async def _refuse_what_is_left(self, server: HttpServer) -> None:
         """Refuses requests that have no answer shortly before the end: clients that are cut off know less."""
         await server.stopping.wait()
-        await asyncio.sleep(max(self._http.stop_s / 2, self._http.stop_s - _REFUSE_S))
+        await asyncio.sleep(max(_REFUSED_SHARE * self._http.end_s, self._http.end_s - _REFUSED_S))
         text = "The server ends, and the model gave no answer. Send the request again."
         self._models.fail_all(RequestError(Code.UNAVAILABLE, text, headers=((b"retry-after", b"1"),)))
 
