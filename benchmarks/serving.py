@@ -166,6 +166,7 @@ def main() -> None:
             [sys.executable, *map(str, command)],
             stdout=subprocess.DEVNULL,
             env=os.environ | ({"PYTHONPATH": str(arguments.before.resolve())} if name == "before" else {}),
+            cwd=arguments.before if name == "before" else None,  # python -m looks there first
         )
         for name, command in commands.items()
     ]

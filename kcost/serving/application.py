@@ -92,8 +92,8 @@ class Application:
     def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
         """Asks a model, or refuses, before it returns; see `Take`.
 
-        Predictions go this way whose body is not compressed, not too long, and has room: no task is made for them. An
-        answer is written where that of the model is read, unless others are to be written there, too.
+        Predictions go this way whose body is not compressed, not too long, and has room: no task is made for them. The
+        answer of one that is alone is written where that of the model is read.
         """
         start_ns = time.perf_counter_ns()
         if b"#" in target or any(name == b"content-encoding" for name, _ in headers):
@@ -110,12 +110,12 @@ class Application:
             model = version.name
             prediction = read_prediction(resource, version, body, headers)
             asking = _Asking(version, prediction, headers, len(body), respond, start_ns)
-            version.ask(prediction.signature, prediction.arrays, CallbackReply(partial(self._end_taken, asking)))
+            version.ask(prediction.signature, prediction.arrays, CallbackReply(partial(self._answer_taken, asking)))
         except Exception as error:
-            self._end(_refusal(error), model, len(body), respond)
+            self._release_and_answer(_refusal(error), model, len(body), respond)
         return True
 
-    def _end_taken(self, asking: _Asking, outcome: Answered | Exception) -> None:
+    def _answer_taken(self, asking: _Asking, outcome: Answered | Exception) -> None:
         """Answers a request that was taken, and that a model was asked for."""
         if isinstance(outcome, Exception):
             answer = _refusal(outcome)
@@ -124,9 +124,9 @@ class Application:
                 answer = self._answer(asking.prediction, asking.version, outcome, asking.headers, asking.start_ns)
             except Exception as error:
                 answer = _refusal(error)
-        self._end(answer, asking.version.name, asking.held_bytes, asking.respond)
+        self._release_and_answer(answer, asking.version.name, asking.held_bytes, asking.respond)
 
-    def _end(self, answer: _Answer, model: str, held_bytes: int, respond: Respond) -> None:
+    def _release_and_answer(self, answer: _Answer, model: str, held_bytes: int, respond: Respond) -> None:
         self._bodies.release(held_bytes)
         if model:
             self.metrics.count(model, answer.code.name)

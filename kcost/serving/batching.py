@@ -197,11 +197,13 @@ class Queue:
     def put_back(self, waiting: Waiting) -> None:
         """Takes a request again whose process ended: in front of all others, and in a batch of its own.
 
-        Were it the one that ended the process, it would take no other with it the second time.
+        Were it the one that ended the process, it would take no other with it the second time. One that has its answer,
+        such as that it is late, is left out.
         """
-        self._count += 1
-        waiting.again = True
-        self._alone.append(waiting)
+        if not waiting.reply.done():
+            self._count += 1
+            waiting.again = True
+            self._alone.append(waiting)
 
     @property
     def has_put_back(self) -> bool:
@@ -285,10 +287,10 @@ class Queue:
         group.extendleft(reversed(left))
         return batch
 
-    def fail_all(self, error: RequestError) -> None:
-        """Ends every request that waits."""
+    def fail_all(self, error: Callable[[], RequestError]) -> None:
+        """Ends every request that waits, each with an error of its own."""
         for waiting in self._all():
-            waiting.fail(error)
+            waiting.fail(error())
         self._groups.clear()
         self._alone.clear()
         self._count = 0

@@ -208,7 +208,7 @@ class GrpcServer:
         """Accepts no further call, answers what was accepted, and returns; calling it again does nothing."""
         self._services.is_stopping = True
         self._stopping.set()
-        await self._server.stop(self._settings.stop_s)
+        await self._server.stop(self._settings.end_s)
 
 
 def _cut(text: str) -> str:

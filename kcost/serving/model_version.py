@@ -270,6 +270,7 @@ class ModelVersion:
             if lane.given and lane.runner is not None and now - lane.begun_s > STUCK * self._limits.deadline_s:
                 lane.runner.close()
                 self._ended(lane)
+        self._pump()  # who is late is not waited for
 
     def _late(self) -> RequestError:
         return RequestError(Code.DEADLINE_EXCEEDED, f"The model gave no answer within {self._limits.deadline_s:g} s.")
@@ -282,6 +283,7 @@ class ModelVersion:
                 batch = self._queue.take()
                 if not batch:
                     break
+                begun_s = time.monotonic()
                 try:
                     lane.runner.run(*self._step(batch), partial(self._done, lane, batch))
                 except Exception as error:  # such as no memory for a large batch: nothing of it was sent
@@ -289,7 +291,7 @@ class ModelVersion:
                     self._pump_soon()
                     break
                 if not lane.given:
-                    lane.begun_s, lane.was_free = time.monotonic(), True
+                    lane.begun_s, lane.was_free = begun_s, True
                 lane.given.append(batch)
         if len(self._queue) or any(not waiting.reply.done() for waiting in self._all_given()):
             self._drained.clear()
@@ -350,15 +352,23 @@ class ModelVersion:
             if was_free:
                 self.hand_overs += 1
                 self.hand_over_ns += round((time.monotonic() - begun_s) * 1e9) - outcome.run_ns
-            give = hand_out if self._packing_of(batch) is None else hand_out_places
             if lane.given or len(self._queue) or len(batch) > 1:
                 # What processes are given leaves first: they would wait until answers are written.
-                asyncio.get_running_loop().call_soon(give, batch, outcome.arrays, outcome.run_ns)
+                asyncio.get_running_loop().call_soon(self._give, batch, outcome)
             else:
-                give(batch, outcome.arrays, outcome.run_ns)
+                self._give(batch, outcome)
         else:
             self._fail(batch, outcome)
         self._pump()
+
+    def _give(self, batch: list[Waiting], outcome: Outputs) -> None:
+        """Gives each request of a batch its answer."""
+        give = hand_out if self._packing_of(batch) is None else hand_out_places
+        try:
+            give(batch, outcome.arrays, outcome.run_ns)
+        except Exception as error:  # such as outputs of another rank than at the trial
+            for waiting in batch:
+                waiting.fail(unforeseen(error))
 
     def _ended(self, lane: Lane) -> None:
         """The process of a lane has ended by itself: what it was given is run again, once, and it is started again."""
@@ -401,15 +411,15 @@ class ModelVersion:
             try:
                 await asyncio.wait_for(self._drained.wait(), self._limits.deadline_s)
             except TimeoutError:
-                self.fail_all(self._late())
+                self.fail_all(self._late)
         self._end_lanes()
         self.state = "END"
 
-    def fail_all(self, error: RequestError) -> None:
-        """Ends every request that has no answer."""
+    def fail_all(self, error: Callable[[], RequestError]) -> None:
+        """Ends every request that has no answer, each with an error of its own."""
         self._queue.fail_all(error)
         for waiting in self._all_given():
-            waiting.fail(error)
+            waiting.fail(error())
         self._pump()
 
     def _end_lanes(self) -> None:

@@ -240,8 +240,8 @@ class Models:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def fail_all(self, error: RequestError) -> None:
-        """Ends every request that has no answer."""
+    def fail_all(self, error: Callable[[], RequestError]) -> None:
+        """Ends every request that has no answer, each with an error of its own."""
         for version in self.all_versions():
             version.fail_all(error)
 

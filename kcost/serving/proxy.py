@@ -23,8 +23,8 @@ from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.monitor.monitor import INVOICE_PATH, METRICS_PATH, PAGE_PATHS, REPORT_PATH, Monitor, NamedRequest
 from kcost.serving.monitor.rollouts import TimedAnswer, path_of
 from kcost.serving.monitor.settings import MonitorSettings
-from kcost.serving.open_inference import is_open_inference, open_route
-from kcost.serving.routes import Route, route
+from kcost.serving.open_inference import OpenRoute
+from kcost.serving.routes import Route, resource_at
 from kcost.serving.status import Code, RequestError, unforeseen
 from kcost.serving.upstream import Answer, Outcome, Upstream, proxy_ends
 
@@ -359,14 +359,13 @@ def _asked_of_a_model(target: bytes) -> Route | None:
     """What a POST request asks a model for; None where it asks none: the upstream answers that, too."""
     if b"#" in target:
         return None
-    path = target.partition(b"?")[0]
     try:
-        if is_open_inference(path):
-            inference = open_route("POST", path)
-            return Route(inference.model, inference.version, None, inference.kind)
-        return route("POST", path)
+        resource = resource_at("POST", target.partition(b"?")[0])
     except RequestError:
         return None
+    if isinstance(resource, OpenRoute):
+        return Route(resource.model, resource.version, None, resource.kind)
+    return resource
 
 
 def _version_text(resource: Route) -> str:

@@ -99,6 +99,7 @@ class Server:
             server = HttpServer(application, self._http, application.take)
             stack.callback(server.close)
             stack.push_async_callback(self._models.close)
+            stack.callback(self._models.fail_all, _server_ends)  # nobody is left who would get an answer
             grpc_server = None if self._grpc_port is None else self._grpc_server(metrics, bodies, self._grpc_port)
             if grpc_server is not None:
                 stack.push_async_callback(grpc_server.stop)
@@ -133,8 +134,7 @@ class Server:
         """Refuses requests that have no answer shortly before the end: clients that are cut off know less."""
         await server.stopping.wait()
         await asyncio.sleep(max(_REFUSED_SHARE * self._http.end_s, self._http.end_s - _REFUSED_S))
-        text = "The server ends, and the model gave no answer. Send the request again."
-        self._models.fail_all(RequestError(Code.UNAVAILABLE, text, headers=((b"retry-after", b"1"),)))
+        self._models.fail_all(_server_ends)
 
     def _grpc_server(self, metrics: Metrics, bodies: Bodies, port: int) -> GrpcServer:
         from kcost.serving.grpc_server import GrpcServer
@@ -151,3 +151,9 @@ class Server:
                 ServedVersion(model=v.name, version=v.version, state=v.state) for v in self._models.all_versions()
             ),
         )
+
+
+def _server_ends() -> RequestError:
+    """What those are told who have no answer when the server ends."""
+    text = "The server ends, and the model gave no answer. Send the request again."
+    return RequestError(Code.UNAVAILABLE, text, headers=((b"retry-after", b"1"),))

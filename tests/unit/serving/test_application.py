@@ -182,14 +182,14 @@ async def serving(application: Any, take: Take | None) -> AsyncIterator[int]:
 
 
 async def answer_of(port: int, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """All that comes, but for the date, and for the line of the log that an error is in."""
+    """All that comes, but for the date, and for the name of the log that an error is in."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"POST {path} HTTP/1.1", "host: x", "connection: close", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
     came = await asyncio.wait_for(reader.read(), 20)
     writer.close()
-    return re.sub(rb"date: .*\r\n", b"", came)
+    return re.sub(rb"date: .*\r\n|kcost-error-\w+-\d+\.log", b"", came)
 
 
 @pytest.mark.parametrize("queue", [10, 0])
@@ -269,18 +269,44 @@ def test_what_has_no_answer_shortly_before_the_end_is_refused(tmp_path: Path, ta
         started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(server.serve(started.set_result))
         port = int((await started).url.rpartition(":")[2])
-        runner = server._models.find("m")._lanes[0].runner
+        version = server._models.find("m")
+        runner = version._lanes[0].runner
         assert isinstance(runner, FakeRunner)
         runner.by_itself = False
         headers = {} if taken else {"content-encoding": "identity"}
         answers = [asyncio.create_task(answer_of(port, PREDICT, b'{"inputs": [[1]]}', headers)) for _ in range(3)]
-        while not runner.given:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while sum(len(arrays[0]) for _, arrays, _ in runner.given) + version.waiting < 3:
+                await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         for answer in await asyncio.wait_for(asyncio.gather(*answers), 20):
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"The server ends" in answer
         await asyncio.wait_for(running, 20)
+
+    write_versions(tmp_path / "m", 1)
+    asyncio.run(run())
+
+
+def test_who_went_before_the_end_is_not_waited_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        settings = HttpSettings(port=0, stop_s=600)
+        server = Server(tmp_path, settings, Limits(deadline_s=1000), 1.0, lambda _: None, FakeRunner)
+        started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(server.serve(started.set_result))
+        port = int((await started).url.rpartition(":")[2])
+        runner = server._models.find("m")._lanes[0].runner
+        assert isinstance(runner, FakeRunner)
+        runner.by_itself = False
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-length: 17\r\n\r\n" + b'{"inputs": [[1]]}')
+        async with asyncio.timeout(20):
+            while not runner.given:
+                await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
 
     write_versions(tmp_path / "m", 1)
     asyncio.run(run())

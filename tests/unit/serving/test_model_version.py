@@ -227,6 +227,12 @@ def test_a_hand_over_is_what_a_batch_of_a_free_process_takes_beside_its_run(
 ) -> None:
     now_s = 100.0
 
+    class Copying(FakeRunner):
+        def run(self, place: int, arrays: list[np.ndarray], done: Done) -> None:
+            nonlocal now_s
+            now_s += 0.2
+            super().run(place, arrays, done)
+
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         nonlocal now_s
         monkeypatch.setattr("kcost.serving.model_version.time.monotonic", lambda: now_s)
@@ -237,13 +243,13 @@ def test_a_hand_over_is_what_a_batch_of_a_free_process_takes_beside_its_run(
         runners[0].answer()
         runners[0].answer(RequestError(Code.INTERNAL, "no"))
         await settled()
-        assert (version.hand_overs, version.hand_over_ns) == (1, 500_000_000 - 1000), "a fake runs for 1,000 ns"
+        assert (version.hand_overs, version.hand_over_ns) == (1, 900_000_000 - 1000), "a fake runs for 1,000 ns"
         while runners[0].given:
             runners[0].answer()
         await settled()
         assert all(future.done() for future in futures)
 
-    with_version(tmp_path, steps, batch_rows=2)
+    with_version(tmp_path, steps, Copying, batch_rows=2)
 
 
 def test_a_batch_has_its_most_rows_and_one_shape(tmp_path: Path) -> None:
@@ -403,6 +409,34 @@ def test_unloading_answers_what_was_accepted(tmp_path: Path) -> None:
     with_version(tmp_path, steps)
 
 
+def test_who_is_late_is_not_waited_for_by_an_unloading(tmp_path: Path) -> None:
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        future = put(version, rows(0))
+        await settled()
+        unloading = asyncio.create_task(version.unload())
+        await settled()
+        version.fail_late(now=time.monotonic() + 1001)
+        await asyncio.wait_for(unloading, 5)
+        assert isinstance(future.exception(), RequestError)
+
+    with_version(tmp_path, steps, deadline_s=1000)
+
+
+def test_outputs_that_cannot_be_cut_fail_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a padded signature has an output of one axis, which its trial did not have."""
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path / "logs"))
+
+    async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
+        futures = [put(version, rows(i, width=5), "pads") for i in range(2)]
+        await settled()
+        _, arrays, done = runners[0].given.pop()
+        done(Outputs([arrays[0][:, 0]], 1000))
+        await settled()
+        assert all(isinstance(future.exception(), RequestError) for future in futures)
+
+    with_version(tmp_path, steps)
+
+
 def test_an_unloading_that_was_cancelled_goes_on(tmp_path: Path) -> None:
     async def steps(version: ModelVersion, runners: list[FakeRunner]) -> None:
         future = put(version, rows(1))
@@ -429,7 +463,7 @@ def test_who_is_refused_is_not_waited_for(tmp_path: Path) -> None:
         unloading = asyncio.create_task(version.unload())
         await settled()
         assert not unloading.done()
-        version.fail_all(RequestError(Code.UNAVAILABLE, "the end"))
+        version.fail_all(lambda: RequestError(Code.UNAVAILABLE, "the end"))
         await asyncio.wait_for(unloading, 5)
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
         assert all(isinstance(o, RequestError) and o.http_status == 503 for o in outcomes)
@@ -479,7 +513,7 @@ def test_what_cannot_be_handed_to_a_process_costs_itself_alone(tmp_path: Path, m
         await settled()
         futures += [put(version, rows(i)) for i in (1, 9, 2)]
         runners[0].answer()  # the three are next, and answered each by itself
-        while not all(future.done() for future in futures):
+        for _ in range(10):
             runners[0].answer()
             await settled()
         answers = [None if future.exception() else float(future.result().arrays[0][0, 0]) for future in futures]
