@@ -149,26 +149,22 @@ def main() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     base = arguments.folder / arguments.name
     version = version_folder(base, versions_in(base)[-1])
-    names = ["kcost", "bare", "at once", *(["before"] if arguments.before else [])]
-    ports = {name: free_port() for name in names}
-    served = {
-        name: ["-m", "kcost", "serve", arguments.folder.resolve(), "--port", ports[name], "--threads", 1]
-        for name in names
-        if name in ("kcost", "before")
+    serve = ["-m", "kcost", "serve", arguments.folder.resolve(), "--threads", 1, "--port"]
+    programs = {
+        "kcost": serve,
+        "bare": [Path(__file__).parent / "bare_asgi.py", version],
+        "at once": [__file__, "--at-once"],
+        **({"before": serve} if arguments.before else {}),
     }
-    commands = {
-        **served,
-        "bare": [Path(__file__).parent / "bare_asgi.py", version, ports["bare"]],
-        "at once": [__file__, "--at-once", ports["at once"]],
-    }
+    ports = {name: free_port() for name in programs}
     started = [
         subprocess.Popen(
-            [sys.executable, *map(str, command)],
+            [sys.executable, *map(str, program), str(ports[name])],
             stdout=subprocess.DEVNULL,
             env=os.environ | ({"PYTHONPATH": str(arguments.before.resolve())} if name == "before" else {}),
             cwd=arguments.before if name == "before" else None,  # python -m looks there first
         )
-        for name, command in commands.items()
+        for name, program in programs.items()
     ]
     try:
         for port in ports.values():

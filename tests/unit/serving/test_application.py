@@ -21,7 +21,7 @@ from kcost.serving.application import Application
 from kcost.serving.at_once import Headers, Take
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
-from kcost.serving.model_version import Limits
+from kcost.serving.model_version import Limits, ModelVersion
 from kcost.serving.models import Models
 from kcost.serving.routes import Route, route
 from kcost.serving.server import Server, Serving
@@ -259,56 +259,53 @@ def test_an_answer_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatc
     with_models(tmp_path, steps)
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_what_has_no_answer_shortly_before_the_end_is_refused(tmp_path: Path, taken: bool) -> None:
-    """And the server ends, though its model never comes back."""
-
-    async def run() -> None:
-        settings = HttpSettings(port=0, stop_s=1)
-        server = Server(tmp_path, settings, Limits(deadline_s=1000), 1.0, lambda _: None, FakeRunner)
-        started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(server.serve(started.set_result))
+@contextlib.asynccontextmanager
+async def server_without_answers(folder: Path, stop_s: float) -> AsyncIterator[tuple[int, ModelVersion, FakeRunner]]:
+    """Port, version and runner of a server whose model never comes back. A signal has to end it within 20 s."""
+    write_versions(folder / "m", 1)
+    settings = HttpSettings(port=0, stop_s=stop_s)
+    server = Server(folder, settings, Limits(deadline_s=1000), 1.0, lambda _: None, FakeRunner)
+    started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(server.serve(started.set_result))
+    async with asyncio.timeout(20):
         port = int((await started).url.rpartition(":")[2])
         version = server._models.find("m")
         runner = version._lanes[0].runner
         assert isinstance(runner, FakeRunner)
         runner.by_itself = False
+        yield port, version, runner
+        await running
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_what_has_no_answer_shortly_before_the_end_is_refused(tmp_path: Path, taken: bool) -> None:
+    """And the server ends, though its model never comes back."""
+
+    async def run() -> None:
         headers = {} if taken else {"content-encoding": "identity"}
-        answers = [asyncio.create_task(answer_of(port, PREDICT, b'{"inputs": [[1]]}', headers)) for _ in range(3)]
-        async with asyncio.timeout(20):
+        async with server_without_answers(tmp_path, stop_s=1) as (port, version, runner):
+            answers = [asyncio.create_task(answer_of(port, PREDICT, b'{"inputs": [[1]]}', headers)) for _ in range(3)]
             while sum(len(arrays[0]) for _, arrays, _ in runner.given) + version.waiting < 3:
                 await asyncio.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-        for answer in await asyncio.wait_for(asyncio.gather(*answers), 20):
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"The server ends" in answer
-        await asyncio.wait_for(running, 20)
+            os.kill(os.getpid(), signal.SIGTERM)
+            for answer in await asyncio.gather(*answers):
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"The server ends" in answer
 
-    write_versions(tmp_path / "m", 1)
     asyncio.run(run())
 
 
 def test_who_went_before_the_end_is_not_waited_for(tmp_path: Path) -> None:
     async def run() -> None:
-        settings = HttpSettings(port=0, stop_s=600)
-        server = Server(tmp_path, settings, Limits(deadline_s=1000), 1.0, lambda _: None, FakeRunner)
-        started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(server.serve(started.set_result))
-        port = int((await started).url.rpartition(":")[2])
-        runner = server._models.find("m")._lanes[0].runner
-        assert isinstance(runner, FakeRunner)
-        runner.by_itself = False
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-length: 17\r\n\r\n" + b'{"inputs": [[1]]}')
-        async with asyncio.timeout(20):
+        async with server_without_answers(tmp_path, stop_s=600) as (port, _, runner):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-length: 17\r\n\r\n" + b'{"inputs": [[1]]}')
             while not runner.given:
                 await asyncio.sleep(0.01)
             writer.close()
             await asyncio.sleep(0.1)
             os.kill(os.getpid(), signal.SIGTERM)
-            await running
 
-    write_versions(tmp_path / "m", 1)
     asyncio.run(run())
 
 
