@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from kcost.core.conversion import Runtime, RuntimePrecision
 from kcost.core.disturbance import Disturbance
 from kcost.core.plan import Method
 from kcost.core.request import MeasureRequest
+from kcost.core.result import Round
 from kcost.cost.assumptions import Assumptions
 from kcost.cost.pricebook import PriceBook
 from kcost.cost.traffic import constant
@@ -43,12 +46,24 @@ def onnx(**changes: Any) -> Candidate:
     return way("onnx", **{"backend": "torch", "effort": "convert", **changes})
 
 
+class DrawnTimes(SimulatedRuntimes):
+    """A pool whose steps take what is drawn for them: no answer of a test may hang on what else the machine does."""
+
+    STEP_NS = 2e6
+
+    def measure(self, request: MeasureRequest, session: str, number: int) -> Round:
+        spec = request.spec  # not its cell_id, which has the path of the file in it
+        drawn = random.Random(f"{spec.method} {spec.precision} {spec.batch} {number}")
+        steps = (round(drawn.gauss(self.STEP_NS, 0.02 * self.STEP_NS)) for _ in range(5))
+        return replace(super().measure(request, session, number), step_ns=tuple(steps))
+
+
 @pytest.fixture
 def recommends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Measuring]:
     """Begins to measure some ways, or goes on with it, under traffic that needs many instances."""
     without_torch(monkeypatch)
     monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
-    monkeypatch.setattr("kcost.recommend.measuring.Pool", SimulatedRuntimes)
+    monkeypatch.setattr("kcost.recommend.measuring.Pool", DrawnTimes)
     monkeypatch.setattr("kcost.recommend.measuring.most_at_once", lambda *_: 3)  # tests have one core
     (tmp_path / "big.keras").write_text(json.dumps({"step_s": 0.002}))
     limits, traffic = Limits(p99_ms=100, max_drop=0.02), constant(300_000)
@@ -129,7 +144,7 @@ def test_one_that_was_stopped_goes_on_with_what_is_slow_and_keeps_its_rounds(
     before = open_run(tmp_path / "run").cells
     assert {c.spec.method for c in before} == {"eager", "predict"}
 
-    class Recorded(SimulatedRuntimes):
+    class Recorded(DrawnTimes):
         def prepare(self, request: MeasureRequest) -> Prepared:
             order.append(request.spec.method)
             return super().prepare(request)
@@ -194,8 +209,6 @@ def beside_other_work(until: Callable[[tuple[str, int]], int]) -> Callable[..., 
 def test_what_other_work_disturbed_is_measured_again_until_it_no_longer_counts(
     recommends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # None falls behind at a rung, as one would where the machine has other work.
-    monkeypatch.setattr("kcost.recommend.turns.survivors", lambda standings, names: tuple(names))
     monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
     undisturbed = recommends(way("eager"), way("predict"), seconds=600).spend()
     assert not any(wave.startswith("again") for wave in undisturbed.waves)
