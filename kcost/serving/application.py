@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from kcost.serving.at_once import Headers, Respond, respond
+from kcost.serving.at_once import Headers, RequestHead, Respond, respond
 from kcost.serving.batching import Answered, CallbackReply
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.metrics import REQUEST_LATENCY, RUNTIME_LATENCY, Metrics
@@ -89,19 +89,19 @@ class Application:
             self.metrics.count(model, answer.code.name)
         await respond(scope, send, answer.status, answer.headers, answer.body)
 
-    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+    def take(self, head: RequestHead, body: bytes, respond: Respond) -> bool:
         """Asks a model, or refuses, before it returns; see `Take`.
 
         Predictions go this way whose body is not compressed, not too long, and has room: no task is made for them. The
         answer of one that is alone is written where that of the model is read.
         """
         start_ns = time.perf_counter_ns()
-        if b"#" in target or any(name == b"content-encoding" for name, _ in headers):
+        if head.kept is None:
+            head.kept = _TakenAs(_taken_as(head))
+        resource = head.kept.resource
+        if resource is None:
             return False
-        try:
-            resource = resource_at("POST", target.partition(b"?")[0])
-        except RequestError:
-            return False
+        headers = head.headers
         if len(body) > self._bodies.most_bytes or not self._bodies.hold(len(body)):
             return False
         model = ""
@@ -204,6 +204,22 @@ class Application:
             seconds = version.hand_over_ns / 1e9
             gauges.append(("kcost_serving_hand_over_seconds_total", "counter", labels, seconds))
         return self.metrics.text(gauges).encode()
+
+
+class _TakenAs(NamedTuple):
+    """What the head of a request asks for."""
+
+    resource: Route | OpenRoute | None
+    """None where the request is not taken."""
+
+
+def _taken_as(head: RequestHead) -> Route | OpenRoute | None:
+    if b"#" in head.target or any(name == b"content-encoding" for name, _ in head.headers):
+        return None
+    try:
+        return resource_at("POST", head.target.partition(b"?")[0])
+    except RequestError:
+        return None
 
 
 class _Asking(NamedTuple):

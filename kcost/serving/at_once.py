@@ -27,9 +27,27 @@ CONNECTION_HEADERS = frozenset(
 Respond = Callable[[int, Headers, bytes], None]
 """Answers a request: status, headers, body. CONNECTION_HEADERS among the headers are left out."""
 
-Take = Callable[[bytes, Headers, bytes, Respond], bool]
-"""Takes a POST request, and answers it once, maybe before it returns: path and query as they were sent, headers with
-names in lower case, body. False where the request has to go by ASGI: nothing was done then."""
+
+class RequestHead:
+    """What a request begins with. The next one with the same bytes has the same object, which nobody changes.
+
+    Args:
+        target: path and query as they were sent.
+        headers: with names in lower case.
+    """
+
+    __slots__ = ("headers", "kept", "target")
+
+    def __init__(self, target: bytes, headers: Headers) -> None:
+        self.target = target
+        self.headers = headers
+        self.kept: Any = None
+        """For who takes requests: what it has made of the head, and would make again."""
+
+
+Take = Callable[[RequestHead, bytes, Respond], bool]
+"""Takes a POST request, head and body, and answers it once, maybe before it returns. False where the request has to go
+by ASGI: nothing was done then."""
 
 
 async def respond(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from kcost.core.errors import InputError
+from kcost.serving.known_heads import KnownHeads
 
 C = TypeVar("C", bound="Connection")
 Answer = Callable[[int | None], None]
@@ -69,23 +70,34 @@ def read_url(url: str, *, remote: bool) -> Target:
     return Target(parts.hostname, address, port, f"{parts.path or '/'}{query}")
 
 
-class Connection(asyncio.Protocol):
-    """A connection that is kept open between requests."""
+AnswerHeaders = list[tuple[bytes, bytes]]
 
-    def __init__(self, on_close: Callable[[Connection], None]) -> None:
+
+class Connection(asyncio.Protocol):
+    """A connection that is kept open between requests.
+
+    Args:
+        on_close: told when it is closed.
+        heads: of answers of the same server with status 200, which are not parsed again; None parses each.
+    """
+
+    def __init__(self, on_close: Callable[[Connection], None], heads: KnownHeads[AnswerHeaders] | None = None) -> None:
         self.uses = 0
         """Requests that were sent on it."""
         self.end = "it is open"
         """How it ended."""
         self.body = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: AnswerHeaders = []
+        """Of the answer. Nobody changes the list: it may be that of other answers, too."""
+        self._heads = heads
         self._on_close = on_close
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
-        self._has_begun = False
         self._is_broken = False
         self._pieces: list[bytes] = []
+        self._piece = b""
+        """What is being read, where an answer begins with it."""
 
     @property
     def is_open(self) -> bool:
@@ -97,9 +109,6 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self.uses += 1
         self._answer = answer
-        self._pieces = []
-        self.headers = []
-        self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
 
     def close(self) -> None:
@@ -117,14 +126,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of an answer."""
-        if self._parser is None:
+        if self._answer is None:
             self._break("it sent what nobody had asked for")
             return
-        self._has_begun = True
+        if self._parser is None:
+            known = None if self._heads is None else self._heads.split(data)
+            if known is not None:
+                self.headers, self.body = known
+                self._give_answer(200)
+                return
+            self.headers, self._pieces = [], []
+            self._piece = data
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"it sent what is no HTTP: {error}")
+        self._piece = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header of the answer."""
@@ -141,11 +159,16 @@ class Connection(asyncio.Protocol):
         if 100 <= status < 200:  # the answer is still to come
             self.headers, self._pieces = [], []
             return
-        answer, self._answer, self._parser = self._answer, None, None
-        self._has_begun = False
+        self._parser = None
         self.body, self._pieces = b"".join(self._pieces), []
         if not keep:
             self.close()
+        elif status == 200 and self._heads is not None and self._piece:
+            self._heads.keep(self._piece, len(self.body), self.headers)
+        self._give_answer(status)
+
+    def _give_answer(self, status: int | None) -> None:
+        answer, self._answer = self._answer, None
         if answer is not None:
             answer(status)
 
@@ -153,11 +176,10 @@ class Connection(asyncio.Protocol):
         """It is closed, by whichever side."""
         if not self._is_broken:
             how = "closed" if error is None else f"broken ({error})"
-            self.end = f"it was {how} {'in the middle of an answer' if self._has_begun else 'before an answer'}"
-        answer, self._answer, self._transport = self._answer, None, None
+            self.end = f"it was {how} {'before' if self._parser is None else 'in the middle of'} an answer"
+        self._transport = None
         self._on_close(self)
-        if answer is not None:
-            answer(None)
+        self._give_answer(None)
 
 
 def take_open(free: MutableSequence[C]) -> C | None:

@@ -17,8 +17,9 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from kcost.serving.at_once import AT_ONCE, Exchange, Headers, Take, answer_cycle, whole_answer
+from kcost.serving.at_once import AT_ONCE, Exchange, Headers, RequestHead, Take, answer_cycle, whole_answer
 from kcost.serving.head_with_body import HeadWithBody
+from kcost.serving.known_heads import KnownHeads
 from kcost.serving.status import unforeseen
 
 KEEP_ALIVE_S = 620.0
@@ -59,6 +60,7 @@ def limited_protocol(
     without_request: dict[LimitedProtocol, float] = {}  # since when, that for the longest first
     leaving: set[LimitedProtocol] = set()  # about to be closed: they take nobody's place
     upload_s = max(stop_s / 2, stop_s - 2 * _LINGER_S)
+    heads = KnownHeads[RequestHead]()  # of requests that were taken
 
     class LimitedProtocol(HttpToolsProtocol):
         _writing: HeadWithBody
@@ -74,6 +76,10 @@ def limited_protocol(
         """A request is whole by then, by the clock of the event loop."""
         _held: list[bytes] | None = None
         """The body so far of a request that may be taken whole: uvicorn has nothing of it yet."""
+        _piece = b""
+        """What is being read, where a request begins with it."""
+        _was_offered = False
+        """Whether `take` did not take what is being read."""
         _upgrading = b""
         """The first line of a request that wishes to go over to another protocol, until its head was parsed again."""
 
@@ -116,11 +122,12 @@ def limited_protocol(
                 self._writing.stop_watching()
 
         def data_received(self, data: bytes) -> None:
-            if self._refused:
+            if self._refused or self._is_known_and_taken(data):
                 return
             if self._in_head:
                 if not self._in_request:
                     self._begin_request()
+                    self._piece = data
                 self._head_bytes += len(data)
                 # A head that comes whole in one piece is at most as long as the piece.
                 if self._head_bytes > MOST_HEAD_BYTES and self._head_is_too_long(data):
@@ -131,8 +138,41 @@ def limited_protocol(
                     self._give_to_uvicorn()
             except (httptools.HttpParserError, UnicodeDecodeError):
                 self.send_400_response("Invalid HTTP request received.")
+            self._piece, self._was_offered = b"", False
             if self._in_request and self._timer is None and not self._refused:  # it came in pieces
                 self._expect_the_rest()
+
+        def _is_known_and_taken(self, data: bytes) -> bool:
+            """Offers `take` a whole request whose head came before: the parser, which is between two, sees none of it.
+
+            Returns:
+                False where it is to be parsed: it is none of these, or was not taken.
+            """
+            if take is None or self._in_request or self._is_last or self._is_beyond or self.flow.write_paused:
+                return False
+            if self.cycle is not None and not self.cycle.response_complete:
+                return False
+            known = heads.split(data)
+            if known is None:
+                return False
+            self._begin_request()
+            self._in_request = False
+            self._begin_exchange(keep_alive=True)
+            try:
+                is_taken = take(*known, self._answer)
+            except Exception as error:
+                self._refuse(500, unforeseen(error).message)
+                return True
+            if not is_taken:
+                self._was_offered = True
+                self.cycle = None  # type: ignore[assignment]
+            return is_taken
+
+        def _begin_exchange(self, *, keep_alive: bool) -> None:
+            exchange = self._exchange
+            exchange.response_started = exchange.response_complete = False
+            exchange.keep_alive = keep_alive
+            self.cycle = exchange  # type: ignore[assignment]
 
         def _feed(self, data: bytes) -> None:
             rest = memoryview(data)
@@ -199,10 +239,7 @@ def limited_protocol(
                 return
             if take is not None and self._may_be_taken():
                 self._held, self._in_head = [], False
-                exchange = self._exchange
-                exchange.response_started = exchange.response_complete = False
-                exchange.keep_alive = self.parser.should_keep_alive()
-                self.cycle = exchange  # type: ignore[assignment]
+                self._begin_exchange(keep_alive=self.parser.should_keep_alive())
             else:
                 self._begin_cycle()
 
@@ -213,7 +250,7 @@ def limited_protocol(
                 and self.url.startswith(b"/")
                 and self.url.isascii()
                 and (self.cycle is None or self.cycle.response_complete)
-                and not (self._is_last or self.expect_100_continue or self.flow.write_paused)
+                and not (self._is_last or self.expect_100_continue or self.flow.write_paused or self._was_offered)
                 and self.parser.get_http_version() == "1.1"
             )
 
@@ -262,14 +299,18 @@ def limited_protocol(
             """Offers the request that was held, which is whole, and has it go by ASGI where it is not taken."""
             assert take is not None
             assert self._held is not None
+            head, body = RequestHead(self.url, self.headers), b"".join(self._held)
+            keep_alive = self._exchange.keep_alive
             try:
-                is_taken = take(self.url, self.headers, b"".join(self._held), self._answer)
+                is_taken = take(head, body, self._answer)
             except Exception as error:  # the parser would make it a fault of the client
                 self._held = None
                 self._refuse(500, unforeseen(error).message)
                 return False
             if is_taken:
                 self._held = None
+                if keep_alive and self._piece:
+                    heads.keep(self._piece, len(body), head)
             else:
                 self._give_to_uvicorn()
             return is_taken

@@ -17,7 +17,8 @@ import numpy as np
 
 from kcost.core.errors import InputError
 from kcost.serving.arrivals import Schedule
-from kcost.serving.http_client import Connection, Target, take_open
+from kcost.serving.http_client import AnswerHeaders, Connection, Target, take_open
+from kcost.serving.known_heads import KnownHeads
 
 SPIN_S = 0.0012
 """Timers of the event loop have a resolution of a millisecond: the last of it is waited for by looking at the clock."""
@@ -85,6 +86,7 @@ class LoadGenerator:
         self._spin_s = spin_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._free: deque[Connection] = deque()
+        self._heads = KnownHeads[AnswerHeaders]()
         """Used last, taken first: those that bursts leave behind are at the front."""
         self._idle_since_ns: dict[Connection, int] = {}
         self._open: set[Connection] = set()
@@ -153,7 +155,7 @@ class LoadGenerator:
     async def _new_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(self._closed), self._target.address, self._target.port
+            lambda: Connection(self._closed, self._heads), self._target.address, self._target.port
         )
         self._open.add(connection)
         self._opened += 1

@@ -16,7 +16,7 @@ from kcost.core.errors import InputError
 from kcost.core.schema import Record
 from kcost.cost.forecast import Forecast
 from kcost.cost.invoice import Invoice, Meter
-from kcost.serving.at_once import CONNECTION_HEADERS, Headers, Respond, respond, respond_now
+from kcost.serving.at_once import CONNECTION_HEADERS, Headers, RequestHead, Respond, respond, respond_now
 from kcost.serving.bodies import Bodies, Body
 from kcost.serving.http_client import Target, read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -38,6 +38,13 @@ SHADOW = "(shadow)"
 _MOST_SHADOWS = 8
 """At a time: what the proxy asks by itself must not fill the queue of the server."""
 
+_BOOKED_WITHIN_S = 0.002
+"""Long enough for a client to have its answer, and short enough that the process that watches has not much to do at a
+time: where the cores are few, requests wait for it."""
+
+_BOOKED_TOGETHER = 16
+"""Events that are booked at once: more would have other requests wait for them."""
+
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
 
@@ -51,6 +58,15 @@ class _Entry(NamedTuple):
     key: tuple[str, str, str]
     number: int
     start_ns: int
+
+
+class _ReadHead(NamedTuple):
+    """What the proxy makes of the head of a request."""
+
+    resource: Route | None
+    """None where no model is asked."""
+    upstream_head: bytes
+    """That of the same request to the server, up to the length of its body."""
 
 
 class _Passing:
@@ -102,7 +118,8 @@ class Proxy:
         self._clock = clock
         self._own_meter = Meter(usd_per_hour, clock(), forecasts)
         self._not_booked: deque[Callable[[], None]] = deque()
-        """What happened and is not on the books yet, in its order."""
+        """What happened and is not on the books or with the monitor yet, in its order."""
+        self._booking: asyncio.TimerHandle | None = None
         self._keys: set[tuple[str, str, str]] = set()
         self._shadows: set[asyncio.Task[None]] = set()
         url = f"http://{upstream.host}:{upstream.port}"
@@ -127,25 +144,30 @@ class Proxy:
         if self._shadows:
             await asyncio.wait(self._shadows)
         await self._upstream.close()
+        self._book()
 
-    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+    def take(self, head: RequestHead, body: bytes, respond: Respond) -> bool:
         """Passes a whole request on before it returns; see `Take`.
 
         What most requests ask for goes this way: a prediction of a model that has no new version beside it, when a
         connection to the server is open. A client waits for nothing here that can be done behind its answer: what is
-        booked and watched is put off until the request, or the answer, has left.
+        booked and watched is put off.
         """
-        resource = _asked_of_a_model(target)
+        if head.kept is None:
+            resource = _asked_of_a_model(head.target)
+            head.kept = _ReadHead(resource, self._upstream_head(b"POST", head.target, head.headers))
+        read_head: _ReadHead = head.kept
+        resource = read_head.resource
         if resource is None or resource.model in self._rolled_out or len(body) > self._bodies.most_bytes:
             return False
         if not self._bodies.hold(len(body)):
             return False
-        passing = _Passing(headers, body, resource, respond, self._clock())
-        sent = self._request("POST", target, headers, body)
+        passing = _Passing(head.headers, body, resource, respond, self._clock())
+        sent = _with_body(read_head.upstream_head, body)
         if not self._upstream.ask_now(sent, self._timeout_s, partial(self._passed, passing)):
             self._bodies.release(len(body))
             return False
-        self._book_soon(partial(self._book_arrival, passing))
+        self._book_later(partial(self._book_arrival, passing))
         return True
 
     def _passed(self, passing: _Passing, outcome: Outcome) -> None:
@@ -160,15 +182,27 @@ class Proxy:
         except Exception as error:  # the connection to the server would take it for a fault of the answer
             answer, watched = _refusal(unforeseen(error)), None
             passing.respond(*answer)
-        self._book_soon(partial(self._book_answer, passing, answer, watched, answered_ns, self._clock()))
+        self._bodies.release(len(passing.body))
+        self._book_later(partial(self._book_answer, passing, answer.status, answered_ns, self._clock()))
+        if watched is not None:
+            self._book_later(partial(self._offer, watched, passing, answer))
 
-    def _book_soon(self, event: Callable[[], None]) -> None:
-        """Books an event when what was written has left."""
-        if not self._not_booked:
-            asyncio.get_running_loop().call_soon(self._book)
+    def _book_later(self, event: Callable[[], None]) -> None:
+        """Books an event within _BOOKED_WITHIN_S, with those around it, and before anybody looks at the books.
+
+        Done right behind what is written, it would keep waiting who reads that: the system often has a reader wait for
+        the writer's core.
+        """
         self._not_booked.append(event)
+        if len(self._not_booked) == _BOOKED_TOGETHER:
+            asyncio.get_running_loop().call_soon(self._book)
+        elif self._booking is None:
+            self._booking = asyncio.get_running_loop().call_later(_BOOKED_WITHIN_S, self._book)
 
     def _book(self) -> None:
+        if self._booking is not None:
+            self._booking.cancel()
+            self._booking = None
         try:
             while self._not_booked:
                 self._not_booked.popleft()()
@@ -180,18 +214,17 @@ class Proxy:
         passing.entry = self._enter(passing.headers, passing.resource, passing.start_ns)
         self._own_meter.to_model(passing.entry.number, passing.start_ns)
 
-    def _book_answer(
-        self, passing: _Passing, answer: Answer, watched: NamedRequest | None, answered_ns: int, end_ns: int
-    ) -> None:
+    def _book_answer(self, passing: _Passing, status: int, answered_ns: int, end_ns: int) -> None:
         entry = passing.entry
         assert entry is not None
         self._own_meter.from_model(entry.number, answered_ns)
-        self._own_meter.leave(entry.number, end_ns, failed=answer.status != 200)
-        self._leave(entry, passing.resource, answer.status, end_ns)
-        self._bodies.release(len(passing.body))
-        if watched is not None:
-            sent, came = (passing.headers, passing.body), (answer.headers, answer.body)
-            self.monitor.offer(watched, entry.key[2], sent, came)
+        self._own_meter.leave(entry.number, end_ns, failed=status != 200)
+        self._leave(entry, passing.resource, status, end_ns)
+
+    def _offer(self, watched: NamedRequest, passing: _Passing, answer: Answer) -> None:
+        """Gives a request that was passed on to who watches."""
+        caller = self._key(passing.headers, passing.resource)[2]
+        self.monitor.offer(watched, caller, (passing.headers, passing.body), (answer.headers, answer.body))
 
     def _enter(self, headers: Headers, resource: Route | None, start_ns: int) -> _Entry:
         """Puts a request on the books."""
@@ -343,15 +376,20 @@ class Proxy:
         if scope["method"] not in _METHODS:
             raise RequestError(Code.UNIMPLEMENTED, f"The proxy passes on {', '.join(_METHODS)}.")
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope.get("query_string") else b"")
-        return await self._upstream.ask(self._request(scope["method"], target, scope["headers"], body), timeout_s)
+        head = self._upstream_head(scope["method"].encode(), target, scope["headers"])
+        return await self._upstream.ask(_with_body(head, body), timeout_s)
 
-    def _request(self, method: str, target: bytes, headers: Headers, body: Body) -> bytes:
-        pieces: list[Body] = [method.encode(), b" ", target, self._upstream.host_line]
+    def _upstream_head(self, method: bytes, target: bytes, headers: Headers) -> bytes:
+        """The head of a request to the server, up to the length of its body."""
+        pieces = [method, b" ", target, self._upstream.host_line]
         for name, value in headers:
             if name not in CONNECTION_HEADERS:
                 pieces += (name, b": ", value, b"\r\n")
-        pieces += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
         return b"".join(pieces)
+
+
+def _with_body(upstream_head: bytes, body: Body) -> bytes:
+    return b"".join((upstream_head, b"content-length: %d\r\n\r\n" % len(body), body))
 
 
 @lru_cache(maxsize=1024)

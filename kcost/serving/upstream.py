@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kcost.serving.at_once import Headers
-from kcost.serving.http_client import Connection, Target, take_open
+from kcost.serving.http_client import AnswerHeaders, Connection, Target, take_open
+from kcost.serving.known_heads import KnownHeads
 from kcost.serving.status import Code, RequestError, unforeseen
 
 _LOOK_S = 0.25
@@ -30,7 +31,7 @@ class _ServerConnection(Connection):
     """A connection to the server, with the request that is on it."""
 
     def __init__(self, upstream: Upstream) -> None:
-        super().__init__(lambda _: upstream.drop(self))
+        super().__init__(lambda _: upstream.drop(self), upstream.heads)
         self._upstream = upstream
         self._request = b""
         self.deadline_ns = 0
@@ -116,6 +117,8 @@ class Upstream:
         self._port = target.port
         self._look_s = min(_LOOK_S, shortest_timeout_s / 4)
         self._clock = clock
+        self.heads = KnownHeads[AnswerHeaders]()
+        """Of its answers."""
         self.free: list[_ServerConnection] = []
         """Connections without a request."""
         self.under_way: set[_ServerConnection] = set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kcost.serving.at_once import RequestHead
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.monitor.rollouts import TimedAnswer
@@ -59,7 +60,7 @@ async def ask_whole(proxy: Proxy, path: str, body: bytes, **headers: str) -> tup
     def respond(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         came.set_result((status, body))
 
-    if proxy.take(path.encode(), named, body, respond):
+    if proxy.take(RequestHead(path.encode(), named), body, respond):
         return await came
     return await ask(proxy, "POST", path, body, **headers)
 

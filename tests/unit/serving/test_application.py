@@ -18,7 +18,7 @@ import pytest
 import kcost.serving.bodies as bodies_module
 from kcost.serving import predictions
 from kcost.serving.application import Application
-from kcost.serving.at_once import Headers, Take
+from kcost.serving.at_once import Headers, RequestHead, Take
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_server import HttpServer, HttpSettings
 from kcost.serving.model_version import Limits, ModelVersion
@@ -250,7 +250,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatc
 
     async def steps(models: Models) -> None:
         bodies = Bodies(100)
-        assert Application(models, None, bodies).take(PREDICT.encode(), [], b'{"inputs": [[1]]}', respond)
+        assert Application(models, None, bodies).take(RequestHead(PREDICT.encode(), []), b'{"inputs": [[1]]}', respond)
         for _ in range(5):
             await asyncio.sleep(0)
         assert (statuses, bodies.held_bytes) == ([500], 0)
@@ -313,7 +313,9 @@ def test_a_taken_request_that_is_late_is_told_so_once(tmp_path: Path) -> None:
     async def steps(models: Models) -> None:
         bodies, statuses = Bodies(100), list[int]()
         application = Application(models, None, bodies)
-        assert application.take(PREDICT.encode(), [], b'{"inputs": [[1]]}', lambda status, *_: statuses.append(status))
+        assert application.take(
+            RequestHead(PREDICT.encode(), []), b'{"inputs": [[1]]}', lambda status, *_: statuses.append(status)
+        )
         assert bodies.held_bytes == 17
         models.find("m").fail_late(float("inf"))
         assert (statuses, bodies.held_bytes) == ([504], 0)

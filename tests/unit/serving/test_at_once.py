@@ -21,7 +21,7 @@ import uvloop
 from hypothesis import given, settings, strategies as st
 
 from kcost.serving import http_server
-from kcost.serving.at_once import Headers, Respond, respond
+from kcost.serving.at_once import RequestHead, Respond, respond
 from kcost.serving.http_server import HttpServer, HttpSettings
 
 
@@ -79,7 +79,8 @@ class Taker:
         self.taken: list[bytes] = []
         self._later_s = later_s
 
-    def take(self, target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
+    def take(self, head: RequestHead, body: bytes, respond: Respond) -> bool:
+        target, headers = head.target, head.headers
         if target.startswith(b"/asgi"):
             return False
         self.taken.append(target)
@@ -270,8 +271,8 @@ def test_no_answer_overtakes_another() -> None:
     """Also where requests are read between an answer and what follows it."""
     waiting: list[Respond] = []
 
-    def take(target: bytes, headers: Headers, body: bytes, respond: Respond) -> bool:
-        if not target.startswith(b"/taken"):
+    def take(head: RequestHead, body: bytes, respond: Respond) -> bool:
+        if not head.target.startswith(b"/taken"):
             return False
         waiting.append(respond)
         return True
@@ -298,6 +299,47 @@ def test_no_answer_overtakes_another() -> None:
         writer.close()
 
     with_server(client, take)
+
+
+def test_a_head_that_came_before_is_not_parsed() -> None:
+    taker = Taker()
+    twice = REQUESTS[0].replace(b"abc", b"xyz")
+
+    async def client(port: int, server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        protocol: Any = None
+        for request, body in ((REQUESTS[0], b"/a abc"), (twice, b"/a xyz"), (REQUESTS[0], b"/a abc")):
+            writer.write(request)
+            async with asyncio.timeout(20):
+                answer = await reader.readuntil(body)
+            assert answer.endswith(b"x-names: host content-length\r\ncontent-length: 6\r\n\r\n" + body)
+            if protocol is None:
+                (protocol,) = server._uvicorn.server_state.connections
+                parser, protocol.parser = protocol.parser, None
+        protocol.parser = parser
+        writer.write(REQUESTS[5])
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"/e ")
+        writer.close()
+
+    with_server(client, taker.take)
+    assert taker.taken == [b"/a"] * 3
+
+
+def test_a_request_that_is_not_taken_is_offered_once_though_its_head_came_before() -> None:
+    offered: list[RequestHead] = []
+
+    def take(head: RequestHead, body: bytes, respond: Respond) -> bool:
+        offered.append(head)
+        if len(offered) == 2:
+            return False
+        respond(200, [], b"taken " + body)
+        return True
+
+    came = what_comes([REQUESTS[0]] * 3 + [LAST[0]], take)
+    assert re.findall(rb"\r\n\r\n(.*?)(?=HTTP/1.1|$)", came) == [b"taken abc", b"/a abc", b"taken abc", b"taken z"]
+    assert len(offered) == 4
+    assert offered[0] is offered[1] is offered[2]
 
 
 def test_a_fault_of_the_taker_is_no_fault_of_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import kcost
 import kcost.serving.bodies as bodies_module
 from kcost.core.errors import InputError
-from kcost.serving.at_once import AT_ONCE
+from kcost.serving.at_once import AT_ONCE, RequestHead
 from kcost.serving.bodies import Bodies
 from kcost.serving.http_client import read_url
 from kcost.serving.http_server import HttpServer, HttpSettings
@@ -150,7 +150,7 @@ def test_requests_of_which_there_is_more_to_do_are_not_taken() -> None:
     """Those of models with a new version beside the old one, of no model, and those that no connection is open for."""
 
     def takes(proxy: Proxy, target: str, body: bytes = b"{}") -> bool:
-        return proxy.take(target.encode(), [], body, lambda *_: None)
+        return proxy.take(RequestHead(target.encode(), []), body, lambda *_: None)
 
     async def steps(proxy: Proxy) -> None:
         assert not takes(proxy, PREDICT)
