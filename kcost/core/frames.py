@@ -30,6 +30,10 @@ DTYPES = (
 _STRING = np.dtype(object)
 _NUMPY_DTYPES = tuple(_STRING if name == "string" else np.dtype(name) for name in DTYPES)
 _CODES = {dtype: code for code, dtype in enumerate(_NUMPY_DTYPES)}
+_STRING_CODE = DTYPES.index("string")
+_COPIED_TWICE_BYTES = 1 << 14
+"""Up to so many it takes longer to make a view of an array than to copy it once more."""
+
 LONGEST = (1 << 32) - 1
 """Most bytes of a message behind its length."""
 
@@ -69,19 +73,40 @@ def encode(number: int, kind: Kind, parts: Sequence[bytes | memoryview]) -> list
     return [HEADER.pack(length, number, kind), *parts]
 
 
-def take_messages(buffer: bytearray) -> list[Message]:
-    """Takes the whole messages from the front of a buffer; what is left is the beginning of the next one."""
-    messages, at = [], 0
-    while len(buffer) - at >= HEADER.size:
-        length, number, kind = HEADER.unpack_from(buffer, at)
-        if len(buffer) - at < length + 4:
-            break
-        body = bytes(memoryview(buffer)[at + HEADER.size : at + 4 + length])
-        messages.append(Message(number, Kind(kind), memoryview(body)))
-        at += 4 + length
-    if at:
-        del buffer[:at]
-    return messages
+class MessageReader:
+    """Messages from pieces of a stream.
+
+    Examples:
+        >>> reader = MessageReader()
+        >>> sent = b"".join(encode(7, Kind.RUN, [b"body"]))
+        >>> reader.read(sent[:9])
+        []
+        >>> [(message.number, bytes(message.body)) for message in reader.read(sent[9:])]
+        [(7, b'body')]
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        """The beginning of a message that is not whole."""
+
+    def read(self, piece: bytes) -> list[Message]:
+        """The messages that are whole with a further piece."""
+        if not self._rest and len(piece) >= HEADER.size:
+            length, number, kind = HEADER.unpack_from(piece)
+            if len(piece) == length + 4:  # one that comes by itself is not copied
+                return [Message(number, Kind(kind), memoryview(piece)[HEADER.size :])]
+        self._rest += piece
+        messages, at = [], 0
+        while len(self._rest) - at >= HEADER.size:
+            length, number, kind = HEADER.unpack_from(self._rest, at)
+            if len(self._rest) - at < length + 4:
+                break
+            body = bytes(memoryview(self._rest)[at + HEADER.size : at + 4 + length])
+            messages.append(Message(number, Kind(kind), memoryview(body)))
+            at += 4 + length
+        if at:
+            del self._rest[:at]
+        return messages
 
 
 def encode_arrays(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
@@ -95,7 +120,7 @@ def encode_arrays(arrays: Sequence[np.ndarray]) -> list[bytes | memoryview]:
         code = _CODES.get(array.dtype)  # by the dtype itself: numpy works out its name in Python each time
         if code is None:
             raise ValueError(f"An array is of one of {', '.join(DTYPES)}. Received: {array.dtype}")
-        content = _strings_to_bytes(array) if array.dtype == _STRING else _view(array)
+        content = _strings_to_bytes(array) if code == _STRING_CODE else _content(array)
         axes = struct.pack(f"<{array.ndim}Q", *array.shape)
         parts += [_ARRAY.pack(code, array.ndim) + axes + _SIZE.pack(len(content)), content]
     return parts
@@ -131,9 +156,10 @@ def decode_arrays(body: memoryview) -> list[np.ndarray]:
     return arrays
 
 
-def _view(array: np.ndarray) -> memoryview:
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(np.uint8).data if flat.size else memoryview(b"")
+def _content(array: np.ndarray) -> bytes | memoryview:
+    if array.nbytes <= _COPIED_TWICE_BYTES:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _strings_to_bytes(array: np.ndarray) -> bytes:

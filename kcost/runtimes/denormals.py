@@ -12,8 +12,9 @@ import platform
 from functools import cache
 from typing import Any
 
-_FLUSH_TO_ZERO, _DENORMALS_ARE_ZERO = 1 << 15, 1 << 6
-"""Bits of MXCSR: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, section 10.2.3."""
+_BITS = 1 << 15 | 1 << 6
+"""Flush to zero, and denormals are zero, in MXCSR: Intel 64 and IA-32 Architectures Software Developer's Manual,
+volume 1, section 10.2.3."""
 
 _Environment = ctypes.c_uint32 * 8
 """fenv_t of x86-64: 28 bytes of the x87 unit, then MXCSR (bits/fenv.h)."""
@@ -24,7 +25,8 @@ _MXCSR = 7
 class DenormalsAreZero:
     """Has the thread that enters it take denormal numbers for 0, until it leaves.
 
-    Where the processor or the C library is another, nothing is done.
+    Where it does so already, this is looked at and no more. Where the processor or the C library is another, nothing is
+    done.
 
     Examples:
         >>> with DenormalsAreZero():
@@ -34,19 +36,25 @@ class DenormalsAreZero:
 
     def __init__(self) -> None:
         self._functions = _functions()
+        self._before: ctypes.Array[ctypes.c_uint32] | None = None
+        """What to go back to, where it is another state."""
 
     def __enter__(self) -> None:
-        if self._functions is not None:
-            read, write = self._functions
-            self._before = _Environment()
-            read(self._before)
-            flushing = _Environment.from_buffer_copy(self._before)
-            flushing[_MXCSR] |= _FLUSH_TO_ZERO | _DENORMALS_ARE_ZERO
+        if self._functions is None:
+            return
+        read, write = self._functions
+        before = _Environment()
+        read(before)
+        if before[_MXCSR] & _BITS != _BITS:
+            flushing = _Environment.from_buffer_copy(before)
+            flushing[_MXCSR] |= _BITS
             write(flushing)
+            self._before = before
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._functions is not None:
+        if self._before is not None and self._functions is not None:
             self._functions[1](self._before)
+            self._before = None
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "TF_NewGraph": (_Pointer, ()),
     "TF_DeleteGraph": (None, (_Pointer,)),
     "TF_GraphOperationByName": (_Pointer, (_Pointer, ctypes.c_char_p)),
+    "TF_OperationOutputType": (ctypes.c_int, (_Output,)),
     "TF_NewSessionOptions": (_Pointer, ()),
     "TF_DeleteSessionOptions": (None, (_Pointer,)),
     "TF_SetConfig": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t, _Pointer)),
@@ -82,10 +84,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "TF_AllocateTensor": (_Pointer, (ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, ctypes.c_size_t)),
     "TF_DeleteTensor": (None, (_Pointer,)),
-    "TF_TensorType": (ctypes.c_int, (_Pointer,)),
     "TF_NumDims": (ctypes.c_int, (_Pointer,)),
     "TF_Dim": (ctypes.c_int64, (_Pointer, ctypes.c_int)),
-    "TF_TensorByteSize": (ctypes.c_size_t, (_Pointer,)),
     "TF_TensorData": (_Pointer, (_Pointer,)),
     "TF_StringInit": (None, (_Pointer,)),
     "TF_StringCopy": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t)),
@@ -107,14 +107,39 @@ def library_version() -> str:
     return version.decode()
 
 
-class _Column(NamedTuple):
+_COPIED_TWICE_BYTES = 1 << 14
+"""Up to so many it takes longer to ask numpy where an array lies than to copy the array once more."""
+
+_KEPT_SHAPES = 256
+
+
+class _Column:
     """An input of a signature that is bound: what a run would have to find out each time."""
 
-    name: str
-    tensor: Tensor
-    dtype: np.dtype[Any]
-    data_type: int
-    """TensorFlow's number of the dtype."""
+    __slots__ = ("_axes", "data_type", "dtype", "name", "tensor")
+
+    def __init__(self, name: str, tensor: Tensor) -> None:
+        self.name = name
+        self.tensor = tensor
+        self.dtype = _numpy_dtype(tensor.dtype)
+        self.data_type = _DATA_TYPES[tensor.dtype]
+        """TensorFlow's number of the dtype."""
+        self._axes: dict[tuple[int, ...], ctypes.Array[ctypes.c_int64]] = {}
+
+    def axes(self, shape: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+        """A shape as the library takes it. Raises InputError where it does not fit."""
+        axes = self._axes.get(shape)
+        if axes is None:
+            if self.tensor.shape is not None and not _fits(shape, self.tensor.shape):
+                raise InputError(
+                    f"The input {self.name!r} has the shape {_shape_text(self.tensor.shape)}.",
+                    received=f"an array of shape {_shape_text(shape)}",
+                    remedy="The first axis is the batch; an axis written as `any` is free.",
+                )
+            if len(self._axes) >= _KEPT_SHAPES:
+                self._axes.clear()
+            axes = self._axes[shape] = (ctypes.c_int64 * len(shape))(*shape)
+        return axes
 
 
 class _Bound(NamedTuple):
@@ -122,9 +147,13 @@ class _Bound(NamedTuple):
 
     names: frozenset[str]
     inputs: tuple[_Column, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[tuple[str, np.dtype[Any]], ...]
     graph_inputs: ctypes.Array[_Output]
     graph_outputs: ctypes.Array[_Output]
+    feeds: type[ctypes.Array[_Pointer]]
+    """Of the tensors that a run is given, as many as there are inputs."""
+    fetches: type[ctypes.Array[_Pointer]]
+    """Of those that it gives."""
 
 
 class SavedModelSession:
@@ -170,6 +199,8 @@ class SavedModelSession:
             self.xla_operations: tuple[str, ...] = description.xla
             self._strings = strings
             self._bound: dict[str, _Bound] = {}
+            self._statuses: list[Any] = []
+            """Those that no run has now. Each thread that runs takes one, or makes it."""
             self._around_run = DenormalsAreZero if caller_thread and threads == 1 else contextlib.nullcontext
             self._signature = signature
             if signature is not None:
@@ -205,12 +236,15 @@ class SavedModelSession:
         """
         named = self._named(signature)
         graph_inputs, graph_outputs = self._outputs_of(named.inputs), self._outputs_of(named.outputs)
-        inputs = tuple(
-            _Column(name, tensor, _numpy_dtype(tensor.dtype), _DATA_TYPES[tensor.dtype])
-            for name, tensor in named.inputs.items()
-        )
+        types = [DTYPES[self._tf.TF_OperationOutputType(output)] for output in graph_outputs]
         self._bound[signature] = _Bound(
-            frozenset(named.inputs), inputs, tuple(named.outputs), graph_inputs, graph_outputs
+            frozenset(named.inputs),
+            tuple(_Column(name, tensor) for name, tensor in named.inputs.items()),
+            tuple((name, _numpy_dtype(dtype)) for name, dtype in zip(named.outputs, types, strict=True)),
+            graph_inputs,
+            graph_outputs,
+            _Pointer * len(graph_inputs),
+            _Pointer * len(graph_outputs),
         )
 
     def _named(self, signature: str) -> Signature:
@@ -249,9 +283,11 @@ class SavedModelSession:
                 received=", ".join(inputs) or "none",
             )
         arrays = [_as_input(inputs[column.name], column) for column in bound.inputs]
-        feeds = (_Pointer * len(arrays))()
-        fetches = (_Pointer * len(bound.outputs))()
-        status = tf.TF_NewStatus()
+        feeds, fetches = bound.feeds(), bound.fetches()
+        try:
+            status = self._statuses.pop()
+        except IndexError:
+            status = tf.TF_NewStatus()
         try:
             for i, (array, column) in enumerate(zip(arrays, bound.inputs, strict=True)):
                 feeds[i] = self._new_tensor(array, column)
@@ -264,19 +300,24 @@ class SavedModelSession:
                 *(status, InputError, "A SavedModel runs on inputs of its signature's shapes."),
                 "Give inputs of those shapes, and values that the model knows.",
             )
-            return {name: self._to_array(tensor) for name, tensor in zip(bound.outputs, fetches, strict=True)}
+            return {
+                name: self._to_array(tensor, dtype)
+                for (name, dtype), tensor in zip(bound.outputs, fetches, strict=True)
+            }
         finally:
-            for feed, array in zip(feeds, arrays, strict=True):
-                if feed and array.dtype == _STRING:
+            for feed, array, column in zip(feeds, arrays, bound.inputs, strict=True):
+                if feed and column.dtype is _STRING:
                     self._free_strings(feed, array.size)
             for tensor in (*feeds, *fetches):
                 if tensor:
                     tf.TF_DeleteTensor(tensor)
-            tf.TF_DeleteStatus(status)
+            self._statuses.append(status)  # the next run sets it anew
 
     def close(self) -> None:
         """Frees the session and its weights. Calling it again does nothing."""
         if self._session is not None:
+            while self._statuses:
+                self._tf.TF_DeleteStatus(self._statuses.pop())
             status = _Pointer(self._tf.TF_NewStatus())
             self._tf.TF_CloseSession(self._session, status)
             self._tf.TF_DeleteSession(self._session, status)
@@ -340,14 +381,14 @@ class SavedModelSession:
         return outputs
 
     def _new_tensor(self, array: np.ndarray, column: _Column) -> int:
-        tf, shape = self._tf, (ctypes.c_int64 * array.ndim)(*array.shape)
-        size = array.size * _STRING_BYTES if column.dtype == _STRING else array.nbytes
-        tensor: int | None = tf.TF_AllocateTensor(column.data_type, shape, array.ndim, size)
+        tf, is_text = self._tf, column.dtype is _STRING
+        size = array.size * _STRING_BYTES if is_text else array.nbytes
+        tensor: int | None = tf.TF_AllocateTensor(column.data_type, column.axes(array.shape), array.ndim, size)
         if not tensor:
             raise MemoryError(f"TensorFlow allocates {size} bytes for an input.")
         start = tf.TF_TensorData(tensor)
-        if column.dtype != _STRING:
-            ctypes.memmove(start, _address(array), size)
+        if not is_text:
+            ctypes.memmove(start, array.tobytes() if size <= _COPIED_TWICE_BYTES else _address(array), size)
             return tensor
         for i, text in enumerate(array.ravel()):
             place = start + i * _STRING_BYTES
@@ -371,14 +412,16 @@ class SavedModelSession:
             flat[i] = ctypes.string_at(tf.TF_StringGetDataPointer(place), size) if size else b""
         return array
 
-    def _to_array(self, tensor: int) -> np.ndarray:
+    def _to_array(self, tensor: int, dtype: np.dtype[Any]) -> np.ndarray:
         tf = self._tf
         shape = tuple([tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor))])
-        dtype = _numpy_dtype(DTYPES[tf.TF_TensorType(tensor)])
-        if dtype == _STRING:
+        if dtype is _STRING:
             return self._read_strings(tensor, shape)
+        size, start = math.prod(shape) * dtype.itemsize, tf.TF_TensorData(tensor)
+        if 0 < size <= _COPIED_TWICE_BYTES:
+            return np.frombuffer(bytearray(ctypes.string_at(start, size)), dtype).reshape(shape)
         array = np.empty(shape, dtype)
-        ctypes.memmove(_address(array), tf.TF_TensorData(tensor), array.nbytes)
+        ctypes.memmove(_address(array), start, size)
         return array
 
     def _check(self, status: Any, kind: type[InputError], rule: str, remedy: str | None) -> None:
@@ -449,23 +492,18 @@ def _as_input(value: np.ndarray, column: _Column) -> np.ndarray:
     The shape is checked here, because TensorFlow does not: an image without its batch axis ends the process
     in oneDNN's convolution.
     """
-    name, tensor, wanted, _ = column
+    name, wanted = column.name, column.dtype
     array = np.asarray(value)
-    if wanted == _STRING and not all(isinstance(text, bytes) for text in array.ravel()):
+    if wanted is _STRING and not all(isinstance(text, bytes) for text in array.ravel()):
         raise InputError(f"The input {name!r} is an array of bytes objects.", received=f"an array of {array.dtype}")
-    if tensor.shape is not None and not _fits(array.shape, tensor.shape):
-        raise InputError(
-            f"The input {name!r} has the shape {_shape_text(tensor.shape)}.",
-            received=f"an array of shape {_shape_text(array.shape)}",
-            remedy="The first axis is the batch; an axis written as `any` is free.",
-        )
+    column.axes(array.shape)
     if array.dtype == wanted:
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InputError(
-            f"The input {name!r} is of dtype {tensor.dtype}.",
+            f"The input {name!r} is of dtype {column.tensor.dtype}.",
             received=f"an array of dtype {array.dtype}",
-            remedy=f"Convert it: array.astype({tensor.dtype!r})",
+            remedy=f"Convert it: array.astype({column.tensor.dtype!r})",
         )
     return np.asarray(array, dtype=wanted, order="C")
 

@@ -91,7 +91,7 @@ class ModelProcess(asyncio.Protocol):
         self._threads = threads
         self._log = log
         self._on_end = on_end
-        self._buffer = bytearray()
+        self._reader = frames.MessageReader()
         self._waiting: dict[int, Done] = {}
         self._number = 0
         self._ready: asyncio.Future[ServedModel] | None = None
@@ -180,8 +180,7 @@ class ModelProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hands answers to those who wait for them."""
-        self._buffer += data
-        for message in frames.take_messages(self._buffer):
+        for message in self._reader.read(data):
             if message.number:
                 self._waiting.pop(message.number)(_outcome(message))
             else:

@@ -20,6 +20,7 @@ from kcost.core.errors import ArtifactError, InputError
 from kcost.core.frames import Kind, Message
 from kcost.core.serving import ServeAnswer, ServedModel, ServedSignature, ServedTensor, ServeRequest
 from kcost.runtimes.base import open_file, runtime_version
+from kcost.runtimes.denormals import DenormalsAreZero
 from kcost.runtimes.meta_graph import Signature, Tensor
 from kcost.worker.lengths import with_padding
 from kcost.worker.warm_up import warm_up
@@ -49,7 +50,8 @@ def run(request: ServeRequest) -> ServeAnswer:
         UnavailableError: the runtime is not installed.
     """
     os.sched_setaffinity(0, request.cores)
-    with socket.socket(fileno=request.socket_fd) as connection:
+    # This thread computes, and does so from here on: a session would change that and change it back for each run.
+    with socket.socket(fileno=request.socket_fd) as connection, DenormalsAreZero():
         served = _open(request.runtime, request.folder, request.threads)
         try:
             if request.tries:
@@ -58,10 +60,9 @@ def run(request: ServeRequest) -> ServeAnswer:
                 warm_up(served.model, served.run)
             ready = served.model.model_dump_json().encode()
             _send(connection, 0, Kind.READY, [ready])
-            runs, buffer = 0, bytearray()
-            while chunk := connection.recv(_READ_BYTES):
-                buffer += chunk
-                for message in frames.take_messages(buffer):
+            runs, reader = 0, frames.MessageReader()
+            while piece := connection.recv(_READ_BYTES):
+                for message in reader.read(piece):
                     _answer(connection, served, message)
                     runs += 1
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 from typing import Any
@@ -103,16 +104,19 @@ def test_numbers_that_no_double_holds() -> None:
 STRINGS = arrays_of.arrays(object, arrays_of.array_shapes(min_side=0, max_dims=2), elements=st.binary(max_size=9))
 
 
-@given(st.lists(STRINGS | arrays_of.arrays(st.sampled_from(["float32", "int64", "bool"]), (2, 3)), max_size=3))
-def test_arrays_cross_the_socket(arrays: list[np.ndarray]) -> None:
-    parts = frames.encode(7, Kind.RUN, frames.encode_arrays(arrays))
-    stream = b"".join(parts) + b"".join(frames.encode(8, Kind.ERROR, [b"\x03why"])) + b"beg"
-    buffer, messages = bytearray(), []
-    for byte in (stream[:5], stream[5:-10], stream[-10:]):
-        buffer += byte
-        messages += frames.take_messages(buffer)
+@given(
+    st.lists(STRINGS | arrays_of.arrays(st.sampled_from(["float32", "int64", "bool"]), (2, 3)), max_size=3),
+    st.lists(st.integers(0, 200), max_size=4),
+)
+def test_arrays_cross_the_socket(arrays: list[np.ndarray], cuts: list[int]) -> None:
+    first = b"".join(frames.encode(7, Kind.RUN, frames.encode_arrays(arrays)))
+    stream = first + b"".join(frames.encode(8, Kind.ERROR, [b"\x03why"])) + b"beg"
+    ends = sorted({0, len(first), len(stream)} | {min(cut, len(stream)) for cut in cuts})
+    reader, messages = frames.MessageReader(), []
+    for begin, end in itertools.pairwise(ends if cuts else [0, len(stream)]):
+        messages += reader.read(stream[begin:end])
     assert [(m.number, m.kind) for m in messages] == [(7, Kind.RUN), (8, Kind.ERROR)]
-    assert buffer == b"beg"
+    assert reader._rest == b"beg"
     for array, came in zip(arrays, frames.decode_arrays(messages[0].body), strict=True):
         assert came.dtype == array.dtype
         np.testing.assert_array_equal(came, array)
@@ -137,3 +141,10 @@ def test_features_are_stored_as_tensorflow_serving_stores_them() -> None:
     assert list(features["c"].int64_list.value) == [1]
     # Field numbers of example.proto and feature.proto: features 1, the map's entry 1 (key 1, value 2), int64_list 3.
     assert _serialized({"a": {"int64_list": [5]}}) == bytes.fromhex("0a0c0a0a0a0161120 51a030a0105".replace(" ", ""))
+
+
+@pytest.mark.parametrize("size", [4096, 4097])
+def test_arrays_of_any_size_cross_as_they_lie(size: int) -> None:
+    array = np.arange(2.0 * size, dtype=np.float32).reshape(size, 2)[:, :1]  # not contiguous
+    (message,) = frames.MessageReader().read(b"".join(frames.encode(1, Kind.RUN, frames.encode_arrays([array]))))
+    np.testing.assert_array_equal(frames.decode_arrays(message.body)[0], array)
