@@ -33,6 +33,10 @@ SERVING_SIGNATURE = "serving_default"
 _TAG = b"serve"
 _LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 _DATA_TYPES = {name: number for number, name in DTYPES.items()}
+_REFERENCE = 100
+"""What the number of a dtype is greater by where a variable of TensorFlow 1 itself is given, and not a copy of it:
+tensorflow/core/framework/types.proto."""
+
 _RESOURCE_EXHAUSTED = 8
 _JIT_OFF = -1
 
@@ -236,11 +240,10 @@ class SavedModelSession:
         """
         named = self._named(signature)
         graph_inputs, graph_outputs = self._outputs_of(named.inputs), self._outputs_of(named.outputs)
-        types = [DTYPES[self._tf.TF_OperationOutputType(output)] for output in graph_outputs]
         self._bound[signature] = _Bound(
             frozenset(named.inputs),
             tuple(_Column(name, tensor) for name, tensor in named.inputs.items()),
-            tuple((name, _numpy_dtype(dtype)) for name, dtype in zip(named.outputs, types, strict=True)),
+            tuple((name, self._dtype(name, output)) for name, output in zip(named.outputs, graph_outputs, strict=True)),
             graph_inputs,
             graph_outputs,
             _Pointer * len(graph_inputs),
@@ -379,6 +382,18 @@ class SavedModelSession:
                 )
             outputs[i] = _Output(operation, tensor.output)
         return outputs
+
+    def _dtype(self, name: str, output: _Output) -> np.dtype[Any]:
+        """Of what a graph gives, whatever the signature says of it."""
+        number = self._tf.TF_OperationOutputType(output)
+        dtype = DTYPES.get(number - _REFERENCE if number > _REFERENCE else number)
+        if dtype is None or (dtype == "string" and not self._strings):
+            raise ArtifactError(
+                "kcost runs SavedModels on dense tensors of numbers and booleans.",
+                received=f"{self._path}, whose graph gives {dtype or f'TensorFlow type {number}'} for {name!r}",
+                remedy="Export the model again: its signature says something else.",
+            )
+        return _numpy_dtype(dtype)
 
     def _new_tensor(self, array: np.ndarray, column: _Column) -> int:
         tf, is_text = self._tf, column.dtype is _STRING

@@ -146,6 +146,27 @@ def saved_models(folder: Path) -> None:
         if not key.startswith("__")
     }
     (folder / "plain.json").write_text(json.dumps(read))
+    variable_of_tensorflow_1(folder / "variable")
+
+
+def variable_of_tensorflow_1(folder: Path) -> None:
+    """A variable that is an output itself, and signatures that say another dtype than the graph gives."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None, 2))
+        variable = v1.get_variable("v", initializer=[1.0, 2.0], use_resource=False)
+        session.run(v1.global_variables_initializer())
+        quantized = tf.quantization.quantize(x, -1.0, 1.0, tf.qint8).output
+        signatures = {}
+        for name, output in {"serving_default": variable, "rows": tf.shape(x), "quantized": quantized}.items():
+            infos = [v1.saved_model.build_tensor_info(x), v1.saved_model.build_tensor_info(tf.identity(x))]
+            infos[1].name = output.name
+            signatures[name] = v1.saved_model.build_signature_def({"x": infos[0]}, {"y": infos[1]}, "predict")
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
 
 
 if __name__ == "__main__":

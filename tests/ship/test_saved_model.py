@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -124,6 +125,35 @@ def test_what_cannot_be_loaded(plain: Path, tmp_path: Path) -> None:
         SavedModelSession(plain, signature="predict")
     with pytest.raises(ArtifactError, match="'text' is string"):
         SavedModelSession(plain, signature="text")
+
+
+def test_what_a_graph_gives_counts_and_not_what_its_signature_says(models: Path) -> None:
+    x = {"x": np.zeros((3, 2), np.float32)}
+    with SavedModelSession(models / "tensorflow" / "variable", signature=None) as session:
+        for name, expected in {"serving_default": np.float32([1, 2]), "rows": np.int32([3, 2])}.items():
+            session.bind(name)
+            given = session.run_signature(name, x)["y"]
+            np.testing.assert_array_equal(given, expected, strict=True)
+        with pytest.raises(ArtifactError, match="TensorFlow type 11 for 'y'"):
+            session.bind("quantized")
+
+
+def test_threads_share_a_session(plain: Path) -> None:
+    def ask(number: int) -> bool:
+        given = [session.run({**INPUTS, "b": np.array(number)}) for _ in range(50)]
+        return all(outputs["b"] == number + 1 for outputs in given)
+
+    with SavedModelSession(plain, threads=1) as session, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(8)))
+
+
+def test_a_run_that_failed_leaves_the_next_as_it_was(exported: dict) -> None:
+    tokens = {name: np.full((1, 4), 10_000) for name in ("token_ids", "segment_ids", "padding_mask")}
+    with SavedModelSession(exported["jax", "bert"].version) as session:
+        for _ in range(2):
+            with pytest.raises(InputError, match="10000"):
+                session.run(tokens)
+            session.run({name: np.ones((1, 4), np.int32) for name in tokens})
 
 
 def test_a_closed_session_does_not_run(plain: Path) -> None:
