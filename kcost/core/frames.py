@@ -31,8 +31,8 @@ _STRING = np.dtype(object)
 _NUMPY_DTYPES = tuple(_STRING if name == "string" else np.dtype(name) for name in DTYPES)
 _CODES = {dtype: code for code, dtype in enumerate(_NUMPY_DTYPES)}
 _STRING_CODE = DTYPES.index("string")
-_COPIED_TWICE_BYTES = 1 << 14
-"""Up to so many it takes longer to make a view of an array than to copy it once more."""
+_SMALL_BYTES = 1 << 14
+"""Of an array. Up to so many it takes longer to make a view of an array than to copy it once more."""
 
 LONGEST = (1 << 32) - 1
 """Most bytes of a message behind its length."""
@@ -157,7 +157,7 @@ def decode_arrays(body: memoryview) -> list[np.ndarray]:
 
 
 def _content(array: np.ndarray) -> bytes | memoryview:
-    if array.nbytes <= _COPIED_TWICE_BYTES:
+    if array.nbytes <= _SMALL_BYTES:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 

@@ -64,6 +64,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "TF_NewGraph": (_Pointer, ()),
     "TF_DeleteGraph": (None, (_Pointer,)),
     "TF_GraphOperationByName": (_Pointer, (_Pointer, ctypes.c_char_p)),
+    "TF_OperationNumOutputs": (ctypes.c_int, (_Pointer,)),
     "TF_OperationOutputType": (ctypes.c_int, (_Output,)),
     "TF_NewSessionOptions": (_Pointer, ()),
     "TF_DeleteSessionOptions": (None, (_Pointer,)),
@@ -111,8 +112,8 @@ def library_version() -> str:
     return version.decode()
 
 
-_COPIED_TWICE_BYTES = 1 << 14
-"""Up to so many it takes longer to ask numpy where an array lies than to copy the array once more."""
+_SMALL_BYTES = 1 << 14
+"""Of an array. Up to so many it takes longer to ask numpy where an array lies than to copy the array once more."""
 
 _KEPT_SHAPES = 256
 
@@ -196,6 +197,8 @@ class SavedModelSession:
         self._path = Path(path)
         self._graph = _Pointer(self._tf.TF_NewGraph())
         self._session: ctypes.c_void_p | None = None
+        self._statuses: list[Any] = []
+        """Those that no run has now. Each thread that runs takes one, or makes it."""
         try:
             description = meta_graph.parse(self._load(_config(threads, caller_thread=caller_thread)))
             self._refuse_inexact(description.operations)
@@ -203,8 +206,6 @@ class SavedModelSession:
             self.xla_operations: tuple[str, ...] = description.xla
             self._strings = strings
             self._bound: dict[str, _Bound] = {}
-            self._statuses: list[Any] = []
-            """Those that no run has now. Each thread that runs takes one, or makes it."""
             self._around_run = DenormalsAreZero if caller_thread and threads == 1 else contextlib.nullcontext
             self._signature = signature
             if signature is not None:
@@ -314,7 +315,10 @@ class SavedModelSession:
             for tensor in (*feeds, *fetches):
                 if tensor:
                     tf.TF_DeleteTensor(tensor)
-            self._statuses.append(status)  # the next run sets it anew
+            if self._session is None:  # closed meanwhile
+                tf.TF_DeleteStatus(status)
+            else:
+                self._statuses.append(status)  # the next run sets it anew
 
     def close(self) -> None:
         """Frees the session and its weights. Calling it again does nothing."""
@@ -374,10 +378,10 @@ class SavedModelSession:
                     remedy="Export the model without the layers that read text or sparse tensors.",
                 )
             operation = self._tf.TF_GraphOperationByName(self._graph, tensor.operation.encode())
-            if not operation:
+            if not operation or not 0 <= tensor.output < self._tf.TF_OperationNumOutputs(operation):
                 raise ArtifactError(
                     "The tensors of a signature are in the graph.",
-                    received=f"{self._path}, where {name!r} is {tensor.operation!r}, which is not",
+                    received=f"{self._path}, where {name!r} is '{tensor.operation}:{tensor.output}', which is not",
                     remedy="The file is damaged. Export the model again.",
                 )
             outputs[i] = _Output(operation, tensor.output)
@@ -403,7 +407,7 @@ class SavedModelSession:
             raise MemoryError(f"TensorFlow allocates {size} bytes for an input.")
         start = tf.TF_TensorData(tensor)
         if not is_text:
-            ctypes.memmove(start, array.tobytes() if size <= _COPIED_TWICE_BYTES else _address(array), size)
+            ctypes.memmove(start, array.tobytes() if size <= _SMALL_BYTES else _address(array), size)
             return tensor
         for i, text in enumerate(array.ravel()):
             place = start + i * _STRING_BYTES
@@ -433,7 +437,7 @@ class SavedModelSession:
         if dtype is _STRING:
             return self._read_strings(tensor, shape)
         size, start = math.prod(shape) * dtype.itemsize, tf.TF_TensorData(tensor)
-        if 0 < size <= _COPIED_TWICE_BYTES:
+        if 0 < size <= _SMALL_BYTES:
             return np.frombuffer(bytearray(ctypes.string_at(start, size)), dtype).reshape(shape)
         array = np.empty(shape, dtype)
         ctypes.memmove(_address(array), start, size)

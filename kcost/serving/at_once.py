@@ -29,7 +29,7 @@ Respond = Callable[[int, Headers, bytes], None]
 
 
 class RequestHead:
-    """What a request begins with. The next one with the same bytes has the same object, which nobody changes.
+    """What a request begins with. Requests with the same bytes there may share it, and nobody changes it.
 
     Args:
         target: path and query as they were sent.
@@ -42,7 +42,7 @@ class RequestHead:
         self.target = target
         self.headers = headers
         self.kept: Any = None
-        """For who takes requests: what it has made of the head, and would make again."""
+        """For who takes requests: what it has made of target and headers, and would make again; None at first."""
 
 
 Take = Callable[[RequestHead, bytes, Respond], bool]

@@ -78,8 +78,8 @@ def limited_protocol(
         """The body so far of a request that may be taken whole: uvicorn has nothing of it yet."""
         _piece = b""
         """What is being read, where a request begins with it."""
-        _was_offered = False
-        """Whether `take` did not take what is being read."""
+        _is_declined = False
+        """Whether `take` was offered what is being read, and did not take it."""
         _upgrading = b""
         """The first line of a request that wishes to go over to another protocol, until its head was parsed again."""
 
@@ -138,7 +138,7 @@ def limited_protocol(
                     self._give_to_uvicorn()
             except (httptools.HttpParserError, UnicodeDecodeError):
                 self.send_400_response("Invalid HTTP request received.")
-            self._piece, self._was_offered = b"", False
+            self._piece, self._is_declined = b"", False
             if self._in_request and self._timer is None and not self._refused:  # it came in pieces
                 self._expect_the_rest()
 
@@ -156,15 +156,16 @@ def limited_protocol(
             if known is None:
                 return False
             self._begin_request()
-            self._in_request = False
+            self._in_request = self._in_head = False
             self._begin_exchange(keep_alive=True)
             try:
                 is_taken = take(*known, self._answer)
             except Exception as error:
                 self._refuse(500, unforeseen(error).message)
-                return True
+                is_taken = True
+            self._in_head = True
             if not is_taken:
-                self._was_offered = True
+                self._is_declined = True
                 self.cycle = None  # type: ignore[assignment]
             return is_taken
 
@@ -250,7 +251,7 @@ def limited_protocol(
                 and self.url.startswith(b"/")
                 and self.url.isascii()
                 and (self.cycle is None or self.cycle.response_complete)
-                and not (self._is_last or self.expect_100_continue or self.flow.write_paused or self._was_offered)
+                and not (self._is_last or self.expect_100_continue or self.flow.write_paused or self._is_declined)
                 and self.parser.get_http_version() == "1.1"
             )
 

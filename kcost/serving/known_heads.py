@@ -14,7 +14,7 @@ _MOST_HEADS = 512
 """The oldest makes room for one more: a client can make up any."""
 
 _LONGEST = 2048
-"""Bytes of a head that is kept, so that all of them together take no more than some megabytes."""
+"""Bytes of a head that is kept: so all of them together take tens of megabytes at most, where each is made to."""
 
 
 class KnownHeads(Generic[H]):
@@ -53,6 +53,7 @@ class KnownHeads(Generic[H]):
         end = len(piece) - body_bytes
         if end > _LONGEST or piece.find(_END, 0, end) != end - len(_END):
             return
-        if len(self._known) >= _MOST_HEADS:
+        key = piece[:end]
+        if key not in self._known and len(self._known) >= _MOST_HEADS:
             del self._known[next(iter(self._known))]
-        self._known[piece[:end]] = head, body_bytes
+        self._known[key] = head, body_bytes

@@ -86,10 +86,10 @@ class LoadGenerator:
         self._spin_s = spin_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._free: deque[Connection] = deque()
-        self._heads = KnownHeads[AnswerHeaders]()
         """Used last, taken first: those that bursts leave behind are at the front."""
         self._idle_since_ns: dict[Connection, int] = {}
         self._open: set[Connection] = set()
+        self._heads = KnownHeads[AnswerHeaders]()
         self._opened = 0
         self._why: dict[int, str] = {}
         self._opening = 0

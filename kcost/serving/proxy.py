@@ -42,8 +42,8 @@ _BOOKED_WITHIN_S = 0.002
 """Long enough for a client to have its answer, and short enough that the process that watches has not much to do at a
 time: where the cores are few, requests wait for it."""
 
-_BOOKED_TOGETHER = 16
-"""Events that are booked at once: more would have other requests wait for them."""
+_BOOKED_FROM = 16
+"""So many events are booked without waiting for more: other requests wait as long as that takes."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_KEYS = 1000
@@ -155,7 +155,8 @@ class Proxy:
         """
         if head.kept is None:
             resource = _asked_of_a_model(head.target)
-            head.kept = _ReadHead(resource, self._upstream_head(b"POST", head.target, head.headers))
+            upstream_head = b"" if resource is None else self._upstream_head(b"POST", head.target, head.headers)
+            head.kept = _ReadHead(resource, upstream_head)
         read_head: _ReadHead = head.kept
         resource = read_head.resource
         if resource is None or resource.model in self._rolled_out or len(body) > self._bodies.most_bytes:
@@ -182,7 +183,6 @@ class Proxy:
         except Exception as error:  # the connection to the server would take it for a fault of the answer
             answer, watched = _refusal(unforeseen(error)), None
             passing.respond(*answer)
-        self._bodies.release(len(passing.body))
         self._book_later(partial(self._book_answer, passing, answer.status, answered_ns, self._clock()))
         if watched is not None:
             self._book_later(partial(self._offer, watched, passing, answer))
@@ -194,7 +194,7 @@ class Proxy:
         the writer's core.
         """
         self._not_booked.append(event)
-        if len(self._not_booked) == _BOOKED_TOGETHER:
+        if len(self._not_booked) == _BOOKED_FROM:
             asyncio.get_running_loop().call_soon(self._book)
         elif self._booking is None:
             self._booking = asyncio.get_running_loop().call_later(_BOOKED_WITHIN_S, self._book)
@@ -203,12 +203,11 @@ class Proxy:
         if self._booking is not None:
             self._booking.cancel()
             self._booking = None
-        try:
-            while self._not_booked:
+        while self._not_booked:
+            try:
                 self._not_booked.popleft()()
-        finally:
-            if self._not_booked:  # what one event raises must not keep the others from the books
-                asyncio.get_running_loop().call_soon(self._book)
+            except Exception as error:  # it keeps neither the others from the books nor who looks at them from going on
+                unforeseen(error)
 
     def _book_arrival(self, passing: _Passing) -> None:
         passing.entry = self._enter(passing.headers, passing.resource, passing.start_ns)
@@ -220,11 +219,14 @@ class Proxy:
         self._own_meter.from_model(entry.number, answered_ns)
         self._own_meter.leave(entry.number, end_ns, failed=status != 200)
         self._leave(entry, passing.resource, status, end_ns)
+        self._bodies.release(len(passing.body))
 
     def _offer(self, watched: NamedRequest, passing: _Passing, answer: Answer) -> None:
-        """Gives a request that was passed on to who watches."""
-        caller = self._key(passing.headers, passing.resource)[2]
-        self.monitor.offer(watched, caller, (passing.headers, passing.body), (answer.headers, answer.body))
+        """Gives a request that was passed on, and is booked, to who watches."""
+        assert passing.entry is not None
+        self.monitor.offer(
+            watched, passing.entry.key[2], (passing.headers, passing.body), (answer.headers, answer.body)
+        )
 
     def _enter(self, headers: Headers, resource: Route | None, start_ns: int) -> _Entry:
         """Puts a request on the books."""
@@ -349,6 +351,7 @@ class Proxy:
         try:
             body = await self._bodies.read(scope, receive) if scope["method"] == "POST" else b""
             try:
+                # The bill first: what was answered is offered to who watches by then, and labels come behind it.
                 page = await self.monitor.page(scope["method"], scope["raw_path"], body, self.invoice())
             finally:
                 self._bodies.release(len(body))

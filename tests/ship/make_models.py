@@ -159,11 +159,12 @@ def variable_of_tensorflow_1(folder: Path) -> None:
         variable = v1.get_variable("v", initializer=[1.0, 2.0], use_resource=False)
         session.run(v1.global_variables_initializer())
         quantized = tf.quantization.quantize(x, -1.0, 1.0, tf.qint8).output
+        names = {"serving_default": variable.name, "rows": tf.shape(x).name, "quantized": quantized.name, "none": "v:3"}
         signatures = {}
-        for name, output in {"serving_default": variable, "rows": tf.shape(x), "quantized": quantized}.items():
-            infos = [v1.saved_model.build_tensor_info(x), v1.saved_model.build_tensor_info(tf.identity(x))]
-            infos[1].name = output.name
-            signatures[name] = v1.saved_model.build_signature_def({"x": infos[0]}, {"y": infos[1]}, "predict")
+        for signature, name in names.items():
+            taken, given = v1.saved_model.build_tensor_info(x), v1.saved_model.build_tensor_info(x)
+            given.name = name
+            signatures[signature] = v1.saved_model.build_signature_def({"x": taken}, {"y": given}, "predict")
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()

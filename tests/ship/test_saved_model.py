@@ -136,6 +136,8 @@ def test_what_a_graph_gives_counts_and_not_what_its_signature_says(models: Path)
             np.testing.assert_array_equal(given, expected, strict=True)
         with pytest.raises(ArtifactError, match="TensorFlow type 11 for 'y'"):
             session.bind("quantized")
+        with pytest.raises(ArtifactError, match="'y' is 'v:3', which is not"):
+            session.bind("none")
 
 
 def test_threads_share_a_session(plain: Path) -> None:

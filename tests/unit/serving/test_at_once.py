@@ -342,6 +342,27 @@ def test_a_request_that_is_not_taken_is_offered_once_though_its_head_came_before
     assert offered[0] is offered[1] is offered[2]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("has_answered", [False, True])
+def test_a_taker_that_fails_gives_one_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_known: bool, has_answered: bool
+) -> None:
+    monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
+    bodies: list[bytes] = []
+
+    def take(head: RequestHead, body: bytes, respond: Respond) -> bool:
+        bodies.append(body)
+        is_last = len(bodies) == 1 + is_known
+        if has_answered or not is_last:
+            respond(200, [], b"answered")
+        if is_last:
+            raise KeyError("what nobody foresaw")
+        return True
+
+    came = what_comes([REQUESTS[0]] * (1 + is_known), take)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", came) == [b"200"] * is_known + [b"200" if has_answered else b"500"]
+
+
 def test_a_fault_of_the_taker_is_no_fault_of_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KCOST_LOG_DIR", str(tmp_path))
 
@@ -371,11 +392,20 @@ def test_an_end_answers_what_was_taken() -> None:
     with_server(client, taker.take)
 
 
-def test_a_connection_beyond_the_limit_takes_nothing() -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_connection_beyond_the_limit_takes_nothing(*, is_known: bool) -> None:
     taker = Taker()
 
-    async def client(port: int, _: HttpServer) -> None:
+    async def client(port: int, server: HttpServer) -> None:
         async with asyncio.timeout(20):
+            if is_known:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(REQUESTS[0])
+                await reader.readuntil(b"/a abc")
+                writer.close()
+                while server._uvicorn.server_state.connections:
+                    await asyncio.sleep(0.01)
+                taker.taken.clear()
             _, half = await asyncio.open_connection("127.0.0.1", port)
             half.write(REQUESTS[0][:-1])
             await asyncio.sleep(0.1)
