@@ -121,8 +121,6 @@ _KEPT_SHAPES = 256
 class _Column:
     """An input of a signature that is bound: what a run would have to find out each time."""
 
-    __slots__ = ("_axes", "data_type", "dtype", "name", "tensor")
-
     def __init__(self, name: str, tensor: Tensor) -> None:
         self.name = name
         self.tensor = tensor
