@@ -181,7 +181,9 @@ def limited_protocol(
                 try:
                     self.parser.feed_data(rest)
                 except httptools.HttpParserUpgrade as upgrade:
-                    if not self._upgrading:  # it is CONNECT, which the application has
+                    if not self._upgrading:  # it is CONNECT, behind which the parser reads no further request
+                        if self.cycle is not None:
+                            self.cycle.keep_alive = False
                         return
                     # There is nothing to go over to, and the parser takes what follows the head for another protocol:
                     # a new one gets the same head without the wish. Java's client has it in requests with a body, too.

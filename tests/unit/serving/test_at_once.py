@@ -257,6 +257,16 @@ def test_a_wish_for_another_protocol_costs_no_body(take: Any) -> None:
 
 
 @pytest.mark.parametrize("take", [Taker().take, None])
+@pytest.mark.parametrize(("target", "status"), [(b"x:443", b"400 Bad Request"), (b"/x", b"200 OK")])
+def test_a_wish_for_a_tunnel_ends_the_connection(take: Any, target: bytes, status: bytes) -> None:
+    came = what_comes([REQUESTS[0], b"CONNECT %b HTTP/1.1\r\nhost: x\r\n\r\n" % target], take)
+    _, first, second = came.split(b"HTTP/1.1 ")
+    assert first.endswith(b"/a abc")
+    assert second.startswith(status)
+    assert second.count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.parametrize("take", [Taker().take, None])
 def test_many_wishes_in_one_piece(take: Any) -> None:
     """Also where the connection is closed behind the first of them."""
     came = what_comes([REQUESTS[-1] * 1500 + LAST[0]], take)
