@@ -48,6 +48,8 @@ def test_every_public_function_has_its_place() -> None:
 @pytest.mark.skipif(not (installed("torch") and installed("tensorflow")), reason="needs kcost[torch,tensorflow]")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # What is measured beside other tests would have no figure.
+    monkeypatch.setattr("kcost.cost.verdict.disturbances", lambda cell, environment: ())
     runner, names = doctest.DocTestRunner(), {"kcost": kcost}
     for name in IN_ORDER:
         (example,) = doctest.DocTestFinder(recurse=False).find(getattr(kcost, name), name, globs=names)
