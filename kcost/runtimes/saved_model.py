@@ -13,7 +13,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,12 +25,12 @@ from kcost.runtimes import meta_graph
 from kcost.runtimes.denormals import DenormalsAreZero
 from kcost.runtimes.meta_graph import DTYPES, Signature, Tensor
 from kcost.runtimes.protobuf import encode
+from kcost.runtimes.tensorflow_library import Output, Pointer, library
 
 SERVING_SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving uses where a request names none."""
 
 _TAG = b"serve"
-_LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 _DATA_TYPES = {name: number for number, name in DTYPES.items()}
 _REFERENCE = 100
 """What the number of a dtype is greater by where a variable of TensorFlow 1 itself is given, and not a copy of it:
@@ -40,77 +39,10 @@ tensorflow/core/framework/types.proto."""
 _RESOURCE_EXHAUSTED = 8
 _JIT_OFF = -1
 
-_Pointer = ctypes.c_void_p
-
-
-class _Buffer(ctypes.Structure):
-    _fields_ = (("data", _Pointer), ("length", ctypes.c_size_t), ("deallocator", _Pointer))
-
-
-class _Output(ctypes.Structure):
-    """TF_Output: one output of an operation."""
-
-    _fields_ = (("operation", _Pointer), ("index", ctypes.c_int))
-
-
-_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "TF_Version": (ctypes.c_char_p, ()),
-    "TF_NewStatus": (_Pointer, ()),
-    "TF_DeleteStatus": (None, (_Pointer,)),
-    "TF_GetCode": (ctypes.c_int, (_Pointer,)),
-    "TF_Message": (ctypes.c_char_p, (_Pointer,)),
-    "TF_NewBuffer": (ctypes.POINTER(_Buffer), ()),
-    "TF_DeleteBuffer": (None, (ctypes.POINTER(_Buffer),)),
-    "TF_NewGraph": (_Pointer, ()),
-    "TF_DeleteGraph": (None, (_Pointer,)),
-    "TF_GraphOperationByName": (_Pointer, (_Pointer, ctypes.c_char_p)),
-    "TF_OperationNumOutputs": (ctypes.c_int, (_Pointer,)),
-    "TF_OperationOutputType": (ctypes.c_int, (_Output,)),
-    "TF_NewSessionOptions": (_Pointer, ()),
-    "TF_DeleteSessionOptions": (None, (_Pointer,)),
-    "TF_SetConfig": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t, _Pointer)),
-    "TF_LoadSessionFromSavedModel": (
-        _Pointer,
-        (
-            *(_Pointer, _Pointer, ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.c_int),
-            *(_Pointer, ctypes.POINTER(_Buffer), _Pointer),
-        ),
-    ),
-    "TF_CloseSession": (None, (_Pointer, _Pointer)),
-    "TF_DeleteSession": (None, (_Pointer, _Pointer)),
-    "TF_SessionRun": (
-        None,
-        (
-            *(_Pointer, _Pointer),
-            *(ctypes.POINTER(_Output), ctypes.POINTER(_Pointer), ctypes.c_int),
-            *(ctypes.POINTER(_Output), ctypes.POINTER(_Pointer), ctypes.c_int),
-            *(_Pointer, ctypes.c_int, _Pointer, _Pointer),
-        ),
-    ),
-    "TF_AllocateTensor": (_Pointer, (ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, ctypes.c_size_t)),
-    "TF_DeleteTensor": (None, (_Pointer,)),
-    "TF_NumDims": (ctypes.c_int, (_Pointer,)),
-    "TF_Dim": (ctypes.c_int64, (_Pointer, ctypes.c_int)),
-    "TF_TensorData": (_Pointer, (_Pointer,)),
-    "TF_StringInit": (None, (_Pointer,)),
-    "TF_StringCopy": (None, (_Pointer, ctypes.c_char_p, ctypes.c_size_t)),
-    "TF_StringDealloc": (None, (_Pointer,)),
-    "TF_StringGetSize": (ctypes.c_size_t, (_Pointer,)),
-    "TF_StringGetDataPointer": (_Pointer, (_Pointer,)),
-}
-"""Name -> (result, arguments), from tensorflow/c/{c_api,tf_tensor,tf_status,tf_buffer,tf_tstring}.h."""
-
 _STRING = np.dtype(object)
 
 _STRING_BYTES = 24
 """Size of a TF_TString, the same on every platform with 64 bits: tensorflow/core/platform/ctstring.h."""
-
-
-def library_version() -> str:
-    """Version of the TensorFlow library. Raises UnavailableError where there is none."""
-    version: bytes = _library().TF_Version()
-    return version.decode()
-
 
 _SMALL_BYTES = 1 << 14
 """Of an array. Up to so many it takes longer to ask numpy where an array lies than to copy the array once more."""
@@ -151,11 +83,11 @@ class _Bound(NamedTuple):
     names: frozenset[str]
     inputs: tuple[_Column, ...]
     outputs: tuple[tuple[str, np.dtype[Any]], ...]
-    graph_inputs: ctypes.Array[_Output]
-    graph_outputs: ctypes.Array[_Output]
-    feeds: type[ctypes.Array[_Pointer]]
+    graph_inputs: ctypes.Array[Output]
+    graph_outputs: ctypes.Array[Output]
+    feeds: type[ctypes.Array[Pointer]]
     """Of the tensors that a run is given, as many as there are inputs."""
-    fetches: type[ctypes.Array[_Pointer]]
+    fetches: type[ctypes.Array[Pointer]]
     """Of those that it gives."""
 
 
@@ -191,9 +123,9 @@ class SavedModelSession:
         *,
         caller_thread: bool = False,
     ) -> None:
-        self._tf = _library()
+        self._tf = library()
         self._path = Path(path)
-        self._graph = _Pointer(self._tf.TF_NewGraph())
+        self._graph = Pointer(self._tf.TF_NewGraph())
         self._session: ctypes.c_void_p | None = None
         self._statuses: list[Any] = []
         """Those that no run has now. Each thread that runs takes one, or makes it."""
@@ -245,8 +177,8 @@ class SavedModelSession:
             tuple((name, self._dtype(name, output)) for name, output in zip(named.outputs, graph_outputs, strict=True)),
             graph_inputs,
             graph_outputs,
-            _Pointer * len(graph_inputs),
-            _Pointer * len(graph_outputs),
+            Pointer * len(graph_inputs),
+            Pointer * len(graph_outputs),
         )
 
     def _named(self, signature: str) -> Signature:
@@ -323,14 +255,14 @@ class SavedModelSession:
         if self._session is not None:
             while self._statuses:
                 self._tf.TF_DeleteStatus(self._statuses.pop())
-            status = _Pointer(self._tf.TF_NewStatus())
+            status = Pointer(self._tf.TF_NewStatus())
             self._tf.TF_CloseSession(self._session, status)
             self._tf.TF_DeleteSession(self._session, status)
             self._tf.TF_DeleteStatus(status)
             self._session = None
         if self._graph:
             self._tf.TF_DeleteGraph(self._graph)
-            self._graph = _Pointer()
+            self._graph = Pointer()
 
     def __enter__(self) -> SavedModelSession:
         return self
@@ -343,7 +275,7 @@ class SavedModelSession:
     def _load(self, config: bytes) -> bytes:
         """Loads graph and weights into `_graph` and `_session`; returns the serialized MetaGraphDef."""
         tf = self._tf
-        status, options = _Pointer(tf.TF_NewStatus()), _Pointer(tf.TF_NewSessionOptions())
+        status, options = Pointer(tf.TF_NewStatus()), Pointer(tf.TF_NewSessionOptions())
         buffer = tf.TF_NewBuffer()
         try:
             tf.TF_SetConfig(options, config, len(config), status)
@@ -356,16 +288,16 @@ class SavedModelSession:
                 *(status, ArtifactError, "A SavedModel is a folder with saved_model.pb and variables/."),
                 "Give the version folder of an export, or export the model again.",
             )
-            self._session = _Pointer(session)
+            self._session = Pointer(session)
             return ctypes.string_at(buffer.contents.data, buffer.contents.length)
         finally:
             tf.TF_DeleteBuffer(buffer)
             tf.TF_DeleteSessionOptions(options)
             tf.TF_DeleteStatus(status)
 
-    def _outputs_of(self, tensors: Mapping[str, Tensor]) -> ctypes.Array[_Output]:
+    def _outputs_of(self, tensors: Mapping[str, Tensor]) -> ctypes.Array[Output]:
         """The TF_Output of each tensor, looked up once."""
-        outputs = (_Output * len(tensors))()
+        outputs = (Output * len(tensors))()
         for i, (name, tensor) in enumerate(tensors.items()):
             is_text = tensor.dtype == "string" and not self._strings
             if tensor.operation is None or is_text or tensor.dtype not in _DATA_TYPES:
@@ -382,10 +314,10 @@ class SavedModelSession:
                     received=f"{self._path}, where {name!r} is '{tensor.operation}:{tensor.output}', which is not",
                     remedy="The file is damaged. Export the model again.",
                 )
-            outputs[i] = _Output(operation, tensor.output)
+            outputs[i] = Output(operation, tensor.output)
         return outputs
 
-    def _dtype(self, name: str, output: _Output) -> np.dtype[Any]:
+    def _dtype(self, name: str, output: Output) -> np.dtype[Any]:
         """Of what a graph gives, whatever the signature says of it."""
         number = self._tf.TF_OperationOutputType(output)
         dtype = DTYPES.get(number - _REFERENCE if number > _REFERENCE else number)
@@ -449,30 +381,6 @@ class SavedModelSession:
         if code == _RESOURCE_EXHAUSTED:
             raise MemoryError(reason)
         raise kind(rule, f"{self._path}: {reason}", remedy)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """TensorFlow's C library, from the wheel.
-
-    The path finder is asked directly: a worker that hides the tensorflow package from imports may still use
-    the library, and nothing of the package is imported.
-    """
-    spec = PathFinder.find_spec("tensorflow")
-    folders = [Path(p) for p in (spec.submodule_search_locations or ())] if spec is not None else []
-    for folder in folders:
-        if all((folder / name).is_file() for name in _LIBRARIES):
-            for name in _LIBRARIES:
-                library = ctypes.CDLL(str(folder / name), mode=os.RTLD_LOCAL)
-            for function, (result, arguments) in _FUNCTIONS.items():
-                getattr(library, function).restype = result
-                getattr(library, function).argtypes = arguments
-            return library
-    raise UnavailableError(
-        "Running a SavedModel needs the TensorFlow library.",
-        received=f"an environment without {' and '.join(_LIBRARIES)}",
-        remedy="Install it, on Linux: pip install 'kcost[tensorflow]'",
-    )
 
 
 def _config(threads: int, *, caller_thread: bool) -> bytes:

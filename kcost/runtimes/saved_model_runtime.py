@@ -12,7 +12,8 @@ from kcost.core.artifact import TensorSpec
 from kcost.core.conversion import RuntimePrecision
 from kcost.core.cpu_quota import default_threads
 from kcost.runtimes.base import LoadedFile
-from kcost.runtimes.saved_model import SavedModelSession, library_version
+from kcost.runtimes.saved_model import SavedModelSession
+from kcost.runtimes.tensorflow_library import library_version
 
 
 class LoadedSavedModel(LoadedFile):

@@ -204,7 +204,7 @@ def _text(spec: TensorSpec) -> str:
 
 def describe(session: SavedModelSession) -> ServedModel:
     """The signatures of a model, each bound where it can be run."""
-    from kcost.runtimes.saved_model import library_version
+    from kcost.runtimes.tensorflow_library import library_version
 
     signatures = []
     for name, signature in sorted(session.signatures.items()):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from kcost.core.errors import ArtifactError, InputError, UnavailableError
-from kcost.runtimes import meta_graph, saved_model
+from kcost.runtimes import meta_graph, saved_model, tensorflow_library
 from kcost.runtimes.denormals import DenormalsAreZero
-from kcost.runtimes.saved_model import SavedModelSession, library_version
+from kcost.runtimes.saved_model import SavedModelSession
+from kcost.runtimes.tensorflow_library import library_version
 
 INPUTS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -182,13 +183,13 @@ def test_xla_is_seen_and_off(models: Path) -> None:
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    saved_model._library.cache_clear()
+    tensorflow_library.library.cache_clear()
     monkeypatch.setattr(PathFinder, "find_spec", lambda *_: None)
     try:
         with pytest.raises(UnavailableError, match="TensorFlow library"):
             library_version()
     finally:
-        saved_model._library.cache_clear()
+        tensorflow_library.library.cache_clear()
 
 
 def test_a_thousand_runs_keep_no_memory(plain: Path) -> None:
